@@ -1,0 +1,1 @@
+"""The device: polls, verifies, self-tests, swaps, watches and reports."""

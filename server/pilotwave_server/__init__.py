@@ -1,0 +1,1 @@
+"""The server: registry, devices, groups, rollouts, and the faces that show them."""
