@@ -69,17 +69,16 @@ class Fields:
     def text(self, key: str, *, limit: int = 1024, default: Any = ...) -> str:
         """Return text of at most `limit` characters."""
         value = self.raw(key, default)
-        if not isinstance(value, str) or len(value) > limit:
-            raise self.fail(key, f"text of at most {limit} characters", value)
+        # NUL ends a text in C and is no text at all for PostgreSQL
+        if not isinstance(value, str) or len(value) > limit or "\0" in value:
+            raise self.fail(key, f"text of at most {limit} characters without NUL", value)
         return value
 
     def opt_text(self, key: str, *, limit: int = 1024) -> str | None:
         """Return text, or None where the field is missing or null."""
         return None if self.raw(key, None) is None else self.text(key, limit=limit)
 
-    def integer(
-        self, key: str, *, low: int = 0, high: int = MAX_INT, default: Any = ...
-    ) -> int:
+    def integer(self, key: str, *, low: int = 0, high: int = MAX_INT, default: Any = ...) -> int:
         """Return a whole number between `low` and `high`."""
         value = self.raw(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -141,7 +140,7 @@ class Fields:
         """Return a list of texts."""
         values = self.items(key, limit=limit, default=default)
         for value in values:
-            if not isinstance(value, str) or len(value) > length:
+            if not isinstance(value, str) or len(value) > length or "\0" in value:
                 raise self.fail(key, f"texts of at most {length} characters", value)
         return values
 
@@ -164,7 +163,7 @@ class Fields:
         """Return an object of texts; missing is empty."""
         found = self.mapping(key, limit=limit, default={})
         for name, value in found.items():
-            if len(name) > 64 or not isinstance(value, str) or len(value) > length:
+            if len(name) > 64 or not isinstance(value, str) or len(value) > length or "\0" in value:
                 raise self.fail(key, f"texts of at most {length} characters", value)
         return found
 

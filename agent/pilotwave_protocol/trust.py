@@ -1,0 +1,182 @@
+"""Read what TUF metadata says about Pilotwave, and whether a variant fits a device.
+
+TUF targets carry our facts in `custom`: a version's release counter and yank, a model's floor and
+yanked digests (`models/<model>/_policy`), the fleet's name and director keys (`fleet/director`).
+This module gives them types; that the metadata was verified is the caller's to have done. It
+imports no TUF code, so that every process can afford it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from pilotwave_protocol import dsse, names
+from pilotwave_protocol.errors import BadTrustData
+from pilotwave_protocol.fields import Fields, Scalar
+from pilotwave_protocol.manifest import Variant
+from pilotwave_protocol.states import Reason
+
+MAX_DIRECTOR_KEYS = 8
+MAX_YANKED = 10_000
+
+
+@dataclass(frozen=True)
+class DirectorKeys:
+    """Who may sign directives: the fleet's name, its director keys and how many must sign."""
+
+    fleet: str
+    keys: Mapping[str, Ed25519PublicKey]
+    threshold: int
+
+    @classmethod
+    def from_custom(cls, custom: object) -> DirectorKeys:
+        """Read the `custom` of `fleet/director`: {fleet, keys: {keyid: hex}, threshold}."""
+        f = Fields(custom, "fleet/director", BadTrustData)
+        fleet = f.named("fleet", names.check_fleet)
+        found = f.mapping("keys", limit=MAX_DIRECTOR_KEYS)
+        keys = dict(_director_key(f, keyid, value) for keyid, value in found.items())
+        threshold = f.integer("threshold", low=1, high=max(1, len(keys)))
+        if not keys:
+            raise f.fail("keys", "at least one director key", found)
+        return cls(fleet, keys, threshold)
+
+    def to_custom(self) -> dict[str, Any]:
+        """Write the `custom` of `fleet/director`."""
+        keys = {keyid: dsse.raw_public(key).hex() for keyid, key in self.keys.items()}
+        return {"fleet": self.fleet, "keys": keys, "threshold": self.threshold}
+
+
+def _director_key(f: Fields, keyid: str, value: object) -> tuple[str, Ed25519PublicKey]:
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(names.check_sha256(value)))
+    except ValueError as e:
+        raise f.fail(f"keys.{keyid[:16]}", "32 raw bytes of an Ed25519 key, in hex", value) from e
+    if dsse.keyid(key) != keyid:
+        raise f.fail("keys", "each key under the SHA-256 of its raw bytes", keyid)
+    return keyid, key
+
+
+@dataclass(frozen=True)
+class VersionTarget:
+    """What the publisher signed about one version: the manifest's digest, its counter, a yank."""
+
+    model: str
+    version: str
+    sha256: str
+    length: int
+    counter: int
+    unsafe_format: bool = False
+    yanked: str | None = None  # the publisher's reason
+
+    @classmethod
+    def from_target(
+        cls, path: str, *, length: int, hashes: Mapping[str, str], custom: object
+    ) -> VersionTarget:
+        """Read one TUF target `models/<model>/<version>.json`."""
+        model, version = names.parse_target_path(path)
+        if set(hashes) != {"sha256"}:
+            raise BadTrustData(f"{path}: expected exactly a sha256; got {sorted(hashes)}")
+        f = Fields(custom, path, BadTrustData)
+        yanked = f.opt_inner("yanked")
+        return cls(
+            model=model,
+            version=version,
+            sha256=names.check_sha256(hashes["sha256"]),
+            length=length,
+            counter=f.integer("counter", low=1),
+            unsafe_format=f.boolean("unsafe_format", default=False),
+            yanked=None if yanked is None else yanked.text("reason", limit=512),
+        )
+
+
+@dataclass(frozen=True)
+class ModelPolicy:
+    """A publisher's word on old versions: nothing below `floor`, nothing in `yanked`, ever."""
+
+    floor: int = 0
+    yanked: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_custom(cls, custom: object) -> ModelPolicy:
+        """Read the `custom` of `models/<model>/_policy`: {floor, yanked: [manifest sha256]}."""
+        f = Fields(custom, "_policy", BadTrustData)
+        digests = f.items("yanked", limit=MAX_YANKED)
+        return cls(f.integer("floor"), frozenset(names.check_sha256(d) for d in digests))
+
+    def to_custom(self) -> dict[str, Any]:
+        """Write the `custom` of `models/<model>/_policy`."""
+        return {"floor": self.floor, "yanked": sorted(self.yanked)}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether a variant can run on a device; if not, the reason and a sentence."""
+
+    reason: Reason | None = None
+    sentence: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Say whether it fits."""
+        return self.reason is None
+
+
+_FITS = Fit()
+_BUILT_IN_RUNTIMES = frozenset({"command"})
+
+
+def variant_fits(
+    variant: Variant, facts: Mapping[str, Scalar], *, allow_unsafe: bool = True
+) -> Fit:
+    """Judge a variant against a device's facts. The server chooses by this, the device checks.
+
+    A fact that the device did not report cannot exclude a variant, except its runtimes: a runtime
+    that is not reported is not there. `allow_unsafe` is the device's own setting.
+    """
+    if variant.unsafe_format and not allow_unsafe:
+        return Fit(
+            Reason.UNSAFE_FORMAT,
+            f"variant {variant.name} has a format that can run code when loaded, "
+            "and this device's configuration does not allow that (allow_unsafe_formats)",
+        )
+    return _runtime_fits(variant, facts) or _hardware_fits(variant, facts) or _FITS
+
+
+def _runtime_fits(variant: Variant, facts: Mapping[str, Scalar]) -> Fit | None:
+    if variant.runtime in _BUILT_IN_RUNTIMES:
+        return None
+    have = facts.get(f"runtime.{variant.runtime}")
+    if have is None:
+        sentence = f"variant {variant.name} needs {variant.runtime}, which is not installed here"
+        return Fit(Reason.RUNTIME_MISSING, sentence)
+    if not variant.runtime_version:
+        return None
+    try:
+        ok = SpecifierSet(variant.runtime_version).contains(Version(str(have)), prereleases=True)
+    except InvalidVersion:
+        ok = False
+    if ok:
+        return None
+    wants = f"{variant.runtime} {variant.runtime_version}"
+    return Fit(Reason.RUNTIME_MISSING, f"variant {variant.name} needs {wants}; here is {have}")
+
+
+def _hardware_fits(variant: Variant, facts: Mapping[str, Scalar]) -> Fit | None:
+    requires, arch, memory = variant.requires, facts.get("arch"), facts.get("memory_mb")
+    if requires.arch and arch is not None and arch not in requires.arch:
+        wants = " or ".join(requires.arch)
+        return Fit(Reason.DOES_NOT_FIT, f"variant {variant.name} is for {wants}; this is {arch}")
+    if requires.accelerator and not facts.get(f"accelerator.{requires.accelerator}"):
+        sentence = f"variant {variant.name} needs {requires.accelerator}, which is not here"
+        return Fit(Reason.DOES_NOT_FIT, sentence)
+    known = isinstance(memory, (int, float))
+    if requires.memory_mb and known and float(str(memory)) < requires.memory_mb:
+        sentence = f"variant {variant.name} needs {requires.memory_mb} MB of memory; here {memory}"
+        return Fit(Reason.DOES_NOT_FIT, sentence)
+    return None
