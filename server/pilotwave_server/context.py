@@ -1,0 +1,40 @@
+"""What one running server shares between its requests, gathered in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from pilotwave_server.db import Database
+from pilotwave_server.settings import Settings
+
+if TYPE_CHECKING:
+    from pilotwave_server.metrics import Metrics
+    from pilotwave_server.operators.authenticate import OperatorTokens
+    from pilotwave_server.workers import Worker
+
+Clock = Callable[[], datetime]
+"""Gives the time, aware and in UTC."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+@dataclass
+class Context:
+    """A server's state, made once per process by `app.create_app`."""
+
+    settings: Settings
+    db: Database
+    clock: Clock
+    metrics: Metrics
+    operators: OperatorTokens
+    blobs: Any = None
+    trust: Any = None
+    fleet: Any = None
+    tokens: Any = None
+    checkins: Any = None
+    workers: list[Worker] = field(default_factory=list)

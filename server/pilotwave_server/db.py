@@ -1,0 +1,245 @@
+"""The database: how it is opened, how a session begins, and the one counter that orders changes.
+
+A read session sees one moment of the database and cannot write; a write session is one
+transaction, serialised on SQLite by BEGIN IMMEDIATE. Which tables exist is the slices' affair
+(`tables.py`), what may be written is their services'.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    create_engine,
+    event,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from pilotwave_server.errors import BadSetting, NotInitialised
+
+log = logging.getLogger(__name__)
+
+BUSY_TIMEOUT_MS = 30_000
+
+# Alembic can only drop what has a name, and SQLite gives none of its own.
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+JsonB = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+"""A JSON column; `None` is SQL NULL. JSONB where the database has it."""
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+"""A 64-bit row number. SQLite counts up by itself only for a column that says INTEGER."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC `datetime`, whatever the database keeps; a naive one is a ValueError."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone cannot be stored: pass an aware datetime")
+        value = value.astimezone(timezone.utc)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            return value.replace(tzinfo=timezone.utc)
+        return value.astimezone(timezone.utc)
+
+
+class Base(DeclarativeBase):
+    """Every table of the server."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class FleetRow(Base):
+    """The one row of the fleet: its name and its revision counter."""
+
+    __tablename__ = "fleet_state"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, default=1)
+    fleet: Mapped[str] = mapped_column(String(128))
+    revision: Mapped[int] = mapped_column(BigInteger, default=0)
+    fleet_revision: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+def fleet_row(session: Session) -> FleetRow:
+    """The fleet's row, or NotInitialised."""
+    row = session.get(FleetRow, 1)
+    if row is None:
+        raise NotInitialised("this database holds no fleet yet: run `pilotwave-server init`")
+    return row
+
+
+def lock_fleet(session: Session) -> FleetRow:
+    """The fleet's row, held until the transaction ends, so that one writer goes at a time."""
+    row = session.get(FleetRow, 1, with_for_update=True, populate_existing=True)
+    if row is None:
+        raise NotInitialised("this database holds no fleet yet: run `pilotwave-server init`")
+    return row
+
+
+def next_revision(session: Session) -> int:
+    """Count one up and return the new number. For a change that concerns single devices."""
+    return _advance(session, revision=FleetRow.revision + 1)
+
+
+def touch_fleet(session: Session) -> int:
+    """Count one up for a change that may concern every device, and return the new number."""
+    return _advance(session, revision=FleetRow.revision + 1, fleet_revision=FleetRow.revision + 1)
+
+
+def _advance(session: Session, **values: Any) -> int:
+    counted = update(FleetRow).where(FleetRow.id == 1).values(**values)
+    revision = session.execute(
+        counted.returning(FleetRow.revision), execution_options={"synchronize_session": False}
+    ).scalar_one_or_none()
+    if revision is None:
+        raise NotInitialised("this database holds no fleet yet: run `pilotwave-server init`")
+    row = session.identity_map.get(session.identity_key(FleetRow, 1))
+    if row is not None:
+        session.expire(row)
+    session.info["revised"] = True
+    return revision
+
+
+def after_commit(session: Session, callback: Callable[[], object]) -> None:
+    """Call `callback` once the transaction of this `Database.write()` is committed, if it is."""
+    session.info.setdefault("after_commit", []).append(callback)
+
+
+class Database:
+    """One database, opened by URL. Safe to share between threads; sessions are not.
+
+    `on_revision` callables run after each commit of this process that moved the counter.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = parse_url(url)
+        self.on_revision: list[Callable[[], object]] = []
+        if self.url.get_backend_name() == "sqlite":
+            self.reader, self.writer = _sqlite_engines(self.url)
+        else:
+            self.reader, self.writer = _postgresql_engines(self.url)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.writer.dialect.name == "sqlite"
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one moment of the database and refuses to write."""
+        with Session(self.reader, autoflush=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that commits when the block ends well and rolls back when it does not.
+
+        The transaction begins with the first statement, not with the block.
+        """
+        with Session(self.writer, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+            callbacks = session.info.get("after_commit", [])
+            if session.info.get("revised"):
+                callbacks = [*self.on_revision, *callbacks]
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                # The change is committed and stays; what follows from it is caught up with later.
+                log.exception("work after a commit failed")
+
+    def close(self) -> None:
+        self.reader.dispose()
+        self.writer.dispose()
+
+
+def parse_url(url: str) -> URL:
+    """A SQLAlchemy URL for `sqlite:///path` or `postgresql://…`, or BadSetting."""
+    expected = "expected sqlite:///path/to/file.db or postgresql://user@host/database"
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        # The URL may hold a password, so it is not repeated.
+        raise BadSetting(f"the database URL cannot be read: {expected}") from error
+    if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite") and parsed.database:
+        return parsed.set(drivername="sqlite+pysqlite")
+    raise BadSetting(f"the database URL is of an unsupported kind: {expected}")
+
+
+def _sqlite_engines(url: URL) -> tuple[Engine, Engine]:
+    options: dict[str, Any] = {
+        "hide_parameters": True,
+        "connect_args": {"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
+    }
+    reader = create_engine(url, pool_size=5, max_overflow=35, **options)
+    # One writer at a time is SQLite's own rule; a queue of one is fair where its lock is not.
+    writer = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=60, **options)
+    _prepare_sqlite(reader, ["PRAGMA query_only = ON"], begin="BEGIN")
+    durable = ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON"]
+    _prepare_sqlite(writer, durable, begin="BEGIN IMMEDIATE")
+    return reader, writer
+
+
+def _prepare_sqlite(engine: Engine, pragmas: list[str], *, begin: str) -> None:
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, record: Any) -> None:
+        # The driver would otherwise begin by itself, late and never IMMEDIATE.
+        connection.isolation_level = None
+        for pragma in [f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}", *pragmas]:
+            connection.execute(pragma).close()
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def _postgresql_engines(url: URL) -> tuple[Engine, Engine]:
+    writer = create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=5,
+        max_overflow=35,
+        pool_pre_ping=True,
+        isolation_level="READ COMMITTED",
+        connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"},
+    )
+    # One snapshot for all statements of a read, as SQLite gives by nature.
+    reader = writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return reader, writer

@@ -1,0 +1,1 @@
+"""Operators: bearer tokens, their roles, and who may do what."""

@@ -1,0 +1,82 @@
+"""What an operator may set, by environment (`PILOTWAVE_…`) or option, and what it is by default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pilotwave_server.errors import BadSetting
+
+DAY_S = 86_400
+
+
+class Settings(BaseSettings):
+    """One server's settings. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="PILOTWAVE_", extra="forbid", frozen=True)
+
+    data_dir: Path = Field(Path(".data"), description="Folder of database, blobs and server keys.")
+    database_url: str = Field(
+        "",
+        repr=False,
+        description="`sqlite:///…` or `postgresql://…`; default: pilotwave.db in the data folder.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8600, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    workers: int = Field(1, ge=1, le=64, description="Server processes.")
+    public_url: str = Field("", description="The URL under which devices reach this server.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="How much is logged."
+    )
+    access_log: bool = Field(False, description="Whether each request is logged.")
+    metrics_open: bool = Field(False, description="Whether /metrics answers without a token.")
+
+    poll_interval_s: int = Field(60, ge=1, le=DAY_S, description="How often a device polls.")
+    check_in_interval_s: int = Field(
+        900, ge=1, le=DAY_S, description="How often a device checks in when nothing happens."
+    )
+    token_lifetime_s: int = Field(
+        900, ge=10, le=DAY_S, description="How long a device's read token is good."
+    )
+    directive_lifetime_s: int = Field(
+        7 * DAY_S,
+        ge=600,
+        le=90 * DAY_S,
+        description="How long a directive is good; renewed at half of it.",
+    )
+
+    max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest body of a JSON request.")
+    max_metadata_bytes: int = Field(
+        8 * 1024 * 1024, ge=1024, description="Largest body of a request that carries TUF metadata."
+    )
+    max_upload_bytes: int = Field(
+        64 * 1024**3, ge=1024, description="Largest blob that may be uploaded."
+    )
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database URL with its default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'pilotwave.db'}"
+
+    @property
+    def keys_dir(self) -> Path:
+        return self.data_dir / "keys"
+
+    @property
+    def blobs_dir(self) -> Path:
+        return self.data_dir / "blobs"
+
+
+def load_settings(**given: object) -> Settings:
+    """Settings from the environment, with `given` (where not None) on top; BadSetting if wrong."""
+    try:
+        return Settings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]  # pydantic checks the values
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = "_".join(str(part) for part in first["loc"])
+        raise BadSetting(
+            f"the setting {name} (PILOTWAVE_{name.upper()}) is wrong: {first['msg']}"
+        ) from None

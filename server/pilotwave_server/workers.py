@@ -1,0 +1,72 @@
+"""Background work of a server process: things that start and stop with it.
+
+What the work is belongs to the slices; here is only how it is kept going. A failure is logged and
+counted, never the end of the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+
+class Worker(Protocol):
+    """Started when the server starts, stopped (and waited for) when it ends."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Periodic:
+    """Calls `work` every `interval_s` seconds on a thread of its own, and once more at the end
+    when `at_stop` is set. `wake()` calls it early."""
+
+    def __init__(
+        self, name: str, work: Callable[[], object], *, interval_s: float, at_stop: bool = False
+    ) -> None:
+        self.failures = 0
+        self._name = name
+        self._work = work
+        self._interval_s = interval_s
+        self._at_stop = at_stop
+        self._woken = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stop(self) -> None:
+        if self._thread is None:
+            return
+        self._stopping = True
+        self._woken.set()
+        self._thread.join()
+        self._thread = None
+        if self._at_stop:
+            self._once()
+
+    def _run(self) -> None:
+        while True:
+            self._woken.wait(self._interval_s)
+            self._woken.clear()
+            if self._stopping:
+                return
+            self._once()
+
+    def _once(self) -> None:
+        try:
+            self._work()
+        except Exception:
+            self.failures += 1
+            log.exception("%s failed; it will be tried again", self._name)
