@@ -1,19 +1,66 @@
-# `make` lists the commands. Each one sets up .venv by itself.
+# Each command sets up .venv by itself, from a Python with venv, make and a package index.
+#   make demo ARGS="--exit"      words after a command's own
+#   make test PYTHON=python3.12  another interpreter (with no .venv there yet)
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
-	"$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
-VENV := .venv
-PY := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' \
+	>/dev/null 2>&1 && { echo "$$p"; break; }; done)
+EXTRAS ?= server,cli,onnxruntime,dev
+DATA ?= .data
+ARGS ?=
 
-$(STAMP): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "No Python 3.10 or later with venv was found; name one with PYTHON=/path/to/python3."; exit 1; }
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server,cli,onnxruntime,dev]'
-	@touch $@
+PY := .venv/bin/python
+STAMP := .venv/.installed
 
-.PHONY: .venv help
-.venv: $(STAMP)  ## Set up the virtual environment
+.PHONY: help .venv demo run test test-all check fix bench clean
 
 help:  ## List the commands
-	@grep -hE '^[.a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+.venv: $(STAMP)  ## Set up the virtual environment, as pyproject.toml and constraints.txt say
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 or later with venv was found." \
+	  "Install one (on Debian: python3-venv) or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(PY) || { echo "Making .venv with $(PYTHON)"; "$(PYTHON)" -m venv .venv; }
+	@echo "Installing what pyproject.toml asks for"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input \
+	  -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## The whole chain on this machine: server, six agents, good and bad versions
+	@$(PY) -m demo $(ARGS)
+
+run: $(STAMP)  ## Start a server on ./.data (or DATA=…), initialised on first use
+	@test -e "$(DATA)/keys" || $(PY) -m pilotwave_server.cli init --data "$(DATA)" --fleet local
+	@$(PY) -m pilotwave_server.cli run --data "$(DATA)" $(ARGS)
+
+test: $(STAMP)  ## Run the tests that take seconds
+	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-all: $(STAMP)  ## Run every test
+	@$(PY) -m pytest $(ARGS)
+
+check: $(STAMP)  ## Format, lint, types, directions of imports, migrations
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports
+	@$(PY) -m tools.check_migrations
+
+fix: $(STAMP)  ## Format, and mend what the linter can mend
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+bench: $(STAMP)  ## Run every measurement in its short form; figures go to bench/results/
+	@mkdir -p bench/results
+	@for file in bench/*.py; do name=$$(basename "$$file" .py); \
+	  case "$$name" in _*) continue;; esac; echo "== $$name"; \
+	  $(PY) "$$file" --quick --json "bench/results/$$name.json" || exit 1; done
+
+clean:  ## Remove .venv, caches and built files (never data)
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
+	  .schemathesis build dist bench/results
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
