@@ -141,7 +141,7 @@ def parse_manifest(raw: bytes) -> VersionManifest:
 def _unique(path: str, values: list[str]) -> None:
     if len(set(values)) != len(values):
         twice = next(v for v in values if values.count(v) > 1)
-        raise BadManifest(f"{path}: expected each name once; {ascii(twice)} came twice")
+        raise BadManifest(f"{path}: expected each name once; {twice!a} came twice")
 
 
 def _variant(f: Fields) -> Variant:

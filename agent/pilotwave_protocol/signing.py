@@ -32,9 +32,10 @@ from tuf.api.metadata import (
     Delegations,
     Metadata,
     Root,
-    Signed,
+    Snapshot,
     TargetFile,
     Targets,
+    Timestamp,
 )
 from tuf.api.serialization.json import JSONSerializer
 
@@ -50,7 +51,7 @@ ROLE_LIFETIME = timedelta(days=180)
 SNAPSHOT_LIFETIME = timedelta(days=14)
 TIMESTAMP_LIFETIME = timedelta(days=3)
 SPEC_VERSION = "1.0.31"
-S = TypeVar("S", bound=Signed)
+S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
 Passphrase = Callable[[str], "str | None"]
 """Asked with the file's name; None means that there is no passphrase to be had."""
 
