@@ -1,0 +1,40 @@
+"""What a device says of itself, in the form in which it is stored and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pilotwave_protocol.fields import Scalar
+
+SMALLEST = 1e-300
+_CAPABILITY_KEYS = frozenset({"arch", "memory_mb", "allow_unsafe_formats"})
+_CAPABILITY_PREFIXES = ("runtime.", "accelerator.")
+
+
+def normal_number(value: float) -> float:
+    """Round to 15 significant digits, which every database reads back as the same number."""
+    rounded = float(f"{value:.15g}")
+    return 0.0 if abs(rounded) < SMALLEST else rounded
+
+
+def normal_facts(facts: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return the facts as they are stored."""
+    return {k: normal_number(v) if isinstance(v, float) else v for k, v in facts.items()}
+
+
+def is_capability(key: str) -> bool:
+    """Say whether a fact can decide which variant fits the device (`trust.variant_fits`)."""
+    return key in _CAPABILITY_KEYS or key.startswith(_CAPABILITY_PREFIXES)
+
+
+def capabilities(facts: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
+    """Return the facts that can decide which variant fits, ordered: equal tuples fit the same."""
+    return tuple(sorted((k, v) for k, v in facts.items() if is_capability(k)))
+
+
+def allows_unsafe(facts: Iterable[tuple[str, Scalar]] | Mapping[str, Scalar]) -> bool:
+    """Say whether the device may be offered formats that can run code when loaded.
+
+    A device that does not say is offered them: it checks again by its own configuration.
+    """
+    return dict(facts).get("allow_unsafe_formats") is not False

@@ -1,0 +1,205 @@
+"""Read the text of a selector. Errors name the position and what was expected there."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from pilotwave_protocol.errors import BadName
+from pilotwave_protocol.names import check_label_key
+from pilotwave_server.errors import Invalid
+from pilotwave_server.groups.selector.ast import (
+    BARE_WORD,
+    ORDER,
+    Condition,
+    Op,
+    Selector,
+    plain_number,
+)
+
+MAX_LENGTH = 4096
+MAX_CONDITIONS = 64
+MAX_VALUES = 256
+MAX_VALUE_LENGTH = 256
+
+_SPACE = re.compile(r"\s*")
+_SYMBOL = re.compile(r"==|!=|>=|<=|[=<>!,()*]")
+_OPERATORS = {
+    "=": Op.IN,
+    "==": Op.IN,
+    "!=": Op.NOT_IN,
+    "in": Op.IN,
+    "notin": Op.NOT_IN,
+    ">": Op.GT,
+    ">=": Op.GE,
+    "<": Op.LT,
+    "<=": Op.LE,
+}
+_AFTER_KEY = "one of = != > >= < <= in notin, or a comma"
+
+
+class BadSelector(Invalid):
+    """A selector that does not follow the grammar. `position` counts characters from 1."""
+
+    code = "bad_selector"
+
+    def __init__(self, position: int, sentence: str) -> None:
+        super().__init__(f"selector, position {position}: {sentence}", position=position)
+        self.position = position
+
+
+class _Token(NamedTuple):
+    kind: str  # symbol, word, text or end
+    text: str
+    at: int
+
+    def __str__(self) -> str:
+        return "the end" if self.kind == "end" else ascii(self.text)[:60]
+
+
+def parse(text: str) -> Selector:
+    """Return the selector that `text` writes, or raise `BadSelector`."""
+    if len(text) > MAX_LENGTH:
+        raise BadSelector(MAX_LENGTH + 1, f"expected at most {MAX_LENGTH} characters")
+    return _Parser(text).selector()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._tokens = _tokens(text)
+        self._next = 0
+
+    def selector(self) -> Selector:
+        if self._peek().text == "*" and self._peek().kind == "symbol":
+            self._take()
+            self._expect_end()
+            return Selector(())
+        conditions = [self._condition()]
+        while self._peek().kind != "end":
+            self._symbol(",", "a comma or the end")
+            if len(conditions) == MAX_CONDITIONS:
+                raise self._error(f"at most {MAX_CONDITIONS} conditions")
+            conditions.append(self._condition())
+        return Selector(tuple(conditions))
+
+    def _condition(self) -> Condition:
+        if self._peek()[:2] == ("symbol", "!"):
+            self._take()
+            return Condition(self._key("a key after !"), Op.UNSET)
+        key_at = self._peek().at
+        key = self._key("a condition, like site=berlin")
+        token = self._peek()
+        if token.kind == "end" or token[:2] == ("symbol", ","):
+            return Condition(key, Op.SET)
+        op = _OPERATORS.get(token.text) if token.kind in ("symbol", "word") else None
+        if op is None:
+            raise self._error(_AFTER_KEY)
+        self._take()
+        if token.text in ("in", "notin"):
+            return Condition(key, op, self._values())
+        if op in ORDER:
+            return Condition(key, op, (self._number(key, key_at),))
+        return Condition(key, op, (self._value(),))
+
+    def _key(self, expected: str) -> str:
+        token = self._peek()
+        if token.kind != "word":
+            raise self._error(expected)
+        try:
+            check_label_key(token.text)
+        except BadName as error:
+            raise BadSelector(token.at, str(error)) from error
+        return self._take().text
+
+    def _value(self) -> str:
+        token = self._peek()
+        if token.kind not in ("word", "text"):
+            raise self._error("a value; put odd characters in quotes")
+        if len(token.text) > MAX_VALUE_LENGTH:
+            raise BadSelector(
+                token.at, f"expected a value of at most {MAX_VALUE_LENGTH} characters"
+            )
+        return self._take().text
+
+    def _values(self) -> tuple[str, ...]:
+        self._symbol("(", "( and a list of values")
+        values = [self._value()]
+        while self._peek()[:2] == ("symbol", ","):
+            self._take()
+            if len(values) == MAX_VALUES:
+                raise self._error(f"at most {MAX_VALUES} values")
+            values.append(self._value())
+        self._symbol(")", "a comma or )")
+        return tuple(values)
+
+    def _number(self, key: str, key_at: int) -> str:
+        if key.startswith("runtime."):
+            raise BadSelector(
+                key_at, f"{key} is a version, not a number: expected = != in or notin"
+            )
+        token = self._peek()
+        value = self._value()
+        if plain_number(value) is None:
+            raise BadSelector(token.at, f"expected a number, like 20 or -1.5; got {token}")
+        return value
+
+    def _symbol(self, symbol: str, expected: str) -> None:
+        if self._peek()[:2] != ("symbol", symbol):
+            raise self._error(expected)
+        self._take()
+
+    def _expect_end(self) -> None:
+        if self._peek().kind != "end":
+            raise self._error("the end after * (it already selects every device)")
+
+    def _peek(self) -> _Token:
+        return self._tokens[self._next]
+
+    def _take(self) -> _Token:
+        self._next += 1
+        return self._tokens[self._next - 1]
+
+    def _error(self, expected: str) -> BadSelector:
+        token = self._peek()
+        return BadSelector(token.at, f"expected {expected}; got {token}")
+
+
+def _tokens(text: str) -> list[_Token]:
+    found: list[_Token] = []
+    at = 0
+    while True:
+        at = _end(_SPACE, text, at)
+        if at == len(text):
+            return [*found, _Token("end", "", at + 1)]
+        if text[at] in "\"'":
+            value, end = _quoted(text, at)
+            found.append(_Token("text", value, at + 1))
+        else:
+            symbol = _SYMBOL.match(text, at)
+            kind = "symbol" if symbol else "word"
+            end = symbol.end() if symbol else _end(BARE_WORD, text, at)
+            found.append(_Token(kind, text[at:end], at + 1))
+        at = end
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return match.end() if match else at
+
+
+def _quoted(text: str, start: int) -> tuple[str, int]:
+    """Return the text between the quotes and the position after the closing one."""
+    out: list[str] = []
+    at = start + 1
+    while at < len(text):
+        char = text[at]
+        if char == text[start]:
+            return "".join(out), at + 1
+        if char == "\\":
+            at += 1
+            if text[at : at + 1] not in ("\\", '"', "'"):
+                raise BadSelector(at + 1, "expected a quote or a backslash after a backslash")
+            char = text[at]
+        out.append(char)
+        at += 1
+    raise BadSelector(start + 1, f"expected a closing {text[start]}; the text ended first")
