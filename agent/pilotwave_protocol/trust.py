@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from pilotwave_protocol import dsse, names
-from pilotwave_protocol.errors import BadTrustData
+from pilotwave_protocol.errors import BadTrustData, ProtocolError
 from pilotwave_protocol.fields import Fields, Scalar
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.states import Reason
@@ -55,7 +55,7 @@ class DirectorKeys:
 def _director_key(f: Fields, keyid: str, value: object) -> tuple[str, Ed25519PublicKey]:
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(names.check_sha256(value)))
-    except ValueError as e:
+    except (ValueError, ProtocolError) as e:
         raise f.fail(f"keys.{keyid[:16]}", "32 raw bytes of an Ed25519 key, in hex", value) from e
     if dsse.keyid(key) != keyid:
         raise f.fail("keys", "each key under the SHA-256 of its raw bytes", keyid)

@@ -1,0 +1,111 @@
+"""Version manifests: what a publisher may say, and what is refused with the field's path."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from pilotwave_protocol.errors import BadManifest
+from pilotwave_protocol.manifest import parse_manifest
+
+SHA = "a" * 64
+GOOD: dict[str, Any] = {
+    "schema": "pilotwave/version/1",
+    "model": "detector",
+    "version": "1.4.0",
+    "counter": 14,
+    "description": "better at night",
+    "source": {"commit": "abc"},
+    "metrics": {"top1": "0.931"},
+    "variants": [
+        {
+            "name": "onnx-int8",
+            "runtime": "onnxruntime",
+            "runtime_version": ">=1.17",
+            "precision": "int8",
+            "requires": {"arch": ["x86_64"], "accelerator": None, "memory_mb": 64},
+            "entrypoint": "model.onnx",
+            "files": [
+                {"path": "model.onnx", "size": 123, "sha256": SHA},
+                {"path": "selftest.safetensors", "size": 9, "sha256": "b" * 64},
+            ],
+            "inputs": [{"name": "x", "dtype": "float32", "shape": [-1, 64]}],
+            "outputs": [{"name": "y", "dtype": "float32", "shape": [-1, 10]}],
+            "selftest": {"cases": "selftest.safetensors", "atol": "1e-3", "rtol": "1e-3"},
+        }
+    ],
+}
+
+
+def with_change(path: str, value: object) -> bytes:
+    """Return GOOD with the field at a dotted path replaced (numbers index lists)."""
+    data = copy.deepcopy(GOOD)
+    *parents, last = [int(p) if p.isdecimal() else p for p in path.split(".")]
+    place: Any = data
+    for key in parents:
+        place = place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return json.dumps(data).encode()
+
+
+def test_a_good_manifest_reads_and_writes_back_the_same() -> None:
+    manifest = parse_manifest(json.dumps(GOOD).encode())
+    assert manifest.variants[0].size == 132
+    assert manifest.variants[0].inputs[0].shape == (-1, 64)
+    assert parse_manifest(manifest.to_bytes()) == manifest
+    assert not manifest.unsafe_format
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("schema", "pilotwave/version/2", "schema"),
+        ("model", "../x", "model"),
+        ("version", "latest", "version"),
+        ("counter", 0, "counter"),
+        ("counter", True, "counter"),
+        ("counter", 1.5, "counter"),
+        ("description", "x\0", "description"),
+        ("variants", [], "at least one"),
+        ("variants", ..., "missing"),
+        ("variants", {}, "variants"),
+        ("extra", 1, "unknown field 'extra'"),
+        ("variants.0.extra", 1, "unknown field"),
+        ("variants.0.name", "a/b", "name"),
+        ("variants.0.runtime_version", "newest", "specifier"),
+        ("variants.0.entrypoint", "other.onnx", "entrypoint"),
+        ("variants.0.files.0.path", "../model.onnx", "file path"),
+        ("variants.0.files.0.path", "/model.onnx", "file path"),
+        ("variants.0.files.1.path", "MODEL.onnx", "came twice"),  # one file on some systems
+        ("variants.0.files.1.path", "model.onnx/x", "a file or a folder"),
+        ("variants.0.files.0.size", -1, "size"),
+        ("variants.0.files.0.size", 2**60, "size"),
+        ("variants.0.files.0.sha256", "A" * 64, "sha256"),
+        ("variants.0.inputs.0.shape", [-2], "shape"),
+        ("variants.0.inputs.0.shape", [True], "shape"),
+        ("variants.0.selftest.cases", "nope.safetensors", "cases"),
+        ("variants.0.selftest.atol", "NaN", "finite"),
+        ("variants.0.selftest.atol", "-1", "finite"),
+        ("variants.0.selftest.rtol", "much", "decimal"),
+        ("variants.0.requires.memory_mb", -5, "memory_mb"),
+    ],
+)
+def test_a_wrong_field_is_refused_and_named(path: str, value: object, says: str) -> None:
+    with pytest.raises(BadManifest, match=says):
+        parse_manifest(with_change(path, value))
+
+
+def test_two_variants_of_one_name_are_refused() -> None:
+    with pytest.raises(BadManifest, match="came twice"):
+        parse_manifest(with_change("variants", GOOD["variants"] * 2))
+
+
+def test_a_manifest_over_its_size_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(BadManifest, match="bytes"):
+        parse_manifest(b" " * (1 << 21))

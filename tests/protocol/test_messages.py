@@ -1,0 +1,113 @@
+"""Directives, check-ins, enrolments: round trips, and wrong fields refused with their path."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilotwave_protocol import messages as m
+from pilotwave_protocol.errors import BadMessage
+from pilotwave_protocol.states import ModelState
+
+NOW = datetime(2026, 1, 31, 9, 30, tzinfo=timezone.utc)
+ENTRY = m.Entry(
+    "detector", "1.1.0", "models/detector/1.1.0.json", "a" * 64, 700, 2, "onnx-fp32", "pin"
+)
+DIRECTIVE = m.Directive("acme", "cam-017", 12, NOW, NOW + timedelta(days=7), 5, (ENTRY,))
+INSTALLED = m.Installed("1.1.0", "a" * 64, "onnx-fp32", 2)
+CHECK_IN = m.CheckIn(
+    fleet="acme",
+    device="cam-017",
+    seq=3,
+    agent="0.1.0",
+    directive_seq=12,
+    tuf={"root": 1, "timestamp": 9, "snapshot": 8},
+    models=(m.ModelReport("detector", ModelState.HEALTHY, INSTALLED, progress=100),),
+    events=(m.DeviceEvent(7, NOW, "switched", "detector", "1.1.0"),),
+    facts={"arch": "x86_64", "memory_mb": 512, "battery": 71.5, "network.metered": False},
+    refusal={"reason": "wrong_key", "detail": "expected 1 valid signature"},
+)
+
+
+def test_each_message_reads_back_as_it_was_written() -> None:
+    assert m.parse_directive(DIRECTIVE.to_bytes()) == DIRECTIVE
+    assert m.parse_check_in(CHECK_IN.to_bytes()) == CHECK_IN
+    enrol = m.Enrol("cam-017", "b" * 64, "code", {"arch": "aarch64"})
+    assert m.parse_enrol(enrol.to_bytes()) == enrol
+    reply = m.CheckInReply("t", 900, 60, 900, 7, {"root": 1, "timestamp": 9, "snapshot": 0}, NOW)
+    assert m.parse_check_in_reply(reply.to_bytes()) == reply
+    joined = m.EnrolReply("cam-017", "enrolled", "acme", 60, 900)
+    assert m.parse_enrol_reply(joined.to_bytes()) == joined
+
+
+def test_a_reply_may_say_more_than_an_older_device_knows() -> None:
+    joined = json.loads(m.EnrolReply("cam-017", "enrolled", "acme", 60, 900).to_bytes())
+    assert m.parse_enrol_reply(json.dumps({**joined, "motd": "hello"}).encode()).fleet == "acme"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("schema", "pilotwave/check-in/1"),
+        ("fleet", "../x"),
+        ("device", "CAM"),
+        ("seq", -1),
+        ("seq", "12"),
+        ("seq", 2**60),
+        ("issued", "2026-01-31 09:30:00"),
+        ("issued", "2026-13-31T09:30:00Z"),
+        ("issued", 7),
+        ("set", {}),
+        ("set", [7]),
+        ("set", [vars(ENTRY)] * 2),
+        ("set", [{**vars(ENTRY), "target": "models/other/1.1.0.json"}]),
+        ("set", [{**vars(ENTRY), "variant": "../x"}]),
+        ("set", [{**vars(ENTRY), "more": 1}]),
+        ("more", 1),
+    ],
+)
+def test_a_wrong_field_of_a_directive_is_refused(field: str, value: object) -> None:
+    data = {**json.loads(DIRECTIVE.to_bytes()), field: value}
+    with pytest.raises(BadMessage):
+        m.parse_directive(json.dumps(data).encode())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seq", 0),
+        ("agent", "x\0"),
+        ("facts", {"A": 1}),
+        ("facts", {"a": [1]}),
+        ("facts", {"a": "x" * 300}),
+        ("facts", {"a": "\x1b[31m"}),  # would colour an operator's terminal
+        ("facts", {f"k{n}": 1 for n in range(65)}),
+        ("events", [{"id": 1}]),
+        ("models", [{"model": "detector", "state": "flying"}]),
+        ("tuf", {"root": -1}),
+        ("refusal", {"reason": "x"}),
+    ],
+)
+def test_a_wrong_field_of_a_check_in_is_refused(field: str, value: object) -> None:
+    data = {**json.loads(CHECK_IN.to_bytes()), field: value}
+    with pytest.raises(BadMessage):
+        m.parse_check_in(json.dumps(data).encode())
+
+
+@given(st.binary(max_size=120))
+def test_random_bytes_raise_nothing_but_bad_message(raw: bytes) -> None:
+    for parse in (m.parse_directive, m.parse_check_in, m.parse_enrol, m.parse_check_in_reply):
+        with pytest.raises(BadMessage):
+            parse(raw)
+
+
+def test_the_set_digest_sees_the_set_and_nothing_else() -> None:
+    later = dataclasses.replace(DIRECTIVE, seq=13, issued=NOW + timedelta(hours=1), min_snapshot=9)
+    assert later.set_digest == DIRECTIVE.set_digest
+    other = dataclasses.replace(DIRECTIVE, entries=(dataclasses.replace(ENTRY, attempt=1),))
+    assert other.set_digest != DIRECTIVE.set_digest
