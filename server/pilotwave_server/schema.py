@@ -1,0 +1,17 @@
+"""Every table of the server, brought together for the migrations and the tests."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+from pilotwave_server.db import Base
+
+SLICES = ("audit", "blobs", "devices", "groups", "operators", "registry", "rollouts", "telemetry")
+
+for _slice in SLICES:
+    _name = f"pilotwave_server.{_slice}"
+    if importlib.util.find_spec(_name) and importlib.util.find_spec(f"{_name}.tables"):
+        importlib.import_module(f"{_name}.tables")
+
+metadata = Base.metadata

@@ -1,0 +1,138 @@
+"""Real servers for tests: one in a thread of this process, one as the program itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from pilotwave_server.context import Context
+
+
+@dataclass
+class RunningServer:
+    """A server that answers at `url`; `app` is the ASGI app and `context` the state inside it."""
+
+    url: str
+    app: Any
+    context: Context
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready, so that a test need not ask again and again."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.ready.set()
+
+
+@contextlib.contextmanager
+def run_in_thread(app: Any, *, context: Context | None = None) -> Iterator[RunningServer]:
+    """Serve an ASGI app on a free port of 127.0.0.1 for as long as the block lasts."""
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        http="httptools",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = _Server(config)
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            while not server.ready.wait(0.05):
+                if not thread.is_alive():
+                    raise RuntimeError("the server did not start; its log says why")
+            port = listener.getsockname()[1]
+            shared = context or getattr(app, "context", None)
+            yield RunningServer(f"http://127.0.0.1:{port}", app, shared)  # type: ignore[arg-type]  # a bare app has none
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+class ServerProcess:
+    """The program `pilotwave-server` on one data folder; may be killed and started again."""
+
+    def __init__(self, data: Path, *, settings: dict[str, Any]) -> None:
+        self.data = data
+        self.url = ""
+        self.admin_token = ""
+        self.process: subprocess.Popen[str] | None = None
+        self.log = data.parent / f"{data.name}.log"
+        self.environment = {
+            **os.environ,
+            **{f"PILOTWAVE_{key.upper()}": str(value) for key, value in settings.items()},
+        }
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "pilotwave_server.cli", *words, "--data", str(self.data)]
+
+    def init(self, fleet: str) -> None:
+        done = subprocess.run(
+            self.command("init", "--fleet", fleet, "--json"),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        self.admin_token = json.loads(done.stdout).get("admin_token") or self.admin_token
+
+    def start(self) -> None:
+        """Start the program and wait until it listens. The port stays the same after a restart."""
+        port = self.url.rpartition(":")[2] or "0"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command("run", "--port", port),
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("listening on "), line + self.log.read_text()
+        self.url = line.split()[-1]
+
+    def kill(self) -> None:
+        """End it as a power cut would: no chance to tidy up."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Ask it to end, and return its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, how: int) -> int:
+        if self.process is None:
+            return 0
+        self.process.send_signal(how)
+        deadline = time.monotonic() + 30
+        status = self.process.wait(max(0.1, deadline - time.monotonic()))
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.process = None
+        return status
