@@ -11,6 +11,7 @@ from pilotwave_server.db import Database
 from pilotwave_server.settings import Settings
 
 if TYPE_CHECKING:
+    from pilotwave_server.blobs.access import BlobGate
     from pilotwave_server.metrics import Metrics
     from pilotwave_server.operators.authenticate import OperatorTokens
     from pilotwave_server.workers import Worker
@@ -37,4 +38,5 @@ class Context:
     fleet: Any = None
     tokens: Any = None
     checkins: Any = None
+    blob_gates: list[BlobGate] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)

@@ -1,0 +1,1 @@
+"""Content-addressed bytes: stored once, hashed while they arrive, served with ranges."""

@@ -1,0 +1,22 @@
+"""The record of blobs that are wholly there. The store itself has the last word."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pilotwave_server.db import Base, UtcDateTime
+
+
+class BlobRow(Base):
+    """A whole blob: its digest, its size in bytes, since when it is there, and who sent it."""
+
+    __tablename__ = "blobs"
+    __table_args__ = (CheckConstraint("size >= 0", name="size"),)
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    uploaded_by: Mapped[str | None] = mapped_column(String(128))
