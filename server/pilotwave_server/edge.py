@@ -1,0 +1,141 @@
+"""What stands before every route but the hot ones: limits on bodies, strict JSON, the count.
+
+Plain ASGI, because it must see the body before a framework has read it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pilotwave_server.errors import Invalid, ServerError, TooLarge
+from pilotwave_server.metrics import Metrics
+from pilotwave_server.problems import EarlyProblem, error_response
+from pilotwave_server.strictbody import read_strict
+
+# A client that still sends does not see an answer, so a body a little too large is read to its end.
+DRAIN = 16
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class BodyTooLarge(TooLarge):
+    code = "body_too_large"
+
+
+class BadUrl(Invalid):
+    code = "bad_url"
+
+
+@dataclass(frozen=True)
+class BodyRule:
+    """Bodies at paths that match `path` may have `max_bytes`; a `raw` one is never read as JSON."""
+
+    path: re.Pattern[str]
+    max_bytes: int
+    raw: bool = False
+
+
+class Edge:
+    """Refuses what no route should see, measures what goes through."""
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, rules: list[BodyRule]
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._rules = [*rules, BodyRule(re.compile(".*", re.DOTALL), max_bytes)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        status = 500
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._guarded(scope, receive, watch)
+        finally:
+            self._count(scope, status, time.monotonic() - started)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        rule = next(rule for rule in self._rules if rule.path.fullmatch(scope["path"]))
+        try:
+            check_url(scope)
+            await check_length(scope, receive, rule.max_bytes)
+            receive = counted(receive, rule.max_bytes)
+            if not rule.raw and is_json(scope):
+                receive = await read_strict(receive)
+        except EarlyProblem as early:
+            await error_response(early.error)(scope, receive, send)
+        except ServerError as error:
+            await error_response(error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        # The template, not the path: else each device would be a series of its own.
+        route = getattr(scope.get("route"), "path", "none")
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.request_seconds.labels(method, route).observe(seconds)
+
+
+def check_url(scope: Scope) -> None:
+    if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+        raise BadUrl("expected a URL without NUL characters")
+
+
+async def check_length(scope: Scope, receive: Receive, limit: int) -> None:
+    """Refuse a body that announces to be too large, before it is read."""
+    # The HTTP parser has refused a length that is not made of digits.
+    announced = int(header(scope, b"content-length") or 0)
+    if announced > limit:
+        if announced <= limit * DRAIN:
+            await drain(receive)
+        raise too_large(limit)
+
+
+def is_json(scope: Scope) -> bool:
+    kind = header(scope, b"content-type").partition(b";")[0].strip().lower()
+    return kind == b"application/json" or kind.endswith(b"+json")
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """The header's value, or b"" where there is none."""
+    return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+def too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"expected a body of at most {limit} bytes", max_bytes=limit)
+
+
+async def drain(receive: Receive) -> None:
+    while True:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body"):
+            return
+
+
+def counted(receive: Receive, limit: int) -> Receive:
+    """`receive` that ends in a 413 when a body without a length grows over `limit`."""
+    seen = 0
+
+    async def receive_counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        if message["type"] == "http.request":
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise EarlyProblem(too_large(limit))
+        return message
+
+    return receive_counted

@@ -1,0 +1,63 @@
+"""Operator tokens over HTTP."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from pilotwave_server.db import after_commit
+from pilotwave_server.deps import Admin, Ctx, Now, ReadSession, Viewer, WriteSession
+from pilotwave_server.operators import service
+from pilotwave_server.operators.views import NewTokenView, TokenRequest, TokenView, WhoAmI
+from pilotwave_server.paging import BadCursor, Page, Paging
+from pilotwave_server.problems import responses
+
+router = APIRouter(tags=["operators"])
+
+
+@router.get("/whoami", summary="Who the token belongs to and what it may do")
+def whoami(viewer: Viewer) -> WhoAmI:
+    return WhoAmI(id=viewer.token_id, name=viewer.name, role=viewer.role)
+
+
+@router.get("/tokens", summary="List operator tokens", responses=responses(BadCursor))
+def list_tokens(admin: Admin, session: ReadSession, page: Paging) -> Page[TokenView]:
+    """Every token there ever was, revoked ones too, without their secrets."""
+    rows, cursor = service.list_tokens(session, page=page)
+    return Page(items=[TokenView.model_validate(row) for row in rows], next_cursor=cursor)
+
+
+@router.post(
+    "/tokens",
+    status_code=201,
+    summary="Make an operator token",
+    responses=responses(service.TokenNameTaken, service.ExpiryPassed),
+)
+def create_token(
+    admin: Admin, session: WriteSession, now: Now, body: TokenRequest, response: Response
+) -> NewTokenView:
+    """The answer holds the token itself, this once."""
+    issued = service.issue(
+        session,
+        name=body.name,
+        role=body.role,
+        actor=str(admin),
+        now=now,
+        expires_at=body.expires_at,
+    )
+    response.headers["Cache-Control"] = "no-store"
+    shown = TokenView.model_validate(issued.row)
+    return NewTokenView(**shown.model_dump(), token=issued.plaintext)
+
+
+@router.delete(
+    "/tokens/{token_id}",
+    status_code=204,
+    summary="Revoke an operator token",
+    responses=responses(service.TokenNotFound, service.LastAdmin),
+)
+def revoke_token(
+    token_id: str, admin: Admin, session: WriteSession, now: Now, context: Ctx
+) -> None:
+    """It is dead at once here, and within seconds in other processes of the server."""
+    service.revoke(session, token_id=token_id, actor=str(admin), now=now)
+    after_commit(session, lambda: context.operators.forget(token_id))
