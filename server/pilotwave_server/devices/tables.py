@@ -1,0 +1,83 @@
+"""Devices, the codes by which they join, and operators' words for single devices."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pilotwave_server.db import Base, BigId, JsonB, UtcDateTime
+
+
+class DeviceRow(Base):
+    """One device. Of its key the server holds the public half only.
+
+    `generation` rises with each revocation and kills the tokens given out before; `revision` is
+    the fleet's counter at the last change that may alter this device's set. `last_seq` is that of
+    its last check-in, `acked_event` the number of its last stored event.
+    """
+
+    __tablename__ = "devices"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('pending', 'enrolled', 'revoked', 'decommissioned')", name="state"
+        ),
+        Index(None, "state", "name"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    public_key: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    generation: Mapped[int] = mapped_column(default=1)
+    revision: Mapped[int] = mapped_column(BigInteger, index=True)
+    labels: Mapped[dict[str, Any]] = mapped_column(JsonB, default=dict)
+    facts: Mapped[dict[str, Any]] = mapped_column(JsonB, default=dict)
+    attempts: Mapped[dict[str, Any]] = mapped_column(JsonB, default=dict)
+    last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    acked_event: Mapped[int] = mapped_column(BigInteger, default=0)
+    dropped_events: Mapped[int] = mapped_column(BigInteger, default=0)
+    directive_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    agent: Mapped[str] = mapped_column(String(64), default="")
+    tuf_root: Mapped[int] = mapped_column(BigInteger, default=0)
+    tuf_timestamp: Mapped[int] = mapped_column(BigInteger, default=0)
+    tuf_snapshot: Mapped[int] = mapped_column(BigInteger, default=0)
+    refusal: Mapped[dict[str, Any] | None] = mapped_column(JsonB)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    enrolled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_seen: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_check_in: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class PinRow(Base):
+    """An operator's word: this device runs this version of this model, whatever its groups say."""
+
+    __tablename__ = "pins"
+
+    device_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
+    )
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(String(512))
+    set_by: Mapped[str] = mapped_column(String(200))
+    set_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class EnrolmentCodeRow(Base):
+    """A one-time code. The code itself is nowhere: only its SHA-256."""
+
+    __tablename__ = "enrolment_codes"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    code_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    labels: Mapped[dict[str, Any]] = mapped_column(JsonB, default=dict)
+    device: Mapped[str | None] = mapped_column(String(64))
+    created_by: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    used_by: Mapped[str | None] = mapped_column(String(64))
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -1,0 +1,3 @@
+"""Who runs which version: baselines of groups, quarantines, and `resolve`, which decides."""
+
+from __future__ import annotations

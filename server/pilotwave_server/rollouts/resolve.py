@@ -1,0 +1,166 @@
+"""Decide what a device should run, and say why. Pure: no clock, no database, no settings.
+
+Per model the candidates are, in this order: the device's pin, the running rollouts whose open waves
+take the device (newest first), the baselines of its groups (newest first; a group's older baselines
+follow its newest). The first candidate that may be offered and has a variant that fits wins. Each
+one passed over leaves a `Hold`. Where none is left, the model is absent from the set, which tells
+the device to keep what it has.
+
+May not be offered: unknown, denied by an operator, yanked by its publisher, below the model's
+floor, or quarantined for a group that the device is in. This comes before everything, pins too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pilotwave_protocol.manifest import Variant
+from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.states import Reason
+from pilotwave_protocol.trust import Fit, variant_fits
+from pilotwave_server.devices.facts import allows_unsafe
+from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot, Release
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A "no": why a candidate was passed over."""
+
+    reason: Reason
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version that something asks this device to run: `reason` is pin, rollout or baseline."""
+
+    reason: str
+    model: str
+    version: str
+    group: str | None = None
+    rollout: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One candidate and what became of it: held, or (with its variant) chosen."""
+
+    candidate: Candidate
+    hold: Hold | None
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The device's full set, and per model how it came about, the chosen candidate last."""
+
+    entries: tuple[Entry, ...]
+    steps: tuple[Step, ...] = field(repr=False)
+
+
+def resolve(device: DeviceView, snapshot: FleetSnapshot) -> Resolution:
+    """Return what `device` should run under `snapshot`."""
+    models = sorted({*device.pins, *snapshot.rollouts, *snapshot.baselines})
+    steps: list[Step] = []
+    entries: list[Entry] = []
+    for model in models:
+        chain = tuple(explain(device, snapshot, model))
+        steps += chain
+        if chain and chain[-1].hold is None:
+            entries.append(_entry(device, snapshot, chain[-1]))
+    return Resolution(tuple(entries), tuple(steps))
+
+
+def explain(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator[Step]:
+    """Yield a model's candidates in order, up to and including the one that wins."""
+    for candidate in candidates(device, snapshot, model):
+        hold = may_not_be_offered(device, snapshot, candidate)
+        if hold is None:
+            release = snapshot.versions[candidate.model, candidate.version].release
+            variant, hold = choose_variant(device, release)
+            if variant is not None:
+                yield Step(candidate, None, variant.name)
+                return
+        yield Step(candidate, hold)
+
+
+def candidates(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator[Candidate]:
+    """Yield what asks for a version of `model` on this device, the strongest first."""
+    pin = device.pins.get(model)
+    if pin is not None:
+        yield Candidate("pin", model, pin)
+    for rollout in snapshot.rollouts.get(model, ()):
+        if rollout.group_id in device.groups and rollout.includes(device.name):
+            group = snapshot.group_name(rollout.group_id)
+            yield Candidate("rollout", model, rollout.version, group, rollout.id)
+    for baseline in snapshot.baselines.get(model, ()):
+        if baseline.group_id in device.groups:
+            yield Candidate("baseline", model, baseline.version, baseline.group)
+
+
+def may_not_be_offered(
+    device: DeviceView, snapshot: FleetSnapshot, candidate: Candidate
+) -> Hold | None:
+    """Say why this version may not be offered to this device at all, or None."""
+    named = f"{candidate.model} {candidate.version}"
+    version = snapshot.versions.get((candidate.model, candidate.version))
+    if version is None:
+        return Hold(Reason.TARGET_UNKNOWN, f"{named} is not in the registry")
+    if version.yanked is not None:
+        return Hold(Reason.YANKED, f"{named} was yanked by its publisher: {version.yanked}")
+    if version.denied is not None:
+        return Hold(Reason.DENIED, f"{named} was denied by an operator: {version.denied}")
+    floor = snapshot.floors.get(candidate.model, 0)
+    if version.release.counter < floor:
+        sentence = f"{named} (number {version.release.counter}) is below the floor {floor}"
+        return Hold(Reason.BELOW_FLOOR, f"{sentence} that its publisher set")
+    return _quarantine(device, snapshot, candidate)
+
+
+def _quarantine(device: DeviceView, snapshot: FleetSnapshot, candidate: Candidate) -> Hold | None:
+    for q in snapshot.quarantines:
+        if (q.model, q.version) != (candidate.model, candidate.version):
+            continue
+        if q.group_id is None or q.group_id in device.groups:
+            whom = "the fleet" if q.group_id is None else snapshot.group_name(q.group_id)
+            named = f"{candidate.model} {candidate.version}"
+            return Hold(Reason.QUARANTINED, f"{named} is quarantined for {whom}: {q.reason}")
+    return None
+
+
+def choose_variant(device: DeviceView, release: Release) -> tuple[Variant | None, Hold | None]:
+    """Return the first variant, in the publisher's order, that fits; or why none does."""
+    allow_unsafe = allows_unsafe(device.facts)
+    misfits: list[Fit] = []
+    for variant in release.variants:
+        fit = variant_fits(variant, device.facts, allow_unsafe=allow_unsafe)
+        if fit.ok:
+            return variant, None
+        misfits.append(fit)
+    reasons = {fit.reason for fit in misfits}
+    reason = reasons.pop() if len(reasons) == 1 else None
+    named = f"no variant of {release.model} {release.version} fits"
+    return None, Hold(
+        reason or Reason.DOES_NOT_FIT, f"{named}: {'; '.join(fit.sentence for fit in misfits)}"
+    )
+
+
+def _entry(device: DeviceView, snapshot: FleetSnapshot, step: Step) -> Entry:
+    chosen = step.candidate
+    release = snapshot.versions[chosen.model, chosen.version].release
+    rollouts = snapshot.rollouts.get(chosen.model, ())
+    conditions = next((r.conditions for r in rollouts if r.id == chosen.rollout), {})
+    return Entry(
+        model=chosen.model,
+        version=chosen.version,
+        target=release.target,
+        sha256=release.sha256,
+        length=release.length,
+        counter=release.counter,
+        variant=step.variant or "",
+        reason=chosen.reason,
+        rollout=chosen.rollout,
+        attempt=device.attempts.get(chosen.model, 0),
+        conditions=dict(conditions),
+    )
