@@ -28,16 +28,18 @@ from pilotwave_server.blobs.views import (
     MissingBlob,
     MissingRequest,
     MissingView,
-    Sha256,
     UploadView,
 )
 from pilotwave_server.context import Context
 from pilotwave_server.deps import Ctx, Publisher
+from pilotwave_server.fields import Sha256
 from pilotwave_server.problems import responses
+from pilotwave_server.routing import api_router
 
-api = APIRouter(prefix="/blobs", tags=["blobs"])
+api = api_router(tag="blobs", prefix="/blobs")
+# At the root, where a cache may stand before it.
 public = APIRouter(tags=["blobs"])
-"""`api` goes under /api/v1, `public` at the root, where caches may stand before it."""
+routers = [api, public]
 
 Digest = Annotated[Sha256, Path(description="The blob's SHA-256.")]
 BYTES: dict[str, Any] = {
@@ -50,9 +52,7 @@ BODY: dict[str, Any] = {"requestBody": {"required": True, "content": BYTES}}
 def missing(body: MissingRequest, publisher: Publisher, context: Ctx) -> MissingView:
     """Ask which of these blobs are still to be sent, and from which byte on."""
     found = service.find_missing(context.blobs, [(b.sha256, b.size) for b in body.blobs])
-    return MissingView(
-        missing=[MissingBlob(sha256=blob.sha256, offset=blob.offset) for blob in found]
-    )
+    return MissingView(missing=[MissingBlob.model_validate(blob) for blob in found])
 
 
 def _progress(context: Context, sha256: str) -> UploadView:

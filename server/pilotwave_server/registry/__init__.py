@@ -1,0 +1,1 @@
+"""What was published: models, versions, variants, and the TUF metadata that makes them trusted."""
