@@ -46,17 +46,26 @@ class Story:
     def open_the_registry(self) -> None:
         say = self.account
         say.chapter("The registry opens, the keys are made")
-        self.stage.run("pilotwave-server", "init", "--data", "data", "--fleet", "demo",
-                       "--token-file", "admin.token")  # fmt: skip
+        self.stage.run(
+            "pilotwave-server",
+            "init",
+            "--data",
+            "data",
+            "--fleet",
+            "demo",
+            "--token-file",
+            "admin.token",
+        )
         self.stage.start_server()
         say.say(f"server on {self.stage.url}, SQLite in {self.stage.root}")
         self.stage.pilotwave("keys", "init", "--dir", "keys", "--plain")
         self.stage.pilotwave("models", "create", MODEL, "--publisher", "keys/publisher.pem")
         publisher = (self.stage.root / "keys" / "publisher.pem").read_bytes()
         on_server = [
-            p for p in (self.stage.root / "data").rglob("*")
+            p
+            for p in (self.stage.root / "data").rglob("*")
             if p.is_file() and publisher.splitlines()[1] in p.read_bytes()
-        ]  # fmt: skip
+        ]
         say.promise("the publisher's key never came to the server", not on_server, on_server)
 
     def enrol_the_devices(self) -> None:
@@ -68,22 +77,53 @@ class Story:
         codes = [item["code"] for item in (made["items"] if isinstance(made, dict) else made)]
         for device, code in zip(DEVICES, codes, strict=True):
             url = self.relay.url if device == BEHIND_RELAY else self.stage.url
-            self.stage.run("pilotwave-agent", "enrol", "--server", url, "--name", device,
-                           "--code", code, "--root", "keys/root.json", "--data", device)  # fmt: skip
+            self.stage.run(
+                "pilotwave-agent",
+                "enrol",
+                "--server",
+                url,
+                "--name",
+                device,
+                "--code",
+                code,
+                "--root",
+                "keys/root.json",
+                "--data",
+                device,
+            )
             config = self.stage.root / device / "agent.toml"
             config.write_text(config.read_text() + "\nprobation_s = 2\n")
             self.stage.start(device, "pilotwave-agent", "run", "--data", device)
         self.stage.pilotwave("groups", "create", "everyone", "--selector", "site=demo")
-        used = self.stage.run("pilotwave-agent", "enrol", "--server", self.stage.url, "--name",
-                              "stranger", "--code", codes[0], "--root", "keys/root.json",
-                              "--data", "stranger", check=False)  # fmt: skip
+        used = self.stage.run(
+            "pilotwave-agent",
+            "enrol",
+            "--server",
+            self.stage.url,
+            "--name",
+            "stranger",
+            "--code",
+            codes[0],
+            "--root",
+            "keys/root.json",
+            "--data",
+            "stranger",
+            check=False,
+        )
         enrolled = {d["name"] for d in self.devices()}
         self.account.promise("a code works once", "stranger" not in enrolled, used)
 
     def publish_and_assign(self, version: str) -> float:
         self.account.chapter(f"{MODEL} {version} is published and assigned to everyone")
-        self.stage.pilotwave("publish", MODEL, version, "--variant",
-                             f"onnx-fp32={DIGITS / version}", "--key", "keys/publisher.pem")  # fmt: skip
+        self.stage.pilotwave(
+            "publish",
+            MODEL,
+            version,
+            "--variant",
+            f"onnx-fp32={DIGITS / version}",
+            "--key",
+            "keys/publisher.pem",
+        )
         self.account.say(f"{MODEL} {version} signed and published")
         self.stage.pilotwave("assign", MODEL, version, "--group", "everyone")
         return time.monotonic()
@@ -145,8 +185,15 @@ class Story:
         self.account.chapter(f"An operator rolls {device} back")
         self.account.wait(f"{device} is at rest on 1.1.0", lambda: self.runs(device, "1.1.0"))
         started = time.monotonic()
-        self.stage.pilotwave("devices", "rollback", device, "--model", MODEL,
-                             "--reason", "blurred pictures since the update")  # fmt: skip
+        self.stage.pilotwave(
+            "devices",
+            "rollback",
+            device,
+            "--model",
+            MODEL,
+            "--reason",
+            "blurred pictures since the update",
+        )
         self.account.wait(f"{device} runs 1.0.0 again", lambda: self.runs(device, "1.0.0"))
         self.account.figures["rollback_s"] = round(time.monotonic() - started, 2)
         self.account.promise(
