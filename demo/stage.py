@@ -33,6 +33,7 @@ class Stage:
     url: str = ""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     logs: list[IO[bytes]] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of each program: ours, plus where the server is."""
@@ -44,8 +45,7 @@ class Stage:
             "PILOTWAVE_URL": self.url,
             "PILOTWAVE_TOKEN": token.read_text().strip() if token.exists() else "",
             "PILOTWAVE_KEYS": str(self.root / "keys"),
-            "PILOTWAVE_POLL_INTERVAL_S": "1",
-            "PILOTWAVE_CHECK_IN_INTERVAL_S": "5",
+            **self.settings,
             "XDG_CONFIG_HOME": str(self.root / "config"),
             "COLUMNS": "120",
         }
