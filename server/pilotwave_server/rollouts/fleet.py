@@ -14,7 +14,11 @@ from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.manifest import Variant
 from pilotwave_server.groups.selector import Predicate
 
-Nothing: Mapping[Any, Any] = MappingProxyType({})
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[Any, Any]:
+    return _NOTHING
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class RunningRollout:
     model: str
     version: str
     includes: Callable[[str], bool]
-    conditions: Mapping[str, Any] = Nothing
+    conditions: Mapping[str, Any] = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,10 @@ class FleetSnapshot:
     revision: int
     groups: tuple[GroupView, ...] = ()
     groups_key: str = ""
-    versions: Mapping[tuple[str, str], VersionView] = field(default_factory=lambda: Nothing)
-    floors: Mapping[str, int] = field(default_factory=lambda: Nothing)
-    baselines: Mapping[str, tuple[Baseline, ...]] = field(default_factory=lambda: Nothing)
-    rollouts: Mapping[str, tuple[RunningRollout, ...]] = field(default_factory=lambda: Nothing)
+    versions: Mapping[tuple[str, str], VersionView] = field(default_factory=_nothing)
+    floors: Mapping[str, int] = field(default_factory=_nothing)
+    baselines: Mapping[str, tuple[Baseline, ...]] = field(default_factory=_nothing)
+    rollouts: Mapping[str, tuple[RunningRollout, ...]] = field(default_factory=_nothing)
     quarantines: tuple[Quarantine, ...] = ()
 
     def groups_of(
@@ -125,6 +129,6 @@ class DeviceView:
 
     name: str
     groups: frozenset[int] = frozenset()
-    facts: Mapping[str, Scalar] = field(default_factory=lambda: Nothing)
-    pins: Mapping[str, str] = field(default_factory=lambda: Nothing)
-    attempts: Mapping[str, int] = field(default_factory=lambda: Nothing)
+    facts: Mapping[str, Scalar] = field(default_factory=_nothing)
+    pins: Mapping[str, str] = field(default_factory=_nothing)
+    attempts: Mapping[str, int] = field(default_factory=_nothing)

@@ -1,0 +1,260 @@
+"""What `resolve` promises, over random fleets, and each rule once by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.states import Reason
+from pilotwave_protocol.trust import variant_fits
+from pilotwave_server.devices.facts import capabilities
+from pilotwave_server.rollouts.fleet import (
+    Baseline,
+    DeviceView,
+    FleetSnapshot,
+    Quarantine,
+    RunningRollout,
+    VersionView,
+)
+from pilotwave_server.rollouts.resolve import resolve
+from tests.server.rollouts import worlds
+
+ONNX: dict[str, Scalar] = {"runtime.onnxruntime": "1.20", "arch": "x86_64"}
+BOTH = ("1.0.0", "1.1.0")
+
+
+@st.composite
+def worlds_with_device(draw: st.DrawFn) -> tuple[FleetSnapshot, DeviceView]:
+    snapshot = draw(worlds.snapshots())
+    device = worlds.device_in(
+        snapshot,
+        draw(worlds.devices_labels),
+        draw(worlds.devices_facts),
+        name=draw(worlds.names),
+        member_of=draw(worlds.members),
+        pins=draw(worlds.pin_sets),
+    )
+    return snapshot, device
+
+
+@given(worlds_with_device())
+def test_nothing_taken_back_or_unfit_is_ever_assigned(
+    world: tuple[FleetSnapshot, DeviceView],
+) -> None:
+    snapshot, device = world
+    for entry in resolve(device, snapshot).entries:
+        view = snapshot.versions[entry.model, entry.version]
+        assert (view.denied, view.yanked) == (None, None)
+        assert entry.counter >= snapshot.floors.get(entry.model, 0)
+        assert not any(
+            (q.model, q.version) == (entry.model, entry.version)
+            and (q.group_id is None or q.group_id in device.groups)
+            for q in snapshot.quarantines
+        )
+        chosen = next(v for v in view.release.variants if v.name == entry.variant)
+        assert variant_fits(chosen, device.facts).ok
+
+
+@given(worlds_with_device())
+def test_pin_beats_rollout_and_rollout_beats_baseline(
+    world: tuple[FleetSnapshot, DeviceView],
+) -> None:
+    snapshot, device = world
+    order = ["pin", "rollout", "baseline"]
+    steps = resolve(device, snapshot).steps
+    for model in {s.candidate.model for s in steps}:
+        ranks = [order.index(s.candidate.reason) for s in steps if s.candidate.model == model]
+        assert ranks == sorted(ranks)
+
+
+@given(worlds_with_device())
+def test_only_the_last_candidate_of_a_model_is_chosen(
+    world: tuple[FleetSnapshot, DeviceView],
+) -> None:
+    resolution = resolve(world[1], world[0])
+    chosen = [s.candidate for s in resolution.steps if s.hold is None]
+    assert [(c.model, c.version) for c in chosen] == [
+        (e.model, e.version) for e in resolution.entries
+    ]
+    for model in {s.candidate.model for s in resolution.steps}:
+        chain = [s for s in resolution.steps if s.candidate.model == model]
+        assert all(s.hold and s.hold.sentence for s in chain[:-1])
+
+
+@given(worlds_with_device())
+def test_same_question_has_the_same_answer(world: tuple[FleetSnapshot, DeviceView]) -> None:
+    snapshot, device = world
+    again = replace(device, facts=dict(reversed(list(device.facts.items()))))
+    assert resolve(device, snapshot) == resolve(again, snapshot)
+
+
+@given(worlds_with_device())
+def test_device_with_the_same_groups_and_capabilities_gets_the_same_set(
+    world: tuple[FleetSnapshot, DeviceView],
+) -> None:
+    """This is what lets a server answer a million devices from a few resolutions."""
+    snapshot, device = world
+    bare = replace(device, facts=dict(capabilities(device.facts)))
+    assert resolve(bare, snapshot) == resolve(device, snapshot)
+
+
+@given(worlds_with_device(), worlds.devices_labels, worlds.devices_labels, worlds.devices_facts)
+def test_change_of_labels_matters_through_groups_only(
+    world: tuple[FleetSnapshot, DeviceView],
+    before: dict[str, str],
+    after: dict[str, str],
+    facts: dict[str, Scalar],
+) -> None:
+    snapshot, _ = world
+    old = worlds.device_in(snapshot, before, facts)
+    new = worlds.device_in(snapshot, after, facts)
+    if old.groups == new.groups:
+        assert resolve(old, snapshot) == resolve(new, snapshot)
+    else:
+        gained_or_lost = old.groups ^ new.groups
+        touched = {
+            model
+            for model in worlds.MODELS
+            for order in [
+                *(b.group_id for b in snapshot.baselines.get(model, ())),
+                *(r.group_id for r in snapshot.rollouts.get(model, ())),
+            ]
+            if order in gained_or_lost
+        } | {q.model for q in snapshot.quarantines}
+        was = {e.model: e for e in resolve(old, snapshot).entries}
+        now = {e.model: e for e in resolve(new, snapshot).entries}
+        assert {m for m in {*was, *now} if was.get(m) != now.get(m)} <= touched
+
+
+@given(worlds_with_device(), worlds.models)
+def test_denying_the_assigned_version_changes_that_model_alone(
+    world: tuple[FleetSnapshot, DeviceView], model: str
+) -> None:
+    snapshot, device = world
+    before = {e.model: e for e in resolve(device, snapshot).entries}
+    if model not in before:
+        return
+    key = (model, before[model].version)
+    denied = replace(snapshot.versions[key], denied="bad")
+    after = resolve(device, replace(snapshot, versions={**snapshot.versions, key: denied}))
+    now = {e.model: e for e in after.entries}
+    assert now.get(model) is None or now[model].version != key[1]
+    assert {m: e for m, e in now.items() if m != model} == {
+        m: e for m, e in before.items() if m != model
+    }
+
+
+def fleet(**changes: object) -> FleetSnapshot:
+    """One group (2) that was told to run 1.0.0 and then 1.1.0 of the detector."""
+    snapshot = FleetSnapshot(
+        fleet="f",
+        revision=10,
+        groups=worlds.GROUPS,
+        versions={("detector", v): VersionView(worlds.release(version=v)) for v in BOTH},
+        baselines={
+            "detector": (
+                Baseline(2, "berlin", "detector", "1.1.0", 9),
+                Baseline(2, "berlin", "detector", "1.0.0", 8),
+            )
+        },
+    )
+    return replace(snapshot, **changes)  # type: ignore[arg-type]  # fields by name
+
+
+def cam(**changes: object) -> DeviceView:
+    device = DeviceView("cam-1", groups=frozenset({2}), facts=ONNX)
+    return replace(device, **changes)  # type: ignore[arg-type]  # fields by name
+
+
+def assigned(device: DeviceView, snapshot: FleetSnapshot) -> list[tuple[str, str]]:
+    return [(e.version, e.reason) for e in resolve(device, snapshot).entries]
+
+
+def test_newest_baseline_wins() -> None:
+    assert assigned(cam(), fleet()) == [("1.1.0", "baseline")]
+
+
+def test_device_outside_every_group_gets_nothing() -> None:
+    assert resolve(cam(groups=frozenset()), fleet()).steps == ()
+
+
+def test_denied_baseline_gives_way_to_the_one_before_and_says_so() -> None:
+    versions = {
+        **fleet().versions,
+        ("detector", "1.1.0"): VersionView(worlds.release(version="1.1.0"), denied="burns"),
+    }
+    resolution = resolve(cam(), fleet(versions=versions))
+    assert [e.version for e in resolution.entries] == ["1.0.0"]
+    hold = resolution.steps[0].hold
+    assert hold is not None
+    assert (hold.reason, "burns" in hold.sentence) == (Reason.DENIED, True)
+
+
+def test_pin_holds_against_the_baseline() -> None:
+    assert assigned(cam(pins={"detector": "1.0.0"}), fleet()) == [("1.0.0", "pin")]
+
+
+def test_quarantine_of_a_group_comes_before_a_pin() -> None:
+    snapshot = fleet(quarantines=(Quarantine(2, "detector", "1.0.0", "overheats"),))
+    resolution = resolve(cam(pins={"detector": "1.0.0"}), snapshot)
+    assert [(e.version, e.reason) for e in resolution.entries] == [("1.1.0", "baseline")]
+    hold = resolution.steps[0].hold
+    assert hold is not None
+    assert hold.sentence == "detector 1.0.0 is quarantined for berlin: overheats"
+
+
+def test_quarantine_of_another_group_does_not_concern_the_device() -> None:
+    snapshot = fleet(quarantines=(Quarantine(1, "detector", "1.1.0", "overheats"),))
+    assert assigned(cam(), snapshot) == [("1.1.0", "baseline")]
+
+
+def test_version_below_the_floor_is_held() -> None:
+    resolution = resolve(cam(pins={"detector": "1.0.0"}), fleet(floors={"detector": 2}))
+    assert [s.hold and s.hold.reason for s in resolution.steps] == [Reason.BELOW_FLOOR, None]
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({}, Reason.RUNTIME_MISSING),
+        ({"runtime.onnxruntime": "1.20", "arch": "armv7l"}, Reason.DOES_NOT_FIT),
+    ],
+)
+def test_device_that_no_variant_fits_keeps_what_it_has_and_learns_why(
+    facts: dict[str, Scalar], reason: Reason
+) -> None:
+    only = worlds.release(variants=(worlds.variant("x", arch=("x86_64",)),))
+    snapshot = fleet(versions={("detector", "1.0.0"): VersionView(only)})
+    resolution = resolve(cam(facts=facts), snapshot)
+    assert resolution.entries == ()
+    assert [s.hold and s.hold.reason for s in resolution.steps] == [Reason.TARGET_UNKNOWN, reason]
+
+
+def test_device_that_forbids_unsafe_formats_is_not_offered_one() -> None:
+    unsafe = replace(worlds.variant("pickle"), unsafe_format=True)
+    snapshot = fleet(
+        versions={("detector", "1.1.0"): VersionView(worlds.release(variants=(unsafe,)))}
+    )
+    assert resolve(cam(facts={**ONNX, "allow_unsafe_formats": False}), snapshot).entries == ()
+    assert resolve(cam(), snapshot).entries != ()
+
+
+def test_first_fitting_variant_in_the_publishers_order_is_chosen() -> None:
+    both = worlds.release(variants=(worlds.variant("vino", "openvino"), worlds.variant("onnx")))
+    snapshot = fleet(versions={("detector", "1.1.0"): VersionView(both)})
+    assert [e.variant for e in resolve(cam(), snapshot).entries] == ["onnx"]
+
+
+def test_rollout_takes_the_device_of_its_open_waves() -> None:
+    rollout = RunningRollout("r1", 2, "detector", "1.0.0", lambda name: name == "cam-1")
+    snapshot = fleet(rollouts={"detector": (rollout,)})
+    assert assigned(cam(), snapshot) == [("1.0.0", "rollout")]
+    assert assigned(cam(name="cam-2"), snapshot) == [("1.1.0", "baseline")]
+
+
+def test_retry_shows_in_the_entry() -> None:
+    assert [e.attempt for e in resolve(cam(attempts={"detector": 2}), fleet()).entries] == [2]

@@ -1,0 +1,142 @@
+"""Random fleets for `resolve`: few names, so that everything meets everything."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.manifest import FileEntry, Requires, Variant
+from pilotwave_server.groups.selector import compile_predicate, parse
+from pilotwave_server.rollouts.fleet import (
+    Baseline,
+    DeviceView,
+    FleetSnapshot,
+    GroupView,
+    Quarantine,
+    Release,
+    RunningRollout,
+    VersionView,
+)
+
+MODELS = ["detector", "ocr"]
+VERSIONS = ["1.0.0", "1.1.0", "1.2.0"]
+GROUPS = (
+    GroupView(1, "list"),
+    GroupView(2, "berlin", compile_predicate(parse("site=berlin"))),
+    GroupView(3, "charged", compile_predicate(parse("battery>20"))),
+)
+SELECTED_KEYS = {"site", "battery"}
+
+
+def variant(name: str, runtime: str = "onnxruntime", arch: tuple[str, ...] = ()) -> Variant:
+    return Variant(
+        name=name,
+        runtime=runtime,
+        entrypoint="model.onnx",
+        files=(FileEntry("model.onnx", 3, "ab" * 32),),
+        requires=Requires(arch=arch),
+    )
+
+
+def release(
+    model: str = "detector", version: str = "1.0.0", variants: tuple[Variant, ...] = ()
+) -> Release:
+    return Release(
+        model=model,
+        version=version,
+        target=f"models/{model}/{version}.json",
+        sha256="cd" * 32,
+        length=100,
+        counter=VERSIONS.index(version) + 1 if version in VERSIONS else 9,
+        variants=variants or (variant("onnx-fp32"),),
+    )
+
+
+variant_lists = st.sampled_from(
+    [
+        (variant("onnx-fp32"),),
+        (variant("arm", arch=("aarch64",)), variant("onnx-fp32")),
+        (variant("arm", arch=("aarch64",)),),
+        (variant("vino", runtime="openvino"),),
+    ]
+)
+reasons = st.none() | st.just("bad")
+models = st.sampled_from(MODELS)
+versions = st.sampled_from(VERSIONS)
+group_ids = st.sampled_from([1, 2, 3])
+
+devices_facts: st.SearchStrategy[dict[str, Scalar]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "arch": st.sampled_from(["aarch64", "x86_64"]),
+        "runtime.onnxruntime": st.just("1.20"),
+        "runtime.openvino": st.just("2025.1"),
+        "battery": st.integers(0, 40),
+    },
+)
+devices_labels = st.fixed_dictionaries(
+    {}, optional={"site": st.sampled_from(["berlin", "paris"]), "colour": st.just("red")}
+)
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> FleetSnapshot:
+    known = {
+        (m, v): VersionView(release(m, v, draw(variant_lists)), draw(reasons), draw(reasons))
+        for m in MODELS
+        for v in VERSIONS
+        if draw(st.integers(0, 9))
+    }
+    baselines = {
+        m: tuple(
+            Baseline(g, f"group {g}", m, draw(versions), 100 - n)
+            for n, g in enumerate(draw(st.lists(group_ids, max_size=4)))
+        )
+        for m in draw(st.sets(models))
+    }
+    rollouts = {
+        m: tuple(
+            RunningRollout(f"r{n}", g, m, draw(versions), lambda name: name < "m")
+            for n, g in enumerate(draw(st.lists(group_ids, max_size=2)))
+        )
+        for m in draw(st.sets(models, max_size=1))
+    }
+    quarantines = draw(
+        st.lists(
+            st.builds(Quarantine, st.none() | group_ids, models, versions, st.just("failed")),
+            max_size=2,
+        )
+    )
+    return FleetSnapshot(
+        fleet="f",
+        revision=100,
+        groups=GROUPS,
+        versions=known,
+        floors={"detector": draw(st.sampled_from([0, 0, 2]))},
+        baselines=baselines,
+        rollouts=rollouts,
+        quarantines=tuple(quarantines),
+    )
+
+
+def device_in(
+    snapshot: FleetSnapshot,
+    labels: dict[str, str],
+    facts: dict[str, Scalar],
+    *,
+    name: str = "cam-1",
+    member_of: frozenset[int] = frozenset(),
+    pins: dict[str, str] | None = None,
+) -> DeviceView:
+    return DeviceView(
+        name=name,
+        groups=snapshot.groups_of(labels, facts, member_of),
+        facts=facts,
+        pins=pins or {},
+        attempts={},
+    )
+
+
+members = st.frozensets(st.just(1))
+pin_sets = st.dictionaries(models, versions, max_size=2)
+names = st.sampled_from(["cam-1", "zoo-1"])
