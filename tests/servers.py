@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -31,15 +32,27 @@ class RunningServer:
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready, so that a test need not ask again and again."""
+    """Says when it is ready and ends when told to, where uvicorn's own would look now and then."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = threading.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.stopping = asyncio.Event()
         await super().startup(sockets=sockets)
         self.ready.set()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.stopping.wait()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        if self.loop is not None and self.ready.is_set():
+            self.loop.call_soon_threadsafe(self.stopping.set)
 
 
 @contextlib.contextmanager
@@ -69,7 +82,7 @@ def run_in_thread(app: Any, *, context: Context | None = None) -> Iterator[Runni
             shared = context or getattr(app, "context", None)
             yield RunningServer(f"http://127.0.0.1:{port}", app, shared)  # type: ignore[arg-type]  # a bare app has none
         finally:
-            server.should_exit = True
+            server.stop()
             thread.join(20)
 
 

@@ -211,13 +211,13 @@ def _sqlite_engines(url: URL) -> tuple[Engine, Engine]:
     reader = create_engine(url, pool_size=5, max_overflow=35, **options)
     # One writer at a time is SQLite's own rule; a queue of one is fair where its lock is not.
     writer = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=60, **options)
-    _prepare_sqlite(reader, ["PRAGMA query_only = ON"], begin="BEGIN")
+    prepare_sqlite(reader, ["PRAGMA query_only = ON"], begin="BEGIN")
     durable = ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON"]
-    _prepare_sqlite(writer, durable, begin="BEGIN IMMEDIATE")
+    prepare_sqlite(writer, durable, begin="BEGIN IMMEDIATE")
     return reader, writer
 
 
-def _prepare_sqlite(engine: Engine, pragmas: list[str], *, begin: str) -> None:
+def prepare_sqlite(engine: Engine, pragmas: list[str], *, begin: str) -> None:
     @event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
         # The driver would otherwise begin by itself, late and never IMMEDIATE.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from pilotwave_server.audit import service
@@ -13,8 +13,9 @@ from pilotwave_server.deps import ReadSession, Viewer
 from pilotwave_server.fields import ApiReply, Moment
 from pilotwave_server.paging import BadCursor, Page, Paging
 from pilotwave_server.problems import responses
+from pilotwave_server.routing import api_router
 
-router = APIRouter(tags=["audit"])
+router = api_router(tag="audit")
 
 
 class EventView(ApiReply):

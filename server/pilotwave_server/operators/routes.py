@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from pilotwave_server.db import after_commit
 from pilotwave_server.deps import Admin, Ctx, Now, ReadSession, Viewer, WriteSession
@@ -10,8 +10,9 @@ from pilotwave_server.operators import service
 from pilotwave_server.operators.views import NewTokenView, TokenRequest, TokenView, WhoAmI
 from pilotwave_server.paging import BadCursor, Page, Paging
 from pilotwave_server.problems import responses
+from pilotwave_server.routing import api_router
 
-router = APIRouter(tags=["operators"])
+router = api_router(tag="operators")
 
 
 @router.get("/whoami", summary="Who the token belongs to and what it may do")

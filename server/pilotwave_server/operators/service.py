@@ -33,7 +33,7 @@ class TokenNameTaken(Conflict):
 
 
 class LastAdmin(Conflict):
-    """The last admin token that never expires stays, or nobody could make another."""
+    """The last admin token that works stays, or nobody could make another over the API."""
 
     code = "last_admin"
 

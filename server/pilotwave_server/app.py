@@ -1,0 +1,111 @@
+"""The server put together: slices, faces, background work, and what stands before them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pilotwave_server import __version__, openapi, problems, system
+from pilotwave_server.audit import routes as audit
+from pilotwave_server.blobs import routes as blobs
+from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.context import Clock, Context, utc_now
+from pilotwave_server.db import Database
+from pilotwave_server.edge import BodyRule, Edge
+from pilotwave_server.metrics import Metrics
+from pilotwave_server.operators import routes as operators
+from pilotwave_server.operators.authenticate import OperatorTokens
+from pilotwave_server.routing import API
+from pilotwave_server.settings import Settings
+from pilotwave_server.workers import Periodic
+
+LAST_USED_S = 60
+
+
+class PilotwaveApp:
+    """The whole server as one ASGI app; `context` is the state inside it."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.fastapi = make_fastapi(context)
+        self._asgi: ASGIApp = Edge(
+            self.fastapi,
+            metrics=context.metrics,
+            max_bytes=context.settings.max_body_bytes,
+            rules=body_rules(context.settings),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._asgi(scope, receive, send)
+
+
+def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
+    """A server on a data folder and database that `init` has made."""
+    return PilotwaveApp(make_context(settings, clock))
+
+
+def make_context(settings: Settings, clock: Clock) -> Context:
+    db = Database(settings.resolved_database_url)
+    tokens = OperatorTokens(db)
+    return Context(
+        settings=settings,
+        db=db,
+        clock=clock,
+        metrics=Metrics(),
+        operators=tokens,
+        blobs=FileBlobs(settings.blobs_dir),
+        workers=[Periodic("last-used", tokens.flush, interval_s=LAST_USED_S, at_stop=True)],
+    )
+
+
+def body_rules(settings: Settings) -> list[BodyRule]:
+    upload = re.compile(rf"{API}/blobs/[^/]+/upload")
+    metadata = re.compile(rf"{API}/(?:models/[^/]+/metadata|trust/[^/]+)")
+    return [
+        BodyRule(upload, settings.max_upload_bytes, raw=True),
+        BodyRule(metadata, settings.max_metadata_bytes),
+    ]
+
+
+def make_fastapi(context: Context) -> FastAPI:
+    app = FastAPI(
+        title="Pilotwave",
+        version=__version__,
+        openapi_url=f"{API}/openapi.json",
+        docs_url=f"{API}/docs",
+        redoc_url=None,
+        lifespan=lifespan(context),
+        redirect_slashes=False,
+    )
+    app.state.pilotwave = context
+    problems.install(app)
+    openapi.install(app)
+    for router in (system.public, operators.router, audit.router, blobs.api, blobs.public):
+        app.include_router(router)
+    return app
+
+
+def lifespan(context: Context) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Start the background work with the server, stop it in the opposite order at its end."""
+
+    def start(stack: ExitStack) -> None:
+        for worker in context.workers:
+            worker.start()
+            stack.callback(worker.stop)
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        stack = ExitStack()
+        stack.callback(context.db.close)
+        try:
+            await run_in_threadpool(start, stack)
+            yield
+        finally:
+            await run_in_threadpool(stack.close)
+
+    return running

@@ -1,0 +1,97 @@
+"""The OpenAPI document: what each route takes and every answer it may give, errors included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from pilotwave_server import __version__
+from pilotwave_server.edge import BodyTooLarge
+from pilotwave_server.errors import Invalid, ServerError
+from pilotwave_server.operators.authenticate import (
+    TokenExpired,
+    TokenMissing,
+    TokenRevoked,
+    TokenUnknown,
+)
+from pilotwave_server.operators.service import RoleForbids
+from pilotwave_server.problems import DatabaseUnavailable, Problem, WrongField, described
+from pilotwave_server.strictbody import NotStrictJson
+
+DESCRIPTION = """\
+Pilotwave ships signed ML models to fleets of edge devices and takes them back when they fail.
+
+Every error is `application/problem+json`; its `code` tells the kind to programs, its `detail` says
+in a sentence what was expected. Lists are paged: pass `next_cursor` of one page as `cursor` of the
+next. Times are RFC 3339 in UTC. Documents with unknown fields are refused.
+"""
+TAGS = {
+    "server": "The server about itself.",
+    "operators": "Who may do what: bearer tokens and their roles. publisher and operator both "
+    "include viewer but not one another; admin includes all.",
+    "audit": "What was changed, by whom, and how it looked before and after.",
+    "trust": "The Update Framework's metadata: bootstrap, delegations, rotation of keys.",
+    "models": "Models, their signed versions, publishing, yanking, denying.",
+    "blobs": "Content-addressed bytes: resumable upload, download in ranges.",
+    "devices": "The machines: enrolment, labels, facts, pins, rollback, revocation.",
+    "groups": "Named sets of devices and what they run.",
+    "device": "What devices themselves ask for. Signed envelopes and short-lived read tokens.",
+}
+UNAUTHORISED: list[type[ServerError]] = [TokenMissing, TokenUnknown, TokenExpired, TokenRevoked]
+METHODS = ("get", "put", "post", "patch", "delete", "head", "options")
+
+
+def install(app: FastAPI) -> None:
+    """Have `app` answer with the completed document."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = build(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
+
+def build(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title="Pilotwave",
+        version=__version__,
+        description=DESCRIPTION,
+        routes=app.routes,
+        tags=[{"name": name, "description": text} for name, text in TAGS.items()],
+        license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    template = "#/components/schemas/{model}"
+    schemas["WrongField"] = WrongField.model_json_schema(ref_template=template)
+    problem = Problem.model_json_schema(ref_template=template)
+    problem.pop("$defs", None)
+    schemas["Problem"] = problem
+    for path in document["paths"].values():
+        for method in METHODS:
+            if method in path:
+                complete(path[method])
+    return document
+
+
+def complete(operation: dict[str, Any]) -> None:
+    """Add the problems that any operation of its kind may answer."""
+    responses = operation.setdefault("responses", {})
+    common: list[list[type[ServerError]]] = [[DatabaseUnavailable]]
+    if operation.get("security"):
+        common += [UNAUTHORISED, [RoleForbids]]
+    if "requestBody" in operation:
+        common += [[BodyTooLarge]]
+    takes_input = "requestBody" in operation or bool(operation.get("parameters"))
+    if takes_input:
+        common += [[Invalid, NotStrictJson]]
+        # FastAPI's own form of this answer is never sent.
+        if "HTTPValidationError" in str(responses.get("422", "")):
+            del responses["422"]
+    for kinds in common:
+        responses.setdefault(str(kinds[0].status), described(kinds))
+    operation["responses"] = dict(sorted(responses.items()))
