@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from alembic import context
 from alembic.operations import MigrationScript
-from sqlalchemy import Connection
+from sqlalchemy import JSON, Connection
 from sqlalchemy.types import TypeEngine
 
 from pilotwave_server import migrate, schema
@@ -28,6 +28,10 @@ def render_item(kind: str, item: Any, autogen_context: Any) -> str | Literal[Fal
     # A migration is history and must not change with our classes.
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
+    if kind == "type" and isinstance(item, JSON):
+        autogen_context.imports.add("from sqlalchemy.dialects import postgresql")
+        jsonb = "postgresql.JSONB(none_as_null=True)"
+        return f'sa.JSON(none_as_null=True).with_variant({jsonb}, "postgresql")'
     return False
 
 

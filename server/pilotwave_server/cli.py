@@ -1,0 +1,199 @@
+"""`pilotwave-server`: set a server up, run it, look after its database. Talks to no other server.
+
+Results go to stdout, sentences about what went wrong to stderr with exit status 2.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from pilotwave_protocol.errors import PilotwaveError
+from pilotwave_server import __version__, migrate, setup
+from pilotwave_server.context import utc_now
+from pilotwave_server.errors import BadSetting, ServerError
+from pilotwave_server.operators import service as operators
+from pilotwave_server.operators.roles import Role
+from pilotwave_server.settings import load_settings
+
+app = typer.Typer(
+    name="pilotwave-server",
+    help="The Pilotwave server. Settings also come from the environment: PILOTWAVE_PORT=8600.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+F = TypeVar("F", bound=Callable[..., None])
+
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Folder of database, blobs and server keys.")
+]
+DatabaseUrl = Annotated[
+    str | None, typer.Option("--database-url", help="sqlite:///… or postgresql://…")
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", help="Write the token there (mode 0600), print it nowhere."),
+]
+
+
+def clear_errors(command: F) -> F:
+    """End with one sentence and status 2 where a command cannot do what it was asked."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ServerError, PilotwaveError) as error:
+            typer.echo(f"pilotwave-server: {error}", err=True)
+            raise typer.Exit(2) from None
+
+    return run  # type: ignore[return-value]  # it is called just as the command is
+
+
+@app.command()
+@clear_errors
+def init(
+    fleet: Annotated[str, typer.Option("--fleet", help="The fleet's name, for good.")],
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Set a server up: folder, keys, database, first admin token. Safe to repeat."""
+    settings = load_settings(data_dir=data, database_url=database_url)
+    made = setup.initialise(settings, fleet=fleet, now=utc_now(), token_file=token_file)
+    shown = made.admin_token if token_file is None else None
+    if as_json:
+        answer = {"fleet": fleet, "data": str(made.data_dir), "already": made.admin_token is None}
+        print_json(answer | ({"admin_token": shown} if shown else {}))
+    elif made.admin_token is None:
+        typer.echo(
+            f"The fleet {fleet} was set up already; keys, database and tokens are as they were. "
+            "`pilotwave-server new-token` makes a token if the first one is lost."
+        )
+    else:
+        typer.echo(f"The fleet {fleet} is set up in {made.data_dir}.")
+        show_token("The first admin token", shown, token_file)
+        typer.echo("Next: `pilotwave-server run`, then `pilotwave keys init` where keys are kept.")
+
+
+@app.command()
+@clear_errors
+def run(
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Server processes.")] = None,
+) -> None:
+    """Serve until interrupted."""
+    # Imported here: it pulls in all of the server, which the other commands do without.
+    from pilotwave_server.serve import serve
+
+    settings = load_settings(
+        data_dir=data, database_url=database_url, host=host, port=port, workers=workers
+    )
+    setup.preflight(settings)
+    serve(settings, listening=say_listening)
+
+
+def say_listening(url: str) -> None:
+    print(f"listening on {url}", flush=True)
+
+
+@app.command(name="migrate")
+@clear_errors
+def migrate_(data: Data = None, database_url: DatabaseUrl = None) -> None:
+    """Bring the database to the schema that this version needs."""
+    settings = load_settings(data_dir=data, database_url=database_url)
+    with setup.open_database(settings) as db, db.read() as session:
+        before = migrate.current(session)
+    with setup.database_errors(settings):
+        migrate.upgrade(settings.resolved_database_url)
+    if before == migrate.head():
+        typer.echo(f"The database is at {before} already.")
+    else:
+        typer.echo(f"Migrated from {before or 'nothing'} to {migrate.head()}.")
+
+
+@app.command()
+@clear_errors
+def check(data: Data = None, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
+    """Say whether a server could run here, without running it."""
+    settings = load_settings(data_dir=data, database_url=database_url)
+    fleet = setup.preflight(settings)
+    if as_json:
+        answer = {"fleet": fleet, "data": str(settings.data_dir), "migration": migrate.head()}
+        print_json(answer | {"version": __version__})
+    else:
+        typer.echo(f"The fleet {fleet} in {settings.data_dir} is ready, at {migrate.head()}.")
+
+
+@app.command(name="new-token")
+@clear_errors
+def new_token(
+    name: Annotated[str, typer.Option("--name", help="Whose token, or what for.")],
+    role: Annotated[Role, typer.Option("--role", help="What it may do.")] = Role.ADMIN,
+    expires_in: Annotated[
+        str | None, typer.Option("--expires-in", help="As 90d, 12h, 30m; by default never.")
+    ] = None,
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make an operator token on the server itself, for when no admin token is at hand."""
+    settings = load_settings(data_dir=data, database_url=database_url)
+    now = utc_now()
+    setup.check_token_name(name)
+    expires_at = None if expires_in is None else now + duration(expires_in)
+    setup.preflight(settings)
+    with setup.open_database(settings) as db, db.write() as session:
+        issued = operators.issue(
+            session, name=name, role=role, actor="server", now=now, expires_at=expires_at
+        )
+        if token_file is not None:
+            setup.write_secret(token_file, issued.plaintext)
+    shown = issued.plaintext if token_file is None else None
+    if as_json:
+        answer = {"name": name, "role": role.value, "id": issued.row.id}
+        print_json(answer | ({"token": shown} if shown else {}))
+    else:
+        show_token(f"The {role.value} token {name}", shown, token_file)
+
+
+UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def duration(text: str) -> timedelta:
+    """`90d`, `12h`, `30m`, `4w`; BadSetting for anything else."""
+    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", text)
+    if not found:
+        raise BadSetting(f"--expires-in: expected a time such as 90d, 12h or 30m; got {text!r}")
+    return timedelta(**{UNITS[found[2]]: int(found[1])})
+
+
+def show_token(what: str, token: str | None, file: Path | None) -> None:
+    if token is None:
+        typer.echo(f"{what} is in {file}.")
+    else:
+        typer.echo(f"{what}, shown this once:\n\n    {token}\n")
+
+
+def print_json(answer: dict[str, Any]) -> None:
+    json.dump(answer, sys.stdout)
+    print()
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,88 @@
+"""Several server processes on one socket: started together, replaced when they die, ended together.
+
+Each reads its settings from the environment and makes its own app; they meet in the database.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[socket.socket], None]
+"""Serves on the socket until SIGTERM. Has to be found by name, since it is called elsewhere."""
+
+# One that dies sooner than this has something wrong with it that a replacement would have too.
+LIVED_S = 5.0
+STOP_S = 20.0
+
+
+class Processes:
+    """`count` processes that do `work` on `listener`."""
+
+    def __init__(self, work: Work, listener: socket.socket, *, count: int) -> None:
+        self._work = work
+        self._listener = listener
+        # Not a fork: threads and locks of this process must not come along.
+        self._context = multiprocessing.get_context("spawn")
+        self._since: dict[SpawnProcess, float] = {}
+        for _ in range(count):
+            self._start()
+
+    def _start(self) -> None:
+        process = self._context.Process(target=run_worker, args=(self._work, self._listener))
+        process.start()
+        self._since[process] = time.monotonic()
+
+    def run(self, stopping: threading.Event) -> bool:
+        """Keep them going until `stopping` is set; False when one could not even start."""
+        try:
+            while not stopping.is_set():
+                wait([process.sentinel for process in self._since], timeout=0.5)
+                if not stopping.is_set() and not self._replace_dead():
+                    return False
+            return True
+        finally:
+            self._stop()
+
+    def _replace_dead(self) -> bool:
+        for process in [p for p in self._since if not p.is_alive()]:
+            lived = time.monotonic() - self._since.pop(process)
+            log.error("server process %s ended with %s", process.pid, process.exitcode)
+            if lived < LIVED_S:
+                return False
+            self._start()
+        return True
+
+    def _stop(self) -> None:
+        for process in self._since:
+            process.terminate()
+        deadline = time.monotonic() + STOP_S
+        for process in self._since:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def run_worker(work: Work, listener: socket.socket) -> None:
+    # Ctrl-C reaches every process of the terminal; the parent passes it on as SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    work(listener)
+
+
+def end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,156 @@
+"""Running the server: the socket, uvicorn, one process or several."""
+
+from __future__ import annotations
+
+import errno
+import logging.config
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+
+from pilotwave_server.app import create_app
+from pilotwave_server.errors import SetupError
+from pilotwave_server.processes import Processes
+from pilotwave_server.settings import Settings, load_settings
+
+BACKLOG = 4096
+SHUTDOWN_S = 10
+
+
+class CannotListen(SetupError):
+    code = "cannot_listen"
+
+
+class DidNotStart(SetupError):
+    code = "did_not_start"
+
+
+def serve(settings: Settings, *, listening: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM. `listening` is called with the URL once connections are
+    taken; CannotListen or DidNotStart when they cannot be."""
+    with bind(settings.host, settings.port) as listener:
+        url = url_of(listener, settings.host)
+        if settings.workers == 1:
+            serve_alone(settings, listener, lambda: listening(url))
+        else:
+            serve_together(settings, listener, lambda: listening(url))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket, or CannotListen with the reason."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {host}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise CannotListen(
+                f"port {port} on {host} is in use: stop what listens there, "
+                "or choose another with --port (0 picks a free one)"
+            ) from error
+        raise CannotListen(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return listener
+
+
+def url_of(listener: socket.socket, host: str) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._started()
+
+
+def serve_alone(
+    settings: Settings, listener: socket.socket, started: Callable[[], None] = lambda: None
+) -> None:
+    """Serve in this process."""
+    # uvicorn raises the signal once more when it has shut down; it has been heeded by then.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    server = _Server(config(settings, create_app(settings)), started)
+    with suppress(KeyboardInterrupt):
+        try:
+            server.run(sockets=[listener])
+        except SystemExit:
+            raise DidNotStart("the server did not start; its log says why") from None
+
+
+def serve_together(
+    settings: Settings, listener: socket.socket, started: Callable[[], None]
+) -> None:
+    """Serve in `settings.workers` processes and look after them in this one."""
+    logging.config.dictConfig(log_config(settings))
+    counts = tempfile.mkdtemp(prefix="pilotwave-metrics-")
+    # Read by each worker, and by prometheus_client when it is imported there.
+    os.environ.update(environment(settings), PROMETHEUS_MULTIPROC_DIR=counts)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: stopping.set())
+    try:
+        processes = Processes(serve_as_worker, listener, count=settings.workers)
+        started()
+        if not processes.run(stopping):
+            raise DidNotStart("a server process did not start; its log says why")
+    finally:
+        shutil.rmtree(counts, ignore_errors=True)
+
+
+def serve_as_worker(listener: socket.socket) -> None:
+    serve_alone(load_settings(), listener)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """These settings as the environment that `load_settings` would read them from."""
+    values = settings.model_dump(mode="json")
+    return {f"PILOTWAVE_{name.upper()}": str(value) for name, value in values.items()}
+
+
+def config(settings: Settings, app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        interface="asgi3",
+        lifespan="on",
+        server_header=False,
+        date_header=False,
+        access_log=settings.access_log,
+        log_config=log_config(settings),
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+
+
+def log_config(settings: Settings) -> dict[str, Any]:
+    """Everything to stderr, one line each."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"handlers": ["stderr"], "level": settings.log_level.upper()},
+        "loggers": {"httptools": {"level": "WARNING"}},
+    }

@@ -1,0 +1,190 @@
+"""Setting a server up, and finding out before it starts why it would not run.
+
+Every failure is a SetupError whose sentence says what to do; the command line prints it and ends
+with status 2.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from pilotwave_protocol.names import check_fleet
+from pilotwave_server import migrate
+from pilotwave_server.audit.service import record
+from pilotwave_server.db import Database, FleetRow, fleet_row, parse_url
+from pilotwave_server.errors import BadSetting, NotInitialised, SetupError
+from pilotwave_server.operators import service as operators
+from pilotwave_server.operators.roles import Role
+from pilotwave_server.operators.tables import OperatorTokenRow
+from pilotwave_server.registry.keys import ensure_server_keys, load_keys
+from pilotwave_server.settings import Settings
+
+FIRST_TOKEN = "admin"
+
+
+class DataFolderUnusable(SetupError):
+    code = "data_folder_unusable"
+
+
+class DatabaseUnusable(SetupError):
+    code = "database_unusable"
+
+
+class OtherFleet(SetupError):
+    code = "other_fleet"
+
+
+class TokenFileUnusable(SetupError):
+    code = "token_file_unusable"
+
+
+@dataclass(frozen=True)
+class Initialised:
+    """What `initialise` found or made. `admin_token` is there the first time only."""
+
+    fleet: str
+    data_dir: Path
+    admin_token: str | None = field(repr=False)
+
+
+def initialise(
+    settings: Settings, *, fleet: str, now: datetime, token_file: Path | None = None
+) -> Initialised:
+    """Make data folder, keys, tables, fleet and first admin token; what is there already stays."""
+    check_fleet(fleet)
+    require_writable(settings.data_dir, make=True)
+    ensure_server_keys(settings.data_dir)
+    with database_errors(settings):
+        migrate.upgrade(settings.resolved_database_url)
+        db = Database(settings.resolved_database_url)
+        try:
+            with db.write() as session:
+                token = _make_fleet(session, fleet=fleet, now=now)
+                # Before the commit: a token that could not be handed over must not exist.
+                if token is not None and token_file is not None:
+                    write_secret(token_file, token)
+        finally:
+            db.close()
+    return Initialised(fleet, settings.data_dir, token)
+
+
+def _make_fleet(session: Session, *, fleet: str, now: datetime) -> str | None:
+    found = session.get(FleetRow, 1, with_for_update=True)
+    if found is not None and found.fleet != fleet:
+        raise OtherFleet(
+            f"this database holds the fleet {found.fleet}, not {fleet}: "
+            "choose another --data folder (or database) for a second fleet"
+        )
+    if found is None:
+        session.add(FleetRow(fleet=fleet))
+        record(session, actor="server", verb="fleet.create", object=f"fleet/{fleet}", now=now)
+    if session.scalar(select(func.count()).select_from(OperatorTokenRow)):
+        return None
+    issued = operators.issue(session, name=FIRST_TOKEN, role=Role.ADMIN, actor="server", now=now)
+    return issued.plaintext
+
+
+def preflight(settings: Settings) -> str:
+    """The fleet's name when a server can run on these settings; SetupError with the reason if not.
+
+    Checked in order: data folder, database, schema, fleet, keys.
+    """
+    if not settings.data_dir.is_dir():
+        raise NotInitialised(
+            f"the data folder {settings.data_dir} does not exist: "
+            f"run `pilotwave-server init --data {settings.data_dir} --fleet NAME`"
+        )
+    require_writable(settings.data_dir)
+    with open_database(settings) as db, db.read() as session:
+        migrate.require_head(session)
+        fleet = fleet_row(session).fleet
+    for kind in ("online", "director"):
+        if not load_keys(settings.data_dir, kind):
+            raise NotInitialised(
+                f"there is no {kind} key in {settings.keys_dir}: restore it from your backup, "
+                "or run `pilotwave-server init` if this server is new"
+            )
+    return fleet
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """The database of these settings, which has to be there; SetupError if it is not."""
+    url = parse_url(settings.resolved_database_url)
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+        raise NotInitialised(
+            f"there is no database at {url.database}: "
+            f"run `pilotwave-server init --data {settings.data_dir} --fleet NAME`"
+        )
+    with database_errors(settings):
+        db = Database(settings.resolved_database_url)
+        try:
+            yield db
+        finally:
+            db.close()
+
+
+@contextmanager
+def database_errors(settings: Settings) -> Iterator[None]:
+    """Say in a sentence what the database's driver says in many."""
+    try:
+        yield
+    except DBAPIError as error:
+        url = parse_url(settings.resolved_database_url)
+        said = " ".join(str(error.orig).split())[:300]
+        if url.get_backend_name() == "sqlite":
+            raise DatabaseUnusable(f"the database {url.database} cannot be used: {said}") from error
+        where = f"{url.host or url.query.get('host') or 'the default socket'}"
+        raise DatabaseUnusable(
+            f"PostgreSQL at {where} cannot be used: {said}; "
+            "check that it runs and that PILOTWAVE_DATABASE_URL is right"
+        ) from error
+
+
+def check_token_name(name: str) -> None:
+    """BadSetting unless the API, too, would take this name for a token."""
+    if not 1 <= len(name) <= 64 or not name.isprintable():
+        raise BadSetting(f"--name: expected 1 to 64 printable characters; got {name!r}")
+
+
+def require_writable(folder: Path, *, make: bool = False) -> None:
+    """DataFolderUnusable unless a file can be made in `folder`."""
+    try:
+        if make:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
+            pass
+    except OSError as error:
+        raise DataFolderUnusable(
+            f"the data folder {folder} cannot be written ({error.strerror}): "
+            "give this user the right to write there, or choose another with --data"
+        ) from error
+
+
+def write_secret(path: Path, secret: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secret + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise TokenFileUnusable(
+            f"the token file {path} cannot be written ({error.strerror})"
+        ) from error
