@@ -1,0 +1,62 @@
+"""What a look into a model file yields, whatever its format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+DYNAMIC = -1
+
+_PRECISIONS = {
+    "float32": "fp32",
+    "float64": "fp64",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "int8": "int8",
+    "uint8": "int8",
+    "int16": "int16",
+    "int4": "int4",
+    "uint4": "int4",
+    "int2": "int2",
+    "uint2": "int2",
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output. `shape` holds -1 for a dynamic size and is None for an unknown rank."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Sniffed:
+    """One model file as its bytes describe it.
+
+    `runtime` is None where no runtime of a device loads the format. `unsafe` holds the reason
+    why loading the file may run code that came with it, None where it cannot.
+    `needs` are the paths, relative to the file, without which it does not load.
+    `details` are words for people (producer, opset, ...), never decisions.
+    """
+
+    format: str
+    runtime: str | None
+    runtime_version: str | None = None
+    unsafe: str | None = None
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    needs: tuple[str, ...] = ()
+    precision: str | None = None
+    details: Mapping[str, str | int] = field(default_factory=dict)
+
+
+def main_precision(weights: Counter[str]) -> str | None:
+    """Return the precision that most weights have, from elements counted by dtype."""
+    known = Counter[str]()
+    for dtype, elements in weights.items():
+        if dtype in _PRECISIONS:
+            known[_PRECISIONS[dtype]] += elements
+    return known.most_common(1)[0][0] if known else None

@@ -1,0 +1,255 @@
+"""Read an ONNX file: its inputs and outputs, what wrote it, and which files it needs beside it.
+
+Field numbers are those of onnx.proto3. Weights are stepped over, never loaded. Anything that two
+readers could understand differently (a message split over two fields) is refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pilotwave_protocol.sniff import protobuf
+from pilotwave_protocol.sniff.errors import BadModel
+from pilotwave_protocol.sniff.facts import DYNAMIC, Sniffed, Tensor, main_precision
+
+_DTYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
+    8: "string", 9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64",
+    14: "complex64", 15: "complex128", 16: "bfloat16", 17: "float8_e4m3fn",
+    18: "float8_e4m3fnuz", 19: "float8_e5m2", 20: "float8_e5m2fnuz", 21: "uint4", 22: "int4",
+    23: "float4_e2m1", 24: "float8_e8m0", 25: "uint2", 26: "int2",
+}  # fmt: skip
+
+# The lowest ONNX Runtime that was seen to load, or is documented to load, this opset and IR.
+_RUNTIME_FOR = [(17, 8, "1.13"), (18, 8, "1.14"), (19, 9, "1.16"), (20, 9, "1.17"),
+                (21, 10, "1.18"), (23, 11, "1.23"), (28, 14, "1.32")]  # fmt: skip
+
+_MAX_DEPTH = 16
+_MAX_PORTS = 1024
+
+
+@dataclass
+class _Seen:
+    """What the walk over graphs, subgraphs and functions has gathered."""
+
+    external: dict[str, None] = field(default_factory=dict)
+    weights: Counter[str] = field(default_factory=Counter)
+    domains: set[str] = field(default_factory=set)
+    ops: Counter[str] = field(default_factory=Counter)
+
+
+def read_onnx(data: memoryview) -> Sniffed:
+    """Describe an ONNX model from its bytes; raise BadModel if they are not one."""
+    ir_version = model_version = 0
+    words = {"producer": "", "producer_version": ""}
+    opsets: dict[str, int] = {}
+    graph: memoryview | None = None
+    seen = _Seen()
+    for f in protobuf.fields(data):
+        if f.tag == 1:
+            ir_version = f.number
+        elif f.tag in (2, 3):
+            words["producer" if f.tag == 2 else "producer_version"] = protobuf.text(_bytes(f))
+        elif f.tag == 5:
+            model_version = protobuf.signed(f.number)
+        elif f.tag == 8:
+            domain, version = _opset(_bytes(f))
+            opsets[domain] = version
+        elif f.tag == 7:
+            if graph is not None:
+                raise BadModel("the model holds two graphs")
+            graph = _bytes(f)
+        elif f.tag == 25:
+            _walk_function(_bytes(f), seen)
+    if graph is None:
+        raise BadModel("it holds no ONNX graph")
+    if not 1 <= ir_version <= 64 or "" not in opsets:
+        raise BadModel("it names no IR version and opset, as each ONNX file does")
+    inputs, outputs = _walk_graph(graph, seen, 0)
+    if not outputs:
+        raise BadModel("the ONNX graph has no output")
+    details: dict[str, str | int] = {"ir_version": ir_version, "opset": opsets[""]}
+    details |= {k: v for k, v in words.items() if v}
+    if model_version:
+        details["model_version"] = model_version
+    if custom := sorted(seen.domains - {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}):
+        details["custom_domains"] = ", ".join(custom)
+    return Sniffed(
+        format="onnx",
+        runtime="onnxruntime",
+        runtime_version=_runtime_version(opsets[""], ir_version),
+        inputs=inputs,
+        outputs=outputs,
+        needs=tuple(seen.external),
+        precision=main_precision(seen.weights),
+        details=details,
+    )
+
+
+def _runtime_version(opset: int, ir_version: int) -> str | None:
+    for max_opset, max_ir, version in _RUNTIME_FOR:
+        if opset <= max_opset and ir_version <= max_ir:
+            return f">={version}"
+    return None
+
+
+def _bytes(f: protobuf.Field) -> memoryview:
+    if f.wire != protobuf.LEN:
+        raise BadModel(f"field {f.tag} should hold bytes and holds a number")
+    return f.data
+
+
+def _opset(data: memoryview) -> tuple[str, int]:
+    domain, version = "", 0
+    for f in protobuf.fields(data):
+        if f.tag == 1:
+            domain = protobuf.text(_bytes(f))
+        elif f.tag == 2:
+            version = protobuf.signed(f.number)
+    return ("" if domain == "ai.onnx" else domain), version
+
+
+def _walk_graph(
+    data: memoryview, seen: _Seen, depth: int
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Gather from a graph; only of the outermost one are the inputs and outputs of interest."""
+    if depth > _MAX_DEPTH:
+        raise BadModel(f"its graphs are nested more than {_MAX_DEPTH} deep")
+    inputs: list[memoryview] = []
+    outputs: list[memoryview] = []
+    constants: set[str] = set()
+    for f in protobuf.fields(data):
+        if f.tag == 1:
+            _walk_node(_bytes(f), seen, depth)
+        elif f.tag == 5:
+            constants.add(_walk_tensor(_bytes(f), seen))
+        elif f.tag == 15:
+            constants.add(_walk_sparse(_bytes(f), seen))
+        elif f.tag == 11:
+            inputs.append(_bytes(f))
+        elif f.tag == 12:
+            outputs.append(_bytes(f))
+    if depth:
+        return (), ()
+    if len(inputs) - len(constants) > _MAX_PORTS or len(outputs) > _MAX_PORTS:
+        raise BadModel(f"it has more than {_MAX_PORTS} inputs or outputs")
+    # Before IR version 4 each weight was listed as an input too.
+    ports = [_port(view) for view in inputs if _port_name(view) not in constants]
+    return tuple(ports), tuple(_port(view) for view in outputs)
+
+
+def _walk_node(data: memoryview, seen: _Seen, depth: int) -> None:
+    for f in protobuf.fields(data):
+        if f.tag == 5:
+            _walk_attribute(_bytes(f), seen, depth)
+        elif f.tag == 7:
+            seen.domains.add(protobuf.text(_bytes(f)))
+        elif f.tag == 4:
+            seen.ops[protobuf.text(_bytes(f))] += 1
+
+
+def _walk_attribute(data: memoryview, seen: _Seen, depth: int) -> None:
+    for f in protobuf.fields(data):
+        if f.tag in (5, 10):
+            _walk_tensor(_bytes(f), seen)
+        elif f.tag in (6, 11):
+            _walk_graph(_bytes(f), seen, depth + 1)
+        elif f.tag in (22, 23):
+            _walk_sparse(_bytes(f), seen)
+
+
+def _walk_function(data: memoryview, seen: _Seen) -> None:
+    for f in protobuf.fields(data):
+        if f.tag == 7:
+            _walk_node(_bytes(f), seen, 1)
+        elif f.tag == 11:
+            _walk_attribute(_bytes(f), seen, 1)
+
+
+def _walk_sparse(data: memoryview, seen: _Seen) -> str:
+    name = ""
+    for f in protobuf.fields(data):
+        if f.tag == 1:
+            name = _walk_tensor(_bytes(f), seen)
+        elif f.tag == 2:
+            _walk_tensor(_bytes(f), seen)
+    return name
+
+
+def _walk_tensor(data: memoryview, seen: _Seen) -> str:
+    """Note a weight's type, size and outside file, and return its name."""
+    name, dtype, elements = "", 0, 1
+    for f in protobuf.fields(data):
+        if f.tag == 1:
+            for size in protobuf.varints(f.data) if f.wire == protobuf.LEN else (f.number,):
+                elements = min(elements * size, 1 << 62)
+        elif f.tag == 2:
+            dtype = f.number
+        elif f.tag == 8:
+            name = protobuf.text(_bytes(f))
+        elif f.tag == 13:
+            key, value = _entry(_bytes(f))
+            if key == "location":
+                seen.external[value] = None
+    seen.weights[_DTYPES.get(dtype, "?")] += elements
+    return name
+
+
+def _entry(data: memoryview) -> tuple[str, str]:
+    key = value = ""
+    for f in protobuf.fields(data):
+        if f.tag == 1:
+            key = protobuf.text(_bytes(f))
+        elif f.tag == 2:
+            value = protobuf.text(_bytes(f))
+    return key, value
+
+
+def _port_name(data: memoryview) -> str:
+    return next((protobuf.text(_bytes(f)) for f in protobuf.fields(data) if f.tag == 1), "")
+
+
+def _port(data: memoryview) -> Tensor:
+    name, kind = _port_name(data), None
+    for f in protobuf.fields(data):
+        if f.tag == 2:
+            if kind is not None:
+                raise BadModel(f"{name!r} has two types")
+            kind = _bytes(f)
+    if not name:
+        raise BadModel("an input or output has no name")
+    if kind is None:
+        raise BadModel(f"{name!r} has no type")
+    return _tensor(name, kind)
+
+
+def _tensor(name: str, kind: memoryview) -> Tensor:
+    entries = [f for f in protobuf.fields(kind) if f.tag != 6]
+    if len(entries) != 1 or entries[0].tag != 1:
+        raise BadModel(
+            f"{name!r} is not a tensor but a sequence or map, which a device cannot check;"
+            " export it as plain tensors (skl2onnx: zipmap=False)"
+        )
+    dtype: str | None = None
+    shape: tuple[int, ...] | None = None
+    for f in protobuf.fields(_bytes(entries[0])):
+        if f.tag == 1:
+            dtype = _DTYPES.get(f.number)
+        elif f.tag == 2:
+            shape = tuple(_size(_bytes(d)) for d in protobuf.fields(_bytes(f)) if d.tag == 1)
+    if dtype is None:
+        raise BadModel(f"{name!r} has an element type that ONNX does not define")
+    if shape is not None and len(shape) > 64:
+        raise BadModel(f"{name!r} has {len(shape)} dimensions")
+    return Tensor(name, dtype, shape)
+
+
+def _size(data: memoryview) -> int:
+    size = DYNAMIC
+    for f in protobuf.fields(data):
+        if f.tag == 1:
+            size = protobuf.signed(f.number)
+        elif f.tag == 2:
+            size = DYNAMIC
+    return size if size >= 0 else DYNAMIC

@@ -1,0 +1,119 @@
+"""The operator API over HTTP: requests, problem+json as exceptions, pages as one iterator.
+
+It knows how to ask, not what: paths and fields are the callers'. Scripts may use it as a library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from pilotwave_cli.config import Config, load
+from pilotwave_cli.errors import ApiError, NoAnswer
+
+PAGE = 200
+
+
+class Api:
+    """A connection to a server's operator API. Use it as a context manager."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._http = httpx.Client(
+            base_url=config.url,
+            headers={"Authorization": f"Bearer {config.token}"},
+            timeout=httpx.Timeout(30, connect=10),
+            follow_redirects=False,
+        )
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        params: dict[str, Any] | None = None,
+        content: bytes | Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send one request; raises `ApiError` for the server's no, `NoAnswer` for silence."""
+        query = {k: v for k, v in (params or {}).items() if v is not None}
+        try:
+            answer = self._http.request(
+                method, path, json=json, params=query, content=content, headers=headers
+            )
+        except httpx.HTTPError as e:
+            url = self.config.url
+            raise NoAnswer(f"{url} does not answer: {str(e) or type(e).__name__}") from e
+        if not answer.is_success:
+            raise _problem(answer)
+        return answer
+
+    def get(self, path: str, **params: Any) -> Any:
+        """GET `/api/v1` + path."""
+        return self.send("GET", f"/api/v1{path}", params=params).json()
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """POST JSON; returns the answer's JSON, or None where it has none."""
+        return _json(self.send("POST", f"/api/v1{path}", json=body))
+
+    def put(self, path: str, body: Any = None) -> Any:
+        """PUT JSON."""
+        return _json(self.send("PUT", f"/api/v1{path}", json=body))
+
+    def patch(self, path: str, body: Any) -> Any:
+        """PATCH JSON."""
+        return _json(self.send("PATCH", f"/api/v1{path}", json=body))
+
+    def delete(self, path: str) -> Any:
+        """DELETE."""
+        return _json(self.send("DELETE", f"/api/v1{path}"))
+
+    def pages(self, path: str, *, most: int | None = None, **params: Any) -> Iterator[Any]:
+        """Yield the items of all pages of a list, `most` of them at the most."""
+        cursor: str | None = None
+        given = 0
+        while True:
+            limit = PAGE if most is None else min(PAGE, most - given)
+            page = self.get(path, limit=limit, cursor=cursor, **params)
+            yield from page["items"]
+            given += len(page["items"])
+            cursor = page["next_cursor"]
+            if cursor is None or (most is not None and given >= most):
+                return
+
+
+def connect() -> Api:
+    """Open the API of the configured server."""
+    return Api(load())
+
+
+def _json(answer: httpx.Response) -> Any:
+    return answer.json() if answer.content else None
+
+
+def _problem(answer: httpx.Response) -> ApiError:
+    try:
+        members = answer.json()
+    except ValueError:
+        members = {}
+    if not isinstance(members, dict) or "detail" not in members:
+        detail = f"{answer.request.url.host} answered {answer.status_code} {answer.reason_phrase}"
+        return ApiError(answer.status_code, "no_problem", detail, {})
+    return ApiError(
+        answer.status_code, str(members.get("code", "")), str(members["detail"]), members
+    )

@@ -1,0 +1,301 @@
+"""`pilotwave devices` and `pilotwave codes`: who is in the fleet, how each does, one by one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pilotwave_cli import output
+from pilotwave_cli.client import connect
+from pilotwave_cli.durations import Duration, pairs
+from pilotwave_cli.output import Json
+from pilotwave_protocol import names
+
+cli = typer.Typer(help="Devices: look, accept, label, roll back, pin.", no_args_is_help=True)
+codes = typer.Typer(help="One-time codes for enrolment.", no_args_is_help=True)
+
+Device = Annotated[str, typer.Argument(help="The device's name.")]
+Model = Annotated[str, typer.Option("--model", help="The model.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")]
+
+
+def _runs(device: dict[str, Any]) -> str:
+    shown = [f"{m['model']} {m['current_version'] or '-'} ({m['state']})" for m in device["models"]]
+    return ", ".join(shown) or "-"
+
+
+@cli.command("list")
+def list_(
+    selector: Annotated[
+        str | None, typer.Option(help="Like `site=berlin, hw in (orin, nano), !quarantined`.")
+    ] = None,
+    state: Annotated[
+        str | None, typer.Option(help="enrolled, pending, revoked or decommissioned.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")] = 500,
+    as_json: Json = False,
+) -> None:
+    """List devices."""
+    with connect() as api:
+        rows = list(api.pages("/devices", most=limit, selector=selector, state=state))
+    if as_json:
+        output.show_json(rows)
+        return
+    columns: list[output.Column] = [
+        ("device", "name"),
+        ("state", "state"),
+        ("last seen", lambda r: output.when(r["last_seen"])),
+        ("runs", _runs),
+        ("labels", "labels"),
+    ]
+    output.table("Devices", rows, columns)
+
+
+@cli.command("show")
+def show(device: Device, as_json: Json = False) -> None:
+    """Show one device: what it runs, its labels and facts."""
+    with connect() as api:
+        found = api.get(f"/devices/{names.check_device(device)}")
+    if as_json:
+        output.show_json(found)
+        return
+    skip = {"models", "labels", "facts", "name"}
+    lines = [
+        (k, output.when(v) if k.endswith(("_at", "last_seen")) else v)
+        for k, v in found.items()
+        if k not in skip
+    ]
+    output.facts(found["name"], [*lines, ("labels", found["labels"]), ("facts", found["facts"])])
+    columns: list[output.Column] = [
+        ("model", "model"),
+        ("state", "state"),
+        ("current", "current_version"),
+        ("previous", "previous_version"),
+        ("candidate", "candidate_version"),
+        ("reason", "reason"),
+        ("detail", "detail"),
+    ]
+    output.table("Models", found["models"], columns)
+
+
+@cli.command("label")
+def label(
+    device: Device,
+    labels: Annotated[list[str], typer.Argument(help="key=value to set, key= to take away.")],
+) -> None:
+    """Set labels; those not named stay."""
+    changes = {k: v or None for k, v in pairs(labels, "labels").items()}
+    for key, value in changes.items():
+        names.check_label_key(key)
+        if value is not None:
+            names.check_label_value(value)
+    name = names.check_device(device)
+    with connect() as api:
+        kept = api.get(f"/devices/{name}")["labels"]
+        wanted = {k: v for k, v in {**kept, **changes}.items() if v is not None}
+        found = api.patch(f"/devices/{name}", {"labels": wanted})
+    output.say(f"{name}: {output.plain(found['labels'])}")
+
+
+def _act(device: str, verb: str, done: str) -> None:
+    name = names.check_device(device)
+    with connect() as api:
+        api.post(f"/devices/{name}/{verb}")
+    output.say(f"{name} {done}")
+
+
+@cli.command("accept")
+def accept(device: Device) -> None:
+    """Let a device in that asked to join without a code."""
+    _act(device, "accept", "is enrolled; it starts with its next poll")
+
+
+@cli.command("reject")
+def reject(device: Device) -> None:
+    """Turn down a device that asked to join."""
+    _act(device, "reject", "was turned down")
+
+
+@cli.command("revoke")
+def revoke(device: Device) -> None:
+    """End a device's credentials at once (lost, stolen)."""
+    _act(device, "revoke", "is revoked; a new code made with --device lets it enrol again")
+
+
+@cli.command("decommission")
+def decommission(device: Device) -> None:
+    """Take a device out of service for good; its history stays."""
+    _act(device, "decommission", "is decommissioned")
+
+
+@cli.command("events")
+def events(
+    device: Device,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
+    as_json: Json = False,
+) -> None:
+    """Show what the device said happened, newest first."""
+    with connect() as api:
+        rows = list(api.pages(f"/devices/{names.check_device(device)}/events", most=limit))
+    if as_json:
+        output.show_json(rows)
+        return
+    columns: list[output.Column] = [
+        ("when", lambda r: output.when(r["at"])),
+        ("what", "kind"),
+        ("model", "model"),
+        ("version", "version"),
+        ("reason", "reason"),
+        ("detail", "detail"),
+    ]
+    output.table(f"Events of {device}", rows, columns)
+
+
+@cli.command("history")
+def history(
+    device: Device,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
+    as_json: Json = False,
+) -> None:
+    """Show which versions the device ran, and how each did."""
+    with connect() as api:
+        rows = list(api.pages(f"/devices/{names.check_device(device)}/history", most=limit))
+    if as_json:
+        output.show_json(rows)
+        return
+    columns: list[output.Column] = [
+        ("when", lambda r: output.when(r["at"])),
+        ("model", "model"),
+        ("version", "version"),
+        ("became", "became"),
+        ("reason", "reason"),
+    ]
+    output.table(f"History of {device}", rows, columns)
+
+
+@cli.command("why")
+def why(device: Device, model: Model, as_json: Json = False) -> None:
+    """Say why the device should run what it should run."""
+    with connect() as api:
+        found = api.get(
+            f"/devices/{names.check_device(device)}/why", model=names.check_model(model)
+        )
+    if as_json:
+        output.show_json(found)
+        return
+    output.say(found["sentence"])
+    for step in found.get("candidates", []):
+        output.say(f"  - {step['sentence']}")
+
+
+@cli.command("rollback")
+def rollback(
+    device: Device,
+    model: Model,
+    reason: Reason,
+    to: Annotated[
+        str | None, typer.Option(help="The version; without it, the last good one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Send a device back to its last good version and pin it there."""
+    body: dict[str, Any] = {"reason": reason}
+    if to is not None:
+        body["to"] = names.check_version(to)
+    name, model = names.check_device(device), names.check_model(model)
+    with connect() as api:
+        pin = api.post(f"/devices/{name}/models/{model}/rollback", body)
+    if as_json:
+        output.show_json(pin)
+    else:
+        output.say(f"{name} is pinned to {model} {pin['version']}; unpin gives it back")
+
+
+@cli.command("pin")
+def pin(
+    device: Device,
+    model: Model,
+    version: Annotated[str, typer.Option("--version", help="The version to hold.")],
+    reason: Reason,
+) -> None:
+    """Hold a device on one version, whatever its groups get."""
+    name, model = names.check_device(device), names.check_model(model)
+    body = {"version": names.check_version(version), "reason": reason}
+    with connect() as api:
+        api.post(f"/devices/{name}/models/{model}/pin", body)
+    output.say(f"{name} is pinned to {model} {version}")
+
+
+@cli.command("unpin")
+def unpin(device: Device, model: Model) -> None:
+    """Give a pinned device back to its groups."""
+    name, model = names.check_device(device), names.check_model(model)
+    with connect() as api:
+        api.delete(f"/devices/{name}/models/{model}/pin")
+    output.say(f"{name} follows its groups again for {model}")
+
+
+@cli.command("retry")
+def retry(device: Device, model: Model) -> None:
+    """Let a device try a version again that failed there."""
+    name, model = names.check_device(device), names.check_model(model)
+    with connect() as api:
+        api.post(f"/devices/{name}/models/{model}/retry")
+    output.say(f"{name} tries {model} again at its next poll")
+
+
+@codes.command("create")
+def create_codes(
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 1,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="key=value for the device; repeatable.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="For this device's name alone.")] = None,
+    expires: Annotated[str, typer.Option(help="How long it may be used: 24h, 7d.")] = "24h",
+    as_json: Json = False,
+) -> None:
+    """Make codes; each lets one device in, once. They are shown this once."""
+    labels = pairs(label or [], "--label")
+    for key, value in labels.items():
+        names.check_label_key(key)
+        names.check_label_value(value)
+    seconds = int(Duration.parse(expires).total_seconds())
+    body: dict[str, Any] = {"count": count, "labels": labels, "expires_in_s": seconds}
+    if device is not None:
+        body["device"] = names.check_device(device)
+    with connect() as api:
+        made = api.post("/enrolment-codes", body)
+    if as_json:
+        output.show_json(made)
+        return
+    for item in made["items"]:
+        print(item["code"])
+    output.warn(f"each lets one device in, within {expires}; they are not shown again")
+
+
+@codes.command("list")
+def list_codes(as_json: Json = False) -> None:
+    """List codes without their secret part."""
+    with connect() as api:
+        rows = list(api.pages("/enrolment-codes"))
+    if as_json:
+        output.show_json(rows)
+        return
+    columns: list[output.Column] = [
+        ("id", "id"),
+        ("made", lambda r: output.when(r["created_at"])),
+        ("ends", lambda r: output.when(r["expires_at"])),
+        ("device", "device"),
+        ("labels", "labels"),
+        ("used by", "used_by"),
+    ]
+    output.table("Enrolment codes", rows, columns)
+
+
+@codes.command("delete")
+def delete_code(code_id: Annotated[str, typer.Argument(help="Its id, from `codes list`.")]) -> None:
+    """Take back a code that was not used."""
+    with connect() as api:
+        api.delete(f"/enrolment-codes/{code_id}")
+    output.say(f"code {code_id} is gone")

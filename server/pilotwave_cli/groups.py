@@ -1,0 +1,144 @@
+"""`pilotwave groups`, `assign`, `unassign`: named sets of devices and what each runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pilotwave_cli import output
+from pilotwave_cli.client import connect
+from pilotwave_cli.errors import CliError
+from pilotwave_cli.output import Json
+from pilotwave_protocol import names
+
+cli = typer.Typer(help="Groups: static lists, or selectors.", no_args_is_help=True)
+Group = Annotated[str, typer.Argument(help="The group's name.")]
+Device = Annotated[str, typer.Argument(help="The device's name.")]
+
+
+def add_to(top: typer.Typer) -> None:
+    """Add the commands that stand at the top."""
+    top.command("assign")(assign)
+    top.command("unassign")(unassign)
+
+
+@cli.command("list")
+def list_(as_json: Json = False) -> None:
+    """List groups."""
+    with connect() as api:
+        rows = list(api.pages("/groups"))
+    if as_json:
+        output.show_json(rows)
+        return
+    columns: list[output.Column] = [("group", "name"), ("kind", "kind"), ("selector", "selector")]
+    output.table("Groups", rows, columns)
+
+
+@cli.command("create")
+def create(
+    group: Group,
+    selector: Annotated[
+        str | None, typer.Option(help="Like `site=berlin, hw in (orin, nano), battery>20`.")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option("--device", help="A member; repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a group, by selector or as a list of devices."""
+    if selector is not None and device:
+        raise CliError("a group has a selector or a list of devices, not both")
+    body: dict[str, Any] = {"name": names.check_group(group)}
+    if selector is not None:
+        body["selector"] = selector
+    members = [names.check_device(d) for d in device or []]
+    with connect() as api:
+        made = api.post("/groups", body)
+        for member in members:
+            api.put(f"/groups/{group}/members/{member}")
+    if as_json:
+        output.show_json(made)
+    else:
+        output.say(f"group {group} is there")
+
+
+@cli.command("show")
+def show(
+    group: Group,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000)] = 200,
+    as_json: Json = False,
+) -> None:
+    """Show a group: what it runs and who is in it."""
+    name = names.check_group(group)
+    with connect() as api:
+        found = api.get(f"/groups/{name}")
+        baselines = api.get(f"/groups/{name}/baselines")["items"]
+        devices = list(api.pages(f"/groups/{name}/devices", most=limit))
+    if as_json:
+        output.show_json({**found, "baselines": baselines, "devices": devices})
+        return
+    output.facts(name, [(k, v) for k, v in found.items() if k != "name"])
+    columns: list[output.Column] = [
+        ("model", "model"),
+        ("version", "version"),
+        ("by", "set_by"),
+        ("since", lambda r: output.when(r["at"])),
+    ]
+    output.table("Runs", baselines, columns)
+    output.table("Devices", devices, [("device", "name"), ("state", "state"), ("labels", "labels")])
+
+
+@cli.command("delete")
+def delete(group: Group) -> None:
+    """Delete a group; its devices keep what they run."""
+    with connect() as api:
+        api.delete(f"/groups/{names.check_group(group)}")
+    output.say(f"group {group} is gone; its devices keep what they run")
+
+
+@cli.command("add")
+def add(group: Group, device: Device) -> None:
+    """Put a device on a group's list."""
+    with connect() as api:
+        api.put(f"/groups/{names.check_group(group)}/members/{names.check_device(device)}")
+    output.say(f"{device} is in {group}")
+
+
+@cli.command("remove")
+def remove(group: Group, device: Device) -> None:
+    """Take a device off a group's list."""
+    with connect() as api:
+        api.delete(f"/groups/{names.check_group(group)}/members/{names.check_device(device)}")
+    output.say(f"{device} is no longer in {group}")
+
+
+def assign(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str, typer.Argument(help="The version.")],
+    group: Annotated[str, typer.Option("--group", help="Who gets it.")],
+    as_json: Json = False,
+) -> None:
+    """Give a version to a group at once."""
+    path = f"/groups/{names.check_group(group)}/baselines/{names.check_model(model)}"
+    with connect() as api:
+        made = api.put(path, {"version": names.check_version(version)})
+    if as_json:
+        output.show_json(made)
+        return
+    output.say(f"{group} runs {model} {version} from now on")
+    counts = {k: v for k, v in made.items() if isinstance(v, int) and not isinstance(v, bool)}
+    output.say(f"  {output.plain(counts)}")
+    for reason, count in made.get("holds", {}).items():
+        output.warn(f"  {count} of its devices cannot take it: {reason}")
+
+
+def unassign(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    group: Annotated[str, typer.Option("--group", help="Whose word to take back.")],
+) -> None:
+    """Take back what a group was assigned; its devices keep what they have."""
+    path = f"/groups/{names.check_group(group)}/baselines/{names.check_model(model)}"
+    with connect() as api:
+        api.delete(path)
+    output.say(f"{group} has no version of {model} of its own any more")

@@ -1,0 +1,60 @@
+"""`pilotwave login` and `pilotwave status`: which server, and how the fleet stands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pilotwave_cli import config, output
+from pilotwave_cli.client import Api, connect
+from pilotwave_cli.config import Config
+from pilotwave_cli.output import Json
+
+SOON_DAYS = 14
+
+
+def add_to(cli: typer.Typer) -> None:
+    """Add the commands that stand at the top."""
+    cli.command("login")(login)
+    cli.command("status")(status)
+
+
+def login(
+    url: Annotated[str, typer.Argument(help="The server, like https://fleet.example.org.")],
+    token: Annotated[
+        str, typer.Option("--token", prompt=True, hide_input=True, help="Asked for if not given.")
+    ],
+) -> None:
+    """Keep a server's address and your token in the configuration file."""
+    address = config.check_url(url)
+    with Api(Config(address, token.strip(), config.keys_dir())) as api:
+        me = api.get("/whoami")
+    where = config.save(address, token.strip())
+    output.say(f"logged in to {address} as {me['name']} ({me['role']}); kept in {where}")
+
+
+def status(as_json: Json = False) -> None:
+    """Show the fleet: devices by state, models, days to expiry of each trust role."""
+    with connect() as api:
+        found = api.get("/status")
+    if as_json:
+        output.show_json(found)
+        return
+    counts = [(k, v) for k, v in found.items() if not isinstance(v, (dict, list))]
+    states = found.get("devices", {})
+    output.facts("Fleet", [*counts, ("devices", states)])
+    roles = found.get("roles", [])
+    columns: list[output.Column] = [
+        ("role", "role"),
+        ("version", "version"),
+        ("expires", lambda r: output.when(r.get("expires_at"))),
+        ("days left", "days_left"),
+    ]
+    output.table("Trust", roles, columns)
+    for role in roles:
+        if role["days_left"] < SOON_DAYS and role["role"] not in {"snapshot", "timestamp"}:
+            output.warn(
+                f"{role['role']} expires in {role['days_left']} days; "
+                f"run `pilotwave renew --role {role['role']}`"
+            )

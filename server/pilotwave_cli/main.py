@@ -1,0 +1,68 @@
+"""`pilotwave`: publish versions, assign them to groups, watch and roll back devices.
+
+It gathers the commands and turns every error into one line and an exit status: 1 refused or
+failed, 2 called or set up wrongly.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from pilotwave_cli import devices, events, groups, keys, login, models, publish, tokens, versions
+from pilotwave_cli.errors import CliError
+from pilotwave_cli.output import warn
+from pilotwave_protocol.errors import PilotwaveError
+
+cli = typer.Typer(
+    name="pilotwave",
+    help=__doc__.split("\n")[0],
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+login.add_to(cli)
+cli.add_typer(keys.cli, name="keys")
+keys.add_to(cli)
+cli.add_typer(models.cli, name="models")
+publish.add_to(cli)
+cli.add_typer(versions.cli, name="versions")
+cli.add_typer(devices.cli, name="devices")
+cli.add_typer(devices.codes, name="codes")
+cli.add_typer(groups.cli, name="groups")
+groups.add_to(cli)
+cli.add_typer(tokens.cli, name="tokens")
+events.add_to(cli)
+
+
+def app() -> None:
+    """Run a command line; never returns."""
+    try:
+        status = cli(standalone_mode=False)
+    except CliError as e:
+        warn(f"pilotwave: {e}")
+        sys.exit(e.exit_status)
+    except PilotwaveError as e:
+        warn(f"pilotwave: {e}")
+        sys.exit(2)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        warn("pilotwave: stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        # the reader of a pipe went away, as `| head` does
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as e:
+        warn(f"pilotwave: {e.filename or 'a file'}: {e.strerror or e}")
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    app()

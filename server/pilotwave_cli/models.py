@@ -1,0 +1,99 @@
+"""`pilotwave models`: named lines of work, and whose key publishes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pilotwave_cli import documents, output, rotation
+from pilotwave_cli.client import connect
+from pilotwave_cli.config import keys_dir
+from pilotwave_cli.documents import now
+from pilotwave_cli.errors import CliError
+from pilotwave_cli.keyfiles import Passphrases, find_keys, load_keys
+from pilotwave_cli.keys import KeyFiles, Out, PassphraseFile, complete
+from pilotwave_cli.output import Json
+from pilotwave_protocol import names
+
+cli = typer.Typer(help="Models: list, look, create.", no_args_is_help=True)
+
+
+@cli.command("list")
+def list_(as_json: Json = False) -> None:
+    """List models."""
+    with connect() as api:
+        rows = list(api.pages("/models"))
+    if as_json:
+        output.show_json(rows)
+        return
+    columns: list[output.Column] = [
+        ("model", "name"),
+        ("newest", "latest_version"),
+        ("versions", "versions"),
+        ("role expires", lambda r: output.when(r.get("expires_at"))),
+    ]
+    output.table("Models", rows, columns)
+
+
+@cli.command("show")
+def show(model: Annotated[str, typer.Argument(help="The model.")], as_json: Json = False) -> None:
+    """Show a model and its versions."""
+    name = names.check_model(model)
+    with connect() as api:
+        found = api.get(f"/models/{name}")
+        versions = list(api.pages(f"/models/{name}/versions", most=200))
+    if as_json:
+        output.show_json({**found, "versions": versions})
+        return
+    output.facts(name, [(k, v) for k, v in found.items() if k != "name"])
+    show_versions(name, versions)
+
+
+def show_versions(model: str, rows: list[dict[str, object]]) -> None:
+    """Print a model's versions as a table."""
+    columns: list[output.Column] = [
+        ("version", "version"),
+        ("published", lambda r: output.when(r["created_at"])),
+        ("variants", "variants"),
+        ("yanked", "yanked_reason"),
+        ("denied", "denied_reason"),
+    ]
+    output.table(f"Versions of {model}", rows, columns)
+
+
+@cli.command("create")
+def create(
+    model: Annotated[str, typer.Argument(help="The new model's name.")],
+    publisher: Annotated[
+        list[Path], typer.Option("--publisher", help="The publisher's key; repeatable.")
+    ],
+    threshold: Annotated[int, typer.Option(min=1, max=16, help="How many must sign.")] = 1,
+    key: KeyFiles = None,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="Folder of the targets keys.")
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    out: Out = None,
+) -> None:
+    """Give a new model to its publisher (signed with the targets keys)."""
+    name, ask = names.check_model(model), Passphrases(passphrase_file)
+    owners = load_keys(publisher, ask)
+    try:
+        holders = rotation.public_keys([o.public_key for o in owners], threshold)
+    except ValueError as e:
+        raise CliError(str(e)) from e
+    with connect() as api:
+        root, targets = documents.fetch_root(api), documents.fetch_targets(api)
+        draft = rotation.add_model(root, targets, name, holders, now())
+        delegations = targets.signed.delegations
+        if delegations and names.role_for_model(name) in (delegations.roles or {}):
+            raise CliError(f"model {name} is there already")
+        wanted = root.signed.roles["targets"].keyids
+        signers = (
+            load_keys(key, ask) if key else find_keys(folder or keys_dir(), wanted, ask, "targets")
+        )
+        done = complete(api, [draft], [*signers, *owners], out)
+    if done:
+        output.say(f"model {name} is there; its publisher alone can sign versions of it")

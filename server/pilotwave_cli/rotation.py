@@ -1,0 +1,118 @@
+"""Drafts that change who holds a role, in the order that keeps every device working.
+
+Each function takes the present documents and returns the drafts to be signed and handed in one
+after the other; each draft is valid on its own. Source: TUF specification, section 6.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from securesystemslib.signer import Key
+from tuf.api.metadata import Metadata, Root, Targets
+
+from pilotwave_cli.documents import Draft
+from pilotwave_protocol import dsse, names, signing
+from pilotwave_protocol.signing import RoleKeys
+from pilotwave_protocol.trust import DirectorKeys
+
+RootDoc = Metadata[Root]
+TargetsDoc = Metadata[Targets]
+
+
+def next_root(root: RootDoc, now: datetime) -> RootDoc:
+    """Return root N+1, unsigned."""
+    return signing.next_version_of(root, now=now, lifetime=signing.ROOT_LIFETIME)
+
+
+def next_targets(targets: TargetsDoc, now: datetime) -> TargetsDoc:
+    """Return the next targets document, unsigned."""
+    return signing.next_version_of(targets, now=now, lifetime=signing.TARGETS_LIFETIME)
+
+
+def next_role(role: TargetsDoc, now: datetime) -> TargetsDoc:
+    """Return a model role's next document, unsigned."""
+    return signing.next_version_of(role, now=now, lifetime=signing.ROLE_LIFETIME)
+
+
+def rotate_root(root: RootDoc, holders: RoleKeys, now: datetime) -> list[Draft]:
+    """Root N+1 under new keys; thresholds of old and new keys must sign it."""
+    fresh = next_root(root, now)
+    signing.set_role_keys(fresh.signed, "root", holders)
+    return [Draft("/trust/root", root=fresh, judge=root)]
+
+
+def rotate_targets(
+    root: RootDoc, targets: TargetsDoc, holders: RoleKeys, now: datetime
+) -> list[Draft]:
+    """Targets signed by old and new keys first, then root N+1 that lists only the new ones."""
+    both = next_targets(targets, now)
+    fresh = next_root(root, now)
+    signing.set_role_keys(fresh.signed, "targets", holders)
+    return [
+        Draft("/trust/targets", targets=both, judge=root),
+        Draft("/trust/root", root=fresh, judge=root),
+    ]
+
+
+def rotate_online(root: RootDoc, key: Key, now: datetime) -> list[Draft]:
+    """Root N+1 that lists the server's new online key for snapshot and timestamp."""
+    fresh = next_root(root, now)
+    for role in ("snapshot", "timestamp"):
+        signing.set_role_keys(fresh.signed, role, RoleKeys((key,), 1))
+    return [Draft("/trust/root", root=fresh, judge=root)]
+
+
+def rotate_director(
+    root: RootDoc, targets: TargetsDoc, public: bytes, now: datetime, *, keep_old: bool
+) -> list[Draft]:
+    """Targets that list the server's new director key, beside the old ones for a while."""
+    fresh = next_targets(targets, now)
+    held = director_of(targets.signed)
+    key = Ed25519PublicKey.from_public_bytes(public)
+    kept = dict(held.keys) if keep_old else {}
+    keys = {**kept, dsse.keyid(key): key}
+    signing.set_director(fresh.signed, DirectorKeys(held.fleet, keys, held.threshold))
+    return [Draft("/trust/targets", targets=fresh, judge=root)]
+
+
+def rotate_publisher(
+    root: RootDoc,
+    targets: TargetsDoc,
+    role: TargetsDoc,
+    model: str,
+    holders: RoleKeys,
+    now: datetime,
+) -> list[Draft]:
+    """One bundle: targets that list only the new publisher keys, and the role signed by them.
+
+    Consistent snapshots show devices the old pair or the new one, never a mixture.
+    """
+    fresh = next_targets(targets, now)
+    signing.delegate(fresh.signed, model, holders)
+    roles = {names.role_for_model(model): next_role(role, now)}
+    return [Draft("/trust/targets", targets=fresh, roles=roles, judge=root, owner=targets)]
+
+
+def add_model(
+    root: RootDoc, targets: TargetsDoc, model: str, holders: RoleKeys, now: datetime
+) -> Draft:
+    """Targets that give a new model to its publisher, and the model's first, empty role."""
+    fresh = next_targets(targets, now)
+    signing.delegate(fresh.signed, model, holders)
+    roles = {names.role_for_model(model): signing.make_role(model, now=now)}
+    return Draft("/trust/targets", targets=fresh, roles=roles, judge=root, owner=targets)
+
+
+def director_of(targets: Targets) -> DirectorKeys:
+    """Return the director keys that a targets document publishes."""
+    return DirectorKeys.from_custom(targets.targets[names.DIRECTOR_PATH].custom)
+
+
+def public_keys(keys: Sequence[Key], threshold: int) -> RoleKeys:
+    """Return role keys, or raise `ValueError` when the threshold cannot be met."""
+    if not 1 <= threshold <= len(keys):
+        raise ValueError(f"a threshold of {threshold} cannot be met with {len(keys)} key(s)")
+    return RoleKeys(tuple(keys), threshold)

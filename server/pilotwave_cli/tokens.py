@@ -1,0 +1,74 @@
+"""`pilotwave tokens`: who may use the operator API."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from pilotwave_cli import output
+from pilotwave_cli.client import connect
+from pilotwave_cli.durations import Duration
+from pilotwave_cli.output import Json
+
+cli = typer.Typer(help="Tokens for the operator API.", no_args_is_help=True)
+
+
+class Role(str, Enum):
+    """What a token may do."""
+
+    VIEWER = "viewer"
+    PUBLISHER = "publisher"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+@cli.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="Whose token, or what for.")],
+    role: Annotated[Role, typer.Option(help="What it may do.")],
+    expires: Annotated[str | None, typer.Option(help="When it ends: 90d, 12h.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a token; it is shown this once."""
+    body: dict[str, object] = {"name": name, "role": role.value}
+    if expires:
+        ends = datetime.now(timezone.utc).replace(microsecond=0) + Duration.parse(expires)
+        body["expires_at"] = ends.isoformat().replace("+00:00", "Z")
+    with connect() as api:
+        made = api.post("/tokens", body)
+    if as_json:
+        output.show_json(made)
+    else:
+        output.say(f"token {made['id']} for {name} ({role.value}), shown this once:")
+        print(made["token"])
+
+
+@cli.command("list")
+def list_(as_json: Json = False) -> None:
+    """List tokens, revoked ones too."""
+    with connect() as api:
+        rows = list(api.pages("/tokens"))
+    if as_json:
+        output.show_json(rows)
+        return
+    columns: list[output.Column] = [
+        ("id", "id"),
+        ("name", "name"),
+        ("role", "role"),
+        ("made", lambda r: output.when(r["created_at"])),
+        ("last used", lambda r: output.when(r["last_used_at"])),
+        ("ends", lambda r: output.when(r["expires_at"])),
+        ("revoked", lambda r: output.when(r["revoked_at"]) if r["revoked_at"] else "-"),
+    ]
+    output.table("Tokens", rows, columns)
+
+
+@cli.command("revoke")
+def revoke(token_id: Annotated[str, typer.Argument(help="Its id, from `tokens list`.")]) -> None:
+    """End a token at once."""
+    with connect() as api:
+        api.delete(f"/tokens/{token_id}")
+    output.say(f"token {token_id} is revoked")
