@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pilotwave_cli.errors import CliError
@@ -23,7 +23,7 @@ class Wishes:
     atol: str = "1e-3"
     rtol: str = "1e-3"
     max_latency_ms: int | None = None
-    requires: Requires = Requires()
+    requires: Requires = field(default_factory=Requires)
     runtime: str | None = None
     runtime_version: str = ""
     entrypoint: str | None = None

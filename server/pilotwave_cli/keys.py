@@ -297,13 +297,21 @@ def rotate(
         else:
             drafts, fresh = _offline_rotation(api, which, model, new, threshold, where, plain, ask)
         held = holders_of(drafts) - {s.public_key.keyid for s in fresh}
-        old = load_keys(key, ask) if key else find_keys(where, held, ask, which.value)
-        done = complete(api, drafts, [*old, *fresh], out)
+        holders = load_keys(key, ask) if key else find_keys(where, held, ask, which.value)
+        done = complete(api, drafts, [*holders, *fresh], out)
     if done:
-        old_is = (
-            "listed until --retire-old" if which is Holder.DIRECTOR and not retire_old else "dead"
+        listed = which is Holder.DIRECTOR and not retire_old
+        old = "listed until --retire-old" if listed else "good for nothing more"
+        output.say(f"{which.value} keys are rotated; the old one is {old}")
+
+
+def _server_rotation(api: Api, which: Holder, retire_old: bool) -> list[Draft]:
+    root = documents.fetch_root(api)
+    if which is Holder.ONLINE:
+        staged = api.post("/trust/online-key")
+        return rotation.rotate_online(
+            root, Key.from_dict(staged["keyid"], dict(staged["key"])), now()
         )
-        output.say(f"{which.value} keys are rotated; the old one is {old_is}")
     targets = documents.fetch_targets(api)
     staged = api.post("/trust/director-key") if not retire_old else _newest_director(api)
     public = bytes.fromhex(staged["public"])
