@@ -47,13 +47,15 @@ def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
         sha256, size = digest.hash_file(real)
         entries.append(FileEntry(path, size, sha256))
         sources[sha256] = real
-    entrypoint, found = _entrypoint(files, wishes)
+    looked = {path: sniff.sniff_file(real) for path, real in files.items() if real.stat().st_size}
+    entrypoint, found = _entrypoint(looked, files, wishes)
     for needed in found.needs:
         if needed not in files:
             raise CliError(f"{source}: {entrypoint} needs {needed}, which is not there")
-    if found.unsafe and not wishes.unsafe_format:
+    danger = _danger(looked, entrypoint)
+    if danger and not wishes.unsafe_format:
         raise CliError(
-            f"{source}: {entrypoint} is not safe to load: {found.unsafe}; "
+            f"{source}: {danger}; "
             "publish it with --unsafe-format if the devices are allowed to take that"
         )
     runtime = wishes.runtime or found.runtime
@@ -71,7 +73,7 @@ def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
         inputs=_specs(found.inputs),
         outputs=_specs(found.outputs),
         selftest=_selftest(files, wishes),
-        unsafe_format=found.unsafe is not None,
+        unsafe_format=danger is not None,
     )
     return Built(variant, sources)
 
@@ -115,17 +117,30 @@ def _checked(inside: str, path: Path) -> str:
         raise CliError(f"{path}: cannot be shipped under this name: {e}") from e
 
 
-def _entrypoint(files: Mapping[str, Path], wishes: Wishes) -> tuple[str, sniff.Sniffed]:
+Looked = Mapping[str, sniff.Sniffed]
+
+
+def _danger(looked: Looked, entrypoint: str) -> str | None:
+    """Say which file can run code when it is loaded. A companion of unknown kind is only data."""
+    for path, found in looked.items():
+        if found.unsafe and (path == entrypoint or found.format != "unknown"):
+            return f"{path} is not safe to load: {found.unsafe}"
+    return None
+
+
+def _entrypoint(
+    looked: Looked, files: Mapping[str, Path], wishes: Wishes
+) -> tuple[str, sniff.Sniffed]:
     """Return the file that a runtime opens, and what it is."""
-    if wishes.entrypoint is not None:
-        if wishes.entrypoint not in files:
-            raise CliError(f"--entrypoint {wishes.entrypoint}: is not among the files")
-        return wishes.entrypoint, sniff.sniff_file(files[wishes.entrypoint])
-    looked = {path: sniff.sniff_file(real) for path, real in files.items() if path != CASES}
-    loadable = {p: s for p, s in looked.items() if s.runtime is not None}
+    chosen = wishes.entrypoint
+    if chosen is not None:
+        if chosen not in looked:
+            raise CliError(f"--entrypoint {chosen}: is not among the files, or is empty")
+        return chosen, looked[chosen]
+    loadable = {p: s for p, s in looked.items() if s.runtime is not None and p != CASES}
     if len(loadable) == 1:
         return next(iter(loadable.items()))
-    if not loadable and len(looked) == 1:
+    if not loadable and len(files) == 1 and looked:
         return next(iter(looked.items()))
     what = "none of the files is" if not loadable else f"{', '.join(loadable)} are"
     raise CliError(f"{what} a model file on its own; say which to open with --entrypoint")

@@ -1,0 +1,97 @@
+"""From model files to the description that is signed."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pilotwave_cli.building import Wishes, build_variant
+from pilotwave_cli.errors import CliError
+from pilotwave_protocol.errors import ProtocolError
+from pilotwave_protocol.manifest import VersionManifest, parse_manifest
+
+REPO = Path(__file__).parent.parent.parent
+MODELS = REPO / "tests" / "data" / "models"
+DIGITS = REPO / "examples" / "digits" / "1.0.0"
+
+
+def test_a_folder_becomes_a_variant_with_schema_and_self_test() -> None:
+    built = build_variant("onnx-fp32", DIGITS, Wishes(atol="1e-4"))
+    variant = built.variant
+    assert (variant.entrypoint, variant.runtime, variant.format) == (
+        "model.onnx",
+        "onnxruntime",
+        "onnx",
+    )
+    assert variant.inputs[0].shape == (-1, 64)
+    assert variant.selftest is not None
+    assert (variant.selftest.cases, variant.selftest.atol) == ("selftest.safetensors", "1e-4")
+    assert set(built.sources) == {f.sha256 for f in variant.files}
+    manifest = VersionManifest("detector", "1.0.0", 1, (variant,))
+    assert parse_manifest(manifest.to_bytes()) == manifest
+
+
+def test_a_single_file_is_a_variant_too() -> None:
+    variant = build_variant("ort", MODELS / "mlp.ort", Wishes()).variant
+    assert [f.path for f in variant.files] == ["mlp.ort"]
+    assert variant.selftest is None
+
+
+def test_a_variant_of_several_files_keeps_their_folders(tmp_path: Path) -> None:
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "labels.txt").write_text("cat\ndog\n")
+    for name in ("mlp_ir.xml", "mlp_ir.bin"):
+        shutil.copy(MODELS / name, tmp_path)
+    variant = build_variant("openvino-fp32", tmp_path, Wishes()).variant
+    assert variant.entrypoint == "mlp_ir.xml"
+    assert {f.path for f in variant.files} == {"mlp_ir.xml", "mlp_ir.bin", "assets/labels.txt"}
+    assert not variant.unsafe_format
+
+
+def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
+    shutil.copy(MODELS / "mlp_ir.xml", tmp_path)
+    with pytest.raises(CliError, match=r"needs mlp_ir\.bin"):
+        build_variant("v", tmp_path, Wishes())
+
+
+def test_links_and_hidden_files_are_refused(tmp_path: Path) -> None:
+    shutil.copy(DIGITS / "model.onnx", tmp_path)
+    (tmp_path / "link.txt").symlink_to(tmp_path / "model.onnx")
+    with pytest.raises(CliError, match="link"):
+        build_variant("v", tmp_path, Wishes())
+    (tmp_path / "link.txt").unlink()
+    (tmp_path / ".DS_Store").write_text("x")
+    with pytest.raises(CliError, match="cannot be shipped"):
+        build_variant("v", tmp_path, Wishes())
+
+
+def test_a_pickle_needs_the_publishers_explicit_word(tmp_path: Path) -> None:
+    shutil.copy(DIGITS / "model.onnx", tmp_path)
+    (tmp_path / "extra.pkl").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(CliError, match="--unsafe-format"):
+        build_variant("v", tmp_path, Wishes())
+    assert build_variant("v", tmp_path, Wishes(unsafe_format=True)).variant.unsafe_format
+
+
+def test_two_models_in_one_folder_need_an_entrypoint(tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        shutil.copy(DIGITS / "model.onnx", tmp_path / name)
+    with pytest.raises(CliError, match="--entrypoint"):
+        build_variant("v", tmp_path, Wishes())
+    assert build_variant("v", tmp_path, Wishes(entrypoint="b.onnx")).variant.entrypoint == "b.onnx"
+    with pytest.raises(CliError, match="not among"):
+        build_variant("v", tmp_path, Wishes(entrypoint="c.onnx"))
+
+
+def test_what_is_not_there_or_damaged_gets_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CliError, match="no such file"):
+        build_variant("v", tmp_path / "none", Wishes())
+    with pytest.raises(CliError, match="empty"):
+        build_variant("v", tmp_path, Wishes())
+    with pytest.raises(ProtocolError, match="cut off"):
+        build_variant("v", MODELS / "faulty_truncated.tflite", Wishes())
+    with pytest.raises(ProtocolError, match="variant name"):
+        build_variant("../x", DIGITS, Wishes())

@@ -1,0 +1,97 @@
+"""What a model file is, told from its bytes alone."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pilotwave_protocol import sniff
+from pilotwave_protocol.sniff import BadModel
+
+MODELS = Path(__file__).parent.parent / "data" / "models"
+ONNX = (MODELS / "mlp.onnx").read_bytes()
+TFLITE = (MODELS / "mlp_handmade.tflite").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("file", "format_", "runtime", "safe"),
+    [
+        ("mlp.onnx", "onnx", "onnxruntime", True),
+        ("mlp.ort", "ort", "onnxruntime", True),
+        ("mlp_handmade.tflite", "tflite", "tflite", True),
+        ("mlp_ir.xml", "openvino-ir", "openvino", True),
+        ("digits_py.eim", "eim", "edge-impulse", False),  # a program
+        ("mlp_ir.bin", "unknown", None, False),  # nothing tells what it is
+    ],
+)
+def test_a_format_is_told_by_content(file: str, format_: str, runtime: str, safe: bool) -> None:
+    found = sniff.sniff_file(MODELS / file)
+    assert (found.format, found.runtime, found.unsafe is None) == (format_, runtime, safe)
+
+
+def test_an_onnx_file_tells_its_inputs_outputs_and_opset() -> None:
+    found = sniff.sniff_file(MODELS / "mlp.onnx")
+    assert found.inputs == (sniff.Tensor("x", "float32", (-1, 64)),)
+    assert found.outputs == (sniff.Tensor("probs", "float32", (-1, 10)),)
+    assert found.precision == "fp32"
+    assert found.details["opset"] == 17
+
+
+def test_an_ir_names_the_weights_that_it_needs() -> None:
+    assert sniff.sniff_file(MODELS / "mlp_ir.xml").needs == ("mlp_ir.bin",)
+
+
+def test_custom_operators_are_named() -> None:
+    assert sniff.sniff_file(MODELS / "faulty_customop.onnx").details["custom_domains"] == "com.acme"
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_a_pickle_is_unsafe_whatever_it_is_called(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(pickle.dumps({"weights": [1.0]}, protocol))
+    assert sniff.sniff_file(path).unsafe
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_called_onnx_is_no_model(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(pickle.dumps({"weights": [1.0]}, protocol))
+    try:
+        assert sniff.sniff_file(path).unsafe
+    except BadModel:
+        pass
+
+
+def test_a_cut_off_file_is_refused(tmp_path: Path) -> None:
+    for name in ("faulty_truncated.tflite",):
+        with pytest.raises(BadModel, match="cut off"):
+            sniff.sniff_file(MODELS / name)
+    (tmp_path / "cut.onnx").write_bytes(ONNX[: len(ONNX) // 2])
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    for name in ("cut.onnx", "empty.onnx"):
+        with pytest.raises(BadModel):
+            sniff.sniff_file(tmp_path / name)
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from([ONNX, TFLITE]),
+    st.lists(st.tuples(st.integers(0, 12_000), st.integers(0, 255)), max_size=30),
+    st.integers(0, 12_000),
+)
+def test_a_damaged_file_raises_nothing_but_bad_model(
+    good: bytes, changes: list[tuple[int, int]], cut: int
+) -> None:
+    data = bytearray(good)
+    for place, value in changes:
+        data[place % len(data)] = value
+    for name in ("model.onnx", "model.tflite"):
+        for part in (data, data[:cut]):
+            try:
+                sniff.sniff_bytes(memoryview(bytes(part) or b"\0"), name)
+            except BadModel:
+                pass
