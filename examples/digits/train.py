@@ -191,7 +191,7 @@ def to_onnx(net: Network, version: str) -> bytes:
     )
     helper.set_model_props(model, {"version": version, "task": "digits"})
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def to_selftest(net: Network, golden: Bytes) -> bytes:

@@ -42,7 +42,7 @@ def accuracies(version: str) -> tuple[float, float, float]:
     sets = [(x, golden("1.1.0")[1].argmax(axis=1))]
     images = load_file(DIGITS / "held_out.safetensors")
     for name in ("clean", "in_use"):
-        sets.append((images[name].astype(np.float32) / 16, images["label"]))
+        sets.append((images[name].astype(np.float32) / np.float32(16), images["label"]))
     golden_share, clean, in_use = (
         float((run(version, x).argmax(axis=1) == label).mean()) for x, label in sets
     )
@@ -71,8 +71,8 @@ def test_all_versions_have_the_same_io_schema(version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_golden_cases_are_two_of_each_digit_and_the_same_images_for_all(version: str) -> None:
     x, probs = golden(version)
-    assert (x.dtype, x.shape) == (np.float32, (20, 64))
-    assert (probs.dtype, probs.shape) == (np.float32, (20, 10))
+    assert (x.dtype.name, x.shape) == ("float32", (20, 64))
+    assert (probs.dtype.name, probs.shape) == ("float32", (20, 10))
     assert np.bincount(probs.argmax(axis=1), minlength=10).tolist() == [2] * 10
     assert np.array_equal(x, golden("1.0.0")[0])
 
