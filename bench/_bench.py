@@ -42,8 +42,13 @@ class Bench:
 
     def figure(self, name: str, value: float | int | str, goal: str = "", met: bool = True) -> None:
         """Record a figure, with its goal in words and whether it was met."""
-        shown = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(
-            value, int) else value  # fmt: skip
+        shown = (
+            f"{value:,.4g}"
+            if isinstance(value, float)
+            else f"{value:,}"
+            if isinstance(value, int)
+            else value
+        )
         self.figures[name] = round(value, 6) if isinstance(value, float) else value
         if goal:
             self.goals[name], self.met[name] = goal, bool(met)
@@ -71,8 +76,16 @@ def server(**settings: object) -> Iterator[Stage]:
         stage = Stage(Path(folder))
         stage.settings.update({f"PILOTWAVE_{k.upper()}": str(v) for k, v in settings.items()})
         try:
-            stage.run("pilotwave-server", "init", "--data", "data", "--fleet", "bench",
-                      "--token-file", "admin.token")  # fmt: skip
+            stage.run(
+                "pilotwave-server",
+                "init",
+                "--data",
+                "data",
+                "--fleet",
+                "bench",
+                "--token-file",
+                "admin.token",
+            )
             stage.start_server()
             stage.pilotwave("keys", "init", "--dir", "keys", "--plain")
             stage.pilotwave("models", "create", MODEL, "--publisher", "keys/publisher.pem")
@@ -84,16 +97,29 @@ def server(**settings: object) -> Iterator[Stage]:
 def publish(stage: Stage, version: str, source: Path | None = None) -> None:
     """Publish a version of the example model."""
     folder = source or DIGITS / version
-    stage.pilotwave("publish", MODEL, version, "--variant", f"onnx-fp32={folder}",
-                    "--key", "keys/publisher.pem")  # fmt: skip
+    stage.pilotwave(
+        "publish", MODEL, version, "--variant", f"onnx-fp32={folder}", "--key", "keys/publisher.pem"
+    )
 
 
 def enrol(stage: Stage, device: str, *, server_url: str | None = None, extra: str = "") -> None:
     """Enrol a real agent whose data folder is DEVICE."""
     made = stage.ask("codes", "create", "--label", "site=bench")
     code = (made["items"] if isinstance(made, dict) else made)[0]["code"]
-    stage.run("pilotwave-agent", "enrol", "--server", server_url or stage.url, "--name", device,
-              "--code", code, "--root", "keys/root.json", "--data", device)  # fmt: skip
+    stage.run(
+        "pilotwave-agent",
+        "enrol",
+        "--server",
+        server_url or stage.url,
+        "--name",
+        device,
+        "--code",
+        code,
+        "--root",
+        "keys/root.json",
+        "--data",
+        device,
+    )
     if extra:
         config = stage.root / device / "agent.toml"
         config.write_text(config.read_text() + "\n" + extra + "\n")

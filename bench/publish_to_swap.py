@@ -22,8 +22,13 @@ def wait_for(link: Path, version: str, *, within_s: float = 60) -> float:
 
 def measure(bench: Bench) -> None:
     rounds = 3 if bench.quick else 15
-    steps: dict[str, list[float]] = {"publish_s": [], "assign_s": [], "assigned_to_swapped_s": [],
-                                     "swapped_to_reported_healthy_s": [], "total_s": []}  # fmt: skip
+    steps: dict[str, list[float]] = {
+        "publish_s": [],
+        "assign_s": [],
+        "assigned_to_swapped_s": [],
+        "swapped_to_reported_healthy_s": [],
+        "total_s": [],
+    }
     with server(poll_interval_s=1, check_in_interval_s=30) as stage:
         stage.pilotwave("groups", "create", "all", "--selector", "site=bench")
         enrol(stage, "swap-1", extra="probation_s = 1")
@@ -45,9 +50,17 @@ def measure(bench: Bench) -> None:
                 if time.monotonic() - swapped > 60:
                     raise SystemExit(f"{version} was not reported healthy within 60 s")
             healthy = time.monotonic()
-            for name, value in zip(steps, (published - began, assigned - published,
-                                           swapped - assigned, healthy - swapped,
-                                           swapped - began), strict=True):  # fmt: skip
+            for name, value in zip(
+                steps,
+                (
+                    published - began,
+                    assigned - published,
+                    swapped - assigned,
+                    healthy - swapped,
+                    swapped - began,
+                ),
+                strict=True,
+            ):
                 steps[name].append(value)
     bench.say(f"{rounds} versions of 40 kB each, one agent, command lines included")
     for name, values in steps.items():

@@ -62,8 +62,12 @@ def upload(stage: Stage, path: Path, sha256: str) -> float:
     started = time.perf_counter()
     with path.open("rb") as body:
         blocks = iter(lambda: body.read(CHUNK), b"")
-        answer = httpx.patch(f"{stage.url}/api/v1/blobs/{sha256}/upload", content=blocks,
-                             headers=headers, timeout=600)  # fmt: skip
+        answer = httpx.patch(
+            f"{stage.url}/api/v1/blobs/{sha256}/upload",
+            content=blocks,
+            headers=headers,
+            timeout=600,
+        )
     answer.raise_for_status()
     return time.perf_counter() - started
 
