@@ -20,6 +20,7 @@ from pilotwave_server.edge import BodyRule, Edge
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.operators import routes as operators
 from pilotwave_server.operators.authenticate import OperatorTokens
+from pilotwave_server.registry import setup as registry
 from pilotwave_server.routing import API
 from pilotwave_server.settings import Settings
 from pilotwave_server.workers import Periodic
@@ -52,7 +53,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
 def make_context(settings: Settings, clock: Clock) -> Context:
     db = Database(settings.resolved_database_url)
     tokens = OperatorTokens(db)
-    return Context(
+    context = Context(
         settings=settings,
         db=db,
         clock=clock,
@@ -61,6 +62,8 @@ def make_context(settings: Settings, clock: Clock) -> Context:
         blobs=FileBlobs(settings.blobs_dir),
         workers=[Periodic("last-used", tokens.flush, interval_s=LAST_USED_S, at_stop=True)],
     )
+    registry.install(context)
+    return context
 
 
 def body_rules(settings: Settings) -> list[BodyRule]:
@@ -85,7 +88,8 @@ def make_fastapi(context: Context) -> FastAPI:
     app.state.pilotwave = context
     problems.install(app)
     openapi.install(app)
-    for router in (system.public, operators.router, audit.router, blobs.api, blobs.public):
+    routers = [system.public, operators.router, audit.router, blobs.api, blobs.public]
+    for router in [*routers, *registry.routers]:
         app.include_router(router)
     return app
 

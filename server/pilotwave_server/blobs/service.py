@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from pilotwave_server.blobs.port import BlobStore
@@ -41,6 +42,7 @@ def find_missing(store: BlobStore, wanted: Iterable[tuple[str, int]]) -> list[Mi
 
 
 def record(session: Session, *, sha256: str, size: int, by: str | None, now: datetime) -> None:
-    """Note that a blob is wholly stored. Noting it twice changes nothing."""
-    if session.get(BlobRow, sha256) is None:
-        session.add(BlobRow(sha256=sha256, size=size, created_at=now, uploaded_by=by))
+    """Note that a blob is wholly stored. Noting it again, also at the same time, is no error."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    row = {"sha256": sha256, "size": size, "created_at": now, "uploaded_by": by}
+    session.execute(dialect.insert(BlobRow).values(row).on_conflict_do_nothing())

@@ -1,0 +1,189 @@
+"""What a new version consists of: its manifest and its blobs, and whether they are what they claim.
+
+12 the manifest is here, has the signed digest and length, parses, and is of this very version
+13 every blob that it lists is here, with its size
+14 the files are what they are said to be; what can run code when loaded is signed as such
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.errors import BadManifest
+from pilotwave_protocol.manifest import (
+    MAX_MANIFEST_BYTES,
+    FileEntry,
+    Variant,
+    VersionManifest,
+    parse_manifest,
+)
+from pilotwave_protocol.trust import VersionTarget
+from pilotwave_server.blobs.port import BlobMissing, BlobStore
+from pilotwave_server.errors import Invalid
+from pilotwave_server.registry import sniff
+
+
+class ManifestMissing(Invalid):
+    code = "manifest_missing"
+
+
+class ManifestMismatch(Invalid):
+    code = "manifest_mismatch"
+
+
+class ManifestInvalid(Invalid):
+    code = "manifest_invalid"
+
+
+class ManifestOfAnother(Invalid):
+    code = "manifest_of_another"
+
+
+class BlobsMissing(Invalid):
+    """Upload these first; then hand the metadata in again."""
+
+    code = "blobs_missing"
+
+
+class BlobSizeWrong(Invalid):
+    code = "blob_size_wrong"
+
+
+class FormatMismatch(Invalid):
+    code = "format_mismatch"
+
+
+class UnsafeFormat(Invalid):
+    code = "unsafe_format"
+
+
+@dataclass(frozen=True)
+class CheckedVersion:
+    """A new version whose manifest and blobs were found right."""
+
+    target: VersionTarget
+    manifest: VersionManifest
+    raw: bytes
+
+
+def check_contents(
+    targets: Iterable[VersionTarget], *, given: Iterable[bytes], blobs: BlobStore
+) -> list[CheckedVersion]:
+    """Steps 12 to 14 for each new version. `given` are manifests that came with the request;
+    others are taken from the blob store."""
+    by_digest = {sha256_hex(raw): raw for raw in given}
+    wanted = {target.sha256 for target in targets}
+    stray = sorted(set(by_digest) - wanted)
+    checked = []
+    for target in targets:
+        raw = by_digest.get(target.sha256)
+        if raw is None:
+            raw = _stored_manifest(target, blobs, stray)
+        manifest = read_manifest(raw, target)
+        check_blobs(manifest, blobs)
+        check_formats(manifest, target, blobs)
+        checked.append(CheckedVersion(target, manifest, raw))
+    if stray and not wanted:
+        raise ManifestMismatch("a manifest came, but the role has no new version to go with it")
+    return checked
+
+
+def _stored_manifest(target: VersionTarget, blobs: BlobStore, stray: list[str]) -> bytes:
+    named = f"{target.model} {target.version}"
+    try:
+        with blobs.open(target.sha256) as stream:
+            return stream.read(MAX_MANIFEST_BYTES + 1)
+    except BlobMissing:
+        pass
+    if stray:
+        raise ManifestMismatch(
+            f"{named}: the manifest that came has the SHA-256 {stray[0]}, signed is {target.sha256}"
+        )
+    raise ManifestMissing(f"{named}: send its manifest along, or upload it as a blob")
+
+
+def read_manifest(raw: bytes, target: VersionTarget) -> VersionManifest:
+    """Step 12."""
+    named = f"{target.model} {target.version}"
+    if len(raw) != target.length:
+        raise ManifestMismatch(
+            f"{named}: the manifest has {len(raw)} bytes, signed is {target.length}"
+        )
+    try:
+        manifest = parse_manifest(raw)
+    except BadManifest as error:
+        raise ManifestInvalid(f"{named}: {error}") from error
+    if (manifest.model, manifest.version) != (target.model, target.version):
+        raise ManifestOfAnother(
+            f"{named}: the manifest is that of {manifest.model} {manifest.version}"
+        )
+    if manifest.counter != target.counter:
+        raise ManifestOfAnother(
+            f"{named}: the manifest has the counter {manifest.counter}, signed is {target.counter}"
+        )
+    return manifest
+
+
+def files_of(manifest: VersionManifest) -> dict[str, FileEntry]:
+    """The distinct blobs of a manifest by digest."""
+    return {f.sha256: f for variant in manifest.variants for f in variant.files}
+
+
+def check_blobs(manifest: VersionManifest, blobs: BlobStore) -> None:
+    """Step 13."""
+    sizes = {sha256: blobs.size(sha256) for sha256 in files_of(manifest)}
+    missing = sorted(sha256 for sha256, size in sizes.items() if size is None)
+    if missing:
+        raise BlobsMissing(
+            f"{len(missing)} of {len(sizes)} blobs are not here yet, {missing[0]} is one of them",
+            missing=missing,
+        )
+    for variant in manifest.variants:
+        for file in variant.files:
+            if sizes[file.sha256] != file.size:
+                raise BlobSizeWrong(
+                    f"{variant.name}/{file.path}: the manifest says {file.size} bytes,"
+                    f" its blob has {sizes[file.sha256]}"
+                )
+
+
+def check_formats(manifest: VersionManifest, target: VersionTarget, blobs: BlobStore) -> None:
+    """Step 14."""
+    if manifest.unsafe_format != target.unsafe_format:
+        raise UnsafeFormat(
+            f"{target.model} {target.version}: unsafe_format must be the same in the manifest and"
+            " in the signed target"
+        )
+    for variant in manifest.variants:
+        for file in variant.files:
+            check_file(variant, file, blobs)
+
+
+def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
+    """One file of a variant against its declared format and its name."""
+    where = f"{variant.name}/{file.path}"
+    expected = _expected_formats(variant, file)
+    with blobs.open(file.sha256) as stream:
+        if expected:
+            if not any(sniff.CONFIRMED[name](stream, file.size) for name in expected):
+                words = " or ".join(expected)
+                raise FormatMismatch(f"{where}: expected {words}, but its content is not")
+            return
+        kind = None if variant.unsafe_format else sniff.unsafe_kind(stream)
+    if kind is not None:
+        raise UnsafeFormat(
+            f"{where}: this is {kind}, which can run code when it is loaded; publish it with"
+            " unsafe_format if that is meant, and allow it on the devices"
+        )
+
+
+def _expected_formats(variant: Variant, file: FileEntry) -> tuple[str, ...]:
+    if file.path == variant.entrypoint:
+        if variant.format in sniff.CONFIRMED:
+            return (variant.format,)
+        if variant.runtime in sniff.BY_RUNTIME:
+            return sniff.BY_RUNTIME[variant.runtime]
+    suffix = "." + file.path.rpartition(".")[2].lower()
+    return (sniff.BY_SUFFIX[suffix],) if suffix in sniff.BY_SUFFIX else ()

@@ -1,0 +1,295 @@
+"""Accept the next document of a model's role: new versions, a yank, a raised floor, a new expiry.
+
+All of it is one transaction. The slow checks (manifests, blobs, formats) come before it, so that
+other writers do not wait for a disk; the quick ones are made again inside, on what is valid then.
+Steps 1 to 14 are listed in `checks.py` and `contents.py`. The rest:
+
+    15 the document is added, never overwriting one
+    16 snapshot+1 and timestamp+1, signed by the online key
+    17 a canary device reads the result before the commit
+    18 commit, and only then the files: role, snapshot, timestamp
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+from tuf.api.metadata import Metadata, Targets
+
+from pilotwave_protocol import names
+from pilotwave_protocol.trust import VersionTarget
+from pilotwave_server import audit
+from pilotwave_server.blobs import service as blob_records
+from pilotwave_server.blobs.port import BlobStore
+from pilotwave_server.db import Database, lock_fleet, next_revision, touch_fleet
+from pilotwave_server.errors import NotFound
+from pilotwave_server.registry import documents
+from pilotwave_server.registry.canary import check_with_canary
+from pilotwave_server.registry.checks import RoleChange, check_role
+from pilotwave_server.registry.contents import CheckedVersion, check_contents, files_of
+from pilotwave_server.registry.entries import KnownVersion
+from pilotwave_server.registry.sealing import seal
+from pilotwave_server.registry.tables import ModelRow, VariantFileRow, VariantRow, VersionRow
+from pilotwave_server.registry.trust import TrustStore
+
+
+class ModelUnknown(NotFound):
+    code = "model_unknown"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"there is no model {model}; `pilotwave models create` makes one")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What an accepted document did. `repeated`: it was accepted before, and nothing changed."""
+
+    model: str
+    role_version: int
+    snapshot: int
+    timestamp: int
+    published: tuple[str, ...] = ()
+    yanked: tuple[str, ...] = ()
+    repeated: bool = False
+
+
+def publish(
+    *,
+    db: Database,
+    trust: TrustStore,
+    blobs: BlobStore,
+    model: str,
+    document: Mapping[str, Any],
+    manifests: Iterable[bytes] = (),
+    actor: str,
+    now: datetime,
+) -> Published:
+    """Accept a role's next document, or raise the error of the first step that refuses it.
+
+    Handing in again what was accepted changes nothing and succeeds.
+    """
+    new = documents.read_document(document, Targets, now=now)
+    contents: list[CheckedVersion] = []
+    with db.read() as session:
+        if not accepted_before(session, model, new):
+            change = rehearse(session, model=model, new=new, now=now)
+            contents = check_contents(change.new, given=list(manifests), blobs=blobs)
+    for version in contents:
+        blobs.put(version.raw)
+    done = _commit(db, trust, model=model, new=new, contents=contents, actor=actor, now=now)
+    trust.committed()
+    return Published(
+        model=model,
+        role_version=new.signed.version,
+        snapshot=trust.versions.snapshot,
+        timestamp=trust.versions.timestamp,
+        published=tuple(t.version for t in done.new) if done else (),
+        yanked=tuple(t.version for t in done.yanked) if done else (),
+        repeated=done is None,
+    )
+
+
+def _commit(
+    db: Database,
+    trust: TrustStore,
+    *,
+    model: str,
+    new: Metadata[Targets],
+    contents: Sequence[CheckedVersion],
+    actor: str,
+    now: datetime,
+) -> RoleChange | None:
+    """The transaction; None when the document was accepted before."""
+    with db.write() as session:
+        lock_fleet(session)
+        if accepted_before(session, model, new):
+            return None
+        change = accept_role(session, model=model, new=new, contents=contents, actor=actor, now=now)
+        role = names.role_for_model(model)
+        seal(session, changed=[role], keys=trust.keys("online"), now=now)
+        check_with_canary(session, expected=new.signed.targets, now=now)
+        announce(session, [change])
+        return change
+
+
+def accepted_before(session: Session, model: str, new: Metadata[Targets]) -> bool:
+    """Whether this very document is in the registry already."""
+    row = documents.find(session, names.role_for_model(model), new.signed.version)
+    return documents.same(row, new)
+
+
+def rehearse(
+    session: Session,
+    *,
+    model: str,
+    new: Metadata[Targets],
+    now: datetime,
+    delegator: Targets | None = None,
+) -> RoleChange:
+    """Steps 3 to 11 on what the session sees. `delegator` is by default the valid targets."""
+    targets = delegator or documents.need(session, Targets.type, Targets).signed
+    role = names.role_for_model(model)
+    delegations = targets.delegations
+    if delegations is None or not delegations.roles or role not in delegations.roles:
+        raise ModelUnknown(model)
+    return check_role(
+        new,
+        model=model,
+        current=documents.load(session, role, Targets),
+        delegator=targets,
+        known=known_versions(session, model),
+        now=now,
+    )
+
+
+def known_versions(session: Session, model: str) -> list[KnownVersion]:
+    """Every version of a model that was ever published."""
+    rows = session.execute(
+        select(VersionRow.version, VersionRow.counter, VersionRow.sha256).where(
+            VersionRow.model == model
+        )
+    )
+    return [KnownVersion(*row) for row in rows]
+
+
+def accept_role(
+    session: Session,
+    *,
+    model: str,
+    new: Metadata[Targets],
+    contents: Sequence[CheckedVersion],
+    actor: str,
+    now: datetime,
+    delegator: Targets | None = None,
+) -> RoleChange:
+    """Check the role once more and write it down, in the caller's transaction."""
+    change = rehearse(session, model=model, new=new, now=now, delegator=delegator)
+    documents.insert(session, names.role_for_model(model), new, now=now)
+    for version in contents:
+        record_version(
+            session,
+            version,
+            role_version=new.signed.version,
+            signers=change.signers,
+            actor=actor,
+            now=now,
+        )
+    for target in change.yanked:
+        mark(session, model, [target.version], yanked_at=now, yanked_reason=target.yanked)
+        audit.record(
+            session,
+            actor=actor,
+            verb="version.yank",
+            object=f"version/{model}/{target.version}",
+            now=now,
+            after={"reason": target.yanked},
+        )
+    mark(session, model, change.pruned, pruned_at=now)
+    session.execute(
+        update(ModelRow).where(ModelRow.name == model).values(floor=change.policy.floor)
+    )
+    audit.record(
+        session,
+        actor=actor,
+        verb="model.metadata",
+        object=f"model/{model}",
+        now=now,
+        after={
+            "version": new.signed.version,
+            "floor": change.policy.floor,
+            "pruned": list(change.pruned),
+        },
+    )
+    return change
+
+
+def mark(session: Session, model: str, versions: Sequence[str], **values: object) -> None:
+    """Set columns of some versions of a model."""
+    if versions:
+        session.execute(
+            update(VersionRow)
+            .where(VersionRow.model == model, VersionRow.version.in_(versions))
+            .values(**values)
+        )
+
+
+def announce(session: Session, changes: Iterable[RoleChange]) -> None:
+    """Count the fleet's revision up; all devices are concerned when something was taken back."""
+    if any(c.yanked or c.pruned or c.floor_raised for c in changes):
+        touch_fleet(session)
+    else:
+        next_revision(session)
+
+
+def record_version(
+    session: Session,
+    version: CheckedVersion,
+    *,
+    role_version: int,
+    signers: Sequence[str],
+    actor: str,
+    now: datetime,
+) -> None:
+    """Write down a new version with its variants, files and blobs."""
+    target, manifest = version.target, version.manifest
+    blob_records.record(session, sha256=target.sha256, size=target.length, by=actor, now=now)
+    for file in files_of(manifest).values():
+        blob_records.record(session, sha256=file.sha256, size=file.size, by=actor, now=now)
+    session.flush()
+    session.add(
+        VersionRow(
+            model=target.model,
+            version=target.version,
+            counter=target.counter,
+            sha256=target.sha256,
+            length=target.length,
+            manifest=version.raw,
+            unsafe_format=target.unsafe_format,
+            role_version=role_version,
+            signers=list(signers),
+            published_at=now,
+            published_by=actor,
+            variants=variant_rows(version),
+        )
+    )
+    session.flush()
+    audit.record(
+        session,
+        actor=actor,
+        verb="version.publish",
+        object=f"version/{target.model}/{target.version}",
+        now=now,
+        after=_in_short(target),
+    )
+
+
+def _in_short(target: VersionTarget) -> dict[str, Any]:
+    return {"counter": target.counter, "sha256": target.sha256, "unsafe": target.unsafe_format}
+
+
+def variant_rows(version: CheckedVersion) -> list[VariantRow]:
+    """The rows of a version's variants and their files, in the publisher's order."""
+    return [
+        VariantRow(
+            position=position,
+            name=variant.name,
+            runtime=variant.runtime,
+            runtime_version=variant.runtime_version,
+            precision=variant.precision,
+            format=variant.format,
+            entrypoint=variant.entrypoint,
+            requires=asdict(variant.requires),
+            unsafe_format=variant.unsafe_format,
+            size=variant.size,
+            files=[
+                VariantFileRow(path=file.path, sha256=file.sha256, size=file.size)
+                for file in variant.files
+            ],
+        )
+        for position, variant in enumerate(version.manifest.variants)
+    ]

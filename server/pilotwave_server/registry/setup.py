@@ -1,0 +1,43 @@
+"""The registry's part of a running server: its trust store, background work, routes, readings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily
+
+from pilotwave_server.context import Context
+from pilotwave_server.registry import routes, service, trust_routes, tuf_routes
+from pilotwave_server.registry.resealer import CHECK_INTERVAL_S, keep_fresh
+from pilotwave_server.registry.trust import TrustStore
+from pilotwave_server.workers import Periodic
+
+routers = [routes.router, trust_routes.router, tuf_routes.router]
+
+
+def install(context: Context) -> None:
+    """Put the trust store into the context and let it start and stop with the server."""
+    trust = TrustStore(context.db, context.settings.data_dir)
+    context.trust = trust
+    reseal = Periodic(
+        "reseal",
+        lambda: keep_fresh(context.db, trust, now=context.clock()),
+        interval_s=CHECK_INTERVAL_S,
+    )
+    # In this order: nothing is signed before what a crash left unwritten is written.
+    context.workers += [trust, reseal]
+    context.metrics.add_reading(lambda: read_expiries(context))
+
+
+def read_expiries(context: Context) -> Iterator[GaugeMetricFamily]:
+    """Days until each role's metadata expires."""
+    gauge = GaugeMetricFamily(
+        "pilotwave_metadata_expiry_days",
+        "Days until the valid TUF metadata of a role expires; installs stop at zero.",
+        labels=["role"],
+    )
+    now = context.clock()
+    with context.db.read() as session:
+        for expiry in service.expiries(session):
+            gauge.add_metric([expiry.role], expiry.days_left(now))
+    yield gauge

@@ -1,0 +1,74 @@
+"""The TUF repository for devices, as files with the cache headers that each allows.
+
+Everything but `timestamp.json` has its version or digest in its name and never changes. A root that
+is not there yet must not be remembered as missing: the next one may appear at any moment.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path as FilePath
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+
+from pilotwave_server.deps import Ctx
+from pilotwave_server.errors import NotFound
+from pilotwave_server.problems import responses
+
+router = APIRouter(prefix="/tuf", tags=["tuf"])
+
+IMMUTABLE = "public, max-age=31536000, immutable"
+NO_STORE = {"Cache-Control": "no-store"}
+_METADATA = re.compile(r"(?:[1-9]\d{0,17}\.)?[a-z0-9]+(?:[._-][a-z0-9]+)*\.json", re.ASCII)
+_TARGET = re.compile(
+    r"models/[a-z0-9]+(?:[._-][a-z0-9]+)*/[0-9a-f]{64}\.[0-9A-Za-z][0-9A-Za-z.+-]{0,63}\.json"
+)
+DOCUMENT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The document",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+}
+
+
+class NoSuchFile(NotFound):
+    code = "no_such_file"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such file in the TUF repository", headers=NO_STORE)
+
+
+@router.get(
+    "/metadata/{file}",
+    response_class=Response,
+    responses={**DOCUMENT, **responses(NoSuchFile)},
+)
+def metadata(
+    file: Annotated[str, Path(max_length=120, examples=["timestamp.json"])], context: Ctx
+) -> Response:
+    """A TUF document: `timestamp.json`, `1.root.json`, `3.models-detector.json`."""
+    if not _METADATA.fullmatch(file):
+        raise NoSuchFile
+    cache = "no-cache" if file == "timestamp.json" else IMMUTABLE
+    return _file(context.trust.exporter.metadata / file, cache)
+
+
+@router.get(
+    "/targets/{path:path}",
+    response_class=Response,
+    responses={**DOCUMENT, **responses(NoSuchFile)},
+)
+def target(path: Annotated[str, Path(max_length=300)], context: Ctx) -> Response:
+    """A version's manifest: `models/detector/<sha256>.1.4.0.json`."""
+    if not _TARGET.fullmatch(path):
+        raise NoSuchFile
+    return _file(context.trust.exporter.targets / path, IMMUTABLE)
+
+
+def _file(path: FilePath, cache: str) -> Response:
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoSuchFile from None
+    return Response(data, media_type="application/json", headers={"Cache-Control": cache})
