@@ -423,7 +423,7 @@ def _renew_one(
         raise CliError("; ".join(lacking) + "; name more keys with --key, or --out FILE to pass on")
     try:
         if draft.roles:
-            api.post(draft.route, {"metadata": documents.plain(draft.roles[name])})
+            api.post(draft.route, {"role": documents.plain(draft.roles[name])})
         else:
             api.post(draft.route, draft.to_body())
     except ApiError as e:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,7 @@ def list_(as_json: Json = False) -> None:
         return
     columns: list[output.Column] = [
         ("model", "name"),
-        ("newest", "latest_version"),
+        ("newest", "latest"),
         ("versions", "versions"),
         ("role expires", lambda r: output.when(r.get("expires_at"))),
     ]
@@ -51,14 +51,14 @@ def show(model: Annotated[str, typer.Argument(help="The model.")], as_json: Json
     show_versions(name, versions)
 
 
-def show_versions(model: str, rows: list[dict[str, object]]) -> None:
+def show_versions(model: str, rows: list[dict[str, Any]]) -> None:
     """Print a model's versions as a table."""
     columns: list[output.Column] = [
         ("version", "version"),
-        ("published", lambda r: output.when(r["created_at"])),
+        ("published", lambda r: output.when(r["published_at"])),
         ("variants", "variants"),
-        ("yanked", "yanked_reason"),
-        ("denied", "denied_reason"),
+        ("yanked", lambda r: (r["yanked"] or {}).get("reason", "")),
+        ("denied", lambda r: (r["denied"] or {}).get("reason", "")),
     ]
     output.table(f"Versions of {model}", rows, columns)
 

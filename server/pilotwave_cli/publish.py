@@ -17,7 +17,7 @@ from pilotwave_cli.client import Api, connect
 from pilotwave_cli.config import keys_dir
 from pilotwave_cli.documents import now
 from pilotwave_cli.durations import pairs
-from pilotwave_cli.errors import ApiError, CliError
+from pilotwave_cli.errors import ApiError, CliError, Failed
 from pilotwave_cli.keyfiles import Passphrases, find_keys, load_keys
 from pilotwave_cli.keys import KeyFiles, PassphraseFile
 from pilotwave_cli.output import Json
@@ -28,6 +28,12 @@ from pilotwave_protocol.manifest import Requires, VersionManifest, parse_manifes
 from pilotwave_protocol.trust import VersionTarget
 
 CLASHES = 20
+
+
+class PublishedBefore(Exception):
+    """The very same version is in the registry already."""
+
+
 Change = Callable[[Metadata[Targets]], "bytes | None"]
 
 
@@ -89,12 +95,18 @@ def publish(
     with connect() as api:
         signers = load_signers(api, model, key, folder, ask)
         sent = _upload(api, built)
-        done = submit(api, model, signers, lambda role: add(role, template))
+        try:
+            done = submit(api, model, signers, lambda role: add(role, template))
+        except PublishedBefore:
+            done = {"repeated": True}
     done |= {"model": model, "version": version, "bytes_sent": sent}
     if as_json:
         output.show_json(done)
         return
     total = sum(b.variant.size for b in built)
+    if done.get("repeated"):
+        output.say(f"{model} {version} was published before, with this very content")
+        return
     output.say(f"{model} {version} is published ({output.size(total)}, {output.size(sent)} sent)")
     for b in built:
         made = b.variant
@@ -125,8 +137,18 @@ def _upload(api: Api, built: list[Built]) -> int:
 
 def add(role: Metadata[Targets], template: VersionManifest) -> bytes:
     """Add a version to a model's role under the next counter; returns its manifest."""
-    counter = signing.next_counter(role.signed)
+    published = role.signed.targets.get(names.target_path(template.model, template.version))
+    counter = (
+        signing.next_counter(role.signed) if published is None else published.custom["counter"]
+    )
     manifest = VersionManifest(**{**vars(template), "counter": counter}).to_bytes()
+    if published is not None:
+        if published.hashes.get("sha256") == sha256_hex(manifest):
+            raise PublishedBefore
+        raise Failed(
+            f"{template.model} {template.version} is published already, with other content; "
+            "a version never changes: choose the next one"
+        )
     target = VersionTarget(
         template.model,
         template.version,
@@ -146,7 +168,7 @@ def submit(api: Api, model: str, signers: list[Signer], change: Change) -> dict[
         role = rotation.next_role(documents.fetch_role(api, name), now())
         manifest = change(role)
         signing.sign(role, signers)
-        body: dict[str, Any] = {"metadata": documents.plain(role)}
+        body: dict[str, Any] = {"role": documents.plain(role)}
         if manifest is not None:
             body["manifest"] = base64.b64encode(manifest).decode()
         try:

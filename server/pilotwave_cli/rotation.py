@@ -47,14 +47,10 @@ def rotate_root(root: RootDoc, holders: RoleKeys, now: datetime) -> list[Draft]:
 def rotate_targets(
     root: RootDoc, targets: TargetsDoc, holders: RoleKeys, now: datetime
 ) -> list[Draft]:
-    """Targets signed by old and new keys first, then root N+1 that lists only the new ones."""
-    both = next_targets(targets, now)
+    """One bundle: root N+1 that lists the new targets keys, and targets signed by them."""
     fresh = next_root(root, now)
     signing.set_role_keys(fresh.signed, "targets", holders)
-    return [
-        Draft("/trust/targets", targets=both, judge=root),
-        Draft("/trust/root", root=fresh, judge=root),
-    ]
+    return [Draft("/trust/root", root=fresh, targets=next_targets(targets, now), judge=root)]
 
 
 def rotate_online(root: RootDoc, key: Key, now: datetime) -> list[Draft]:
