@@ -1,0 +1,123 @@
+"""Write docs/reference.md from the code: settings, agent configuration, commands, metrics, errors.
+
+.venv/bin/python -m tools.reference           write it
+.venv/bin/python -m tools.reference --check   say whether it is up to date
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import typer
+from prometheus_client import CollectorRegistry
+
+import pilotwave_server
+from pilotwave_cli.main import cli
+from pilotwave_protocol.states import Reason
+from pilotwave_server.cli import app as server_cli
+from pilotwave_server.errors import ServerError
+from pilotwave_server.metrics import Metrics
+from pilotwave_server.settings import Settings
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
+
+
+def page() -> str:
+    """Return the page as it should be."""
+    parts = ["# Reference", "Made from the code by `python -m tools.reference`; a test compares."]
+    parts += ["## Server settings", "\n".join(settings())]
+    parts += ["## `pilotwave`", "\n".join(commands(typer.main.get_command(cli), "pilotwave"))]
+    server = typer.main.get_command(server_cli)
+    parts += ["## `pilotwave-server`", "\n".join(commands(server, "pilotwave-server"))]
+    parts += ["## Metrics", "\n".join(metrics())]
+    parts += ["## Errors of the server", "\n".join(errors())]
+    words = ", ".join(f"`{reason}`" for reason in Reason)
+    parts += ["## Reasons of a device", f"{words}.\n\nWhat each means: [protocol](protocol.md)."]
+    return "\n\n".join(parts) + "\n"
+
+
+def settings() -> Iterator[str]:
+    """Yield the table of settings."""
+    yield "Each is an environment variable; some are options of `pilotwave-server` as well.\n"
+    yield "| variable | default | |"
+    yield "|---|---|---|"
+    for name, field in Settings.model_fields.items():
+        yield f"| `PILOTWAVE_{name.upper()}` | `{field.default}` | {field.description} |"
+
+
+def commands(command: click.Command, path: str) -> Iterator[str]:
+    """Yield a line for each command below one."""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            found = command.get_command(click.Context(command), name)
+            assert found is not None
+            yield from commands(found, f"{path} {name}")
+        return
+    words = [_usage(p) for p in command.params if not getattr(p, "hidden", False)]
+    first = (command.help or "").strip().split("\n")[0]
+    yield f"- `{' '.join([path, *filter(None, words)])}`  \n  {first}"
+
+
+def _usage(param: click.Parameter) -> str:
+    if isinstance(param, click.Argument):
+        many = "…" if param.nargs == -1 else ""
+        return f"{(param.name or '').upper()}{many}"
+    option = max(param.opts, key=len)
+    if option == "--help":
+        return ""
+    flag = getattr(param, "is_flag", False)
+    shown = option if flag else f"{option} {(param.name or '').upper()}"
+    return shown if param.required else f"[{shown}]"
+
+
+def metrics() -> Iterator[str]:
+    """Yield a line for each metric that /metrics gives."""
+    registry: CollectorRegistry = Metrics().registry
+    yield "| metric | kind | |"
+    yield "|---|---|---|"
+    for family in sorted(registry.collect(), key=lambda f: f.name):
+        yield f"| `{family.name}` | {family.type} | {family.documentation} |"
+
+
+def errors() -> Iterator[str]:
+    """Yield a line for each error code and its status."""
+    for module in pkgutil.walk_packages(pilotwave_server.__path__, "pilotwave_server."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found = {(kind.code, kind.status, _first_line(kind)) for kind in _below(ServerError)}
+    yield "| code | HTTP status | |"
+    yield "|---|---|---|"
+    for code, status, text in sorted(found):
+        yield f"| `{code}` | {status} | {text} |"
+
+
+def _below(kind: type[ServerError]) -> Iterator[type[ServerError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _below(child)
+
+
+def _first_line(kind: type) -> str:
+    own = kind.__dict__.get("__doc__") or ""
+    return own.strip().split("\n")[0]
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    wanted = page()
+    if "--check" in sys.argv[1:]:
+        if PAGE.read_text() == wanted:
+            return 0
+        print("docs/reference.md is out of date: run .venv/bin/python -m tools.reference")
+        return 1
+    PAGE.write_text(wanted)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
