@@ -6,15 +6,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import typer
-from prometheus_client import CollectorRegistry
 
 import pilotwave_server
 from pilotwave_cli.main import cli
@@ -76,12 +77,25 @@ def _usage(param: click.Parameter) -> str:
 
 
 def metrics() -> Iterator[str]:
-    """Yield a line for each metric that /metrics gives."""
-    registry: CollectorRegistry = Metrics().registry
+    """Yield a line for each metric: those counted, and the gauges that slices give."""
+    counted = re.findall(r"# HELP (\S+) (.*)\n# TYPE \S+ (\S+)", Metrics().render().decode())
+    found = {(name, kind, text) for name, text, kind in counted if not name.endswith("_created")}
+    for source in Path(pilotwave_server.__path__[0]).rglob("*.py"):
+        found |= set(_gauges(ast.parse(source.read_text())))
     yield "| metric | kind | |"
     yield "|---|---|---|"
-    for family in sorted(registry.collect(), key=lambda f: f.name):
-        yield f"| `{family.name}` | {family.type} | {family.documentation} |"
+    for name, kind, text in sorted(found):
+        yield f"| `{name}` | {kind} | {text} |"
+
+
+def _gauges(tree: ast.AST) -> Iterator[tuple[str, str, str]]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or len(node.args) < 2:
+            continue
+        called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        words = [a.value for a in node.args[:2] if isinstance(a, ast.Constant)]
+        if called in {"gauge", "GaugeMetricFamily"} and len(words) == 2:
+            yield str(words[0]), "gauge", str(words[1])
 
 
 def errors() -> Iterator[str]:
