@@ -13,8 +13,8 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import typer
 
 import pilotwave_server
@@ -51,12 +51,11 @@ def settings() -> Iterator[str]:
         yield f"| `PILOTWAVE_{name.upper()}` | `{field.default}` | {field.description} |"
 
 
-def commands(command: click.Command, path: str) -> Iterator[str]:
+def commands(command: Any, path: str) -> Iterator[str]:
     """Yield a line for each command below one."""
-    if isinstance(command, click.Group):
-        for name in command.list_commands(click.Context(command)):
-            found = command.get_command(click.Context(command), name)
-            assert found is not None
+    below = getattr(command, "commands", None)
+    if below is not None:
+        for name, found in below.items():
             yield from commands(found, f"{path} {name}")
         return
     words = [_usage(p) for p in command.params if not getattr(p, "hidden", False)]
@@ -64,8 +63,8 @@ def commands(command: click.Command, path: str) -> Iterator[str]:
     yield f"- `{' '.join([path, *filter(None, words)])}`  \n  {first}"
 
 
-def _usage(param: click.Parameter) -> str:
-    if isinstance(param, click.Argument):
+def _usage(param: Any) -> str:
+    if param.param_type_name == "argument":
         many = "…" if param.nargs == -1 else ""
         return f"{(param.name or '').upper()}{many}"
     option = max(param.opts, key=len)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from pilotwave_cli import devices, events, groups, keys, login, models, publish, tokens, versions
@@ -39,21 +38,15 @@ events.add_to(cli)
 
 
 def app() -> None:
-    """Run a command line; never returns."""
+    """Run a command line."""
     try:
-        status = cli(standalone_mode=False)
+        cli()
     except CliError as e:
         warn(f"pilotwave: {e}")
         sys.exit(e.exit_status)
     except PilotwaveError as e:
         warn(f"pilotwave: {e}")
         sys.exit(2)
-    except click.ClickException as e:
-        e.show()
-        sys.exit(e.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        warn("pilotwave: stopped")
-        sys.exit(130)
     except BrokenPipeError:
         # the reader of a pipe went away, as `| head` does
         sys.stderr.close()
@@ -61,7 +54,6 @@ def app() -> None:
     except OSError as e:
         warn(f"pilotwave: {e.filename or 'a file'}: {e.strerror or e}")
         sys.exit(1)
-    sys.exit(status if isinstance(status, int) else 0)
 
 
 if __name__ == "__main__":
