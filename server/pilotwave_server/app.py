@@ -88,7 +88,7 @@ def make_fastapi(context: Context) -> FastAPI:
     app.state.pilotwave = context
     problems.install(app)
     openapi.install(app)
-    routers = [system.public, operators.router, audit.router, blobs.api, blobs.public]
+    routers = [system.public, system.api, operators.router, audit.router, blobs.api, blobs.public]
     for router in [*routers, *registry.routers]:
         app.include_router(router)
     return app

@@ -79,8 +79,9 @@ class Unavailable(ServerError):
 class SetupError(ServerError):
     """The server cannot be set up or started like this. Its sentence says what to do."""
 
-    status = 500
+    status = 503
     code = "setup"
+    title = "The server is not set up"
 
 
 class BadSetting(SetupError):

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server import __version__, migrate
 from pilotwave_server.db import fleet_row
-from pilotwave_server.deps import Credentials, Ctx, Now, ReadSession, get_actor
+from pilotwave_server.deps import Credentials, Ctx, Now, ReadSession, Viewer, get_actor
+from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.metrics import CONTENT_TYPE
 from pilotwave_server.operators.authenticate import TokenMissing
 from pilotwave_server.problems import DatabaseUnavailable, responses
+from pilotwave_server.registry import service as registry
+from pilotwave_server.registry.tables import ModelRow
+from pilotwave_server.routing import api_router
 
 public = APIRouter(tags=["server"])
+api = api_router(tag="server")
 METRICS_TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
@@ -25,6 +33,26 @@ class Health(ApiReply):
     version: str = Field(description="The server's version.")
     migration: str = Field(description="The migration that the database is at.")
     revision: int = Field(description="The fleet's revision counter.")
+
+
+class RoleStanding(ApiReply):
+    role: str = Field(description="A TUF role, as `root` or `models-detector`.")
+    version: int = Field(description="The version of its valid document.")
+    expires_at: datetime
+    days_left: float = Field(description="Days until it expires; below zero once it has.")
+
+
+class Standing(ApiReply):
+    fleet: str
+    version: str = Field(description="The server's version.")
+    now: datetime = Field(description="The server's time.")
+    revision: int = Field(description="The fleet's revision counter.")
+    bootstrapped: bool = Field(description="Whether the fleet has its root of trust.")
+    models: int = Field(description="How many models there are.")
+    devices: dict[str, int] = Field(description="Devices by state.")
+    roles: list[RoleStanding] = Field(description="TUF roles, the next to expire first.")
+    poll_interval_s: int
+    check_in_interval_s: int
 
 
 @public.get("/healthz", summary="Is the server well", responses=responses(DatabaseUnavailable))
@@ -47,3 +75,35 @@ async def metrics(request: Request, context: Ctx, credentials: Credentials, now:
         await get_actor(context, credentials, now)
     content = await run_in_threadpool(context.metrics.render)
     return Response(content, media_type=CONTENT_TYPE)
+
+
+@api.get("/status", summary="How the fleet stands")
+def status(viewer: Viewer, session: ReadSession, context: Ctx, now: Now) -> Standing:
+    """Days to expiry of each TUF role, devices by state, counts."""
+    fleet = fleet_row(session)
+    expiries = sorted(registry.expiries(session), key=lambda role: role.expires_at)
+    return Standing(
+        fleet=fleet.fleet,
+        version=__version__,
+        now=now,
+        revision=fleet.revision,
+        bootstrapped=bool(expiries),
+        models=session.scalar(select(func.count()).select_from(ModelRow)) or 0,
+        devices=devices_by_state(session),
+        roles=[
+            RoleStanding(
+                role=role.role,
+                version=role.version,
+                expires_at=role.expires_at,
+                days_left=role.days_left(now),
+            )
+            for role in expiries
+        ],
+        poll_interval_s=context.settings.poll_interval_s,
+        check_in_interval_s=context.settings.check_in_interval_s,
+    )
+
+
+def devices_by_state(session: Session) -> dict[str, int]:
+    counted = select(DeviceRow.state, func.count()).group_by(DeviceRow.state)
+    return dict(session.execute(counted.order_by(DeviceRow.state)).tuples().all())

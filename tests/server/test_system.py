@@ -10,13 +10,30 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from pilotwave_server import migrate
 from pilotwave_server.app import create_app
 from pilotwave_server.db import Database
 from pilotwave_server.metrics import gauge
 from pilotwave_server.settings import Settings
+from tests.conftest import FakeClock
 from tests.servers import RunningServer, run_in_thread
 
 API = "/api/v1"
+
+
+def test_healthz_needs_no_token_and_says_where_the_database_is(client: httpx.Client) -> None:
+    answer = client.get("/healthz").json()
+    assert answer["status"] == "ok"
+    assert answer["migration"] == migrate.head()
+    assert answer["revision"] == 0
+
+
+def test_status_tells_how_a_new_fleet_stands(viewer: httpx.Client, clock: FakeClock) -> None:
+    answer = viewer.get(f"{API}/status").json()
+    assert answer["fleet"] == "test-fleet"
+    assert answer["now"] == clock().isoformat().replace("+00:00", "Z")
+    assert (answer["bootstrapped"], answer["models"], answer["roles"]) == (False, 0, [])
+    assert answer["devices"] == {}
 
 
 def test_metrics_need_a_token_unless_they_are_open(
