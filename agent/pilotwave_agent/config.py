@@ -1,0 +1,153 @@
+"""Read the agent's settings from one TOML file. Each error names the key and what it expects.
+
+Everything but `server`, `device` and `data_dir` has a default. What operators decide (labels,
+versions, intervals) is the server's; here is only what belongs to this one machine.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pilotwave_protocol import names
+from pilotwave_protocol.errors import ProtocolError
+from pilotwave_protocol.fields import Fields
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROBES = ("selftest", "exec", "http")
+
+
+class BadConfig(ProtocolError):
+    """The settings file cannot be read or says something that has no meaning."""
+
+    code = "bad_config"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How a version is watched after the switch: kind, every `interval_s`, each at most
+    `timeout_s`, and how many in a row must fail to take it back."""
+
+    kind: str = "selftest"
+    command: tuple[str, ...] = ()
+    url: str = ""
+    interval_s: float = 20.0
+    timeout_s: float = 10.0
+    failures: int = 3
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings. Times in seconds, sizes in MiB, `max_rate_kbps` in kilobits (0: no cap)."""
+
+    server: str
+    device: str
+    data_dir: Path
+    ca_file: str | None = None
+    probation_s: float = 60.0
+    probe: Probe = field(default_factory=Probe)
+    selftest_timeout_s: float = 60.0
+    selftest_memory_mb: int = 1024
+    allow_unsafe_formats: bool = False
+    keep_free_mb: int = 64
+    max_rate_kbps: int = 0
+    max_poll_interval_s: float = 86_400.0
+    max_check_in_interval_s: float = 86_400.0
+    notify: tuple[str, ...] = ()
+    notify_timeout_s: float = 30.0
+
+
+def load(path: Path) -> Config:
+    """Read a settings file, or raise `BadConfig`."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as e:
+        raise BadConfig(f"{path}: no such file; `pilotwave-agent enrol` writes one") from e
+    except OSError as e:
+        raise BadConfig(f"{path}: cannot be read: {e.strerror}") from e
+    try:
+        return parse(tomllib.loads(raw.decode("utf-8")), base=path.absolute().parent)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise BadConfig(f"{path}: not TOML: {e}") from e
+    except BadConfig as e:
+        raise BadConfig(f"{path}: {e}") from e
+
+
+def parse(data: dict[str, Any], *, base: Path) -> Config:
+    """Read settings; relative paths are taken from `base`."""
+    f = Fields(data, "", BadConfig)
+    test, notify = _section(f, "selftest"), _section(f, "notify")
+    ca_file = f.opt_text("ca_file")
+    config = Config(
+        server=check_server(f.text("server")),
+        device=f.named("device", names.check_device),
+        data_dir=base / os.path.expanduser(f.text("data_dir")),
+        ca_file=str(base / os.path.expanduser(ca_file)) if ca_file else None,
+        probation_s=_seconds(f, "probation_s", 60.0),
+        probe=_probe(_section(f, "probe")),
+        selftest_timeout_s=_seconds(test, "timeout_s", 60.0, low=1.0),
+        selftest_memory_mb=test.integer("memory_mb", default=1024),
+        allow_unsafe_formats=f.boolean("allow_unsafe_formats", default=False),
+        keep_free_mb=f.integer("keep_free_mb", default=64),
+        max_rate_kbps=f.integer("max_rate_kbps", default=0),
+        max_poll_interval_s=_seconds(f, "max_poll_interval_s", 86_400.0, low=1.0),
+        max_check_in_interval_s=_seconds(f, "max_check_in_interval_s", 86_400.0, low=1.0),
+        notify=tuple(notify.texts("exec", limit=64, length=4096, default=[])),
+        notify_timeout_s=_seconds(notify, "timeout_s", 30.0, low=1.0),
+    )
+    for section in (f, test, notify):
+        section.done()
+    return config
+
+
+def check_server(url: str) -> str:
+    """Check the server's URL and return it without a slash at its end."""
+    try:
+        found = urlsplit(url)
+        ok = found.scheme in ("http", "https") and bool(found.hostname)
+        ok = ok and not (found.query or found.fragment or found.username) and found.port != 0
+    except ValueError:
+        ok = False
+    if not ok or not url.isascii() or any(c.isspace() for c in url):
+        raise BadConfig(f"server: expected a URL like https://pilotwave.example; got {url!r:.80}")
+    return url.rstrip("/")
+
+
+def _section(f: Fields, key: str) -> Fields:
+    return f.opt_inner(key) or Fields({}, key, BadConfig)
+
+
+def _seconds(f: Fields, key: str, default: float, *, low: float = 0.0) -> float:
+    value = f.raw(key, default)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= 86_400.0 * 7:
+        raise f.fail(key, f"seconds, from {low:g} to a week", value)
+    return float(value)
+
+
+def _probe(f: Fields) -> Probe:
+    kind = f.text("kind", default="selftest")
+    if kind not in PROBES:
+        raise f.fail("kind", f"one of {', '.join(PROBES)}", kind)
+    probe = Probe(
+        kind=kind,
+        command=tuple(f.texts("command", limit=64, length=4096, default=[])),
+        url=f.text("url", default=""),
+        interval_s=_seconds(f, "interval_s", 20.0, low=0.1),
+        timeout_s=_seconds(f, "timeout_s", 10.0, low=0.1),
+        failures=f.integer("failures", low=1, high=1000, default=3),
+    )
+    f.done()
+    if kind == "exec" and not probe.command:
+        raise f.fail("command", "a program and its arguments, as a list", [])
+    if kind == "http" and not probe.url.startswith(("http://", "https://")):
+        raise f.fail("url", "an http or https URL", probe.url)
+    return probe

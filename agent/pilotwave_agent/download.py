@@ -1,0 +1,281 @@
+"""Fetch blobs: resumable, bounded in size, rate and time, believed only by their digest.
+
+What a blob weighs is known from the signed manifest, never from the server. What has arrived stays
+in `<sha256>.part` when the line breaks, and is hashed again before more is added; bytes that turn
+out wrong are removed. A finished blob is on disk under its digest, read-only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pilotwave_agent.channel import BadAnswer, Channel, Streamed, TooSlow, Unreachable
+from pilotwave_agent.disk import Disk
+from pilotwave_protocol.digest import CHUNK
+from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.manifest import FileEntry
+from pilotwave_protocol.states import Reason
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+MB = 1 << 20
+_SYNC_EVERY = 16 * MB
+
+
+class Paused(Exception):
+    """The time given is used up; what has arrived is kept."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a download may take.
+
+    `keep_free_bytes` stay free on the disk; `max_rate` (bytes per second, 0: no cap) spares the
+    line; below `min_rate` bytes per second, measured over `window_s`, a source is given up.
+    """
+
+    keep_free_bytes: int = 64 * MB
+    max_rate: int = 0
+    min_rate: int = 256
+    window_s: float = 60.0
+    tries: int = 3  # immediate ones after a break, as long as each brings something
+
+
+@dataclass
+class _Part:
+    """What has arrived of one blob."""
+
+    path: Path
+    size: int = 0
+    hasher: _Hash = field(default_factory=hashlib.sha256)
+    resumed: bool = False
+
+
+@dataclass
+class Downloader:
+    """Fetches the blobs of one data folder with one device's token."""
+
+    disk: Disk
+    blobs: Path
+    channel: Channel
+    token: str
+    limits: Limits = field(default_factory=Limits)
+    progress: Callable[[int], None] = lambda received: None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def fetch(self, entries: Iterable[FileEntry], *, budget_s: float | None = None) -> None:
+        """See all of these files in the blob store.
+
+        Raises `RefusedError` with the reason of the first that cannot be had, `Paused` when
+        `budget_s` seconds are over, `OSError` from the disk.
+        """
+        ends = None if budget_s is None else self.clock() + budget_s
+        wanted = {entry.sha256: entry for entry in entries}
+        missing = [e for e in wanted.values() if self.disk.size(self.blobs / e.sha256) != e.size]
+        if not missing:
+            return
+        self.disk.make_dirs(self.blobs)
+        self._check_space(missing)
+        for entry in missing:
+            self._fetch_one(entry, ends)
+
+    def _check_space(self, missing: list[FileEntry]) -> None:
+        # what a part has reserved is gone from the free space already
+        still = (max(e.size - self.disk.allocated(self._part_path(e)), 0) for e in missing)
+        needed = sum(still) + self.limits.keep_free_bytes
+        free = self.disk.free_bytes(self.blobs)
+        if free < needed:
+            sentence = f"{_mb(needed)} must be free on disk to go on (of which "
+            sentence += f"{_mb(self.limits.keep_free_bytes)} stay free); {_mb(free)} are"
+            raise RefusedError(Reason.DISK_FULL, sentence)
+
+    def _part_path(self, entry: FileEntry) -> Path:
+        return self.blobs / f"{entry.sha256}.part"
+
+    def _fetch_one(self, entry: FileEntry, ends: float | None) -> None:
+        breaks = 0
+        while True:
+            part = self._reopened(entry)
+            before = part.size
+            try:
+                if part.size < entry.size:
+                    self._receive(entry, part, ends)
+                return self._finish(entry, part)
+            except RefusedError as no:
+                # a part from before may have been torn by a power cut: that is nobody's attack
+                if no.reason is Reason.BLOB_MISMATCH and part.resumed and breaks < self._tries:
+                    breaks = self._tries
+                    continue
+                raise
+            except (Unreachable, BadAnswer) as e:
+                breaks += 1
+                if breaks >= self._tries or part.size == before:
+                    raise _broken(entry, part, e) from e
+
+    @property
+    def _tries(self) -> int:
+        return self.limits.tries
+
+    def _reopened(self, entry: FileEntry) -> _Part:
+        part = _Part(self._part_path(entry))
+        size = self.disk.size(part.path)
+        if size is None:
+            return part
+        if size > entry.size:
+            self.disk.unlink(part.path)
+            return part
+        with part.path.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                part.hasher.update(chunk)
+                part.size += len(chunk)
+        part.resumed = part.size > 0
+        return part
+
+    def _receive(self, entry: FileEntry, part: _Part, ends: float | None) -> None:
+        headers = {"Authorization": f"Bearer {self.token}", "Accept-Encoding": "identity"}
+        if part.size:
+            headers["Range"] = f"bytes={part.size}-"
+            headers["If-Range"] = f'"{entry.sha256}"'
+        deadline_s = (entry.size - part.size) / self.limits.min_rate + self.limits.window_s
+        with self.channel.stream(
+            "GET", f"/blobs/{entry.sha256}", headers=headers, deadline_s=deadline_s
+        ) as answer:
+            self._judge(entry, part, answer)
+            fd = self.disk.open_append(part.path)
+            try:
+                self._copy(entry, part, answer, fd, ends)
+                self.disk.sync_fd(fd)
+            except OSError:
+                # the room that is left belongs to everyone else on this device
+                self.disk.unlink(part.path)
+                raise
+            finally:
+                os.close(fd)
+
+    def _judge(self, entry: FileEntry, part: _Part, answer: Streamed) -> None:
+        """Check an answer's status and length before a byte of it is kept."""
+        name = entry.path
+        if answer.status == 206 and part.size:
+            start = f"bytes {part.size}-{entry.size - 1}/{entry.size}"
+            if answer.headers.get("content-range") != start:
+                self.disk.unlink(part.path)
+                sentence = f"{name}: asked to go on at {part.size}, the source offers another part"
+                raise RefusedError(Reason.BLOB_MISMATCH, sentence)
+        elif answer.status == 200:
+            if part.size:
+                self.disk.truncate(part.path, 0)
+                part.size, part.hasher, part.resumed = 0, hashlib.sha256(), False
+        else:
+            self._refuse(entry, part, answer.status)
+        if answer.length is not None and answer.length != entry.size - part.size:
+            self.disk.unlink(part.path)
+            long = answer.length > entry.size - part.size
+            total = part.size + answer.length
+            sentence = f"{name}: expected {entry.size} bytes; the source offers {total}"
+            raise RefusedError(Reason.BLOB_TOO_LONG if long else Reason.BLOB_TRUNCATED, sentence)
+
+    def _refuse(self, entry: FileEntry, part: _Part, status: int) -> None:
+        if status == 416:
+            self.disk.unlink(part.path)
+            sentence = f"{entry.path}: the source has no more than {part.size} bytes of it"
+            raise RefusedError(Reason.BLOB_TRUNCATED, sentence)
+        reason = {
+            401: Reason.BLOB_DENIED,
+            403: Reason.BLOB_DENIED,
+            404: Reason.BLOB_MISSING,
+            410: Reason.BLOB_MISSING,
+        }.get(status, Reason.BLOB_UNAVAILABLE)
+        raise RefusedError(reason, f"{entry.path}: the source answered with status {status}")
+
+    def _copy(
+        self, entry: FileEntry, part: _Part, answer: Streamed, fd: int, ends: float | None
+    ) -> None:
+        self.disk.reserve(fd, entry.size)
+        meter = _Meter(self.limits, self.clock, self.sleep)
+        unsynced = 0
+        while chunk := answer.read():
+            if part.size + len(chunk) > entry.size:
+                self.disk.unlink(part.path)
+                sentence = f"{entry.path}: expected {entry.size} bytes; more came"
+                raise RefusedError(Reason.BLOB_TOO_LONG, sentence)
+            self.disk.write(fd, chunk)
+            part.hasher.update(chunk)
+            part.size += len(chunk)
+            unsynced += len(chunk)
+            if unsynced >= _SYNC_EVERY:
+                self.disk.sync_fd(fd)
+                unsynced = 0
+            self.progress(len(chunk))
+            if ends is not None and self.clock() >= ends:
+                raise Paused
+            meter.took(len(chunk), entry.path)
+        if part.size < entry.size:
+            self.disk.unlink(part.path)
+            sentence = f"{entry.path}: expected {entry.size} bytes; {part.size} came"
+            raise RefusedError(Reason.BLOB_TRUNCATED, sentence)
+
+    def _finish(self, entry: FileEntry, part: _Part) -> None:
+        if part.size == 0 and self.disk.size(part.path) is None:
+            self.disk.append(part.path, b"")  # an empty file is a file too
+        if part.hasher.hexdigest() != entry.sha256:
+            self.disk.unlink(part.path)
+            sentence = f"{entry.path}: the bytes that came are not the ones that were signed"
+            raise RefusedError(Reason.BLOB_MISMATCH, sentence)
+        self.disk.chmod(part.path, 0o444)
+        self.disk.move(part.path, self.blobs / entry.sha256)
+
+
+class _Meter:
+    """Hold a download between its highest and its lowest rate."""
+
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float], sleep: Callable[[float], None]
+    ) -> None:
+        self._limits, self._clock, self._sleep = limits, clock, sleep
+        self._since = self._begun = clock()
+        self._in_window = self._total = 0
+
+    def took(self, count: int, name: str) -> None:
+        """Count bytes: wait if they came too fast, give up if they come too slowly."""
+        self._total += count
+        self._in_window += count
+        if self._limits.max_rate:
+            ahead = self._total / self._limits.max_rate - (self._clock() - self._begun)
+            if ahead > 0:
+                self._sleep(ahead)
+        elapsed = self._clock() - self._since
+        if elapsed < self._limits.window_s:
+            return
+        if self._in_window < self._limits.min_rate * elapsed:
+            rate = self._in_window / elapsed
+            sentence = f"{name}: {rate:.0f} bytes per second, under {self._limits.min_rate}"
+            raise RefusedError(Reason.SLOW_RETRIEVAL, sentence)
+        self._since, self._in_window = self._clock(), 0
+
+
+def _broken(entry: FileEntry, part: _Part, e: Unreachable | BadAnswer) -> RefusedError:
+    slow = isinstance(e, TooSlow)
+    sentence = f"{entry.path}: {e}, after {part.size} of {entry.size} bytes"
+    return RefusedError(Reason.SLOW_RETRIEVAL if slow else Reason.BLOB_UNAVAILABLE, sentence)
+
+
+def missing_bytes(disk: Disk, blobs: Path, entries: Iterable[FileEntry]) -> int:
+    """Return how many bytes of these files are still to come."""
+    total = 0
+    for entry in {e.sha256: e for e in entries}.values():
+        if disk.size(blobs / entry.sha256) != entry.size:
+            part = disk.size(blobs / f"{entry.sha256}.part") or 0
+            total += max(entry.size - part, 0)
+    return total
+
+
+def _mb(count: int) -> str:
+    return f"{count / MB:.1f} MB"

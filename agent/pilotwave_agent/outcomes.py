@@ -1,0 +1,210 @@
+"""Turn what came of a step into the record of it: pure, beside `machine`.
+
+A "no" that may pass (a blob that does not come, a full disk) leaves the model where it is and says
+why; a "no" of the version itself (its self-test, its probes) ends its try.
+"""
+
+from __future__ import annotations
+
+from pilotwave_agent.fold import Record, moved
+from pilotwave_agent.machine import Moment, Rules, back
+from pilotwave_agent.state import Failure, ModelSlot, Order, Watch
+from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.states import ModelState, Reason
+
+S = ModelState
+
+
+def fetched(slot: ModelSlot, now: Moment) -> Record:
+    """All of the candidate's files are in the blob store."""
+    return moved(slot, S.VERIFYING, at=now.wall, reason=None, detail=None)
+
+
+def blocked(slot: ModelSlot, no: RefusedError, now: Moment) -> Record | None:
+    """The step cannot be done now; None if that is no news."""
+    if (slot.reason, slot.detail) == (str(no.reason), no.sentence[:500]):
+        return None
+    # the same reason in other words is worth a line in the journal, but no event
+    event = None if slot.reason == str(no.reason) else "blocked"
+    return moved(
+        slot,
+        slot.state,
+        at=now.wall,
+        event=event,
+        about=slot.candidate,
+        reason=no.reason,
+        detail=no.sentence,
+    )
+
+
+def staged(slot: ModelSlot, now: Moment) -> Record:
+    """The candidate's folder is complete and proven."""
+    return moved(
+        slot,
+        S.STAGED,
+        at=now.wall,
+        event="staged",
+        about=slot.candidate,
+        reason=None,
+        detail=None,
+    )
+
+
+def unstageable(slot: ModelSlot, no: RefusedError, now: Moment) -> Record:
+    """A blob was not what it had been: it is gone now and must be fetched again."""
+    return moved(slot, S.FETCHING, at=now.wall, reason=no.reason, detail=no.sentence)
+
+
+def passed(slot: ModelSlot, figures: str, now: Moment) -> Record:
+    """The self-test passed; from here on the switch will happen."""
+    return moved(
+        slot,
+        S.SWITCHING,
+        at=now.wall,
+        event="tested",
+        about=slot.candidate,
+        reason=None,
+        detail=figures,
+    )
+
+
+def failed(slot: ModelSlot, no: RefusedError, now: Moment) -> Record:
+    """The candidate failed its self-test: the model stays what it is."""
+    candidate = slot.candidate
+    failure = None
+    if candidate:
+        failure = Failure(candidate.sha256, candidate.variant, slot.attempt, str(no.reason))
+    return moved(
+        slot,
+        S.FAILED,
+        at=now.wall,
+        event="failed",
+        about=candidate,
+        failed=failure,
+        reason=no.reason,
+        detail=no.sentence,
+    )
+
+
+def switched(slot: ModelSlot, now: Moment) -> Record:
+    """The candidate is current and the application knows."""
+    previous = slot.current
+    if slot.damaged or previous == slot.candidate:
+        previous = slot.previous
+    # a version that never proved itself is no place to go back to
+    if previous != slot.last_healthy and slot.last_healthy not in (None, slot.candidate):
+        previous = slot.last_healthy
+    return moved(
+        slot,
+        S.PROBATION,
+        at=now.wall,
+        event="switched",
+        about=slot.candidate,
+        current=slot.candidate,
+        previous=previous,
+        candidate=None,
+        damaged=False,
+        watch=Watch(now.boot, now.uptime),
+        reason=None,
+        detail=None,
+    )
+
+
+def not_taken(slot: ModelSlot, no: RefusedError, now: Moment) -> Record:
+    """The application refused the candidate; the links may already name it."""
+    candidate = slot.candidate
+    failure = None
+    if candidate:
+        failure = Failure(candidate.sha256, candidate.variant, slot.attempt, str(no.reason))
+    # as if it had run: the way back starts from the candidate and ends at what was current
+    previous = slot.previous if slot.damaged or slot.current == candidate else slot.current
+    return moved(
+        slot,
+        S.ROLLING_BACK,
+        at=now.wall,
+        failed=failure,
+        current=candidate,
+        previous=previous,
+        candidate=None,
+        damaged=False,
+        reason=no.reason,
+        detail=no.sentence,
+    )
+
+
+def probed(
+    slot: ModelSlot,
+    no: RefusedError | None,
+    now: Moment,
+    rules: Rules,
+    *,
+    last: bool,
+    order: Order | None,
+) -> Record | None:
+    """A probe answered; None if nothing changes by it."""
+    watch = slot.watch
+    if watch is None:
+        return None
+    if no is None:
+        return _well(slot, watch, now, last=last)
+    failures = watch.failures + 1
+    if failures >= rules.failures:
+        times = f"{failures} times in a row: " if failures > 1 else ""
+        return back(slot, no.reason, times + no.sentence, at=now.wall, order=order)
+    worse = Watch(watch.boot, watch.started, failures, watch.boots)
+    return moved(slot, slot.state, at=now.wall, watch=worse, reason=no.reason, detail=no.sentence)
+
+
+def _well(slot: ModelSlot, watch: Watch, now: Moment, *, last: bool) -> Record | None:
+    if last:
+        return moved(
+            slot,
+            S.HEALTHY,
+            at=now.wall,
+            event="healthy",
+            about=slot.current,
+            last_healthy=slot.current,
+            watch=None,
+            reason=None,
+            detail=None,
+        )
+    if not watch.failures:
+        return None
+    better = Watch(watch.boot, watch.started, 0, watch.boots)
+    return moved(slot, slot.state, at=now.wall, watch=better, reason=None, detail=None)
+
+
+def restored(slot: ModelSlot, way: Installed, note: str, now: Moment) -> Record:
+    """The model is back on `way`; `note` is what the application said, if it minds."""
+    left = slot.current.version if slot.current else "nothing"
+    detail = f"{left} to {way.version}: {slot.detail or slot.reason}{note}"
+    return moved(
+        slot,
+        S.ROLLED_BACK,
+        at=now.wall,
+        event="rolled_back",
+        about=way,
+        current=way,
+        previous=slot.previous if slot.previous != way else None,
+        candidate=slot.current,
+        attempt=0,
+        damaged=False,
+        reason=slot.reason or Reason.INTERNAL,
+        detail=detail,
+    )
+
+
+def nowhere_to_go(slot: ModelSlot, now: Moment) -> Record:
+    """No version is left to go back to: the model stays on what it has, and says so."""
+    detail = f"{slot.detail or slot.reason}; there is no other version to go back to"
+    return moved(
+        slot,
+        S.FAILED,
+        at=now.wall,
+        event="failed",
+        about=slot.current,
+        candidate=slot.current,
+        reason=slot.reason or Reason.INTERNAL,
+        detail=detail,
+    )

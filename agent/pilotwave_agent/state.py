@@ -1,0 +1,209 @@
+"""What the device knows about itself: a value that `fold` builds from the journal.
+
+Everything is frozen; a change is a journal record. What should happen next is `machine`'s to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pilotwave_agent.directive import AntiRollback
+from pilotwave_protocol.fields import format_time, parse_time
+from pilotwave_protocol.messages import DeviceEvent, Installed
+from pilotwave_protocol.states import ModelState, Reason
+
+MAX_FAILURES = 32
+
+
+@dataclass(frozen=True)
+class Order:
+    """One entry of the accepted directive: what a model should run."""
+
+    model: str
+    version: str
+    sha256: str
+    length: int
+    counter: int
+    variant: str
+    reason: str = ""
+    rollout: str | None = None
+    attempt: int = 0
+
+    @property
+    def wanted(self) -> Installed:
+        """The version as it will be once installed."""
+        return Installed(self.version, self.sha256, self.variant, self.counter)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A version that did not work here; it is not tried again until `attempt` rises."""
+
+    sha256: str
+    variant: str
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A probation: when it began (seconds of uptime, in which boot) and how it goes.
+
+    Only uninterrupted time of one boot counts, so no clock can end a probation early.
+    """
+
+    boot: str
+    started: float
+    failures: int = 0
+    boots: int = 1
+
+
+@dataclass(frozen=True)
+class ModelSlot:
+    """One model here. `since` is when its state began (epoch seconds of the device's clock).
+
+    `candidate` is the version on its way, or the one that failed. `attempt` belongs to the
+    candidate until the switch and to `current` after it.
+    """
+
+    model: str
+    state: ModelState = ModelState.IDLE
+    current: Installed | None = None
+    previous: Installed | None = None
+    last_healthy: Installed | None = None
+    candidate: Installed | None = None
+    attempt: int = 0
+    reason: str | None = None
+    detail: str | None = None
+    since: float = 0.0
+    watch: Watch | None = None
+    damaged: bool = False  # what `current` names is no longer what was verified
+    failures: tuple[Failure, ...] = ()
+
+    def failed_here(self, version: Installed, attempt: int) -> Failure | None:
+        """Return the failure that forbids trying `version` again at this `attempt`."""
+        for failure in self.failures:
+            same = (failure.sha256, failure.variant) == (version.sha256, version.variant)
+            if same and attempt <= failure.attempt:
+                return failure
+        return None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The last directive that was refused, as check-ins report it."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """All that the journal says.
+
+    `orders` is the set of the accepted directive, `judged` the digest of the last directive's bytes
+    that was accepted or refused, `events` the spool of what the server has not acknowledged.
+    """
+
+    models: Mapping[str, ModelSlot] = field(default_factory=dict)
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    orders_expire: float = 0.0
+    memory: AntiRollback = field(default_factory=AntiRollback)
+    judged: str = ""
+    refusal: Refusal | None = None
+    tuf: Mapping[str, int] = field(default_factory=dict)
+    events: tuple[DeviceEvent, ...] = ()
+    next_event: int = 1
+    acked: int = 0
+    dropped: int = 0
+
+    def slot(self, model: str) -> ModelSlot:
+        """Return a model's slot; one that is new to the device is idle."""
+        return self.models.get(model) or ModelSlot(model)
+
+
+def to_plain(state: DeviceState) -> dict[str, Any]:
+    """Write a state as JSON values."""
+    return {
+        "models": {name: plain_slot(slot) for name, slot in state.models.items()},
+        "orders": [asdict(order) for order in state.orders.values()],
+        "orders_expire": state.orders_expire,
+        "memory": plain_memory(state.memory),
+        "judged": state.judged,
+        "refusal": asdict(state.refusal) if state.refusal else None,
+        "tuf": dict(state.tuf),
+        "events": [{**vars(e), "at": format_time(e.at)} for e in state.events],
+        "next_event": state.next_event,
+        "acked": state.acked,
+        "dropped": state.dropped,
+    }
+
+
+def from_plain(plain: Mapping[str, Any]) -> DeviceState:
+    """Read what `to_plain` wrote; the journal's checksums have vouched for it."""
+    return DeviceState(
+        models={name: read_slot(slot) for name, slot in plain["models"].items()},
+        orders={o["model"]: Order(**o) for o in plain["orders"]},
+        orders_expire=plain["orders_expire"],
+        memory=read_memory(plain["memory"]),
+        judged=plain["judged"],
+        refusal=Refusal(**plain["refusal"]) if plain["refusal"] else None,
+        tuf=plain["tuf"],
+        events=tuple(DeviceEvent(**{**e, "at": parse_time(e["at"])}) for e in plain["events"]),
+        next_event=plain["next_event"],
+        acked=plain["acked"],
+        dropped=plain["dropped"],
+    )
+
+
+def plain_memory(memory: AntiRollback) -> dict[str, Any]:
+    """Write what the device never forgets."""
+    return {
+        "directive_seq": memory.directive_seq,
+        "set_digest": memory.set_digest,
+        "floors": dict(memory.floors),
+        "yanked": sorted(memory.yanked),
+        "time_floor": format_time(memory.time_floor) if memory.time_floor else None,
+    }
+
+
+def read_memory(plain: Mapping[str, Any]) -> AntiRollback:
+    """Read what `plain_memory` wrote."""
+    floor = plain["time_floor"]
+    return AntiRollback(
+        directive_seq=plain["directive_seq"],
+        set_digest=plain["set_digest"],
+        floors=plain["floors"],
+        yanked=frozenset(plain["yanked"]),
+        time_floor=parse_time(floor) if floor else None,
+    )
+
+
+def plain_slot(slot: ModelSlot) -> dict[str, Any]:
+    """Write a slot as JSON values."""
+    return {**asdict(slot), "state": str(slot.state)}
+
+
+def read_slot(plain: Mapping[str, Any]) -> ModelSlot:
+    """Read what `plain_slot` wrote."""
+    return ModelSlot(**{key: read_field(key, value) for key, value in plain.items()})
+
+
+def read_field(key: str, value: Any) -> Any:
+    """Read one field of a slot from its JSON value."""
+    if value is None:
+        return None
+    if key in ("current", "previous", "last_healthy", "candidate"):
+        return Installed(**value)
+    if key == "watch":
+        return Watch(**value)
+    if key == "failures":
+        return tuple(Failure(**f) for f in value)
+    return ModelState(value) if key == "state" else value
+
+
+def words_of(reason: Reason | None) -> str | None:
+    """Return a reason as the journal keeps it."""
+    return None if reason is None else str(reason)
