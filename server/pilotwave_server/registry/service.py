@@ -150,7 +150,9 @@ def summarise(session: Session, rows: list[ModelRow]) -> list[ModelSummary]:
     counts = dict(
         session.execute(
             select(VersionRow.model, func.count()).where(wanted).group_by(VersionRow.model)
-        ).tuples()
+        )
+        .tuples()
+        .all()
     )
     usable = [c.is_(None) for c in (VersionRow.yanked_at, VersionRow.denied_at)]
     usable.append(VersionRow.pruned_at.is_(None))
@@ -162,7 +164,7 @@ def summarise(session: Session, rows: list[ModelRow]) -> list[ModelSummary]:
     )
     same = (VersionRow.model == top.c.model) & (VersionRow.counter == top.c.counter)
     latest = dict(
-        session.execute(select(VersionRow.model, VersionRow.version).join(top, same)).tuples()
+        session.execute(select(VersionRow.model, VersionRow.version).join(top, same)).tuples().all()
     )
     roles = documents.newest(session)
     return [
