@@ -1,0 +1,266 @@
+"""Judge a directive in thirteen numbered steps (docs/protocol.md has the same numbers).
+
+`verify` is pure given its inputs: it fetches manifests through a callable, reads the clock from
+`now` and returns the new memory instead of storing it. Either every entry passes or the whole
+directive is refused with the reason of the first step that fails. Fetching files, testing and
+switching are the machine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from pilotwave_protocol import dsse, messages
+from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.errors import BadEnvelope, BadManifest, BadMessage, RefusedError, WrongKey
+from pilotwave_protocol.fields import Scalar, format_time
+from pilotwave_protocol.manifest import Variant, VersionManifest, parse_manifest
+from pilotwave_protocol.messages import Directive, Entry
+from pilotwave_protocol.states import Reason
+from pilotwave_protocol.trust import DirectorKeys, ModelPolicy, VersionTarget, variant_fits
+
+# base64 grows the payload by a third; type, key ids and signatures take the rest
+MAX_ENVELOPE_BYTES = messages.MAX_DIRECTIVE_BYTES * 4 // 3 + (8 << 10)
+CLOCK_SLACK = timedelta(minutes=5)
+
+
+class View(Protocol):
+    """What `verify` asks of `trust.TrustedView`."""
+
+    @property
+    def snapshot_version(self) -> int: ...
+    @property
+    def time_floor(self) -> datetime: ...
+    def director(self) -> DirectorKeys: ...
+    def version(self, model: str, version: str) -> VersionTarget | None: ...
+    def policy(self, model: str) -> ModelPolicy: ...
+
+
+@dataclass(frozen=True)
+class AntiRollback:
+    """What a device never forgets, whatever a directive or a lost cache says. Only ever grows.
+
+    `floors` are the highest release counters below which a model may not go, `yanked` the digests
+    of manifests that may not run again. `time_floor` is the view's at the last accepted directive,
+    for reports.
+    """
+
+    directive_seq: int = 0
+    set_digest: str = ""
+    floors: Mapping[str, int] = field(default_factory=dict)
+    yanked: frozenset[str] = frozenset()
+    time_floor: datetime | None = None
+
+    def learned(self, model: str, policy: ModelPolicy) -> AntiRollback:
+        """Return a memory that also knows a model's policy."""
+        floor = max(self.floors.get(model, 0), policy.floor)
+        floors = {**self.floors, model: floor} if floor else self.floors
+        return replace(self, floors=floors, yanked=self.yanked | policy.yanked)
+
+    def forbids(self, model: str, sha256: str, counter: int) -> Reason | None:
+        """Say why a version may not run: asked at start and before any way back, too."""
+        if sha256 in self.yanked:
+            return Reason.YANKED
+        return Reason.BELOW_FLOOR if counter < self.floors.get(model, 0) else None
+
+
+@dataclass(frozen=True)
+class VerifiedVersion:
+    """A version that may be installed: ordered, signed by its publisher, fit for this device."""
+
+    entry: Entry
+    manifest: VersionManifest
+    manifest_bytes: bytes
+    variant: Variant
+
+
+@dataclass(frozen=True)
+class VerifiedDirective:
+    """An accepted directive. `memory` is to be stored before anything else is done."""
+
+    directive: Directive
+    entries: tuple[VerifiedVersion, ...]
+    memory: AntiRollback
+
+
+FetchManifest = Callable[[Entry], bytes]
+"""Returns the manifest's bytes, unverified, or raises `RefusedError`."""
+
+
+def learn(memory: AntiRollback, view: View, models: Iterable[str]) -> AntiRollback:
+    """Take in floors and yanks of these models: after each refresh, even if no directive passes."""
+    for model in models:
+        memory = memory.learned(model, view.policy(model))
+    return memory
+
+
+def verify(
+    raw: bytes,
+    *,
+    view: View,
+    fleet: str,
+    device: str,
+    now: datetime,
+    memory: AntiRollback,
+    facts: Mapping[str, Scalar],
+    allow_unsafe: bool,
+    fetch_manifest: FetchManifest,
+) -> VerifiedDirective:
+    """Return the directive if all thirteen steps pass, or raise `RefusedError`."""
+    moment = max(now, view.time_floor)
+    payload = _opened(raw, view.director())  # steps 1 and 2
+    directive = _parsed(payload)  # step 3
+    _check_address(directive, fleet, device, view.director())  # steps 4 and 5
+    _check_time(directive, moment)  # step 6
+    _check_seq(directive, memory)  # step 7
+    _check_snapshot(directive, view)  # step 8
+    targets = [_target(entry, view) for entry in directive.entries]  # step 9, and below
+    manifests = [_manifest(entry, fetch_manifest) for entry in directive.entries]
+    versions = tuple(
+        _fitting(entry, raw_manifest, manifest, facts, allow_unsafe)  # step 10
+        for entry, (raw_manifest, manifest) in zip(directive.entries, manifests, strict=True)
+    )
+    known = learn(memory, view, (entry.model for entry in directive.entries))
+    for entry, target in zip(directive.entries, targets, strict=True):
+        _check_yank(entry, target, known)  # step 11
+    for entry in directive.entries:
+        _check_floor(entry, known)  # step 12
+    accepted = replace(  # step 13
+        known,
+        directive_seq=directive.seq,
+        set_digest=directive.set_digest,
+        time_floor=view.time_floor,
+    )
+    return VerifiedDirective(directive, versions, accepted)
+
+
+def _opened(raw: bytes, director: DirectorKeys) -> bytes:
+    if len(raw) > MAX_ENVELOPE_BYTES:
+        sentence = f"expected a directive of at most {MAX_ENVELOPE_BYTES} bytes; got {len(raw)}"
+        raise RefusedError(Reason.DIRECTIVE_TOO_LARGE, sentence)
+    try:
+        return dsse.open_envelope(
+            raw,
+            payload_type=messages.DIRECTIVE_TYPE,
+            keys=director.keys,
+            threshold=director.threshold,
+            max_bytes=MAX_ENVELOPE_BYTES,
+        )
+    except WrongKey as e:
+        raise RefusedError(Reason.WRONG_KEY, f"directive: {e}") from e
+    except BadEnvelope as e:
+        raise RefusedError(Reason.BAD_ENVELOPE, f"directive: {e}") from e
+
+
+def _parsed(payload: bytes) -> Directive:
+    try:
+        return messages.parse_directive(payload)
+    except BadMessage as e:
+        raise RefusedError(Reason.BAD_DIRECTIVE, f"directive: {e}") from e
+
+
+def _check_address(directive: Directive, fleet: str, device: str, director: DirectorKeys) -> None:
+    for expected in (fleet, director.fleet):
+        if directive.fleet != expected:
+            sentence = f"expected a directive for fleet {expected}; this is for {directive.fleet}"
+            raise RefusedError(Reason.WRONG_FLEET, sentence)
+    if directive.device != device:
+        sentence = f"expected a directive for {device}; this is for {directive.device}"
+        raise RefusedError(Reason.WRONG_DEVICE, sentence)
+
+
+def _check_time(directive: Directive, moment: datetime) -> None:
+    shown = format_time(moment)
+    if directive.issued - CLOCK_SLACK > moment:
+        sentence = f"issued {format_time(directive.issued)}, but here it is only {shown}"
+        raise RefusedError(Reason.NOT_YET_VALID, sentence)
+    if moment >= directive.expires:
+        sentence = f"expired {format_time(directive.expires)}; here it is {shown}"
+        raise RefusedError(Reason.DIRECTIVE_EXPIRED, sentence)
+
+
+def _check_seq(directive: Directive, memory: AntiRollback) -> None:
+    if directive.seq < memory.directive_seq:
+        sentence = f"expected seq {memory.directive_seq} or later; got {directive.seq}"
+        raise RefusedError(Reason.DIRECTIVE_REPLAYED, sentence)
+    same_seq = directive.seq == memory.directive_seq and memory.set_digest
+    if same_seq and directive.set_digest != memory.set_digest:
+        sentence = f"two different directives carry seq {directive.seq}"
+        raise RefusedError(Reason.DIRECTIVE_FORK, sentence)
+
+
+def _check_snapshot(directive: Directive, view: View) -> None:
+    if view.snapshot_version < directive.min_snapshot:
+        sentence = (
+            f"the directive needs snapshot {directive.min_snapshot} or later; "
+            f"the registry offers {view.snapshot_version}"
+        )
+        raise RefusedError(Reason.SNAPSHOT_TOO_OLD, sentence)
+
+
+def _named(entry: Entry) -> str:
+    return f"{entry.model} {entry.version}"
+
+
+def _target(entry: Entry, view: View) -> VersionTarget:
+    target = view.version(entry.model, entry.version)
+    if target is None:
+        sentence = f"{_named(entry)}: no publisher has signed it"
+        raise RefusedError(Reason.TARGET_UNKNOWN, sentence)
+    ordered = (entry.sha256, entry.length, entry.counter)
+    if ordered != (target.sha256, target.length, target.counter):
+        sentence = f"{_named(entry)}: the directive names another manifest than its publisher"
+        raise RefusedError(Reason.TARGET_MISMATCH, sentence)
+    return target
+
+
+def _manifest(entry: Entry, fetch: FetchManifest) -> tuple[bytes, VersionManifest]:
+    raw = fetch(entry)
+    if len(raw) != entry.length or sha256_hex(raw) != entry.sha256:
+        sentence = f"{_named(entry)}: the manifest that came is not the one that was signed"
+        raise RefusedError(Reason.TARGET_MISMATCH, sentence)
+    try:
+        manifest = parse_manifest(raw)
+    except BadManifest as e:
+        raise RefusedError(Reason.MANIFEST_INVALID, f"{_named(entry)}: {e}") from e
+    found = (manifest.model, manifest.version, manifest.counter)
+    if found != (entry.model, entry.version, entry.counter):
+        sentence = f"{_named(entry)}: its manifest says {found[0]} {found[1]} counter {found[2]}"
+        raise RefusedError(Reason.MANIFEST_INVALID, sentence)
+    return raw, manifest
+
+
+def _fitting(
+    entry: Entry,
+    raw: bytes,
+    manifest: VersionManifest,
+    facts: Mapping[str, Scalar],
+    allow_unsafe: bool,
+) -> VerifiedVersion:
+    variant = manifest.variant(entry.variant)
+    if variant is None:
+        sentence = f"{_named(entry)}: has no variant {entry.variant}"
+        raise RefusedError(Reason.VARIANT_UNKNOWN, sentence)
+    fit = variant_fits(variant, facts, allow_unsafe=allow_unsafe)
+    if fit.reason is not None:
+        raise RefusedError(fit.reason, f"{_named(entry)}: {fit.sentence}")
+    return VerifiedVersion(entry, manifest, raw, variant)
+
+
+def _check_yank(entry: Entry, target: VersionTarget, memory: AntiRollback) -> None:
+    if target.yanked is not None:
+        sentence = f"{_named(entry)}: its publisher took it back: {ascii(target.yanked)[1:-1]}"
+        raise RefusedError(Reason.YANKED, sentence)
+    if entry.sha256 in memory.yanked:
+        sentence = f"{_named(entry)}: its publisher has taken it back for ever"
+        raise RefusedError(Reason.YANKED, sentence)
+
+
+def _check_floor(entry: Entry, memory: AntiRollback) -> None:
+    floor = memory.floors.get(entry.model, 0)
+    if entry.counter < floor:
+        sentence = f"{_named(entry)}: counter {entry.counter} is below the model's floor {floor}"
+        raise RefusedError(Reason.BELOW_FLOOR, sentence)
