@@ -11,41 +11,14 @@ from types import MappingProxyType
 from typing import Any
 
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.manifest import Variant
 from pilotwave_server.groups.selector import Predicate
+from pilotwave_server.registry.service import Released
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 def _nothing() -> Mapping[Any, Any]:
     return _NOTHING
-
-
-@dataclass(frozen=True)
-class Release:
-    """What never changes about a version: its signed manifest and what that lists."""
-
-    model: str
-    version: str
-    target: str
-    sha256: str
-    length: int
-    counter: int
-    variants: tuple[Variant, ...]
-
-    @property
-    def blobs(self) -> frozenset[str]:
-        """The digests of all files of all variants."""
-        return frozenset(f.sha256 for v in self.variants for f in v.files)
-
-
-@dataclass(frozen=True)
-class VersionView:
-    """A release, and whether its publisher or an operator took it back (with their reason)."""
-
-    release: Release
-    yanked: str | None = None
-    denied: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +75,7 @@ class FleetSnapshot:
     revision: int
     groups: tuple[GroupView, ...] = ()
     groups_key: str = ""
-    versions: Mapping[tuple[str, str], VersionView] = field(default_factory=_nothing)
+    versions: Mapping[tuple[str, str], Released] = field(default_factory=_nothing)
     floors: Mapping[str, int] = field(default_factory=_nothing)
     baselines: Mapping[str, tuple[Baseline, ...]] = field(default_factory=_nothing)
     rollouts: Mapping[str, tuple[RunningRollout, ...]] = field(default_factory=_nothing)

@@ -20,7 +20,8 @@ from pilotwave_protocol.messages import Entry
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import Fit, variant_fits
 from pilotwave_server.devices.facts import allows_unsafe
-from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot, Release
+from pilotwave_server.registry.service import Released
+from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def explain(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator
     for candidate in candidates(device, snapshot, model):
         hold = may_not_be_offered(device, snapshot, candidate)
         if hold is None:
-            release = snapshot.versions[candidate.model, candidate.version].release
+            release = snapshot.versions[candidate.model, candidate.version]
             variant, hold = choose_variant(device, release)
             if variant is not None:
                 yield Step(candidate, None, variant.name)
@@ -112,8 +113,8 @@ def may_not_be_offered(
     if version.denied is not None:
         return Hold(Reason.DENIED, f"{named} was denied by an operator: {version.denied}")
     floor = snapshot.floors.get(candidate.model, 0)
-    if version.release.counter < floor:
-        sentence = f"{named} (number {version.release.counter}) is below the floor {floor}"
+    if version.counter < floor or not version.listed:
+        sentence = f"{named} (number {version.counter}) is below the floor {floor}"
         return Hold(Reason.BELOW_FLOOR, f"{sentence} that its publisher set")
     return _quarantine(device, snapshot, candidate)
 
@@ -129,7 +130,7 @@ def _quarantine(device: DeviceView, snapshot: FleetSnapshot, candidate: Candidat
     return None
 
 
-def choose_variant(device: DeviceView, release: Release) -> tuple[Variant | None, Hold | None]:
+def choose_variant(device: DeviceView, release: Released) -> tuple[Variant | None, Hold | None]:
     """Return the first variant, in the publisher's order, that fits; or why none does."""
     allow_unsafe = allows_unsafe(device.facts)
     misfits: list[Fit] = []
@@ -148,7 +149,7 @@ def choose_variant(device: DeviceView, release: Release) -> tuple[Variant | None
 
 def _entry(device: DeviceView, snapshot: FleetSnapshot, step: Step) -> Entry:
     chosen = step.candidate
-    release = snapshot.versions[chosen.model, chosen.version].release
+    release = snapshot.versions[chosen.model, chosen.version]
     rollouts = snapshot.rollouts.get(chosen.model, ())
     conditions = next((r.conditions for r in rollouts if r.id == chosen.rollout), {})
     return Entry(

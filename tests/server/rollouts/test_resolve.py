@@ -18,7 +18,6 @@ from pilotwave_server.rollouts.fleet import (
     FleetSnapshot,
     Quarantine,
     RunningRollout,
-    VersionView,
 )
 from pilotwave_server.rollouts.resolve import resolve
 from tests.server.rollouts import worlds
@@ -48,14 +47,14 @@ def test_nothing_taken_back_or_unfit_is_ever_assigned(
     snapshot, device = world
     for entry in resolve(device, snapshot).entries:
         view = snapshot.versions[entry.model, entry.version]
-        assert (view.denied, view.yanked) == (None, None)
+        assert (view.denied, view.yanked, view.listed) == (None, None, True)
         assert entry.counter >= snapshot.floors.get(entry.model, 0)
         assert not any(
             (q.model, q.version) == (entry.model, entry.version)
             and (q.group_id is None or q.group_id in device.groups)
             for q in snapshot.quarantines
         )
-        chosen = next(v for v in view.release.variants if v.name == entry.variant)
+        chosen = next(v for v in view.variants if v.name == entry.variant)
         assert variant_fits(chosen, device.facts).ok
 
 
@@ -154,7 +153,7 @@ def fleet(**changes: object) -> FleetSnapshot:
         fleet="f",
         revision=10,
         groups=worlds.GROUPS,
-        versions={("detector", v): VersionView(worlds.release(version=v)) for v in BOTH},
+        versions={("detector", v): worlds.release(version=v) for v in BOTH},
         baselines={
             "detector": (
                 Baseline(2, "berlin", "detector", "1.1.0", 9),
@@ -185,7 +184,7 @@ def test_device_outside_every_group_gets_nothing() -> None:
 def test_denied_baseline_gives_way_to_the_one_before_and_says_so() -> None:
     versions = {
         **fleet().versions,
-        ("detector", "1.1.0"): VersionView(worlds.release(version="1.1.0"), denied="burns"),
+        ("detector", "1.1.0"): worlds.release(version="1.1.0", denied="burns"),
     }
     resolution = resolve(cam(), fleet(versions=versions))
     assert [e.version for e in resolution.entries] == ["1.0.0"]
@@ -228,7 +227,7 @@ def test_device_that_no_variant_fits_keeps_what_it_has_and_learns_why(
     facts: dict[str, Scalar], reason: Reason
 ) -> None:
     only = worlds.release(variants=(worlds.variant("x", arch=("x86_64",)),))
-    snapshot = fleet(versions={("detector", "1.0.0"): VersionView(only)})
+    snapshot = fleet(versions={("detector", "1.0.0"): only})
     resolution = resolve(cam(facts=facts), snapshot)
     assert resolution.entries == ()
     assert [s.hold and s.hold.reason for s in resolution.steps] == [Reason.TARGET_UNKNOWN, reason]
@@ -236,16 +235,14 @@ def test_device_that_no_variant_fits_keeps_what_it_has_and_learns_why(
 
 def test_device_that_forbids_unsafe_formats_is_not_offered_one() -> None:
     unsafe = replace(worlds.variant("pickle"), unsafe_format=True)
-    snapshot = fleet(
-        versions={("detector", "1.1.0"): VersionView(worlds.release(variants=(unsafe,)))}
-    )
+    snapshot = fleet(versions={("detector", "1.1.0"): worlds.release(variants=(unsafe,))})
     assert resolve(cam(facts={**ONNX, "allow_unsafe_formats": False}), snapshot).entries == ()
     assert resolve(cam(), snapshot).entries != ()
 
 
 def test_first_fitting_variant_in_the_publishers_order_is_chosen() -> None:
     both = worlds.release(variants=(worlds.variant("vino", "openvino"), worlds.variant("onnx")))
-    snapshot = fleet(versions={("detector", "1.1.0"): VersionView(both)})
+    snapshot = fleet(versions={("detector", "1.1.0"): both})
     assert [e.variant for e in resolve(cam(), snapshot).entries] == ["onnx"]
 
 

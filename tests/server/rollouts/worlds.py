@@ -7,15 +7,14 @@ from hypothesis import strategies as st
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.manifest import FileEntry, Requires, Variant
 from pilotwave_server.groups.selector import compile_predicate, parse
+from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.fleet import (
     Baseline,
     DeviceView,
     FleetSnapshot,
     GroupView,
     Quarantine,
-    Release,
     RunningRollout,
-    VersionView,
 )
 
 MODELS = ["detector", "ocr"]
@@ -39,9 +38,15 @@ def variant(name: str, runtime: str = "onnxruntime", arch: tuple[str, ...] = ())
 
 
 def release(
-    model: str = "detector", version: str = "1.0.0", variants: tuple[Variant, ...] = ()
-) -> Release:
-    return Release(
+    model: str = "detector",
+    version: str = "1.0.0",
+    variants: tuple[Variant, ...] = (),
+    *,
+    yanked: str | None = None,
+    denied: str | None = None,
+    listed: bool = True,
+) -> Released:
+    return Released(
         model=model,
         version=version,
         target=f"models/{model}/{version}.json",
@@ -49,6 +54,9 @@ def release(
         length=100,
         counter=VERSIONS.index(version) + 1 if version in VERSIONS else 9,
         variants=variants or (variant("onnx-fp32"),),
+        yanked=yanked,
+        denied=denied,
+        listed=listed,
     )
 
 
@@ -82,7 +90,14 @@ devices_labels = st.fixed_dictionaries(
 @st.composite
 def snapshots(draw: st.DrawFn) -> FleetSnapshot:
     known = {
-        (m, v): VersionView(release(m, v, draw(variant_lists)), draw(reasons), draw(reasons))
+        (m, v): release(
+            m,
+            v,
+            draw(variant_lists),
+            yanked=draw(reasons),
+            denied=draw(reasons),
+            listed=bool(draw(st.integers(0, 9))),
+        )
         for m in MODELS
         for v in VERSIONS
         if draw(st.integers(0, 9))

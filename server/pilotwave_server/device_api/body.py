@@ -1,0 +1,69 @@
+"""Read a device's request body: bounded in size and in time, whatever the sender does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
+
+from starlette.types import Receive, Scope
+
+from pilotwave_server.errors import ServerError, TooLarge
+
+DEADLINE_S = 10.0
+CLOSE = {"Connection": "close"}
+
+
+class BodyTooLarge(TooLarge):
+    code: ClassVar[str] = "body_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"expected at most {limit} bytes", headers=CLOSE, max_bytes=limit)
+
+
+class BodyTooSlow(ServerError):
+    """The body did not arrive in time. The connection is closed."""
+
+    status: ClassVar[int] = 408
+    code: ClassVar[str] = "body_too_slow"
+    title: ClassVar[str] = "The request took too long to arrive"
+
+
+class Gone(Exception):
+    """The sender went away before its request was whole. There is nobody to answer."""
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
+    """Return the whole body. Raises BodyTooLarge, BodyTooSlow, Gone."""
+    for name, value in scope["headers"]:
+        # the HTTP parser has refused a length that is not made of digits
+        if name == b"content-length" and int(value) > limit:
+            raise BodyTooLarge(limit)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise BodyTooLarge(limit)
+        return body
+    try:
+        return await asyncio.wait_for(_rest(dict(message), receive, limit), DEADLINE_S)
+    except asyncio.TimeoutError:
+        raise BodyTooSlow(
+            f"expected the whole body within {DEADLINE_S:.0f} s", headers=CLOSE
+        ) from None
+
+
+async def _rest(message: dict[str, object], receive: Receive, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] != "http.request":
+            raise Gone
+        part = message.get("body", b"")
+        assert isinstance(part, bytes)
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise BodyTooLarge(limit)
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = dict(await receive())

@@ -1,0 +1,163 @@
+"""Take a device's signed report: `POST /device/v1/check-in`. Plain ASGI.
+
+In this order: size, envelope, form, who it claims to be from, its signature by that device's key,
+the device's state, the fleet; then it is stored, and only then acknowledged.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from starlette.types import Receive, Scope, Send
+
+from pilotwave_protocol import dsse
+from pilotwave_protocol.errors import ProtocolError, WrongKey
+from pilotwave_protocol.messages import (
+    CHECK_IN_TYPE,
+    MAX_CHECK_IN_BYTES,
+    CheckIn,
+    CheckInReply,
+    parse_check_in,
+)
+from pilotwave_server.context import Clock
+from pilotwave_server.device_api.body import Gone, read_body
+from pilotwave_server.device_api.fleet_state import FleetState
+from pilotwave_server.device_api.loader import Loader
+from pilotwave_server.device_api.records import DeviceRecord
+from pilotwave_server.device_api.tokens import DeviceTokens
+from pilotwave_server.device_api.writer import CheckInWriter
+from pilotwave_server.errors import Forbidden, Invalid, ServerError, Unauthorised
+from pilotwave_server.metrics import Metrics
+from pilotwave_server.problems import error_response
+from pilotwave_server.settings import Settings
+from pilotwave_server.telemetry.store import Revoked, Stored, VerifiedCheckIn
+
+
+class BadCheckIn(Invalid):
+    code: ClassVar[str] = "bad_check_in"
+
+
+class UnknownDevice(Unauthorised):
+    code: ClassVar[str] = "unknown_device"
+
+
+class BadSignature(Unauthorised):
+    code: ClassVar[str] = "bad_signature"
+
+
+class Pending(Forbidden):
+    """The device asked to join and waits for an operator."""
+
+    code: ClassVar[str] = "pending"
+
+
+class WrongFleet(Forbidden):
+    code: ClassVar[str] = "wrong_fleet"
+
+
+class CheckIns:
+    """Verifies, hands on to the writer, answers."""
+
+    def __init__(
+        self,
+        fleet: FleetState,
+        loader: Loader,
+        writer: CheckInWriter,
+        tokens: DeviceTokens,
+        *,
+        settings: Settings,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._fleet = fleet
+        self._loader = loader
+        self._writer = writer
+        self._tokens = tokens
+        self._settings = settings
+        self._clock = clock
+        self._counts = metrics.check_ins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            raw = await read_body(scope, receive, limit=MAX_CHECK_IN_BYTES)
+            body = await self._take(raw)
+        except Gone:
+            return
+        except ServerError as error:
+            self._counts.labels(error.code).inc()
+            await error_response(error)(scope, receive, send)
+            return
+        self._counts.labels("stored").inc()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"cache-control", b"no-store"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _take(self, raw: bytes) -> bytes:
+        check_in = _read(raw)
+        record = await self._verify(raw, check_in)
+        if check_in.fleet != self._fleet.snapshot.fleet:
+            raise WrongFleet(f"this server's fleet is not {check_in.fleet}")
+        stored = await self._writer.write(VerifiedCheckIn(record.id, record.generation, check_in))
+        if stored.refusal is not None:
+            raise stored.refusal
+        return self._reply(record, stored)
+
+    async def _verify(self, raw: bytes, check_in: CheckIn) -> DeviceRecord:
+        """Return the device that signed this. Raises what stands above."""
+        record = self._fleet.records.get(check_in.device)
+        if record is not None and record.state == "enrolled" and _signed_by(raw, record):
+            return record
+        # another process may have enrolled or accepted it a moment ago
+        record = await self._loader.get(check_in.device)
+        if record is None:
+            raise UnknownDevice(f"no device {check_in.device} is known here: enrol it first")
+        if not _signed_by(raw, record):
+            raise BadSignature(f"expected an envelope signed by the key of {record.name}")
+        if record.state == "pending":
+            raise Pending(f"{record.name} waits for an operator to accept it")
+        if record.state != "enrolled":
+            raise Revoked(f"{record.name} is {record.state}: enrol again with a new key")
+        return record
+
+    def _reply(self, record: DeviceRecord, stored: Stored) -> bytes:
+        now = self._clock()
+        record.seen = now.timestamp()
+        life = self._settings.token_lifetime_s
+        expires = int((now + timedelta(seconds=life)).timestamp())
+        hint = self._fleet.hint
+        return CheckInReply(
+            token=self._tokens.issue(record.name, record.generation, expires=expires),
+            token_expires_in_s=life,
+            poll_interval_s=self._settings.poll_interval_s,
+            check_in_interval_s=self._settings.check_in_interval_s,
+            acked_event=stored.acked_event,
+            tuf={"root": hint.root, "timestamp": hint.timestamp, "snapshot": hint.snapshot},
+            now=now,
+        ).to_bytes()
+
+
+def _read(raw: bytes) -> CheckIn:
+    """Read what the envelope claims, signed or not."""
+    try:
+        claimed = dsse.peek_unverified(
+            raw, payload_type=CHECK_IN_TYPE, max_bytes=MAX_CHECK_IN_BYTES
+        )
+        return parse_check_in(claimed.payload)
+    except ProtocolError as error:
+        raise BadCheckIn(f"this is not a check-in: {error}") from error
+
+
+def _signed_by(raw: bytes, record: DeviceRecord) -> bool:
+    key = Ed25519PublicKey.from_public_bytes(record.public_key)
+    keys = {dsse.keyid(key): key}
+    try:
+        dsse.open_envelope(raw, payload_type=CHECK_IN_TYPE, keys=keys, max_bytes=MAX_CHECK_IN_BYTES)
+    except WrongKey:
+        return False
+    return True

@@ -1,0 +1,207 @@
+"""The fleet in memory: one snapshot for all devices, one small record for each that was seen.
+
+An unchanged poll is answered from here alone. Records are loaded when a device first shows up and
+dropped when the database says that something about the device changed. What two devices have in
+common (groups, capabilities, waves) is resolved once for both.
+
+Order matters where changes come in, because a directive's `seq` must never stand for two sets:
+everything is read at one moment of the database; then changed devices are forgotten; only then the
+new snapshot is put up. A record enters only beside a snapshot that is at least as new as its own
+reading. So at each moment snapshot and records fit together, and a reader has to take both at one
+moment (`HotPaths._order`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import cached_property
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from pilotwave_server.db import Database, fleet_row
+from pilotwave_server.device_api.records import DeviceRecord, Order, Personal, Profile
+from pilotwave_server.devices.facts import capabilities
+from pilotwave_server.devices.loading import LoadedDevice, load_devices
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.registry.tables import VersionRow
+from pilotwave_server.registry.trust import TrustStore
+from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.resolve import resolve
+from pilotwave_server.rollouts.snapshot import Remembered, read_snapshot
+from pilotwave_server.telemetry.store import Facts, Labels
+
+MAX_SHARED = 100_000
+NO_PERSONAL = Personal({}, {})
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What devices are told of the newest TUF versions, and who signs directives."""
+
+    root: int = 0
+    timestamp: int = 0
+    snapshot: int = 0
+    director: str = ""
+
+    @cached_property
+    def header(self) -> bytes:
+        """The value of the `pilotwave-tuf` header."""
+        return b"%d.%d" % (self.root, self.timestamp)
+
+
+class FleetState:
+    """One process's picture of the fleet. Loading and refreshing may be done from any thread."""
+
+    def __init__(self, db: Database, trust: TrustStore) -> None:
+        self._db = db
+        self._trust = trust
+        self._lock = threading.Lock()
+        self._remembered = Remembered()
+        self._revision = -1
+        self._newest_version = 0
+        self._changed: dict[str, int] = {}
+        self._all_changed = -1
+        self._orders: dict[object, Order] = {}
+        self._profiles: dict[Profile, Profile] = {}
+        self.records: dict[str, DeviceRecord] = {}
+        self.hint = Hint()
+        self.snapshot = FleetSnapshot(fleet="", revision=-1)
+
+    def refresh(self) -> None:
+        """Take in what changed in the database since the last time."""
+        with self._lock:
+            with self._db.read() as session:
+                row = fleet_row(session)
+                if row.revision == self._revision:
+                    return
+                newest = session.scalar(select(func.max(VersionRow.id))) or 0
+                snapshot = self.snapshot
+                if (row.fleet_revision, newest) != (snapshot.revision, self._newest_version):
+                    snapshot = read_snapshot(session, self._remembered)
+                changed = self._changed_since(session, self._revision)
+            # after the reading: devices must have metadata at least as new as what they are told
+            self._trust.refresh()
+            hint = self._newer_hint()
+            if hint.director != self.hint.director:
+                snapshot = replace(snapshot)  # as if new, so that each ETag is made anew
+            self._forget(changed, row.revision)
+            self._revision = row.revision
+            self._newest_version = newest
+            self.hint = hint
+            if snapshot is not self.snapshot:
+                self._orders = {}
+                self.snapshot = snapshot
+
+    def _newer_hint(self) -> Hint:
+        if not self._trust.bootstrapped:
+            return Hint()
+        versions = self._trust.versions
+        return Hint(*versions, director=self._trust.director_id)
+
+    def _changed_since(self, session: Session, revision: int) -> list[str]:
+        if not self.records and revision < 0:
+            return []
+        changed = select(DeviceRow.name).where(DeviceRow.revision > revision)
+        return list(session.scalars(changed))
+
+    def _forget(self, names: list[str], revision: int) -> None:
+        if len(self._changed) > MAX_SHARED:
+            self._changed = {}
+            self._all_changed = revision
+        for name in names:
+            self._changed[name] = revision
+            self.records.pop(name, None)
+
+    def _changed_after(self, names: Collection[str], revision: int) -> bool:
+        changed = self._changed
+        return self._all_changed > revision or any(changed.get(n, -1) > revision for n in names)
+
+    def load(self, names: Collection[str]) -> dict[str, DeviceRecord]:
+        """Read devices from the database into `records`, and return those that there are."""
+        while True:
+            with self._db.read() as session:
+                at = fleet_row(session).revision
+                found = load_devices(session, names)
+            if at > self._revision:
+                self.refresh()
+            with self._lock:
+                if self._changed_after(found, at):
+                    continue
+                snapshot = self.snapshot
+                made = {name: self._record(d, snapshot) for name, d in found.items()}
+                self.records.update(made)
+                return made
+
+    def _record(self, device: LoadedDevice, snapshot: FleetSnapshot) -> DeviceRecord:
+        groups = snapshot.groups_of(device.labels, device.facts, device.member_of)
+        profile = Profile(groups, capabilities(device.facts))
+        if len(self._profiles) > MAX_SHARED:
+            self._profiles = {}
+        old = self.records.get(device.name)
+        record = DeviceRecord(
+            id=device.id,
+            name=device.name,
+            state=device.state,
+            generation=device.generation,
+            revision=device.revision,
+            public_key=bytes.fromhex(device.public_key),
+            profile=self._profiles.setdefault(profile, profile),
+            groups_key=snapshot.groups_key,
+            personal=Personal(device.pins, device.attempts)
+            if device.pins or device.attempts
+            else None,
+        )
+        if old is not None:
+            record.seen, record.noted = old.seen, old.noted
+        return record
+
+    def order(self, record: DeviceRecord, snapshot: FleetSnapshot) -> Order:
+        """Return what the device of `record` is to run. Asked once per device and snapshot."""
+        waves = tuple(
+            rollout.id
+            for rollouts in snapshot.rollouts.values()
+            for rollout in rollouts
+            if rollout.group_id in record.profile.groups and rollout.includes(record.name)
+        )
+        if record.personal is not None:
+            return self._resolve(record, snapshot)
+        key = (snapshot.revision, record.profile, waves)
+        order = self._orders.get(key)
+        if order is None:
+            if len(self._orders) > MAX_SHARED:
+                self._orders = {}
+            order = self._orders[key] = self._resolve(record, snapshot)
+        return order
+
+    def _resolve(self, record: DeviceRecord, snapshot: FleetSnapshot) -> Order:
+        personal = record.personal or NO_PERSONAL
+        device = DeviceView(
+            name=record.name,
+            groups=record.profile.groups,
+            facts=dict(record.profile.capabilities),
+            pins=personal.pins,
+            attempts=personal.attempts,
+        )
+        entries = resolve(device, snapshot).entries
+        releases = (snapshot.versions[e.model, e.version] for e in entries)
+        return Order(entries, frozenset().union(*(r.blobs for r in releases)))
+
+    def matters(self, fleet_revision: int, labels: Labels, before: Facts, after: Facts) -> bool:
+        """Say whether a change of facts may change a device's set (`telemetry.store.Matters`)."""
+        snapshot = self.snapshot
+        if fleet_revision != snapshot.revision or capabilities(before) != capabilities(after):
+            return True
+        nowhere: frozenset[int] = frozenset()
+        was = snapshot.groups_of(labels, before, nowhere)
+        return was != snapshot.groups_of(labels, after, nowhere)
+
+    def last_seen(self, name: str) -> datetime | None:
+        """When the device last polled here, as far as this process remembers."""
+        record = self.records.get(name)
+        if record is None or not record.seen:
+            return None
+        return datetime.fromtimestamp(record.seen, timezone.utc)

@@ -1,0 +1,168 @@
+"""Answer a device's poll from memory: plain ASGI, no framework, no database, no JSON when nothing
+changed. Its answers are as small as HTTP allows, because some devices pay by the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from hmac import compare_digest
+from typing import ClassVar
+
+from starlette.types import Receive, Scope, Send
+
+from pilotwave_server.context import Clock
+from pilotwave_server.device_api.directives import Director, make_directive
+from pilotwave_server.device_api.fleet_state import FleetState
+from pilotwave_server.device_api.loader import Loader
+from pilotwave_server.device_api.records import DeviceRecord
+from pilotwave_server.device_api.tokens import BadToken, DeviceTokens, peek_unverified
+from pilotwave_server.errors import ServerError
+from pilotwave_server.metrics import Metrics
+from pilotwave_server.problems import error_response
+from pilotwave_server.rollouts.fleet import FleetSnapshot
+
+ENROLLED = "enrolled"
+BEARER = b"Bearer "
+
+
+class RevokedToken(BadToken):
+    """The device was revoked, decommissioned or enrolled anew after this token was given out."""
+
+    code: ClassVar[str] = "revoked"
+
+
+class Polls:
+    """`GET /device/v1/directive`, and the question whether a token may read a blob."""
+
+    def __init__(
+        self,
+        fleet: FleetState,
+        loader: Loader,
+        tokens: DeviceTokens,
+        *,
+        director: Director,
+        clock: Clock,
+        metrics: Metrics,
+        lifetime_s: int,
+        note_seen: Callable[[DeviceRecord], None],
+    ) -> None:
+        self._fleet = fleet
+        self._tokens = tokens
+        self._director = director
+        self._clock = clock
+        self._half_s = lifetime_s // 2
+        self._lifetime_s = lifetime_s
+        self._note_seen = note_seen
+        self._loader = loader
+        self._metrics = metrics
+        self._unchanged = metrics.polls.labels("304")
+        self._changed = metrics.polls.labels("200")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        authorization = seen_etag = b""
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = value
+            elif name == b"if-none-match":
+                seen_etag = value
+        now = self._clock()
+        try:
+            record = self._known(authorization, now.timestamp())
+            if record is None:
+                record = await self._loaded(authorization, now.timestamp())
+            body = b"" if record.etag == seen_etag else self._directive(record, now)
+        except ServerError as error:
+            self._metrics.polls.labels(str(error.status)).inc()
+            await error_response(error)(scope, receive, send)
+            return
+        if not record.noted:
+            self._note_seen(record)
+        headers = [(b"etag", record.etag), (b"pilotwave-tuf", self._fleet.hint.header)]
+        if not body:
+            self._unchanged.inc()
+            await send({"type": "http.response.start", "status": 304, "headers": headers})
+            await send({"type": "http.response.body"})
+            return
+        self._changed.inc()
+        headers += [
+            (b"content-type", b"application/json"),
+            (b"cache-control", b"no-store"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def may_read(self, bearer: str, sha256: str) -> bool | None:
+        """A gate for blobs: may the device of this token read that one?"""
+        authorization, moment = BEARER + bearer.encode("latin-1"), self._clock().timestamp()
+        record = self._known(authorization, moment)
+        if record is None:
+            record = await self._loaded(authorization, moment)
+        return record.order is not None and sha256 in record.order.blobs
+
+    def _known(self, authorization: bytes, moment: float) -> DeviceRecord | None:
+        """Return the device of a token, its order and ETag up to date; None: load it first.
+
+        Raises `BadToken`, `ExpiredToken`, `RevokedToken`.
+        """
+        if not authorization.startswith(BEARER):
+            raise BadToken("send the device's read token as `Authorization: Bearer …`")
+        token = authorization[len(BEARER) :]
+        device, generation, expires = peek_unverified(token)
+        fleet = self._fleet
+        snapshot = fleet.snapshot
+        record = fleet.records.get(device)
+        # a mac that was found good needs no second look until it expires
+        if (
+            record is None
+            or record.token_until <= moment
+            or not compare_digest(record.token, token)
+        ):
+            self._tokens.check(token, now=moment)
+            if record is None:
+                return None
+            record.token, record.token_until = token, expires
+        if record.ordered_in is not snapshot and not self._order(record, snapshot):
+            return None
+        if record.generation != generation or record.state != ENROLLED:
+            raise RevokedToken("this device was revoked or enrolled anew: enrol again")
+        if moment >= record.etag_until and record.order is not None:
+            period, into = divmod(moment + record.phase % self._half_s, self._half_s)
+            record.etag = record.order.etag(int(period), self._fleet.hint.director)
+            record.etag_until = moment - into + self._half_s
+        record.seen = moment
+        return record
+
+    def _order(self, record: DeviceRecord, snapshot: FleetSnapshot) -> bool:
+        """Resolve anew. False where record and snapshot were not taken at one moment."""
+        if record.groups_key != snapshot.groups_key or self._fleet.snapshot is not snapshot:
+            return False
+        record.order = self._fleet.order(record, snapshot)
+        record.ordered_in = snapshot
+        record.etag_until = 0.0
+        return True
+
+    async def _loaded(self, authorization: bytes, moment: float) -> DeviceRecord:
+        record: DeviceRecord | None = None
+        while record is None:
+            device = peek_unverified(authorization[len(BEARER) :]).device
+            if await self._loader.get(device) is None:
+                raise RevokedToken("there is no such device any more: enrol again")
+            record = self._known(authorization, moment)
+        return record
+
+    def _directive(self, record: DeviceRecord, now: datetime) -> bytes:
+        order, snapshot = record.order, record.ordered_in
+        assert order is not None
+        assert snapshot is not None
+        return make_directive(
+            record,
+            order,
+            fleet=snapshot.fleet,
+            fleet_revision=snapshot.revision,
+            min_snapshot=self._fleet.hint.snapshot,
+            now=now,
+            lifetime_s=self._lifetime_s,
+            director=self._director,
+        )

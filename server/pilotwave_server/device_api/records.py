@@ -1,0 +1,111 @@
+"""What a server process remembers of a device between its polls. Small: there may be a million."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+from zlib import crc32
+
+from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.messages import Entry, set_digest
+from pilotwave_server.rollouts.fleet import FleetSnapshot
+
+Capabilities = tuple[tuple[str, Scalar], ...]
+
+
+class Profile(NamedTuple):
+    """What devices have in common that are to run the same: groups and what fits them."""
+
+    groups: frozenset[int]
+    capabilities: Capabilities
+
+
+class Personal(NamedTuple):
+    """What operators said of one device alone."""
+
+    pins: Mapping[str, str]
+    attempts: Mapping[str, int]
+
+
+class Order:
+    """A set of entries, shared by all devices that have it, with what is derived from it."""
+
+    __slots__ = ("_etags", "blobs", "digest", "entries")
+
+    def __init__(self, entries: tuple[Entry, ...], blobs: frozenset[str]) -> None:
+        self.entries = entries
+        self.blobs = blobs
+        self.digest = set_digest(entries)
+        self._etags: dict[tuple[int, str], bytes] = {}
+
+    def etag(self, period: int, director: str) -> bytes:
+        """Return the ETag in an expiry period, with the quotes that HTTP wants."""
+        etag = self._etags.get((period, director))
+        if etag is None:
+            if len(self._etags) > 8:
+                self._etags = {}
+            text = sha256_hex(f"{self.digest} {period} {director}".encode())
+            etag = self._etags[period, director] = f'"{text[:16]}"'.encode()
+        return etag
+
+
+class DeviceRecord:
+    """One device. `order` is valid for the snapshot `ordered_in`, `etag` until `etag_until`.
+
+    `token` is the last one whose mac was found good; it is good until `token_until`.
+    """
+
+    __slots__ = (
+        "etag",
+        "etag_until",
+        "generation",
+        "groups_key",
+        "id",
+        "name",
+        "noted",
+        "order",
+        "ordered_in",
+        "personal",
+        "phase",
+        "profile",
+        "public_key",
+        "revision",
+        "seen",
+        "state",
+        "token",
+        "token_until",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: int,
+        name: str,
+        state: str,
+        generation: int,
+        revision: int,
+        public_key: bytes,
+        profile: Profile,
+        groups_key: str,
+        personal: Personal | None,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.state = state
+        self.generation = generation
+        self.revision = revision
+        self.public_key = public_key
+        self.profile = profile
+        self.groups_key = groups_key
+        self.personal = personal
+        # spreads the renewal of directives over time, so that a fleet does not ask all at once
+        self.phase = crc32(name.encode())
+        self.order: Order | None = None
+        self.ordered_in: FleetSnapshot | None = None
+        self.etag = b""
+        self.etag_until = 0.0
+        self.token = b""
+        self.token_until = 0
+        self.seen = 0.0
+        self.noted = False

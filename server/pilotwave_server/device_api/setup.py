@@ -1,0 +1,91 @@
+"""The devices' part of a running server: the fleet in memory, the hot paths, background work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp
+
+from pilotwave_server.context import Context
+from pilotwave_server.device_api.check_in import CheckIns
+from pilotwave_server.device_api.fleet_state import FleetState
+from pilotwave_server.device_api.front import DevicePaths
+from pilotwave_server.device_api.loader import Loader
+from pilotwave_server.device_api.poll import Polls
+from pilotwave_server.device_api.seen import FLUSH_S, LastSeen
+from pilotwave_server.device_api.tokens import DeviceTokens
+from pilotwave_server.device_api.writer import CheckInWriter
+from pilotwave_server.telemetry.store import Stored, VerifiedCheckIn, store_check_ins
+from pilotwave_server.workers import Periodic
+
+TOKEN_KEYS = "device-tokens.json"
+WATCH_S = 0.5
+
+
+@dataclass(frozen=True)
+class DeviceApi:
+    """The handlers of the hot paths."""
+
+    polls: Polls
+    check_ins: CheckIns
+
+    def in_front_of(self, app: ASGIApp) -> ASGIApp:
+        """Return an app that answers devices here and passes everything else on."""
+        return DevicePaths(app, polls=self.polls, check_ins=self.check_ins)
+
+
+def install(context: Context) -> DeviceApi:
+    """Put the fleet into the context and let it start and stop with the server.
+
+    The registry's trust store must be in the context already.
+    """
+    settings, db, clock = context.settings, context.db, context.clock
+    fleet = FleetState(db, context.trust)
+    tokens = DeviceTokens(settings.keys_dir / TOKEN_KEYS)
+    loader = Loader(fleet.load)
+    seen = LastSeen(db, fleet)
+
+    def store(items: Sequence[VerifiedCheckIn]) -> list[Stored]:
+        with db.write() as session:
+            return store_check_ins(session, items, matters=fleet.matters, now=clock())
+
+    writer = CheckInWriter(store)
+    polls = Polls(
+        fleet,
+        loader,
+        tokens,
+        director=context.trust,
+        clock=clock,
+        metrics=context.metrics,
+        lifetime_s=settings.directive_lifetime_s,
+        note_seen=seen.note,
+    )
+    check_ins = CheckIns(
+        fleet, loader, writer, tokens, settings=settings, clock=clock, metrics=context.metrics
+    )
+    context.fleet, context.tokens, context.checkins = fleet, tokens, writer
+    context.blob_gates.append(polls.may_read)
+    # what is changed here shows at the very next poll; what others change, at the next look
+    db.on_revision.append(fleet.refresh)
+    context.workers += [
+        Watcher(fleet),
+        writer,
+        Periodic("last-seen", seen.flush, interval_s=FLUSH_S, at_stop=True),
+    ]
+    return DeviceApi(polls, check_ins)
+
+
+class Watcher:
+    """Looks for changes that other processes made. Its first look is over when it has started."""
+
+    def __init__(self, fleet: FleetState) -> None:
+        self._fleet = fleet
+        self._again = Periodic("fleet", fleet.refresh, interval_s=WATCH_S)
+
+    def start(self) -> None:
+        self._fleet.refresh()
+        self._again.start()
+
+    def stop(self) -> None:
+        self._again.stop()

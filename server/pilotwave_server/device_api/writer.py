@@ -1,0 +1,118 @@
+"""Write check-ins, many in one transaction: only what is committed is acknowledged, and a commit
+is dear.
+
+One thread takes what has come in while the last batch was being written, up to MAX_BATCH. A
+check-in waits for its answer until the commit. If a batch fails as a whole, its check-ins are
+written one by one, so that one that the database refuses does not take others with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from pilotwave_server.errors import ServerError
+from pilotwave_server.problems import DatabaseUnavailable
+from pilotwave_server.telemetry.store import Stored, VerifiedCheckIn
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 256
+MAX_WAITING = 8192
+GATHER_S = 0.004
+
+Store = Callable[[Sequence[VerifiedCheckIn]], list[Stored]]
+_Job = tuple[VerifiedCheckIn, "Future[Stored]"]
+
+
+class CheckInWriter:
+    """Calls `store` (one transaction) with batches, on a thread of its own."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._jobs: deque[_Job] = deque()
+        self._coming = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="check-ins", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is waiting, then end."""
+        with self._coming:
+            self._stopping = True
+            self._coming.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    async def write(self, item: VerifiedCheckIn) -> Stored:
+        """Return when `item` is committed or refused. Raises DatabaseUnavailable."""
+        job: _Job = (item, Future())
+        with self._coming:
+            if self._stopping or len(self._jobs) >= MAX_WAITING:
+                raise DatabaseUnavailable("more check-ins are waiting than can be written; later")
+            self._jobs.append(job)
+            self._coming.notify()
+        return await asyncio.wrap_future(job[1])
+
+    def _run(self) -> None:
+        while True:
+            with self._coming:
+                while not self._jobs and not self._stopping:
+                    self._coming.wait()
+                if not self._jobs:
+                    return
+                if len(self._jobs) < MAX_BATCH and not self._stopping:
+                    # others are likely on their way; a commit costs more than this wait
+                    self._coming.wait(GATHER_S)
+                batch = self._take()
+            self._write(batch)
+
+    def _take(self) -> list[_Job]:
+        """Take the oldest jobs, at most one of each device: a second one waits."""
+        batch: list[_Job] = []
+        later: list[_Job] = []
+        devices: set[int] = set()
+        while self._jobs and len(batch) < MAX_BATCH:
+            job = self._jobs.popleft()
+            if job[0].device_id in devices:
+                later.append(job)
+            elif job[1].set_running_or_notify_cancel():
+                devices.add(job[0].device_id)
+                batch.append(job)
+        self._jobs.extendleft(reversed(later))
+        return batch
+
+    def _write(self, batch: list[_Job]) -> None:
+        try:
+            answers = self._store([item for item, _ in batch])
+        except Exception as error:
+            self._failed(batch, error)
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                future.set_result(answer)
+
+    def _failed(self, batch: list[_Job], error: Exception) -> None:
+        if len(batch) > 1 and not isinstance(error, (OperationalError, PoolTimeout)):
+            for job in batch:
+                self._write([job])
+            return
+        log.error("check-ins were not written: %s", type(error).__name__, exc_info=error)
+        problem = (
+            error
+            if isinstance(error, ServerError)
+            else DatabaseUnavailable("the report could not be stored; send it again")
+        )
+        for _, future in batch:
+            future.set_exception(problem)

@@ -1,0 +1,80 @@
+"""What a report adds to a device's history: versions that were switched to, proved healthy, failed
+or were rolled back. Pure.
+
+The device's events say so with their time. Where an event is missing (a device that was offline for
+long drops some), the difference between the last report and this one says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from pilotwave_protocol.messages import DeviceEvent, ModelReport
+from pilotwave_protocol.states import ModelState
+
+SWITCHED, HEALTHY, FAILED, ROLLED_BACK = "switched", "healthy", "failed", "rolled_back"
+KINDS = frozenset({SWITCHED, HEALTHY, FAILED, ROLLED_BACK})
+
+
+class Became(NamedTuple):
+    """A version became something on a device."""
+
+    model: str
+    version: str
+    became: str
+    reason: str | None
+    at: datetime
+
+
+class Known(Protocol):
+    """What the last report said of a model."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def current_version(self) -> str | None: ...
+    @property
+    def candidate_version(self) -> str | None: ...
+
+
+def history_of(
+    report: ModelReport, before: Known | None, events: Sequence[DeviceEvent], *, now: datetime
+) -> list[Became]:
+    """Return what is new in a model's history, in the order in which it happened.
+
+    `events` are the new ones of this model. A device's clock may be ahead; no row is dated later
+    than `now`.
+    """
+    told = [
+        Became(report.model, e.version, e.kind, e.reason, min(e.at, now))
+        for e in events
+        if e.kind in KINDS and e.version is not None
+    ]
+    said = {(b.version, b.became) for b in told}
+    seen = (Became(report.model, *change, now) for change in _changes(report, before))
+    return told + [b for b in seen if (b.version, b.became) not in said]
+
+
+def _changes(report: ModelReport, before: Known | None) -> Iterator[tuple[str, str, str | None]]:
+    """Yield (version, became, reason) for what two reports in a row show."""
+    state = str(report.state)
+    is_new_state = before is None or before.state != state
+    current = report.current.version if report.current else None
+    was_current = before.current_version if before else None
+    if report.state is ModelState.ROLLED_BACK and is_new_state:
+        gone = was_current if was_current != current else None
+        gone = gone or (before.candidate_version if before else None)
+        if gone and gone != current:
+            yield gone, ROLLED_BACK, report.reason
+        return
+    if current is not None and current != was_current:
+        yield current, SWITCHED, None
+    if report.state is ModelState.HEALTHY and current and (is_new_state or current != was_current):
+        yield current, HEALTHY, None
+    if report.state is ModelState.FAILED and is_new_state:
+        failed = report.candidate.version if report.candidate else None
+        failed = failed or (before.candidate_version if before else None)
+        if failed:
+            yield failed, FAILED, report.reason

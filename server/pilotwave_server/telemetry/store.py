@@ -1,0 +1,274 @@
+"""Store a batch of check-ins in one transaction, with a fixed number of statements.
+
+That they were signed by their devices is the caller's to have proved. What is stored here: that the
+device was there, how its models stand, what happened, and its facts if they changed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import bindparam, delete, insert, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Row
+from sqlalchemy.orm import Session
+
+from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.messages import CheckIn, DeviceEvent, ModelReport
+from pilotwave_server.db import lock_fleet, next_revision
+from pilotwave_server.devices.facts import normal_facts
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.errors import Conflict, ServerError, Unauthorised
+from pilotwave_server.telemetry.history import history_of
+from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
+
+Labels = Mapping[str, str]
+Facts = Mapping[str, Scalar]
+Matters = Callable[[int, Labels, Facts, Facts], bool]
+"""(fleet revision, labels, facts before, facts after): may the device's set change by this?"""
+
+
+class StaleSeq(Conflict):
+    """A check-in that is not newer than the last: replayed, or from a device that lost its state.
+
+    It goes on above `last_seq`.
+    """
+
+    code: ClassVar[str] = "stale_seq"
+
+
+class Revoked(Unauthorised):
+    code: ClassVar[str] = "revoked"
+
+
+@dataclass(frozen=True)
+class VerifiedCheckIn:
+    """A check-in whose signature was good for the device's key of this generation."""
+
+    device_id: int
+    generation: int
+    check_in: CheckIn
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What became of one check-in: the last acknowledged event, or the refusal."""
+
+    acked_event: int = 0
+    refusal: ServerError | None = None
+
+
+@dataclass
+class _Batch:
+    now: datetime
+    devices: list[dict[str, Any]] = field(default_factory=list)
+    facts: list[dict[str, Any]] = field(default_factory=list)
+    revised: list[int] = field(default_factory=list)
+    models: list[dict[str, Any]] = field(default_factory=list)
+    gone: list[tuple[int, str]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def store_check_ins(
+    session: Session, items: Sequence[VerifiedCheckIn], *, matters: Matters, now: datetime
+) -> list[Stored]:
+    """Store what is new, in the caller's transaction; one answer per item, in order.
+
+    A batch holds at most one check-in of each device.
+    """
+    ids = [item.device_id for item in items]
+    with_facts = [i.device_id for i in items if i.check_in.facts is not None]
+    # taken before any device: whoever changes groups holds it too, so `matters` cannot be outdated
+    fleet_revision = lock_fleet(session).fleet_revision if with_facts else 0
+    known = _lock_devices(session, ids)
+    facts = _labels_and_facts(session, with_facts)
+    models = _models(session, ids)
+    batch = _Batch(now)
+    answers = []
+    for item in items:
+        device = known.get(item.device_id)
+        refusal = _refusal(device, item)
+        if refusal is not None or device is None:
+            answers.append(Stored(refusal=refusal))
+            continue
+        fresh = _fresh(device, item.check_in)
+        _add_device(batch, device, item.check_in, fresh)
+        _add_models(batch, device, item.check_in, fresh, models[device.id])
+        if device.id in facts and item.check_in.facts is not None:
+            labels, before = facts[device.id]
+            after = normal_facts(item.check_in.facts)
+            if after != before:
+                batch.facts.append({"device": device.id, "new": after})
+                if matters(fleet_revision, labels, before, after):
+                    batch.revised.append(device.id)
+        answers.append(Stored(acked_event=batch.devices[-1]["acked_event"]))
+    _write(session, batch)
+    return answers
+
+
+def _lock_devices(session: Session, ids: list[int]) -> dict[int, Row[Any]]:
+    d = DeviceRow
+    columns = select(d.id, d.state, d.generation, d.last_seq, d.acked_event)
+    # in order of id, so that two batches never wait for each other in a ring
+    locked = columns.where(d.id.in_(ids)).order_by(d.id).with_for_update()
+    return {row.id: row for row in session.execute(locked)}
+
+
+def _labels_and_facts(session: Session, ids: list[int]) -> dict[int, tuple[Labels, Facts]]:
+    d = DeviceRow
+    if not ids:
+        return {}
+    rows = session.execute(select(d.id, d.labels, d.facts).where(d.id.in_(ids)))
+    return {row.id: (row.labels, row.facts) for row in rows}
+
+
+def _models(session: Session, ids: list[int]) -> dict[int, dict[str, Row[Any]]]:
+    columns = DeviceModelRow.__table__.c
+    found: dict[int, dict[str, Row[Any]]] = defaultdict(dict)
+    for row in session.execute(select(*columns).where(columns.device_id.in_(ids))):
+        found[row.device_id][row.model] = row
+    return found
+
+
+def _refusal(device: Row[Any] | None, item: VerifiedCheckIn) -> ServerError | None:
+    if device is None or device.state != "enrolled" or device.generation != item.generation:
+        return Revoked("this device was revoked or enrolled anew: enrol again")
+    if item.check_in.seq <= device.last_seq:
+        return StaleSeq(
+            f"expected a seq above {device.last_seq}; got {item.check_in.seq}",
+            last_seq=device.last_seq,
+            acked_event=device.acked_event,
+        )
+    return None
+
+
+def _fresh(device: Row[Any], check_in: CheckIn) -> list[DeviceEvent]:
+    """The events that are not stored yet: a device sends each until it is acknowledged."""
+    by_id = {e.id: e for e in check_in.events if e.id > device.acked_event}
+    return [by_id[id] for id in sorted(by_id)]
+
+
+def _clean(text: str | None) -> str | None:
+    """Text without NUL, which PostgreSQL cannot store."""
+    return text and text.replace("\x00", "\ufffd")
+
+
+def _add_device(
+    batch: _Batch, device: Row[Any], check_in: CheckIn, fresh: Sequence[DeviceEvent]
+) -> None:
+    batch.devices.append(
+        {
+            "device": device.id,
+            "last_seq": check_in.seq,
+            "acked_event": max([device.acked_event, *(e.id for e in fresh)]),
+            "dropped_events": check_in.dropped_events,
+            "directive_seq": check_in.directive_seq,
+            "agent": _clean(check_in.agent),
+            "tuf_root": check_in.tuf.get("root", 0),
+            "tuf_timestamp": check_in.tuf.get("timestamp", 0),
+            "tuf_snapshot": check_in.tuf.get("snapshot", 0),
+            "refusal": check_in.refusal
+            and {key: _clean(text) for key, text in check_in.refusal.items()},
+            "last_seen": batch.now,
+            "last_check_in": batch.now,
+        }
+    )
+    batch.events += [
+        {
+            "device_id": device.id,
+            "generation": device.generation,
+            "number": e.id,
+            "received_at": batch.now,
+            "at": e.at,
+            "model": e.model,
+            "version": e.version,
+            "kind": _clean(e.kind),
+            "reason": _clean(e.reason),
+            "detail": _clean(e.detail),
+        }
+        for e in fresh
+    ]
+
+
+def _add_models(
+    batch: _Batch,
+    device: Row[Any],
+    check_in: CheckIn,
+    fresh: Sequence[DeviceEvent],
+    known: Mapping[str, Row[Any]],
+) -> None:
+    for report in check_in.models:
+        before = known.get(report.model)
+        events = [e for e in fresh if e.model == report.model]
+        batch.history += [
+            {"device_id": device.id, **became._asdict(), "reason": _clean(became.reason)}
+            for became in history_of(report, before, events, now=batch.now)
+        ]
+        values = _plain_model(report)
+        if before is None or any(getattr(before, name) != v for name, v in values.items()):
+            same = before is not None and before.state == values["state"]
+            since = before.since if before is not None and same else batch.now
+            batch.models.append({"device_id": device.id, **values, "since": since})
+    batch.gone += [
+        (device.id, model) for model in known.keys() - {r.model for r in check_in.models}
+    ]
+
+
+def _plain_model(report: ModelReport) -> dict[str, Any]:
+    current, previous, candidate = report.current, report.previous, report.candidate
+    return {
+        "model": report.model,
+        "state": str(report.state),
+        "current_version": current and current.version,
+        "current_sha256": current and current.sha256,
+        "current_variant": current and current.variant,
+        "previous_version": previous and previous.version,
+        "candidate_version": candidate and candidate.version,
+        "progress": report.progress,
+        "reason": _clean(report.reason),
+        "detail": _clean(report.detail),
+    }
+
+
+def _write(session: Session, batch: _Batch) -> None:
+    # on the connection: many rows of parameters for one statement, which need no ORM
+    connection = session.connection()
+    one_device = update(DeviceRow).where(DeviceRow.id == bindparam("device"))
+    if batch.devices:
+        connection.execute(one_device, batch.devices)
+    if batch.facts:
+        connection.execute(one_device.values(facts=bindparam("new")), batch.facts)
+    if batch.revised:
+        revision = next_revision(session)
+        session.execute(
+            update(DeviceRow).where(DeviceRow.id.in_(batch.revised)).values(revision=revision),
+            execution_options={"synchronize_session": False},
+        )
+    if batch.models:
+        _upsert_models(session, batch.models)
+    if batch.gone:
+        key = tuple_(DeviceModelRow.device_id, DeviceModelRow.model)
+        session.execute(
+            delete(DeviceModelRow).where(key.in_(batch.gone)),
+            execution_options={"synchronize_session": False},
+        )
+    if batch.events:
+        session.execute(insert(DeviceEventRow), batch.events)
+    if batch.history:
+        session.execute(insert(DeviceHistoryRow), batch.history)
+
+
+def _upsert_models(session: Session, rows: list[dict[str, Any]]) -> None:
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    table = DeviceModelRow.__table__
+    added = dialect.insert(table)
+    keys = {"device_id", "model"}
+    changed = {name: added.excluded[name] for name in rows[0] if name not in keys}
+    session.connection().execute(
+        added.on_conflict_do_update(index_elements=sorted(keys), set_=changed), rows
+    )
