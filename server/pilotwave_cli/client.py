@@ -5,6 +5,7 @@ It knows how to ask, not what: paths and fields are the callers'. Scripts may us
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -12,9 +13,16 @@ from typing import Any
 import httpx
 
 from pilotwave_cli.config import Config, load
-from pilotwave_cli.errors import ApiError, NoAnswer
+from pilotwave_cli.errors import ApiError, CliError, Failed, NoAnswer
 
 PAGE = 200
+
+
+def check_id(text: str) -> str:
+    """Return the id of a token or code, or raise `CliError` for what could leave its place."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):
+        raise CliError(f"expected an id as `list` shows it; got {ascii(text)[:60]}")
+    return text
 
 
 class Api:
@@ -56,16 +64,15 @@ class Api:
             answer = self._http.request(
                 method, path, json=json, params=query, content=content, headers=headers
             )
-        except httpx.HTTPError as e:
-            url = self.config.url
-            raise NoAnswer(f"{url} does not answer: {str(e) or type(e).__name__}") from e
+        except (httpx.HTTPError, httpx.InvalidURL) as e:
+            raise NoAnswer(f"{self.config.url} does not answer: {_cause(e)}") from e
         if not answer.is_success:
             raise _problem(answer)
         return answer
 
     def get(self, path: str, **params: Any) -> Any:
         """GET `/api/v1` + path."""
-        return self.send("GET", f"/api/v1{path}", params=params).json()
+        return _json(self.send("GET", f"/api/v1{path}", params=params))
 
     def post(self, path: str, body: Any = None) -> Any:
         """POST JSON; returns the answer's JSON, or None where it has none."""
@@ -102,8 +109,19 @@ def connect() -> Api:
     return Api(load())
 
 
+def _cause(error: Exception) -> str:
+    text = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+    return text[:200] if text.isprintable() else type(error).__name__
+
+
 def _json(answer: httpx.Response) -> Any:
-    return answer.json() if answer.content else None
+    if not answer.content:
+        return None
+    try:
+        return answer.json()
+    except ValueError as e:
+        where = answer.request.url.copy_with(path="/", query=None)
+        raise Failed(f"{where} answered with something else; is it a Pilotwave server?") from e
 
 
 def _problem(answer: httpx.Response) -> ApiError:
@@ -113,6 +131,8 @@ def _problem(answer: httpx.Response) -> ApiError:
         members = {}
     if not isinstance(members, dict) or "detail" not in members:
         detail = f"{answer.request.url.host} answered {answer.status_code} {answer.reason_phrase}"
+        if answer.is_redirect:
+            detail += f", to {ascii(answer.headers.get('Location', ''))[:200]}; use that address"
         return ApiError(answer.status_code, "no_problem", detail, {})
     return ApiError(
         answer.status_code, str(members.get("code", "")), str(members["detail"]), members

@@ -7,6 +7,7 @@ PILOTWAVE_TOKEN and PILOTWAVE_KEYS (a folder) override it.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +50,26 @@ def load() -> Config:
         raise CliError("no server is known; run `pilotwave login URL` or set PILOTWAVE_URL")
     if not token:
         raise CliError("no token is known; run `pilotwave login URL` or set PILOTWAVE_TOKEN")
-    return Config(check_url(url), token, keys_dir())
+    return Config(check_url(url), check_token(token), keys_dir())
 
 
 def check_url(url: str) -> str:
     """Return a server's address without a slash at its end, or raise `CliError`."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535, half an IPv6 address
+        known = False
+    if not known or parts.query or parts.fragment or not url.isprintable():
         raise CliError(f"expected a server like https://fleet.example.org; got {ascii(url)[:80]}")
     return url.rstrip("/")
+
+
+def check_token(token: str) -> str:
+    """Return a token that fits a header, or raise `CliError`."""
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise CliError("the token has characters that no token has; copy it again")
+    return token
 
 
 def save(url: str, token: str) -> Path:
@@ -81,9 +93,15 @@ def save(url: str, token: str) -> Path:
 
 def _read(source: Path) -> dict[str, str]:
     try:
-        found = tomllib.loads(source.read_text())
+        with source.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            found = tomllib.load(file)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as e:
+    except OSError as e:
+        raise CliError(f"{source}: cannot be read: {e.strerror}") from e
+    except ValueError as e:
         raise CliError(f"{source}: cannot be read: {e}") from e
+    if "token" in found and mode & 0o077:
+        raise CliError(f"{source}: others can read the token in it; run: chmod 600 {source}")
     return {k: v for k, v in found.items() if isinstance(v, str)}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_cli import output
-from pilotwave_cli.client import connect
+from pilotwave_cli.client import check_id, connect
 from pilotwave_cli.durations import Duration, pairs
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names
@@ -297,5 +297,5 @@ def list_codes(as_json: Json = False) -> None:
 def delete_code(code_id: Annotated[str, typer.Argument(help="Its id, from `codes list`.")]) -> None:
     """Take back a code that was not used."""
     with connect() as api:
-        api.delete(f"/enrolment-codes/{code_id}")
+        api.delete(f"/enrolment-codes/{check_id(code_id)}")
     output.say(f"code {code_id} is gone")

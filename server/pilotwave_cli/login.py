@@ -27,10 +27,10 @@ def login(
     ],
 ) -> None:
     """Keep a server's address and your token in the configuration file."""
-    address = config.check_url(url)
-    with Api(Config(address, token.strip(), config.keys_dir())) as api:
+    address, token = config.check_url(url), config.check_token(token.strip())
+    with Api(Config(address, token, config.keys_dir())) as api:
         me = api.get("/whoami")
-    where = config.save(address, token.strip())
+    where = config.save(address, token)
     output.say(f"logged in to {address} as {me['name']} ({me['role']}); kept in {where}")
 
 

@@ -7,6 +7,8 @@ that a device cannot colour or clear an operator's terminal.
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Annotated, Any
@@ -21,12 +23,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Row = Mapping[str, Any]
 Column = tuple[str, "str | Callable[[Any], str]"]
 
+PIPE_WIDTH = 240
+
 err = Console(stderr=True, highlight=False)
 
 
 def out() -> Console:
-    """Return the console for results; made late, so that its width is the terminal's."""
-    return Console(highlight=False, soft_wrap=False)
+    """Return the console for results; made late, so that its width is the terminal's.
+
+    A pipe has no width, and 80 columns would break digests and names that a reader searches for.
+    """
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(highlight=False, soft_wrap=False, width=width)
 
 
 def plain(value: object) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pilotwave_cli import output
-from pilotwave_cli.client import connect
+from pilotwave_cli.client import check_id, connect
 from pilotwave_cli.durations import Duration
 from pilotwave_cli.output import Json
 
@@ -70,5 +70,5 @@ def list_(as_json: Json = False) -> None:
 def revoke(token_id: Annotated[str, typer.Argument(help="Its id, from `tokens list`.")]) -> None:
     """End a token at once."""
     with connect() as api:
-        api.delete(f"/tokens/{token_id}")
+        api.delete(f"/tokens/{check_id(token_id)}")
     output.say(f"token {token_id} is revoked")
