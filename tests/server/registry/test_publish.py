@@ -65,6 +65,7 @@ def test_a_version_with_other_content_is_refused(registry: Registry) -> None:
         registry.hand_in("detector", role, other)
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("spelling", ["1.0", "1.0.0.0", "1"])
 def test_another_spelling_of_a_published_version_is_refused(
     registry: Registry, spelling: str
