@@ -7,6 +7,7 @@ are made and dropped there, so its user needs CREATEDB.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -95,18 +96,25 @@ def empty_database_url(
         yield url
 
 
+@contextlib.contextmanager
+def new_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """The URL of a new database with every table and a fleet called `test-fleet`."""
+    if kind == "sqlite":
+        template = request.getfixturevalue("sqlite_template")
+        yield f"sqlite:///{shutil.copy(template, folder / 'pilotwave.db')}"
+        return
+    server = request.getfixturevalue("postgres_url")
+    template = request.getfixturevalue("postgres_template")
+    with databases.fresh_postgres(server, template=template) as url:
+        yield url
+
+
 @pytest.fixture
 def database_url(
     database_kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[str]:
     """A new database with every table and a fleet called `test-fleet`."""
-    if database_kind == "sqlite":
-        template = request.getfixturevalue("sqlite_template")
-        yield f"sqlite:///{shutil.copy(template, tmp_path / 'pilotwave.db')}"
-        return
-    server = request.getfixturevalue("postgres_url")
-    template = request.getfixturevalue("postgres_template")
-    with databases.fresh_postgres(server, template=template) as url:
+    with new_database(database_kind, request, tmp_path) as url:
         yield url
 
 
@@ -154,21 +162,27 @@ def client(server: RunningServer) -> Iterator[httpx.Client]:
 MakeToken = Callable[..., str]
 
 
+def issue_token(
+    db: Database, role: Role, *, now: datetime, name: str = "", expires_at: datetime | None = None
+) -> str:
+    with db.write() as session:
+        issued = operators.issue(
+            session,
+            name=name or f"test-{role.value}",
+            role=role,
+            actor="server",
+            now=now,
+            expires_at=expires_at,
+        )
+    return issued.plaintext
+
+
 @pytest.fixture
 def make_token(db: Database, clock: FakeClock) -> MakeToken:
     """`make_token(Role.VIEWER, name=…, expires_at=…)` makes a token and returns its plaintext."""
 
-    def make(role: Role, *, name: str = "", expires_at: datetime | None = None) -> str:
-        with db.write() as session:
-            issued = operators.issue(
-                session,
-                name=name or f"test-{role.value}",
-                role=role,
-                actor="server",
-                now=clock(),
-                expires_at=expires_at,
-            )
-        return issued.plaintext
+    def make(role: Role, **given: Any) -> str:
+        return issue_token(db, role, now=clock(), **given)
 
     return make
 
@@ -193,7 +207,7 @@ def viewer_token(make_token: MakeToken) -> str:
     return make_token(Role.VIEWER)
 
 
-def _client(server: RunningServer, token: str) -> httpx.Client:
+def token_client(server: RunningServer, token: str) -> httpx.Client:
     headers = {"Authorization": f"Bearer {token}"}
     return httpx.Client(base_url=server.url, headers=headers, timeout=30)
 
@@ -201,28 +215,28 @@ def _client(server: RunningServer, token: str) -> httpx.Client:
 @pytest.fixture
 def admin(server: RunningServer, admin_token: str) -> Iterator[httpx.Client]:
     """A client of `server` with an admin token."""
-    with _client(server, admin_token) as client:
+    with token_client(server, admin_token) as client:
         yield client
 
 
 @pytest.fixture
 def operator(server: RunningServer, operator_token: str) -> Iterator[httpx.Client]:
     """A client of `server` with an operator token."""
-    with _client(server, operator_token) as client:
+    with token_client(server, operator_token) as client:
         yield client
 
 
 @pytest.fixture
 def publisher(server: RunningServer, publisher_token: str) -> Iterator[httpx.Client]:
     """A client of `server` with a publisher token."""
-    with _client(server, publisher_token) as client:
+    with token_client(server, publisher_token) as client:
         yield client
 
 
 @pytest.fixture
 def viewer(server: RunningServer, viewer_token: str) -> Iterator[httpx.Client]:
     """A client of `server` with a viewer token."""
-    with _client(server, viewer_token) as client:
+    with token_client(server, viewer_token) as client:
         yield client
 
 

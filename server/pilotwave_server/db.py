@@ -140,6 +140,23 @@ def after_commit(session: Session, callback: Callable[[], object]) -> None:
     session.info.setdefault("after_commit", []).append(callback)
 
 
+@contextmanager
+def in_transaction(session: Session) -> Iterator[Session]:
+    """Commit (a write session) and close when the block ends well, roll back when it does not."""
+    with session:
+        with session.begin():
+            yield session
+        callbacks = session.info.get("after_commit", [])
+        if session.info.get("revised"):
+            callbacks = [*session.info["on_revision"], *callbacks]
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:
+            # The change is committed and stays; what follows from it is caught up with later.
+            log.exception("work after a commit failed")
+
+
 class Database:
     """One database, opened by URL. Safe to share between threads; sessions are not.
 
@@ -158,10 +175,19 @@ class Database:
     def is_sqlite(self) -> bool:
         return self.writer.dialect.name == "sqlite"
 
+    def read_session(self) -> Session:
+        """A session for `in_transaction`: it sees one moment of the database, refuses to write."""
+        return Session(self.reader, autoflush=False, expire_on_commit=False)
+
+    def write_session(self) -> Session:
+        """A session for `in_transaction`. It is a transaction from its first statement on."""
+        info = {"on_revision": self.on_revision}
+        return Session(self.writer, expire_on_commit=False, info=info)
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one moment of the database and refuses to write."""
-        with Session(self.reader, autoflush=False) as session:
+        with in_transaction(self.read_session()) as session:
             yield session
 
     @contextmanager
@@ -170,18 +196,8 @@ class Database:
 
         The transaction begins with the first statement, not with the block.
         """
-        with Session(self.writer, expire_on_commit=False) as session:
-            with session.begin():
-                yield session
-            callbacks = session.info.get("after_commit", [])
-            if session.info.get("revised"):
-                callbacks = [*self.on_revision, *callbacks]
-        for callback in callbacks:
-            try:
-                callback()
-            except Exception:
-                # The change is committed and stays; what follows from it is caught up with later.
-                log.exception("work after a commit failed")
+        with in_transaction(self.write_session()) as session:
+            yield session
 
     def close(self) -> None:
         self.reader.dispose()

@@ -2,13 +2,13 @@
 
     def pin(device: DeviceName, operator: Operator, session: WriteSession, now: Now, …) -> PinView
 
-A WriteSession commits after the function has returned and its answer is built, and before the
-first byte of it is sent; an exception rolls it back. A ReadSession refuses to write.
+A WriteSession commits when the function returns, before its answer is sent; an exception rolls it
+back. A ReadSession refuses to write. Both take a router made by `routing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, cast
 
@@ -21,6 +21,7 @@ from pilotwave_server.context import Context
 from pilotwave_server.operators.authenticate import TokenMissing
 from pilotwave_server.operators.roles import Actor, Role
 from pilotwave_server.operators.service import RoleForbids
+from pilotwave_server.routing import need_session_route
 
 
 def get_context(request: Request) -> Context:
@@ -37,19 +38,18 @@ def get_now(context: Ctx) -> datetime:
 Now = Annotated[datetime, Depends(get_now)]
 
 
-def read_session(context: Ctx) -> Iterator[Session]:
-    with context.db.read() as session:
-        yield session
+def read_session(request: Request, context: Ctx) -> Session:
+    need_session_route(request)
+    return context.db.read_session()
 
 
-def write_session(context: Ctx) -> Iterator[Session]:
-    with context.db.write() as session:
-        yield session
+def write_session(request: Request, context: Ctx) -> Session:
+    need_session_route(request)
+    return context.db.write_session()
 
 
-# "function": with the default scope the commit would come after the answer was sent.
-ReadSession = Annotated[Session, Depends(read_session, scope="function")]
-WriteSession = Annotated[Session, Depends(write_session, scope="function")]
+ReadSession = Annotated[Session, Depends(read_session)]
+WriteSession = Annotated[Session, Depends(write_session)]
 
 bearer = HTTPBearer(
     auto_error=False,

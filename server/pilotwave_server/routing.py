@@ -1,12 +1,65 @@
-"""Where the operator API stands, and how a slice makes its router."""
+"""Where the operator API stands, how a slice makes its router, and how a route's session ends.
+
+A session ends in the thread that ran the route's function. FastAPI would end it later, after its
+turn for another thread; requests that hold a connection and wait for a thread, and requests that
+hold a thread and wait for a connection, would then wait for each other for ever.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
+from sqlalchemy.orm import Session
+
+from pilotwave_server.db import in_transaction
 
 API = "/api/v1"
 
 
+class SessionRoute(APIRoute):
+    """A route whose function may ask for sessions (`deps.ReadSession`, `deps.WriteSession`)."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        if not inspect.iscoroutinefunction(endpoint):
+            endpoint = ending_sessions(endpoint)
+        super().__init__(path, endpoint, **options)
+
+
+def ending_sessions(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """`endpoint` with each session among its arguments committed and closed when it returns."""
+    if hasattr(endpoint, "ends_sessions"):
+        return endpoint
+
+    @functools.wraps(endpoint)
+    def run(**values: Any) -> Any:
+        with ExitStack() as stack:
+            for value in values.values():
+                if isinstance(value, Session):
+                    stack.enter_context(in_transaction(value))
+            return endpoint(**values)
+
+    run.ends_sessions = True  # type: ignore[attr-defined]  # a router that is included wraps again
+    return run
+
+
+def need_session_route(request: Request) -> None:
+    """TypeError for a route that would never commit its session. The first request tells."""
+    route = request.scope.get("route")
+    if not isinstance(route, SessionRoute) or not hasattr(route.endpoint, "ends_sessions"):
+        raise TypeError("a session needs a plain `def` on a router made by `routing`")
+
+
 def api_router(*, tag: str, prefix: str = "") -> APIRouter:
     """A router below /api/v1 whose routes are listed under `tag` in the OpenAPI document."""
-    return APIRouter(prefix=f"{API}{prefix}", tags=[tag])
+    return APIRouter(prefix=f"{API}{prefix}", tags=[tag], route_class=SessionRoute)
+
+
+def root_router(*, tag: str, prefix: str = "") -> APIRouter:
+    """A router that stands beside the operator API."""
+    return APIRouter(prefix=prefix, tags=[tag], route_class=SessionRoute)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -21,9 +21,9 @@ from pilotwave_server.operators.authenticate import TokenMissing
 from pilotwave_server.problems import DatabaseUnavailable, responses
 from pilotwave_server.registry import service as registry
 from pilotwave_server.registry.tables import ModelRow
-from pilotwave_server.routing import api_router
+from pilotwave_server.routing import api_router, root_router
 
-public = APIRouter(tags=["server"])
+public = root_router(tag="server")
 api = api_router(tag="server")
 METRICS_TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 

@@ -12,10 +12,40 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.servers import RunningServer
+from pilotwave_server.app import create_app
+from pilotwave_server.operators.roles import Role
+from pilotwave_server.settings import Settings
+from tests.conftest import KINDS, issue_token, new_database, token_client
+from tests.databases import prepare_data_dir
+from tests.servers import RunningServer, run_in_thread
 
 API = "/api/v1"
 JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """One server for all: nothing that is tried here may leave a trace in it."""
+    folder = tmp_path_factory.mktemp("server")
+    with new_database(request.param, request, folder) as url:
+        settings = prepare_data_dir(Settings(data_dir=folder, database_url=url))
+        with run_in_thread(create_app(settings)) as running:
+            yield running
+
+
+@pytest.fixture(scope="module")
+def admin(server: RunningServer) -> Iterator[httpx.Client]:
+    token = issue_token(server.context.db, Role.ADMIN, now=server.context.clock())
+    with token_client(server, token) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client(server: RunningServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url) as client:
+        yield client
 
 
 def problem(answer: httpx.Response) -> dict[str, Any]:
@@ -159,8 +189,8 @@ CURSORS = [
 
 
 @pytest.mark.parametrize("cursor", CURSORS)
-def test_a_cursor_that_no_list_gave_out_is_refused(viewer: httpx.Client, cursor: str) -> None:
-    answer = viewer.get(f"{API}/events", params={"cursor": cursor})
+def test_a_cursor_that_no_list_gave_out_is_refused(admin: httpx.Client, cursor: str) -> None:
+    answer = admin.get(f"{API}/events", params={"cursor": cursor})
     assert (answer.status_code, problem(answer)["code"]) == (422, "bad_cursor")
 
 
