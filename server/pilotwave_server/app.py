@@ -16,6 +16,8 @@ from pilotwave_server.blobs import routes as blobs
 from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.context import Clock, Context, utc_now
 from pilotwave_server.db import Database
+from pilotwave_server.device_api import setup as device_api
+from pilotwave_server.device_api.setup import DeviceApi
 from pilotwave_server.edge import BodyRule, Edge
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.operators import routes as operators
@@ -31,15 +33,16 @@ LAST_USED_S = 60
 class PilotwaveApp:
     """The whole server as one ASGI app; `context` is the state inside it."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, devices: DeviceApi) -> None:
         self.context = context
         self.fastapi = make_fastapi(context)
-        self._asgi: ASGIApp = Edge(
+        edge = Edge(
             self.fastapi,
             metrics=context.metrics,
             max_bytes=context.settings.max_body_bytes,
             rules=body_rules(context.settings),
         )
+        self._asgi: ASGIApp = devices.in_front_of(edge)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._asgi(scope, receive, send)
@@ -47,13 +50,15 @@ class PilotwaveApp:
 
 def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
     """A server on a data folder and database that `init` has made."""
-    return PilotwaveApp(make_context(settings, clock))
+    context = make_context(settings, clock)
+    registry.install(context)
+    return PilotwaveApp(context, device_api.install(context))
 
 
 def make_context(settings: Settings, clock: Clock) -> Context:
     db = Database(settings.resolved_database_url)
     tokens = OperatorTokens(db)
-    context = Context(
+    return Context(
         settings=settings,
         db=db,
         clock=clock,
@@ -62,8 +67,6 @@ def make_context(settings: Settings, clock: Clock) -> Context:
         blobs=FileBlobs(settings.blobs_dir),
         workers=[Periodic("last-used", tokens.flush, interval_s=LAST_USED_S, at_stop=True)],
     )
-    registry.install(context)
-    return context
 
 
 def body_rules(settings: Settings) -> list[BodyRule]:
