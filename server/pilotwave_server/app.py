@@ -92,7 +92,7 @@ def make_fastapi(context: Context) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     routers = [system.public, system.api, operators.router, audit.router, blobs.api, blobs.public]
-    for router in [*routers, *registry.routers]:
+    for router in [*routers, *registry.routers, *device_api.routers]:
         app.include_router(router)
     return app
 

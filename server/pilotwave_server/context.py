@@ -38,5 +38,6 @@ class Context:
     fleet: Any = None
     tokens: Any = None
     checkins: Any = None
+    devices: Any = None
     blob_gates: list[BlobGate] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)

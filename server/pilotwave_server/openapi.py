@@ -82,7 +82,7 @@ def complete(operation: dict[str, Any]) -> None:
     """Add the problems that any operation of its kind may answer."""
     responses = operation.setdefault("responses", {})
     common: list[list[type[ServerError]]] = [[DatabaseUnavailable]]
-    if operation.get("security"):
+    if any("operatorToken" in way for way in operation.get("security", [])):
         common += [UNAUTHORISED, [RoleForbids]]
     if "requestBody" in operation:
         common += [[BodyTooLarge]]

@@ -60,7 +60,7 @@ class FleetState:
         self._db = db
         self._trust = trust
         self._lock = threading.Lock()
-        self._remembered = Remembered()
+        self.remembered = Remembered()
         self._revision = -1
         self._newest_version = 0
         self._changed: dict[str, int] = {}
@@ -81,7 +81,7 @@ class FleetState:
                 newest = session.scalar(select(func.max(VersionRow.id))) or 0
                 snapshot = self.snapshot
                 if (row.fleet_revision, newest) != (snapshot.revision, self._newest_version):
-                    snapshot = read_snapshot(session, self._remembered)
+                    snapshot = read_snapshot(session, self.remembered)
                 changed = self._changed_since(session, self._revision)
             # after the reading: devices must have metadata at least as new as what they are told
             self._trust.refresh()

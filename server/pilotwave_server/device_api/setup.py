@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fastapi import APIRouter
 from starlette.types import ASGIApp
 
 from pilotwave_server.context import Context
+from pilotwave_server.device_api import enrolment
 from pilotwave_server.device_api.check_in import CheckIns
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.front import DevicePaths
@@ -16,9 +18,13 @@ from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.seen import FLUSH_S, LastSeen
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
+from pilotwave_server.devices import routes as devices
+from pilotwave_server.groups import routes as groups
+from pilotwave_server.rollouts import routes as rollouts
 from pilotwave_server.telemetry.store import Stored, VerifiedCheckIn, store_check_ins
 from pilotwave_server.workers import Periodic
 
+routers: list[APIRouter] = [enrolment.router, devices.router, groups.router, *rollouts.routers]
 TOKEN_KEYS = "device-tokens.json"
 WATCH_S = 0.5
 
@@ -73,7 +79,9 @@ def install(context: Context) -> DeviceApi:
         writer,
         Periodic("last-seen", seen.flush, interval_s=FLUSH_S, at_stop=True),
     ]
-    return DeviceApi(polls, check_ins)
+    device_api = DeviceApi(polls, check_ins)
+    context.devices = device_api
+    return device_api
 
 
 class Watcher:

@@ -52,23 +52,3 @@ class CodeUnknown(NotFound):
 
 class CodeUsed(Conflict):
     code: ClassVar[str] = "enrolment_code_used"
-
-
-class NothingToRollBackTo(Conflict):
-    """No earlier version was healthy on this device, or none of those may be offered any more."""
-
-    code: ClassVar[str] = "nothing_to_roll_back_to"
-
-
-class VersionNotOffered(Conflict):
-    """The version was yanked or denied, or is below the floor, so no device may be given it."""
-
-    code: ClassVar[str] = "version_not_offered"
-
-
-class NotPinned(NotFound):
-    code: ClassVar[str] = "not_pinned"
-
-
-class ModelNotOnDevice(NotFound):
-    code: ClassVar[str] = "model_not_on_device"

@@ -68,7 +68,7 @@ class FleetSnapshot:
     """All that decides what devices run, except what is known of the single device.
 
     `revision` is that of the last change which may concern every device. `baselines` and
-    `rollouts` are newest first. `groups_key` changes with the definition of any group.
+    `rollouts` are newest first. `groups_key` changes when any selector does.
     """
 
     fleet: str

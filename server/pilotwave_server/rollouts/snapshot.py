@@ -58,7 +58,8 @@ def _group(row: GroupRow) -> GroupView:
 
 
 def _groups_key(groups: Iterable[GroupRow]) -> str:
-    return sha256_hex(repr([(g.id, g.selector) for g in groups]).encode())
+    selectors = [(g.id, g.selector) for g in groups if g.selector is not None]
+    return sha256_hex(repr(selectors).encode())
 
 
 def _baselines(session: Session, names: dict[int, str]) -> dict[str, tuple[Baseline, ...]]:

@@ -1,0 +1,210 @@
+"""Devices and enrolment codes over HTTP. Pins and `why` are `rollouts/routes.py`'s."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Path, Query, Response
+
+from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
+from pilotwave_server.devices import codes, service
+from pilotwave_server.devices.errors import CodeUnknown, CodeUsed, DeviceUnknown, WrongState
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.devices.views import (
+    CodesRequest,
+    CodeView,
+    DeviceDetail,
+    DeviceState,
+    DeviceSummary,
+    EventView,
+    HistoryView,
+    LabelsRequest,
+    NewCodes,
+    NewCodeView,
+    detail,
+    summary,
+)
+from pilotwave_server.fields import DeviceName, ModelName
+from pilotwave_server.groups.selector import BadSelector
+from pilotwave_server.groups.service import groups_of
+from pilotwave_server.paging import BadCursor, Page, Paging
+from pilotwave_server.problems import responses
+from pilotwave_server.routing import api_router
+
+router = api_router(tag="devices")
+SelectorText = Annotated[
+    str | None,
+    Query(
+        max_length=4096,
+        description="Only devices that this takes, like `site=berlin, hw in (orin, nano)`.",
+        examples=["site=berlin, !quarantined"],
+    ),
+]
+CodeId = Annotated[int, Path(ge=1, le=2**53, description="The code's id, from the list.")]
+
+
+def _summaries(session: ReadSession, context: Ctx, rows: list[DeviceRow]) -> list[DeviceSummary]:
+    models = service.models_of(session, rows)
+    return [summary(row, models[row.id], context.fleet.last_seen(row.name)) for row in rows]
+
+
+@router.get("/devices", summary="List devices", responses=responses(BadCursor, BadSelector))
+def list_devices(
+    viewer: Viewer,
+    session: ReadSession,
+    context: Ctx,
+    page: Paging,
+    selector: SelectorText = None,
+    state: Annotated[DeviceState | None, Query(description="Only devices in this state.")] = None,
+) -> Page[DeviceSummary]:
+    """By name."""
+    rows, cursor = service.list_devices(session, page=page, selector=selector, state=state)
+    return Page(items=_summaries(session, context, rows), next_cursor=cursor)
+
+
+@router.get("/devices/{device}", summary="One device", responses=responses(DeviceUnknown))
+def get_device(
+    device: DeviceName, viewer: Viewer, session: ReadSession, context: Ctx
+) -> DeviceDetail:
+    """What it runs, what it says of itself, its groups and pins."""
+    row = service.get_device(session, device)
+    return detail(
+        row,
+        service.models_of(session, [row])[row.id],
+        context.fleet.last_seen(row.name),
+        groups=[group.name for group in groups_of(session, row)],
+        pins=service.pins_of(session, row),
+    )
+
+
+@router.patch(
+    "/devices/{device}", summary="Set a device's labels", responses=responses(DeviceUnknown)
+)
+def set_labels(
+    device: DeviceName,
+    operator: Operator,
+    session: WriteSession,
+    now: Now,
+    context: Ctx,
+    body: LabelsRequest,
+) -> DeviceSummary:
+    """The labels given replace all that the device had. A group's selector may take it now."""
+    row = service.set_labels(session, name=device, labels=body.labels, actor=str(operator), now=now)
+    return _summaries(session, context, [row])[0]
+
+
+@router.post(
+    "/devices/{device}/accept",
+    summary="Let in a device that waits",
+    responses=responses(DeviceUnknown, WrongState),
+)
+def accept(
+    device: DeviceName, operator: Operator, session: WriteSession, now: Now, context: Ctx
+) -> DeviceSummary:
+    """Compare its `keyid` with what the device shows before you do."""
+    row = service.accept(session, name=device, actor=str(operator), now=now)
+    return _summaries(session, context, [row])[0]
+
+
+@router.post(
+    "/devices/{device}/reject",
+    status_code=204,
+    summary="Turn down a device that waits",
+    responses=responses(DeviceUnknown, WrongState),
+)
+def reject(device: DeviceName, operator: Operator, session: WriteSession, now: Now) -> None:
+    """It is forgotten, and may ask again."""
+    service.reject(session, name=device, actor=str(operator), now=now)
+
+
+@router.post(
+    "/devices/{device}/revoke",
+    summary="End a device's key and tokens for good",
+    responses=responses(DeviceUnknown, WrongState),
+)
+def revoke(
+    device: DeviceName, operator: Operator, session: WriteSession, now: Now, context: Ctx
+) -> DeviceSummary:
+    """For a device that was lost or stolen. Its name needs a new key and a code to come back."""
+    row = service.revoke(session, name=device, actor=str(operator), now=now)
+    return _summaries(session, context, [row])[0]
+
+
+@router.post(
+    "/devices/{device}/decommission",
+    summary="Take a device out of service",
+    responses=responses(DeviceUnknown, WrongState),
+)
+def decommission(
+    device: DeviceName, operator: Operator, session: WriteSession, now: Now, context: Ctx
+) -> DeviceSummary:
+    """Its history stays. With a code it can come back."""
+    row = service.decommission(session, name=device, actor=str(operator), now=now)
+    return _summaries(session, context, [row])[0]
+
+
+@router.get(
+    "/devices/{device}/events",
+    summary="What a device said happened",
+    responses=responses(DeviceUnknown, BadCursor),
+)
+def list_events(
+    device: DeviceName, viewer: Viewer, session: ReadSession, page: Paging
+) -> Page[EventView]:
+    """Newest first, in the order in which they came."""
+    rows, cursor = service.list_events(session, name=device, page=page)
+    return Page(items=[EventView.model_validate(row) for row in rows], next_cursor=cursor)
+
+
+@router.get(
+    "/devices/{device}/history",
+    summary="Which versions a device ran, and how each did",
+    responses=responses(DeviceUnknown, BadCursor),
+)
+def list_history(
+    device: DeviceName,
+    viewer: Viewer,
+    session: ReadSession,
+    page: Paging,
+    model: Annotated[ModelName | None, Query(description="Only this model's.")] = None,
+) -> Page[HistoryView]:
+    """Newest first."""
+    rows, cursor = service.list_history(session, name=device, page=page, model=model)
+    return Page(items=[HistoryView.model_validate(row) for row in rows], next_cursor=cursor)
+
+
+@router.get("/enrolment-codes", summary="List enrolment codes", responses=responses(BadCursor))
+def list_codes(operator: Operator, session: ReadSession, page: Paging) -> Page[CodeView]:
+    """Newest first, used and revoked ones too, without the codes themselves."""
+    rows, cursor = codes.list_codes(session, page=page)
+    return Page(items=[CodeView.model_validate(row) for row in rows], next_cursor=cursor)
+
+
+@router.post("/enrolment-codes", status_code=201, summary="Make enrolment codes")
+def make_codes(
+    operator: Operator, session: WriteSession, now: Now, body: CodesRequest, response: Response
+) -> NewCodes:
+    """Each lets one device in, once. The answer holds the codes themselves, this once."""
+    issued = codes.make_codes(
+        session,
+        count=body.count,
+        labels=body.labels,
+        device=body.device,
+        expires_in_s=body.expires_in_s,
+        actor=str(operator),
+        now=now,
+    )
+    response.headers["Cache-Control"] = "no-store"
+    shown = [(CodeView.model_validate(code.row).model_dump(), code.plaintext) for code in issued]
+    return NewCodes(items=[NewCodeView(**view, code=plaintext) for view, plaintext in shown])
+
+
+@router.delete(
+    "/enrolment-codes/{code_id}",
+    status_code=204,
+    summary="Take back an enrolment code",
+    responses=responses(CodeUnknown, CodeUsed),
+)
+def revoke_code(code_id: CodeId, operator: Operator, session: WriteSession, now: Now) -> None:
+    """Only while nobody has used it."""
+    codes.revoke_code(session, code_id=code_id, actor=str(operator), now=now)

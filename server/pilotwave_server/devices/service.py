@@ -1,0 +1,185 @@
+"""Devices as operators see and steer them: list, look, label, accept, reject, revoke, retire.
+
+Pins are `rollouts/pins.py`'s, because which versions may be offered is decided there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from pilotwave_server.audit.service import record
+from pilotwave_server.db import lock_fleet, next_revision
+from pilotwave_server.devices.errors import DeviceUnknown, WrongState
+from pilotwave_server.devices.tables import DeviceRow, PinRow
+from pilotwave_server.groups.selector import compile_sql, parse
+from pilotwave_server.paging import PageRequest, paginate
+from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
+
+
+def find_device(session: Session, name: str, *, lock: bool = False) -> DeviceRow | None:
+    """The device of that name, or None; held until the transaction ends if `lock`."""
+    query = select(DeviceRow).where(DeviceRow.name == name)
+    if lock:
+        # the fleet before its devices, always, so that no two writers wait for each other in a ring
+        lock_fleet(session)
+        query = query.with_for_update()
+    return session.scalars(query).one_or_none()
+
+
+def get_device(session: Session, name: str, *, lock: bool = False) -> DeviceRow:
+    """As `find_device`, or DeviceUnknown."""
+    row = find_device(session, name, lock=lock)
+    if row is None:
+        raise DeviceUnknown(name)
+    return row
+
+
+def list_devices(
+    session: Session, *, page: PageRequest, selector: str | None = None, state: str | None = None
+) -> tuple[list[DeviceRow], str | None]:
+    """Devices by name, those that a selector takes and that are in a state. BadSelector."""
+    query = select(DeviceRow)
+    if state is not None:
+        query = query.where(DeviceRow.state == state)
+    if selector is not None:
+        dialect = session.get_bind().dialect.name
+        d = DeviceRow
+        query = query.where(compile_sql(parse(selector), d.labels, d.facts, dialect=dialect))
+    return paginate(session, query, keys=[DeviceRow.name], page=page)
+
+
+def models_of(session: Session, devices: Sequence[DeviceRow]) -> Mapping[int, list[DeviceModelRow]]:
+    """What each device reported of its models, by device id."""
+    m = DeviceModelRow
+    rows = session.scalars(
+        select(m).where(m.device_id.in_([d.id for d in devices])).order_by(m.model)
+    )
+    found: dict[int, list[DeviceModelRow]] = defaultdict(list)
+    for row in rows:
+        found[row.device_id].append(row)
+    return found
+
+
+def pins_of(session: Session, device: DeviceRow) -> list[PinRow]:
+    """Operators' pins on a device, by model."""
+    query = select(PinRow).where(PinRow.device_id == device.id).order_by(PinRow.model)
+    return list(session.scalars(query))
+
+
+def list_events(
+    session: Session, *, name: str, page: PageRequest
+) -> tuple[list[DeviceEventRow], str | None]:
+    """What a device said happened, newest first."""
+    e = DeviceEventRow
+    query = select(e).where(e.device_id == get_device(session, name).id)
+    return paginate(session, query, keys=[e.id], page=page, descending=True)
+
+
+def list_history(
+    session: Session, *, name: str, page: PageRequest, model: str | None = None
+) -> tuple[list[DeviceHistoryRow], str | None]:
+    """What versions became on a device, newest first."""
+    h = DeviceHistoryRow
+    query = select(h).where(h.device_id == get_device(session, name).id)
+    if model is not None:
+        query = query.where(h.model == model)
+    return paginate(session, query, keys=[h.id], page=page, descending=True)
+
+
+def count_by_state(session: Session) -> dict[str, int]:
+    """How many devices there are in each state."""
+    counts = select(DeviceRow.state, func.count()).group_by(DeviceRow.state)
+    return dict(session.execute(counts).tuples().all())
+
+
+def set_labels(
+    session: Session, *, name: str, labels: Mapping[str, str], actor: str, now: datetime
+) -> DeviceRow:
+    """Give a device exactly these labels."""
+    row = get_device(session, name, lock=True)
+    if row.labels == labels:
+        return row
+    before = row.labels
+    row.labels = dict(labels)
+    row.revision = next_revision(session)
+    _note(session, row, "device.label", actor, now, {"labels": before}, {"labels": row.labels})
+    return row
+
+
+def accept(session: Session, *, name: str, actor: str, now: datetime) -> DeviceRow:
+    """Let in a device that waits; one that is in stays so. WrongState."""
+    row = get_device(session, name, lock=True)
+    if row.state == "enrolled":
+        return row
+    if row.state != "pending":
+        raise WrongState(f"{name} is {row.state}: only a device that waits can be accepted")
+    row.enrolled_at = now
+    _change_state(session, row, "enrolled", "device.accept", actor, now)
+    return row
+
+
+def reject(session: Session, *, name: str, actor: str, now: datetime) -> None:
+    """Turn down a device that waits. It is forgotten, and may ask again. WrongState."""
+    row = get_device(session, name, lock=True)
+    if row.state != "pending":
+        raise WrongState(f"{name} is {row.state}: only a device that waits can be rejected")
+    _note(session, row, "device.reject", actor, now, {"public_key": row.public_key}, None)
+    session.flush()
+    session.execute(delete(DeviceRow).where(DeviceRow.id == row.id))
+
+
+def revoke(session: Session, *, name: str, actor: str, now: datetime) -> DeviceRow:
+    """End a device's key and tokens for good. WrongState for one that only waits."""
+    row = get_device(session, name, lock=True)
+    if row.state == "pending":
+        raise WrongState(f"{name} is not enrolled yet: reject it instead")
+    if row.state != "revoked":
+        _change_state(session, row, "revoked", "device.revoke", actor, now)
+    return row
+
+
+def decommission(session: Session, *, name: str, actor: str, now: datetime) -> DeviceRow:
+    """Take a device out of service; its history stays. WrongState."""
+    row = get_device(session, name, lock=True)
+    if row.state == "decommissioned":
+        return row
+    if row.state != "enrolled":
+        raise WrongState(f"{name} is {row.state}: only an enrolled device can be decommissioned")
+    _change_state(session, row, "decommissioned", "device.decommission", actor, now)
+    return row
+
+
+def _change_state(
+    session: Session, row: DeviceRow, state: str, verb: str, actor: str, now: datetime
+) -> None:
+    before = row.state
+    row.state = state
+    if state != "enrolled":
+        row.generation += 1
+    row.revision = next_revision(session)
+    _note(session, row, verb, actor, now, {"state": before}, {"state": state})
+
+
+def _note(
+    session: Session,
+    row: DeviceRow,
+    verb: str,
+    actor: str,
+    now: datetime,
+    before: Mapping[str, object] | None,
+    after: Mapping[str, object] | None,
+) -> None:
+    record(
+        session,
+        actor=actor,
+        verb=verb,
+        object=f"device/{row.name}",
+        now=now,
+        before=before,
+        after=after,
+    )

@@ -1,0 +1,179 @@
+"""Devices and enrolment codes as the API shows and takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import Field
+
+from pilotwave_protocol import dsse
+from pilotwave_server.devices.tables import DeviceRow, PinRow
+from pilotwave_server.fields import ApiReply, ApiRequest, DeviceName, LabelKey, LabelValue
+from pilotwave_server.telemetry.tables import DeviceModelRow
+
+MAX_LABELS = 64
+MAX_CODES = 1000
+YEAR_S = 366 * 86_400
+
+Labels = Annotated[
+    dict[LabelKey, LabelValue],
+    Field(max_length=MAX_LABELS, description="What operators say of the device."),
+]
+DeviceState = Literal["pending", "enrolled", "revoked", "decommissioned"]
+
+
+class LabelsRequest(ApiRequest):
+    labels: Labels = Field(description="All labels that the device is to have from now on.")
+
+
+class ModelOnDevice(ApiReply):
+    model: str
+    state: str = Field(description="Where the model stands on the device, as it last reported.")
+    current_version: str | None = Field(description="What it serves.")
+    current_sha256: str | None = Field(description="The digest of that version's manifest.")
+    current_variant: str | None
+    previous_version: str | None = Field(description="What it can go back to from its own disk.")
+    candidate_version: str | None = Field(description="What it is fetching or testing.")
+    progress: int | None = Field(description="Percent of the candidate's bytes on its disk.")
+    reason: str | None = Field(description="Why it is held or failed, as a stable word.")
+    detail: str | None = Field(description="The same in a sentence.")
+    since: datetime = Field(description="Since when it is in this state.")
+
+
+class DeviceSummary(ApiReply):
+    name: str
+    state: DeviceState
+    labels: dict[str, str] = Field(description="What operators say of it.")
+    agent: str = Field(description="The version of its agent.")
+    created_at: datetime
+    enrolled_at: datetime | None
+    last_seen: datetime | None = Field(description="Its last poll or check-in, to the minute.")
+    last_check_in: datetime | None
+    models: list[ModelOnDevice]
+
+
+class PinView(ApiReply):
+    model: str
+    version: str
+    reason: str
+    set_by: str
+    set_at: datetime
+
+
+class TufOnDevice(ApiReply):
+    root: int
+    timestamp: int
+    snapshot: int
+
+
+class RefusalView(ApiReply):
+    reason: str = Field(description="Why the device refused its last directive, as a stable word.")
+    detail: str
+
+
+class DeviceDetail(DeviceSummary):
+    facts: dict[str, str | int | float | bool] = Field(description="What it says of itself.")
+    keyid: str = Field(description="SHA-256 of its public key, to compare with what it shows.")
+    groups: list[str] = Field(description="The groups that it is in.")
+    pins: list[PinView]
+    directive_seq: int = Field(description="The seq of the last directive that it took.")
+    tuf: TufOnDevice = Field(description="The metadata versions that it has.")
+    refusal: RefusalView | None
+    dropped_events: int = Field(description="Events that it had to drop for want of room.")
+
+
+class EventView(ApiReply):
+    number: int = Field(description="The device's own count.")
+    at: datetime = Field(description="By the device's clock.")
+    received_at: datetime = Field(description="By the server's clock.")
+    kind: str
+    model: str | None
+    version: str | None
+    reason: str | None
+    detail: str | None
+
+
+class HistoryView(ApiReply):
+    at: datetime
+    model: str
+    version: str
+    became: str = Field(description="`switched`, `healthy`, `failed` or `rolled_back`.")
+    reason: str | None
+
+
+class CodesRequest(ApiRequest):
+    count: int = Field(1, ge=1, le=MAX_CODES, description="How many codes to make.")
+    labels: Labels = Field(default_factory=dict, description="Labels for the device that uses it.")
+    device: DeviceName | None = Field(
+        None, description="The only name under which it may be used; null: any name."
+    )
+    expires_in_s: int = Field(86_400, ge=60, le=YEAR_S, description="For how long it is good.")
+
+
+class CodeView(ApiReply):
+    id: int
+    labels: dict[str, str]
+    device: str | None
+    created_by: str
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    used_by: str | None
+    revoked_at: datetime | None
+
+
+class NewCodeView(CodeView):
+    code: str = Field(description="The code itself. It is shown this once and kept nowhere.")
+
+
+class NewCodes(ApiReply):
+    items: list[NewCodeView]
+
+
+def summary(
+    row: DeviceRow, models: Iterable[DeviceModelRow], polled: datetime | None
+) -> DeviceSummary:
+    """A device in a list. `polled` is its last poll as far as this process remembers."""
+    return DeviceSummary(**_common(row, models, polled))
+
+
+def detail(
+    row: DeviceRow,
+    models: Iterable[DeviceModelRow],
+    polled: datetime | None,
+    *,
+    groups: list[str],
+    pins: Iterable[PinRow],
+) -> DeviceDetail:
+    """All about one device."""
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(row.public_key))
+    return DeviceDetail(
+        **_common(row, models, polled),
+        facts=row.facts,
+        keyid=dsse.keyid(key),
+        groups=groups,
+        pins=[PinView.model_validate(pin) for pin in pins],
+        directive_seq=row.directive_seq,
+        tuf=TufOnDevice(root=row.tuf_root, timestamp=row.tuf_timestamp, snapshot=row.tuf_snapshot),
+        refusal=None if row.refusal is None else RefusalView(**row.refusal),
+        dropped_events=row.dropped_events,
+    )
+
+
+def _common(
+    row: DeviceRow, models: Iterable[DeviceModelRow], polled: datetime | None
+) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "state": row.state,
+        "labels": row.labels,
+        "agent": row.agent,
+        "created_at": row.created_at,
+        "enrolled_at": row.enrolled_at,
+        "last_seen": max((t for t in (row.last_seen, polled) if t is not None), default=None),
+        "last_check_in": row.last_check_in,
+        "models": [ModelOnDevice.model_validate(m) for m in models],
+    }

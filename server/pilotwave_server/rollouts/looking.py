@@ -1,0 +1,33 @@
+"""Bring one device together with the fleet's picture, as the database has both now."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy.orm import Session
+
+from pilotwave_server.devices.errors import DeviceUnknown
+from pilotwave_server.devices.loading import LoadedDevice, load_devices
+from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
+
+
+class Looked(NamedTuple):
+    """A device as stored, and as `resolve` sees it."""
+
+    row: LoadedDevice
+    view: DeviceView
+
+
+def look(session: Session, snapshot: FleetSnapshot, name: str) -> Looked:
+    """The device of that name, or DeviceUnknown."""
+    row = load_devices(session, [name]).get(name)
+    if row is None:
+        raise DeviceUnknown(name)
+    view = DeviceView(
+        name=name,
+        groups=snapshot.groups_of(row.labels, row.facts, row.member_of),
+        facts=row.facts,
+        pins=row.pins,
+        attempts=row.attempts,
+    )
+    return Looked(row, view)

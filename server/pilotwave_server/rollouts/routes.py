@@ -1,0 +1,246 @@
+"""What groups and single devices are to run, over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+
+from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
+from pilotwave_server.devices.errors import DeviceUnknown
+from pilotwave_server.devices.tables import PinRow
+from pilotwave_server.fields import DeviceName, GroupName, ModelName
+from pilotwave_server.groups.service import GroupUnknown, get_group
+from pilotwave_server.problems import responses
+from pilotwave_server.registry.publish import ModelUnknown
+from pilotwave_server.registry.service import VersionUnknown
+from pilotwave_server.rollouts import baselines, pins
+from pilotwave_server.rollouts.baselines import NoBaseline
+from pilotwave_server.rollouts.fleet import FleetSnapshot
+from pilotwave_server.rollouts.looking import look
+from pilotwave_server.rollouts.offer import VersionNotOffered
+from pilotwave_server.rollouts.pins import NothingToRollBackTo, NotPinned
+from pilotwave_server.rollouts.preview import count_fitting
+from pilotwave_server.rollouts.resolve import choose_variant
+from pilotwave_server.rollouts.snapshot import read_snapshot
+from pilotwave_server.rollouts.tables import BaselineRow
+from pilotwave_server.rollouts.views import (
+    BaselineAnswer,
+    BaselineRequest,
+    Baselines,
+    BaselineView,
+    CandidateView,
+    PinAnswer,
+    PinRequest,
+    RetryAnswer,
+    RollBackRequest,
+    WhyView,
+)
+from pilotwave_server.rollouts.why import why
+from pilotwave_server.routing import api_router
+
+groups = api_router(tag="groups", prefix="/groups/{group}/baselines")
+devices = api_router(tag="devices", prefix="/devices/{device}")
+routers = [groups, devices]
+
+
+def _snapshot(session: ReadSession, context: Ctx) -> FleetSnapshot:
+    return read_snapshot(session, context.fleet.remembered)
+
+
+def _baseline(group: str, row: BaselineRow) -> BaselineView:
+    return BaselineView(
+        group=group,
+        model=row.model,
+        version=row.version,
+        set_by=row.set_by,
+        at=row.set_at,
+    )
+
+
+@groups.get("", summary="What a group is to run", responses=responses(GroupUnknown))
+def list_baselines(group: GroupName, viewer: Viewer, session: ReadSession) -> Baselines:
+    """One version a model."""
+    rows = baselines.list_baselines(session, group=group)
+    return Baselines(items=[_baseline(group, row) for row in rows])
+
+
+@groups.put(
+    "/{model}",
+    summary="Assign a version to a group at once",
+    responses=responses(GroupUnknown, ModelUnknown, VersionUnknown, VersionNotOffered),
+)
+def set_baseline(
+    group: GroupName,
+    model: ModelName,
+    operator: Operator,
+    session: WriteSession,
+    now: Now,
+    context: Ctx,
+    body: BaselineRequest,
+) -> BaselineAnswer:
+    """All its devices are told at their next poll. The answer counts those that cannot take it."""
+    snapshot = _snapshot(session, context)
+    row = baselines.set_baseline(
+        session,
+        snapshot,
+        group=group,
+        model=model,
+        version=body.version,
+        actor=str(operator),
+        now=now,
+    )
+    version = snapshot.versions[model, body.version]
+    fitting = count_fitting(session, get_group(session, group), version)
+    return BaselineAnswer(**_baseline(group, row).model_dump(), **vars(fitting))
+
+
+@groups.delete(
+    "/{model}",
+    status_code=204,
+    summary="Take back what a group was assigned",
+    responses=responses(GroupUnknown, NoBaseline),
+)
+def end_baseline(
+    group: GroupName, model: ModelName, operator: Operator, session: WriteSession, now: Now
+) -> None:
+    """Its devices keep what they run, unless another group of theirs says more."""
+    baselines.end_baseline(session, group=group, model=model, actor=str(operator), now=now)
+
+
+@devices.get(
+    "/why",
+    summary="What a device should run, and why",
+    responses=responses(DeviceUnknown),
+)
+def explain(
+    device: DeviceName,
+    viewer: Viewer,
+    session: ReadSession,
+    context: Ctx,
+    model: Annotated[ModelName, Query(description="The model.")],
+) -> WhyView:
+    """Everything that asks for a version, in the order of strength, until one can be taken."""
+    snapshot = _snapshot(session, context)
+    row, view = look(session, snapshot, device)
+    found = why(view, snapshot, model=model, state=row.state)
+    candidates = [
+        CandidateView(
+            reason=step.candidate.reason,
+            version=step.candidate.version,
+            group=step.candidate.group,
+            rollout=step.candidate.rollout,
+            chosen=step.hold is None,
+            variant=step.variant,
+            hold=None if step.hold is None else str(step.hold.reason),
+            sentence=sentence,
+        )
+        for step, sentence in found.candidates
+    ]
+    return WhyView(
+        device=device,
+        model=model,
+        sentence=found.sentence,
+        version=found.version,
+        variant=found.variant,
+        candidates=candidates,
+    )
+
+
+@devices.post(
+    "/models/{model}/pin",
+    summary="Hold a device on a version",
+    responses=responses(DeviceUnknown, ModelUnknown, VersionUnknown, VersionNotOffered),
+)
+def pin(
+    device: DeviceName,
+    model: ModelName,
+    operator: Operator,
+    session: WriteSession,
+    now: Now,
+    context: Ctx,
+    body: PinRequest,
+) -> PinAnswer:
+    """Whatever its groups are told. A pin replaces the one before."""
+    snapshot = _snapshot(session, context)
+    row = pins.pin(
+        session,
+        snapshot,
+        name=device,
+        model=model,
+        version=body.version,
+        reason=body.reason,
+        actor=str(operator),
+        now=now,
+    )
+    return _pinned(session, snapshot, device, row)
+
+
+@devices.post(
+    "/models/{model}/rollback",
+    summary="Send a device back to a version and hold it there",
+    responses=responses(
+        DeviceUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, NothingToRollBackTo
+    ),
+)
+def roll_back(
+    device: DeviceName,
+    model: ModelName,
+    operator: Operator,
+    session: WriteSession,
+    now: Now,
+    context: Ctx,
+    body: RollBackRequest,
+) -> PinAnswer:
+    """By default to the last version, older than the present one, that was healthy there."""
+    snapshot = _snapshot(session, context)
+    row = pins.roll_back(
+        session,
+        snapshot,
+        name=device,
+        model=model,
+        to=body.to,
+        reason=body.reason,
+        actor=str(operator),
+        now=now,
+    )
+    return _pinned(session, snapshot, device, row)
+
+
+@devices.delete(
+    "/models/{model}/pin",
+    status_code=204,
+    summary="Give a pinned device back to its groups",
+    responses=responses(DeviceUnknown, NotPinned),
+)
+def unpin(
+    device: DeviceName, model: ModelName, operator: Operator, session: WriteSession, now: Now
+) -> None:
+    pins.unpin(session, name=device, model=model, actor=str(operator), now=now)
+
+
+@devices.post(
+    "/models/{model}/retry",
+    summary="Let a device try again what failed there",
+    responses=responses(DeviceUnknown, ModelUnknown),
+)
+def retry(
+    device: DeviceName, model: ModelName, operator: Operator, session: WriteSession, now: Now
+) -> RetryAnswer:
+    """It is told at its next poll."""
+    attempt = pins.retry(session, name=device, model=model, actor=str(operator), now=now)
+    return RetryAnswer(device=device, model=model, attempt=attempt)
+
+
+def _pinned(session: WriteSession, snapshot: FleetSnapshot, device: str, row: PinRow) -> PinAnswer:
+    version = snapshot.versions[row.model, row.version]
+    _, hold = choose_variant(look(session, snapshot, device).view, version)
+    return PinAnswer(
+        device=device,
+        model=row.model,
+        version=row.version,
+        reason=row.reason,
+        set_by=row.set_by,
+        set_at=row.set_at,
+        warning=None if hold is None else hold.sentence,
+    )

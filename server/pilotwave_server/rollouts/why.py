@@ -1,0 +1,59 @@
+"""Say in words what a device should run of a model, and why not something else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.resolve import Step, explain
+
+
+@dataclass(frozen=True)
+class Why:
+    """The answer in a sentence, and each candidate in the order in which they were tried."""
+
+    sentence: str
+    version: str | None
+    variant: str | None
+    candidates: tuple[tuple[Step, str], ...]
+
+
+def why(device: DeviceView, snapshot: FleetSnapshot, *, model: str, state: str) -> Why:
+    """Explain `resolve`'s answer for one model."""
+    steps = tuple(explain(device, snapshot, model))
+    told = tuple((step, _told(step)) for step in steps)
+    last = steps[-1] if steps else None
+    if last is None:
+        sentence = f"{device.name} keeps what it has of {model}: nothing asks it to run any version"
+    elif last.hold is not None:
+        sentence = f"{device.name} keeps what it has of {model}: nothing that asks may be offered"
+    else:
+        chosen = f"{model} {last.candidate.version} (variant {last.variant})"
+        sentence = f"{device.name} should run {chosen}, because {_asks(last)}"
+    if state != "enrolled":
+        sentence = (
+            f"{device.name} is {state}, so it gets nothing; enrolled, this would hold: {sentence}"
+        )
+    won = last is not None and last.hold is None
+    return Why(
+        sentence,
+        version=last.candidate.version if last and won else None,
+        variant=last.variant if last and won else None,
+        candidates=told,
+    )
+
+
+def _told(step: Step) -> str:
+    asked = f"{_asks(step)} ({step.candidate.version})"
+    if step.hold is not None:
+        return f"{asked}: passed over, {step.hold.sentence}"
+    return f"{asked}: chosen, variant {step.variant}"
+
+
+def _asks(step: Step) -> str:
+    candidate = step.candidate
+    if candidate.reason == "pin":
+        return "an operator pinned it"
+    if candidate.reason == "rollout":
+        return f"rollout {candidate.rollout} to group {candidate.group} has reached it"
+    return f"it is the baseline of group {candidate.group}"
