@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pilotwave_agent.directive import AntiRollback
 from pilotwave_agent.disk import Disk
-from pilotwave_agent.slots import Layout, folder_name
+from pilotwave_agent.slots import Layout, folder_name, named_by
 from pilotwave_agent.state import DeviceState, ModelSlot
 from pilotwave_protocol.digest import CHUNK, hash_stream
 from pilotwave_protocol.errors import BadManifest, BadName, RefusedError
@@ -202,7 +202,8 @@ def clear(disk: Disk, layout: Layout, state: DeviceState) -> None:
     blobs: set[str] = set()
     for slot in state.models.values():
         keep = _kept(slot, state.memory)
-        names = {folder_name(v) for v in keep}
+        # whatever the link names may be in use, even where a lost journal knows nothing of it
+        names = {folder_name(v) for v in keep} | {named_by(disk, layout, slot.model, "current")}
         for name in disk.names(layout.versions(slot.model)):
             if name not in names:
                 disk.remove_tree(layout.versions(slot.model) / name)

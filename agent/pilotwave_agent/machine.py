@@ -133,29 +133,33 @@ def next_step(state: DeviceState, now: Moment, rules: Rules, memo: Memo | None =
 
 def _steps(state: DeviceState, now: Moment, rules: Rules, memo: Memo) -> Iterator[Step]:
     slots = [state.slot(name) for name in sorted({*state.models, *state.orders})]
-    yield from _half_done(slots, state.memory)
+    free = [slot for slot in slots if slot.model not in memo.parked]
+    yield from _half_done(free, state.memory)
     for slot in slots:
         record = settle(slot, state.orders.get(slot.model), state.memory, now)
         if record:
             yield Move(record)
-    on_watch = [slot for slot in slots if slot.state is S.PROBATION and slot.watch]
+    on_watch = [slot for slot in free if slot.state is S.PROBATION and slot.watch]
     dues = {slot.model: _due(slot, now, rules, memo) for slot in on_watch}
     yield from _probes(state, on_watch, dues, now, rules)
     budget = min((due - now.uptime for due in dues.values()), default=None)
-    expired = now.wall >= state.orders_expire
-    for slot in slots:
-        if slot.model in memo.parked:
-            continue
-        if slot.state is S.FETCHING and not expired:
-            yield Fetch(slot.model, budget)
-        if slot.state is S.FETCHING and expired and slot.reason != Reason.DIRECTIVE_EXPIRED:
-            yield Move(_too_late(slot, now))
-        if slot.state is S.VERIFYING:
-            yield Stage(slot.model)
+    yield from _before_staging(free, budget, now, expired=now.wall >= state.orders_expire)
     if not any(slot.state in (S.FETCHING, S.VERIFYING) for slot in slots):
-        yield from _after_staging(slots, now)
+        yield from _after_staging(free, now)
     if budget is not None:
         yield Wait(max(budget, 0.0))
+
+
+def _before_staging(
+    slots: list[ModelSlot], budget: float | None, now: Moment, *, expired: bool
+) -> Iterator[Step]:
+    for slot in slots:
+        if slot.state is S.FETCHING and not expired:
+            yield Fetch(slot.model, budget)
+        elif slot.state is S.FETCHING and slot.reason != Reason.DIRECTIVE_EXPIRED:
+            yield Move(_too_late(slot, now))
+        elif slot.state is S.VERIFYING:
+            yield Stage(slot.model)
 
 
 def _too_late(slot: ModelSlot, now: Moment) -> Record:
@@ -314,6 +318,9 @@ def _redirected(
     slot: ModelSlot, order: Order | None, memory: AntiRollback, now: Moment
 ) -> Record | None:
     """What an order means for a model whose candidate is on its way."""
+    if _unfit_current(slot, memory) and ways_back(slot, memory):
+        # what runs must not run: that comes first, the candidate begins anew afterwards
+        return moved(slot, S.HEALTHY, at=now.wall, candidate=None, reason=None, detail=None)
     if order is None or (order.wanted == slot.current and not slot.damaged):
         state = S.HEALTHY if slot.current else S.IDLE
         return moved(slot, state, at=now.wall, candidate=None, reason=None, detail=None)

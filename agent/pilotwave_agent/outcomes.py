@@ -87,6 +87,21 @@ def failed(slot: ModelSlot, no: RefusedError, now: Moment) -> Record:
     )
 
 
+def lost(slot: ModelSlot, now: Moment) -> Record:
+    """The candidate was damaged after its test: nothing of it is held against the version."""
+    candidate = slot.candidate
+    name = candidate.version if candidate else "the candidate"
+    return moved(
+        slot,
+        S.FAILED,
+        at=now.wall,
+        event="failed",
+        about=candidate,
+        reason=Reason.BLOB_MISMATCH,
+        detail=f"{name} was damaged on disk before the switch",
+    )
+
+
 def switched(slot: ModelSlot, now: Moment) -> Record:
     """The candidate is current and the application knows."""
     previous = slot.current
@@ -184,7 +199,7 @@ def restored(slot: ModelSlot, way: Installed, note: str, now: Moment) -> Record:
         S.ROLLED_BACK,
         at=now.wall,
         event="rolled_back",
-        about=way,
+        about=slot.current,
         current=way,
         previous=slot.previous if slot.previous != way else None,
         candidate=slot.current,

@@ -1,0 +1,159 @@
+"""`pilotwave-agent`: enrol, run, once, status, rollback.
+
+Exit statuses: 0 done · 1 the server, the network or a version said no · 2 a wrong option or setting
+· 3 not enrolled · 4 another agent runs on this data folder. Every error is one line that says what
+to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pilotwave_agent.config import BadConfig, Config, load
+from pilotwave_agent.identity import BadIdentity, NotEnrolled
+from pilotwave_agent.lock import Held
+from pilotwave_protocol.errors import PilotwaveError
+
+CONFIG_NAME = "agent.toml"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; ends the process with its status."""
+    sys.exit(run_command(argv))
+
+
+def run_command(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except PilotwaveError as e:
+        return _fail(str(e), _status_of(e))
+    except OSError as e:
+        where = f"{e.filename}: " if e.filename else ""
+        return _fail(f"{where}{e.strerror or e}", 1)
+
+
+def _status_of(e: PilotwaveError) -> int:
+    if isinstance(e, (BadConfig, BadIdentity)):
+        return 2
+    if isinstance(e, NotEnrolled):
+        return 3
+    return 4 if isinstance(e, Held) else 1
+
+
+def _fail(words: str, status: int) -> int:
+    sys.stderr.write(f"pilotwave-agent: {words}\n")
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's grammar."""
+    top = argparse.ArgumentParser(
+        prog="pilotwave-agent", description="Keep this device on the model versions it is assigned."
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    enrol = _command(commands, "enrol", _enrol, "join a fleet: make a key, pin the fleet's root")
+    enrol.add_argument("--server", required=True, metavar="URL", help="where the registry is")
+    enrol.add_argument("--name", required=True, help="this device's name: cam-017")
+    enrol.add_argument("--code", help="one-time code; without it an operator must accept")
+    root = enrol.add_mutually_exclusive_group(required=True)
+    root.add_argument("--root", type=Path, metavar="FILE", help="the fleet's root.json")
+    root.add_argument("--root-sha256", metavar="HEX", help="digest of the fleet's first root.json")
+    enrol.add_argument("--ca-file", type=Path, metavar="PEM", help="trust these roots for TLS only")
+    enrol.add_argument("--wait", action="store_true", help="wait until an operator has accepted")
+    _command(commands, "run", _run, "poll, install and report until stopped")
+    _command(commands, "once", _once, "do all that is to be done now, report, end")
+    status = _command(commands, "status", _status, "say what this device runs, and why")
+    status.add_argument("--json", action="store_true", help="for scripts")
+    back = _command(commands, "rollback", _rollback, "go back to the version before, at once")
+    back.add_argument("--model", required=True, help="which model")
+    return top
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    function: object,
+    words: str,
+) -> argparse.ArgumentParser:
+    made = commands.add_parser(name, help=words, description=words.capitalize() + ".")
+    place = made.add_mutually_exclusive_group(required=True)
+    place.add_argument("--config", type=Path, metavar="FILE", help="the settings file")
+    place.add_argument("--data", type=Path, metavar="DIR", help=f"data folder with {CONFIG_NAME}")
+    made.set_defaults(command=function)
+    return made
+
+
+def config_path(arguments: argparse.Namespace) -> Path:
+    """Return where the settings are."""
+    path: Path = arguments.config or arguments.data / CONFIG_NAME
+    return path.absolute()
+
+
+def _settings(arguments: argparse.Namespace) -> tuple[Config, Path]:
+    path = config_path(arguments)
+    if arguments.data and not path.exists():
+        raise NotEnrolled(f"{path}: no such file; run `pilotwave-agent enrol` first")
+    return load(path), path
+
+
+# Each command imports what it needs: `run` stays small that way.
+def _enrol(arguments: argparse.Namespace) -> int:
+    from pilotwave_agent.enrol import Wish, enrol
+
+    data_dir = arguments.data.absolute() if arguments.data else None
+    wish = Wish(
+        server=arguments.server,
+        name=arguments.name,
+        code=arguments.code,
+        root_file=arguments.root,
+        root_sha256=arguments.root_sha256,
+        ca_file=arguments.ca_file.absolute() if arguments.ca_file else None,
+        wait=arguments.wait,
+    )
+    for line in enrol(wish, config_path(arguments), data_dir):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pilotwave_agent.run import run
+
+    run(*_settings(arguments))
+    return 0
+
+
+def _once(arguments: argparse.Namespace) -> int:
+    from pilotwave_agent.once import once
+
+    settings, path = _settings(arguments)
+    trouble = once(settings, path)
+    return _fail(trouble, 1) if trouble else 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from pilotwave_agent.status import lines_of, status
+
+    settings, _ = _settings(arguments)
+    found = status(settings)
+    text = json.dumps(found, indent=2) if arguments.json else "\n".join(lines_of(found))
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from pilotwave_agent.rollback import rollback
+
+    settings, _ = _settings(arguments)
+    sys.stdout.write(rollback(settings, arguments.model) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

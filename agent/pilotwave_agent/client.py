@@ -1,0 +1,113 @@
+"""Ask the server, as one device: enrol, check in, poll. What the answers lead to is `run`'s."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from pilotwave_agent.channel import Answer, BadAnswer, Channel
+from pilotwave_protocol import dsse, messages, strictjson
+from pilotwave_protocol.errors import BadJson, PilotwaveError, ProtocolError
+
+# base64 grows the payload by a third; the envelope's own fields take the rest
+MAX_DIRECTIVE = messages.MAX_DIRECTIVE_BYTES * 4 // 3 + (8 << 10)
+_JSON = {"Content-Type": "application/json"}
+_MAX_RETRY_AFTER_S = 86_400
+
+
+class ServerSaid(PilotwaveError):
+    """The server answered with a problem."""
+
+    code = "server_said"
+
+    def __init__(self, answer: Answer) -> None:
+        problem = _problem(answer.body)
+        self.status = answer.status
+        self.problem = str(problem.get("code", ""))[:64]
+        last = problem.get("last_seq")
+        self.last_seq = last if isinstance(last, int) else None
+        self.retry_after_s = _retry_after(answer.headers.get("retry-after", ""))
+        detail = problem.get("detail") or problem.get("title") or "no reason given"
+        words = "".join(c for c in str(detail) if c.isprintable())[:300]
+        super().__init__(f"the server said {answer.status} {self.problem}: {words}")
+
+
+def _problem(body: bytes) -> dict[str, object]:
+    try:
+        found = strictjson.loads(body, max_bytes=1 << 16)
+    except BadJson:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _retry_after(value: str) -> float | None:
+    return float(min(int(value), _MAX_RETRY_AFTER_S)) if value.isdecimal() else None
+
+
+@dataclass(frozen=True)
+class Polled:
+    """A poll's answer: `raw` is a new directive, or None if nothing changed.
+
+    `root` and `timestamp` are the server's hint at the newest TUF versions.
+    """
+
+    raw: bytes | None
+    etag: str
+    root: int
+    timestamp: int
+
+
+def enrol(channel: Channel, key: Ed25519PrivateKey, wish: messages.Enrol) -> messages.EnrolReply:
+    """Ask to join. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
+    body = dsse.sign(messages.ENROL_TYPE, wish.to_bytes(), key)
+    answer = channel.request("POST", "/device/v1/enrol", headers=_JSON, body=body)
+    if answer.status not in (200, 201):
+        raise ServerSaid(answer)
+    try:
+        return messages.parse_enrol_reply(answer.body)
+    except ProtocolError as e:
+        raise BadAnswer(f"enrol: {e}") from e
+
+
+def check_in(
+    channel: Channel, key: Ed25519PrivateKey, report: messages.CheckIn
+) -> messages.CheckInReply:
+    """Send a signed report. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
+    body = dsse.sign(messages.CHECK_IN_TYPE, report.to_bytes(), key)
+    answer = channel.request("POST", "/device/v1/check-in", headers=_JSON, body=body)
+    if answer.status != 200:
+        raise ServerSaid(answer)
+    try:
+        return messages.parse_check_in_reply(answer.body)
+    except ProtocolError as e:
+        raise BadAnswer(f"check-in: {e}") from e
+
+
+def poll(channel: Channel, token: str, etag: str) -> Polled:
+    """Ask for a directive other than the one with `etag`.
+
+    Raises `ServerSaid`, `Unreachable`, `BadAnswer`.
+    """
+    headers = {"Authorization": f"Bearer {token}"}
+    if etag:
+        headers["If-None-Match"] = etag
+    answer = channel.request("GET", "/device/v1/directive", headers=headers, max_body=MAX_DIRECTIVE)
+    if answer.status not in (200, 304):
+        raise ServerSaid(answer)
+    root, timestamp = _hint(answer.headers.get("pilotwave-tuf", ""))
+    fresh = answer.status == 200
+    return Polled(
+        raw=answer.body if fresh else None,
+        etag=answer.headers.get("etag", "")[:80] if fresh else etag,
+        root=root,
+        timestamp=timestamp,
+    )
+
+
+def _hint(text: str) -> tuple[int, int]:
+    """Read `<root>.<timestamp>`; anything else is no hint, which costs nothing but time."""
+    root, _, timestamp = text.partition(".")
+    if root.isdecimal() and timestamp.isdecimal() and len(text) <= 40:
+        return int(root), int(timestamp)
+    return 0, 0

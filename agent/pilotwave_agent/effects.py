@@ -1,0 +1,309 @@
+"""Carry out the machine's steps: each effect may be repeated after a crash at any point in it.
+
+An effect changes files first and the journal after, so that the journal never says more than is
+true. What the next step is, and what an outcome means, is `machine`'s and `outcomes`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pilotwave_agent import health, install, outcomes, slots
+from pilotwave_agent.channel import Channel
+from pilotwave_agent.config import Config
+from pilotwave_agent.disk import Disk, refusal_of
+from pilotwave_agent.download import Downloader, Limits, Paused, missing_bytes
+from pilotwave_agent.fold import Record, moved
+from pilotwave_agent.journal import Journal
+from pilotwave_agent.machine import (
+    Fetch,
+    Memo,
+    Moment,
+    Move,
+    Probe,
+    Restore,
+    Rules,
+    Stage,
+    Step,
+    Switch,
+    Trial,
+    next_step,
+)
+from pilotwave_agent.selftest import TestLimits, run_selftest
+from pilotwave_agent.slots import Layout
+from pilotwave_agent.state import ModelSlot
+from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.states import ModelState, Reason
+
+_KBIT = 125  # bytes
+_TRANSIENT = (Reason.DISK_FULL, Reason.DISK_READONLY)
+
+
+def rules_of(config: Config) -> Rules:
+    """Return the probation that a device's settings ask for."""
+    probe = config.probe
+    return Rules(config.probation_s, probe.interval_s, probe.failures)
+
+
+@dataclass
+class Effects:
+    """The hands of one process that holds the work lock."""
+
+    config: Config
+    disk: Disk
+    layout: Layout
+    journal: Journal
+    channel: Channel
+    now: Callable[[], Moment]
+    token: str = ""
+    tell_progress: Callable[[str, int], None] = lambda model, percent: None
+    tell_news: Callable[[], None] = lambda: None
+    probed: dict[str, float] = field(default_factory=dict)
+    parked: dict[str, RefusedError] = field(default_factory=dict)
+    changed: bool = False
+
+    def next(self) -> Step:
+        """Name the next step."""
+        memo = Memo(frozenset(self.parked), self.probed)
+        return next_step(self.journal.state, self.now(), rules_of(self.config), memo)
+
+    def record(self, record: Record | None) -> None:
+        """Journal what has come about."""
+        if record is not None:
+            self.journal.append(record)
+            self.changed = True
+            self.tell_news()
+
+    def carry_out(self, step: Step) -> bool:
+        """Do one step and journal its outcome; False if there is nothing to do now."""
+        try:
+            match step:
+                case Move(record):
+                    self.record(record)
+                case Fetch(model, budget_s):
+                    self._fetch(self._slot(model), budget_s)
+                case Stage(model):
+                    self._stage(self._slot(model))
+                case Trial(model):
+                    self._try(self._slot(model))
+                case Switch(model):
+                    self._switch(self._slot(model))
+                case Probe(model, last):
+                    self._probe(self._slot(model), last=last)
+                case Restore(model, ways):
+                    self._restore(self._slot(model), ways)
+                case _:
+                    return False
+        except RefusedError as no:
+            self._park(step, no)
+        return True
+
+    def _slot(self, model: str) -> ModelSlot:
+        return self.journal.state.slot(model)
+
+    def _park(self, step: Step, no: RefusedError) -> None:
+        """Leave a model where it is, say why, and do not try it again in this process."""
+        slot = self._slot(getattr(step, "model"))  # noqa: B009 - a Move or Wait refuses nothing
+        self.parked[slot.model] = no
+        self.record(outcomes.blocked(slot, no, self.now()))
+
+    def _candidate(self, slot: ModelSlot) -> tuple[Installed, install.Build]:
+        if slot.candidate is None:
+            raise RefusedError(Reason.INTERNAL, f"{slot.model}: the journal names no candidate")
+        return slot.candidate, install.build_of(self.disk, self.layout, slot.candidate)
+
+    # --- fetching and staging
+
+    def _fetch(self, slot: ModelSlot, budget_s: float | None) -> None:
+        _, build = self._candidate(slot)
+        files = build.variant.files
+        total = max(sum({f.sha256: f.size for f in files}.values()), 1)
+        left = missing_bytes(self.disk, self.layout.blobs, files)
+        if left and not self.token:
+            # no news to anyone: the server has not answered since this agent started
+            no = RefusedError(Reason.BLOB_DENIED, "waiting for the server to answer")
+            self.parked[slot.model] = no
+            return
+
+        def came(count: int) -> None:
+            nonlocal left
+            left -= count
+            self.tell_progress(slot.model, max(100 - left * 100 // total, 0))
+
+        fetcher = Downloader(
+            disk=self.disk,
+            blobs=self.layout.blobs,
+            channel=self.channel,
+            token=self.token,
+            limits=Limits(
+                keep_free_bytes=self.config.keep_free_mb << 20,
+                max_rate=self.config.max_rate_kbps * _KBIT,
+            ),
+            progress=came,
+        )
+        try:
+            with _disk_says_no():
+                fetcher.fetch(files, budget_s=budget_s)
+        except Paused:
+            return
+        self.record(outcomes.fetched(slot, self.now()))
+
+    def _stage(self, slot: ModelSlot) -> None:
+        version, build = self._candidate(slot)
+        try:
+            with _disk_says_no():
+                install.stage(self.disk, self.layout, slot.model, version, build)
+        except RefusedError as no:
+            if no.reason is not Reason.BLOB_MISMATCH:
+                raise
+            self.record(outcomes.unstageable(slot, no, self.now()))
+            return
+        self.record(outcomes.staged(slot, self.now()))
+
+    # --- trying
+
+    def _try(self, slot: ModelSlot) -> None:
+        version, _ = self._candidate(slot)
+        try:
+            with _disk_says_no():
+                figures = self._selftest(slot.model, version)
+        except RefusedError as no:
+            if no.reason in _TRANSIENT:
+                raise
+            self.record(outcomes.failed(slot, no, self.now()))
+            return
+        self.record(outcomes.passed(slot, figures, self.now()))
+
+    def _selftest(self, model: str, version: Installed) -> str:
+        build = install.build_of(self.disk, self.layout, version)
+        limits = TestLimits(self.config.selftest_timeout_s, self.config.selftest_memory_mb)
+        return str(run_selftest(self.layout.version(model, version), build.variant, limits))
+
+    def _probe(self, slot: ModelSlot, *, last: bool) -> None:
+        current = slot.current
+        if current is None:
+            return
+        subject = self._subject(slot.model, current, ModelState.PROBATION)
+        no = health.ask(self.config.probe, subject, lambda: self._selftest(slot.model, current))
+        now = self.now()
+        self.probed[slot.model] = now.uptime
+        order = self.journal.state.orders.get(slot.model)
+        rules = rules_of(self.config)
+        self.record(outcomes.probed(slot, no, now, rules, last=last, order=order))
+
+    # --- switching
+
+    def _switch(self, slot: ModelSlot) -> None:
+        version, _ = self._candidate(slot)
+        if not install.intact(self.disk, self.layout, slot.model, version, deep=False):
+            self.relink(slot)
+            self.record(outcomes.lost(slot, self.now()))
+            return
+        after = outcomes.switched(slot, self.now())
+        with _disk_says_no():
+            self._point(slot.model, version, _previous_in(after))
+        try:
+            self._notify(self._subject(slot.model, version, ModelState.PROBATION))
+        except RefusedError as no:
+            self.record(outcomes.not_taken(slot, no, self.now()))
+            return
+        self.record(outcomes.switched(slot, self.now()))
+
+    def _restore(self, slot: ModelSlot, ways: tuple[Installed, ...]) -> None:
+        for way in ways:
+            if not install.intact(self.disk, self.layout, slot.model, way, deep=True):
+                continue
+            with _disk_says_no():
+                self._point(slot.model, way, slot.previous if slot.previous != way else None)
+            note = ""
+            try:
+                self._notify(self._subject(slot.model, way, ModelState.ROLLED_BACK))
+            except RefusedError as no:
+                note = f" (told so, {no.sentence})"
+            self.record(outcomes.restored(slot, way, note, self.now()))
+            return
+        self.relink(slot)
+        self.record(outcomes.nowhere_to_go(slot, self.now()))
+
+    def _point(self, model: str, current: Installed, previous: Installed | None) -> None:
+        slots.point(self.disk, self.layout, model, "previous", previous)
+        slots.point(self.disk, self.layout, model, "current", current)
+
+    def relink(self, slot: ModelSlot) -> None:
+        """Make a model's links say what the journal says."""
+        if slot.current is not None:
+            with _disk_says_no():
+                self._point(slot.model, slot.current, slot.previous)
+
+    def _subject(self, model: str, version: Installed, state: ModelState) -> health.Subject:
+        path = self.layout.version(model, version)
+        return health.Subject(model, version.version, path, str(state))
+
+    def _notify(self, subject: health.Subject) -> None:
+        if self.config.notify:
+            timeout_s = self.config.notify_timeout_s
+            health.run_program(self.config.notify, subject, timeout_s=timeout_s)
+
+    # --- at start and at the end
+
+    def reconcile(self) -> None:
+        """After a start: see that links and files are what the journal says."""
+        for slot in list(self.journal.state.models.values()):
+            if slot.state in (ModelState.SWITCHING, ModelState.ROLLING_BACK):
+                continue  # between two versions; the step itself finishes it
+            self.relink(slot)
+            if slot.current is None or slot.damaged:
+                continue
+            if not install.intact(self.disk, self.layout, slot.model, slot.current, deep=True):
+                self.record(
+                    moved(
+                        slot,
+                        slot.state,
+                        at=self.now().wall,
+                        event="damaged",
+                        about=slot.current,
+                        damaged=True,
+                        reason=Reason.BLOB_MISMATCH,
+                        detail=f"{slot.current.version} is damaged on disk",
+                    )
+                )
+
+    def clear(self) -> None:
+        """Remove what no version of use needs; a disk that says no is asked another time."""
+        try:
+            install.clear(self.disk, self.layout, self.journal.state)
+        except OSError:
+            return
+
+
+class _disk_says_no:
+    """Turn what the file system raises inside into a `RefusedError`."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, e: BaseException | None, trace: object) -> None:
+        if isinstance(e, OSError):
+            raise refusal_of(e) from e
+
+
+def _previous_in(record: Record) -> Installed | None:
+    found = record["set"]["previous"]
+    return Installed(**found) if found else None
+
+
+def moment(floor: float) -> Moment:
+    """Return now; the wall clock is held against the time floor."""
+    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return Moment(max(time.time(), floor), uptime, _boot_id())
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return "unknown"

@@ -1,0 +1,133 @@
+"""Join a fleet: pin its root, make the device's key, ask the server, write the settings."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pilotwave_agent import client, config, identity
+from pilotwave_agent.channel import Channel
+from pilotwave_agent.config import BadConfig, Config
+from pilotwave_agent.disk import Disk
+from pilotwave_agent.facts import read_facts
+from pilotwave_agent.identity import BadIdentity
+from pilotwave_agent.slots import Layout
+from pilotwave_protocol import names
+from pilotwave_protocol.errors import BadName
+from pilotwave_protocol.messages import Enrol, EnrolReply
+
+_MAX_ROOT = 512_000
+_WAIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person asked for. One of `root_file` and `root_sha256` is given."""
+
+    server: str
+    name: str
+    code: str | None = None
+    root_file: Path | None = None
+    root_sha256: str | None = None
+    ca_file: Path | None = None
+    wait: bool = False
+
+
+def enrol(wish: Wish, config_path: Path, data_dir: Path | None) -> Iterator[str]:
+    """Enrol and yield lines for a person. Doing it again with the same key changes nothing.
+
+    `data_dir` None: it is what the settings file says. Raises `BadConfig`, `BadIdentity`,
+    `ServerSaid`, `Unreachable`, `OSError`.
+    """
+    settings = _settings(wish, config_path, data_dir)
+    layout, disk = Layout(settings.data_dir), Disk()
+    channel = Channel(settings.server, ca_file=settings.ca_file)
+    root = _root(wish, channel)
+    disk.make_dirs(layout.key.parent)
+    _pin(disk, layout, root)
+    key = identity.make_key(disk, layout.key)
+    ask = Enrol(settings.device, identity.public_hex(key), wish.code, read_facts(layout.root))
+    try:
+        reply = client.enrol(channel, key, ask)
+        _keep(disk, layout, settings, config_path, reply)
+        if reply.state == "pending":
+            yield f"{reply.device} waits for an operator: pilotwave devices accept {reply.device}"
+        # the code is used up by now; asking again with the key tells how it stands
+        while wish.wait and reply.state == "pending":
+            time.sleep(_WAIT_S)
+            reply = client.enrol(channel, key, replace(ask, code=None))
+    finally:
+        channel.close()
+    if reply.state == "enrolled":
+        yield f"{reply.device} is enrolled in fleet {reply.fleet}"
+    yield f"start the agent: pilotwave-agent run --config {config_path}"
+
+
+def _settings(wish: Wish, config_path: Path, data_dir: Path | None) -> Config:
+    """Return the settings that will hold; a file that is there must agree with the wish."""
+    server = config.check_server(wish.server)
+    try:
+        names.check_device(wish.name)
+    except BadName as e:
+        raise BadConfig(str(e)) from e
+    if not config_path.exists():
+        folder = data_dir or config_path.parent
+        ca_file = str(wish.ca_file) if wish.ca_file else None
+        return Config(server=server, device=wish.name, data_dir=folder, ca_file=ca_file)
+    known = config.load(config_path)
+    for key, old, new in (("server", known.server, server), ("device", known.device, wish.name)):
+        if old != new:
+            raise BadConfig(f"{config_path}: {key} is {old} there; change or remove the file first")
+    return known
+
+
+def _root(wish: Wish, channel: Channel) -> bytes:
+    if wish.root_file is not None:
+        try:
+            raw = wish.root_file.read_bytes()
+        except OSError as e:
+            sentence = f"{wish.root_file}: {e.strerror}; copy root.json from the fleet's keys"
+            raise BadIdentity(sentence) from e
+        return identity.check_root(raw, None)
+    try:
+        digest = names.check_sha256((wish.root_sha256 or "").lower())
+    except BadName as e:
+        raise BadIdentity(f"--root-sha256: {e}") from e
+    answer = channel.request("GET", "/tuf/metadata/1.root.json", max_body=_MAX_ROOT)
+    if answer.status != 200:
+        raise client.ServerSaid(answer)
+    return identity.check_root(answer.body, digest)
+
+
+def _pin(disk: Disk, layout: Layout, root: bytes) -> None:
+    if disk.size(layout.pinned_root) is None:
+        disk.write_atomic(layout.pinned_root, root, 0o644)
+    elif disk.read(layout.pinned_root) != root:
+        sentence = f"{layout.pinned_root}: another root is pinned here; use a new data folder"
+        raise BadIdentity(sentence)
+
+
+def _keep(
+    disk: Disk, layout: Layout, settings: Config, config_path: Path, reply: EnrolReply
+) -> None:
+    identity.keep_enrolment(disk, layout, reply)
+    if not config_path.exists():
+        disk.make_dirs(config_path.parent)
+        disk.write_atomic(config_path, _toml(settings, config_path).encode(), 0o644)
+
+
+def _toml(settings: Config, config_path: Path) -> str:
+    """Write top-level keys only, so that more can be added at the end."""
+    same = settings.data_dir == config_path.parent
+    lines = [
+        "# Settings of pilotwave-agent on this device.",
+        f"server = {json.dumps(settings.server)}",
+        f"device = {json.dumps(settings.device)}",
+        f"data_dir = {json.dumps('.' if same else str(settings.data_dir))}",
+    ]
+    if settings.ca_file:
+        lines.append(f"ca_file = {json.dumps(settings.ca_file)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,159 @@
+"""Who this device is: its private key, the fleet it joined, the numbers of its check-ins."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from pilotwave_agent.disk import Disk
+from pilotwave_agent.slots import Layout
+from pilotwave_protocol import dsse, names, strictjson
+from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.errors import PilotwaveError, ProtocolError
+from pilotwave_protocol.fields import Fields
+from pilotwave_protocol.messages import EnrolReply
+
+_BLOCK = 256
+_MAX_BYTES = 16 << 10
+
+
+class BadIdentity(ProtocolError):
+    """A file of the device's identity is missing, unreadable or not what it should be."""
+
+    code = "bad_identity"
+
+
+class NotEnrolled(PilotwaveError):
+    """This data folder holds no enrolled device yet."""
+
+    code = "not_enrolled"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """An enrolled (or still pending) device."""
+
+    device: str
+    fleet: str
+    key: Ed25519PrivateKey
+    root: bytes
+    poll_interval_s: int
+    check_in_interval_s: int
+
+
+def make_key(disk: Disk, path: Path) -> Ed25519PrivateKey:
+    """Return the key at `path`, made now if there is none. It never leaves this device."""
+    if disk.size(path) is not None:
+        return load_key(path)
+    disk.make_dirs(path.parent)
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    disk.write_atomic(path, pem, 0o600)
+    return key
+
+
+def load_key(path: Path) -> Ed25519PrivateKey:
+    """Read the device's key, or raise `BadIdentity` with what to do."""
+    try:
+        mode = path.stat().st_mode
+        raw = path.read_bytes()
+    except FileNotFoundError as e:
+        raise NotEnrolled(f"{path}: no device key; run `pilotwave-agent enrol` first") from e
+    except OSError as e:
+        raise BadIdentity(f"{path}: the device key cannot be read: {e.strerror}") from e
+    if stat.S_IMODE(mode) & 0o077:
+        raise BadIdentity(f"{path}: others may read the device key; run: chmod 600 {path}")
+    try:
+        key = load_pem_private_key(raw, None)
+    except (ValueError, TypeError) as e:
+        raise BadIdentity(f"{path}: expected an Ed25519 key in PEM; this is none") from e
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BadIdentity(f"{path}: expected an Ed25519 key; this is of another kind")
+    return key
+
+
+def public_hex(key: Ed25519PrivateKey) -> str:
+    """Return the public half as 64 hex digits."""
+    return dsse.raw_public(key.public_key()).hex()
+
+
+def keep_enrolment(disk: Disk, layout: Layout, reply: EnrolReply) -> None:
+    """Remember what the server answered."""
+    disk.write_atomic(layout.enrolled, strictjson.dumps(vars(reply)), 0o644)
+
+
+def load(layout: Layout) -> Identity:
+    """Read the identity. Raises `NotEnrolled` or `BadIdentity`, each saying what to do."""
+    key = load_key(layout.key)
+    try:
+        raw = layout.enrolled.read_bytes()
+        root = layout.pinned_root.read_bytes()
+    except FileNotFoundError as e:
+        raise NotEnrolled(f"{e.filename}: missing; run `pilotwave-agent enrol` first") from e
+    except OSError as e:
+        raise BadIdentity(f"{e.filename}: cannot be read: {e.strerror}") from e
+    f = Fields(strictjson.loads(raw, max_bytes=_MAX_BYTES), str(layout.enrolled), BadIdentity)
+    return Identity(
+        device=f.named("device", names.check_device),
+        fleet=f.named("fleet", names.check_fleet),
+        key=key,
+        root=root,
+        poll_interval_s=f.integer("poll_interval_s", low=1),
+        check_in_interval_s=f.integer("check_in_interval_s", low=1),
+    )
+
+
+class Sequence:
+    """The numbers of check-ins: each one is used once, across restarts and power cuts.
+
+    Numbers are reserved on disk in blocks, so that most check-ins write nothing.
+    """
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self._disk, self._path = disk, path
+        self._next = self._reserved = _read_reserved(path)
+
+    def take(self) -> int:
+        """Return the next number."""
+        self._next += 1
+        if self._next > self._reserved:
+            self._reserve(self._next + _BLOCK)
+        return self._next
+
+    def jump(self, last: int) -> None:
+        """Go on above `last`, the highest number that the server has seen."""
+        self._next = max(self._next, last)
+
+    def _reserve(self, end: int) -> None:
+        self._disk.write_atomic(self._path, strictjson.dumps({"reserved": end}))
+        self._reserved = end
+
+
+def _read_reserved(path: Path) -> int:
+    """A file that is lost or damaged starts anew: the server then says where to go on."""
+    try:
+        found = strictjson.loads(path.read_bytes(), max_bytes=_MAX_BYTES)
+        number = found["reserved"]
+    except (OSError, ProtocolError, KeyError, TypeError):
+        return 0
+    return number if isinstance(number, int) and number > 0 else 0
+
+
+def check_root(raw: bytes, sha256: str | None) -> bytes:
+    """Check a root document against its pinned digest, if one is given."""
+    found = sha256_hex(raw)
+    if sha256 is not None and found != sha256:
+        raise BadIdentity(f"root: expected sha256 {sha256}; the server's first root has {found}")
+    document = Fields(strictjson.loads(raw, max_bytes=512_000), "root", BadIdentity)
+    if document.inner("signed").raw("_type", None) != "root":
+        raise BadIdentity("root: expected a TUF root document, as `pilotwave keys init` writes it")
+    return raw

@@ -1,0 +1,172 @@
+"""Bring trusted metadata up to date and judge the directive in the inbox by it.
+
+The rules are `trust`'s and `directive`'s; here they are given this device's files and clock, and
+what they say is written into the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from pilotwave_agent import directive, fold, install
+from pilotwave_agent.config import Config
+from pilotwave_agent.disk import Disk
+from pilotwave_agent.facts import read_facts
+from pilotwave_agent.fetcher import Fetcher
+from pilotwave_agent.fold import Record
+from pilotwave_agent.identity import Identity
+from pilotwave_agent.slots import Layout
+from pilotwave_agent.state import DeviceState
+from pilotwave_agent.trust import TrustedMetadata, TrustedView
+from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.names import target_path
+from pilotwave_protocol.states import Reason
+
+# what another try at the same bytes may change, without a newer directive
+_PASSING = frozenset(
+    {
+        Reason.NOT_YET_VALID,
+        Reason.SNAPSHOT_TOO_OLD,
+        Reason.METADATA_EXPIRED,
+        Reason.METADATA_ROLLBACK,
+        Reason.METADATA_MISMATCH,
+        Reason.METADATA_UNSIGNED,
+        Reason.METADATA_INVALID,
+        Reason.METADATA_UNAVAILABLE,
+        Reason.SLOW_RETRIEVAL,
+        Reason.ENDLESS_DATA,
+        Reason.TARGET_UNKNOWN,
+        Reason.DISK_FULL,
+        Reason.DISK_READONLY,
+        Reason.INTERNAL,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of it: when to refresh next (epoch seconds), and a "no" that may pass."""
+
+    refresh_at: float | None = None
+    passing: RefusedError | None = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One device's judge. `fetcher` is asked for metadata and manifests."""
+
+    config: Config
+    identity: Identity
+    disk: Disk
+    layout: Layout
+    fetcher: Fetcher
+
+    def is_due(self, state: DeviceState) -> bool:
+        """Say whether the inbox holds what was not judged yet, or an order lost its manifest."""
+        raw = self._inbox()
+        if raw is None:
+            return False
+        lost = [o for o in state.orders.values() if self._kept(o.sha256) is None]
+        return bool(lost) or sha256_hex(raw) != state.judged
+
+    def sit(
+        self,
+        state: Callable[[], DeviceState],
+        record: Callable[[Record], None],
+        *,
+        at: float,
+    ) -> Judged:
+        """Refresh, remember floors and yanks, then judge the inbox if it is news."""
+        raw = self._inbox()
+        digest = sha256_hex(raw) if raw is not None else ""
+        try:
+            view = self._refresh()
+            self._learn(view, state(), record, at)
+            if raw is not None and self._is_open(state(), digest):
+                self._judge(raw, view, state(), record, at)
+        except RefusedError as no:
+            passing = no.reason in _PASSING
+            if raw is not None and self._is_news(state(), digest, no, passing=passing):
+                judged = "" if passing else digest
+                record(fold.refused(str(no.reason), no.sentence, raw_digest=judged, at=at))
+            return Judged(passing=no if passing else None)
+        return Judged(refresh_at=view.refresh_after.timestamp())
+
+    def _is_open(self, state: DeviceState, digest: str) -> bool:
+        """What was accepted stays accepted; what was refused may pass newer metadata."""
+        lost = [o for o in state.orders.values() if self._kept(o.sha256) is None]
+        return state.judged != digest or state.refusal is not None or bool(lost)
+
+    def _is_news(self, state: DeviceState, digest: str, no: RefusedError, *, passing: bool) -> bool:
+        if passing and state.judged == digest:
+            return False  # it was accepted; that metadata cannot be had now is told otherwise
+        known = state.refusal
+        same = known and (known.reason, known.detail) == (str(no.reason), no.sentence[:500])
+        return not same or (not passing and state.judged != digest)
+
+    def _inbox(self) -> bytes | None:
+        size = self.disk.size(self.layout.inbox)
+        if size is None or size > directive.MAX_ENVELOPE_BYTES + 1:
+            return None
+        return self.disk.read(self.layout.inbox)
+
+    def _refresh(self) -> TrustedView:
+        server = self.config.server
+        return TrustedMetadata.refresh(
+            self.layout.tuf,
+            f"{server}/tuf/metadata/",
+            self.identity.root,
+            self.fetcher,
+            targets_url=f"{server}/tuf/targets/",
+        )
+
+    def _learn(
+        self, view: TrustedView, state: DeviceState, record: Callable[[Record], None], at: float
+    ) -> None:
+        memory = state.memory
+        for model in sorted({*state.models, *state.orders}):
+            try:
+                memory = directive.learn(memory, view, [model])
+            except RefusedError:
+                continue  # one model's metadata being unavailable silences no other's
+        if memory != state.memory or view.versions() != dict(state.tuf):
+            record(fold.learned(memory, view.versions(), at=at))
+
+    def _judge(
+        self,
+        raw: bytes,
+        view: TrustedView,
+        state: DeviceState,
+        record: Callable[[Record], None],
+        at: float,
+    ) -> None:
+        found = directive.verify(
+            raw,
+            view=view,
+            fleet=self.identity.fleet,
+            device=self.identity.device,
+            now=datetime.now(timezone.utc),
+            memory=state.memory,
+            facts=read_facts(self.config.data_dir),
+            allow_unsafe=self.config.allow_unsafe_formats,
+            fetch_manifest=lambda entry: self._manifest(entry, view),
+        )
+        for version in found.entries:
+            keep = (version.entry.sha256, version.manifest_bytes)
+            install.keep_manifest(self.disk, self.layout, *keep)
+        record(fold.accepted(found, raw_digest=sha256_hex(raw), at=at))
+
+    def _manifest(self, entry: Entry, view: TrustedView) -> bytes:
+        kept = self._kept(entry.sha256)
+        return kept if kept is not None else view.fetch(target_path(entry.model, entry.version))
+
+    def _kept(self, sha256: str) -> bytes | None:
+        path = self.layout.blobs / sha256
+        if (self.disk.size(path) or 0) == 0:
+            return None
+        raw = self.disk.read(path)
+        return raw if sha256_hex(raw) == sha256 else None

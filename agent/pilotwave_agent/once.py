@@ -1,0 +1,102 @@
+"""Do all that is to be done now, then end: for devices that are awake for minutes a day.
+
+It talks as the resident agent does and works in this process; a probation that has begun is seen
+through to its end.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from pilotwave_agent import client, identity, lock
+from pilotwave_agent.channel import BadAnswer, Channel, Unreachable
+from pilotwave_agent.client import ServerSaid
+from pilotwave_agent.config import Config
+from pilotwave_agent.disk import Disk
+from pilotwave_agent.facts import agent_version, read_facts
+from pilotwave_agent.identity import Identity, Sequence
+from pilotwave_agent.journal import read_state
+from pilotwave_agent.report import check_in_of
+from pilotwave_agent.slots import Layout
+from pilotwave_agent.work import Done, Job, work
+from pilotwave_protocol.messages import CheckInReply
+
+_NO = (ServerSaid, Unreachable, BadAnswer)
+_STALE_TRIES = 3
+
+
+def once(config: Config, config_path: Path) -> str | None:
+    """Check in, poll, work, check in. Return a sentence if something could not be done."""
+    layout = Layout(config.data_dir)
+    who = identity.load(layout)
+    with lock.held(layout.run_lock, "the agent"):
+        visit = _Visit(config, who, layout)
+        try:
+            return visit.make()
+        finally:
+            visit.channel.close()
+
+
+class _Visit:
+    def __init__(self, config: Config, who: Identity, layout: Layout) -> None:
+        self.config, self.who, self.layout = config, who, layout
+        self.channel = Channel(config.server, ca_file=config.ca_file)
+        self.seq = Sequence(Disk(), layout.seq)
+        self.acked = 0
+
+    def make(self) -> str | None:
+        token, trouble = "", None
+        try:
+            token = self._report().token
+            self._poll(token)
+        except _NO as e:
+            trouble = str(e)
+        done = self._work(token)
+        if token and done.changed:
+            try:
+                self._report()
+            except _NO as e:
+                trouble = str(e)
+        return trouble or done.sentence or None
+
+    def _work(self, token: str) -> Done:
+        job = Job(token=token, acked=self.acked, refresh=bool(token), boot=True)
+        done = work(self.config, job)
+        changed = done.changed
+        while done.next_wake_s is not None:
+            time.sleep(done.next_wake_s)
+            done = work(self.config, Job(token=token, acked=self.acked, probed=done.probed))
+            changed = changed or done.changed
+        return Done(sentence=done.sentence, changed=changed)
+
+    def _poll(self, token: str) -> None:
+        polled = client.poll(self.channel, token, "")
+        if polled.raw is not None:
+            disk = Disk()
+            disk.make_dirs(self.layout.inbox.parent)
+            disk.write_atomic(self.layout.inbox, polled.raw)
+
+    def _report(self) -> CheckInReply:
+        for _ in range(_STALE_TRIES - 1):
+            try:
+                return self._send()
+            except ServerSaid as e:
+                if e.problem != "stale_seq" or e.last_seq is None:
+                    raise
+                self.seq.jump(e.last_seq)
+        return self._send()
+
+    def _send(self) -> CheckInReply:
+        report = check_in_of(
+            read_state(self.layout.journal),
+            fleet=self.who.fleet,
+            device=self.who.device,
+            seq=self.seq.take(),
+            agent=agent_version(),
+            facts=read_facts(self.config.data_dir),
+            progress={},
+        )
+        reply = client.check_in(self.channel, self.who.key, report)
+        self.acked = reply.acked_event
+        return reply

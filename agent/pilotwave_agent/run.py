@@ -1,0 +1,285 @@
+"""The resident agent: it polls, reports, and calls a child when there is work.
+
+It holds no rules about versions and imports none of what the work needs, so that it stays small. It
+writes to disk only what came from the server (a directive) and, seldom, a block of check-in
+numbers; an idle poll writes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pilotwave_agent import identity, lock, watchdog
+from pilotwave_agent.child import Child
+from pilotwave_agent.config import Config
+from pilotwave_agent.disk import Disk, refusal_of
+from pilotwave_agent.identity import Identity, Sequence
+from pilotwave_agent.journal import read_state
+from pilotwave_agent.schedule import NEVER, Schedule
+from pilotwave_agent.slots import Layout
+from pilotwave_agent.state import DeviceState
+from pilotwave_agent.talk import Talk, say, uptime
+
+_HINT_SPREAD = 0.5  # of a poll interval: what all devices hear at once, they ask about in turn
+_LONGEST_SLEEP_S = 86_400.0
+
+
+class Stop(BaseException):
+    """A signal asked the agent to end."""
+
+
+class Agent:
+    """One device's resident agent. `turn` does what is due; `run` does so until a signal comes."""
+
+    def __init__(self, config: Config, config_path: Path, who: Identity) -> None:
+        self._config_path = config_path
+        self._layout, self._disk = Layout(config.data_dir), Disk()
+        self.schedule = Schedule(
+            poll_s=min(who.poll_interval_s, config.max_poll_interval_s),
+            check_in_s=min(who.check_in_interval_s, config.max_check_in_interval_s),
+        )
+        seq = Sequence(self._disk, self._layout.seq)
+        self._talk = Talk(config, who, seq, self.schedule, ears=self)
+        self._child: Child | None = None
+        self._boot = self._refresh = True
+        self._asked_refresh = False
+        self._refresh_at = NEVER
+        self._tried_hint = (0, 0)
+        self._probed: dict[str, float] = {}
+        self._progress: dict[str, int] = {}
+        self._wait_for_server = False
+        self._state, self._stamp = DeviceState(), _stamp(self._layout.journal)
+        if self._stamp is not None:
+            self._state = read_state(self._layout.journal)
+
+    # --- the loop
+
+    def run(self, wakeup: int) -> None:
+        """Go on for ever; a byte on the descriptor `wakeup` ends a sleep."""
+        now = uptime()
+        self.schedule.started(now)
+        if self._stamp is not None:
+            self.schedule.work_at(now)
+        watchdog.notify("READY=1")
+        try:
+            while True:
+                self.turn()
+                self._sleep(wakeup)
+        finally:
+            watchdog.notify("STOPPING=1")
+            self.close()
+
+    def turn(self) -> None:
+        """Do what is due, one thing of each kind."""
+        self._listen()
+        self._look()
+        watchdog.notify("WATCHDOG=1")
+        if uptime() >= self.schedule.next_check_in:
+            self._talk.progress = self._progress
+            self._talk.check_in()
+        if uptime() >= self.schedule.next_poll:
+            self._talk.poll()
+        if time.time() >= self._refresh_at:
+            self._refresh, self._refresh_at = True, NEVER
+            self.schedule.work_at(uptime())
+        if self._child is None and uptime() >= self.schedule.next_work:
+            self._start_work()
+
+    def _sleep(self, wakeup: int) -> None:
+        due = self.schedule.next_due(working=self._child is not None)
+        left = min(due - uptime(), self._refresh_at - time.time(), _LONGEST_SLEEP_S)
+        left = min(left, watchdog.interval_s() or left)
+        reads: list[Any] = [wakeup, self._child] if self._child else [wakeup]
+        if wakeup in select.select(reads, [], [], max(left, 0.0))[0]:
+            os.read(wakeup, 512)
+
+    def close(self) -> None:
+        """End the child and the connection."""
+        self._end_child()
+        self._talk.channel.close()
+
+    def _look(self) -> None:
+        """Notice what another process (`rollback`) wrote into the journal."""
+        if self._child is None and _stamp(self._layout.journal) != self._stamp:
+            self.state()
+            self.schedule.news(uptime())
+            self.schedule.work_at(uptime())
+
+    # --- what the server's words lead to (`talk.Ears`)
+
+    def state(self) -> DeviceState:
+        """Return the journal's state; the file is read again only when it has changed."""
+        stamp = _stamp(self._layout.journal)
+        if stamp != self._stamp:
+            self._state, self._stamp = read_state(self._layout.journal), stamp
+        return self._state
+
+    def directive(self, raw: bytes) -> bool:
+        """Put a directive into the inbox, unverified, and have it judged at once."""
+        inbox = self._layout.inbox
+        try:
+            if self._disk.size(inbox) == len(raw) and self._disk.read(inbox) == raw:
+                return True
+            self._disk.make_dirs(inbox.parent)
+            self._disk.write_atomic(inbox, raw)
+        except OSError as e:
+            no = refusal_of(e)
+            self._troubled((str(no.reason), f"the directive cannot be stored: {no.sentence}"))
+            return False
+        self._end_child()
+        self.schedule.work_backoff.reset()
+        self.schedule.work_at(uptime())
+        return True
+
+    def hint(self, root: int, timestamp: int) -> None:
+        """Have the metadata refreshed if the server has newer ones. It is only a hint."""
+        hint, known = (root, timestamp), self.state().tuf
+        mine = (known.get("root", 0), known.get("timestamp", 0))
+        if timestamp == 0 or hint in (mine, self._tried_hint):
+            return
+        self._tried_hint, self._refresh = hint, True
+        delay = self.schedule.chance.uniform(0, self.schedule.poll_s * _HINT_SPREAD)
+        self.schedule.work_at(uptime() + delay)
+
+    def answered(self) -> None:
+        """Do what could not be done without the server."""
+        if self._wait_for_server and self._talk.token:
+            self._wait_for_server = False
+            self.schedule.work_at(uptime())
+
+    def renumber(self) -> None:
+        """Have the journal number its events above what the server knows."""
+        self.schedule.work_at(uptime())
+
+    def _troubled(self, trouble: tuple[str, str] | None) -> None:
+        """Remember a disk that says no: the journal may be unable to."""
+        if trouble:
+            self._talk.say_once(trouble[1])
+        if trouble != self._talk.trouble:
+            self._talk.trouble = trouble
+            self.schedule.news(uptime())
+
+    # --- the work
+
+    def _start_work(self) -> None:
+        self.schedule.next_work = NEVER
+        self._asked_refresh = self._refresh
+        job = {
+            "token": self._talk.token,
+            "acked": self._talk.acked,
+            "refresh": self._refresh,
+            "boot": self._boot,
+            "probed": self._probed,
+        }
+        try:
+            self._child = Child(self._config_path, job)
+        except OSError as e:
+            self._talk.say_once(f"no process can be started: {e.strerror}")
+            self.schedule.work_failed(uptime())
+            return
+        self._refresh = False
+
+    def _end_child(self) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+            self._refresh = self._refresh or self._asked_refresh
+
+    def _listen(self) -> None:
+        """Hear the child out, if there is one."""
+        while self._child is not None and select.select([self._child], [], [], 0)[0]:
+            for line in self._child.hear():
+                self._heard(line)
+
+    def _heard(self, line: dict[str, Any]) -> None:
+        if "news" in line:
+            self.schedule.news(uptime())
+        elif "progress" in line:
+            self._progress.update(line["progress"])
+        elif "failed" in line:
+            self._talk.say_once(str(line["failed"]))
+        elif "done" in line:
+            self._done(line["done"])
+        elif "ended" in line:
+            self._end_child()
+            if line["ended"] != 0:
+                self.schedule.work_failed(uptime())
+
+    def _done(self, done: dict[str, Any]) -> None:
+        now = uptime()
+        self._boot, self._progress, self._probed = False, {}, done["probed"]
+        if done["refresh_at"] is not None:
+            self._refresh_at, self._asked_refresh = done["refresh_at"], False
+        if done["next_wake_s"] is not None:
+            self.schedule.work_at(now + done["next_wake_s"])
+        retry = done["retry"]
+        self._troubled((retry, done["sentence"]) if retry and retry.startswith("disk_") else None)
+        self.state()
+        if retry is None:
+            self.schedule.work_backoff.reset()
+            return
+        if done["need_token"]:
+            self.schedule.need_token(now)
+        if done["need_token"] or (done["retry_online"] and not self._talk.online):
+            self._wait_for_server = True
+        else:
+            self.schedule.work_failed(now)
+
+
+def _stamp(path: Path) -> object:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[int]:
+    """Let SIGTERM and SIGINT end what runs inside, wherever it is, and SIGUSR1 wake it.
+
+    Yields a descriptor that is readable after a signal.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        raise Stop
+
+    reader, writer = os.pipe()
+    for fd in (reader, writer):
+        os.set_blocking(fd, False)
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: lambda *_: None}
+    before = {n: signal.signal(n, handler) for n, handler in handlers.items()}
+    old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(old)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)
+
+
+def wake(layout: Layout) -> None:
+    """Have a running agent look at the journal now."""
+    pid = lock.holder(layout.run_lock)
+    if pid:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGUSR1)
+
+
+def run(config: Config, config_path: Path) -> None:
+    """Run the resident agent until a signal ends it. Raises `Held`, `NotEnrolled`, `OSError`."""
+    layout = Layout(config.data_dir)
+    who = identity.load(layout)
+    with lock.held(layout.run_lock, "the agent"), contextlib.suppress(Stop), signals() as wakeup:
+        say(f"{who.device} of fleet {who.fleet}, server {config.server}, data {config.data_dir}")
+        Agent(config, config_path, who).run(wakeup)
+    say("ended")

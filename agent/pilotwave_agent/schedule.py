@@ -1,0 +1,113 @@
+"""Say when the resident agent does what: pure arithmetic over one clock, in seconds.
+
+The clock is the machine's uptime including suspend, so that a device that slept does one thing when
+it wakes, and a clock that is set changes nothing. Intervals are the server's, within the device's
+own caps; jitter keeps a fleet from coming all at once.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+FIRST_RETRY_S = 2.0
+LAST_RETRY_S = 900.0
+COALESCE_S = 0.5
+NEVER = float("inf")
+
+
+@dataclass
+class Backoff:
+    """Growing waits after failures in a row: doubled each time, with jitter, up to a cap."""
+
+    chance: random.Random
+    first_s: float = FIRST_RETRY_S
+    last_s: float = LAST_RETRY_S
+    failures: int = 0
+
+    def next_s(self) -> float:
+        """Return the wait after one more failure."""
+        bound = min(self.first_s * float(1 << min(self.failures, 30)), self.last_s)
+        self.failures += 1
+        return bound * self.chance.uniform(0.5, 1.0)
+
+    def reset(self) -> None:
+        """Forget the failures: something went well."""
+        self.failures = 0
+
+
+@dataclass
+class Schedule:
+    """When the next poll, check-in and piece of work are due.
+
+    `not_before` holds check-ins back that news would bring forward: the server asked for it, or it
+    cannot be reached.
+    """
+
+    poll_s: float
+    check_in_s: float
+    chance: random.Random = field(default_factory=random.Random)
+    next_poll: float = NEVER
+    next_check_in: float = 0.0
+    next_work: float = NEVER
+    not_before: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.poll_backoff = Backoff(self.chance)
+        self.check_in_backoff = Backoff(self.chance)
+        self.work_backoff = Backoff(self.chance)
+
+    def spread(self, seconds: float) -> float:
+        """Return an interval with its jitter, a tenth up or down."""
+        return seconds * self.chance.uniform(0.9, 1.1)
+
+    def started(self, now: float) -> None:
+        """Come soon after a start, but not in step with the rest of the fleet."""
+        self.next_check_in = now + self.chance.uniform(0, min(self.poll_s / 10, 10.0))
+
+    def polled(self, now: float) -> None:
+        """A poll was answered."""
+        self.poll_backoff.reset()
+        self.next_poll = now + self.spread(self.poll_s)
+
+    def poll_failed(self, now: float, after_s: float) -> None:
+        """A poll was not answered, or with a request to come later than `after_s`."""
+        wait = max(self.poll_backoff.next_s(), after_s)
+        self.next_poll = now + max(wait, self.spread(self.poll_s))
+
+    def checked_in(self, now: float, *, more: bool) -> None:
+        """A report was stored; `more` events wait."""
+        self.check_in_backoff.reset()
+        self.not_before = now
+        interval = self.spread(self.check_in_s)
+        self.next_check_in = now if more else now + interval
+        if self.next_poll == NEVER:
+            self.next_poll = now
+
+    def check_in_failed(self, now: float, after_s: float = 0.0) -> None:
+        """A report was not taken, or with a request to come later than `after_s`."""
+        self.next_check_in = now + max(self.check_in_backoff.next_s(), after_s)
+        self.not_before = self.next_check_in
+
+    def news(self, now: float) -> None:
+        """Something happened that the server should hear of soon."""
+        soon = max(now + COALESCE_S, self.not_before)
+        self.next_check_in = min(self.next_check_in, soon)
+
+    def need_token(self, now: float) -> None:
+        """The token is used up: check in for another, and poll after that."""
+        self.next_check_in = min(self.next_check_in, max(now, self.not_before))
+        self.next_poll = NEVER
+
+    def work_at(self, when: float) -> None:
+        """Have work done at `when` or before."""
+        self.next_work = min(self.next_work, when)
+
+    def work_failed(self, now: float) -> None:
+        """Work met a "no" that may pass, or its process died."""
+        self.work_at(now + self.work_backoff.next_s())
+
+    def next_due(self, *, working: bool) -> float:
+        """Return when the next thing is due; while work is being done, no other can begin."""
+        work = NEVER if working else self.next_work
+        return min(self.next_poll, self.next_check_in, work)

@@ -1,0 +1,204 @@
+"""Talk to the server for the resident agent: check in, poll, keep tokens, keep the schedule.
+
+What it hears that needs work is handed on through `Ears`; it starts nothing itself. Tokens live in
+memory only.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from pilotwave_agent import client
+from pilotwave_agent.channel import BadAnswer, Channel, Unreachable
+from pilotwave_agent.client import ServerSaid
+from pilotwave_agent.config import Config
+from pilotwave_agent.facts import agent_version, read_facts
+from pilotwave_agent.identity import Identity, Sequence
+from pilotwave_agent.report import check_in_of
+from pilotwave_agent.schedule import Schedule
+from pilotwave_agent.state import DeviceState
+from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.messages import CheckInReply
+
+NO = (ServerSaid, Unreachable, BadAnswer)
+_TOKEN_MARGIN_S = 5.0
+_STALE_TRIES = 3
+
+
+def say(words: str) -> None:
+    """Tell the system's journal, or a person at the terminal."""
+    sys.stderr.write(words + "\n")
+    sys.stderr.flush()
+
+
+def uptime() -> float:
+    """Return seconds since the machine started, suspended ones included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Ears(Protocol):
+    """What the resident agent does with what the server says."""
+
+    def state(self) -> DeviceState:
+        """Return what the journal says now."""
+        ...
+
+    def directive(self, raw: bytes) -> bool:
+        """Take a directive in; False if it could not be kept."""
+        ...
+
+    def hint(self, root: int, timestamp: int) -> None:
+        """Hear of the newest TUF versions."""
+        ...
+
+    def answered(self) -> None:
+        """The server answers."""
+        ...
+
+    def renumber(self) -> None:
+        """The server knows later events than the journal ever numbered."""
+        ...
+
+
+@dataclass
+class Talk:
+    """One device's conversation with its server."""
+
+    config: Config
+    who: Identity
+    seq: Sequence
+    schedule: Schedule
+    ears: Ears
+    online: bool = True
+    acked: int = 0
+    token: str = ""
+    progress: Mapping[str, int] = field(default_factory=dict)
+    trouble: tuple[str, str] | None = None
+    _token_ends: float = 0.0
+    _etag: str = ""
+    _facts: Mapping[str, Scalar] | None = None
+    _said: str = ""
+
+    def __post_init__(self) -> None:
+        self.channel = Channel(self.config.server, ca_file=self.config.ca_file)
+
+    def say_once(self, words: str) -> None:
+        """Tell of a trouble, but not each time it comes again."""
+        if words != self._said:
+            say(words)
+        self._said = words
+
+    # --- checking in
+
+    def check_in(self) -> None:
+        """Send a report; with the answer come a token, intervals and a hint."""
+        facts = read_facts(self.config.data_dir)
+        state = self.ears.state()
+        try:
+            reply = self._send(state, facts if facts != self._facts else None)
+        except NO as e:
+            self._check_in_refused(e)
+            return
+        self._facts = facts
+        self._take(state, reply)
+
+    def _send(self, state: DeviceState, facts: Mapping[str, Scalar] | None) -> CheckInReply:
+        unacked = tuple(e for e in state.events if e.id > self.acked)
+        state = replace(state, events=unacked)
+        tries = 0
+        while True:
+            report = check_in_of(
+                state,
+                fleet=self.who.fleet,
+                device=self.who.device,
+                seq=self.seq.take(),
+                agent=agent_version(),
+                facts=facts,
+                progress=self.progress,
+                trouble=self.trouble,
+            )
+            try:
+                return client.check_in(self.channel, self.who.key, report)
+            except ServerSaid as e:
+                tries += 1
+                if e.problem != "stale_seq" or e.last_seq is None or tries >= _STALE_TRIES:
+                    raise
+                self.seq.jump(e.last_seq)
+
+    def _take(self, state: DeviceState, reply: CheckInReply) -> None:
+        now, schedule = uptime(), self.schedule
+        waiting = [e.id for e in state.events if e.id > reply.acked_event]
+        # a server that acknowledges nothing new gets no second report at once
+        more = bool(waiting) and reply.acked_event > self.acked
+        self.acked = max(self.acked, reply.acked_event)
+        self.token = reply.token
+        self._token_ends = now + reply.token_expires_in_s - _TOKEN_MARGIN_S
+        schedule.poll_s = min(reply.poll_interval_s, self.config.max_poll_interval_s)
+        schedule.check_in_s = min(reply.check_in_interval_s, self.config.max_check_in_interval_s)
+        schedule.checked_in(now, more=more)
+        if reply.acked_event >= state.next_event:
+            self.ears.renumber()
+        self._heard()
+        self.ears.hint(reply.tuf.get("root", 0), reply.tuf.get("timestamp", 0))
+
+    def _check_in_refused(self, e: Exception) -> None:
+        now = uptime()
+        if not isinstance(e, ServerSaid):
+            self._lost(e)
+            self.schedule.check_in_failed(now)
+            return
+        wait = e.retry_after_s or 0.0
+        if e.status in (401, 403):
+            # this device is not accepted yet, or not any more: knocking harder helps nobody
+            wait = max(wait, self.schedule.spread(self.schedule.poll_s))
+        pending = e.problem == "pending"
+        self._lost(e, "waiting for an operator to accept this device" if pending else "")
+        self.schedule.check_in_failed(now, wait)
+        if pending:
+            self.schedule.check_in_backoff.reset()
+
+    # --- polling
+
+    def poll(self) -> None:
+        """Ask whether there is another directive."""
+        now = uptime()
+        if not self.token or now >= self._token_ends:
+            self.schedule.need_token(now)
+            return
+        try:
+            polled = client.poll(self.channel, self.token, self._etag)
+        except NO as e:
+            self._poll_refused(e)
+            return
+        self.schedule.polled(now)
+        self._etag = polled.etag
+        if polled.raw is not None and not self.ears.directive(polled.raw):
+            self._etag = ""  # so that the server offers it again
+        self._heard()
+        self.ears.hint(polled.root, polled.timestamp)
+
+    def _poll_refused(self, e: Exception) -> None:
+        now = uptime()
+        if isinstance(e, ServerSaid) and e.status == 401:
+            self.token = ""
+            self.schedule.need_token(now)
+            return
+        self._lost(e)
+        after_s = e.retry_after_s if isinstance(e, ServerSaid) else None
+        self.schedule.poll_failed(now, after_s or 0.0)
+
+    # --- being online
+
+    def _heard(self) -> None:
+        if not self.online:
+            say("the server answers again")
+        self.online, self._said = True, ""
+        self.ears.answered()
+
+    def _lost(self, e: Exception, words: str = "") -> None:
+        self.online = isinstance(e, ServerSaid)
+        self.say_once(words or str(e))

@@ -1,0 +1,23 @@
+"""Tell systemd how the agent is, where systemd asked for it; elsewhere do nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+
+def notify(state: str) -> None:
+    """Send one `sd_notify` message, such as `READY=1`."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.connect("\0" + address[1:] if address.startswith("@") else address)
+        s.sendall(state.encode())
+
+
+def interval_s() -> float | None:
+    """Return how often systemd wants a sign of life, None if it does not."""
+    text = os.environ.get("WATCHDOG_USEC", "")
+    return int(text) / 2e6 if text.isdigit() and int(text) > 0 else None
