@@ -1,0 +1,80 @@
+"""Background work goes on whatever happens to one turn of it, and ends when it is told to."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pilotwave_server.workers import Periodic
+
+
+class Work:
+    """Counts its turns and lets a test wait for one; the first `failing` turns fail."""
+
+    def __init__(self, *, failing: int = 0) -> None:
+        self.turns = 0
+        self.failing = failing
+        self.done = threading.Semaphore(0)
+
+    def __call__(self) -> None:
+        self.turns += 1
+        self.done.release()
+        if self.turns <= self.failing:
+            raise RuntimeError("this turn fails")
+
+    def wait(self) -> None:
+        assert self.done.acquire(timeout=10)
+
+
+def test_work_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    work = Work()
+    worker = Periodic("test", work, interval_s=0.01)
+    worker.start()
+    for _ in range(3):
+        work.wait()
+    worker.stop()
+    turns = work.turns
+    assert turns >= 3
+    worker.stop()
+    assert work.turns == turns
+
+
+def test_a_turn_that_fails_is_logged_and_the_next_one_comes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    work = Work(failing=1)
+    worker = Periodic("reseal", work, interval_s=0.01)
+    worker.start()
+    work.wait()
+    work.wait()
+    worker.stop()
+    assert worker.failures == 1
+    assert "reseal failed" in caplog.text
+
+
+def test_wake_calls_early_and_stop_does_not_wait_for_the_interval() -> None:
+    work = Work()
+    worker = Periodic("test", work, interval_s=3600)
+    worker.start()
+    worker.wake()
+    work.wait()
+    worker.stop()
+    assert work.turns == 1
+
+
+def test_what_is_due_at_the_end_is_done_at_the_end() -> None:
+    work = Work()
+    worker = Periodic("test", work, interval_s=3600, at_stop=True)
+    worker.start()
+    worker.stop()
+    assert work.turns == 1
+
+
+def test_a_worker_may_start_again() -> None:
+    work = Work()
+    worker = Periodic("test", work, interval_s=0.01)
+    for _ in range(2):
+        worker.start()
+        work.wait()
+        worker.stop()
