@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import Field
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,9 +36,10 @@ from pilotwave_server.devices.errors import (
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.problems import DatabaseUnavailable, responses
 from pilotwave_server.registry.trust import DirectorKeyUnknown, TrustNotReady
+from pilotwave_server.routing import root_router
 from pilotwave_server.telemetry.store import Revoked, StaleSeq
 
-router = APIRouter(prefix="/device/v1", tags=["device"])
+router = root_router(tag="device", prefix="/device/v1")
 device_bearer = HTTPBearer(
     auto_error=False,
     scheme_name="deviceToken",
