@@ -1,4 +1,4 @@
-"""`alembic check` on a fresh SQLite file: do the migrations lead to the tables that the code has?"""
+"""`alembic check` on a fresh SQLite file: do the migrations lead to the code's tables?"""
 
 from __future__ import annotations
 
