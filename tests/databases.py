@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
-from alembic import command
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
-from pilotwave_server import migrate, schema
+from pilotwave_server import migrate
 from pilotwave_server.db import Database, FleetRow
 from pilotwave_server.settings import Settings
 
@@ -21,11 +20,9 @@ FLEET = "test-fleet"
 
 
 def fill(url: str) -> None:
-    """Make every table, and the fleet's row."""
+    """Make every table, as the migrations do it, and the fleet's row."""
+    migrate.upgrade(url)
     db = Database(url)
-    schema.metadata.create_all(db.writer)
-    with migrate.connection(url) as connection:
-        command.stamp(migrate.alembic_config(connection), "head")
     with db.write() as session:
         session.add(FleetRow(fleet=FLEET))
     db.close()

@@ -52,7 +52,9 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
     """A server on a data folder and database that `init` has made."""
     context = make_context(settings, clock)
     registry.install(context)
-    return PilotwaveApp(context, device_api.install(context))
+    devices = device_api.install(context)
+    context.metrics.add_reading(lambda: system.read_devices(context))
+    return PilotwaveApp(context, devices)
 
 
 def make_context(settings: Settings, clock: Clock) -> Context:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pilotwave_server.db import Database
 from pilotwave_server.settings import Settings
 
 if TYPE_CHECKING:
     from pilotwave_server.blobs.access import BlobGate
+    from pilotwave_server.blobs.filesystem import FileBlobs
+    from pilotwave_server.device_api.fleet_state import FleetState
+    from pilotwave_server.device_api.setup import DeviceApi
+    from pilotwave_server.device_api.tokens import DeviceTokens
+    from pilotwave_server.device_api.writer import CheckInWriter
     from pilotwave_server.metrics import Metrics
     from pilotwave_server.operators.authenticate import OperatorTokens
+    from pilotwave_server.registry.trust import TrustStore
     from pilotwave_server.workers import Worker
 
 Clock = Callable[[], datetime]
@@ -33,11 +39,12 @@ class Context:
     clock: Clock
     metrics: Metrics
     operators: OperatorTokens
-    blobs: Any = None
-    trust: Any = None
-    fleet: Any = None
-    tokens: Any = None
-    checkins: Any = None
-    devices: Any = None
+    blobs: FileBlobs
     blob_gates: list[BlobGate] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
+    # Put there by the slices' `setup.install`, in this order.
+    trust: TrustStore = field(init=False)
+    fleet: FleetState = field(init=False)
+    tokens: DeviceTokens = field(init=False)
+    checkins: CheckInWriter = field(init=False)
+    devices: DeviceApi = field(init=False)

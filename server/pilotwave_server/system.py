@@ -6,17 +6,18 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import Request, Response
+from prometheus_client.core import GaugeMetricFamily
 from pydantic import Field
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server import __version__, migrate
+from pilotwave_server.context import Context
 from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Credentials, Ctx, Now, ReadSession, Viewer, get_actor
-from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.devices import service as devices
 from pilotwave_server.fields import ApiReply
-from pilotwave_server.metrics import CONTENT_TYPE
+from pilotwave_server.metrics import CONTENT_TYPE, gauge
 from pilotwave_server.operators.authenticate import TokenMissing
 from pilotwave_server.problems import DatabaseUnavailable, responses
 from pilotwave_server.registry import service as registry
@@ -89,7 +90,7 @@ def status(viewer: Viewer, session: ReadSession, context: Ctx, now: Now) -> Stan
         revision=fleet.revision,
         bootstrapped=bool(expiries),
         models=session.scalar(select(func.count()).select_from(ModelRow)) or 0,
-        devices=devices_by_state(session),
+        devices=devices.count_by_state(session),
         roles=[
             RoleStanding(
                 role=role.role,
@@ -104,6 +105,8 @@ def status(viewer: Viewer, session: ReadSession, context: Ctx, now: Now) -> Stan
     )
 
 
-def devices_by_state(session: Session) -> dict[str, int]:
-    counted = select(DeviceRow.state, func.count()).group_by(DeviceRow.state)
-    return dict(session.execute(counted.order_by(DeviceRow.state)).tuples().all())
+def read_devices(context: Context) -> list[GaugeMetricFamily]:
+    """Devices by state, for the metrics."""
+    with context.db.read() as session:
+        counts = devices.count_by_state(session)
+    return [gauge("pilotwave_devices", "Devices by state.", "state", counts.items())]

@@ -154,9 +154,11 @@ def test_the_size_of_a_blob_can_be_asked_for(viewer: httpx.Client) -> None:
 
 @pytest.mark.usefixtures("stored")
 def test_a_blob_is_given_to_nobody_without_a_token(client: httpx.Client) -> None:
-    for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": "Basic x"}):
+    tokens = {None: "token_missing", "Basic x": "token_missing", "Bearer x": "bad_token"}
+    for token, code in tokens.items():
+        headers = {"Authorization": token} if token else {}
         answer = client.get(f"/blobs/{SHA256}", headers=headers)
-        assert (answer.status_code, answer.json()["code"]) == (401, "token_missing")
+        assert (answer.status_code, answer.json()["code"]) == (401, code)
     answer = client.get(f"/blobs/{SHA256}", headers={"Authorization": "Bearer pw_x_y"})
     assert answer.status_code == 401
 
@@ -174,7 +176,7 @@ def test_a_gate_decides_for_the_tokens_of_its_kind(client: httpx.Client, context
 
     assert status("dev-yes") == (200, "")
     assert status("dev-no") == (403, "blob_denied")
-    assert status("unknown") == (401, "token_missing")
+    assert status("unknown") == (401, "bad_token")
 
 
 def test_what_is_not_there_is_said_in_a_sentence(viewer: httpx.Client) -> None:
