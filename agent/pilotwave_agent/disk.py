@@ -7,7 +7,6 @@ Which files there are, and when they change, is decided elsewhere.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -103,6 +102,8 @@ class Disk:
 
         A file system that cannot do it is let pass: the check of free space came before.
         """
+        import ctypes  # only a download needs it, and the resident agent makes none
+
         libc = ctypes.CDLL(None, use_errno=True)
         if not hasattr(libc, "fallocate64"):
             return

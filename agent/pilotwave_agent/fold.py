@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pilotwave_agent.directive import AntiRollback, VerifiedDirective
+from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.state import (
     MAX_FAILURES,
     DeviceState,
@@ -29,6 +29,9 @@ from pilotwave_agent.state import (
 )
 from pilotwave_protocol.messages import DeviceEvent, Installed
 from pilotwave_protocol.states import ModelState, may_follow
+
+if TYPE_CHECKING:
+    from pilotwave_agent.directive import VerifiedDirective
 
 Record = dict[str, Any]
 MAX_SPOOL = 256

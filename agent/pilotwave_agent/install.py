@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilotwave_agent.directive import AntiRollback
+from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.slots import Layout, folder_name, named_by
 from pilotwave_agent.state import DeviceState, ModelSlot

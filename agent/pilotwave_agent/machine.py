@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from pilotwave_agent.directive import AntiRollback
+from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.fold import Record, moved
 from pilotwave_agent.state import DeviceState, Failure, ModelSlot, Order, Watch
 from pilotwave_protocol.messages import Installed
