@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily
@@ -17,6 +18,8 @@ routers = [routes.router, trust_routes.router, tuf_routes.router]
 
 def install(context: Context) -> None:
     """Put the trust store into the context and let it start and stop with the server."""
+    # It tells of every key of a threshold that has not signed, which is no news.
+    logging.getLogger("tuf").setLevel(logging.WARNING)
     trust = TrustStore(context.db, context.settings.data_dir)
     context.trust = trust
     reseal = Periodic(
