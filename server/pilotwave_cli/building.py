@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pilotwave_cli.errors import CliError
+from pilotwave_cli.golden import check_cases
+from pilotwave_cli.wishes import Wishes
 from pilotwave_protocol import digest, names, sniff
 from pilotwave_protocol.errors import BadName
-from pilotwave_protocol.manifest import FileEntry, Requires, SelfTest, TensorSpec, Variant
+from pilotwave_protocol.manifest import FileEntry, SelfTest, TensorSpec, Variant
 
 CASES = "selftest.safetensors"
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the publisher says of every variant; the rest is read from the files."""
-
-    atol: str = "1e-3"
-    rtol: str = "1e-3"
-    max_latency_ms: int | None = None
-    requires: Requires = field(default_factory=Requires)
-    runtime: str | None = None
-    runtime_version: str = ""
-    entrypoint: str | None = None
-    unsafe_format: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,10 +36,9 @@ def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
         sha256, size = digest.hash_file(real)
         entries.append(FileEntry(path, size, sha256))
         sources[sha256] = real
-    looked = {path: sniff.sniff_file(real) for path, real in files.items() if real.stat().st_size}
-    entrypoint, found = _entrypoint(looked, files, wishes)
+    entrypoint, found, looked = _look(source, files, wishes.entrypoint)
     for needed in found.needs:
-        if needed not in files:
+        if posixpath.normpath(posixpath.join(posixpath.dirname(entrypoint), needed)) not in files:
             raise CliError(f"{source}: {entrypoint} needs {needed}, which is not there")
     danger = _danger(looked, entrypoint)
     if danger and not wishes.unsafe_format:
@@ -61,6 +49,8 @@ def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
     runtime = wishes.runtime or found.runtime
     if runtime is None:
         raise CliError(f"{source}: no runtime is known for {found.format}; say --runtime")
+    if CASES in files:
+        check_cases(files[CASES], found)
     variant = Variant(
         name=name,
         runtime=runtime,
@@ -128,30 +118,36 @@ def _danger(looked: Looked, entrypoint: str) -> str | None:
     return None
 
 
-def _entrypoint(
-    looked: Looked, files: Mapping[str, Path], wishes: Wishes
-) -> tuple[str, sniff.Sniffed]:
-    """Return the file that a runtime opens, and what it is."""
-    chosen = wishes.entrypoint
-    if chosen is not None:
-        if chosen not in looked:
-            raise CliError(f"--entrypoint {chosen}: is not among the files, or is empty")
-        return chosen, looked[chosen]
-    loadable = {p: s for p, s in looked.items() if s.runtime is not None and p != CASES}
+def _look(
+    source: Path, files: Mapping[str, Path], chosen: str | None
+) -> tuple[str, sniff.Sniffed, Looked]:
+    """Return the file that a runtime opens, what it is, and what each file is.
+
+    A companion that cannot be read as a model is data; only the entrypoint must be one.
+    """
+    looked: dict[str, sniff.Sniffed] = {}
+    broken: dict[str, sniff.BadModel] = {}
+    for path, real in files.items():
+        try:
+            looked[path] = sniff.sniff_file(real)
+        except sniff.BadModel as e:
+            looked[path], broken[path] = sniff.UNKNOWN, e
+    if chosen is None:
+        chosen = _entrypoint(source, looked, broken)
+    elif chosen not in looked:
+        raise CliError(f"--entrypoint {chosen}: is not among the files of {source}")
+    if chosen in broken:
+        raise broken[chosen]
+    return chosen, looked[chosen], looked
+
+
+def _entrypoint(source: Path, looked: Looked, broken: Mapping[str, sniff.BadModel]) -> str:
+    loadable = [path for path, found in looked.items() if found.runtime is not None]
     if len(loadable) == 1:
-        return next(iter(loadable.items()))
-    if not loadable and len(files) == 1 and looked:
-        return next(iter(looked.items()))
-    what = "none of the files is" if not loadable else f"{', '.join(loadable)} are"
-    raise CliError(f"{what} a model file on its own; say which to open with --entrypoint")
-
-
-def with_memory(requires: Requires, key: str, value: str) -> Requires:
-    """Add one `--requires` word: arch=a,b · accelerator=name · memory_mb=N."""
-    if key == "arch":
-        return replace(requires, arch=tuple(value.split(",")))
-    if key == "accelerator":
-        return replace(requires, accelerator=value)
-    if key == "memory_mb" and value.isdecimal():
-        return replace(requires, memory_mb=int(value))
-    raise CliError(f"--requires: expected arch=, accelerator= or memory_mb=N; got {key}={value}")
+        return loadable[0]
+    if not loadable and broken:
+        raise next(iter(broken.values()))
+    if len(looked) == 1:
+        return next(iter(looked))
+    what = "none of the files is" if not loadable else f"{', '.join(loadable)} are each"
+    raise CliError(f"{source}: {what} a model file; say which to open with --entrypoint")

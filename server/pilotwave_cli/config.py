@@ -55,14 +55,19 @@ def load() -> Config:
 
 def check_url(url: str) -> str:
     """Return a server's address without a slash at its end, or raise `CliError`."""
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:  # a port beyond 65535, half an IPv6 address
-        known = False
-    if not known or parts.query or parts.fragment or not url.isprintable():
+    if not _names_a_server(url):
         raise CliError(f"expected a server like https://fleet.example.org; got {ascii(url)[:80]}")
     return url.rstrip("/")
+
+
+def _names_a_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+            return False
+    except ValueError:  # a port beyond 65535, half an IPv6 address
+        return False
+    return not parts.query and not parts.fragment and url.isprintable()
 
 
 def check_token(token: str) -> str:

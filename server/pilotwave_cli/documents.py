@@ -7,13 +7,14 @@ travel as a file between the people who hold the keys of a threshold.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from securesystemslib.signer import Signer
+from securesystemslib.signer import Key, Signer
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Targets
 
@@ -23,6 +24,8 @@ from pilotwave_protocol import signing, strictjson
 from pilotwave_protocol.errors import BadJson
 
 MAX_DRAFT = 16 << 20
+# A draft comes from other people, and is handed in with the rights of whoever does it.
+ROUTE = re.compile(r"/trust/(bootstrap|root|targets)|/models/[a-z0-9._-]{1,64}/metadata")
 
 
 def now() -> datetime:
@@ -43,6 +46,9 @@ class Draft:
 
     def to_body(self) -> dict[str, Any]:
         """Return what the server is sent: the documents alone."""
+        if self.route.startswith("/models/"):
+            (role,) = self.roles.values()
+            return {"role": plain(role)}
         body: dict[str, Any] = {}
         if self.root is not None:
             body["root"] = plain(self.root)
@@ -56,8 +62,13 @@ class Draft:
         """Write the draft as a file that can travel."""
         judge = plain(self.judge) if self.judge else None
         owner = plain(self.owner) if self.owner else None
-        data = {"route": self.route, "judge": judge, "owner": owner, **self.to_body()}
-        path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+        data: dict[str, Any] = {"route": self.route, "judge": judge, "owner": owner}
+        data["root"] = plain(self.root) if self.root else None
+        data["targets"] = plain(self.targets) if self.targets else None
+        data["roles"] = {name: plain(md) for name, md in self.roles.items()}
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+        fresh.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> Draft:
@@ -65,12 +76,12 @@ class Draft:
         try:
             data = strictjson.loads(path.read_bytes(), max_bytes=MAX_DRAFT)
             return cls(
-                route=str(data["route"]),
-                root=_load(data.get("root")),
-                targets=_load(data.get("targets")),
-                roles={name: _load(md) for name, md in (data.get("roles") or {}).items()},
-                judge=_load(data.get("judge")),
-                owner=_load(data.get("owner")),
+                route=_route(data["route"]),
+                root=_load(data.get("root"), Root),
+                targets=_load(data.get("targets"), Targets),
+                roles={name: _load(md, Targets) for name, md in (data.get("roles") or {}).items()},
+                judge=_load(data.get("judge"), Root),
+                owner=_load(data.get("owner"), Targets),
             )
         except OSError as e:
             raise CliError(f"{path}: cannot be read: {e.strerror}") from e
@@ -90,6 +101,17 @@ class Draft:
         for name in self.roles:
             found[name] = {k for t in owners for k in _keyids(t, name)}
         return found
+
+    def keys(self) -> dict[str, Key]:
+        """Return the public keys that may sign any of the documents, by id."""
+        wanted = {keyid for ids in self.holders().values() for keyid in ids}
+        known: dict[str, Key] = {}
+        for root in (self.judge, self.root):
+            known |= root.signed.keys if root else {}
+        for targets in (self.owner, self.targets):
+            delegations = targets.signed.delegations if targets else None
+            known |= delegations.keys if delegations else {}
+        return {keyid: key for keyid, key in known.items() if keyid in wanted}
 
     def sign(self, signers: Iterable[Signer]) -> list[str]:
         """Add each signer's signature to what it may sign; returns `document by key` lines."""
@@ -141,8 +163,17 @@ def plain(md: Metadata[Any]) -> dict[str, Any]:
     return dict(md.to_dict())
 
 
-def _load(data: Any) -> Any:
-    return None if data is None else Metadata.from_dict(data)
+def _route(value: object) -> str:
+    if not isinstance(value, str) or not ROUTE.fullmatch(value):
+        raise ValueError(f"it is for no place where documents are handed in: {ascii(value)[:60]}")
+    return value
+
+
+def _load(data: Any, kind: type[Root] | type[Targets]) -> Any:
+    found = None if data is None else Metadata.from_dict(data)
+    if found is not None and not isinstance(found.signed, kind):
+        raise ValueError(f"a {found.signed.type} document stands where {kind.type} belongs")
+    return found
 
 
 def fetch_root(api: Api) -> Metadata[Root]:

@@ -1,31 +1,47 @@
-"""Offline key files: which there are, their passphrases, loading those that a document needs."""
+"""Offline keys: which there are, their passphrases, loading those that a document needs.
+
+A key is named by a PEM file, by a key reference (JSON: a KMS or PKCS#11 key and its public half),
+or by the bare URI of such a key where its public half is known from the documents at hand.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from getpass import getpass
 from pathlib import Path
 
-from securesystemslib.signer import Signer
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from securesystemslib.exceptions import Error as SecuresystemslibError
+from securesystemslib.exceptions import UnsupportedLibraryError
+from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, Key, Signer, SSlibKey
 
 from pilotwave_cli.errors import CliError
-from pilotwave_protocol import signing
-from pilotwave_protocol.errors import SigningError
+from pilotwave_protocol import signing, strictjson
+from pilotwave_protocol.errors import BadJson, SigningError
+
+PROBE = b"pilotwave: is this the key?"
+MAX_REFERENCE = 64 << 10
 
 
 class Passphrases:
     """Where passphrases come from: a file, PILOTWAVE_PASSPHRASE, or the person at the terminal."""
 
     def __init__(self, file: Path | None = None) -> None:
-        self._given: str | None = os.environ.get("PILOTWAVE_PASSPHRASE")
+        # an empty one would make a key that looks locked and is not
+        self._given: str | None = os.environ.get("PILOTWAVE_PASSPHRASE") or None
         self._asked: dict[str, str] = {}
         if file is not None:
             try:
-                self._given = file.read_text().rstrip("\r\n")
+                self._given = file.read_text("utf-8").rstrip("\r\n")
             except OSError as e:
                 raise CliError(f"{file}: cannot be read: {e.strerror}") from e
+            except UnicodeDecodeError as e:
+                raise CliError(f"{file}: expected a passphrase as UTF-8 text") from e
             if not self._given:
                 raise CliError(f"{file}: expected a passphrase; the file is empty")
 
@@ -51,9 +67,73 @@ class Passphrases:
         return first
 
 
-def load_keys(refs: Iterable[Path], ask: Passphrases) -> list[Signer]:
-    """Load each named key file or reference."""
-    return [signing.load_signer(ref, ask) for ref in refs]
+def load_keys(refs: Iterable[str], ask: Passphrases, known: Sequence[Key] = ()) -> list[Signer]:
+    """Load each named key; a bare URI is one of the `known` public keys, or a `CliError`."""
+    return [_load_key(ref, ask, known) for ref in refs]
+
+
+def _load_key(ref: str, ask: Passphrases, known: Sequence[Key]) -> Signer:
+    scheme = ref.partition(":")[0]
+    if scheme in ("file", "file2") or scheme not in SIGNER_FOR_URI_SCHEME or Path(ref).exists():
+        return signing.load_signer(ref, ask)
+    if not known:
+        raise CliError(
+            f"{scheme}: the public half of this key is not known yet; "
+            "make a key reference with `pilotwave keys reference` and name that file"
+        )
+    for key in known:
+        with contextlib.suppress(NotThisKey):
+            return open_uri(ref, key, ask)
+    raise CliError(f"{scheme}: this key is none of those that may sign here")
+
+
+class NotThisKey(CliError):
+    """The key behind a URI is another one than the public key it was tried with."""
+
+
+def open_uri(uri: str, key: Key, ask: Passphrases) -> Signer:
+    """Return the signer behind a URI after one test signature that `key` verifies."""
+    scheme = uri.partition(":")[0]
+
+    def secret(name: str) -> str:
+        found = ask(f"{scheme} {name}")
+        if not found:
+            raise CliError(f"{scheme}: needs a {name}")
+        return found
+
+    try:
+        signer = Signer.from_priv_key_uri(uri, key, secret)
+        key.verify_signature(signer.sign(PROBE), PROBE)
+    except CliError:
+        raise
+    except UnsupportedLibraryError as e:
+        raise CliError(f"{scheme}: {e}") from e
+    except (SecuresystemslibError, ValueError) as e:
+        raise NotThisKey(f"{scheme}: the key behind this URI is another one ({e})") from e
+    # what a KMS or token library raises is its own; to a person it is one failure
+    except Exception as e:
+        raise CliError(f"{scheme}: the key cannot be used: {e}") from e
+    return signer
+
+
+def make_reference(uri: str, public: Path, target: Path, ask: Passphrases) -> Key:
+    """Write a key reference for a URI after one test signature, and return its public key."""
+    try:
+        crypto = load_pem_public_key(public.read_bytes())
+        key: Key = SSlibKey.from_crypto(crypto)
+    except OSError as e:
+        raise CliError(f"{public}: cannot be read: {e.strerror}") from e
+    except (ValueError, TypeError, UnsupportedAlgorithm, SecuresystemslibError) as e:
+        raise CliError(f"{public}: expected a PEM public key (Ed25519, ECDSA or RSA)") from e
+    if uri.partition(":")[0] not in SIGNER_FOR_URI_SCHEME:
+        schemes = ", ".join(sorted(SIGNER_FOR_URI_SCHEME))
+        raise CliError(f"expected the URI of a key, starting with one of {schemes}")
+    open_uri(uri, key, ask)
+    if target.exists():
+        raise CliError(f"{target}: exists already; move it away first")
+    data = {"uri": uri, "keyid": key.keyid, "key": key.to_dict()}
+    target.write_text(json.dumps(data, indent=1) + "\n")
+    return key
 
 
 def find_keys(folder: Path, wanted: Iterable[str], ask: Passphrases, what: str) -> list[Signer]:
@@ -81,10 +161,13 @@ def find_keys(folder: Path, wanted: Iterable[str], ask: Passphrases, what: str) 
 
 
 def public_id(path: Path) -> str | None:
-    """Return the key id noted beside a key file when it was made, if it was."""
+    """Return the id of a key file's public half where that is known without unlocking it."""
     try:
+        if path.suffix == ".json":
+            data = strictjson.loads(path.read_bytes(), max_bytes=MAX_REFERENCE)
+            return str(data["keyid"])
         return path.with_suffix(".keyid").read_text().strip()
-    except OSError:
+    except (OSError, BadJson, KeyError, TypeError, UnicodeDecodeError):
         return None
 
 

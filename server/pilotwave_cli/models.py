@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,10 +10,12 @@ from pilotwave_cli import documents, output, rotation
 from pilotwave_cli.client import connect
 from pilotwave_cli.config import keys_dir
 from pilotwave_cli.documents import now
-from pilotwave_cli.errors import CliError
-from pilotwave_cli.keyfiles import Passphrases, find_keys, load_keys
-from pilotwave_cli.keys import KeyFiles, Out, PassphraseFile, complete
+from pilotwave_cli.errors import CliError, Failed
+from pilotwave_cli.handing_in import complete, signers_for, spare_file
+from pilotwave_cli.keyfiles import Passphrases, load_keys
+from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
 from pilotwave_cli.output import Json
+from pilotwave_cli.rotating import delegated
 from pilotwave_protocol import names
 
 cli = typer.Typer(help="Models: list, look, create.", no_args_is_help=True)
@@ -67,13 +68,11 @@ def show_versions(model: str, rows: list[dict[str, Any]]) -> None:
 def create(
     model: Annotated[str, typer.Argument(help="The new model's name.")],
     publisher: Annotated[
-        list[Path], typer.Option("--publisher", help="The publisher's key; repeatable.")
+        list[str], typer.Option("--publisher", help="The publisher's key; repeatable.")
     ],
     threshold: Annotated[int, typer.Option(min=1, max=16, help="How many must sign.")] = 1,
     key: KeyFiles = None,
-    folder: Annotated[
-        Path | None, typer.Option("--dir", help="Folder of the targets keys.")
-    ] = None,
+    folder: Dir = None,
     passphrase_file: PassphraseFile = None,
     out: Out = None,
 ) -> None:
@@ -84,16 +83,13 @@ def create(
         holders = rotation.public_keys([o.public_key for o in owners], threshold)
     except ValueError as e:
         raise CliError(str(e)) from e
+    where = folder or keys_dir()
     with connect() as api:
         root, targets = documents.fetch_root(api), documents.fetch_targets(api)
+        if names.role_for_model(name) in delegated(targets):
+            raise Failed(f"model {name} is there already")
         draft = rotation.add_model(root, targets, name, holders, now())
-        delegations = targets.signed.delegations
-        if delegations and names.role_for_model(name) in (delegations.roles or {}):
-            raise CliError(f"model {name} is there already")
-        wanted = root.signed.roles["targets"].keyids
-        signers = (
-            load_keys(key, ask) if key else find_keys(folder or keys_dir(), wanted, ask, "targets")
-        )
-        done = complete(api, [draft], [*signers, *owners], out)
+        signers = signers_for([draft], key, where, ask, "targets", besides=owners)
+        done = complete(api, draft, signers, out=out, spare=spare_file(where, f"create-{name}"))
     if done:
         output.say(f"model {name} is there; its publisher alone can sign versions of it")

@@ -63,6 +63,16 @@ def size(value: int | None) -> str:
     return "-" if value is None else humanize.naturalsize(value)
 
 
+def tensors(found: Iterable[Any]) -> str:
+    """Show inputs or outputs: `x float32[?, 1, 8, 8]`; `?` may vary."""
+    shown = []
+    for item in found:
+        spec = item if isinstance(item, Mapping) else vars(item)
+        sizes = ", ".join("?" if n < 0 else str(n) for n in spec["shape"])
+        shown.append(f"{plain(spec['name'])} {plain(spec['dtype'])}[{sizes}]")
+    return ", ".join(shown)
+
+
 def show_json(data: Any) -> None:
     """Print JSON."""
     print(json.dumps(data, indent=2, ensure_ascii=False))

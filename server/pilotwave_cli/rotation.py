@@ -1,7 +1,7 @@
 """Drafts that change who holds a role, in the order that keeps every device working.
 
-Each function takes the present documents and returns the drafts to be signed and handed in one
-after the other; each draft is valid on its own. Source: TUF specification, section 6.1.
+Each function takes the present documents and returns the draft that is to be signed and handed in
+as one. Source: TUF specification, section 6.1.
 """
 
 from __future__ import annotations
@@ -37,33 +37,32 @@ def next_role(role: TargetsDoc, now: datetime) -> TargetsDoc:
     return signing.next_version_of(role, now=now, lifetime=signing.ROLE_LIFETIME)
 
 
-def rotate_root(root: RootDoc, holders: RoleKeys, now: datetime) -> list[Draft]:
+def rotate_root(root: RootDoc, holders: RoleKeys, now: datetime) -> Draft:
     """Root N+1 under new keys; thresholds of old and new keys must sign it."""
     fresh = next_root(root, now)
     signing.set_role_keys(fresh.signed, "root", holders)
-    return [Draft("/trust/root", root=fresh, judge=root)]
+    return Draft("/trust/root", root=fresh, judge=root)
 
 
-def rotate_targets(
-    root: RootDoc, targets: TargetsDoc, holders: RoleKeys, now: datetime
-) -> list[Draft]:
+def rotate_targets(root: RootDoc, targets: TargetsDoc, holders: RoleKeys, now: datetime) -> Draft:
     """One bundle: root N+1 that lists the new targets keys, and targets signed by them."""
     fresh = next_root(root, now)
     signing.set_role_keys(fresh.signed, "targets", holders)
-    return [Draft("/trust/root", root=fresh, targets=next_targets(targets, now), judge=root)]
+    bundle = next_targets(targets, now)
+    return Draft("/trust/root", root=fresh, targets=bundle, judge=root, owner=targets)
 
 
-def rotate_online(root: RootDoc, key: Key, now: datetime) -> list[Draft]:
+def rotate_online(root: RootDoc, key: Key, now: datetime) -> Draft:
     """Root N+1 that lists the server's new online key for snapshot and timestamp."""
     fresh = next_root(root, now)
     for role in ("snapshot", "timestamp"):
         signing.set_role_keys(fresh.signed, role, RoleKeys((key,), 1))
-    return [Draft("/trust/root", root=fresh, judge=root)]
+    return Draft("/trust/root", root=fresh, judge=root)
 
 
 def rotate_director(
     root: RootDoc, targets: TargetsDoc, public: bytes, now: datetime, *, keep_old: bool
-) -> list[Draft]:
+) -> Draft:
     """Targets that list the server's new director key, beside the old ones for a while."""
     fresh = next_targets(targets, now)
     held = director_of(targets.signed)
@@ -71,7 +70,7 @@ def rotate_director(
     kept = dict(held.keys) if keep_old else {}
     keys = {**kept, dsse.keyid(key): key}
     signing.set_director(fresh.signed, DirectorKeys(held.fleet, keys, held.threshold))
-    return [Draft("/trust/targets", targets=fresh, judge=root)]
+    return Draft("/trust/targets", targets=fresh, judge=root, owner=targets)
 
 
 def rotate_publisher(
@@ -81,7 +80,7 @@ def rotate_publisher(
     model: str,
     holders: RoleKeys,
     now: datetime,
-) -> list[Draft]:
+) -> Draft:
     """One bundle: targets that list only the new publisher keys, and the role signed by them.
 
     Consistent snapshots show devices the old pair or the new one, never a mixture.
@@ -89,7 +88,7 @@ def rotate_publisher(
     fresh = next_targets(targets, now)
     signing.delegate(fresh.signed, model, holders)
     roles = {names.role_for_model(model): next_role(role, now)}
-    return [Draft("/trust/targets", targets=fresh, roles=roles, judge=root, owner=targets)]
+    return Draft("/trust/targets", targets=fresh, roles=roles, judge=root, owner=targets)
 
 
 def add_model(

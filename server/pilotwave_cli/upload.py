@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from rich.progress import (
     BarColumn,
@@ -21,6 +24,9 @@ from pilotwave_cli.output import err
 CHUNK = 1 << 20
 TRIES = 8
 ASK_AT_ONCE = 1000
+# Another may be sending the same blob, a proxy may have given up: what came before is kept.
+PASSING = {"offset_mismatch", "blob_busy", "upload_stalled"}
+Open = Callable[[], BinaryIO]
 
 
 def upload_missing(api: Api, sources: Mapping[str, Path], sizes: Mapping[str, int]) -> int:
@@ -28,13 +34,29 @@ def upload_missing(api: Api, sources: Mapping[str, Path], sizes: Mapping[str, in
     missing = _missing(api, sizes)
     total = sum(sizes[sha256] - offset for sha256, offset in missing.items())
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("upload", total=total)
-        for sha256 in missing:
-            _send(
-                api, sha256, sources[sha256], sizes[sha256], lambda count: bar.advance(task, count)
-            )
+        done = 0
+        for sha256, offset in missing.items():
+            before = done - offset
+
+            def moved(at: int, before: int = before) -> None:
+                bar.update(task, completed=before + at)
+
+            _send(api, sha256, _opener(sources[sha256]), sizes[sha256], moved)
+            done += sizes[sha256] - offset
     return total
+
+
+def _opener(path: Path) -> Open:
+    return lambda: path.open("rb")
+
+
+def upload_bytes(api: Api, data: bytes) -> None:
+    """Send one small blob if the server lacks it."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    if _missing(api, {sha256: len(data)}):
+        _send(api, sha256, lambda: io.BytesIO(data), len(data), lambda at: None)
 
 
 def _missing(api: Api, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -46,37 +68,35 @@ def _missing(api: Api, sizes: Mapping[str, int]) -> dict[str, int]:
     return found
 
 
-def _send(api: Api, sha256: str, source: Path, size: int, advance: Callable[[int], None]) -> None:
+def _send(api: Api, sha256: str, source: Open, size: int, moved: Callable[[int], None]) -> None:
     """Send one blob; after a break, ask how far it came and go on there."""
-    wait = 0.5
-    last = -1
-    tries = 0
+    wait, tries, last = 0.5, 0, -1
     while True:
-        state = api.get(f"/blobs/{sha256}/upload")
-        if state["complete"]:
-            return
-        offset = int(state["offset"])
-        # tries count only while nothing moves: a thin link may need many pieces
-        tries = 0 if offset > last else tries + 1
-        last = offset
         try:
-            _send_from(api, sha256, source, offset, size, advance)
+            state = api.get(f"/blobs/{sha256}/upload")
+            if state["complete"]:
+                return
+            offset = int(state["offset"])
+            if offset > last:
+                # tries count only while nothing moves: a thin link may need many pieces
+                wait, tries, last = 0.5, 0, offset
+            _send_from(api, sha256, source, offset, size, moved)
             continue
         except NoAnswer:
-            if tries >= TRIES:
+            tries += 1
+            if tries > TRIES:
                 raise
         except ApiError as e:
-            if (
-                e.problem not in {"offset_mismatch", "blob_busy", "upload_stalled"}
-                or tries >= TRIES
-            ):
+            tries += 1
+            passing = e.problem in PASSING or e.status in (502, 503, 504)
+            if not passing or tries > TRIES:
                 raise
         time.sleep(wait)
         wait = min(wait * 2, 15)
 
 
 def _send_from(
-    api: Api, sha256: str, source: Path, offset: int, size: int, advance: Callable[[int], None]
+    api: Api, sha256: str, source: Open, offset: int, size: int, moved: Callable[[int], None]
 ) -> None:
     headers = {
         "Upload-Offset": str(offset),
@@ -84,20 +104,18 @@ def _send_from(
         "Content-Type": "application/octet-stream",
         "Content-Length": str(size - offset),
     }
-    content = _blocks(source, offset, size, advance)
+    content = _blocks(source, offset, size, moved)
     api.send("PATCH", f"/api/v1/blobs/{sha256}/upload", content=content, headers=headers)
 
 
-def _blocks(
-    source: Path, offset: int, size: int, advance: Callable[[int], None]
-) -> Iterator[bytes]:
-    with source.open("rb") as stream:
+def _blocks(source: Open, offset: int, size: int, moved: Callable[[int], None]) -> Iterator[bytes]:
+    with source() as stream:
         stream.seek(offset)
-        left = size - offset
-        while left:
-            block = stream.read(min(CHUNK, left))
+        at = offset
+        while at < size:
+            block = stream.read(min(CHUNK, size - at))
             if not block:
-                raise CliError(f"{source}: became shorter while it was sent; publish again")
-            left -= len(block)
+                raise CliError("a file became shorter while it was sent; publish again")
             yield block
-            advance(len(block))
+            at += len(block)
+            moved(at)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from tuf.api.metadata import Metadata, Targets
@@ -11,11 +10,12 @@ from tuf.api.metadata import Metadata, Targets
 from pilotwave_cli import output
 from pilotwave_cli.client import connect
 from pilotwave_cli.documents import now
+from pilotwave_cli.errors import Failed
 from pilotwave_cli.keyfiles import Passphrases
-from pilotwave_cli.keys import KeyFiles, PassphraseFile
 from pilotwave_cli.models import show_versions
+from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
 from pilotwave_cli.output import Json
-from pilotwave_cli.publish import load_signers, submit
+from pilotwave_cli.submitting import DoneBefore, find_publisher, submit
 from pilotwave_protocol import names, signing
 
 cli = typer.Typer(help="Versions: list, look, yank, deny.", no_args_is_help=True)
@@ -44,17 +44,37 @@ def show(model: Model, version: Version, as_json: Json = False) -> None:
     if as_json:
         output.show_json(found)
         return
-    variants = found.pop("variants")
-    output.facts(f"{model} {version}", found.items())
-    for variant in variants:
-        files = variant.pop("files")
-        output.facts(f"variant {variant['name']}", variant.items())
+    hidden = {"model", "version", "target", "variants"}
+    lines = [(k, _shown(k, v)) for k, v in found.items() if k not in hidden]
+    output.facts(f"{model} {version}", lines)
+    for variant in found["variants"]:
+        hidden = {"name", "files"}
+        lines = [(k, _shown(k, v)) for k, v in variant.items() if k not in hidden]
+        output.facts(f"variant {variant['name']}", lines)
         columns: list[output.Column] = [
             ("file", "path"),
             ("size", lambda r: output.size(r["size"])),
             ("sha256", "sha256"),
         ]
-        output.table("", files, columns)
+        output.table("", variant["files"], columns)
+
+
+def _shown(key: str, value: Any) -> object:
+    """Show a field of a version or variant as people say it."""
+    if value is None:
+        return None
+    if key in ("inputs", "outputs"):
+        return output.tensors(value)
+    if key in ("size", "length"):
+        return output.size(value)
+    if key.endswith("_at"):
+        return output.when(value)
+    if key in ("yanked", "denied"):
+        by = f" by {value['by']}" if value.get("by") else ""
+        return f"{value['reason']} ({output.when(value['at'])}{by})"
+    if isinstance(value, dict):
+        return {k: v for k, v in value.items() if v not in (None, [], "")}
+    return value
 
 
 @cli.command("yank")
@@ -63,21 +83,30 @@ def yank(
     version: Version,
     reason: Reason,
     key: KeyFiles = None,
-    folder: Annotated[Path | None, typer.Option("--dir", help="Folder of the keys.")] = None,
+    folder: Dir = None,
     passphrase_file: PassphraseFile = None,
+    out: Out = None,
 ) -> None:
     """Sign that a version must not be used any more; devices remember that for ever."""
     names.check_version(version)
+    path = names.target_path(model, version)
 
     def change(role: Metadata[Targets]) -> None:
+        found = role.signed.targets.get(path)
+        if found is None:
+            raise Failed(f"{model} {version} is not published, so it cannot be yanked")
+        if "yanked" in found.custom:
+            raise DoneBefore
         signing.yank(role.signed, model, version, reason=reason, now=now())
 
     with connect() as api:
-        signers = load_signers(
-            api, names.check_model(model), key, folder, Passphrases(passphrase_file)
-        )
-        submit(api, model, signers, change)
-    output.say(f"{model} {version} is yanked; devices that run it leave it")
+        publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
+        try:
+            done = submit(api, publisher, change, out)
+        except DoneBefore:
+            raise Failed(f"{model} {version} is yanked already; a yank is for ever") from None
+    if done is not None:
+        output.say(f"{model} {version} is yanked; devices that run it leave it")
 
 
 @cli.command("deny")

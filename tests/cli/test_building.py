@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_cli.building import Wishes, build_variant
+from pilotwave_cli.building import build_variant
 from pilotwave_cli.errors import CliError
+from pilotwave_cli.wishes import Wishes
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.manifest import VersionManifest, parse_manifest
 

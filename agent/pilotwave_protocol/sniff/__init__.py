@@ -16,7 +16,7 @@ from pilotwave_protocol.sniff.onnx import read_onnx
 from pilotwave_protocol.sniff.openvino import read_openvino
 from pilotwave_protocol.sniff.tflite import read_tflite
 
-__all__ = ["DYNAMIC", "BadModel", "Sniffed", "Tensor", "sniff_bytes", "sniff_file"]
+__all__ = ["DYNAMIC", "UNKNOWN", "BadModel", "Sniffed", "Tensor", "sniff_bytes", "sniff_file"]
 
 UNKNOWN = Sniffed("unknown", None, unsafe="its format is not one that is known to be safe")
 

@@ -1,0 +1,193 @@
+"""`pilotwave keys rotate` and `pilotwave renew`: other keys, or a fresh expiry, without a gap.
+
+Which documents that takes, and in which order, is `rotation.py`'s.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from securesystemslib.signer import Key, Signer
+from tuf.api.metadata import Metadata, Role, Root, Targets
+
+from pilotwave_cli import documents, output, rotation
+from pilotwave_cli.client import Api, connect
+from pilotwave_cli.config import keys_dir
+from pilotwave_cli.documents import Draft, now
+from pilotwave_cli.errors import CliError, Failed
+from pilotwave_cli.handing_in import complete, signers_for, spare_file
+from pilotwave_cli.keyfiles import Passphrases, load_keys, make_key
+from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
+from pilotwave_protocol import names
+from pilotwave_protocol.signing import RoleKeys
+
+
+class Holder(str, Enum):
+    """Whose keys are rotated."""
+
+    ROOT = "root"
+    TARGETS = "targets"
+    PUBLISHER = "publisher"
+    ONLINE = "online"
+    DIRECTOR = "director"
+
+
+def rotate(
+    which: Annotated[Holder, typer.Argument(help="Whose keys.")],
+    model: Annotated[str | None, typer.Option(help="The model, for publisher.")] = None,
+    key: KeyFiles = None,
+    new: Annotated[
+        list[str] | None, typer.Option("--new", help="New key files that exist; else made.")
+    ] = None,
+    threshold: Annotated[int | None, typer.Option(min=1, max=16)] = None,
+    retire_old: Annotated[
+        bool, typer.Option("--retire-old", help="director: drop the old key now.")
+    ] = False,
+    folder: Dir = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Make new keys without a passphrase.")
+    ] = False,
+    passphrase_file: PassphraseFile = None,
+    out: Out = None,
+) -> None:
+    """Replace a role's keys without a gap for any device."""
+    where, ask = folder or keys_dir(), Passphrases(passphrase_file)
+    if (which is Holder.PUBLISHER) != (model is not None):
+        raise CliError("--model goes with `rotate publisher`, and only with it")
+    if retire_old and which is not Holder.DIRECTOR:
+        raise CliError("--retire-old goes with `rotate director`; the others drop the old key")
+    fresh: list[Signer] = []
+    with connect() as api:
+        root, targets = documents.fetch_root(api), documents.fetch_targets(api)
+        if which is Holder.ONLINE:
+            draft = _online(api, root)
+        elif which is Holder.DIRECTOR:
+            draft = _director(api, root, targets, retire_old)
+        else:
+            held = _held(root, targets, which, model)
+            fresh = _new_keys(new, where, which, held, plain, ask)
+            holders = _role_keys(fresh, threshold or held.threshold)
+            draft = _offline(api, root, targets, which, model, holders)
+        signers = signers_for([draft], key, where, ask, which.value, besides=fresh)
+        done = complete(api, draft, signers, out=out, spare=spare_file(where, which.value))
+    if done:
+        listed = which is Holder.DIRECTOR and not retire_old
+        old = "listed until --retire-old" if listed else "good for nothing more"
+        output.say(f"{which.value} keys are rotated; the old one is {old}")
+
+
+def _online(api: Api, root: Metadata[Root]) -> Draft:
+    staged = api.post("/trust/online-key")
+    key = Key.from_dict(staged["keyid"], dict(staged["key"]))
+    return rotation.rotate_online(root, key, now())
+
+
+def _director(
+    api: Api, root: Metadata[Root], targets: Metadata[Targets], retire_old: bool
+) -> Draft:
+    if not retire_old:
+        staged = api.post("/trust/director-key")
+    elif len(rotation.director_of(targets.signed).keys) > 1:
+        staged = api.get("/trust/server-keys")["director"][-1]
+    else:
+        raise Failed("there is no old director key to retire; `keys rotate director` comes first")
+    public = bytes.fromhex(staged["public"])
+    return rotation.rotate_director(root, targets, public, now(), keep_old=not retire_old)
+
+
+def _held(
+    root: Metadata[Root], targets: Metadata[Targets], which: Holder, model: str | None
+) -> Role:
+    """Return the role whose keys are to be replaced."""
+    if model is None:
+        return root.signed.roles[which.value]
+    role = delegated(targets).get(names.role_for_model(model))
+    if role is None:
+        raise CliError(f"there is no model {model}; make it with `pilotwave models create`")
+    return role
+
+
+def _offline(
+    api: Api,
+    root: Metadata[Root],
+    targets: Metadata[Targets],
+    which: Holder,
+    model: str | None,
+    holders: RoleKeys,
+) -> Draft:
+    if which is Holder.ROOT:
+        return rotation.rotate_root(root, holders, now())
+    if model is None:
+        return rotation.rotate_targets(root, targets, holders, now())
+    role = documents.fetch_role(api, names.role_for_model(model))
+    return rotation.rotate_publisher(root, targets, role, model, holders, now())
+
+
+def _role_keys(signers: list[Signer], threshold: int) -> RoleKeys:
+    try:
+        return rotation.public_keys([s.public_key for s in signers], threshold)
+    except ValueError as e:
+        raise CliError(str(e)) from e
+
+
+def _new_keys(
+    new: list[str] | None, where: Path, which: Holder, held: Role, plain: bool, ask: Passphrases
+) -> list[Signer]:
+    """Load the new keys, or make as many as there were under the next free numbers."""
+    if new:
+        return load_keys(new, ask)
+    what, passphrase = which.value, None if plain else ask.choose()
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    taken = {p.stem for p in where.glob(f"{what}*.pem")}
+    free = (n for n in range(1, 10_000) if f"{what}-{n}" not in taken)
+    made = []
+    for _ in held.keyids:
+        path = where / f"{what}-{next(free)}.pem"
+        made.append(make_key(path, passphrase))
+        output.say(f"made {path}")
+    return made
+
+
+def delegated(targets: Metadata[Targets]) -> dict[str, Role]:
+    """Return the models' roles of a targets document, by role name."""
+    delegations = targets.signed.delegations
+    return dict(delegations.roles or {}) if delegations else {}
+
+
+def renew(
+    role: Annotated[
+        list[str] | None, typer.Option("--role", help="root, targets, models-NAME; repeatable.")
+    ] = None,
+    key: KeyFiles = None,
+    folder: Dir = None,
+    passphrase_file: PassphraseFile = None,
+    out: Out = None,
+) -> None:
+    """Sign offline roles again, without a change but their expiry (all of them by default)."""
+    where, ask = folder or keys_dir(), Passphrases(passphrase_file)
+    with connect() as api:
+        models = delegated(documents.fetch_targets(api))
+        for name in role or ["root", "targets", *models]:
+            draft = _renewal(api, name)
+            target = out.with_stem(f"{out.stem}-{name}") if out else None
+            signers = signers_for([draft], key, where, ask, name)
+            if complete(api, draft, signers, out=target, spare=spare_file(where, name)):
+                output.say(f"{name} is renewed")
+
+
+def _renewal(api: Api, name: str) -> Draft:
+    """Return the next document of a role, with a fresh expiry and nothing else."""
+    root, targets = documents.fetch_root(api), documents.fetch_targets(api)
+    if name == "root":
+        return Draft("/trust/root", root=rotation.next_root(root, now()), judge=root)
+    if name == "targets":
+        fresh = rotation.next_targets(targets, now())
+        return Draft("/trust/targets", targets=fresh, judge=root, owner=targets)
+    if name in delegated(targets):
+        path = f"/models/{names.model_of_role(name)}/metadata"
+        role = rotation.next_role(documents.fetch_role(api, name), now())
+        return Draft(path, roles={name: role}, owner=targets)
+    raise CliError(f"there is no role {ascii(name)[:60]}; see `pilotwave keys show`")
