@@ -90,10 +90,16 @@ def _reachable(binaries: Path, folder: Path) -> Path:
     closed = [p for p in binaries.resolve().parents if not p.stat().st_mode & 0o001]
     if not closed:
         return binaries
+    # A wheel keeps the libraries that its programs need beside the package.
+    package = binaries.parents[1]
     copy = folder / "install"
-    shutil.copytree(binaries.parent, copy, symlinks=True)
-    copy.chmod(0o755)
-    return copy / binaries.name
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        if part.exists():
+            shutil.copytree(part, copy / part.name, symlinks=True)
+    owner = folder.stat()
+    for path in [copy, *copy.rglob("*")]:
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    return copy / binaries.relative_to(package.parent)
 
 
 def _end_with_parent() -> None:
