@@ -56,6 +56,20 @@ def test_a_pickle_is_unsafe_whatever_it_is_called(tmp_path: Path, protocol: int)
     assert sniff.sniff_file(path).unsafe
 
 
+@pytest.mark.parametrize("protocol", range(2))
+def test_an_old_pickle_that_calls_something_is_unsafe(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(pickle.dumps(ValueError("called"), protocol))
+    assert sniff.sniff_file(path).format == "pickle"
+
+
+@pytest.mark.parametrize("text", ["cat\ndog\nbird\n", "c\nb\na.", "(lp0\n."])
+def test_a_list_of_labels_is_no_pickle(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text(text)
+    assert sniff.sniff_file(path).format == "unknown"
+
+
 @pytest.mark.parametrize("protocol", range(6))
 def test_a_pickle_called_onnx_is_no_model(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "model.onnx"

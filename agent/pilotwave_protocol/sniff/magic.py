@@ -7,6 +7,7 @@ protocol 0 is plain text and passes any list of bad marks.
 from __future__ import annotations
 
 import io
+import pickletools
 import struct
 import zipfile
 
@@ -16,6 +17,8 @@ from pilotwave_protocol.sniff.facts import Sniffed
 _EIM_MARK = b"Edge Impulse Linux impulse runner"
 _PICKLE = "it holds Python pickles, and loading a pickle can run any code"
 _PROGRAM = "it is a program, and running it runs whatever it holds"
+_OLD_PICKLE_LIMIT = 1 << 20
+_CALLS = {"GLOBAL", "INST", "OBJ", "REDUCE", "NEWOBJ", "BUILD"}
 _ARCH = {62: "x86_64", 183: "aarch64", 40: "armv7l", 243: "riscv64"}
 
 
@@ -41,6 +44,8 @@ def by_magic(data: memoryview) -> Sniffed | None:
             return Sniffed(name, runtime, unsafe=unsafe)
     if _is_safetensors(data):
         return Sniffed("safetensors", None)
+    if _is_old_pickle(data):
+        return Sniffed("pickle", None, unsafe=_PICKLE)
     return None
 
 
@@ -101,6 +106,17 @@ def _is_safetensors(data: memoryview) -> bool:
         return False
     size = int.from_bytes(data[:8], "little")
     return data[8] == ord("{") and 2 <= size <= len(data) - 8 and size <= 100 << 20
+
+
+def _is_old_pickle(data: memoryview) -> bool:
+    """Protocols 0 and 1 bear no mark: their opcodes are walked to the end, without running them."""
+    calls = False
+    try:
+        for opcode, _, _ in pickletools.genops(bytes(data[:_OLD_PICKLE_LIMIT])):
+            calls = calls or opcode.name in _CALLS
+    except Exception:  # whatever the disassembler stumbles over is no pickle
+        return False
+    return calls
 
 
 class _View(io.RawIOBase):

@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pilotwave_protocol import sniff
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import BadManifest
 from pilotwave_protocol.manifest import (
@@ -22,7 +24,9 @@ from pilotwave_protocol.manifest import (
 from pilotwave_protocol.trust import VersionTarget
 from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.errors import Invalid
-from pilotwave_server.registry import sniff
+
+# What a runtime opens, where a manifest declares no format.
+FORMATS = {"onnxruntime": {"onnx", "ort"}, "tflite": {"tflite"}, "litert": {"tflite"}}
 
 
 class ManifestMissing(Invalid):
@@ -162,28 +166,42 @@ def check_formats(manifest: VersionManifest, target: VersionTarget, blobs: BlobS
 
 
 def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
-    """One file of a variant against its declared format and its name."""
+    """One file of a variant: the entry point is what it is declared to be, and neither it nor a
+    companion runs code when loaded, unless that was signed."""
     where = f"{variant.name}/{file.path}"
-    expected = _expected_formats(variant, file)
-    with blobs.open(file.sha256) as stream:
-        if expected:
-            if not any(sniff.CONFIRMED[name](stream, file.size) for name in expected):
-                words = " or ".join(expected)
-                raise FormatMismatch(f"{where}: expected {words}, but its content is not")
-            return
-        kind = None if variant.unsafe_format else sniff.unsafe_kind(stream)
-    if kind is not None:
+    entrypoint = file.path == variant.entrypoint
+    try:
+        found = look_into(file, blobs)
+    except sniff.BadModel as error:
+        # what cannot be read as a model is data; only the entry point must be one
+        if entrypoint:
+            raise FormatMismatch(f"{where}: {error}") from error
+        return
+    if entrypoint:
+        _check_declared(variant, where, found)
+    known = entrypoint or found.format != sniff.UNKNOWN.format
+    if found.unsafe and known and not variant.unsafe_format:
         raise UnsafeFormat(
-            f"{where}: this is {kind}, which can run code when it is loaded; publish it with"
-            " unsafe_format if that is meant, and allow it on the devices"
+            f"{where}: {found.unsafe}; publish it with unsafe_format if that is meant, and allow"
+            " it on the devices"
         )
 
 
-def _expected_formats(variant: Variant, file: FileEntry) -> tuple[str, ...]:
-    if file.path == variant.entrypoint:
-        if variant.format in sniff.CONFIRMED:
-            return (variant.format,)
-        if variant.runtime in sniff.BY_RUNTIME:
-            return sniff.BY_RUNTIME[variant.runtime]
-    suffix = "." + file.path.rpartition(".")[2].lower()
-    return (sniff.BY_SUFFIX[suffix],) if suffix in sniff.BY_SUFFIX else ()
+def _check_declared(variant: Variant, where: str, found: sniff.Sniffed) -> None:
+    expected = {variant.format} if variant.format else FORMATS.get(variant.runtime, set())
+    if expected and found.format not in expected:
+        # a format that nobody can tell by its bytes may be declared by whoever signs it as unsafe
+        if variant.unsafe_format and found.format == sniff.UNKNOWN.format:
+            return
+        words = " or ".join(sorted(expected))
+        raise FormatMismatch(f"{where}: expected {words}; by its content it is {found.format}")
+
+
+def look_into(file: FileEntry, blobs: BlobStore) -> sniff.Sniffed:
+    """Sniff a blob without reading it whole; BadModel where it is damaged."""
+    if file.size == 0:
+        raise sniff.BadModel("the file is empty")
+    with blobs.open(file.sha256) as stream:
+        # Not closed by hand: the views in a BadModel's traceback would still hold it.
+        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return sniff.sniff_bytes(memoryview(mapped), file.path.rpartition("/")[2])

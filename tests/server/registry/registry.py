@@ -23,14 +23,27 @@ from pilotwave_server.registry.publish import Published, publish
 from pilotwave_server.registry.trust import TrustStore
 from tests.server.registry.offline import Offline, manifest_for
 
-ONNX = b"\x08\x08\x12\x04test\x3a\x05\x0a\x03abc"
-"""The least that has the structure of an ONNX model: an IR version, a producer, a graph."""
+
+def onnx(name: str, *, weights: bytes = b"") -> bytes:
+    """The least that can be read as an ONNX model (`y`, a float), unlike others by its producer's
+    name and by bytes that stand for weights."""
+    tensor = _field(1, _field(2, b"") + b"\x08\x01")
+    output = _field(1, b"y") + _field(2, tensor)
+    graph = _field(5, _field(9, weights)) + _field(12, output)
+    return b"\x08\x08" + _field(2, name.encode()) + _field(7, graph) + _field(8, b"\x10\x11")
 
 
-def onnx(name: str) -> bytes:
-    """An ONNX-shaped file that differs from others by its producer's name."""
-    raw = name.encode()
-    return b"\x08\x08\x12" + bytes([len(raw)]) + raw + b"\x3a\x05\x0a\x03abc"
+def _field(number: int, data: bytes) -> bytes:
+    """A protobuf field that holds bytes."""
+    return bytes([number << 3 | 2]) + _varint(len(data)) + data
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    while number > 0x7F:
+        out += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return out + bytes([number])
 
 
 class FileFetcher(FetcherInterface):

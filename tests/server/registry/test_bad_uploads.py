@@ -5,9 +5,10 @@ The numbers are the steps of `checks.py` and `contents.py`.
 
 from __future__ import annotations
 
+import io
 import pickle
 import shutil
-import struct
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -467,13 +468,6 @@ def an_onnx_file_cut_short(u: Upload) -> None:
     u.files(**{"model.onnx": onnx("a model")[:-2]})
 
 
-@case("format_mismatch")
-def a_safetensors_file_with_a_tail(u: Upload) -> None:
-    header = b'{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
-    raw = struct.pack("<Q", len(header)) + header + b"\0tail"
-    u.files(**{"model.onnx": onnx("a model"), "selftest.safetensors": raw})
-
-
 @case("unsafe_format")
 def a_pickle_among_the_files(u: Upload) -> None:
     u.files(**{"model.onnx": onnx("a model"), "extra.bin": pickle.dumps([1, 2])})
@@ -487,7 +481,20 @@ def an_old_pickle_among_the_files(u: Upload) -> None:
 
 @case("unsafe_format")
 def a_zip_among_the_files(u: Upload) -> None:
-    u.files(**{"model.onnx": onnx("a model"), "golden.npz": b"PK\x03\x04" + bytes(60)})
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as out:
+        out.writestr("golden.npy", b"x")
+    u.files(**{"model.onnx": onnx("a model"), "golden.npz": archive.getvalue()})
+
+
+@case("format_mismatch")
+def another_format_than_declared(u: Upload) -> None:
+    u.files(**{"model.onnx": b"GGUF" + bytes(60)})
+
+
+@case("format_mismatch")
+def an_empty_file_as_a_model(u: Upload) -> None:
+    u.files(**{"model.onnx": b""})
 
 
 @case("unsafe_format")

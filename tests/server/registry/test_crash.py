@@ -31,7 +31,7 @@ from pilotwave_server.operators.roles import Role
 from pilotwave_server.registry.checks import VersionClash
 from pilotwave_server.settings import Settings
 from tests.server.registry.offline import manifest_for
-from tests.server.registry.registry import Registry
+from tests.server.registry.registry import Registry, onnx
 from tests.server.registry.test_http import Remote, b64
 
 KILLS = 24
@@ -100,10 +100,7 @@ class Work:
 
     def release(self, version: str) -> None:
         """One version: a blob in pieces, then the metadata. Goes on wherever it stands."""
-        seed = random.Random(version)
-        tail = seed.randbytes(3 * PIECE)
-        # an ONNX shape around random bytes: a graph whose length is theirs
-        data = b"\x08\x08\x3a" + _varint(len(tail)) + tail
+        data = onnx(version, weights=random.Random(version).randbytes(3 * PIECE))
         self._upload(data)
         role = self.remote.fetch("models-detector")
         if names.target_path("detector", version) in role.signed.targets:
@@ -153,14 +150,6 @@ class Work:
         counters = [item["counter"] for item in listed["items"]]
         assert counters == list(range(len(counters), 0, -1))
         assert {item["version"] for item in listed["items"]} >= set(self.versions)
-
-
-def _varint(number: int) -> bytes:
-    out = b""
-    while number > 0x7F:
-        out += bytes([number & 0x7F | 0x80])
-        number >>= 7
-    return out + bytes([number])
 
 
 @pytest.fixture
