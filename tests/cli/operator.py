@@ -1,0 +1,65 @@
+"""A person at a terminal: runs the real `pilotwave` program in an environment of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Operator:
+    """`Operator(home, url, token)`; `pw("models", "list")` runs a command and expects success."""
+
+    home: Path
+    url: str
+    token: str
+    keys: Path
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *words: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("PILOTWAVE_")}
+        environment = {
+            **kept,
+            "XDG_CONFIG_HOME": str(self.home / "config"),
+            "PILOTWAVE_URL": self.url,
+            "PILOTWAVE_TOKEN": self.token,
+            "PILOTWAVE_KEYS": str(self.keys),
+            **self.extra,
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "pilotwave_cli.main", *map(str, words)],
+            env={k: v for k, v in environment.items() if v},
+            cwd=self.home,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=110,
+        )
+
+    def __call__(self, *words: object, stdin: str = "") -> str:
+        done = self.run(*words, stdin=stdin)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def json(self, *words: object) -> Any:
+        """Run a command with --json and return what it printed."""
+        return json.loads(self(*words, "--json"))
+
+    def fails(self, *words: object, status: int = 1, stdin: str = "") -> str:
+        """Run a command that must fail with one line on stderr; return that line."""
+        done = self.run(*words, stdin=stdin)
+        assert done.returncode == status, done.stdout + done.stderr
+        lines = done.stderr.strip().splitlines()
+        assert len(lines) == 1, done.stderr
+        assert lines[0].startswith("pilotwave: ")
+        return lines[0]
+
+    def but(self, **changes: Any) -> Operator:
+        """Return somebody else, or the same person with another token, folder or environment."""
+        return Operator(**{**vars(self), **changes})
