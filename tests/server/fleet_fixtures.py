@@ -5,7 +5,6 @@ Imported by the `conftest.py` of the folders that want them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,8 @@ from pilotwave_server.settings import Settings
 from tests.server.device_api.peer import SimulatedDevice
 from tests.server.registry.registry import Registry
 
+only_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+"""For tests of what happens before any database is asked."""
 VERSIONS = ("1.0.0", "1.1.0", "1.2.0")
 
 
@@ -76,6 +77,3 @@ def fleet(
     published: Registry, operator: httpx.Client, client: httpx.Client, context: Context
 ) -> Fleet:
     return Fleet(operator, client, context, published)
-
-
-MakeFleet = Callable[..., Fleet]

@@ -39,22 +39,22 @@ class Known(Protocol):
     def candidate_version(self) -> str | None: ...
 
 
-def history_of(
-    report: ModelReport, before: Known | None, events: Sequence[DeviceEvent], *, now: datetime
-) -> list[Became]:
-    """Return what is new in a model's history, in the order in which it happened.
-
-    `events` are the new ones of this model. A device's clock may be ahead; no row is dated later
-    than `now`.
-    """
-    told = [
-        Became(report.model, e.version, e.kind, e.reason, min(e.at, now))
+def told_by(events: Sequence[DeviceEvent], *, now: datetime) -> list[Became]:
+    """Return what events say. A device's clock may be ahead; nothing is dated later than `now`."""
+    return [
+        Became(e.model, e.version, e.kind, e.reason, min(e.at, now))
         for e in events
-        if e.kind in KINDS and e.version is not None
+        if e.kind in KINDS and e.model is not None and e.version is not None
     ]
-    said = {(b.version, b.became) for b in told}
-    seen = (Became(report.model, *change, now) for change in _changes(report, before))
-    return told + [b for b in seen if (b.version, b.became) not in said]
+
+
+def shown_by(
+    report: ModelReport, before: Known | None, *, told: Sequence[Became], now: datetime
+) -> list[Became]:
+    """Return what the difference between two reports shows and no event has told."""
+    said = {(t.version, t.became) for t in told if t.model == report.model}
+    shown = (Became(report.model, *change, now) for change in _changes(report, before))
+    return [s for s in shown if (s.version, s.became) not in said]
 
 
 def _changes(report: ModelReport, before: Known | None) -> Iterator[tuple[str, str, str | None]]:

@@ -23,7 +23,7 @@ from pilotwave_server.db import lock_fleet, next_revision
 from pilotwave_server.devices.facts import normal_facts
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import Conflict, ServerError, Unauthorised
-from pilotwave_server.telemetry.history import history_of
+from pilotwave_server.telemetry.history import shown_by, told_by
 from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
 
 Labels = Mapping[str, str]
@@ -153,11 +153,6 @@ def _fresh(device: Row[Any], check_in: CheckIn) -> list[DeviceEvent]:
     return [by_id[id] for id in sorted(by_id)]
 
 
-def _clean(text: str | None) -> str | None:
-    """Text without NUL, which PostgreSQL cannot store."""
-    return text and text.replace("\x00", "\ufffd")
-
-
 def _add_device(
     batch: _Batch, device: Row[Any], check_in: CheckIn, fresh: Sequence[DeviceEvent]
 ) -> None:
@@ -168,12 +163,11 @@ def _add_device(
             "acked_event": max([device.acked_event, *(e.id for e in fresh)]),
             "dropped_events": check_in.dropped_events,
             "directive_seq": check_in.directive_seq,
-            "agent": _clean(check_in.agent),
+            "agent": check_in.agent,
             "tuf_root": check_in.tuf.get("root", 0),
             "tuf_timestamp": check_in.tuf.get("timestamp", 0),
             "tuf_snapshot": check_in.tuf.get("snapshot", 0),
-            "refusal": check_in.refusal
-            and {key: _clean(text) for key, text in check_in.refusal.items()},
+            "refusal": check_in.refusal,
             "last_seen": batch.now,
             "last_check_in": batch.now,
         }
@@ -187,9 +181,9 @@ def _add_device(
             "at": e.at,
             "model": e.model,
             "version": e.version,
-            "kind": _clean(e.kind),
-            "reason": _clean(e.reason),
-            "detail": _clean(e.detail),
+            "kind": e.kind,
+            "reason": e.reason,
+            "detail": e.detail,
         }
         for e in fresh
     ]
@@ -202,18 +196,16 @@ def _add_models(
     fresh: Sequence[DeviceEvent],
     known: Mapping[str, Row[Any]],
 ) -> None:
+    history = told = told_by(fresh, now=batch.now)
     for report in check_in.models:
         before = known.get(report.model)
-        events = [e for e in fresh if e.model == report.model]
-        batch.history += [
-            {"device_id": device.id, **became._asdict(), "reason": _clean(became.reason)}
-            for became in history_of(report, before, events, now=batch.now)
-        ]
+        history = [*history, *shown_by(report, before, told=told, now=batch.now)]
         values = _plain_model(report)
         if before is None or any(getattr(before, name) != v for name, v in values.items()):
             same = before is not None and before.state == values["state"]
             since = before.since if before is not None and same else batch.now
             batch.models.append({"device_id": device.id, **values, "since": since})
+    batch.history += [{"device_id": device.id, **became._asdict()} for became in history]
     batch.gone += [
         (device.id, model) for model in known.keys() - {r.model for r in check_in.models}
     ]
@@ -230,8 +222,8 @@ def _plain_model(report: ModelReport) -> dict[str, Any]:
         "previous_version": previous and previous.version,
         "candidate_version": candidate and candidate.version,
         "progress": report.progress,
-        "reason": _clean(report.reason),
-        "detail": _clean(report.detail),
+        "reason": report.reason,
+        "detail": report.detail,
     }
 
 
