@@ -1,0 +1,27 @@
+#!/bin/sh
+# Once per fleet: make its keys, then hand out the root of trust and one code per device named.
+# Safe to repeat: what is there stays. The keys are plain files, which suits a trial only.
+set -eu
+
+operator=${PILOTWAVE_OPERATOR_DIR:-/operator}
+enrolment=${PILOTWAVE_ENROLMENT_DIR:-/enrolment}
+PILOTWAVE_TOKEN=$(cat "$operator/admin-token")
+export PILOTWAVE_TOKEN
+umask 077
+
+if [ -e "$PILOTWAVE_KEYS/bootstrap.json" ]; then
+  # Keys were made the last time, and the server did not take them.
+  pilotwave keys submit "$PILOTWAVE_KEYS/bootstrap.json"
+  rm "$PILOTWAVE_KEYS/bootstrap.json"
+elif [ ! -e "$PILOTWAVE_KEYS/root.json" ]; then
+  pilotwave keys init --dir "$PILOTWAVE_KEYS" --plain
+fi
+cp "$PILOTWAVE_KEYS/root.json" "$enrolment/root.new"
+mv "$enrolment/root.new" "$enrolment/root.json"
+
+for device in "$@"; do
+  [ -e "$enrolment/$device.code" ] && continue
+  pilotwave codes create --device "$device" --label site=trial --expires 7d > "$enrolment/$device.new"
+  mv "$enrolment/$device.new" "$enrolment/$device.code"
+done
+echo "keys are in $PILOTWAVE_KEYS; codes are ready for: $*"
