@@ -275,10 +275,13 @@ def _wish(slot: ModelSlot, order: Order, memory: AntiRollback, now: Moment) -> R
     """What an order means for a model that is at rest or in probation."""
     wanted = order.wanted
     if wanted == slot.current and not slot.damaged:
-        return _there_already(slot, order, now)
+        unfit = _unfit_current(slot, memory)
+        return None if unfit else _there_already(slot, order, now)
     blocked = _blocked(slot, order, memory)
     if blocked is None:
-        return _fetch(slot, order, now)
+        # a version on probation is judged before the next one comes, unless an operator insists
+        waits = slot.state is S.PROBATION and order.reason != "pin"
+        return None if waits else _fetch(slot, order, now)
     told = slot.state is S.FAILED and (slot.candidate, slot.attempt) == (wanted, order.attempt)
     if slot.state in (S.PROBATION, S.ROLLED_BACK) or told:
         return None

@@ -8,6 +8,7 @@ or raises `BadName` with what was expected and what came.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from packaging.version import InvalidVersion
@@ -150,6 +151,7 @@ def _pep440_key(version: Pep440) -> VersionKey:
     return VersionKey(_strip_zeros(version.release), pre, post, dev, build)
 
 
+@lru_cache(maxsize=1024)
 def version_key(value: str) -> VersionKey:
     """Order a version. A PEP 440 reading is tried first, SemVer second.
 

@@ -19,10 +19,11 @@ from rich.progress import (
 
 from pilotwave_cli.client import Api
 from pilotwave_cli.errors import ApiError, CliError, NoAnswer
-from pilotwave_cli.output import err
+from pilotwave_cli.output import err, warn
 
 CHUNK = 1 << 20
-TRIES = 8
+# about 3 minutes: a server lets go of a connection that died without a word after 1 or 2
+TRIES = 16
 ASK_AT_ONCE = 1000
 # Another may be sending the same blob, a proxy may have given up: what came before is kept.
 PASSING = {"offset_mismatch", "blob_busy", "upload_stalled"}
@@ -72,6 +73,8 @@ def _send(api: Api, sha256: str, source: Open, size: int, moved: Callable[[int],
     """Send one blob; after a break, ask how far it came and go on there."""
     wait, tries, last = 0.5, 0, -1
     while True:
+        if tries == 2:
+            warn("the upload stands still; trying again for a few minutes")
         try:
             state = api.get(f"/blobs/{sha256}/upload")
             if state["complete"]:

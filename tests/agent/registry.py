@@ -38,8 +38,8 @@ VARIANT = "onnx-fp32"
 
 @dataclass
 class Reply:
-    """One answer of the registry; `cut` breaks the body off after so many bytes, `stall` waits
-    before each piece of `piece` bytes."""
+    """One answer of the registry. `cut` breaks the body off after so many bytes, `stall` waits
+    before each piece of `piece` bytes, `declared` is another length than the body's (-1: none)."""
 
     status: int
     body: bytes = b""
@@ -255,8 +255,8 @@ class Registry:
                 self.send_response_only(reply.status)
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
-                if reply.status != 304:
-                    size = len(reply.body) if reply.declared is None else reply.declared
+                size = len(reply.body) if reply.declared is None else reply.declared
+                if reply.status != 304 and size >= 0:
                     self.send_header("Content-Length", str(size))
                 self.end_headers()
                 sent = reply.body[: reply.cut] if reply.cut is not None else reply.body

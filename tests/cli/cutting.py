@@ -43,6 +43,9 @@ class CuttingProxy:
                 if self.cuts and carried > self.cuts[0]:
                     self.cuts.pop(0)
                     self.broken += 1
+                    # closing alone would wait for the thread that still reads from the server
+                    for end in (server, client):
+                        end.shutdown(socket.SHUT_RDWR)
                     break
         client.close()
 

@@ -60,6 +60,14 @@ class Operator:
         assert lines[0].startswith("pilotwave: ")
         return lines[0]
 
+    def fails_with_warning(self, *words: object) -> str:
+        """Run a command that warns and then fails with status 1; return its last line."""
+        done = self.run(*words)
+        assert done.returncode == 1, done.stdout + done.stderr
+        line = done.stderr.strip().splitlines()[-1]
+        assert line.startswith("pilotwave: ")
+        return line
+
     def but(self, **changes: Any) -> Operator:
         """Return somebody else, or the same person with another token, folder or environment."""
         return Operator(**{**vars(self), **changes})

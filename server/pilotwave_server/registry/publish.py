@@ -13,28 +13,27 @@ Steps 1 to 14 are listed in `checks.py` and `contents.py`. The rest:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
-from tuf.api.metadata import Metadata, Targets
+from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from pilotwave_protocol import names
-from pilotwave_protocol.trust import VersionTarget
 from pilotwave_server import audit
-from pilotwave_server.blobs import service as blob_records
 from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.db import Database, lock_fleet, next_revision, touch_fleet
 from pilotwave_server.errors import NotFound
 from pilotwave_server.registry import documents
 from pilotwave_server.registry.canary import check_with_canary
 from pilotwave_server.registry.checks import RoleChange, check_role
-from pilotwave_server.registry.contents import CheckedVersion, check_contents, files_of
+from pilotwave_server.registry.contents import CheckedVersion, check_contents
 from pilotwave_server.registry.entries import KnownVersion
+from pilotwave_server.registry.recording import mark, record_version
 from pilotwave_server.registry.sealing import seal
-from pilotwave_server.registry.tables import ModelRow, VariantFileRow, VariantRow, VersionRow
+from pilotwave_server.registry.tables import ModelRow, VersionRow
 from pilotwave_server.registry.trust import TrustStore
 
 
@@ -112,9 +111,18 @@ def _commit(
         change = accept_role(session, model=model, new=new, contents=contents, actor=actor, now=now)
         role = names.role_for_model(model)
         seal(session, changed=[role], keys=trust.keys("online"), now=now)
-        check_with_canary(session, expected=new.signed.targets, now=now)
+        check_with_canary(session, expected=changed_targets(model, new, change), now=now)
         announce(session, [change])
         return change
+
+
+def changed_targets(
+    model: str, new: Metadata[Targets], change: RoleChange
+) -> dict[str, TargetFile]:
+    """What a device must find in the new document: all that changed, and the policy."""
+    versions = [*change.new, *change.yanked]
+    paths = [names.target_path(model, target.version) for target in versions]
+    return {path: new.signed.targets[path] for path in [names.policy_path(model), *paths]}
 
 
 def accepted_before(session: Session, model: str, new: Metadata[Targets]) -> bool:
@@ -208,88 +216,9 @@ def accept_role(
     return change
 
 
-def mark(session: Session, model: str, versions: Sequence[str], **values: object) -> None:
-    """Set columns of some versions of a model."""
-    if versions:
-        session.execute(
-            update(VersionRow)
-            .where(VersionRow.model == model, VersionRow.version.in_(versions))
-            .values(**values)
-        )
-
-
 def announce(session: Session, changes: Iterable[RoleChange]) -> None:
     """Count the fleet's revision up; all devices are concerned when something was taken back."""
     if any(c.yanked or c.pruned or c.floor_raised for c in changes):
         touch_fleet(session)
     else:
         next_revision(session)
-
-
-def record_version(
-    session: Session,
-    version: CheckedVersion,
-    *,
-    role_version: int,
-    signers: Sequence[str],
-    actor: str,
-    now: datetime,
-) -> None:
-    """Write down a new version with its variants, files and blobs."""
-    target, manifest = version.target, version.manifest
-    blob_records.record(session, sha256=target.sha256, size=target.length, by=actor, now=now)
-    for file in files_of(manifest).values():
-        blob_records.record(session, sha256=file.sha256, size=file.size, by=actor, now=now)
-    session.flush()
-    session.add(
-        VersionRow(
-            model=target.model,
-            version=target.version,
-            counter=target.counter,
-            sha256=target.sha256,
-            length=target.length,
-            manifest=version.raw,
-            unsafe_format=target.unsafe_format,
-            role_version=role_version,
-            signers=list(signers),
-            published_at=now,
-            published_by=actor,
-            variants=variant_rows(version),
-        )
-    )
-    session.flush()
-    audit.record(
-        session,
-        actor=actor,
-        verb="version.publish",
-        object=f"version/{target.model}/{target.version}",
-        now=now,
-        after=_in_short(target),
-    )
-
-
-def _in_short(target: VersionTarget) -> dict[str, Any]:
-    return {"counter": target.counter, "sha256": target.sha256, "unsafe": target.unsafe_format}
-
-
-def variant_rows(version: CheckedVersion) -> list[VariantRow]:
-    """The rows of a version's variants and their files, in the publisher's order."""
-    return [
-        VariantRow(
-            position=position,
-            name=variant.name,
-            runtime=variant.runtime,
-            runtime_version=variant.runtime_version,
-            precision=variant.precision,
-            format=variant.format,
-            entrypoint=variant.entrypoint,
-            requires=asdict(variant.requires),
-            unsafe_format=variant.unsafe_format,
-            size=variant.size,
-            files=[
-                VariantFileRow(path=file.path, sha256=file.sha256, size=file.size)
-                for file in variant.files
-            ],
-        )
-        for position, variant in enumerate(version.manifest.variants)
-    ]

@@ -13,16 +13,16 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
-from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from pilotwave_protocol import names
 from pilotwave_server import audit
-from pilotwave_server.db import Database, fleet_row, lock_fleet, next_revision
+from pilotwave_server.db import Database, fleet_row, lock_fleet
 from pilotwave_server.errors import Conflict, Invalid
 from pilotwave_server.registry import authority, documents
 from pilotwave_server.registry.canary import check_with_canary
 from pilotwave_server.registry.checks import RoleChange, check_signatures
-from pilotwave_server.registry.keys import Kind, ServerKey
+from pilotwave_server.registry.keys import ServerKey
 from pilotwave_server.registry.publish import accept_role, accepted_before, announce
 from pilotwave_server.registry.sealing import seal
 from pilotwave_server.registry.tables import ModelRow
@@ -262,40 +262,3 @@ def _note(session: Session, submission: Submission, *, actor: str, now: datetime
                 now=now,
                 after={"version": document.signed.version},
             )
-
-
-def stage_key(
-    *, db: Database, trust: TrustStore, kind: Kind, actor: str, now: datetime
-) -> ServerKey:
-    """Make the key that shall follow, or return the one that waits already.
-
-    A new online key signs at once, beside the old one, so that a root which lists only the new one
-    finds valid documents.
-    """
-    with db.write() as session:
-        lock_fleet(session)
-        keys = trust.keys(kind)
-        newest = keys[-1] if keys else None
-        if newest is None or _is_trusted(session, newest):
-            newest = trust.stage(kind)
-            audit.record(
-                session,
-                actor=actor,
-                verb=f"trust.{kind}_key",
-                object=f"key/{kind}-{newest.number}",
-                now=now,
-                after={"keyid": newest.keyid},
-            )
-            if kind == "online":
-                seal(session, changed=[], keys=trust.keys(kind), now=now)
-                next_revision(session)
-    trust.committed()
-    return newest
-
-
-def _is_trusted(session: Session, key: ServerKey) -> bool:
-    root = documents.need(session, Root.type, Root).signed
-    if key.kind == "online":
-        return key.keyid in root.roles[Timestamp.type].keyids
-    targets = documents.need(session, Targets.type, Targets).signed
-    return key.director_keyid in authority.director_keys(targets).keys

@@ -7,7 +7,7 @@ rotation both the old and the new key sign, and the old one stops when root list
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from securesystemslib.signer import Signer
 from sqlalchemy.orm import Session
@@ -51,7 +51,6 @@ def seal(
     changed: Iterable[str],
     keys: Sequence[ServerKey],
     now: datetime,
-    timestamp_lifetime: timedelta = TIMESTAMP_LIFETIME,
 ) -> None:
     """Write snapshot+1 (with the newest documents of the `changed` roles) and timestamp+1."""
     root = documents.need(session, Root.type, Root).signed
@@ -73,17 +72,10 @@ def seal(
     )
     sign(snapshot, online_signers(root, Snapshot.type, keys))
     documents.insert(session, Snapshot.type, snapshot, now=now)
-    stamp(session, root=root, keys=keys, now=now, lifetime=timestamp_lifetime)
+    stamp(session, root=root, keys=keys, now=now)
 
 
-def stamp(
-    session: Session,
-    *,
-    root: Root,
-    keys: Sequence[ServerKey],
-    now: datetime,
-    lifetime: timedelta = TIMESTAMP_LIFETIME,
-) -> None:
+def stamp(session: Session, *, root: Root, keys: Sequence[ServerKey], now: datetime) -> None:
     """Write timestamp+1 over the newest snapshot."""
     row = documents.find(session, Snapshot.type)
     if row is None:
@@ -93,7 +85,7 @@ def stamp(
         Timestamp(
             version=old.signed.version + 1 if old else 1,
             spec_version=SPEC_VERSION,
-            expires=(now + lifetime).replace(microsecond=0),
+            expires=(now + TIMESTAMP_LIFETIME).replace(microsecond=0),
             snapshot_meta=MetaFile.from_data(row.version, row.document, ["sha256"]),
             unrecognized_fields={"signed_at": format_time(now)},
         )

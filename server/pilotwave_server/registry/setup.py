@@ -13,6 +13,10 @@ from pilotwave_server.registry.resealer import CHECK_INTERVAL_S, keep_fresh
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.workers import Periodic
 
+SWEEP_INTERVAL_S = 3600
+# An upload that nobody has gone on with for a week is given up.
+GIVEN_UP_S = 7 * 86_400
+
 routers = [routes.router, trust_routes.router, tuf_routes.router]
 
 
@@ -27,8 +31,13 @@ def install(context: Context) -> None:
         lambda: keep_fresh(context.db, trust, now=context.clock()),
         interval_s=CHECK_INTERVAL_S,
     )
+    sweep = Periodic(
+        "sweep-uploads",
+        lambda: context.blobs.sweep(older_than_s=GIVEN_UP_S),
+        interval_s=SWEEP_INTERVAL_S,
+    )
     # In this order: nothing is signed before what a crash left unwritten is written.
-    context.workers += [trust, reseal]
+    context.workers += [trust, reseal, sweep]
     context.metrics.add_reading(lambda: read_expiries(context))
 
 

@@ -13,7 +13,7 @@ from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Admin, Ctx, Now, ReadSession, Viewer
 from pilotwave_server.errors import NotFound
 from pilotwave_server.problems import responses
-from pilotwave_server.registry import authority, checks, documents, rotation, sealing
+from pilotwave_server.registry import authority, checks, documents, rotation, sealing, staging
 from pilotwave_server.registry.canary import CanaryRefused
 from pilotwave_server.registry.export import ExportFailed
 from pilotwave_server.registry.views import (
@@ -186,7 +186,7 @@ def _view(done: rotation.Accepted, response: Response) -> TrustView:
 def stage_online_key(admin: Admin, context: Ctx, now: Now) -> OnlineKeyView:
     """Make the online key that shall follow. It signs beside the old one from now on; a root that
     lists it alone completes the change. Asking again returns the same key."""
-    key = rotation.stage_key(
+    key = staging.stage_key(
         db=context.db, trust=context.trust, kind="online", actor=str(admin), now=now
     )
     return online_view(key, trusted=False)
@@ -196,7 +196,7 @@ def stage_online_key(admin: Admin, context: Ctx, now: Now) -> OnlineKeyView:
 def stage_director_key(admin: Admin, context: Ctx, now: Now) -> DirectorKeyView:
     """Make the director key that shall follow. Directives are signed with it as soon as targets
     lists it. Asking again returns the same key."""
-    key = rotation.stage_key(
+    key = staging.stage_key(
         db=context.db, trust=context.trust, kind="director", actor=str(admin), now=now
     )
     return director_view(key, trusted=False)

@@ -1,0 +1,515 @@
+"""What the device does next, rule by rule, and that no history of luck leads it astray."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pilotwave_agent import fold, outcomes
+from pilotwave_agent.antirollback import AntiRollback
+from pilotwave_agent.machine import (
+    Fetch,
+    Memo,
+    Moment,
+    Move,
+    Probe,
+    Rest,
+    Restore,
+    Rules,
+    Stage,
+    Step,
+    Switch,
+    Trial,
+    Wait,
+    next_step,
+    step_back,
+    ways_back,
+)
+from pilotwave_agent.state import DeviceState, Failure, ModelSlot, Order, Watch
+from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.states import ModelState, Reason, may_follow
+
+S = ModelState
+NOW = Moment(wall=1_800_000_000.0, uptime=1000.0, boot="a")
+RULES = Rules(probation_s=60, interval_s=10, failures=2)
+
+
+def version(number: int) -> Installed:
+    return Installed(f"1.{number}.0", f"{number:064x}", "onnx", number)
+
+
+V1, V2, V3 = version(1), version(2), version(3)
+
+
+def order(wanted: Installed, *, model: str = "detector", **more: Any) -> Order:
+    return Order(model, wanted.version, wanted.sha256, 1, wanted.counter, wanted.variant, **more)
+
+
+def device(*slots: ModelSlot, orders: tuple[Order, ...] = (), **more: Any) -> DeviceState:
+    models = {slot.model: slot for slot in slots}
+    return DeviceState(models, {o.model: o for o in orders}, NOW.wall + 1000, **more)
+
+
+def slot(state: ModelState, current: Installed | None = V1, **more: Any) -> ModelSlot:
+    known = {"last_healthy": current, **more}
+    if state is S.PROBATION:
+        known.setdefault("watch", Watch("a", NOW.uptime))
+    return ModelSlot("detector", state, current, **known)
+
+
+def step(state: DeviceState, now: Moment = NOW, memo: Memo | None = None) -> Step:
+    return next_step(state, now, RULES, memo)
+
+
+def moved_to(found: Step) -> tuple[ModelState, str | None]:
+    assert isinstance(found, Move), found
+    return ModelState(found.record["s"]), found.record["set"].get("reason")
+
+
+# what follows from a state, an order and what is remembered; each row tells one story
+STORIES = [
+    ("nothing ordered, nothing to do", slot(S.IDLE, None), None, {}, Rest()),
+    ("an order begins a fetch", slot(S.IDLE, None), order(V1), {}, S.FETCHING),
+    ("what is ordered runs already", slot(S.HEALTHY), order(V1), {}, Rest()),
+    ("another version is ordered", slot(S.HEALTHY), order(V2), {}, S.FETCHING),
+    ("an absent model keeps what it has", slot(S.HEALTHY), None, {}, Rest()),
+    (
+        "a dropped order drops the candidate",
+        slot(S.STAGED, candidate=V2),
+        None,
+        {},
+        S.HEALTHY,
+    ),
+    (
+        "an order for what runs drops the candidate",
+        slot(S.FETCHING, candidate=V2),
+        order(V1),
+        {},
+        S.HEALTHY,
+    ),
+    (
+        "a newer order replaces the candidate",
+        slot(S.TESTING, candidate=V2),
+        order(V3),
+        {},
+        S.FETCHING,
+    ),
+    (
+        "a switch that has begun is finished, whatever is ordered",
+        slot(S.SWITCHING, candidate=V2),
+        order(V3),
+        {},
+        Switch("detector"),
+    ),
+    (
+        "a yanked order is not followed",
+        slot(S.HEALTHY),
+        order(V2),
+        {"yanked": frozenset({V2.sha256})},
+        (S.FAILED, Reason.YANKED),
+    ),
+    (
+        "a candidate yanked on its way is dropped",
+        slot(S.TESTING, candidate=V2),
+        order(V2),
+        {"yanked": frozenset({V2.sha256})},
+        (S.FAILED, Reason.YANKED),
+    ),
+    (
+        "an order below the floor is not followed",
+        slot(S.HEALTHY, V2),
+        order(V1),
+        {"floors": {"detector": 2}},
+        (S.FAILED, Reason.BELOW_FLOOR),
+    ),
+    (
+        "a running version that is yanked is left at once",
+        slot(S.HEALTHY, V2, previous=V1),
+        order(V2),
+        {"yanked": frozenset({V2.sha256})},
+        (S.ROLLING_BACK, Reason.YANKED),
+    ),
+    (
+        "a yanked version with nothing to go back to says so and stays",
+        slot(S.HEALTHY, V2),
+        order(V2),
+        {"yanked": frozenset({V2.sha256})},
+        (S.FAILED, Reason.YANKED),
+    ),
+    (
+        "which is said once",
+        slot(S.FAILED, V2, candidate=V2, reason="yanked"),
+        order(V2),
+        {"yanked": frozenset({V2.sha256})},
+        Rest(),
+    ),
+    (
+        "a running version damaged on disk is left at once",
+        slot(S.HEALTHY, V2, previous=V1, damaged=True),
+        order(V2),
+        {},
+        (S.ROLLING_BACK, Reason.BLOB_MISMATCH),
+    ),
+    (
+        "a damaged version with nothing to go back to is fetched anew",
+        slot(S.HEALTHY, V2, damaged=True),
+        order(V2),
+        {},
+        S.FETCHING,
+    ),
+    (
+        "what is damaged while another is fetched is left first",
+        slot(S.FETCHING, V2, previous=V1, candidate=V3, damaged=True),
+        order(V3),
+        {},
+        S.HEALTHY,
+    ),
+    (
+        "a version that failed here is not tried again",
+        slot(S.HEALTHY, failures=(Failure(V2.sha256, "onnx", 0, "selftest_nan"),)),
+        order(V2),
+        {},
+        (S.FAILED, Reason.FAILED_HERE_BEFORE),
+    ),
+    (
+        "a retry by an operator tries it again",
+        slot(S.HEALTHY, failures=(Failure(V2.sha256, "onnx", 0, "selftest_nan"),)),
+        order(V2, attempt=1),
+        {},
+        S.FETCHING,
+    ),
+    (
+        "another variant of a version that failed may be tried",
+        slot(S.HEALTHY, failures=(Failure(V2.sha256, "tflite", 0, "selftest_nan"),)),
+        order(V2),
+        {},
+        S.FETCHING,
+    ),
+    (
+        "a failed model whose order returns to what runs is healthy",
+        slot(S.FAILED, candidate=V2),
+        order(V1),
+        {},
+        S.HEALTHY,
+    ),
+    (
+        "a model rolled back whose order agrees is healthy",
+        slot(S.ROLLED_BACK, V1, last_healthy=V2, candidate=V2),
+        order(V1),
+        {},
+        S.HEALTHY,
+    ),
+    (
+        "probation is not cut short by the next version",
+        slot(S.PROBATION, V2, last_healthy=V1),
+        order(V3),
+        {},
+        Wait(10.0),
+    ),
+    (
+        "probation is cut short by an operator's pin",
+        slot(S.PROBATION, V2, last_healthy=V1),
+        order(V1, reason="pin"),
+        {},
+        S.FETCHING,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("known", "wish", "memory", "expected"),
+    [row[1:] for row in STORIES],
+    ids=[row[0].replace(" ", "-") for row in STORIES],
+)
+def test_story(known: ModelSlot, wish: Order | None, memory: Any, expected: Any) -> None:
+    state = device(known, orders=(wish,) if wish else (), memory=AntiRollback(**memory))
+    found = step(state)
+    if isinstance(expected, ModelState):
+        assert moved_to(found)[0] is expected
+    elif isinstance(expected, tuple):
+        assert moved_to(found) == expected
+    else:
+        assert found == expected
+
+
+def test_story_ends_where_it_says() -> None:
+    """What was refused once is said once: the same order leads to no further move."""
+    state = device(
+        slot(S.HEALTHY), orders=(order(V2),), memory=AntiRollback(0, "", {"detector": 9})
+    )
+    for _ in range(3):
+        found = step(state)
+        if isinstance(found, Move):
+            state = fold.apply(state, found.record)
+    assert step(state) == Rest()
+
+
+class TestBundle:
+    """A directive's versions are tested and switched only when all of them are staged."""
+
+    def state(self, other: ModelState) -> DeviceState:
+        ready = ModelSlot("a", S.STAGED, V1, candidate=V2)
+        late = ModelSlot("b", other, V1, candidate=V2)
+        return device(ready, late, orders=(order(V2, model="a"), order(V2, model="b")))
+
+    def test_waits_for_the_one_that_is_fetched(self) -> None:
+        assert step(self.state(S.FETCHING)) == Fetch("b")
+
+    def test_waits_even_while_that_one_cannot_be_had(self) -> None:
+        assert step(self.state(S.FETCHING), memo=Memo(frozenset({"b"}))) == Rest()
+
+    def test_waits_for_the_one_that_is_verified(self) -> None:
+        assert step(self.state(S.VERIFYING)) == Stage("b")
+
+    def test_goes_on_once_both_are_staged(self) -> None:
+        assert moved_to(step(self.state(S.STAGED)))[0] is S.TESTING
+
+    def test_a_version_that_failed_here_holds_nobody_up(self) -> None:
+        failed = ModelSlot("b", S.FAILED, V1, candidate=V2, failures=(FAILED_V2,))
+        ready = ModelSlot("a", S.STAGED, V1, candidate=V2)
+        state = device(ready, failed, orders=(order(V2, model="a"), order(V2, model="b")))
+        assert moved_to(step(state))[0] is S.TESTING
+
+
+FAILED_V2 = Failure(V2.sha256, "onnx", 0, "selftest_load")
+
+
+def test_a_fetch_does_not_outlive_its_directive() -> None:
+    state = device(slot(S.FETCHING, candidate=V2), orders=(order(V2),))
+    late = replace(NOW, wall=state.orders_expire)
+    found = step(state, late)
+    assert moved_to(found) == (S.FETCHING, Reason.DIRECTIVE_EXPIRED)
+    assert isinstance(found, Move)
+    assert step(fold.apply(state, found.record), late) == Rest()
+
+
+class TestProbation:
+    def at(self, seconds: float, *, boot: str = "a", memo: Memo | None = None) -> Step:
+        state = device(slot(S.PROBATION, V2, previous=V1, last_healthy=V1), orders=(order(V2),))
+        return step(state, Moment(NOW.wall, NOW.uptime + seconds, boot), memo)
+
+    def test_probes_when_the_interval_is_over(self) -> None:
+        assert self.at(9.5) == Wait(0.5)
+        assert self.at(10) == Probe("detector", last=False)
+
+    def test_knows_from_the_process_when_it_probed_last(self) -> None:
+        assert self.at(15, memo=Memo(probed={"detector": NOW.uptime + 10})) == Wait(5)
+
+    def test_ends_with_a_last_probe(self) -> None:
+        assert self.at(60) == Probe("detector", last=True)
+
+    def test_starts_anew_in_a_new_boot(self) -> None:
+        found = self.at(-900, boot="b")
+        assert isinstance(found, Move)
+        assert found.record["set"]["watch"]["started"] == NOW.uptime - 900
+
+    def test_a_model_that_takes_the_machine_down_fails_it(self) -> None:
+        state = device(slot(S.PROBATION, V2, previous=V1, last_healthy=V1))
+        boots = 0
+        while isinstance(found := step(state, replace(NOW, boot=f"boot {boots}")), Move):
+            state, boots = fold.apply(state, found.record), boots + 1
+        assert boots == RULES.boots
+        assert found == Restore("detector", (V1,))
+
+    def test_enough_failures_in_a_row_take_it_back(self) -> None:
+        known = slot(S.PROBATION, V2, previous=V1, last_healthy=V1)
+        no = RefusedError(Reason.PROBE_FAILED, "it is not well")
+        state = device(known, orders=(order(V2),))
+        states = []
+        for _ in range(RULES.failures):
+            record = outcomes.probed(
+                state.slot("detector"), no, NOW, RULES, last=True, order=order(V2)
+            )
+            assert record
+            state = fold.apply(state, record)
+            states.append(state.slot("detector").state)
+        assert states == [S.PROBATION, S.ROLLING_BACK]
+
+    def test_a_pass_between_failures_starts_the_count_anew(self) -> None:
+        known = slot(S.PROBATION, V2, watch=Watch("a", NOW.uptime, failures=1))
+        record = outcomes.probed(known, None, NOW, RULES, last=False, order=None)
+        assert record
+        after = fold.apply(device(known), record).slot("detector")
+        assert after.watch == Watch("a", NOW.uptime)
+
+    def test_a_pass_writes_nothing(self) -> None:
+        known = slot(S.PROBATION, V2)
+        assert outcomes.probed(known, None, NOW, RULES, last=False, order=None) is None
+
+
+class TestWayBack:
+    def test_leads_to_the_previous_version_first(self) -> None:
+        assert ways_back(slot(S.HEALTHY, V3, previous=V2, last_healthy=V1), AntiRollback()) == (
+            V2,
+            V1,
+        )
+
+    def test_never_leads_to_a_yanked_version(self) -> None:
+        known = slot(S.HEALTHY, V3, previous=V2, last_healthy=V1)
+        memory = AntiRollback(yanked=frozenset({V2.sha256}))
+        assert ways_back(known, memory) == (V1,)
+
+    def test_never_leads_below_the_floor(self) -> None:
+        known = slot(S.HEALTHY, V3, previous=V2, last_healthy=V1)
+        assert ways_back(known, AntiRollback(floors={"detector": 2})) == (V2,)
+
+    def test_never_leads_to_what_failed_here(self) -> None:
+        known = slot(S.HEALTHY, V3, previous=V2, last_healthy=V1, failures=(FAILED_V2,))
+        assert ways_back(known, AntiRollback()) == (V1,)
+
+    def test_a_person_at_the_device_may_ask_for_it(self) -> None:
+        known = slot(S.HEALTHY, V2, previous=V1)
+        state = device(known, orders=(order(V2, attempt=4),))
+        for record in step_back(known, order(V2, attempt=4), AntiRollback(), at=NOW.wall):
+            state = fold.apply(state, record)
+        assert step(state) == Restore("detector", (V1,))
+        # the order still stands at attempt 4, and does not bring back what was just left
+        state = fold.apply(state, outcomes.restored(state.slot("detector"), V1, "", NOW))
+        assert step(state) == Rest()
+
+    def test_a_person_may_ask_while_another_version_is_fetched(self) -> None:
+        known = slot(S.FETCHING, V2, previous=V1, candidate=V3)
+        records = step_back(known, None, AntiRollback(), at=NOW.wall)
+        assert [r["s"] for r in records] == ["healthy", "rolling_back"]
+
+    def test_with_nothing_to_go_back_to_nothing_is_recorded(self) -> None:
+        assert step_back(slot(S.HEALTHY, V2), None, AntiRollback(), at=NOW.wall) == []
+
+
+@pytest.mark.parametrize("before", list(ModelState))
+@pytest.mark.parametrize("after", list(ModelState))
+def test_no_record_is_made_of_a_step_that_the_table_forbids(
+    before: ModelState, after: ModelState
+) -> None:
+    known = ModelSlot("detector", before)
+    if after is before or may_follow(before, after):
+        assert fold.moved(known, after, at=0.0)["s"] == after
+    else:
+        with pytest.raises(ValueError, match="no step leads from"):
+            fold.moved(known, after, at=0.0)
+
+
+# --- any history of orders, yanks, luck and bad luck
+
+NO = st.sampled_from([None, Reason.SELFTEST_LOAD, Reason.BLOB_MISMATCH, Reason.PROBE_FAILED])
+ACTS = st.one_of(
+    st.tuples(
+        st.just("order"),
+        st.dictionaries(
+            st.sampled_from(["a", "b"]), st.tuples(st.integers(1, 4), st.integers(0, 2))
+        ),
+    ),
+    st.tuples(st.just("yank"), st.integers(1, 3)),
+    st.tuples(st.just("damage"), st.sampled_from(["a", "b"])),
+    st.tuples(st.just("boot"), st.integers(1, 9)),
+)
+
+
+class World:
+    """The machine with effects that succeed or fail as a list says."""
+
+    def __init__(self, luck: list[Reason | None]) -> None:
+        self.state, self.luck = DeviceState(), luck
+        self.uptime, self.boot = 0.0, 0
+        self.probed: dict[str, float] = {}
+
+    def record(self, record: fold.Record | None) -> None:
+        if record:
+            self.state = fold.apply(self.state, record)
+
+    def now(self) -> Moment:
+        return Moment(0.0, self.uptime, str(self.boot))
+
+    def act(self, kind: str, what: Any) -> None:
+        if kind == "order":
+            orders = {
+                m: order(version(n), model=m, attempt=attempt) for m, (n, attempt) in what.items()
+            }
+            self.state = replace(self.state, orders=orders, orders_expire=1.0)
+        elif kind == "yank":
+            memory = AntiRollback(yanked=frozenset({version(what).sha256}))
+            self.record(fold.learned(memory, {}, at=0.0))
+        elif kind == "boot":
+            self.boot += 1
+        elif (found := self.state.models.get(what)) and found.current:
+            self.record(fold.moved(found, found.state, at=0.0, damaged=True))
+
+    def settle(self) -> None:
+        """Take steps until there is nothing to do; a history that never ends fails."""
+        parked: set[str] = set()
+        for _ in range(300):
+            found = next_step(self.state, self.now(), RULES, Memo(frozenset(parked), self.probed))
+            if isinstance(found, Rest):
+                return
+            self.take(found, parked)
+        raise AssertionError(f"no end: {found} {self.state.models} {self.state.orders}")
+
+    def take(self, found: Step, parked: set[str]) -> None:
+        if isinstance(found, Move):
+            return self.record(found.record)
+        if isinstance(found, Wait):
+            self.uptime += found.seconds
+            return None
+        known = self.state.slot(getattr(found, "model"))  # noqa: B009 - all others have one
+        reason = self.luck.pop() if self.luck else None
+        no = RefusedError(reason, "bad luck") if reason else None
+        self.record(self.outcome(found, known, no, parked))
+        return None
+
+    def outcome(
+        self, found: Step, known: ModelSlot, no: RefusedError | None, parked: set[str]
+    ) -> fold.Record | None:
+        now = self.now()
+        match found:
+            case Fetch() | Stage() if no:
+                parked.add(known.model)
+                return outcomes.blocked(known, no, now)
+            case Fetch():
+                return outcomes.fetched(known, now)
+            case Stage():
+                return outcomes.staged(known, now)
+            case Trial():
+                self.check_bundle()
+                return outcomes.failed(known, no, now) if no else outcomes.passed(known, "", now)
+            case Switch():
+                return outcomes.not_taken(known, no, now) if no else outcomes.switched(known, now)
+            case Probe(last=last):
+                self.probed[known.model] = self.uptime
+                wish = self.state.orders.get(known.model)
+                return outcomes.probed(known, no, now, RULES, last=last, order=wish)
+            case Restore(ways=ways):
+                if no or not ways:
+                    return outcomes.nowhere_to_go(known, now)
+                return outcomes.restored(known, ways[0], "", now)
+        return None
+
+    def check_bundle(self) -> None:
+        states = {m.state for m in self.state.models.values()}
+        assert not states & {S.FETCHING, S.VERIFYING}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ACTS, max_size=8), st.lists(NO, max_size=30))
+def test_every_history_comes_to_rest_and_keeps_its_promises(
+    acts: list[tuple[str, Any]], luck: list[Reason | None]
+) -> None:
+    world = World(luck)
+    for kind, what in acts:
+        world.act(kind, what)
+        world.settle()
+    memory = world.state.memory
+    for known in world.state.models.values():
+        assert known.state not in (S.SWITCHING, S.ROLLING_BACK, S.PROBATION, S.TESTING)
+        unfit = known.current and memory.forbids(
+            known.model, known.current.sha256, known.current.counter
+        )
+        if unfit and not known.damaged:
+            assert known.state in (S.FAILED, S.FETCHING, S.VERIFYING, S.STAGED)
+            assert not ways_back(known, memory)
+    # and what was folded is what is read back
+    assert fold.apply(DeviceState(), fold.snapshot(world.state)) == world.state

@@ -1,0 +1,263 @@
+"""Two server processes that lag in any way never tell a device two sets under one `seq`.
+
+A device takes that for an attack (`directive_fork`) and stops. Each process here is a `FleetState`
+with its `Polls`; when it looks for news is drawn at random, and so is what operators and devices
+do meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pilotwave_protocol import dsse
+from pilotwave_protocol.messages import (
+    DIRECTIVE_TYPE,
+    MAX_DIRECTIVE_BYTES,
+    CheckIn,
+    Directive,
+    parse_directive,
+)
+from pilotwave_server.db import Database, next_revision
+from pilotwave_server.device_api.fleet_state import FleetState
+from pilotwave_server.device_api.loader import Loader
+from pilotwave_server.device_api.poll import Polls
+from pilotwave_server.device_api.tokens import DeviceTokens
+from pilotwave_server.devices.service import get_device, set_labels
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.groups.service import add_member, create_group, delete_group, remove_member
+from pilotwave_server.metrics import Metrics
+from pilotwave_server.registry.service import deny, undeny
+from pilotwave_server.registry.trust import TrustStore
+from pilotwave_server.rollouts import baselines, pins
+from pilotwave_server.rollouts.looking import look
+from pilotwave_server.rollouts.offer import VersionNotOffered
+from pilotwave_server.rollouts.resolve import resolve
+from pilotwave_server.rollouts.snapshot import Remembered, read_snapshot
+from pilotwave_server.telemetry.store import VerifiedCheckIn, store_check_ins
+from tests.server.fleet_fixtures import VERSIONS
+from tests.server.registry.registry import Registry
+
+DEVICES = 3
+PROCESSES = 2
+RUNS = count()
+BY = "token/test"
+
+
+class Process:
+    """One server process: it learns of changes when it is told to look."""
+
+    def __init__(self, registry: Registry) -> None:
+        trust = TrustStore(registry.db, registry.data_dir)
+        self.fleet = FleetState(registry.db, trust)
+        self.tokens = DeviceTokens(registry.data_dir / "device-tokens.json")
+        self.fleet.refresh()
+        self.polls = Polls(
+            self.fleet,
+            Loader(self.fleet.load),
+            self.tokens,
+            director=trust,
+            clock=registry.clock,
+            metrics=Metrics(),
+            lifetime_s=7 * 86_400,
+            note_seen=lambda record: None,
+        )
+        self.expires = int(registry.clock().timestamp()) + 900
+
+    def ask(self, device: str) -> Directive:
+        token = self.tokens.issue(device, 1, expires=self.expires).encode()
+        scope = {"type": "http", "headers": [(b"authorization", b"Bearer " + token)]}
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        asyncio.run(self.polls(scope, receive, send))
+        assert sent[0]["status"] == 200, sent
+        claimed = dsse.peek_unverified(
+            sent[1]["body"], payload_type=DIRECTIVE_TYPE, max_bytes=MAX_DIRECTIVE_BYTES
+        )
+        return parse_directive(claimed.payload)
+
+
+@dataclass
+class World:
+    """One example's devices and groups, under names of their own in a database that stays."""
+
+    registry: Registry
+    processes: list[Process]
+    run: int = field(default_factory=lambda: next(RUNS))
+    seqs: dict[str, int] = field(default_factory=dict)
+    told: dict[tuple[str, int], str] = field(default_factory=dict)
+    last: dict[tuple[int, str], int] = field(default_factory=dict)
+    remembered: Remembered = field(default_factory=Remembered)
+
+    def __post_init__(self) -> None:
+        now = self.registry.clock()
+        with self.db.write() as session:
+            revision = next_revision(session)
+            session.add_all(
+                DeviceRow(
+                    name=self.device(n),
+                    public_key=f"{self.run * DEVICES + n:064x}",
+                    state="enrolled",
+                    revision=revision,
+                    labels={"run": str(self.run)},
+                    facts={"runtime.onnxruntime": "1.20"},
+                    created_at=now,
+                )
+                for n in range(DEVICES)
+            )
+            for site in "ab":
+                self.make(session, f"site-{site}", f"run={self.run}, site={site}")
+            self.make(session, "charged", f"run={self.run}, battery>20")
+            self.make(session, "list", None)
+
+    @property
+    def db(self) -> Database:
+        return self.registry.db
+
+    def device(self, n: int) -> str:
+        return f"cam-{self.run}-{n}"
+
+    def group(self, name: str) -> str:
+        return f"{name}-{self.run}"
+
+    def make(self, session: Any, name: str, selector: str | None) -> None:
+        create_group(
+            session,
+            name=self.group(name),
+            selector=selector,
+            description="",
+            actor=BY,
+            now=self.registry.clock(),
+        )
+
+    def act(self, step: tuple[Any, ...]) -> None:
+        kind, *what = step
+        if kind == "look":
+            self.processes[what[0]].fleet.refresh()
+        elif kind == "poll":
+            self.poll(what[0], self.device(what[1]))
+        elif kind == "report":
+            self.report(self.device(what[0]), what[1])
+        else:
+            with self.db.write() as session:
+                try:
+                    self.operate(session, kind, *what)
+                except VersionNotOffered:
+                    session.rollback()
+
+    def operate(self, session: Any, kind: str, *what: Any) -> None:
+        how: dict[str, Any] = {"actor": BY, "now": self.registry.clock()}
+        snapshot = read_snapshot(session, self.remembered)
+        if kind == "label":
+            labels = {"run": str(self.run), "site": what[1]}
+            set_labels(session, name=self.device(what[0]), labels=labels, **how)
+        elif kind == "assign":
+            group, order = self.group(what[0]), {"model": "detector", "version": what[1]}
+            baselines.set_baseline(session, snapshot, group=group, **order, **how)
+        elif kind == "pin":
+            order = {"model": "detector", "version": what[1], "reason": "test"}
+            pins.pin(session, snapshot, name=self.device(what[0]), **order, **how)
+        elif kind == "retry":
+            pins.retry(session, name=self.device(what[0]), model="detector", **how)
+        elif kind == "deny":
+            deny(session, model="detector", version=what[0], reason="test", **how)
+        elif kind == "undeny":
+            undeny(session, model="detector", version=what[0], **how)
+        elif kind == "join":
+            add_member(session, name=self.group("list"), device=self.device(what[0]), **how)
+        elif kind == "leave":
+            remove_member(session, name=self.group("list"), device=self.device(what[0]), **how)
+        elif kind == "regroup":
+            delete_group(session, name=self.group("list"), **how)
+            self.make(session, "list", None)
+
+    def report(self, device: str, battery: int) -> None:
+        """A check-in that reaches process 0."""
+        self.seqs[device] = self.seqs.get(device, 0) + 1
+        facts = {"runtime.onnxruntime": "1.20", "battery": battery}
+        with self.db.read() as session:
+            id = get_device(session, device).id
+        check_in = CheckIn("f", device, self.seqs[device], "0", 0, {}, facts=facts)
+        matters = self.processes[0].fleet.matters
+        now = self.registry.clock()
+        with self.db.write() as session:
+            store_check_ins(session, [VerifiedCheckIn(id, 1, check_in)], matters=matters, now=now)
+
+    def poll(self, process: int, device: str) -> Directive:
+        found = self.processes[process].ask(device)
+        digest = self.told.setdefault((device, found.seq), found.set_digest)
+        assert digest == found.set_digest, f"{device} was told two sets under {found.seq}"
+        assert found.seq >= self.last.get((process, device), 0), "seq fell within a process"
+        self.last[process, device] = found.seq
+        return found
+
+    def settle(self) -> None:
+        """When all have looked, all say what the database says."""
+        for process in self.processes:
+            process.fleet.refresh()
+        for n in range(DEVICES):
+            device = self.device(n)
+            with self.db.read() as session:
+                snapshot = read_snapshot(session, self.remembered)
+                expected = resolve(look(session, snapshot, device).view, snapshot).entries
+            answers = [self.poll(p, device) for p in range(PROCESSES)]
+            assert {a.entries for a in answers} == {expected}
+            assert len({a.seq for a in answers}) == 1
+
+
+devices = st.integers(0, DEVICES - 1)
+processes = st.integers(0, PROCESSES - 1)
+versions = st.sampled_from(VERSIONS)
+looks = st.tuples(st.just("look"), processes)
+polls = st.tuples(st.just("poll"), processes, devices)
+steps = st.one_of(
+    looks,
+    polls,
+    polls,
+    polls,
+    st.tuples(st.just("label"), devices, st.sampled_from("ab")),
+    st.tuples(
+        st.just("assign"), st.sampled_from(["site-a", "site-b", "charged", "list"]), versions
+    ),
+    st.tuples(st.just("pin"), devices, versions),
+    st.tuples(st.just("retry"), devices),
+    st.tuples(st.just("deny"), versions),
+    st.tuples(st.just("undeny"), versions),
+    st.tuples(st.sampled_from(["join", "leave"]), devices),
+    st.tuples(st.just("report"), devices, st.sampled_from([10, 30, 31])),
+    st.just(("regroup",)),
+)
+
+
+@pytest.fixture
+def running(published: Registry) -> list[Process]:
+    return [Process(published) for _ in range(PROCESSES)]
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(plan=st.lists(steps, min_size=5, max_size=30))
+def test_one_seq_stands_for_one_set(
+    published: Registry, running: list[Process], plan: list[tuple[Any, ...]]
+) -> None:
+    world = World(published, running)
+    for step in plan:
+        world.act(step)
+    world.settle()
+    for version in VERSIONS:
+        world.act(("undeny", version))
