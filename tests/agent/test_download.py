@@ -17,7 +17,7 @@ from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry
 from pilotwave_protocol.states import Reason
-from tests.agent.registry import Registry, Reply
+from tests.peers.registry import Registry, Reply
 
 DATA = os.urandom(300_000)
 DIGEST = sha256_hex(DATA)

@@ -1,0 +1,5 @@
+"""The registry that these tests talk to, and a device enrolled at it."""
+
+from tests.peers.device import device, registry
+
+__all__ = ["device", "registry"]
