@@ -7,7 +7,17 @@ import importlib.util
 
 from pilotwave_server.db import Base
 
-SLICES = ("audit", "blobs", "devices", "groups", "operators", "registry", "rollouts", "telemetry")
+SLICES = (
+    "audit",
+    "blobs",
+    "devices",
+    "groups",
+    "operators",
+    "registry",
+    "rollouts",
+    "telemetry",
+    "webhooks",
+)
 
 for _slice in SLICES:
     _name = f"pilotwave_server.{_slice}"

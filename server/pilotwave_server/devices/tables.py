@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pilotwave_server.db import Base, BigId, JsonB, UtcDateTime
+
+PRIME = 2**31 - 1
+
+
+def bucket_of(name: str) -> int:
+    """Return a device name's hash, from 0 to 2^31 - 2."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % PRIME
+
+
+def _bucket_of_name(context: DefaultExecutionContext) -> int:
+    return bucket_of(str(context.get_current_parameters()["name"]))  # type: ignore[no-untyped-call]  # untyped there
 
 
 class DeviceRow(Base):
@@ -16,7 +29,9 @@ class DeviceRow(Base):
 
     `generation` rises with each revocation and kills the tokens given out before; `revision` is
     the fleet's counter at the last change that may alter this device's set. `last_seq` is that of
-    its last check-in, `acked_event` the number of its last stored event.
+    its last check-in, `acked_event` the number of its last stored event, `acked_window` that of its
+    last stored window of metrics. `bucket` is its name's hash (`bucket_of`), by which rollouts
+    choose devices.
     """
 
     __tablename__ = "devices"
@@ -29,6 +44,7 @@ class DeviceRow(Base):
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
+    bucket: Mapped[int] = mapped_column(BigInteger, default=_bucket_of_name)
     public_key: Mapped[str] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16))
     generation: Mapped[int] = mapped_column(default=1)
@@ -38,6 +54,7 @@ class DeviceRow(Base):
     attempts: Mapped[dict[str, Any]] = mapped_column(JsonB, default=dict)
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
     acked_event: Mapped[int] = mapped_column(BigInteger, default=0)
+    acked_window: Mapped[int] = mapped_column(BigInteger, default=0)
     dropped_events: Mapped[int] = mapped_column(BigInteger, default=0)
     directive_seq: Mapped[int] = mapped_column(BigInteger, default=0)
     agent: Mapped[str] = mapped_column(String(64), default="")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from pilotwave_server.db import Base, BigId, UtcDateTime
+from pilotwave_server.db import Base, BigId, JsonB, UtcDateTime
 
 
 class DeviceModelRow(Base):
@@ -69,3 +70,18 @@ class DeviceEventRow(Base):
     version: Mapped[str | None] = mapped_column(String(64))
     reason: Mapped[str | None] = mapped_column(String(64))
     detail: Mapped[str | None] = mapped_column(String(512))
+
+
+class DeviceMetricRow(Base):
+    """How a version did on a device in use: all observations of one metric so far, merged."""
+
+    __tablename__ = "device_metrics"
+
+    device_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
+    )
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    metric: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sketch: Mapped[dict[str, Any]] = mapped_column(JsonB)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -1,0 +1,1 @@
+"""Gates: the tests that a wave must pass, safe to look at on each report."""

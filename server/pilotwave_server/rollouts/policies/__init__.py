@@ -1,0 +1,1 @@
+"""Policies: reusable, versioned recipes of waves, gates, pace, windows and conditions."""

@@ -1,0 +1,1 @@
+"""Tell others what happened: signed HTTP calls and an event stream."""
