@@ -80,6 +80,7 @@ def upgrade() -> None:
         sa.Column("wave", sa.Integer(), nullable=False),
         sa.Column("threshold", sa.BigInteger(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("description", sa.String(length=512), nullable=False),
         sa.Column("reason", sa.String(length=1024), nullable=True),
         sa.Column("failure", JSON, nullable=True),

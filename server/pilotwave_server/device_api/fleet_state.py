@@ -2,7 +2,7 @@
 
 An unchanged poll is answered from here alone. Records are loaded when a device first shows up and
 dropped when the database says that something about the device changed. What two devices have in
-common (groups, capabilities, waves) is resolved once for both.
+common (groups, capabilities, offers) is resolved once for both.
 
 Order matters where changes come in, because a directive's `seq` must never stand for two sets:
 everything is read at one moment of the database; then changed devices are forgotten; only then the
@@ -23,13 +23,20 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.db import Database, fleet_row
-from pilotwave_server.device_api.records import DeviceRecord, Order, Personal, Profile
+from pilotwave_server.device_api.records import (
+    NO_LEASES,
+    DeviceRecord,
+    Order,
+    Personal,
+    Profile,
+)
 from pilotwave_server.devices.facts import capabilities
 from pilotwave_server.devices.loading import LoadedDevice, load_devices
-from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.devices.tables import DeviceRow, bucket_of
 from pilotwave_server.registry.tables import VersionRow
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.leases import read_leases
 from pilotwave_server.rollouts.resolve import resolve
 from pilotwave_server.rollouts.snapshot import Remembered, read_snapshot
 from pilotwave_server.telemetry.store import Facts, Labels
@@ -67,6 +74,7 @@ class FleetState:
         self._all_changed = -1
         self._orders: dict[object, Order] = {}
         self._profiles: dict[Profile, Profile] = {}
+        self._leases: dict[frozenset[int], frozenset[int]] = {}
         self.records: dict[str, DeviceRecord] = {}
         self.hint = Hint()
         self.snapshot = FleetSnapshot(fleet="", revision=-1)
@@ -126,25 +134,34 @@ class FleetState:
             with self._db.read() as session:
                 at = fleet_row(session).revision
                 found = load_devices(session, names)
+                leases = read_leases(session, [device.id for device in found.values()])
             if at > self._revision:
                 self.refresh()
             with self._lock:
                 if self._changed_after(found, at):
                     continue
                 snapshot = self.snapshot
-                made = {name: self._record(d, snapshot) for name, d in found.items()}
+                made = {
+                    name: self._record(d, leases.get(d.id, NO_LEASES), snapshot)
+                    for name, d in found.items()
+                }
                 self.records.update(made)
                 return made
 
-    def _record(self, device: LoadedDevice, snapshot: FleetSnapshot) -> DeviceRecord:
+    def _record(
+        self, device: LoadedDevice, leases: frozenset[int], snapshot: FleetSnapshot
+    ) -> DeviceRecord:
         groups = snapshot.groups_of(device.labels, device.facts, device.member_of)
         profile = Profile(groups, capabilities(device.facts))
         if len(self._profiles) > MAX_SHARED:
             self._profiles = {}
+        if len(self._leases) > MAX_SHARED:
+            self._leases = {}
         old = self.records.get(device.name)
         record = DeviceRecord(
             id=device.id,
             name=device.name,
+            bucket=bucket_of(device.name),
             state=device.state,
             generation=device.generation,
             revision=device.revision,
@@ -154,22 +171,22 @@ class FleetState:
             personal=Personal(device.pins, device.attempts)
             if device.pins or device.attempts
             else None,
+            leases=self._leases.setdefault(leases, leases),
         )
         if old is not None:
             record.seen, record.noted = old.seen, old.noted
+            record.asks_after = old.asks_after
         return record
 
     def order(self, record: DeviceRecord, snapshot: FleetSnapshot) -> Order:
         """Return what the device of `record` is to run. Asked once per device and snapshot."""
-        waves = tuple(
-            rollout.id
-            for rollouts in snapshot.rollouts.values()
-            for rollout in rollouts
-            if rollout.group_id in record.profile.groups and rollout.includes(record.name)
-        )
+        known = record.bucket, record.profile.groups, record.name, record.leases
+        running = [r for rollouts in snapshot.rollouts.values() for r in rollouts]
+        record.wants = tuple(r.row_id for r in running if r.wants_lease(*known))
         if record.personal is not None:
             return self._resolve(record, snapshot)
-        key = (snapshot.revision, record.profile, waves)
+        offers = tuple(r.row_id for r in running if r.offers(*known))
+        key = (snapshot.revision, record.profile, offers)
         order = self._orders.get(key)
         if order is None:
             if len(self._orders) > MAX_SHARED:
@@ -185,6 +202,8 @@ class FleetState:
             facts=dict(record.profile.capabilities),
             pins=personal.pins,
             attempts=personal.attempts,
+            bucket=record.bucket,
+            leases=record.leases,
         )
         entries = resolve(device, snapshot).entries
         releases = (snapshot.versions[e.model, e.version] for e in entries)

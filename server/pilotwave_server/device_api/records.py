@@ -12,6 +12,7 @@ from pilotwave_protocol.messages import Entry, set_digest
 from pilotwave_server.rollouts.fleet import FleetSnapshot
 
 Capabilities = tuple[tuple[str, Scalar], ...]
+NO_LEASES: frozenset[int] = frozenset()
 
 
 class Profile(NamedTuple):
@@ -53,15 +54,20 @@ class Order:
 class DeviceRecord:
     """One device. `order` is valid for the snapshot `ordered_in`, `etag` until `etag_until`.
 
-    `token` is the last one whose mac was found good; it is good until `token_until`.
+    `token` is the last one whose mac was found good; it is good until `token_until`. `wants` are
+    the paced rollouts, by row number, that include it and that it has no lease of; `leases` those
+    that it has one of. What it wants is asked for again after `asks_after`.
     """
 
     __slots__ = (
+        "asks_after",
+        "bucket",
         "etag",
         "etag_until",
         "generation",
         "groups_key",
         "id",
+        "leases",
         "name",
         "noted",
         "order",
@@ -75,6 +81,7 @@ class DeviceRecord:
         "state",
         "token",
         "token_until",
+        "wants",
     )
 
     def __init__(
@@ -82,6 +89,7 @@ class DeviceRecord:
         *,
         id: int,
         name: str,
+        bucket: int,
         state: str,
         generation: int,
         revision: int,
@@ -89,6 +97,7 @@ class DeviceRecord:
         profile: Profile,
         groups_key: str,
         personal: Personal | None,
+        leases: frozenset[int] = NO_LEASES,
     ) -> None:
         self.id = id
         self.name = name
@@ -99,6 +108,10 @@ class DeviceRecord:
         self.profile = profile
         self.groups_key = groups_key
         self.personal = personal
+        self.bucket = bucket
+        self.leases = leases
+        self.wants: tuple[int, ...] = ()
+        self.asks_after = 0.0
         # spreads the renewal of directives over time, so that a fleet does not ask all at once
         self.phase = crc32(name.encode())
         self.order: Order | None = None

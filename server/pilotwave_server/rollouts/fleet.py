@@ -5,7 +5,7 @@ No database and no clock in here; `snapshot.py` draws the picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 from pilotwave_protocol.fields import Scalar
 from pilotwave_server.groups.selector import Predicate
 from pilotwave_server.registry.service import Released
+from pilotwave_server.rollouts.states import RolloutState
+from pilotwave_server.rollouts.waves import position
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
@@ -43,14 +45,60 @@ class Baseline:
 
 @dataclass(frozen=True)
 class RunningRollout:
-    """A version on its way to a group. `includes` says whether its open waves take a device."""
+    """A version on its way to a group, or one that an aborted rollout left on devices.
+
+    `threshold` bounds the positions that the open percent and count waves take; `canaries` are the
+    groups and `named` the devices of the open canary waves. `paced`: a device needs a lease.
+    `open` names the newest open wave for sentences; empty: none is open yet.
+    """
 
     id: str
+    row_id: int
     group_id: int
     model: str
     version: str
-    includes: Callable[[str], bool]
+    state: RolloutState = RolloutState.RUNNING
+    paced: bool = False
+    open: str = ""
+    threshold: int = 0
+    multiplier: int = 1
+    offset: int = 0
+    canaries: frozenset[int] = frozenset()
+    named: frozenset[str] = frozenset()
     conditions: Mapping[str, Any] = field(default_factory=_nothing)
+
+    def includes(self, bucket: int, groups: frozenset[int], name: str) -> bool:
+        """Say whether the open waves take the device of this bucket, these groups, this name."""
+        return self.group_id in groups and (
+            position(self.multiplier, self.offset, bucket) < self.threshold
+            or not self.canaries.isdisjoint(groups)
+            or name in self.named
+        )
+
+    def offers(
+        self, bucket: int, groups: frozenset[int], name: str, leases: frozenset[int]
+    ) -> bool:
+        """Say whether the device is offered the version now.
+
+        A running rollout offers it to each device that its open waves include; where it is paced
+        or paused, to those with a lease. An aborted one stays with the devices that took it.
+        """
+        if self.state is RolloutState.ABORTED:
+            return self.row_id in leases and self.group_id in groups
+        if (self.paced or self.state is RolloutState.PAUSED) and self.row_id not in leases:
+            return False
+        return self.includes(bucket, groups, name)
+
+    def wants_lease(
+        self, bucket: int, groups: frozenset[int], name: str, leases: frozenset[int]
+    ) -> bool:
+        """Say whether the device would be offered the version if it had a lease."""
+        return (
+            self.paced
+            and self.state is RolloutState.RUNNING
+            and self.row_id not in leases
+            and self.includes(bucket, groups, name)
+        )
 
 
 @dataclass(frozen=True)
@@ -97,7 +145,8 @@ class FleetSnapshot:
 class DeviceView:
     """What is known of one device: its groups, the facts that decide what fits, its pins.
 
-    `attempts` counts, by model, how often an operator asked it to try again.
+    `attempts` counts, by model, how often an operator asked it to try again. `leases` are the
+    rollouts (by row number) that it may take the version of, or took it of.
     """
 
     name: str
@@ -105,3 +154,5 @@ class DeviceView:
     facts: Mapping[str, Scalar] = field(default_factory=_nothing)
     pins: Mapping[str, str] = field(default_factory=_nothing)
     attempts: Mapping[str, int] = field(default_factory=_nothing)
+    bucket: int = 0
+    leases: frozenset[int] = frozenset()

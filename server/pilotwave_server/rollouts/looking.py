@@ -8,7 +8,9 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.loading import LoadedDevice, load_devices
+from pilotwave_server.devices.tables import bucket_of
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.leases import read_leases
 
 
 class Looked(NamedTuple):
@@ -29,5 +31,7 @@ def look(session: Session, snapshot: FleetSnapshot, name: str) -> Looked:
         facts=row.facts,
         pins=row.pins,
         attempts=row.attempts,
+        bucket=bucket_of(name),
+        leases=read_leases(session, [row.id]).get(row.id, frozenset()),
     )
     return Looked(row, view)

@@ -1,10 +1,10 @@
 """Decide what a device should run, and say why. Pure: no clock, no database, no settings.
 
-Per model the candidates are, in this order: the device's pin, the running rollouts whose open waves
-take the device (newest first), the baselines of its groups (newest first; a group's older baselines
-follow its newest). The first candidate that may be offered and has a variant that fits wins. Each
-one passed over leaves a `Hold`. Where none is left, the model is absent from the set, which tells
-the device to keep what it has.
+Per model the candidates are, in this order: the device's pin, the rollouts to its groups (newest
+first; `RunningRollout.offers` says whether one has reached it), the baselines of its groups (newest
+first; a group's older baselines follow its newest). The first candidate that may be offered and has
+a variant that fits wins. Each one passed over leaves a `Hold`. Where none is left, the model is
+absent from the set, which tells the device to keep what it has.
 
 May not be offered: unknown, denied by an operator, yanked by its publisher, below the model's
 floor, or quarantined for a group that the device is in. This comes before everything, pins too.
@@ -14,21 +14,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.messages import Entry
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import Fit, variant_fits
 from pilotwave_server.devices.facts import allows_unsafe
+from pilotwave_server.devices.tables import PRIME
 from pilotwave_server.registry.service import Released
-from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot, RunningRollout
+from pilotwave_server.rollouts.states import RolloutState
+from pilotwave_server.rollouts.waves import position
+
+
+class Wait(str, Enum):
+    """Why a rollout to a device's group does not offer its version yet. Stable, as `Reason` is."""
+
+    WAVE_NOT_OPEN = "wave_not_open"
+    ROLLOUT_PAUSED = "rollout_paused"
+    NEEDS_LEASE = "needs_lease"
+
+    def __str__(self) -> str:
+        return str(self.value)
 
 
 @dataclass(frozen=True)
 class Hold:
     """A "no": why a candidate was passed over."""
 
-    reason: Reason
+    reason: Reason | Wait
     sentence: str
 
 
@@ -40,7 +55,7 @@ class Candidate:
     model: str
     version: str
     group: str | None = None
-    rollout: str | None = None
+    rollout: RunningRollout | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,9 @@ def resolve(device: DeviceView, snapshot: FleetSnapshot) -> Resolution:
 def explain(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator[Step]:
     """Yield a model's candidates in order, up to and including the one that wins."""
     for candidate in candidates(device, snapshot, model):
-        hold = may_not_be_offered(device, snapshot, candidate)
+        hold = _does_not_offer(device, candidate.rollout) or may_not_be_offered(
+            device, snapshot, candidate
+        )
         if hold is None:
             release = snapshot.versions[candidate.model, candidate.version]
             variant, hold = choose_variant(device, release)
@@ -92,12 +109,37 @@ def candidates(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Itera
     if pin is not None:
         yield Candidate("pin", model, pin)
     for rollout in snapshot.rollouts.get(model, ()):
-        if rollout.group_id in device.groups and rollout.includes(device.name):
+        gone = rollout.state is RolloutState.ABORTED and rollout.row_id not in device.leases
+        if rollout.group_id in device.groups and not gone:
             group = snapshot.group_name(rollout.group_id)
-            yield Candidate("rollout", model, rollout.version, group, rollout.id)
+            yield Candidate("rollout", model, rollout.version, group, rollout)
     for baseline in snapshot.baselines.get(model, ()):
         if baseline.group_id in device.groups:
             yield Candidate("baseline", model, baseline.version, baseline.group)
+
+
+def _does_not_offer(device: DeviceView, rollout: RunningRollout | None) -> Hold | None:
+    """Say what the device waits for, or None where its turn has come (or nothing is in waves)."""
+    known = device.bucket, device.groups, device.name
+    if rollout is None or rollout.offers(*known, device.leases):
+        return None
+    if not rollout.includes(*known):
+        return Hold(Wait.WAVE_NOT_OPEN, _outside(device, rollout))
+    if rollout.state is RolloutState.PAUSED:
+        return Hold(Wait.ROLLOUT_PAUSED, f"{rollout.id} is paused and this device had not taken it")
+    sentence = f"{rollout.id} lets devices in one after the other; this one has no lease yet"
+    return Hold(Wait.NEEDS_LEASE, sentence)
+
+
+def _outside(device: DeviceView, rollout: RunningRollout) -> str:
+    place = 100 * position(rollout.multiplier, rollout.offset, device.bucket) / PRIME
+    if not rollout.open:
+        return f"no wave of {rollout.id} is open yet; this device stands at {place:.1f} %"
+    reached = 100 * rollout.threshold / PRIME
+    return (
+        f"{rollout.id} has opened {rollout.open}, up to {reached:.1f} % of the group; "
+        f"this device stands at {place:.1f} %"
+    )
 
 
 def may_not_be_offered(
@@ -150,8 +192,7 @@ def choose_variant(device: DeviceView, release: Released) -> tuple[Variant | Non
 def _entry(device: DeviceView, snapshot: FleetSnapshot, step: Step) -> Entry:
     chosen = step.candidate
     release = snapshot.versions[chosen.model, chosen.version]
-    rollouts = snapshot.rollouts.get(chosen.model, ())
-    conditions = next((r.conditions for r in rollouts if r.id == chosen.rollout), {})
+    rollout = chosen.rollout
     return Entry(
         model=chosen.model,
         version=chosen.version,
@@ -161,7 +202,7 @@ def _entry(device: DeviceView, snapshot: FleetSnapshot, step: Step) -> Entry:
         counter=release.counter,
         variant=step.variant or "",
         reason=chosen.reason,
-        rollout=chosen.rollout,
+        rollout=None if rollout is None else rollout.id,
         attempt=device.attempts.get(chosen.model, 0),
-        conditions=dict(conditions),
+        conditions={} if rollout is None else dict(rollout.conditions),
     )

@@ -129,7 +129,7 @@ def explain(
             reason=step.candidate.reason,
             version=step.candidate.version,
             group=step.candidate.group,
-            rollout=step.candidate.rollout,
+            rollout=None if step.candidate.rollout is None else step.candidate.rollout.id,
             chosen=step.hold is None,
             variant=step.variant,
             hold=None if step.hold is None else str(step.hold.reason),

@@ -7,9 +7,9 @@ costs a few short queries, however many versions and devices there are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, exists, or_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.digest import sha256_hex
@@ -23,15 +23,27 @@ from pilotwave_server.rollouts.fleet import (
     FleetSnapshot,
     GroupView,
     Quarantine,
+    RunningRollout,
 )
-from pilotwave_server.rollouts.tables import BaselineRow, QuarantineRow
+from pilotwave_server.rollouts.leases import TOOK_IT
+from pilotwave_server.rollouts.policies.document import Policy
+from pilotwave_server.rollouts.policies.stored import stored_policy
+from pilotwave_server.rollouts.states import OFFERING, RolloutState
+from pilotwave_server.rollouts.tables import (
+    BaselineRow,
+    QuarantineRow,
+    RolloutDeviceRow,
+    RolloutRow,
+)
+from pilotwave_server.rollouts.waves import canary_group_id
 
 
 class Remembered:
-    """What was parsed of signed manifests, kept from one picture to the next."""
+    """What was parsed of signed manifests and policies, kept from one picture to the next."""
 
     def __init__(self) -> None:
         self.variants: dict[str, tuple[Variant, ...]] = {}
+        self.policies: dict[int, Policy] = {}
 
 
 def read_snapshot(session: Session, remembered: Remembered) -> FleetSnapshot:
@@ -40,14 +52,18 @@ def read_snapshot(session: Session, remembered: Remembered) -> FleetSnapshot:
     groups = session.scalars(select(GroupRow).order_by(GroupRow.id)).all()
     names = {g.id: g.name for g in groups}
     versions = registry.released(session, remembered=remembered.variants)
+    rollouts = session.scalars(select(RolloutRow).where(_in_force()).order_by(RolloutRow.id)).all()
+    policies = _policies(rollouts, remembered)
+    canaries = tuple(_canary_groups(rollouts, policies))
     return FleetSnapshot(
         fleet=row.fleet,
         revision=row.fleet_revision,
-        groups=tuple(_group(g) for g in groups),
-        groups_key=_groups_key(groups),
+        groups=(*(_group(g) for g in groups), *canaries),
+        groups_key=_groups_key(groups, canaries),
         versions={(v.model, v.version): v for v in versions},
         floors=registry.floors(session),
         baselines=_baselines(session, names),
+        rollouts=_rollouts(rollouts, policies, {g.name: g.id for g in groups}),
         quarantines=_quarantines(session),
     )
 
@@ -57,9 +73,89 @@ def _group(row: GroupRow) -> GroupView:
     return GroupView(row.id, row.name, selects)
 
 
-def _groups_key(groups: Iterable[GroupRow]) -> str:
+def _groups_key(groups: Iterable[GroupRow], canaries: Iterable[GroupView]) -> str:
     selectors = [(g.id, g.selector) for g in groups if g.selector is not None]
-    return sha256_hex(repr(selectors).encode())
+    # a rollout's policy never changes, so the number stands for the selector
+    return sha256_hex(repr((selectors, [c.id for c in canaries])).encode())
+
+
+def _in_force() -> ColumnElement[bool]:
+    """The rollouts that decide what devices run: those that offer, and aborted ones that devices
+    took, until their group is given a baseline after that."""
+    r, b, d = RolloutRow, BaselineRow, RolloutDeviceRow
+    newer = exists().where(
+        b.group_id == r.group_id,
+        b.model == r.model,
+        b.ended_at.is_(None),
+        b.revision > r.revision,
+    )
+    taken = exists().where(d.rollout_id == r.id, d.outcome.in_(TOOK_IT))
+    left = and_(r.state == str(RolloutState.ABORTED), taken, ~newer)
+    return or_(r.state.in_([str(state) for state in OFFERING]), left)
+
+
+def _policies(rows: Sequence[RolloutRow], remembered: Remembered) -> dict[int, Policy]:
+    known = remembered.policies
+    policies = {r.id: known.get(r.id) or stored_policy(r.document) for r in rows}
+    remembered.policies = policies
+    return policies
+
+
+def _canary_groups(rows: Sequence[RolloutRow], policies: dict[int, Policy]) -> Iterator[GroupView]:
+    """The unnamed groups of canary selectors, opened or not, so that opening one moves no device
+    from group to group."""
+    for row in (r for r in rows if r.state != RolloutState.ABORTED):
+        for index, wave in enumerate(policies[row.id].waves):
+            if wave.canary is not None and wave.canary.selector is not None:
+                selects = compile_predicate(parse(wave.canary.selector))
+                name = f"wave {wave.name} of r{row.id}"
+                yield GroupView(canary_group_id(row.id, index), name, selects)
+
+
+def _rollouts(
+    rows: Sequence[RolloutRow], policies: dict[int, Policy], groups: dict[str, int]
+) -> dict[str, tuple[RunningRollout, ...]]:
+    """By model, the newest first."""
+    by_model: dict[str, list[RunningRollout]] = defaultdict(list)
+    for row in reversed(rows):
+        by_model[row.model].append(_rollout(row, policies[row.id], groups))
+    return {model: tuple(found) for model, found in by_model.items()}
+
+
+def _rollout(row: RolloutRow, policy: Policy, groups: dict[str, int]) -> RunningRollout:
+    canaries: set[int] = set()
+    named: set[str] = set()
+    for index, wave in enumerate(policy.waves[: row.wave + 1]):
+        if wave.canary is None:
+            continue
+        named.update(wave.canary.devices)
+        if wave.canary.selector is not None:
+            canaries.add(canary_group_id(row.id, index))
+        if wave.canary.group in groups:
+            canaries.add(groups[wave.canary.group])
+    return RunningRollout(
+        id=f"r{row.id}",
+        row_id=row.id,
+        group_id=row.group_id,
+        model=row.model,
+        version=row.version,
+        state=RolloutState(row.state),
+        paced=policy.pace.limits,
+        open=f"wave {policy.waves[row.wave].name}" if row.wave >= 0 else "",
+        threshold=row.threshold,
+        multiplier=row.multiplier,
+        offset=row.offset,
+        canaries=frozenset(canaries),
+        named=frozenset(named),
+        conditions=entry_conditions(policy),
+    )
+
+
+def entry_conditions(policy: Policy) -> dict[str, object]:
+    """What a device is told to wait for before it changes: conditions, and `windows` of which one
+    has to be open. What does not matter is left out."""
+    told = {key: value for key, value in vars(policy.conditions).items() if value is not None}
+    return {**told, "windows": [vars(w) for w in policy.windows]} if policy.windows else told
 
 
 def _baselines(session: Session, names: dict[int, str]) -> dict[str, tuple[Baseline, ...]]:

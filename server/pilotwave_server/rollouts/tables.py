@@ -67,7 +67,8 @@ class RolloutRow(Base):
     `document` is the policy's text as it was at the start. `generation` rises with each change of
     the row: whoever decides compares and sets it. `wave` is the open wave (-1: none yet);
     `threshold` bounds the positions (`waves.position`) that its percent and count waves have
-    opened. `multiplier` and `offset` are the salt. `paused_by` names who paused it, `failure` is
+    opened. `multiplier` and `offset` are the salt. `revision` is the fleet's at the last change of
+    what it offers. `paused_by` names who paused it, `failure` is
     the verdict that ended it, `reason` the sentence for people.
     """
 
@@ -96,6 +97,7 @@ class RolloutRow(Base):
     wave: Mapped[int] = mapped_column(default=-1)
     threshold: Mapped[int] = mapped_column(BigInteger, default=0)
     attempt: Mapped[int] = mapped_column(default=0)
+    revision: Mapped[int] = mapped_column(BigInteger, default=0)
     description: Mapped[str] = mapped_column(String(512), default="")
     reason: Mapped[str | None] = mapped_column(String(1024))
     failure: Mapped[dict[str, Any] | None] = mapped_column(JsonB)

@@ -54,6 +54,6 @@ def _asks(step: Step) -> str:
     candidate = step.candidate
     if candidate.reason == "pin":
         return "an operator pinned it"
-    if candidate.reason == "rollout":
-        return f"rollout {candidate.rollout} to group {candidate.group} has reached it"
+    if candidate.rollout is not None:
+        return f"rollout {candidate.rollout.id} brings it to group {candidate.group}"
     return f"it is the baseline of group {candidate.group}"

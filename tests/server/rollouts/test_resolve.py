@@ -36,6 +36,7 @@ def worlds_with_device(draw: st.DrawFn) -> tuple[FleetSnapshot, DeviceView]:
         name=draw(worlds.names),
         member_of=draw(worlds.members),
         pins=draw(worlds.pin_sets),
+        leases=draw(worlds.lease_sets),
     )
     return snapshot, device
 
@@ -247,7 +248,7 @@ def test_first_fitting_variant_in_the_publishers_order_is_chosen() -> None:
 
 
 def test_rollout_takes_the_device_of_its_open_waves() -> None:
-    rollout = RunningRollout("r1", 2, "detector", "1.0.0", lambda name: name == "cam-1")
+    rollout = RunningRollout("r1", 1, 2, "detector", "1.0.0", named=frozenset({"cam-1"}))
     snapshot = fleet(rollouts={"detector": (rollout,)})
     assert assigned(cam(), snapshot) == [("1.0.0", "rollout")]
     assert assigned(cam(name="cam-2"), snapshot) == [("1.1.0", "baseline")]

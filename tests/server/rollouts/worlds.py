@@ -16,6 +16,7 @@ from pilotwave_server.rollouts.fleet import (
     Quarantine,
     RunningRollout,
 )
+from pilotwave_server.rollouts.states import RolloutState
 
 MODELS = ["detector", "ocr"]
 VERSIONS = ["1.0.0", "1.1.0", "1.2.0"]
@@ -111,7 +112,20 @@ def snapshots(draw: st.DrawFn) -> FleetSnapshot:
     }
     rollouts = {
         m: tuple(
-            RunningRollout(f"r{n}", g, m, draw(versions), lambda name: name < "m")
+            RunningRollout(
+                f"r{n}",
+                n,
+                g,
+                m,
+                draw(versions),
+                state=draw(
+                    st.sampled_from(
+                        [RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ABORTED]
+                    )
+                ),
+                paced=draw(st.booleans()),
+                named=frozenset({"cam-1"}),
+            )
             for n, g in enumerate(draw(st.lists(group_ids, max_size=2)))
         )
         for m in draw(st.sets(models, max_size=1))
@@ -142,6 +156,7 @@ def device_in(
     name: str = "cam-1",
     member_of: frozenset[int] = frozenset(),
     pins: dict[str, str] | None = None,
+    leases: frozenset[int] = frozenset(),
 ) -> DeviceView:
     return DeviceView(
         name=name,
@@ -149,9 +164,11 @@ def device_in(
         facts=facts,
         pins=pins or {},
         attempts={},
+        leases=leases,
     )
 
 
 members = st.frozensets(st.just(1))
 pin_sets = st.dictionaries(models, versions, max_size=2)
+lease_sets = st.frozensets(st.integers(0, 1))
 names = st.sampled_from(["cam-1", "zoo-1"])

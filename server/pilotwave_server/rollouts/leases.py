@@ -1,0 +1,244 @@
+"""Let devices of a paced rollout in, no faster than its policy allows; say who was let in.
+
+A lease is a row of `rollout_devices`: the device may take the version now. It lasts until the
+device's outcome is known, or until the engine takes back one that was not used. Whether a device
+is included, and would take the version at all, is the caller's to have checked.
+
+Whoever changes a row into or out of `KEEPS` calls `revise` for its device in the same transaction,
+and holds the fleet's row (`db.lock_fleet`) from before its first lock on a device or a rollout.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from pilotwave_server.db import lock_fleet, next_revision
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.rollouts.policies.document import Pace
+from pilotwave_server.rollouts.states import RolloutState
+from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
+
+LEASED, SWITCHED, HEALTHY, SILENT = "leased", "switched", "healthy", "silent"
+FAILED, ROLLED_BACK, EXPIRED = "failed", "rolled_back", "expired"
+IN_FLIGHT = (LEASED, SWITCHED)
+TOOK_IT = (SWITCHED, HEALTHY, SILENT)
+KEEPS = (LEASED, *TOOK_IT)
+DID_NOT = (FAILED, ROLLED_BACK)
+OUTCOMES = (*KEEPS, *DID_NOT, EXPIRED)
+
+# Standing in for "all" where a ramp has long outgrown every other limit.
+MANY_HEALTHY = 100_000
+MINUTE = timedelta(seconds=60)
+_KEEPING = [str(s) for s in (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ABORTED)]
+
+
+def read_leases(session: Session, device_ids: Collection[int]) -> dict[int, frozenset[int]]:
+    """By device, the rollouts whose version it may take or took; devices without one are absent.
+
+    Both are numbers of rows.
+    """
+    d, r = RolloutDeviceRow, RolloutRow
+    query = (
+        select(d.device_id, d.rollout_id)
+        .join(r, r.id == d.rollout_id)
+        .where(d.device_id.in_(device_ids), d.outcome.in_(KEEPS), r.state.in_(_KEEPING))
+    )
+    found: dict[int, set[int]] = defaultdict(set)
+    for device, rollout in session.execute(query):
+        found[device].add(rollout)
+    return {device: frozenset(rollouts) for device, rollouts in found.items()}
+
+
+def revise(session: Session, device_ids: Collection[int]) -> None:
+    """Have each server process read these devices again, because their leases changed."""
+    if device_ids:
+        session.execute(
+            update(DeviceRow)
+            .where(DeviceRow.id.in_(device_ids))
+            .values(revision=next_revision(session)),
+            execution_options={"synchronize_session": False},
+        )
+
+
+class Counts(NamedTuple):
+    """What the pace looks at: devices by where they are, leases of the last minute."""
+
+    in_flight: int = 0
+    failed: int = 0
+    healthy: int = 0
+    last_minute: int = 0
+
+
+def count(session: Session, rollout_id: int, pace: Pace, *, now: datetime) -> Counts:
+    """Count what `pace` asks for. Healthy devices are counted up to `MANY_HEALTHY`."""
+    d = RolloutDeviceRow
+    mine = d.rollout_id == rollout_id
+    some = (*IN_FLIGHT, *DID_NOT, SILENT)
+    by_outcome = dict(
+        session.execute(
+            select(d.outcome, func.count()).where(mine, d.outcome.in_(some)).group_by(d.outcome)
+        )
+        .tuples()
+        .all()
+    )
+    healthy = last_minute = 0
+    if pace.ramp_start:
+        few = select(d.device_id).where(mine, d.outcome == HEALTHY).limit(MANY_HEALTHY).subquery()
+        healthy = session.scalar(select(func.count()).select_from(few)) or 0
+    if pace.max_per_minute:
+        # a lease never changes before it was given, so the index of changes finds the new ones
+        recent = (d.outcome.in_(OUTCOMES), d.changed_at > now - MINUTE)
+        # one from far ahead is of a clock that jumped, and must not stop the rollout until then
+        given = d.leased_at.between(now - MINUTE, now + MINUTE)
+        query = select(func.count()).where(mine, *recent, given)
+        last_minute = session.scalar(query) or 0
+    return Counts(
+        in_flight=sum(by_outcome.get(outcome, 0) for outcome in IN_FLIGHT),
+        failed=sum(by_outcome.get(outcome, 0) for outcome in (*DID_NOT, SILENT)),
+        healthy=healthy,
+        last_minute=last_minute,
+    )
+
+
+class Limit(NamedTuple):
+    """How many more devices one rule lets in now, and the rule in words."""
+
+    room: int
+    sentence: str
+
+
+def limits(pace: Pace, counts: Counts, *, group_size: int) -> list[Limit]:
+    """What each rule of the pace says."""
+    found = []
+    flying = f"{counts.in_flight} in flight"
+    if pace.max_in_flight:
+        room = pace.max_in_flight - counts.in_flight
+        found.append(Limit(room, f"{flying} of at most {pace.max_in_flight}"))
+    if pace.max_per_minute:
+        room = pace.max_per_minute - counts.last_minute
+        sentence = f"{counts.last_minute} let in this minute of at most {pace.max_per_minute}"
+        found.append(Limit(room, sentence))
+    if pace.ramp_start:
+        capacity = ramp(pace, counts.healthy)
+        sentence = f"{flying} of {capacity} that the ramp allows after {counts.healthy} healthy"
+        found.append(Limit(capacity - counts.in_flight, sentence))
+    if pace.min_available:
+        allowed = may_be_missing(pace, group_size)
+        missing = counts.in_flight + counts.failed
+        sentence = (
+            f"{missing} of {group_size} in flight or failed; "
+            f"{pace.min_available:.0%} must be available, so at most {allowed} may be"
+        )
+        found.append(Limit(allowed - missing, sentence))
+    return found
+
+
+def may_be_missing(pace: Pace, group_size: int) -> int:
+    """Return how many devices of the group may be in flight or failed at once."""
+    return int((1 - pace.min_available) * group_size + 1e-9)
+
+
+def ramp(pace: Pace, healthy: int) -> int:
+    """Return how many devices may be in flight after so many became healthy.
+
+    It begins with `ramp_start` and grows by `ramp_factor` each time as many as it allowed have
+    become healthy: 10, then 20 after 10, 40 after 30, 80 after 70.
+    """
+    capacity = float(pace.ramp_start or 0)
+    if capacity <= 0 or pace.ramp_factor <= 1:
+        return int(capacity)
+    left = float(healthy)
+    while left >= int(capacity) and capacity < 2**31:
+        left -= int(capacity)
+        capacity *= pace.ramp_factor
+    return int(capacity)
+
+
+def room(session: Session, rollout_id: int, pace: Pace, *, group_size: int, now: datetime) -> int:
+    """How many more devices may be let in now."""
+    counts = count(session, rollout_id, pace, now=now)
+    found = limits(pace, counts, group_size=group_size)
+    return max(0, min((limit.room for limit in found), default=0))
+
+
+def grant(
+    session: Session,
+    *,
+    rollout_id: int,
+    pace: Pace,
+    device_ids: Sequence[int],
+    group_size: int,
+    now: datetime,
+) -> list[int]:
+    """Give leases to as many of these devices as there is room for, the first ones first.
+
+    Returns those that got one. A device that failed, or has a lease, gets none; nor does any while
+    the rollout does not run. `group_size` counts the group's enrolled devices.
+    """
+    lock_fleet(session)
+    row = session.get(RolloutRow, rollout_id, with_for_update=True, populate_existing=True)
+    if row is None or row.state != RolloutState.RUNNING:
+        return []
+    left = room(session, rollout_id, pace, group_size=group_size, now=now)
+    known = _outcomes(session, rollout_id, device_ids) if left else {}
+    waiting = [i for i in dict.fromkeys(device_ids) if known.get(i, EXPIRED) == EXPIRED]
+    let_in = waiting[:left]
+    _lease(session, row, let_in, known=known, now=now)
+    revise(session, let_in)
+    return let_in
+
+
+def _outcomes(session: Session, rollout_id: int, device_ids: Sequence[int]) -> dict[int, str]:
+    d = RolloutDeviceRow
+    query = select(d.device_id, d.outcome).where(
+        d.rollout_id == rollout_id, d.device_id.in_(device_ids)
+    )
+    return dict(session.execute(query).tuples().all())
+
+
+def _lease(
+    session: Session,
+    row: RolloutRow,
+    device_ids: list[int],
+    *,
+    known: dict[int, str],
+    now: datetime,
+) -> None:
+    d = RolloutDeviceRow
+    values = {"wave": row.wave, "outcome": LEASED, "leased_at": now, "changed_at": now}
+    again = [i for i in device_ids if i in known]
+    fresh = [i for i in device_ids if i not in known]
+    if again:
+        session.execute(
+            update(d).where(d.rollout_id == row.id, d.device_id.in_(again)).values(**values),
+            execution_options={"synchronize_session": False},
+        )
+    if fresh:
+        none_yet = {"rollout_id": row.id, "number": 0, "slices": {}}
+        session.execute(insert(d), [{**none_yet, **values, "device_id": i} for i in fresh])
+
+
+def end_unused(session: Session, rollout_id: int, *, now: datetime) -> int:
+    """Take back the leases of a rollout that no device used yet, and return how many."""
+    d = RolloutDeviceRow
+    unused = d.rollout_id == rollout_id, d.outcome == LEASED
+    quietly = {"synchronize_session": False}
+    if session.scalar(select(d.device_id).where(*unused).limit(1)) is None:
+        return 0
+    session.execute(
+        update(DeviceRow)
+        .where(DeviceRow.id.in_(select(d.device_id).where(*unused)))
+        .values(revision=next_revision(session)),
+        execution_options=quietly,
+    )
+    ended = session.execute(
+        update(d).where(*unused).values(outcome=EXPIRED, changed_at=now).returning(d.device_id),
+        execution_options=quietly,
+    )
+    return len(ended.all())

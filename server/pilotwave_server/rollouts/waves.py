@@ -1,0 +1,92 @@
+"""Decide which devices a rollout's open waves take: a salted hash, no row per device.
+
+A device's position is `(bucket * multiplier + offset) mod PRIME`, with the salt drawn anew for each
+rollout: pairwise independent (Carter and Wegman, "Universal classes of hash functions", 1979), so
+being early in one rollout says nothing of the next. The same arithmetic runs in SQL. Percent and
+count waves take the positions below the rollout's threshold, which only ever rises: a wave never
+shrinks, and a device that joins late finds its place by itself.
+
+When a wave opens is the engine's affair; who is in the rollout's group, the group's.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from fractions import Fraction
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from pilotwave_server.devices.tables import PRIME, DeviceRow
+from pilotwave_server.groups.service import in_group
+from pilotwave_server.groups.tables import GroupRow
+from pilotwave_server.rollouts.policies.document import Policy, Wave
+from pilotwave_server.rollouts.tables import RolloutRow
+
+MAX_WAVES = 100
+
+
+class Salt(NamedTuple):
+    """What makes one rollout's order of devices differ from another's."""
+
+    multiplier: int
+    offset: int
+
+
+def draw_salt() -> Salt:
+    """Return a new salt, which nobody can foresee."""
+    return Salt(1 + secrets.randbelow(PRIME - 1), secrets.randbelow(PRIME))
+
+
+def position(multiplier: int, offset: int, bucket: int) -> int:
+    """Return a bucket's place in a rollout's order, from 0 to PRIME - 1."""
+    return (bucket * multiplier + offset) % PRIME
+
+
+def position_sql(rollout: RolloutRow) -> ColumnElement[int]:
+    """The same over the devices' table. The product stays below 2^62."""
+    return (DeviceRow.bucket * rollout.multiplier + rollout.offset) % PRIME
+
+
+def percent_threshold(percent: float) -> int:
+    """Return the threshold that takes `percent` of all positions, rounded up; 100 takes each."""
+    return min(PRIME, math.ceil(Fraction(percent) * PRIME / 100))
+
+
+def nth_position(session: Session, group: GroupRow, rollout: RolloutRow, n: int) -> int | None:
+    """The `n`-th smallest position (from 1) among the group's enrolled devices, or the largest.
+
+    None when the group has no enrolled device. It reads the group's devices once.
+    """
+    place = position_sql(rollout).label("place")
+    mine = select(place).where(DeviceRow.state == "enrolled", in_group(session, group))
+    nth = session.scalar(mine.order_by("place").offset(n - 1).limit(1))
+    if nth is None:
+        nth = session.scalar(mine.order_by(place.desc()).limit(1))
+    return nth
+
+
+def opened_threshold(
+    session: Session, group: GroupRow, rollout: RolloutRow, policy: Policy, index: int
+) -> int:
+    """Return the rollout's threshold once wave `index` is open: never below the present one."""
+    return max(rollout.threshold, _own_threshold(session, group, rollout, policy.waves[index]))
+
+
+def _own_threshold(session: Session, group: GroupRow, rollout: RolloutRow, wave: Wave) -> int:
+    if wave.percent is not None:
+        return percent_threshold(wave.percent)
+    if wave.count is not None:
+        nth = nth_position(session, group, rollout, wave.count)
+        return 0 if nth is None else nth + 1
+    return 0
+
+
+def canary_group_id(rollout_id: int, index: int) -> int:
+    """The number of the unnamed group that the selector of canary wave `index` makes.
+
+    Groups with a name count upwards from 1.
+    """
+    return -(rollout_id * MAX_WAVES + index)
