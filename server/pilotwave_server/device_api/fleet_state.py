@@ -35,9 +35,9 @@ from pilotwave_server.devices.loading import LoadedDevice, load_devices
 from pilotwave_server.devices.tables import DeviceRow, bucket_of
 from pilotwave_server.registry.tables import VersionRow
 from pilotwave_server.registry.trust import TrustStore
-from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot, RunningRollout
 from pilotwave_server.rollouts.leases import read_leases
-from pilotwave_server.rollouts.resolve import resolve
+from pilotwave_server.rollouts.resolve import explain, resolve
 from pilotwave_server.rollouts.snapshot import Remembered, read_snapshot
 from pilotwave_server.telemetry.store import Facts, Labels
 
@@ -194,9 +194,29 @@ class FleetState:
             order = self._orders[key] = self._resolve(record, snapshot)
         return order
 
+    def would_take(self, record: DeviceRecord, rollout: RunningRollout) -> bool:
+        """Say whether the device would be told to run the rollout's version if it had a lease.
+
+        False for one that is pinned, quarantined, or for which no variant fits.
+        """
+        device = self._view(record)
+        leased = replace(device, leases=device.leases | {rollout.row_id})
+        steps = explain(leased, self.snapshot, rollout.model)
+        chosen = next((s.candidate for s in steps if s.hold is None), None)
+        return (
+            chosen is not None
+            and chosen.rollout is not None
+            and chosen.rollout.row_id == rollout.row_id
+        )
+
     def _resolve(self, record: DeviceRecord, snapshot: FleetSnapshot) -> Order:
+        entries = resolve(self._view(record), snapshot).entries
+        releases = (snapshot.versions[e.model, e.version] for e in entries)
+        return Order(entries, frozenset().union(*(r.blobs for r in releases)))
+
+    def _view(self, record: DeviceRecord) -> DeviceView:
         personal = record.personal or NO_PERSONAL
-        device = DeviceView(
+        return DeviceView(
             name=record.name,
             groups=record.profile.groups,
             facts=dict(record.profile.capabilities),
@@ -205,9 +225,6 @@ class FleetState:
             bucket=record.bucket,
             leases=record.leases,
         )
-        entries = resolve(device, snapshot).entries
-        releases = (snapshot.versions[e.model, e.version] for e in entries)
-        return Order(entries, frozenset().union(*(r.blobs for r in releases)))
 
     def matters(self, fleet_revision: int, labels: Labels, before: Facts, after: Facts) -> bool:
         """Say whether a change of facts may change a device's set (`telemetry.store.Matters`)."""

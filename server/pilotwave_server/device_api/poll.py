@@ -46,6 +46,7 @@ class Polls:
         metrics: Metrics,
         lifetime_s: int,
         note_seen: Callable[[DeviceRecord], None],
+        ask_lease: Callable[[DeviceRecord, float], None],
     ) -> None:
         self._fleet = fleet
         self._tokens = tokens
@@ -54,6 +55,7 @@ class Polls:
         self._half_s = lifetime_s // 2
         self._lifetime_s = lifetime_s
         self._note_seen = note_seen
+        self._ask_lease = ask_lease
         self._loader = loader
         self._metrics = metrics
         self._unchanged = metrics.polls.labels("304")
@@ -132,6 +134,8 @@ class Polls:
             record.etag = record.order.etag(int(period), self._fleet.hint.director)
             record.etag_until = moment - into + self._half_s
         record.seen = moment
+        if record.wants and moment >= record.asks_after:
+            self._ask_lease(record, moment)
         return record
 
     def _order(self, record: DeviceRecord, snapshot: FleetSnapshot) -> bool:

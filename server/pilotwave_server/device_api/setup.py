@@ -13,6 +13,7 @@ from pilotwave_server.device_api import enrolment
 from pilotwave_server.device_api.check_in import CheckIns
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.front import DevicePaths
+from pilotwave_server.device_api.lease_desk import INTERVAL_S, LeaseDesk
 from pilotwave_server.device_api.loader import Loader
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.seen import FLUSH_S, LastSeen
@@ -51,6 +52,7 @@ def install(context: Context) -> DeviceApi:
     tokens = DeviceTokens(settings.keys_dir / TOKEN_KEYS)
     loader = Loader(fleet.load)
     seen = LastSeen(db, fleet)
+    desk = LeaseDesk(db, fleet, clock)
 
     def store(items: Sequence[VerifiedCheckIn]) -> list[Stored]:
         with db.write() as session:
@@ -66,6 +68,7 @@ def install(context: Context) -> DeviceApi:
         metrics=context.metrics,
         lifetime_s=settings.directive_lifetime_s,
         note_seen=seen.note,
+        ask_lease=desk.ask,
     )
     check_ins = CheckIns(
         fleet, loader, writer, tokens, settings=settings, clock=clock, metrics=context.metrics
@@ -77,6 +80,7 @@ def install(context: Context) -> DeviceApi:
     context.workers += [
         Watcher(fleet),
         writer,
+        Periodic("leases", desk.work, interval_s=INTERVAL_S),
         Periodic("last-seen", seen.flush, interval_s=FLUSH_S, at_stop=True),
     ]
     device_api = DeviceApi(polls, check_ins)

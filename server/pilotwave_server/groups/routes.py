@@ -9,7 +9,7 @@ from pilotwave_server.devices.views import DeviceSummary, summary
 from pilotwave_server.fields import DeviceName, GroupName
 from pilotwave_server.groups import service
 from pilotwave_server.groups.selector import BadSelector
-from pilotwave_server.groups.service import GroupNameTaken, GroupUnknown, WrongKind
+from pilotwave_server.groups.service import GroupInUse, GroupNameTaken, GroupUnknown, WrongKind
 from pilotwave_server.groups.views import GroupChange, GroupDetail, GroupRequest, GroupView
 from pilotwave_server.paging import BadCursor, Page, Paging
 from pilotwave_server.problems import responses
@@ -78,7 +78,10 @@ def change_group(
 
 
 @router.delete(
-    "/{group}", status_code=204, summary="Delete a group", responses=responses(GroupUnknown)
+    "/{group}",
+    status_code=204,
+    summary="Delete a group",
+    responses=responses(GroupUnknown, GroupInUse),
 )
 def delete_group(group: GroupName, operator: Operator, session: WriteSession, now: Now) -> None:
     """Its baselines go with it; its devices keep what they run unless another group says more."""

@@ -37,6 +37,12 @@ class WrongKind(Conflict):
     code: ClassVar[str] = "wrong_kind_of_group"
 
 
+class GroupInUse(Conflict):
+    """Rollouts to the group are on the books."""
+
+    code: ClassVar[str] = "group_in_use"
+
+
 def get_group(session: Session, name: str, *, lock: bool = False) -> GroupRow:
     """The group of that name, or GroupUnknown. `lock`: no other change of groups meanwhile."""
     if lock:
@@ -107,7 +113,10 @@ def change_group(
 
 
 def delete_group(session: Session, *, name: str, actor: str, now: datetime) -> None:
-    """Delete a group with its baselines. Devices keep what they run unless another group says."""
+    """Delete a group with its baselines. Devices keep what they run unless another group says.
+
+    GroupUnknown, GroupInUse.
+    """
     row = get_group(session, name, lock=True)
     members = select(GroupMemberRow.device_id).where(GroupMemberRow.group_id == row.id)
     # its number may be given to another group, so no memory of its members may stay
@@ -118,7 +127,10 @@ def delete_group(session: Session, *, name: str, actor: str, now: datetime) -> N
     touch_fleet(session)
     _note(session, row, "group.delete", actor, now, before=_told(row))
     session.flush()
-    session.execute(delete(GroupRow).where(GroupRow.id == row.id))
+    try:
+        session.execute(delete(GroupRow).where(GroupRow.id == row.id))
+    except IntegrityError as error:
+        raise GroupInUse(f"{name} stays: rollouts to it are on the books") from error
 
 
 def add_member(session: Session, *, name: str, device: str, actor: str, now: datetime) -> None:

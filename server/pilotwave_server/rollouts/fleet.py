@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
 from pilotwave_protocol.fields import Scalar
 from pilotwave_server.groups.selector import Predicate
 from pilotwave_server.registry.service import Released
+from pilotwave_server.rollouts.policies.document import Pace
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.waves import position
 
+NO_PACE = Pace()
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -48,7 +51,8 @@ class RunningRollout:
     """A version on its way to a group, or one that an aborted rollout left on devices.
 
     `threshold` bounds the positions that the open percent and count waves take; `canaries` are the
-    groups and `named` the devices of the open canary waves. `paced`: a device needs a lease.
+    groups and `named` the devices of the open canary waves. Where `pace` has
+    limits, a device needs a lease.
     `open` names the newest open wave for sentences; empty: none is open yet.
     """
 
@@ -58,7 +62,7 @@ class RunningRollout:
     model: str
     version: str
     state: RolloutState = RolloutState.RUNNING
-    paced: bool = False
+    pace: Pace = NO_PACE
     open: str = ""
     threshold: int = 0
     multiplier: int = 1
@@ -66,6 +70,11 @@ class RunningRollout:
     canaries: frozenset[int] = frozenset()
     named: frozenset[str] = frozenset()
     conditions: Mapping[str, Any] = field(default_factory=_nothing)
+
+    @cached_property
+    def paced(self) -> bool:
+        """Whether a device needs a lease."""
+        return self.pace.limits
 
     def includes(self, bucket: int, groups: frozenset[int], name: str) -> bool:
         """Say whether the open waves take the device of this bucket, these groups, this name."""

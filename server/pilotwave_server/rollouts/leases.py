@@ -186,32 +186,27 @@ def grant(
     if row is None or row.state != RolloutState.RUNNING:
         return []
     left = room(session, rollout_id, pace, group_size=group_size, now=now)
-    known = _outcomes(session, rollout_id, device_ids) if left else {}
-    waiting = [i for i in dict.fromkeys(device_ids) if known.get(i, EXPIRED) == EXPIRED]
-    let_in = waiting[:left]
-    _lease(session, row, let_in, known=known, now=now)
+    if not left:
+        return []
+    settled = had_their_turn(session, rollout_id, device_ids)
+    let_in = [i for i in dict.fromkeys(device_ids) if i not in settled][:left]
+    _lease(session, row, let_in, now=now)
     revise(session, let_in)
     return let_in
 
 
-def _outcomes(session: Session, rollout_id: int, device_ids: Sequence[int]) -> dict[int, str]:
+def had_their_turn(session: Session, rollout_id: int, device_ids: Sequence[int]) -> set[int]:
+    """Those of the devices that get no lease: they have one, or it came to an end with it."""
     d = RolloutDeviceRow
-    query = select(d.device_id, d.outcome).where(
-        d.rollout_id == rollout_id, d.device_id.in_(device_ids)
-    )
-    return dict(session.execute(query).tuples().all())
+    mine = d.rollout_id == rollout_id, d.device_id.in_(device_ids)
+    return set(session.scalars(select(d.device_id).where(*mine, d.outcome != EXPIRED)))
 
 
-def _lease(
-    session: Session,
-    row: RolloutRow,
-    device_ids: list[int],
-    *,
-    known: dict[int, str],
-    now: datetime,
-) -> None:
+def _lease(session: Session, row: RolloutRow, device_ids: list[int], *, now: datetime) -> None:
     d = RolloutDeviceRow
     values = {"wave": row.wave, "outcome": LEASED, "leased_at": now, "changed_at": now}
+    had = select(d.device_id).where(d.rollout_id == row.id, d.device_id.in_(device_ids))
+    known = set(session.scalars(had))
     again = [i for i in device_ids if i in known]
     fresh = [i for i in device_ids if i not in known]
     if again:

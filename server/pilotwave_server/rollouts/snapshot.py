@@ -140,7 +140,7 @@ def _rollout(row: RolloutRow, policy: Policy, groups: dict[str, int]) -> Running
         model=row.model,
         version=row.version,
         state=RolloutState(row.state),
-        paced=policy.pace.limits,
+        pace=policy.pace,
         open=f"wave {policy.waves[row.wave].name}" if row.wave >= 0 else "",
         threshold=row.threshold,
         multiplier=row.multiplier,

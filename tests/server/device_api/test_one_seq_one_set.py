@@ -2,7 +2,7 @@
 
 A device takes that for an attack (`directive_fork`) and stops. Each process here is a `FleetState`
 with its `Polls`; when it looks for news is drawn at random, and so is what operators and devices
-do meanwhile.
+do meanwhile: rollouts go in waves, with leases and without, are paused, aborted and rolled back.
 """
 
 from __future__ import annotations
@@ -24,22 +24,27 @@ from pilotwave_protocol.messages import (
     Directive,
     parse_directive,
 )
-from pilotwave_server.db import Database, next_revision
+from pilotwave_server.db import Database, lock_fleet, next_revision
 from pilotwave_server.device_api.fleet_state import FleetState
+from pilotwave_server.device_api.lease_desk import LeaseDesk
 from pilotwave_server.device_api.loader import Loader
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.devices.service import get_device, set_labels
 from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.errors import Conflict
 from pilotwave_server.groups.service import add_member, create_group, delete_group, remove_member
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.registry.service import deny, undeny
 from pilotwave_server.registry.trust import TrustStore
-from pilotwave_server.rollouts import baselines, pins
+from pilotwave_server.rollouts import baselines, leases, operating, pins
+from pilotwave_server.rollouts.creating import Wish, create_rollout
+from pilotwave_server.rollouts.fleet import FleetSnapshot
 from pilotwave_server.rollouts.looking import look
-from pilotwave_server.rollouts.offer import VersionNotOffered
+from pilotwave_server.rollouts.policies.document import Canary, Pace, Policy, Wave
 from pilotwave_server.rollouts.resolve import resolve
 from pilotwave_server.rollouts.snapshot import Remembered, read_snapshot
+from pilotwave_server.rollouts.tables import RolloutDeviceRow
 from pilotwave_server.telemetry.store import VerifiedCheckIn, store_check_ins
 from tests.server.fleet_fixtures import VERSIONS
 from tests.server.registry.registry import Registry
@@ -48,6 +53,14 @@ DEVICES = 3
 PROCESSES = 2
 RUNS = count()
 BY = "token/test"
+STEPS: dict[str, Any] = {
+    "next wave": operating.next_wave,
+    "pause": operating.pause,
+    "resume": operating.resume,
+    "abort": operating.abort,
+    "roll back": operating.roll_back,
+    "retry failed": operating.retry_failed,
+}
 
 
 class Process:
@@ -58,6 +71,7 @@ class Process:
         self.fleet = FleetState(registry.db, trust)
         self.tokens = DeviceTokens(registry.data_dir / "device-tokens.json")
         self.fleet.refresh()
+        self.desk = LeaseDesk(registry.db, self.fleet, registry.clock)
         self.polls = Polls(
             self.fleet,
             Loader(self.fleet.load),
@@ -67,6 +81,7 @@ class Process:
             metrics=Metrics(),
             lifetime_s=7 * 86_400,
             note_seen=lambda record: None,
+            ask_lease=self.desk.ask,
         )
         self.expires = int(registry.clock().timestamp()) + 900
 
@@ -99,6 +114,7 @@ class World:
     seqs: dict[str, int] = field(default_factory=dict)
     told: dict[tuple[str, int], str] = field(default_factory=dict)
     last: dict[tuple[int, str], int] = field(default_factory=dict)
+    rollouts: list[int] = field(default_factory=list)
     remembered: Remembered = field(default_factory=Remembered)
 
     def __post_init__(self) -> None:
@@ -148,13 +164,15 @@ class World:
             self.processes[what[0]].fleet.refresh()
         elif kind == "poll":
             self.poll(what[0], self.device(what[1]))
+        elif kind == "desk":
+            self.processes[what[0]].desk.work()
         elif kind == "report":
             self.report(self.device(what[0]), what[1])
         else:
             with self.db.write() as session:
                 try:
                     self.operate(session, kind, *what)
-                except VersionNotOffered:
+                except Conflict:
                     session.rollback()
 
     def operate(self, session: Any, kind: str, *what: Any) -> None:
@@ -182,6 +200,54 @@ class World:
         elif kind == "regroup":
             delete_group(session, name=self.group("list"), **how)
             self.make(session, "list", None)
+
+        elif kind == "roll out":
+            self.roll_out(session, snapshot, *what)
+        elif kind == "outcome":
+            self.outcome(session, *what)
+        elif kind in STEPS:
+            self.step(session, snapshot, kind, *what)
+
+    def roll_out(self, session: Any, snapshot: FleetSnapshot, *what: Any) -> None:
+        group, version, paced = what
+        policy = Policy(
+            "test",
+            (
+                Wave("named", canary=Canary(devices=(self.device(0),))),
+                Wave("sited", canary=Canary(selector="site=b")),
+                Wave("half", percent=50),
+                Wave("all", percent=100),
+            ),
+            pace=Pace(max_in_flight=1 if paced else None),
+        )
+        wish = Wish(self.group(group), "detector", version, policy, start=True, allow_empty=True)
+        now = self.registry.clock()
+        self.rollouts.append(create_rollout(session, snapshot, wish, actor=BY, now=now).id)
+
+    def step(self, session: Any, snapshot: FleetSnapshot, kind: str, which: int) -> None:
+        if not self.rollouts:
+            return
+        name = f"r{self.rollouts[which % len(self.rollouts)]}"
+        how: dict[str, Any] = {"reason": "", "actor": BY, "now": self.registry.clock()}
+        if kind == "resume":
+            operating.resume(session, snapshot, name=name, **how)
+        else:
+            STEPS[kind](session, name=name, **how)
+
+    def outcome(self, session: Any, which: int, n: int, outcome: str) -> None:
+        """What a check-in does with what a device says came of a rollout."""
+        if not self.rollouts:
+            return
+        lock_fleet(session)
+        rollout = self.rollouts[which % len(self.rollouts)]
+        device = get_device(session, self.device(n)).id
+        row = session.get(RolloutDeviceRow, (rollout, device))
+        if row is None:
+            row = RolloutDeviceRow(rollout_id=rollout, device_id=device, wave=0, number=0)
+            session.add(row)
+        row.outcome, row.changed_at = outcome, self.registry.clock()
+        session.flush()
+        leases.revise(session, [device])
 
     def report(self, device: str, battery: int) -> None:
         """A check-in that reaches process 0."""
@@ -222,6 +288,21 @@ processes = st.integers(0, PROCESSES - 1)
 versions = st.sampled_from(VERSIONS)
 looks = st.tuples(st.just("look"), processes)
 polls = st.tuples(st.just("poll"), processes, devices)
+rollouts = st.integers(0, 2)
+rollout_steps = (
+    st.tuples(
+        st.just("roll out"),
+        st.sampled_from(["site-a", "charged", "list"]),
+        versions,
+        st.booleans(),
+    ),
+    st.tuples(st.just("next wave"), rollouts),
+    st.tuples(st.sampled_from(sorted(STEPS)), rollouts),
+    st.tuples(
+        st.just("outcome"), rollouts, devices, st.sampled_from(["switched", "healthy", "failed"])
+    ),
+    st.tuples(st.just("desk"), processes),
+)
 steps = st.one_of(
     looks,
     polls,
@@ -238,6 +319,8 @@ steps = st.one_of(
     st.tuples(st.sampled_from(["join", "leave"]), devices),
     st.tuples(st.just("report"), devices, st.sampled_from([10, 30, 31])),
     st.just(("regroup",)),
+    *rollout_steps,
+    *rollout_steps,
 )
 
 
@@ -247,11 +330,11 @@ def running(published: Registry) -> list[Process]:
 
 
 @settings(
-    max_examples=25,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(plan=st.lists(steps, min_size=5, max_size=30))
+@given(plan=st.lists(steps, min_size=5, max_size=40))
 def test_one_seq_stands_for_one_set(
     published: Registry, running: list[Process], plan: list[tuple[Any, ...]]
 ) -> None:

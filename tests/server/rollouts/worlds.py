@@ -16,6 +16,7 @@ from pilotwave_server.rollouts.fleet import (
     Quarantine,
     RunningRollout,
 )
+from pilotwave_server.rollouts.policies.document import Pace
 from pilotwave_server.rollouts.states import RolloutState
 
 MODELS = ["detector", "ocr"]
@@ -123,7 +124,7 @@ def snapshots(draw: st.DrawFn) -> FleetSnapshot:
                         [RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ABORTED]
                     )
                 ),
-                paced=draw(st.booleans()),
+                pace=Pace(max_in_flight=draw(st.sampled_from([None, 1]))),
                 named=frozenset({"cam-1"}),
             )
             for n, g in enumerate(draw(st.lists(group_ids, max_size=2)))
