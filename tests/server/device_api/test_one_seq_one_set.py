@@ -137,6 +137,7 @@ class World:
                 self.make(session, f"site-{site}", f"run={self.run}, site={site}")
             self.make(session, "charged", f"run={self.run}, battery>20")
             self.make(session, "list", None)
+            self.make(session, "all", f"run={self.run}")
 
     @property
     def db(self) -> Database:
@@ -209,7 +210,7 @@ class World:
             self.step(session, snapshot, kind, *what)
 
     def roll_out(self, session: Any, snapshot: FleetSnapshot, *what: Any) -> None:
-        group, version, paced = what
+        group, version, paced, waves = what
         policy = Policy(
             "test",
             (
@@ -222,12 +223,15 @@ class World:
         )
         wish = Wish(self.group(group), "detector", version, policy, start=True, allow_empty=True)
         now = self.registry.clock()
-        self.rollouts.append(create_rollout(session, snapshot, wish, actor=BY, now=now).id)
+        made = create_rollout(session, snapshot, wish, actor=BY, now=now)
+        self.rollouts.append(made.id)
+        for _ in range(waves):
+            operating.next_wave(session, name=f"r{made.id}", reason="", actor=BY, now=now)
 
     def step(self, session: Any, snapshot: FleetSnapshot, kind: str, which: int) -> None:
         if not self.rollouts:
             return
-        name = f"r{self.rollouts[which % len(self.rollouts)]}"
+        name = f"r{self.rollouts[max(which, -len(self.rollouts))]}"
         how: dict[str, Any] = {"reason": "", "actor": BY, "now": self.registry.clock()}
         if kind == "resume":
             operating.resume(session, snapshot, name=name, **how)
@@ -239,7 +243,7 @@ class World:
         if not self.rollouts:
             return
         lock_fleet(session)
-        rollout = self.rollouts[which % len(self.rollouts)]
+        rollout = self.rollouts[max(which, -len(self.rollouts))]
         device = get_device(session, self.device(n)).id
         row = session.get(RolloutDeviceRow, (rollout, device))
         if row is None:
@@ -288,13 +292,14 @@ processes = st.integers(0, PROCESSES - 1)
 versions = st.sampled_from(VERSIONS)
 looks = st.tuples(st.just("look"), processes)
 polls = st.tuples(st.just("poll"), processes, devices)
-rollouts = st.integers(0, 2)
+rollouts = st.sampled_from([-1, -1, -1, -2])
 rollout_steps = (
     st.tuples(
         st.just("roll out"),
-        st.sampled_from(["site-a", "charged", "list"]),
+        st.sampled_from(["all", "all", "charged", "list"]),
         versions,
         st.booleans(),
+        st.integers(0, 4),
     ),
     st.tuples(st.just("next wave"), rollouts),
     st.tuples(st.sampled_from(sorted(STEPS)), rollouts),
@@ -319,8 +324,12 @@ steps = st.one_of(
     st.tuples(st.sampled_from(["join", "leave"]), devices),
     st.tuples(st.just("report"), devices, st.sampled_from([10, 30, 31])),
     st.just(("regroup",)),
-    *rollout_steps,
-    *rollout_steps,
+    st.one_of(rollout_steps),
+    st.one_of(rollout_steps),
+    st.one_of(rollout_steps),
+    st.one_of(rollout_steps),
+    st.one_of(rollout_steps),
+    st.one_of(rollout_steps),
 )
 
 
