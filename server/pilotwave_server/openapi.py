@@ -37,6 +37,7 @@ TAGS = {
     "blobs": "Content-addressed bytes: resumable upload, download in ranges.",
     "devices": "The machines: enrolment, labels, facts, pins, rollback, revocation.",
     "groups": "Named sets of devices and what they run.",
+    "rollouts": "Versions on their way to a group, wave by wave, watched by gates.",
     "device": "What devices themselves ask for. Signed envelopes and short-lived read tokens.",
 }
 UNAUTHORISED: list[type[ServerError]] = [TokenMissing, TokenUnknown, TokenExpired, TokenRevoked]

@@ -21,11 +21,18 @@ from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices import routes as devices
 from pilotwave_server.groups import routes as groups
+from pilotwave_server.rollouts import rollout_routes
 from pilotwave_server.rollouts import routes as rollouts
 from pilotwave_server.telemetry.store import Stored, VerifiedCheckIn, store_check_ins
 from pilotwave_server.workers import Periodic
 
-routers: list[APIRouter] = [enrolment.router, devices.router, groups.router, *rollouts.routers]
+routers: list[APIRouter] = [
+    enrolment.router,
+    devices.router,
+    groups.router,
+    *rollouts.routers,
+    rollout_routes.router,
+]
 TOKEN_KEYS = "device-tokens.json"
 WATCH_S = 0.5
 

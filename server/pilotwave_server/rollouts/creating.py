@@ -30,7 +30,7 @@ from pilotwave_server.rollouts.resolve import choose_variant
 from pilotwave_server.rollouts.service import name_of, note_created, transition
 from pilotwave_server.rollouts.states import OVER, RolloutState
 from pilotwave_server.rollouts.tables import RolloutRow
-from pilotwave_server.rollouts.waves import draw_salt
+from pilotwave_server.rollouts.waves import Salt, draw_salt
 
 FIRST_LOOK = 500
 _OVER = [str(state) for state in OVER]
@@ -81,6 +81,7 @@ class Wish:
     end_at: datetime | None = None
     start: bool = False
     allow_empty: bool = False
+    salt: Salt | None = None
 
 
 def create_rollout(
@@ -92,7 +93,7 @@ def create_rollout(
     NoVariantFits, RolloutInTheWay, BadTimes.
     """
     group = check_wish(session, snapshot, wish, now=now, lock=True)
-    salt = draw_salt()
+    salt = wish.salt or draw_salt()
     state = first_state(wish, now=now)
     row = RolloutRow(
         group_id=group.id,

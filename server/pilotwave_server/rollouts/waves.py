@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 import secrets
 from fractions import Fraction
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.tables import PRIME, DeviceRow
+from pilotwave_server.errors import Invalid
 from pilotwave_server.groups.service import in_group
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.rollouts.policies.document import Policy, Wave
@@ -33,6 +34,23 @@ class Salt(NamedTuple):
 
     multiplier: int
     offset: int
+
+    def __str__(self) -> str:
+        return f"{self.multiplier}.{self.offset}"
+
+
+class BadSalt(Invalid):
+    code: ClassVar[str] = "bad_salt"
+
+
+def read_salt(text: str) -> Salt:
+    """Return the salt that a preview showed, as `<multiplier>.<offset>`. BadSalt."""
+    multiplier, _, offset = text.partition(".")
+    if multiplier.isdecimal() and offset.isdecimal() and len(text) < 24:
+        salt = Salt(int(multiplier), int(offset))
+        if 1 <= salt.multiplier < PRIME and salt.offset < PRIME:
+            return salt
+    raise BadSalt("expected a salt as a preview shows it")
 
 
 def draw_salt() -> Salt:

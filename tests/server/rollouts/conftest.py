@@ -1,5 +1,18 @@
 from __future__ import annotations
 
+import pytest
+
 from tests.server.fleet_fixtures import fleet, published
+from tests.server.registry.registry import Registry
+from tests.server.rollouts.worlds_db import World
 
 __all__ = ["fleet", "published"]
+
+
+@pytest.fixture
+def world(published: Registry) -> World:
+    """Ten devices in the group `cams`, and three versions of `detector`."""
+    made = World(published)
+    made.devices(10)
+    made.group()
+    return made

@@ -1,0 +1,350 @@
+"""Rollouts over HTTP: create, preview, steer, look."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Query
+from sqlalchemy.orm import Session
+
+from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
+from pilotwave_server.errors import ServerError
+from pilotwave_server.fields import GroupName, ModelName
+from pilotwave_server.groups.service import GroupUnknown, get_group
+from pilotwave_server.paging import BadCursor, Page, PageRequest, Paging
+from pilotwave_server.problems import responses
+from pilotwave_server.registry.publish import ModelUnknown
+from pilotwave_server.registry.service import VersionUnknown, get_version
+from pilotwave_server.rollouts import operating, reading, showing
+from pilotwave_server.rollouts.creating import (
+    BadTimes,
+    CanaryGroupUnknown,
+    NobodyThere,
+    NoVariantFits,
+    RolloutInTheWay,
+    Wish,
+    check_wish,
+    create_rollout,
+    warnings,
+)
+from pilotwave_server.rollouts.fleet import FleetSnapshot
+from pilotwave_server.rollouts.offer import VersionNotOffered
+from pilotwave_server.rollouts.operating import NothingToRetry, OwnRollout
+from pilotwave_server.rollouts.policies.chosen import OnePolicy, PolicyUnknown, chosen_policy
+from pilotwave_server.rollouts.policies.stored import stored_policy
+from pilotwave_server.rollouts.rollout_views import (
+    CreatedRollout,
+    DecisionView,
+    Outcome,
+    PlanRequest,
+    PreviewRequest,
+    PreviewView,
+    RetriedRollout,
+    RolloutDetail,
+    RolloutDeviceView,
+    RolloutName,
+    RolloutRequest,
+    RolloutSummary,
+    StepRequest,
+)
+from pilotwave_server.rollouts.service import (
+    NoNextWave,
+    RolloutMoved,
+    RolloutUnknown,
+    WrongState,
+    get_rollout,
+    group_of,
+)
+from pilotwave_server.rollouts.snapshot import read_snapshot
+from pilotwave_server.rollouts.states import RolloutState
+from pilotwave_server.rollouts.tables import RolloutRow
+from pilotwave_server.rollouts.waves import BadSalt, draw_salt, read_salt
+from pilotwave_server.routing import api_router
+
+router = api_router(tag="rollouts", prefix="/rollouts")
+STEP: tuple[type[ServerError], ...] = (RolloutUnknown, WrongState, RolloutMoved)
+PLAN: tuple[type[ServerError], ...] = (
+    GroupUnknown,
+    ModelUnknown,
+    VersionUnknown,
+    PolicyUnknown,
+    OnePolicy,
+    BadSalt,
+    CanaryGroupUnknown,
+)
+WaveNumber = Annotated[
+    int | None, Query(ge=0, le=99, description="Only devices that this wave takes, from 0.")
+]
+
+
+def _snapshot(session: Session, context: Ctx) -> FleetSnapshot:
+    return read_snapshot(session, context.fleet.remembered)
+
+
+def _wish(session: Session, body: PlanRequest, **more: Any) -> Wish:
+    policy, version = chosen_policy(
+        session, name=body.policy, version=body.policy_version, document=body.document
+    )
+    return Wish(
+        group=body.group,
+        model=body.model,
+        version=body.version,
+        policy=policy,
+        policy_version=version,
+        start_at=body.start_at,
+        end_at=body.end_at,
+        allow_empty=body.allow_empty,
+        salt=None if body.salt is None else read_salt(body.salt),
+        **more,
+    )
+
+
+@router.get("", summary="List rollouts", responses=responses(BadCursor, GroupUnknown))
+def list_rollouts(
+    viewer: Viewer,
+    session: ReadSession,
+    page: Paging,
+    group: Annotated[GroupName | None, Query(description="Only those to this group.")] = None,
+    model: Annotated[ModelName | None, Query(description="Only those of this model.")] = None,
+    state: Annotated[RolloutState | None, Query(description="Only those in this state.")] = None,
+) -> Page[RolloutSummary]:
+    """The newest first."""
+    rows, cursor = reading.list_rollouts(session, page=page, group=group, model=model, state=state)
+    names = reading.group_names(session, rows)
+    items = [showing.summary(row, names[row.group_id]) for row in rows]
+    return Page(items=items, next_cursor=cursor)
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a rollout",
+    responses=responses(
+        *PLAN, BadTimes, VersionNotOffered, NobodyThere, NoVariantFits, RolloutInTheWay
+    ),
+)
+def create(
+    operator: Operator, session: WriteSession, now: Now, context: Ctx, body: RolloutRequest
+) -> CreatedRollout:
+    """It begins as a draft; `awaiting_approval` where its policy wants a second person; `scheduled`
+    where `start_at` is ahead; `running` with `start`. It keeps the policy as it is now.
+    """
+    wish = _wish(session, body, description=body.description, start=body.start)
+    row = create_rollout(session, _snapshot(session, context), wish, actor=str(operator), now=now)
+    session.flush()
+    found = list(warnings(session, group_of(session, row), wish.policy))
+    shown = showing.detail(session, row, now=now)
+    return CreatedRollout(**shown.model_dump(), warnings=found)
+
+
+@router.post("/preview", summary="Preview a rollout", responses=responses(*PLAN, BadCursor))
+def preview(
+    operator: Operator, session: ReadSession, now: Now, context: Ctx, body: PreviewRequest
+) -> PreviewView:
+    """Who would get it in which wave, which variant each would get, and which devices have none.
+
+    Nothing is created. Percent and count waves depend on a salt that is drawn anew each time:
+    create the rollout with the answer's `salt`, and it takes the devices that were shown.
+    """
+    wish = _wish(session, body)
+    snapshot = _snapshot(session, context)
+    group = get_group(session, wish.group)
+    get_version(session, model=wish.model, version=wish.version)
+    refusal: ServerError | None = None
+    try:
+        check_wish(session, snapshot, wish, now=now)
+    except CanaryGroupUnknown:
+        raise
+    except ServerError as error:
+        refusal = error
+    salt = wish.salt or draw_salt()
+    thought_of = RolloutRow(multiplier=salt.multiplier, offset=salt.offset, threshold=0)
+    return showing.preview(
+        session,
+        group,
+        thought_of,
+        wish.policy,
+        snapshot.versions[wish.model, wish.version],
+        page=PageRequest(body.limit, body.cursor),
+        wave=body.wave,
+        refusal=refusal,
+    )
+
+
+@router.get("/{rollout}", summary="One rollout", responses=responses(RolloutUnknown))
+def show(rollout: RolloutName, viewer: Viewer, session: ReadSession, now: Now) -> RolloutDetail:
+    """Its waves with counts and verdicts, and what was decided last."""
+    return showing.detail(session, get_rollout(session, rollout), now=now)
+
+
+@router.get(
+    "/{rollout}/preview",
+    summary="Who is in which wave of a rollout",
+    responses=responses(RolloutUnknown, CanaryGroupUnknown, BadCursor),
+)
+def preview_of(
+    rollout: RolloutName,
+    viewer: Viewer,
+    session: ReadSession,
+    context: Ctx,
+    page: Paging,
+    wave: WaveNumber = None,
+) -> PreviewView:
+    """As the group is now. A wave that is not open yet may still change with the group."""
+    row = get_rollout(session, rollout)
+    version = _snapshot(session, context).versions[row.model, row.version]
+    policy = stored_policy(row.document)
+    group = group_of(session, row)
+    return showing.preview(session, group, row, policy, version, page=page, wave=wave)
+
+
+@router.get(
+    "/{rollout}/devices",
+    summary="What came of a rollout on each device",
+    responses=responses(RolloutUnknown, BadCursor),
+)
+def list_devices(
+    rollout: RolloutName,
+    viewer: Viewer,
+    session: ReadSession,
+    page: Paging,
+    outcome: Annotated[Outcome | None, Query(description="Only these.")] = None,
+) -> Page[RolloutDeviceView]:
+    """Devices that acted; those that did not yet are in its preview."""
+    row = get_rollout(session, rollout)
+    found, cursor = reading.list_devices(session, row, page=page, outcome=outcome)
+    items = [showing.device(name, device) for name, device in found]
+    return Page(items=items, next_cursor=cursor)
+
+
+@router.get(
+    "/{rollout}/decisions",
+    summary="What was decided about a rollout",
+    responses=responses(RolloutUnknown, BadCursor),
+)
+def list_decisions(
+    rollout: RolloutName, viewer: Viewer, session: ReadSession, page: Paging
+) -> Page[DecisionView]:
+    """By operators and by the engine, the newest first, each with its numbers and a sentence."""
+    row = get_rollout(session, rollout)
+    rows, cursor = reading.list_decisions(session, row, page=page)
+    return Page(items=[showing.decision(found) for found in rows], next_cursor=cursor)
+
+
+def _stepped(session: Session, row: RolloutRow, now: datetime) -> RolloutDetail:
+    session.flush()
+    return showing.detail(session, row, now=now)
+
+
+@router.post(
+    "/{rollout}/approve",
+    summary="Approve a rollout as a second person",
+    responses=responses(*STEP, OwnRollout, VersionNotOffered),
+)
+def approve(
+    rollout: RolloutName,
+    operator: Operator,
+    session: WriteSession,
+    now: Now,
+    context: Ctx,
+    body: StepRequest,
+) -> RolloutDetail:
+    """It starts at once, or when it is due. Not with the token that created it."""
+    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
+    row = operating.approve(session, _snapshot(session, context), name=rollout, **how)
+    return _stepped(session, row, now)
+
+
+@router.post(
+    "/{rollout}/start",
+    summary="Start a rollout",
+    responses=responses(*STEP, RolloutInTheWay, VersionNotOffered),
+)
+def start(
+    rollout: RolloutName,
+    operator: Operator,
+    session: WriteSession,
+    now: Now,
+    context: Ctx,
+    body: StepRequest,
+) -> RolloutDetail:
+    """A draft, or a scheduled one before its time."""
+    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
+    row = operating.start(session, _snapshot(session, context), name=rollout, **how)
+    return _stepped(session, row, now)
+
+
+@router.post("/{rollout}/pause", summary="Pause a rollout", responses=responses(*STEP))
+def pause(
+    rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: StepRequest
+) -> RolloutDetail:
+    """From the next poll on no further device is offered it. Those that took it keep it."""
+    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
+    return _stepped(session, operating.pause(session, name=rollout, **how), now)
+
+
+@router.post(
+    "/{rollout}/resume",
+    summary="Let a paused rollout go on",
+    responses=responses(*STEP, VersionNotOffered),
+)
+def resume(
+    rollout: RolloutName,
+    operator: Operator,
+    session: WriteSession,
+    now: Now,
+    context: Ctx,
+    body: StepRequest,
+) -> RolloutDetail:
+    """Where it was paused."""
+    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
+    row = operating.resume(session, _snapshot(session, context), name=rollout, **how)
+    return _stepped(session, row, now)
+
+
+@router.post(
+    "/{rollout}/next",
+    summary="Open the next wave by hand",
+    responses=responses(*STEP, NoNextWave, CanaryGroupUnknown),
+)
+def next_wave(
+    rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: StepRequest
+) -> RolloutDetail:
+    """Whatever the gates of the open one say."""
+    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
+    return _stepped(session, operating.next_wave(session, name=rollout, **how), now)
+
+
+@router.post("/{rollout}/abort", summary="Abort a rollout", responses=responses(*STEP))
+def abort(
+    rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: StepRequest
+) -> RolloutDetail:
+    """Stops offering and leaves what is installed: devices that took the version keep it until
+    their group is assigned another."""
+    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
+    return _stepped(session, operating.abort(session, name=rollout, **how), now)
+
+
+@router.post("/{rollout}/rollback", summary="Roll a rollout back", responses=responses(*STEP))
+def roll_back(
+    rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: StepRequest
+) -> RolloutDetail:
+    """Sends its devices back to what they had and quarantines the version for the group."""
+    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
+    return _stepped(session, operating.roll_back(session, name=rollout, **how), now)
+
+
+@router.post(
+    "/{rollout}/retry",
+    summary="Let the failed devices of a rollout try again",
+    responses=responses(*STEP, NothingToRetry),
+)
+def retry(
+    rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: StepRequest
+) -> RetriedRollout:
+    """They no longer count as failed, and are told at their next poll."""
+    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
+    row, devices = operating.retry_failed(session, name=rollout, **how)
+    shown = _stepped(session, row, now)
+    return RetriedRollout(**shown.model_dump(), devices=devices)
