@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.audit.service import record
@@ -15,7 +15,8 @@ from pilotwave_server.groups.service import get_group
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.offer import check_may_be_offered
-from pilotwave_server.rollouts.tables import BaselineRow
+from pilotwave_server.rollouts.states import RolloutState
+from pilotwave_server.rollouts.tables import BaselineRow, RolloutRow
 
 
 class NoBaseline(NotFound):
@@ -36,14 +37,14 @@ def set_baseline(
 
     GroupUnknown, ModelUnknown, VersionUnknown, VersionNotOffered. What the group was to run before
     stays as what to fall back on, but only where it is older: who goes back to 1.1.0 after 1.2.0
-    does not want 1.2.0 again should 1.1.0 be denied.
+    does not want 1.2.0 again should 1.1.0 be denied. What aborted rollouts left ends too.
     """
     row = get_group(session, group, lock=True)
     anyone_in_it = DeviceView(name="", groups=frozenset({row.id}))
     check_may_be_offered(session, snapshot, anyone_in_it, model=model, version=version)
     standing = _standing(session, row, model)
     before = standing[0] if standing else None
-    if before is not None and before.version == version:
+    if before is not None and before.version == version and not _left(session, before):
         return before
     counter = snapshot.versions[model, version].counter
     for old in standing:
@@ -91,6 +92,18 @@ def _standing(session: Session, row: GroupRow, model: str | None = None) -> list
     if model is not None:
         query = query.where(b.model == model)
     return list(session.scalars(query.order_by(b.revision.desc(), b.id.desc())))
+
+
+def _left(session: Session, baseline: BaselineRow) -> bool:
+    """Whether a rollout was aborted since, so that devices may run its version in the group."""
+    r = RolloutRow
+    aborted = exists().where(
+        r.group_id == baseline.group_id,
+        r.model == baseline.model,
+        r.state == str(RolloutState.ABORTED),
+        r.revision > baseline.revision,
+    )
+    return bool(session.scalar(select(aborted)))
 
 
 def _note(

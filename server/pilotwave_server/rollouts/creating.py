@@ -141,9 +141,9 @@ def check_wish(
     named = {"model": wish.model, "version": wish.version}
     check_may_be_offered(session, snapshot, anyone_in_it, **named)
     check_way_is_free(session, group, wish.model)
+    _check_fits(session, group, snapshot.versions[wish.model, wish.version], wish.allow_empty)
     for index, wave in enumerate(wish.policy.waves):
         _check_canary(session, group, wave, index, allow_empty=wish.allow_empty)
-    _check_fits(session, group, snapshot.versions[wish.model, wish.version], wish.allow_empty)
     return group
 
 

@@ -13,7 +13,7 @@ from pilotwave_server.device_api.lease_desk import LeaseDesk
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.registry.service import deny
 from pilotwave_server.registry.trust import TrustStore
-from pilotwave_server.rollouts import leases, operating
+from pilotwave_server.rollouts import leases, operating, pins
 from pilotwave_server.rollouts.policies.document import Pace
 from pilotwave_server.rollouts.tables import RolloutDeviceRow
 from tests.server.rollouts.worlds_db import AUTHOR, World, paced
@@ -196,8 +196,6 @@ def test_those_that_failed_do_not_keep_others_out(world: World, state: FleetStat
 
 
 def test_pinned_device_gets_no_lease(world: World, state: FleetState) -> None:
-    from pilotwave_server.rollouts import pins
-
     started(world, max_in_flight=2)
     with world.db.write() as session:
         told = {"name": "cam-1", "model": "detector", "version": "1.0.0", "reason": "test"}
