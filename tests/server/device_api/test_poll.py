@@ -175,7 +175,6 @@ def test_fleet_does_not_renew_all_at_once(fleet: Fleet, clock: Any) -> None:
 BAD_TOKENS = [
     "",
     "Bearer",
-    "Bearer ",
     "Bearer x",
     "Basic eDp4",
     "Bearer " + "a." * 5000,
