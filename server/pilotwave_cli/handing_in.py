@@ -17,17 +17,21 @@ from pilotwave_cli.errors import ApiError, CliError, Failed
 from pilotwave_cli.keyfiles import Passphrases, find_keys, load_keys
 
 
-def hand_in(api: Api, draft: Draft) -> None:
-    """Hand a complete draft in, or raise `Failed` saying what is missing or who was faster."""
+def hand_in(api: Api, draft: Draft) -> bool:
+    """Hand a complete draft in, or raise `Failed` saying what is missing or who was faster.
+
+    Returns whether it changed anything: False where the same draft had been accepted before.
+    """
     lacking = draft.missing()
     if lacking:
         raise Failed("; ".join(lacking) + "; let the holders run `pilotwave keys sign`")
     try:
-        api.post(draft.route, draft.to_body())
+        done = api.post(draft.route, draft.to_body()) or {}
     except ApiError as e:
         if e.problem != "version_clash":
             raise
         raise Failed(f"{e}; somebody else was faster: make this change again") from e
+    return not done.get("repeated", False)
 
 
 def complete(

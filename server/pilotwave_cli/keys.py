@@ -269,8 +269,8 @@ def submit(file: Annotated[Path, typer.Argument(help="A draft with all its signa
     """Hand a draft in."""
     draft = Draft.read(file)
     with connect() as api:
-        hand_in(api, draft)
-    output.say(f"{file} was accepted")
+        changed = hand_in(api, draft)
+    output.say(f"{file} was accepted" if changed else f"{file} was accepted before; no change")
 
 
 cli.command("rotate")(rotating.rotate)
