@@ -33,6 +33,7 @@ MAX_ERRORS = 20
 class WrongField(BaseModel):
     path: str = Field(description="Where in the request, for example `body.labels.site`.")
     message: str = Field(description="What was expected there.")
+    line: int | None = Field(None, description="The line, where a text was handed in.")
 
 
 class Problem(BaseModel):

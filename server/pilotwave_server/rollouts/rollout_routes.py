@@ -32,6 +32,7 @@ from pilotwave_server.rollouts.fleet import FleetSnapshot
 from pilotwave_server.rollouts.offer import VersionNotOffered
 from pilotwave_server.rollouts.operating import NothingToRetry, OwnRollout
 from pilotwave_server.rollouts.policies.chosen import OnePolicy, PolicyUnknown, chosen_policy
+from pilotwave_server.rollouts.policies.faults import PolicyInvalid
 from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.rollout_views import (
     CreatedRollout,
@@ -70,6 +71,7 @@ PLAN: tuple[type[ServerError], ...] = (
     VersionUnknown,
     PolicyUnknown,
     OnePolicy,
+    PolicyInvalid,
     BadSalt,
     CanaryGroupUnknown,
 )

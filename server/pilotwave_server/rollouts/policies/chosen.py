@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.errors import Invalid, NotFound
 from pilotwave_server.rollouts.policies.document import Policy
+from pilotwave_server.rollouts.policies.parse import parse_policy
 from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.tables import PolicyRow
 
@@ -29,11 +30,14 @@ def chosen_policy(
     version: int | None,
     document: Mapping[str, Any] | None,
 ) -> tuple[Policy, int]:
-    """Return the policy and its version, 0 for a `document`. PolicyUnknown, OnePolicy."""
+    """Return the policy and its version, 0 for a `document`.
+
+    Raises PolicyUnknown, OnePolicy and PolicyInvalid.
+    """
     if (name is None) == (document is None):
         raise OnePolicy("expected either `policy`, a name, or `document`")
     if document is not None:
-        return stored_policy(document), 0
+        return parse_policy(document), 0
     p = PolicyRow
     query = select(p).where(p.name == name)
     if version is not None:
