@@ -1,5 +1,6 @@
 # Each command sets up .venv by itself, from a Python with venv, make and a package index.
 #   make demo ARGS="--exit"      words after a command's own
+#   make test ARGS="-n 0 -k pin" one at a time, and only some
 #   make test PYTHON=python3.12  another interpreter (with no .venv there yet)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -13,6 +14,7 @@ ARGS ?=
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: help .venv demo run test test-all check fix bench clean
 
@@ -38,10 +40,10 @@ run: $(STAMP)  ## Start a server on ./.data (or DATA=…), initialised on first 
 	@$(PY) -m pilotwave_server.cli run --data "$(DATA)" $(ARGS)
 
 test: $(STAMP)  ## Run the tests that take seconds
-	@$(PY) -m pytest -m "not slow" $(ARGS)
+	@$(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow" $(ARGS)
 
 test-all: $(STAMP)  ## Run every test
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 check: $(STAMP)  ## Format, lint, types, directions of imports, migrations
 	@$(PY) -m ruff format --check .

@@ -1,7 +1,21 @@
-"""The registry that these tests talk to, and a device enrolled at it."""
+"""A device that runs 1.0.0 at an honest registry, to be attacked."""
 
 from __future__ import annotations
 
-from tests.peers.device import device, registry
+import pytest
+
+from tests.attacks.victim import Victim
+from tests.peers.device import Device, device, registry
+from tests.peers.registry import Registry, example
 
 __all__ = ["device", "registry"]
+
+
+@pytest.fixture
+def victim(registry: Registry, device: Device) -> Victim:
+    old = registry.publish("detector", "1.0.0", example("1.0.0"))
+    registry.order(old)
+    device.work()
+    assert device.current().startswith("1.0.0-")
+    new = registry.publish("detector", "1.1.0", example("1.1.0"))
+    return Victim(registry, device, old, new)

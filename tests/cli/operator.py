@@ -22,7 +22,7 @@ class Operator:
     extra: dict[str, str] = field(default_factory=dict)
 
     def run(self, *words: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("PILOTWAVE_")}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PILOTWAVE_", "COLUMNS"))}
         environment = {
             **kept,
             "XDG_CONFIG_HOME": str(self.home / "config"),

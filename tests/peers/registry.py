@@ -86,20 +86,13 @@ class Registry:
 
     def _make_trust(self) -> None:
         self.director = Ed25519PrivateKey.generate()
-        self.signers = {r: CryptoSigner.generate_ed25519() for r in ("root", "targets", "online")}
+        make = CryptoSigner.generate_ed25519
+        self.signers = {"root": [make() for _ in range(3)], "targets": [make() for _ in range(3)]}
+        self.signers["online"] = [make()]
         public = self.director.public_key()
         director = DirectorKeys(FLEET, {dsse.keyid(public): public}, 1)
-        holders = {r: signing.RoleKeys((s.public_key,), 1) for r, s in self.signers.items()}
-        root = signing.make_root(
-            {
-                "root": holders["root"],
-                "targets": holders["targets"],
-                "snapshot": holders["online"],
-                "timestamp": holders["online"],
-            },
-            now=self.now,
-        )
-        signing.sign(root, [self.signers["root"]])
+        root = signing.make_root(self.holders(), now=self.now)
+        signing.sign(root, self.signers["root"][:2])
         self.root = signing.to_bytes(root)
         self.files["/tuf/metadata/1.root.json"] = self.root
         self.targets = signing.make_targets(director, now=self.now)
@@ -109,8 +102,17 @@ class Registry:
         self._keep_targets()
         self.seal()
 
+    def holders(self) -> dict[str, signing.RoleKeys]:
+        """Return who holds each role: two of three keys for root and targets, one online key."""
+        held = {
+            role: signing.RoleKeys(tuple(s.public_key for s in signers), min(2, len(signers)))
+            for role, signers in self.signers.items()
+        }
+        online = held.pop("online")
+        return {**held, "snapshot": online, "timestamp": online}
+
     def _keep_targets(self) -> None:
-        signing.sign(self.targets, [self.signers["targets"]])
+        signing.sign(self.targets, self.signers["targets"][:2])
         version = self.targets.signed.version
         raw = signing.to_bytes(self.targets)
         self.files[f"/tuf/metadata/{version}.targets.json"] = raw
@@ -132,7 +134,7 @@ class Registry:
             )
         )
         for md in (snapshot, timestamp):
-            md.sign(self.signers["online"])
+            md.sign(self.signers["online"][0])
         self.files[f"/tuf/metadata/{version}.snapshot.json"] = signing.to_bytes(snapshot)
         self.files["/tuf/metadata/timestamp.json"] = signing.to_bytes(timestamp)
 
@@ -173,15 +175,28 @@ class Registry:
         max_latency_ms: int | None = None,
         runtime: str = "onnxruntime",
         inputs: tuple[TensorSpec, ...] = (),
+        unsafe_format: bool = False,
+        written: Callable[[bytes], bytes] = lambda manifest: manifest,
     ) -> Entry:
-        """Publish one version with one variant and return its directive entry."""
+        """Publish one version with one variant and return its directive entry.
+
+        `written` may change the manifest's bytes before they are signed.
+        """
         role = self._role(model)
         counter = signing.next_counter(role.signed)
         listed = tuple(FileEntry(p, len(b), sha256_hex(b)) for p, b in files.items())
         test = SelfTest(cases, max_latency_ms=max_latency_ms) if cases in files else None
-        variant = Variant(VARIANT, runtime, entrypoint, listed, inputs=inputs, selftest=test)
+        variant = Variant(
+            VARIANT,
+            runtime,
+            entrypoint,
+            listed,
+            inputs=inputs,
+            selftest=test,
+            unsafe_format=unsafe_format,
+        )
         manifest = VersionManifest(model, version, counter, (variant,))
-        raw = manifest.to_bytes()
+        raw = written(manifest.to_bytes())
         digest = sha256_hex(raw)
         target = VersionTarget(model, version, digest, len(raw), counter)
         signing.add_version(role.signed, target)
