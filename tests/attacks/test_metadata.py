@@ -252,8 +252,8 @@ def test_metadata_that_never_ends_arriving_has_a_deadline(victim: Victim, slow: 
     layout, url = victim.device.layout, victim.registry.url
     before = sorted(p.name for p in layout.tuf.iterdir())
     fetcher = Fetcher(gap_s=0.5, deadline_s=1.0)
+    root = victim.registry.root
     with pytest.raises(RefusedError) as no:
-        root = victim.registry.root
         TrustedMetadata.refresh(layout.tuf, f"{url}/tuf/metadata/", root, fetcher)
     fetcher.close()
     assert no.value.reason is Reason.SLOW_RETRIEVAL

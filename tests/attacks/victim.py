@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilotwave_agent.work import Done
 from pilotwave_protocol.messages import Entry
 from pilotwave_protocol.states import ModelState, Reason
-from pilotwave_agent.work import Done
 from tests.peers.device import Device
 from tests.peers.registry import Registry
 

@@ -210,11 +210,15 @@ class Registry:
         self.versions[model, version] = entry
         return entry
 
+    def amend(self, model: str, change: Callable[[Targets], None] = lambda role: None) -> None:
+        """Publish the next document of a model's role, changed."""
+        change(self._role(model).signed)
+        self._keep_role(model)
+
     def yank(self, model: str, version: str) -> None:
         """Take a version back for ever."""
-        role = self._role(model)
-        signing.yank(role.signed, model, version, reason="it was bad", now=self.now)
-        self._keep_role(model)
+        words = {"reason": "it was bad", "now": self.now}
+        self.amend(model, lambda role: signing.yank(role, model, version, **words))
 
     def order(self, *entries: Entry, attempt: int = 0) -> None:
         """Sign a directive that orders exactly these."""
