@@ -159,7 +159,7 @@ class Channel:
     ) -> Iterator[Streamed]:
         """Send a request and hand out its answer; `deadline_s` bounds the whole of it."""
         ends = time.monotonic() + (deadline_s or self._deadline_s)
-        finished = False
+        response, finished = None, False
         try:
             with _translated():
                 response = self._send(method, path, headers or {}, body, ends)
@@ -169,8 +169,9 @@ class Channel:
                 raise BadAnswer(f"{path}: expected plain bytes; got {ascii(encoding)[:40]}")
             yield answer
             finished = not response.will_close and (response.isclosed() or response.length == 0)
-            response.close()  # the connection takes no new request before
         finally:
+            if response is not None:  # it may own the socket; and no new request is taken before
+                response.close()
             if not finished:
                 self.close()
 

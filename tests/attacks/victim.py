@@ -11,6 +11,8 @@ from pilotwave_protocol.states import ModelState, Reason
 from tests.peers.device import Device
 from tests.peers.registry import Registry
 
+_BEFORE_THE_SWITCH = (ModelState.FETCHING, ModelState.VERIFYING, ModelState.STAGED)
+
 
 @dataclass
 class Victim:
@@ -38,7 +40,7 @@ class Victim:
         assert self.served() == before
         slot = state.slot("detector")
         assert (slot.current, slot.last_healthy) == (known.slot("detector").current,) * 2
-        assert slot.state in (ModelState.HEALTHY, ModelState.FETCHING)
+        assert slot.state in (*_BEFORE_THE_SWITCH, ModelState.HEALTHY)
         return done
 
     def recovers(self) -> None:

@@ -30,3 +30,16 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_each_attack_of_the_table_is_tried_and_each_reason_there_exists() -> None:
+    """The table's "no"s are the words of the code, and a test expects each of them."""
+    table = [line for line in (REPO / "docs" / "threat-model.md").read_text().splitlines()]
+    rows = [line.split("|")[3] for line in table if line.startswith("|") and "`" in line]
+    said = {word for row in rows for word in re.findall(r"`([a-z_]+)`", row)}
+    assert len(said) > 20
+    tests = "\n".join(p.read_text() for p in (REPO / "tests").rglob("test_*.py"))
+    of_devices = {str(reason) for reason in Reason}
+    for word in said:
+        tried = f"Reason.{word.upper()}" if word in of_devices else f'"{word}"'
+        assert tried in tests, f"{word}: no test expects {tried}"
