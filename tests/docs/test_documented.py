@@ -34,7 +34,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 def test_each_attack_of_the_table_is_tried_and_each_reason_there_exists() -> None:
     """The table's "no"s are the words of the code, and a test expects each of them."""
-    table = [line for line in (REPO / "docs" / "threat-model.md").read_text().splitlines()]
+    table = (REPO / "docs" / "threat-model.md").read_text().splitlines()
     rows = [line.split("|")[3] for line in table if line.startswith("|") and "`" in line]
     said = {word for row in rows for word in re.findall(r"`([a-z_]+)`", row)}
     assert len(said) > 20
