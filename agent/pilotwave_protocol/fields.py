@@ -85,6 +85,14 @@ class Fields:
             raise self.fail(key, f"a whole number from {low} to {high}", value)
         return value
 
+    def number(self, key: str, *, low: float, high: float, default: Any = ...) -> float:
+        """Return a number between `low` and `high`."""
+        value = self.raw(key, default)
+        # NaN is between no two numbers
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise self.fail(key, f"a number from {low:g} to {high:g}", value)
+        return float(value)
+
     def boolean(self, key: str, *, default: Any = ...) -> bool:
         """Return true or false."""
         value = self.raw(key, default)

@@ -15,6 +15,7 @@ from pilotwave_protocol import names, strictjson
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import BadJson, BadMessage, ProtocolError
 from pilotwave_protocol.fields import MAX_INT, Fields, Scalar, format_time
+from pilotwave_protocol.sketch import Sketch
 from pilotwave_protocol.states import ModelState
 
 DIRECTIVE_TYPE = "application/vnd.pilotwave.directive.v1+json"
@@ -28,6 +29,7 @@ MAX_REPLY_BYTES = 16 << 10
 MAX_ENTRIES = 64
 MAX_EVENTS = 64
 MAX_FACTS = 64
+MAX_METRICS = 16
 M = TypeVar("M")
 
 
@@ -129,6 +131,24 @@ class DeviceEvent:
 
 
 @dataclass(frozen=True)
+class MetricReport:
+    """One window of a live metric of a version in use. `id` rises by one with each window of the
+    device, whatever its metric; `start` and `end` are by the device's own clock.
+
+    `latency_ms` is of each call, `error` 0 or 1 for each call, `score` the application's own; any
+    other name is the application's too.
+    """
+
+    id: int
+    model: str
+    version: str
+    metric: str
+    start: datetime
+    end: datetime
+    sketch: Sketch
+
+
+@dataclass(frozen=True)
 class CheckIn:
     """A device's signed report. `seq` rises with each; no clock is needed to believe it."""
 
@@ -143,6 +163,7 @@ class CheckIn:
     facts: dict[str, Scalar] | None = None  # None: unchanged since the last acknowledged one
     dropped_events: int = 0
     refusal: dict[str, str] | None = None  # {"reason", "detail"} of the last refused directive
+    metrics: tuple[MetricReport, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Write the payload that is signed."""
@@ -160,6 +181,7 @@ class CheckIn:
                 "facts": self.facts,
                 "dropped_events": self.dropped_events,
                 "refusal": self.refusal,
+                "metrics": [_plain_metric(m) for m in self.metrics],
             }
         )
 
@@ -207,6 +229,7 @@ class CheckInReply:
     acked_event: int
     tuf: dict[str, int]
     now: datetime
+    acked_metric: int = 0
 
     def to_bytes(self) -> bytes:
         """Write the reply."""
@@ -248,6 +271,7 @@ def parse_check_in(payload: bytes) -> CheckIn:
         facts=facts,
         dropped_events=f.integer("dropped_events", default=0),
         refusal=None if refusal is None else _refusal(refusal),
+        metrics=tuple(_metric(w) for w in f.objects("metrics", limit=MAX_METRICS, default=[])),
     )
     f.done()
     if len({m.model for m in check_in.models}) != len(check_in.models):
@@ -294,6 +318,7 @@ def parse_check_in_reply(raw: bytes) -> CheckInReply:
             acked_event=f.integer("acked_event"),
             tuf=_tuf(f.inner("tuf")),
             now=f.time("now"),
+            acked_metric=f.integer("acked_metric", default=0),
         ),
     )
 
@@ -421,3 +446,24 @@ def _event(f: Fields) -> DeviceEvent:
     )
     f.done()
     return event
+
+
+def _plain_metric(m: MetricReport) -> dict[str, Any]:
+    times = {"start": format_time(m.start), "end": format_time(m.end)}
+    return {**vars(m), **times, "sketch": m.sketch.to_plain()}
+
+
+def _metric(f: Fields) -> MetricReport:
+    report = MetricReport(
+        id=f.integer("id", low=1),
+        model=f.named("model", names.check_model),
+        version=f.named("version", names.check_version),
+        metric=f.named("metric", names.check_metric),
+        start=f.time("start"),
+        end=f.time("end"),
+        sketch=Sketch.from_plain(f.raw("sketch"), f.at("sketch")),
+    )
+    f.done()
+    if report.end < report.start:
+        raise f.fail("end", "a time not before `start`", f.raw("end"))
+    return report

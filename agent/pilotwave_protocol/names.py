@@ -19,6 +19,7 @@ from pilotwave_protocol.errors import BadName
 DIRECTOR_PATH = "fleet/director"
 _SLUG = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _KEY = re.compile(r"[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*")
+_METRIC = re.compile(r"[a-z][a-z0-9_.]{0,63}")
 _VERSION = re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z.+-]*[0-9A-Za-z])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._+@=-]*[A-Za-z0-9_+@=-])?")
@@ -87,6 +88,12 @@ def check_label_value(value: object) -> str:
     if isinstance(value, str) and 1 <= len(value) <= 128 and value.isprintable():
         return value
     raise BadName(f"label value: expected 1 to 128 printable characters; got {_show(value)}")
+
+
+def check_metric(value: object) -> str:
+    """Check a live metric's name: `latency_ms`, `error`, `score`, `queue.depth`."""
+    words = "a small letter, then small letters, digits, '_' and '.', at most 64 characters"
+    return _match("metric", _METRIC, 64, words, value)
 
 
 def check_sha256(value: object) -> str:

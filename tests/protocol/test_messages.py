@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pilotwave_protocol import messages as m
 from pilotwave_protocol.errors import BadMessage
+from pilotwave_protocol.sketch import Sketch
 from pilotwave_protocol.states import ModelState
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=timezone.utc)
@@ -20,6 +21,11 @@ ENTRY = m.Entry(
 )
 DIRECTIVE = m.Directive("acme", "cam-017", 12, NOW, NOW + timedelta(days=7), 5, (ENTRY,))
 INSTALLED = m.Installed("1.1.0", "a" * 64, "onnx-fp32", 2)
+SKETCH = Sketch()
+SKETCH.add(12.5, 40)
+WINDOW = m.MetricReport(
+    5, "detector", "1.1.0", "latency_ms", NOW, NOW + timedelta(minutes=15), SKETCH
+)
 CHECK_IN = m.CheckIn(
     fleet="acme",
     device="cam-017",
@@ -31,7 +37,9 @@ CHECK_IN = m.CheckIn(
     events=(m.DeviceEvent(7, NOW, "switched", "detector", "1.1.0"),),
     facts={"arch": "x86_64", "memory_mb": 512, "battery": 71.5, "network.metered": False},
     refusal={"reason": "wrong_key", "detail": "expected 1 valid signature"},
+    metrics=(WINDOW,),
 )
+PLAIN_WINDOW = json.loads(CHECK_IN.to_bytes())["metrics"][0]
 
 
 def test_each_message_reads_back_as_it_was_written() -> None:
@@ -39,7 +47,8 @@ def test_each_message_reads_back_as_it_was_written() -> None:
     assert m.parse_check_in(CHECK_IN.to_bytes()) == CHECK_IN
     enrol = m.Enrol("cam-017", "b" * 64, "code", {"arch": "aarch64"})
     assert m.parse_enrol(enrol.to_bytes()) == enrol
-    reply = m.CheckInReply("t", 900, 60, 900, 7, {"root": 1, "timestamp": 9, "snapshot": 0}, NOW)
+    hint = {"root": 1, "timestamp": 9, "snapshot": 0}
+    reply = m.CheckInReply("t", 900, 60, 900, 7, hint, NOW, acked_metric=5)
     assert m.parse_check_in_reply(reply.to_bytes()) == reply
     joined = m.EnrolReply("cam-017", "enrolled", "acme", 60, 900)
     assert m.parse_enrol_reply(joined.to_bytes()) == joined
@@ -91,12 +100,32 @@ def test_a_wrong_field_of_a_directive_is_refused(field: str, value: object) -> N
         ("models", [{"model": "detector", "state": "flying"}]),
         ("tuf", {"root": -1}),
         ("refusal", {"reason": "x"}),
+        ("metrics", {}),
+        ("metrics", [PLAIN_WINDOW] * 17),
+        ("metrics", [{**PLAIN_WINDOW, "metric": "Latency"}]),
+        ("metrics", [{**PLAIN_WINDOW, "end": "2026-01-30T09:30:00Z"}]),
+        ("metrics", [{**PLAIN_WINDOW, "sketch": {}}]),
+        ("metrics", [{**PLAIN_WINDOW, "more": 1}]),
     ],
 )
 def test_a_wrong_field_of_a_check_in_is_refused(field: str, value: object) -> None:
     data = {**json.loads(CHECK_IN.to_bytes()), field: value}
     with pytest.raises(BadMessage):
         m.parse_check_in(json.dumps(data).encode())
+
+
+def test_an_agent_without_live_metrics_may_leave_them_out() -> None:
+    data = {k: v for k, v in json.loads(CHECK_IN.to_bytes()).items() if k != "metrics"}
+    assert m.parse_check_in(json.dumps(data).encode()).metrics == ()
+
+
+def test_as_many_windows_as_allowed_fit_into_a_check_in() -> None:
+    wide = Sketch()
+    for step in range(1000):
+        wide.add(1.02**step, 10**5)
+    windows = tuple(dataclasses.replace(WINDOW, sketch=wide) for _ in range(m.MAX_METRICS))
+    payload = dataclasses.replace(CHECK_IN, metrics=windows).to_bytes()
+    assert len(payload) * 4 / 3 + 1024 < m.MAX_CHECK_IN_BYTES
 
 
 @given(st.binary(max_size=120))

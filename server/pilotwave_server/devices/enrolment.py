@@ -103,7 +103,8 @@ def _start_anew(session: Session, row: DeviceRow, wish: Enrol, code: EnrolmentCo
     row.public_key = wish.public_key
     row.facts = normal_facts(wish.facts)
     row.attempts = {}
-    row.last_seq = row.acked_event = row.dropped_events = row.directive_seq = 0
+    row.last_seq = row.acked_event = row.acked_window = 0
+    row.dropped_events = row.directive_seq = 0
     row.refusal = None
     row.last_seen = row.last_check_in = None
     session.execute(delete(DeviceModelRow).where(DeviceModelRow.device_id == row.id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilotwave_protocol.names import check_label_key
+from pilotwave_protocol.names import check_label_key, check_metric
 from pilotwave_server.rollouts.policies.document import Gate, InstallGate, MetricGate
 from pilotwave_server.rollouts.policies.faults import Faults
 from pilotwave_server.rollouts.policies.kinds import matching, named, share, text, whole, word
@@ -13,10 +13,6 @@ from pilotwave_server.rollouts.policies.section import Section
 MAX_GATES = 16
 MAX_SLICES = 8
 _BOTH = ("name", "alpha", "slice_by")
-_METRIC = matching(
-    r"[a-z][a-z0-9_.]{0,63}",
-    "a metric: a small letter, then small letters, digits, '_' and '.', at most 64 characters",
-)
 _STATISTIC = matching(
     r"mean|p(?:[1-9][0-9]?)(?:\.[0-9])?", "`mean`, or a quantile as `p50`, `p95` or `p99.9`"
 )
@@ -52,7 +48,7 @@ def _gate(faults: Faults, value: Any, path: str) -> Gate:
 def _metric_gate(faults: Faults, value: Any, path: str) -> MetricGate:
     keys = ("metric", "statistic", "worse", "min_effect", "min_devices", "min_windows")
     part = Section(faults, value, path, keys=(*_BOTH, *keys))
-    metric = part.need("metric", _METRIC, "")
+    metric = part.need("metric", named(check_metric), "")
     statistic = part.take("statistic", _STATISTIC, MetricGate.statistic)
     return MetricGate(
         name=part.take("name", text(64), f"{metric[:50]} {statistic}"),
