@@ -20,13 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave_agent.runtimes import RUNTIMES
+from pilotwave_agent.runtimes.faults import OUT_OF_MEMORY
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.states import Reason
 
 _WORKER = "pilotwave_agent.runtimes.worker"
-_OUT_OF_MEMORY = (b"bad_alloc", b"MemoryError", b"Failed to allocate memory")
 _TAIL = 2000
+_BY_SIGNAL = {
+    signal.SIGSEGV: Reason.SELFTEST_SEGFAULT,
+    signal.SIGBUS: Reason.SELFTEST_SEGFAULT,
+}
 
 
 @dataclass(frozen=True)
@@ -206,12 +210,13 @@ def _within(figures: Figures, variant: Variant, limits: TestLimits) -> Figures:
 
 def _died(ended: _Ended, limits: TestLimits) -> RefusedError:
     tail = " ".join(ended.stderr.decode(errors="replace").split())[-300:]
-    starved = any(word in ended.stderr for word in _OUT_OF_MEMORY)
+    starved = OUT_OF_MEMORY.search(tail)
     if starved or ended.status == -signal.SIGKILL:
         sentence = f"the system or the limit of {limits.memory_mb} MB ended it"
         return RefusedError(Reason.SELFTEST_MEMORY, f"at stage {ended.stage}: {sentence}")
     if ended.status < 0:
         name = signal.Signals(-ended.status).name
-        return RefusedError(Reason.SELFTEST_CRASH, f"{name} at stage {ended.stage}: {tail}")
+        reason = _BY_SIGNAL.get(-ended.status, Reason.SELFTEST_CRASH)
+        return RefusedError(reason, f"{name} at stage {ended.stage}: {tail}")
     sentence = f"ended with status {ended.status} at stage {ended.stage}: {tail}"
     return RefusedError(Reason.SELFTEST_ERROR, sentence)

@@ -107,12 +107,15 @@ class Reason(_Word):
     # its self-test
     SELFTEST_FORMAT = "selftest_format"
     SELFTEST_LOAD = "selftest_load"
+    SELFTEST_OPERATOR = "selftest_operator"
+    SELFTEST_UNSUPPORTED = "selftest_unsupported"
     SELFTEST_SCHEMA = "selftest_schema"
     SELFTEST_MISMATCH = "selftest_mismatch"
     SELFTEST_NONFINITE = "selftest_nonfinite"
     SELFTEST_SLOW = "selftest_slow"
     SELFTEST_TIMEOUT = "selftest_timeout"
     SELFTEST_CRASH = "selftest_crash"
+    SELFTEST_SEGFAULT = "selftest_segfault"
     SELFTEST_MEMORY = "selftest_memory"
     SELFTEST_ERROR = "selftest_error"
     # its life after the switch

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pilotwave_agent.runtimes.base import Array, Loaded, Tensor, zeros
+from pilotwave_agent.runtimes.base import Array, Runner, Tensor, zeros
 from pilotwave_protocol.states import Reason
 
 _REPEATS = 20
@@ -70,16 +70,17 @@ def check_schema(kind: str, declared: list[dict[str, Any]], found: list[Tensor])
             sentence = f"{kind} {name}: expected {dtype}; the model has {tensor.dtype}"
             raise Failed(Reason.SELFTEST_SCHEMA, sentence)
         if not _same_shape(shape, tensor.shape):
-            sentence = f"{kind} {name}: expected {list(shape)}; the model has {list(tensor.shape)}"
+            have_shape = list(tensor.shape or ())
+            sentence = f"{kind} {name}: expected {list(shape)}; the model has {have_shape}"
             raise Failed(Reason.SELFTEST_SCHEMA, sentence)
     if declared and have:
         sentence = f"the model has a further {kind} {next(iter(have))}"
         raise Failed(Reason.SELFTEST_SCHEMA, sentence)
 
 
-def _same_shape(declared: tuple[int, ...], found: tuple[int, ...]) -> bool:
+def _same_shape(declared: tuple[int, ...], found: tuple[int, ...] | None) -> bool:
     """A dimension that may vary matches any: runtimes do not always know what a manifest does."""
-    if len(declared) != len(found):
+    if not found or len(declared) != len(found):
         return not found  # some models carry no shape at all
     return all(a == b or -1 in (a, b) for a, b in zip(declared, found, strict=True))
 
@@ -90,12 +91,12 @@ def feeds_of(cases: Cases, inputs: list[Tensor]) -> Iterator[tuple[dict[str, Arr
     The cases' axis is the model's batch axis where the ranks agree; a fixed batch takes as many
     cases at once.
     """
-    ranks = {t.name: len(t.shape) for t in inputs}
-    missing = ranks.keys() ^ cases.inputs.keys()
+    missing = {t.name for t in inputs} ^ cases.inputs.keys()
     if missing:
         raise Failed(Reason.SELFTEST_SCHEMA, f"cases and model disagree on input {min(missing)}")
-    batched = all(cases.inputs[t.name].ndim == len(t.shape) for t in inputs)
-    sizes = [t.shape[0] for t in inputs if t.shape]
+    known = {t.name: t.shape for t in inputs if t.shape is not None}
+    batched = all(cases.inputs[name].ndim == len(shape) for name, shape in known.items())
+    sizes = [shape[0] for shape in known.values() if shape]
     step = max([1, *sizes]) if batched else 1
     for start in range(0, cases.count - step + 1, step):
         part = slice(start, start + step)
@@ -115,7 +116,7 @@ class Figures:
 
 
 def run_cases(
-    model: Loaded, cases: Cases, *, atol: float, rtol: float, compare: Callable[[], None]
+    model: Runner, cases: Cases, *, atol: float, rtol: float, compare: Callable[[], None]
 ) -> Figures:
     """Run every case and compare; `compare` is called before the first comparison."""
     figures, agree, times = Figures(), [], []
@@ -177,7 +178,7 @@ def _check_finite(name: str, found: Array) -> None:
         raise Failed(Reason.SELFTEST_NONFINITE, f"output {name} holds NaN or infinity")
 
 
-def run_zeros(model: Loaded) -> Figures:
+def run_zeros(model: Runner) -> Figures:
     """Without golden cases: one input of zeros must give finite outputs."""
     feeds = {t.name: zeros(t) for t in model.inputs}
     for name, found in model.run(feeds).items():
@@ -187,7 +188,7 @@ def run_zeros(model: Loaded) -> Figures:
     return figures
 
 
-def _repeat(model: Loaded, feeds: Mapping[str, Array]) -> list[float]:
+def _repeat(model: Runner, feeds: Mapping[str, Array]) -> list[float]:
     times: list[float] = []
     while len(times) < _REPEATS and sum(times) < _REPEAT_S:
         begun = time.perf_counter()

@@ -1,28 +1,33 @@
-"""ONNX Runtime: `.onnx` and `.ort` files on the CPU."""
+"""ONNX Runtime: `.onnx` and `.ort` files, on the first execution provider that is there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
-from pilotwave_agent.runtimes.base import Array, Tensor
+from pilotwave_agent.runtimes.base import Array, Info, Options, Tensor
 
+_CPU = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64"}
 
 
 class _Session:
     def __init__(self, session: Any) -> None:
         self._session = session
-        self.inputs: Sequence[Tensor] = [_tensor(t) for t in session.get_inputs()]
-        self.outputs: Sequence[Tensor] = [_tensor(t) for t in session.get_outputs()]
+        self.inputs = tuple(_tensor(t) for t in session.get_inputs())
+        self.outputs = tuple(_tensor(t) for t in session.get_outputs())
+        self._names = [t.name for t in self.outputs]
+        provider = session.get_providers()[0]
+        self.info = Info("onnxruntime", ort.__version__, provider)
 
-    def run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return all outputs by name."""
-        names = [t.name for t in self.outputs]
-        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return dict(zip(self._names, self._session.run(self._names, dict(feeds)), strict=True))
+
+    def close(self) -> None:
+        self._session = None
 
 
 def _tensor(arg: Any) -> Tensor:
@@ -31,13 +36,26 @@ def _tensor(arg: Any) -> Tensor:
     return Tensor(arg.name, _DTYPES.get(word, word), shape)
 
 
-def load(entrypoint: Path, *, threads: int) -> _Session:
+def _providers(wishes: tuple[str, ...]) -> list[str]:
+    """A provider that is wished for but not in this build is passed over; the CPU is always last.
+
+    `cuda` and `CUDAExecutionProvider` name the same.
+    """
+    have = {name.removesuffix("ExecutionProvider").lower(): name for name in _available()}
+    wished = [have.get(wish.removesuffix("ExecutionProvider").lower()) for wish in wishes]
+    return list(dict.fromkeys([*(name for name in wished if name), _CPU]))
+
+
+def _available() -> list[str]:
+    return [str(name) for name in ort.get_available_providers()]
+
+
+def load(file: Path, options: Options) -> _Session:
     """Open a model."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
+    wanted = ort.SessionOptions()
+    wanted.intra_op_num_threads = options.threads
+    wanted.inter_op_num_threads = 1
     # spinning threads would cost a battery-run device dearly
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted.add_session_config_entry("session.intra_op.allow_spinning", "0")
     ort.set_default_logger_severity(3)
-    session = ort.InferenceSession(str(entrypoint), options, providers=["CPUExecutionProvider"])
-    return _Session(session)
+    return _Session(ort.InferenceSession(str(file), wanted, _providers(options.devices)))

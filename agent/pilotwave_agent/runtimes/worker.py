@@ -16,10 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pilotwave_agent.runtimes import faults
 from pilotwave_agent.runtimes.confine import confine, die_with_parent, peak_mb
-from pilotwave_protocol.states import Reason
-
-_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "MemoryError", "Failed to allocate memory")
 
 
 class _Line:
@@ -35,19 +33,15 @@ class _Line:
         self.say(stage=stage)
 
 
-def out_of_memory(text: str) -> bool:
-    """Say whether a message tells of an allocation that failed."""
-    return any(word in text for word in _OUT_OF_MEMORY)
-
-
 def _try(spec: dict[str, Any], line: _Line) -> dict[str, Any]:
     adapter = importlib.import_module(spec["module"])
     from pilotwave_agent.runtimes import golden
+    from pilotwave_agent.runtimes.base import Options
 
     folder = Path(spec["folder"])
     base = peak_mb()
     line.enter("load")
-    model = adapter.load(folder / spec["entrypoint"], threads=1)
+    model = adapter.load(folder / spec["entrypoint"], Options())
     line.enter("io")
     golden.check_schema("input", spec["inputs"], list(model.inputs))
     golden.check_schema("output", spec["outputs"], list(model.outputs))
@@ -67,25 +61,6 @@ def _try(spec: dict[str, Any], line: _Line) -> dict[str, Any]:
     return {**asdict(figures), "base_mb": round(base, 1), "peak_mb": round(peak_mb(), 1)}
 
 
-def _reason_of(e: BaseException, stage: str) -> Reason:
-    known = getattr(e, "reason", None)
-    if isinstance(known, Reason):
-        return known
-    if isinstance(e, MemoryError) or out_of_memory(f"{type(e).__name__} {_words(e)}"):
-        return Reason.SELFTEST_MEMORY
-    if isinstance(e, ImportError) and stage == "start":
-        return Reason.RUNTIME_MISSING
-    return Reason.SELFTEST_LOAD if stage == "load" else Reason.SELFTEST_ERROR
-
-
-def _words(e: BaseException) -> str:
-    """A runtime's message can itself be undecodable."""
-    try:
-        return " ".join(str(e).split())
-    except Exception:
-        return type(e).__name__
-
-
 def main() -> None:
     """Run one self-test as told on stdin."""
     spec = json.loads(sys.stdin.buffer.read())
@@ -97,9 +72,9 @@ def main() -> None:
     try:
         line.say(verdict="ok", figures=_try(spec, line))
     except BaseException as e:  # a runtime may raise anything, and the parent must hear of it
-        reason = _reason_of(e, line.stage)
-        words = f"{_words(e)}"[:400] or type(e).__name__
-        line.say(verdict=str(reason), sentence=words, peak_mb=round(peak_mb(), 1))
+        reason = faults.reason_of(e, line.stage)
+        sentence = faults.shortened(faults.words(e).replace(spec["folder"] + "/", ""))
+        line.say(verdict=str(reason), sentence=sentence, peak_mb=round(peak_mb(), 1))
     # a runtime may crash while it is torn down, when all that matters has been said
     os._exit(0)
 

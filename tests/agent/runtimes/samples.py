@@ -1,0 +1,47 @@
+"""The sample models of tests/data/models as variants in a folder of their own."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from pilotwave_cli.building import CASES, build_variant
+from pilotwave_cli.wishes import Wishes
+from pilotwave_protocol.manifest import Variant
+
+MODELS = Path(__file__).parent.parent.parent / "data" / "models"
+
+
+def golden(kind: str) -> dict[str, np.ndarray]:
+    """`mlp` (8 x 64 to softmax of 10) or `digits` (8 x 1 x 8 x 8 to logits of 10): x, y, labels."""
+    with np.load(MODELS / f"{kind}_golden.npz") as found:
+        return dict(found)
+
+
+def lay_out(
+    folder: Path,
+    *files: str,
+    cases: str | None = "mlp",
+    names: tuple[str, str] = ("x", "probs"),
+    wishes: Wishes | None = None,
+) -> Variant:
+    """Copy sample files and their golden cases into `folder`; return what publishing makes of it.
+
+    The first file is the entry point. `names` are the input's and the output's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        shutil.copy(MODELS / file, folder / file)
+    if cases:
+        found = golden(cases)
+        write_cases(folder, {f"input.{names[0]}": found["x"], f"output.{names[1]}": found["y"]})
+    wishes = replace(wishes or Wishes(), unsafe_format=True, entrypoint=files[0])
+    return build_variant("v", folder, wishes).variant
+
+
+def write_cases(folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / CASES)

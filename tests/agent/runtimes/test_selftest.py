@@ -1,0 +1,46 @@
+"""The self-test: what each kind of bad model is told apart by, in a real child process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pilotwave_agent.selftest import TestLimits, run_selftest
+from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.states import Reason
+from tests.agent.runtimes.samples import lay_out
+
+LIMITS = TestLimits(timeout_s=60, memory_mb=512)
+
+
+def test_a_good_model_passes_with_its_figures(tmp_path: Path) -> None:
+    figures = run_selftest(tmp_path, lay_out(tmp_path, "mlp.onnx"), LIMITS)
+    assert figures.cases == 8
+    assert figures.agreement == 1
+    assert 0 < figures.p50_ms <= figures.p95_ms
+    assert 10 < figures.peak_mb < 512
+
+
+@pytest.mark.parametrize(
+    ("file", "limits", "reason", "words"),
+    [
+        ("faulty_hang.onnx", TestLimits(4, 512), Reason.SELFTEST_TIMEOUT, "at stage run"),
+        # it asks for 1.6 GB when it runs
+        ("faulty_hog.onnx", LIMITS, Reason.SELFTEST_MEMORY, "512 MB"),
+        ("faulty_nan.onnx", LIMITS, Reason.SELFTEST_NONFINITE, "NaN"),
+        # the classes in reverse
+        ("faulty_wrong.onnx", LIMITS, Reason.SELFTEST_MISMATCH, "8 of 8"),
+        # two layers that do not meet
+        ("faulty_shape.onnx", LIMITS, Reason.SELFTEST_SCHEMA, "32 and 64"),
+        ("faulty_customop.onnx", LIMITS, Reason.SELFTEST_OPERATOR, "com.acme"),
+        ("faulty_opset.onnx", LIMITS, Reason.SELFTEST_UNSUPPORTED, "opset"),
+    ],
+)
+def test_each_fault_has_its_own_reason(
+    tmp_path: Path, file: str, limits: TestLimits, reason: Reason, words: str
+) -> None:
+    variant = lay_out(tmp_path, file)
+    with pytest.raises(RefusedError, match=words) as caught:
+        run_selftest(tmp_path, variant, limits)
+    assert caught.value.reason is reason
