@@ -27,7 +27,7 @@ from pilotwave_protocol.states import Reason
 
 _WORKER = "pilotwave_agent.runtimes.worker"
 _TAIL = 2000
-_BY_SIGNAL = {
+_BY_SIGNAL: dict[int, Reason] = {
     signal.SIGSEGV: Reason.SELFTEST_SEGFAULT,
     signal.SIGBUS: Reason.SELFTEST_SEGFAULT,
 }
