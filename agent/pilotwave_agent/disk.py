@@ -153,9 +153,23 @@ class Disk:
         return found.f_bavail * found.f_frsize
 
     # composed: durable when they return
+    def sync_bytes(self, path: Path) -> None:
+        """See a file's bytes on the medium, whoever wrote them."""
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            self.sync_fd(fd)
+        finally:
+            os.close(fd)
+
+    def sync_file(self, path: Path) -> None:
+        """See a file's bytes and its name on the medium, whoever wrote it."""
+        self.sync_bytes(path)
+        self.sync_dir(path.parent)
+
     def make_dirs(self, path: Path) -> None:
         """Make a folder and those above it."""
         if path.is_dir():
+            self.sync_dir(path.parent)  # whoever made it may have been killed before this
             return
         self.make_dirs(path.parent)
         self.mkdir(path)
@@ -164,10 +178,14 @@ class Disk:
     def write_atomic(self, path: Path, data: bytes, mode: int = 0o600) -> None:
         """Replace a file at one stroke."""
         temp = path.with_name(f".{path.name}.new")
+        self.unlink(temp)  # what a crash left may be read-only, and then no owner can write to it
         fd = self.open_new(temp, mode)
         try:
             self.write(fd, data)
             self.sync_fd(fd)
+        except OSError:
+            self.unlink(temp)  # a full disk needs the room
+            raise
         finally:
             os.close(fd)
         self.move(temp, path)

@@ -152,7 +152,6 @@ class Downloader:
             fd = self.disk.open_append(part.path)
             try:
                 self._copy(entry, part, answer, fd, ends)
-                self.disk.sync_fd(fd)
             except OSError:
                 # the room that is left belongs to everyone else on this device
                 self.disk.unlink(part.path)
@@ -229,6 +228,8 @@ class Downloader:
             self.disk.unlink(part.path)
             sentence = f"{entry.path}: the bytes that came are not the ones that were signed"
             raise RefusedError(Reason.BLOB_MISMATCH, sentence)
+        # all of it may have come before a pause or a crash, and none of it be on disk
+        self.disk.sync_bytes(part.path)
         self.disk.chmod(part.path, 0o444)
         self.disk.move(part.path, self.blobs / entry.sha256)
 

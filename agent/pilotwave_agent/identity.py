@@ -53,6 +53,7 @@ class Identity:
 def make_key(disk: Disk, path: Path) -> Ed25519PrivateKey:
     """Return the key at `path`, made now if there is none. It never leaves this device."""
     if disk.size(path) is not None:
+        disk.sync_file(path)  # the server is to know no key that a power cut could take away
         return load_key(path)
     disk.make_dirs(path.parent)
     key = Ed25519PrivateKey.generate()

@@ -47,9 +47,11 @@ class Build:
 def keep_manifest(disk: Disk, layout: Layout, sha256: str, raw: bytes) -> None:
     """Keep a verified manifest under its digest: later steps read it without asking TUF again."""
     path = layout.blobs / sha256
-    if disk.size(path) != len(raw) or disk.read(path) != raw:
-        disk.make_dirs(layout.blobs)
-        disk.write_atomic(path, raw, _READ_ONLY)
+    if disk.size(path) == len(raw) and disk.read(path) == raw:
+        disk.sync_file(path)  # whoever wrote it may have been killed before it was on disk
+        return
+    disk.make_dirs(layout.blobs)
+    disk.write_atomic(path, raw, _READ_ONLY)
 
 
 def build_of(disk: Disk, layout: Layout, version: Installed) -> Build:

@@ -79,6 +79,8 @@ class Journal:
         self._path = path
         disk.make_dirs(path.parent)
         raw = disk.read(path) if disk.size(path) is not None else b""
+        if raw:
+            disk.sync_file(path)  # what is acted upon now may be a killed process's last write
         self.state, whole, self.damaged = _replay(raw)
         """The state after every record so far."""
         self._size = whole

@@ -122,6 +122,7 @@ class Judge:
             self.identity.root,
             self.fetcher,
             targets_url=f"{server}/tuf/targets/",
+            disk=self.disk,
         )
 
     def _learn(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tuf.api.metadata import TargetFile
 from tuf.ngclient.updater import Updater
 
+from pilotwave_agent.disk import Disk
 from pilotwave_agent.refusals import refusals
 from pilotwave_agent.timefloor import BUILD_FLOOR
 from pilotwave_agent.tufrefresh import (
@@ -50,6 +51,7 @@ class TrustedMetadata:
         targets_url: str = "",
         memory: Path | None = None,
         now: datetime | None = None,
+        disk: Disk | None = None,
     ) -> TrustedView:
         """Bring the cache in `dir` up to date and return what it says.
 
@@ -59,7 +61,8 @@ class TrustedMetadata:
         `memory` file (default: `../trust/tuf.json` beside `dir`), and `TrustedView.time_floor`
         gives the sum. Raises `RefusedError`; the view before stays good on disk then.
         """
-        store = TrustStore(Path(dir), memory or Path(dir).parent / "trust" / "tuf.json")
+        remembered_in = memory or Path(dir).parent / "trust" / "tuf.json"
+        store = TrustStore(Path(dir), remembered_in, disk or Disk())
         refresh = Refresh(
             store, metadata_url, bootstrap, fetcher, floor, now or datetime.now(timezone.utc)
         )

@@ -50,7 +50,7 @@ class Refresh:
             if kept.floor == memory.floor:
                 raise
             memory = kept
-            tufstate.save(self.store.memory, memory)
+            tufstate.save(self.store.disk, self.store.memory, memory)
             updater = self._updater(memory.floor)
             updater.refresh()
         kept = _still_valid(memory, root_of(updater))
@@ -58,7 +58,7 @@ class Refresh:
         fresh = _remember(updater, kept, self.store.cache)
         self._check_expiry(updater, fresh.floor)
         if fresh != memory:
-            tufstate.save(self.store.memory, fresh)
+            tufstate.save(self.store.disk, self.store.memory, fresh)
         return updater, fresh
 
     def _updater(self, floor: TimeFloor) -> Updater:

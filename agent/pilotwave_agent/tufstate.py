@@ -9,11 +9,11 @@ that had signed them, it is void, because that is how a fleet recovers from a fa
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pilotwave_agent.disk import Disk
 from pilotwave_agent.timefloor import TimeFloor
 from pilotwave_protocol import strictjson
 from pilotwave_protocol.errors import BadJson, ProtocolError
@@ -83,29 +83,9 @@ def load(path: Path) -> TufMemory:
         return TufMemory()
 
 
-def save(path: Path, memory: TufMemory) -> None:
+def save(disk: Disk, path: Path, memory: TufMemory) -> None:
     """Write the memory, on disk when this returns; a power cut leaves the old or the new."""
-    replace_file(path, _to_bytes(memory))
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace a file at one stroke and see it on disk, its name too."""
-    temp = path.with_name(path.name + ".new")
-    with open(temp, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temp, path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """fsync a file or a folder."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    disk.write_atomic(path, _to_bytes(memory))
 
 
 def _to_bytes(memory: TufMemory) -> bytes:

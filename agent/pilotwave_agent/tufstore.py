@@ -1,7 +1,8 @@
 """Where trusted metadata lives on disk: TUF's cache, and the memory of versions beside it.
 
 One user at a time, and everything written is on disk before anyone acts on it. python-tuf's client
-does neither by itself.
+does neither by itself; it writes the cache on its own, everything else here goes through the
+agent's `Disk`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pilotwave_agent import tufstate
+from pilotwave_agent.disk import Disk
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason
 
@@ -27,13 +28,15 @@ class TrustStore:
 
     cache: Path
     memory: Path
+    disk: Disk = field(default_factory=Disk)
     lock_wait_s: float = LOCK_WAIT_S
 
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Hold the store alone; what changed in the cache is on disk when this ends."""
-        self.cache.mkdir(parents=True, exist_ok=True)
-        self.memory.parent.mkdir(parents=True, exist_ok=True)
+        self.disk.make_dirs(self.cache)
+        self.disk.make_dirs(self.memory.parent)
+        self.disk.sync_dir(self.memory.parent)  # its last writer may have been killed before
         fd = os.open(self.memory.parent, os.O_RDONLY)
         try:
             self._lock(fd)
@@ -58,13 +61,16 @@ class TrustStore:
             time.sleep(0.02)
 
     def _stamps(self) -> dict[Path, tuple[int, int]]:
-        files = [p for p in self.cache.rglob("*") if p.is_file() and not p.is_symlink()]
-        return {p: ((s := p.stat()).st_ino, s.st_mtime_ns) for p in files}
+        """Return what tells each file, folder and link of the cache from an earlier one."""
+        found = [self.cache, *self.cache.rglob("*")]
+        return {p: ((s := p.lstat()).st_ino, s.st_mtime_ns) for p in found}
 
     def _sync(self, before: Mapping[Path, tuple[int, int]]) -> None:
         """python-tuf renames without fsync; a power cut could bring back an older cache."""
         changed = [p for p, stamp in self._stamps().items() if before.get(p) != stamp]
+        folders = [p for p in changed if p.is_dir() and not p.is_symlink()]
         for path in changed:
-            tufstate.sync(path)
-        for folder in {p.parent for p in changed}:
-            tufstate.sync(folder)
+            if path not in folders and not path.is_symlink():
+                self.disk.sync_bytes(path)
+        for folder in folders:  # what gained or lost a name has changed as well
+            self.disk.sync_dir(folder)
