@@ -22,6 +22,7 @@ from pilotwave_server.edge import BodyRule, Edge
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.operators import routes as operators
 from pilotwave_server.operators.authenticate import OperatorTokens
+from pilotwave_server.operators.sessions import PersonSessions
 from pilotwave_server.registry import setup as registry
 from pilotwave_server.routing import API
 from pilotwave_server.settings import Settings
@@ -66,6 +67,7 @@ def make_context(settings: Settings, clock: Clock) -> Context:
         clock=clock,
         metrics=Metrics(),
         operators=tokens,
+        people=PersonSessions(db),
         blobs=FileBlobs(settings.blobs_dir),
         workers=[Periodic("last-used", tokens.flush, interval_s=LAST_USED_S, at_stop=True)],
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pilotwave_server.device_api.writer import CheckInWriter
     from pilotwave_server.metrics import Metrics
     from pilotwave_server.operators.authenticate import OperatorTokens
+    from pilotwave_server.operators.sessions import PersonSessions
     from pilotwave_server.registry.trust import TrustStore
     from pilotwave_server.workers import Worker
 
@@ -39,6 +40,7 @@ class Context:
     clock: Clock
     metrics: Metrics
     operators: OperatorTokens
+    people: PersonSessions
     blobs: FileBlobs
     blob_gates: list[BlobGate] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)

@@ -8,6 +8,7 @@ back. A ReadSession refuses to write. Both take a router made by `routing`.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, cast
@@ -18,10 +19,23 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.context import Context
+from pilotwave_server.errors import Forbidden
 from pilotwave_server.operators.authenticate import TokenMissing
 from pilotwave_server.operators.roles import Actor, Role
 from pilotwave_server.operators.service import RoleForbids
-from pilotwave_server.routing import need_session_route
+from pilotwave_server.operators.sessions import COOKIE, SignedIn
+from pilotwave_server.routing import API, need_session_route
+from pilotwave_server.scope import check_scope, touched_by_path
+
+SAFE = ("GET", "HEAD", "OPTIONS")
+# These routes check the scope themselves: what they touch stands in the body.
+NAMED_IN_THE_BODY = (f"{API}/rollouts", f"{API}/rollouts/preview")
+
+
+class ForgedRequest(Forbidden):
+    """A change without the session's own token: another site may have sent it."""
+
+    code = "forged_request"
 
 
 def get_context(request: Request) -> Context:
@@ -60,21 +74,62 @@ bearer = HTTPBearer(
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-async def get_actor(context: Ctx, credentials: Credentials, now: Now) -> Actor:
-    """Who is calling, or a 401 that says what is wrong with the token."""
+async def get_actor(request: Request, context: Ctx, credentials: Credentials, now: Now) -> Actor:
+    """Who is calling, or a 401 that says what is wrong.
+
+    A browser may come with a session's cookie instead of a token; to change anything it must also
+    send the session's `X-CSRF-Token`, which no other site knows.
+    """
     if credentials is None:
-        raise TokenMissing("send an operator token as `Authorization: Bearer pw_…`")
-    known = context.operators.recall(credentials.credentials, now=now)
-    if known is not None:
-        return known
-    return await run_in_threadpool(context.operators.authenticate, credentials.credentials, now=now)
+        signed_in = await get_signed_in(request, context, now)
+        if signed_in is None or signed_in.half_way:
+            raise TokenMissing("send an operator token as `Authorization: Bearer pw_…`")
+        if request.method not in SAFE:
+            check_csrf(signed_in, request.headers.get("x-csrf-token", ""))
+        return signed_in.actor
+    actor = context.operators.recall(credentials.credentials, now=now)
+    if actor is None:
+        actor = await run_in_threadpool(
+            context.operators.authenticate, credentials.credentials, now=now
+        )
+    if actor.limited and request.method not in SAFE:
+        await run_in_threadpool(check_path, context, actor, request)
+    return actor
+
+
+async def get_signed_in(request: Request, context: Ctx, now: Now) -> SignedIn | None:
+    """Whose browser this is, by its cookie; None for a stranger's."""
+    cookie = request.cookies.get(COOKIE)
+    if not cookie:
+        return None
+    known = context.people.recall(cookie, now=now)
+    return known or await run_in_threadpool(context.people.find, cookie, now=now)
+
+
+def check_csrf(signed_in: SignedIn, sent: str) -> None:
+    """ForgedRequest unless the request carries the session's own token."""
+    if not hmac.compare_digest(signed_in.csrf.encode(), sent.encode()):
+        raise ForgedRequest(
+            "this request did not come from a page of this server: reload the page and try again"
+        )
+
+
+def check_path(context: Context, actor: Actor, request: Request) -> None:
+    """ScopeForbids unless what the path names is within the token's limits."""
+    path = request.scope["path"]
+    if path in NAMED_IN_THE_BODY:
+        return
+    with context.db.read() as session:
+        touched = touched_by_path(session, path, request.path_params)
+    if touched is not None:
+        check_scope(actor, touched)
 
 
 def require(role: Role) -> Callable[[Actor], Awaitable[Actor]]:
     async def check(actor: Annotated[Actor, Depends(get_actor)]) -> Actor:
         if not actor.role.covers(role):
             raise RoleForbids(
-                f"this needs the role {role.value}; the token {actor.name} is {actor.role.value}",
+                f"this needs the role {role.value}; {actor} is {actor.role.value}",
                 needed=role.value,
             )
         return actor

@@ -73,7 +73,7 @@ def healthz(session: ReadSession) -> Health:
 async def metrics(request: Request, context: Ctx, credentials: Credentials, now: Now) -> Response:
     """Needs a viewer's token unless the setting `metrics_open` is on."""
     if not context.settings.metrics_open:
-        await get_actor(context, credentials, now)
+        await get_actor(request, context, credentials, now)
     content = await run_in_threadpool(context.metrics.render)
     return Response(content, media_type=CONTENT_TYPE)
 

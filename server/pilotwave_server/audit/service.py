@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import event, select
+from sqlalchemy.orm import Session, SessionTransaction
 
-from pilotwave_server.audit.tables import AuditEventRow
+from pilotwave_protocol.auditchain import START, chained
+from pilotwave_server.audit.tables import AuditEventRow, AuditHeadRow
 from pilotwave_server.paging import PageRequest, paginate
+
+PENDING = "audit_pending"
 
 
 def record(
@@ -23,21 +26,73 @@ def record(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add a line in the caller's transaction.
+    """Add a line in the caller's transaction; it is written when that commits.
 
-    `actor` is `token/<name>`, `device/<name>` or `server`; `verb` a word as `device.pin`; `object`
-    what it was done to, as `device/cam-017`; `before` and `after` plain JSON without secrets.
+    `actor` is `token/<name>`, `person/<name>`, `device/<name>` or `server`; `verb` a word as
+    `device.pin`; `object` what it was done to, as `device/cam-017`; `before` and `after` plain JSON
+    without secrets.
     """
-    session.add(
-        AuditEventRow(
-            at=now,
-            actor=actor,
-            verb=verb,
-            object=object,
-            before=None if before is None else dict(before),
-            after=None if after is None else dict(after),
-        )
+    row = AuditEventRow(
+        at=now,
+        actor=actor,
+        verb=verb,
+        object=object,
+        before=None if before is None else dict(before),
+        after=None if after is None else dict(after),
     )
+    session.info.setdefault(PENDING, []).append(row)
+
+
+@event.listens_for(Session, "before_commit")
+def _chain(session: Session) -> None:
+    """Chain what was recorded. The head is the last row that a transaction locks, so nobody who
+    holds it waits for anybody."""
+    pending: list[AuditEventRow] = session.info.pop(PENDING, [])
+    if not pending:
+        return
+    session.flush()
+    head = session.get(AuditHeadRow, 1, with_for_update=True, populate_existing=True)
+    if head is None:
+        head = AuditHeadRow(id=1, sha256=START, events=0)
+        session.add(head)
+    for row in pending:
+        head.sha256 = row.sha256 = chained(head.sha256, plain(row))
+        head.events += 1
+        session.add(row)
+        session.flush()
+
+
+@event.listens_for(Session, "after_soft_rollback")
+def _forget(session: Session, previous: SessionTransaction) -> None:
+    session.info.pop(PENDING, None)
+
+
+def plain(row: AuditEventRow) -> dict[str, Any]:
+    """An event as the chain covers it and the export shows it."""
+    at = row.at.astimezone(timezone.utc).isoformat(timespec="microseconds")
+    return {
+        "id": row.id,
+        "at": at.replace("+00:00", "Z"),
+        "actor": row.actor,
+        "verb": row.verb,
+        "object": row.object,
+        "before": row.before,
+        "after": row.after,
+        "sha256": row.sha256,
+    }
+
+
+def all_events(session: Session, *, after: int = 0) -> Iterator[dict[str, Any]]:
+    """Every event behind number `after`, the oldest first, read in pieces."""
+    e = AuditEventRow
+    query = select(e).where(e.id > after).order_by(e.id).execution_options(yield_per=500)
+    return (plain(row) for row in session.scalars(query))
+
+
+def head(session: Session) -> tuple[str, int]:
+    """The chain's last digest, and how many events it covers."""
+    row = session.get(AuditHeadRow, 1)
+    return (row.sha256, row.events) if row else (START, 0)
 
 
 def list_events(

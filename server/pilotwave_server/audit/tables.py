@@ -5,14 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import DDL, String, event
+from sqlalchemy import DDL, BigInteger, CheckConstraint, String, event
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pilotwave_server.db import Base, BigId, JsonB, UtcDateTime
 
 
 class AuditEventRow(Base):
-    """One event: who did what to which thing, and how it looked before and after."""
+    """One event: who did what to which thing, and how it looked before and after.
+
+    `sha256` chains it to the event before (`pilotwave_protocol.auditchain`).
+    """
 
     __tablename__ = "audit_events"
 
@@ -23,6 +26,18 @@ class AuditEventRow(Base):
     object: Mapped[str] = mapped_column(String(300), index=True)
     before: Mapped[dict[str, Any] | None] = mapped_column(JsonB)
     after: Mapped[dict[str, Any] | None] = mapped_column(JsonB)
+    sha256: Mapped[str] = mapped_column(String(64))
+
+
+class AuditHeadRow(Base):
+    """The chain's last digest, in one row: whoever holds it adds the next event."""
+
+    __tablename__ = "audit_head"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+    sha256: Mapped[str] = mapped_column(String(64))
+    events: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 SQLITE_GUARDS = [

@@ -91,7 +91,13 @@ class OperatorTokens:
         until = now + timedelta(seconds=REMEMBER_S)
         if row.expires_at is not None:
             until = min(until, row.expires_at)
-        actor = Actor(row.id, row.name, Role(row.role))
+        actor = Actor(
+            row.id,
+            row.name,
+            Role(row.role),
+            models=None if row.models is None else frozenset(row.models),
+            groups=None if row.groups is None else frozenset(row.groups),
+        )
         self._remember(token_id, Remembered(actor, row.secret_sha256, until))
         self._note(token_id, now)
         return actor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 
 class Role(str, Enum):
@@ -27,11 +28,22 @@ COVERS: dict[Role, frozenset[Role]] = {
 
 @dataclass(frozen=True)
 class Actor:
-    """Who makes a request: the token behind it. `str()` is its name in the audit log."""
+    """Who makes a request: a token or a person. `str()` is its name in the audit log.
+
+    `models` and `groups` are all that a token of limited scope may change; None: no such limit.
+    """
 
     token_id: str
     name: str
     role: Role
+    kind: Literal["token", "person"] = "token"
+    models: frozenset[str] | None = None
+    groups: frozenset[str] | None = None
 
     def __str__(self) -> str:
-        return f"token/{self.name}"
+        return f"{self.kind}/{self.name}"
+
+    @property
+    def limited(self) -> bool:
+        """Whether its scope is limited."""
+        return self.models is not None or self.groups is not None

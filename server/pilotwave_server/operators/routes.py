@@ -17,7 +17,14 @@ router = api_router(tag="operators")
 
 @router.get("/whoami", summary="Who the token belongs to and what it may do")
 def whoami(viewer: Viewer) -> WhoAmI:
-    return WhoAmI(id=viewer.token_id, name=viewer.name, role=viewer.role)
+    return WhoAmI(
+        id=viewer.token_id,
+        kind=viewer.kind,
+        name=viewer.name,
+        role=viewer.role,
+        models=None if viewer.models is None else sorted(viewer.models),
+        groups=None if viewer.groups is None else sorted(viewer.groups),
+    )
 
 
 @router.get("/tokens", summary="List operator tokens", responses=responses(BadCursor))
@@ -31,7 +38,7 @@ def list_tokens(admin: Admin, session: ReadSession, page: Paging) -> Page[TokenV
     "/tokens",
     status_code=201,
     summary="Make an operator token",
-    responses=responses(service.TokenNameTaken, service.ExpiryPassed),
+    responses=responses(service.TokenNameTaken, service.ExpiryPassed, service.ScopeTooWide),
 )
 def create_token(
     admin: Admin, session: WriteSession, now: Now, body: TokenRequest, response: Response
@@ -44,6 +51,8 @@ def create_token(
         actor=str(admin),
         now=now,
         expires_at=body.expires_at,
+        models=body.models,
+        groups=body.groups,
     )
     response.headers["Cache-Control"] = "no-store"
     shown = TokenView.model_validate(issued.row)

@@ -42,6 +42,12 @@ class ExpiryPassed(Invalid):
     code = "expiry_passed"
 
 
+class ScopeTooWide(Invalid):
+    """Admins make other tokens, so a limit would be none."""
+
+    code = "scope_too_wide"
+
+
 @dataclass(frozen=True)
 class IssuedToken:
     """A new token. `plaintext` exists here only and is shown once."""
@@ -63,8 +69,15 @@ def issue(
     actor: str,
     now: datetime,
     expires_at: datetime | None = None,
+    models: list[str] | None = None,
+    groups: list[str] | None = None,
 ) -> IssuedToken:
-    """A new token called `name`; TokenNameTaken, ExpiryPassed."""
+    """A new token called `name`, that may change these models and groups alone (None: any).
+
+    TokenNameTaken, ExpiryPassed, ScopeTooWide.
+    """
+    if role is Role.ADMIN and (models is not None or groups is not None):
+        raise ScopeTooWide("a token of the role admin cannot be limited: choose another role")
     if expires_at is not None and expires_at <= now:
         raise ExpiryPassed("expires_at: expected a time to come")
     taken = select(OperatorTokenRow.id).where(OperatorTokenRow.name == name)
@@ -79,6 +92,8 @@ def issue(
         created_at=now,
         created_by=actor,
         expires_at=expires_at,
+        models=models,
+        groups=groups,
     )
     session.add(row)
     record(
@@ -86,7 +101,12 @@ def issue(
         actor=actor,
         verb="token.create",
         object=f"token/{name}",
-        after={"role": role.value, "expires_at": expires_at and expires_at.isoformat()},
+        after={
+            "role": role.value,
+            "expires_at": expires_at and expires_at.isoformat(),
+            "models": models,
+            "groups": groups,
+        },
         now=now,
     )
     return IssuedToken(row, f"pw_{row.id}_{secret}")

@@ -62,6 +62,7 @@ from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.tables import RolloutRow
 from pilotwave_server.rollouts.waves import BadSalt, draw_salt, read_salt
 from pilotwave_server.routing import api_router
+from pilotwave_server.scope import Touched, check_scope
 
 router = api_router(tag="rollouts", prefix="/rollouts")
 STEP: tuple[type[ServerError], ...] = (RolloutUnknown, WrongState, RolloutMoved)
@@ -132,6 +133,7 @@ def create(
     """It begins as a draft; `awaiting_approval` where its policy wants a second person; `scheduled`
     where `start_at` is ahead; `running` with `start`. It keeps the policy as it is now.
     """
+    check_scope(operator, Touched(body.model, [body.group]))
     wish = _wish(session, body, description=body.description, start=body.start)
     row = create_rollout(session, _snapshot(session, context), wish, actor=str(operator), now=now)
     session.flush()
@@ -149,6 +151,7 @@ def preview(
     Nothing is created. Percent and count waves depend on a salt that is drawn anew each time:
     create the rollout with the answer's `salt`, and it takes the devices that were shown.
     """
+    check_scope(operator, Touched(body.model, [body.group]))
     wish = _wish(session, body)
     snapshot = _snapshot(session, context)
     group = get_group(session, wish.group)
