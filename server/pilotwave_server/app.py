@@ -20,6 +20,7 @@ from pilotwave_server.device_api import setup as device_api
 from pilotwave_server.device_api.setup import DeviceApi
 from pilotwave_server.edge import BodyRule, Edge
 from pilotwave_server.metrics import Metrics
+from pilotwave_server.operators import people_routes as people
 from pilotwave_server.operators import routes as operators
 from pilotwave_server.operators.authenticate import OperatorTokens
 from pilotwave_server.operators.sessions import PersonSessions
@@ -95,7 +96,15 @@ def make_fastapi(context: Context) -> FastAPI:
     app.state.pilotwave = context
     problems.install(app)
     openapi.install(app)
-    routers = [system.public, system.api, operators.router, audit.router, blobs.api, blobs.public]
+    routers = [
+        system.public,
+        system.api,
+        operators.router,
+        people.router,
+        audit.router,
+        blobs.api,
+        blobs.public,
+    ]
     for router in [*routers, *registry.routers, *device_api.routers]:
         app.include_router(router)
     return app

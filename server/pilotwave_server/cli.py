@@ -20,9 +20,10 @@ from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_server import __version__, migrate, setup
 from pilotwave_server.context import utc_now
 from pilotwave_server.errors import BadSetting, ServerError
+from pilotwave_server.operators import people
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
-from pilotwave_server.settings import load_settings
+from pilotwave_server.settings import Settings, load_settings
 
 app = typer.Typer(
     name="pilotwave-server",
@@ -75,7 +76,8 @@ def init(
     shown = made.admin_token if token_file is None else None
     if as_json:
         answer = {"fleet": fleet, "data": str(made.data_dir), "already": made.admin_token is None}
-        print_json(answer | ({"admin_token": shown} if shown else {}))
+        links = {"login_link": made.login_link} if made.login_link else {}
+        print_json(answer | ({"admin_token": shown} if shown else {}) | links)
     elif made.admin_token is None:
         typer.echo(
             f"The fleet {fleet} was set up already; keys, database and tokens are as they were. "
@@ -84,6 +86,10 @@ def init(
     else:
         typer.echo(f"The fleet {fleet} is set up in {made.data_dir}.")
         show_token("The first admin token", shown, token_file)
+        typer.echo(
+            "The first admin signs in to the web page, once, to set a password, at\n\n"
+            f"    {base_url(settings)}{made.login_link}\n"
+        )
         typer.echo("Next: `pilotwave-server run`, then `pilotwave keys init` where keys are kept.")
 
 
@@ -170,6 +176,33 @@ def new_token(
         print_json(answer | ({"token": shown} if shown else {}))
     else:
         show_token(f"The {role.value} token {name}", shown, token_file)
+
+
+@app.command(name="login-link")
+@clear_errors
+def login_link(
+    name: Annotated[str, typer.Option("--name", help="Whose.")] = setup.FIRST_PERSON,
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Make a link that lets somebody in once, to set a new password."""
+    settings = load_settings(data_dir=data, database_url=database_url)
+    setup.preflight(settings)
+    with setup.open_database(settings) as db, db.write() as session:
+        row = people.get_person(session, name)
+        link = people.make_link(session, row, actor="server", now=utc_now())
+    path = setup.login_path(link)
+    if as_json:
+        print_json({"name": name, "login_link": path, "expires_at": link.expires_at.isoformat()})
+    else:
+        typer.echo(f"{name} signs in, once, at\n\n    {base_url(settings)}{path}\n")
+
+
+def base_url(settings: Settings) -> str:
+    """Where people reach this server, as far as its settings tell."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return settings.public_url.rstrip("/") or f"http://{host}:{settings.port}"
 
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

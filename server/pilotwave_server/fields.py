@@ -64,6 +64,16 @@ DeviceName = Annotated[str, _device[0], _device[1]]
 GroupName = Annotated[str, _group[0], _group[1]]
 LabelKey = Annotated[str, _label_key[0], _label_key[1]]
 LabelValue = Annotated[str, _label_value[0], _label_value[1]]
+PersonName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=64,
+        pattern=SLUG,
+        description="What somebody signs in as.",
+        examples=["ada"],
+    ),
+]
 Sha256 = Annotated[str, _sha256[0], _sha256[1]]
 
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from pilotwave_server import __version__
+from pilotwave_server.deps import ForgedRequest
 from pilotwave_server.edge import BodyTooLarge
 from pilotwave_server.errors import Invalid, ServerError
 from pilotwave_server.operators.authenticate import (
@@ -18,6 +19,7 @@ from pilotwave_server.operators.authenticate import (
 )
 from pilotwave_server.operators.service import RoleForbids
 from pilotwave_server.problems import DatabaseUnavailable, Problem, WrongField, described
+from pilotwave_server.scope import ScopeForbids
 from pilotwave_server.strictbody import NotStrictJson
 
 DESCRIPTION = """\
@@ -84,7 +86,7 @@ def complete(operation: dict[str, Any]) -> None:
     responses = operation.setdefault("responses", {})
     common: list[list[type[ServerError]]] = [[DatabaseUnavailable]]
     if any("operatorToken" in way for way in operation.get("security", [])):
-        common += [UNAUTHORISED, [RoleForbids]]
+        common += [UNAUTHORISED, [RoleForbids, ScopeForbids, ForgedRequest]]
     if "requestBody" in operation:
         common += [[BodyTooLarge]]
     takes_input = "requestBody" in operation or bool(operation.get("parameters"))

@@ -1,4 +1,4 @@
-"""What a token of limited scope may change: only what names one of its models, and one of its groups.
+"""What a token of limited scope may change: what names one of its models and one of its groups.
 
 Reading is the role's matter alone. A change that names neither (a code, a policy) is no change
 within any limits, so a limited token cannot make it; nor may it change who is in a group (members,

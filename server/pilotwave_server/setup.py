@@ -23,13 +23,15 @@ from pilotwave_server import migrate
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import Database, FleetRow, fleet_row, parse_url
 from pilotwave_server.errors import BadSetting, NotInitialised, SetupError
+from pilotwave_server.operators import people
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
-from pilotwave_server.operators.tables import OperatorTokenRow
+from pilotwave_server.operators.tables import OperatorTokenRow, PersonRow
 from pilotwave_server.registry.keys import ensure_server_keys, load_keys
 from pilotwave_server.settings import Settings
 
 FIRST_TOKEN = "admin"
+FIRST_PERSON = "admin"
 
 
 class DataFolderUnusable(SetupError):
@@ -50,11 +52,13 @@ class TokenFileUnusable(SetupError):
 
 @dataclass(frozen=True)
 class Initialised:
-    """What `initialise` found or made. `admin_token` is there the first time only."""
+    """What `initialise` found or made. Token and link of the first admin are there the first time
+    only; the link is a path on the server."""
 
     fleet: str
     data_dir: Path
     admin_token: str | None = field(repr=False)
+    login_link: str | None = field(default=None, repr=False)
 
 
 def initialise(
@@ -70,12 +74,13 @@ def initialise(
         try:
             with db.write() as session:
                 token = _make_fleet(session, fleet=fleet, now=now)
+                link = _make_first_person(session, now=now)
                 # Before the commit: a token that could not be handed over must not exist.
                 if token is not None and token_file is not None:
                     write_secret(token_file, token)
         finally:
             db.close()
-    return Initialised(fleet, settings.data_dir, token)
+    return Initialised(fleet, settings.data_dir, token, link)
 
 
 def _make_fleet(session: Session, *, fleet: str, now: datetime) -> str | None:
@@ -92,6 +97,18 @@ def _make_fleet(session: Session, *, fleet: str, now: datetime) -> str | None:
         return None
     issued = operators.issue(session, name=FIRST_TOKEN, role=Role.ADMIN, actor="server", now=now)
     return issued.plaintext
+
+
+def _make_first_person(session: Session, *, now: datetime) -> str | None:
+    if session.scalar(select(func.count()).select_from(PersonRow)):
+        return None
+    row = people.create_person(session, name=FIRST_PERSON, role=Role.ADMIN, actor="server", now=now)
+    return login_path(people.make_link(session, row, actor="server", now=now))
+
+
+def login_path(link: people.LoginLink) -> str:
+    """Where on the server a link lets its person in."""
+    return f"/login/link/{link.plaintext}"
 
 
 def preflight(settings: Settings) -> str:

@@ -311,8 +311,9 @@ def test_several_processes_serve_together_and_end_together(server_factory: Serve
     server = server_factory(workers=2)
     headers = {"Authorization": f"Bearer {server.admin_token}"}
     for _ in range(20):
-        assert httpx.get(f"{server.url}{API}/whoami", headers=headers).status_code == 200
-    metrics = httpx.get(f"{server.url}/metrics", headers=headers).text
+        answer = httpx.get(f"{server.url}{API}/whoami", headers=headers, timeout=60)
+        assert answer.status_code == 200
+    metrics = httpx.get(f"{server.url}/metrics", headers=headers, timeout=60).text
     counted = [line for line in metrics.splitlines() if 'route="/api/v1/whoami"' in line]
     assert any(
         line.startswith("pilotwave_http_requests_total") and line.endswith(" 20.0")

@@ -46,7 +46,7 @@ async def check_may_read(context: Context, request: Request, sha256: str) -> Non
         raise BlobTokenMissing
     if bearer.startswith(OPERATOR_TOKEN):
         credentials = HTTPAuthorizationCredentials(scheme=scheme, credentials=bearer)
-        await get_actor(context, credentials, context.clock())
+        await get_actor(request, context, credentials, context.clock())
         return
     for gate in context.blob_gates:
         answer = await gate(bearer, sha256)

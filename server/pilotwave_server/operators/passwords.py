@@ -1,10 +1,12 @@
-"""Passwords: argon2id at rest (RFC 9106's second choice, argon2-cffi's default), and a least quality.
+"""Passwords: argon2id at rest (RFC 9106's second choice, which argon2-cffi takes), and how plain
+one may be.
 
 A few at a time: each check takes 64 MiB, and strangers may ask for as many as they like.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import ClassVar
 
@@ -43,9 +45,13 @@ def verify_password(known: str | None, password: str) -> bool:
     """Whether the password is the one. Without a known hash it takes as long, and is False."""
     with AT_ONCE:
         try:
-            return _hasher.verify(known or NOBODY, password[:MAX_LENGTH]) and known is not None
+            _hasher.verify(known or nobody(), password[:MAX_LENGTH])
         except (VerificationError, InvalidHashError):
             return False
+        return known is not None
 
 
-NOBODY = _hasher.hash("nobody has this password")
+@functools.cache
+def nobody() -> str:
+    """A hash of no one's password, made once."""
+    return _hasher.hash("nobody has this password")

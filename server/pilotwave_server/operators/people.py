@@ -1,4 +1,4 @@
-"""People who work with the fleet: making, changing and ending their accounts, and what lets them in.
+"""People who work with the fleet: making, changing and ending their accounts.
 
 A new person, and one who lost the password, gets a link that works once. Checking who asks is
 `sessions.py`.

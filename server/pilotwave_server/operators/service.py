@@ -84,6 +84,7 @@ def issue(
     if session.scalar(taken) is not None:
         raise TokenNameTaken(f"there is (or was) a token called {name}; choose another name")
     secret = secrets.token_hex(SECRET_BYTES)
+    limits = {"models": models, "groups": groups}
     row = OperatorTokenRow(
         id=secrets.token_hex(ID_BYTES),
         name=name,
@@ -92,8 +93,7 @@ def issue(
         created_at=now,
         created_by=actor,
         expires_at=expires_at,
-        models=models,
-        groups=groups,
+        **limits,
     )
     session.add(row)
     record(
@@ -104,8 +104,7 @@ def issue(
         after={
             "role": role.value,
             "expires_at": expires_at and expires_at.isoformat(),
-            "models": models,
-            "groups": groups,
+            **{key: value for key, value in limits.items() if value is not None},
         },
         now=now,
     )

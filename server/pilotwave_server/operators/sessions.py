@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, update
+from sqlalchemy.orm import Session
 
 from pilotwave_server.db import Database
 from pilotwave_server.operators.roles import Actor, Role
 from pilotwave_server.operators.service import hash_secret
 from pilotwave_server.operators.tables import PersonRow, PersonSessionRow
-from sqlalchemy.orm import Session
 
 COOKIE = "pilotwave_session"
 IDLE = timedelta(hours=12)
@@ -41,9 +41,7 @@ class SignedIn:
     language: str | None = None
 
 
-def start(
-    session: Session, row: PersonRow, *, now: datetime, half_way: bool = False
-) -> str:
+def start(session: Session, row: PersonRow, *, now: datetime, half_way: bool = False) -> str:
     """Begin a session and return the cookie's value."""
     secret = secrets.token_hex(SECRET_LENGTH // 2)
     session.execute(delete(PersonSessionRow).where(PersonSessionRow.expires_at < now))
@@ -63,9 +61,7 @@ def start(
 
 def end(session: Session, session_id: str) -> None:
     """End one session."""
-    session.execute(
-        delete(PersonSessionRow).where(PersonSessionRow.secret_sha256 == session_id)
-    )
+    session.execute(delete(PersonSessionRow).where(PersonSessionRow.secret_sha256 == session_id))
 
 
 @dataclass(frozen=True)
@@ -104,9 +100,7 @@ class PersonSessions:
             return None
         if row.seen_at + SEEN <= now:
             self._seen(session_id, now)
-        actor = Actor(
-            f"person-{person.id}", person.name, Role(person.role), kind="person"
-        )
+        actor = Actor(f"person-{person.id}", person.name, Role(person.role), kind="person")
         found = SignedIn(actor, row.csrf, session_id, row.half_way, person.language)
         with self._lock:
             if len(self._remembered) >= MAX_REMEMBERED:

@@ -34,7 +34,14 @@ def test_a_new_token_works_and_its_secret_is_nowhere_in_the_database(
 ) -> None:
     made = make(admin, name="ci", role="publisher")
     who = client.get(f"{API}/whoami", headers=bearer(made["token"]))
-    assert who.json() == {"id": made["id"], "name": "ci", "role": "publisher"}
+    assert who.json() == {
+        "id": made["id"],
+        "kind": "token",
+        "name": "ci",
+        "role": "publisher",
+        "models": None,
+        "groups": None,
+    }
     secret = made["token"].split("_")[2]
     with db.read() as session:
         row = session.scalars(select(OperatorTokenRow).filter_by(name="ci")).one()

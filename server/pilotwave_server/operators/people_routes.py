@@ -1,0 +1,135 @@
+"""People and their accounts over HTTP. Signing in is the web page's."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Response
+from pydantic import Field, Strict
+
+from pilotwave_server.db import after_commit
+from pilotwave_server.deps import Admin, Ctx, Now, ReadSession, WriteSession
+from pilotwave_server.fields import ApiReply, ApiRequest, PersonName
+from pilotwave_server.operators import people, totp
+from pilotwave_server.operators.roles import Role
+from pilotwave_server.operators.tables import PersonRow
+from pilotwave_server.paging import BadCursor, Page, Paging
+from pilotwave_server.problems import responses
+from pilotwave_server.routing import api_router
+
+router = api_router(tag="operators", prefix="/people")
+RoleField = Annotated[Role, Strict(False), Field(description="What the person may do.")]
+
+
+class PersonRequest(ApiRequest):
+    name: PersonName
+    role: RoleField
+
+
+class PersonChange(ApiRequest):
+    role: RoleField | None = Field(None, description="Null: as it is.")
+    disabled: bool | None = Field(None, description="Whether the person is kept out. Null: as is.")
+    totp: bool | None = Field(None, description="False: ask for one-time codes no more.")
+
+
+class PersonView(ApiReply):
+    name: str
+    role: Role
+    totp: bool = Field(description="Whether a one-time code is asked for.")
+    oidc: bool = Field(description="Whether the person comes by OpenID Connect.")
+    created_at: datetime
+    created_by: str
+    last_login_at: datetime | None
+    disabled_at: datetime | None
+
+
+class NewLink(ApiReply):
+    path: str = Field(description="Where on this server the person signs in with it, once.")
+    expires_at: datetime
+
+
+class NewPerson(PersonView):
+    link: NewLink
+
+
+def view(row: PersonRow) -> PersonView:
+    return PersonView(
+        name=row.name,
+        role=Role(row.role),
+        totp=row.totp_secret is not None,
+        oidc=row.oidc_subject is not None,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        last_login_at=row.last_login_at,
+        disabled_at=row.disabled_at,
+    )
+
+
+def link_view(link: people.LoginLink) -> NewLink:
+    return NewLink(path=f"/login/link/{link.plaintext}", expires_at=link.expires_at)
+
+
+@router.get("", summary="List people", responses=responses(BadCursor))
+def list_people(admin: Admin, session: ReadSession, page: Paging) -> Page[PersonView]:
+    """By name, disabled ones too."""
+    rows, cursor = people.list_people(session, page=page)
+    return Page(items=[view(row) for row in rows], next_cursor=cursor)
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Let somebody in",
+    responses=responses(people.PersonNameTaken),
+)
+def create_person(
+    admin: Admin, session: WriteSession, now: Now, body: PersonRequest, response: Response
+) -> NewPerson:
+    """The answer holds a link with which the person sets a password. It works once."""
+    row = people.create_person(session, name=body.name, role=body.role, actor=str(admin), now=now)
+    link = people.make_link(session, row, actor=str(admin), now=now)
+    response.headers["Cache-Control"] = "no-store"
+    return NewPerson(**view(row).model_dump(), link=link_view(link))
+
+
+@router.patch(
+    "/{person}",
+    summary="Change somebody's account",
+    responses=responses(people.PersonUnknown, people.LastAdminPerson),
+)
+def change_person(
+    person: PersonName,
+    admin: Admin,
+    session: WriteSession,
+    now: Now,
+    context: Ctx,
+    body: PersonChange,
+) -> PersonView:
+    """It counts at once here, and within seconds in other processes of the server."""
+    who = {"name": person, "actor": str(admin), "now": now}
+    row = people.get_person(session, person)
+    if body.role is not None:
+        row = people.set_role(session, role=body.role, **who)  # type: ignore[arg-type]  # as named
+    if body.disabled is not None:
+        change = people.disable if body.disabled else people.enable
+        row = change(session, **who)  # type: ignore[arg-type]  # as named
+    if body.totp is False:
+        totp.remove(session, row, actor=str(admin), now=now)
+    after_commit(session, context.people.forget)
+    return view(row)
+
+
+@router.post(
+    "/{person}/link",
+    status_code=201,
+    summary="Make a new login link",
+    responses=responses(people.PersonUnknown),
+)
+def new_link(
+    person: PersonName, admin: Admin, session: WriteSession, now: Now, response: Response
+) -> NewLink:
+    """For somebody who lost the password. It replaces an older link."""
+    row = people.get_person(session, person)
+    response.headers["Cache-Control"] = "no-store"
+    return link_view(people.make_link(session, row, actor=str(admin), now=now))
