@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -24,22 +25,31 @@ class Worker(Protocol):
 
 class Periodic:
     """Calls `work` every `interval_s` seconds on a thread of its own, and once more at the end
-    when `at_stop` is set. `wake()` calls it early."""
+    when `at_stop` is set. `wake()` calls it early, though never before it has rested `rest` times
+    as long as it worked: so it takes a bounded share of the machine, however much there is to do.
+    """
 
     def __init__(
-        self, name: str, work: Callable[[], object], *, interval_s: float, at_stop: bool = False
+        self,
+        name: str,
+        work: Callable[[], object],
+        *,
+        interval_s: float,
+        at_stop: bool = False,
+        rest: float = 0.0,
     ) -> None:
         self.failures = 0
         self._name = name
         self._work = work
         self._interval_s = interval_s
         self._at_stop = at_stop
+        self._rest = rest
         self._woken = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._stopping = False
+        self._stopping.clear()
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
@@ -49,7 +59,7 @@ class Periodic:
     def stop(self) -> None:
         if self._thread is None:
             return
-        self._stopping = True
+        self._stopping.set()
         self._woken.set()
         self._thread.join()
         self._thread = None
@@ -60,9 +70,12 @@ class Periodic:
         while True:
             self._woken.wait(self._interval_s)
             self._woken.clear()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
+            began = time.monotonic()
             self._once()
+            if self._rest:
+                self._stopping.wait(self._rest * (time.monotonic() - began))
 
     def _once(self) -> None:
         try:

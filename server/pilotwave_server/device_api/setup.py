@@ -9,7 +9,8 @@ from fastapi import APIRouter
 from starlette.types import ASGIApp
 
 from pilotwave_server.context import Context
-from pilotwave_server.device_api import enrolment
+from pilotwave_server.db import lock_fleet
+from pilotwave_server.device_api import enrolment, outcome_desk
 from pilotwave_server.device_api.check_in import CheckIns
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.front import DevicePaths
@@ -21,8 +22,9 @@ from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices import routes as devices
 from pilotwave_server.groups import routes as groups
-from pilotwave_server.rollouts import rollout_routes
+from pilotwave_server.rollouts import reports, rollout_routes
 from pilotwave_server.rollouts import routes as rollouts
+from pilotwave_server.rollouts.engine.engine import Engine
 from pilotwave_server.telemetry.store import Stored, VerifiedCheckIn, store_check_ins
 from pilotwave_server.workers import Periodic
 
@@ -61,9 +63,22 @@ def install(context: Context) -> DeviceApi:
     seen = LastSeen(db, fleet)
     desk = LeaseDesk(db, fleet, clock)
 
+    engine = Engine(db, fleet, clock, check_in_s=settings.check_in_interval_s)
+    rollouts_worker = engine.worker()
+
     def store(items: Sequence[VerifiedCheckIn]) -> list[Stored]:
+        news = outcome_desk.heard(fleet, items)
+        now = clock()
         with db.write() as session:
-            return store_check_ins(session, items, matters=fleet.matters, now=clock())
+            if reports.is_news(session, news, now=now):
+                lock_fleet(session)
+            stored = store_check_ins(session, items, matters=fleet.matters, now=now)
+            pairs = zip(items, stored, strict=True)
+            taken = {item.device_id for item, one in pairs if one.refusal is None}
+            moved = reports.take(session, [h for h in news if h.device_id in taken], now=now)
+        if moved:
+            rollouts_worker.wake()
+        return stored
 
     writer = CheckInWriter(store)
     polls = Polls(
@@ -83,10 +98,11 @@ def install(context: Context) -> DeviceApi:
     context.fleet, context.tokens, context.checkins = fleet, tokens, writer
     context.blob_gates.append(polls.may_read)
     # what is changed here shows at the very next poll; what others change, at the next look
-    db.on_revision.append(fleet.refresh)
+    db.on_revision += [fleet.refresh, rollouts_worker.wake]
     context.workers += [
         Watcher(fleet),
         writer,
+        rollouts_worker,
         Periodic("leases", desk.work, interval_s=INTERVAL_S),
         Periodic("last-seen", seen.flush, interval_s=FLUSH_S, at_stop=True),
     ]

@@ -53,7 +53,8 @@ class RunningRollout:
     `threshold` bounds the positions that the open percent and count waves take; `canaries` are the
     groups and `named` the devices of the open canary waves. Where `pace` has
     limits, a device needs a lease.
-    `open` names the newest open wave for sentences; empty: none is open yet.
+    `open` names the newest open wave for sentences; empty: none is open yet. `slice_keys` are the
+    labels and facts by which its gates tell devices apart.
     """
 
     id: str
@@ -70,6 +71,7 @@ class RunningRollout:
     canaries: frozenset[int] = frozenset()
     named: frozenset[str] = frozenset()
     conditions: Mapping[str, Any] = field(default_factory=_nothing)
+    slice_keys: tuple[str, ...] = ()
 
     @cached_property
     def paced(self) -> bool:
@@ -90,8 +92,11 @@ class RunningRollout:
         """Say whether the device is offered the version now.
 
         A running rollout offers it to each device that its open waves include; where it is paced
-        or paused, to those with a lease. An aborted one stays with the devices that took it.
+        or paused, to those with a lease. An aborted one stays with the devices that took it; one
+        that is being rolled back offers nothing.
         """
+        if self.state is RolloutState.ROLLING_BACK:
+            return False
         if self.state is RolloutState.ABORTED:
             return self.row_id in leases and self.group_id in groups
         if (self.paced or self.state is RolloutState.PAUSED) and self.row_id not in leases:

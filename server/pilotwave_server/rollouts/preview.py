@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.tables import DeviceRow
@@ -30,13 +30,16 @@ class Fitting:
     variants: dict[str, int]
 
 
-def count_fitting(session: Session, group: GroupRow, version: Released) -> Fitting:
-    """Count the group's enrolled devices by what they would get of `version`."""
+def count_fitting(
+    session: Session, group: GroupRow, version: Released, *rules: ColumnElement[bool]
+) -> Fitting:
+    """Count the group's enrolled devices (for which all `rules` hold) by what they would get of
+    `version`."""
     keys = _asked_for(version)
     columns = [DeviceRow.facts[key].label(f"fact_{n}") for n, key in enumerate(keys)]
     query = (
         select(func.count(), *columns)
-        .where(DeviceRow.state == "enrolled", in_group(session, group))
+        .where(DeviceRow.state == "enrolled", in_group(session, group), *rules)
         .group_by(*columns)
     )
     holds: Counter[str] = Counter()

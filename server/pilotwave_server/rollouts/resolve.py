@@ -109,7 +109,8 @@ def candidates(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Itera
     if pin is not None:
         yield Candidate("pin", model, pin)
     for rollout in snapshot.rollouts.get(model, ()):
-        gone = rollout.state is RolloutState.ABORTED and rollout.row_id not in device.leases
+        left = rollout.state is RolloutState.ABORTED and rollout.row_id not in device.leases
+        gone = left or rollout.state is RolloutState.ROLLING_BACK
         if rollout.group_id in device.groups and not gone:
             group = snapshot.group_name(rollout.group_id)
             yield Candidate("rollout", model, rollout.version, group, rollout)

@@ -81,7 +81,8 @@ def _groups_key(groups: Iterable[GroupRow], canaries: Iterable[GroupView]) -> st
 
 def _in_force() -> ColumnElement[bool]:
     """The rollouts that decide what devices run: those that offer, and aborted ones that devices
-    took, until their group is given a baseline after that."""
+    took, until their group is given a baseline after that. Ones that are being rolled back offer
+    nothing, but devices still report on them."""
     r, b, d = RolloutRow, BaselineRow, RolloutDeviceRow
     newer = exists().where(
         b.group_id == r.group_id,
@@ -91,7 +92,8 @@ def _in_force() -> ColumnElement[bool]:
     )
     taken = exists().where(d.rollout_id == r.id, d.outcome.in_(TOOK_IT))
     left = and_(r.state == str(RolloutState.ABORTED), taken, ~newer)
-    return or_(r.state.in_([str(state) for state in OFFERING]), left)
+    states = [str(state) for state in (*OFFERING, RolloutState.ROLLING_BACK)]
+    return or_(r.state.in_(states), left)
 
 
 def _policies(rows: Sequence[RolloutRow], remembered: Remembered) -> dict[int, Policy]:
@@ -148,6 +150,7 @@ def _rollout(row: RolloutRow, policy: Policy, groups: dict[str, int]) -> Running
         canaries=frozenset(canaries),
         named=frozenset(named),
         conditions=entry_conditions(policy),
+        slice_keys=policy.slice_keys,
     )
 
 

@@ -133,7 +133,9 @@ class RolloutDeviceRow(Base):
 
     `outcome`: leased (may take the version now), switched (in probation), healthy, failed,
     rolled_back, silent (said nothing in time after the switch), expired (a lease that it did not
-    use). `slices` are the labels and facts that the policy's gates look at.
+    use). `slices` are the labels and facts that the policy's gates look at. `came_from` is the
+    version that it ran before, `left_at` when it was heard to run another again. A failure that it
+    reports under a directive older than `counts_from` is one that it was asked to forget.
     """
 
     __tablename__ = "rollout_devices"
@@ -154,6 +156,9 @@ class RolloutDeviceRow(Base):
     reason: Mapped[str | None] = mapped_column(String(64))
     detail: Mapped[str | None] = mapped_column(String(512))
     slices: Mapped[dict[str, Any]] = mapped_column(JsonB, default=dict)
+    came_from: Mapped[str | None] = mapped_column(String(64))
+    left_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    counts_from: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class RolloutSampleRow(Base):

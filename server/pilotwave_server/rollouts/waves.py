@@ -95,11 +95,23 @@ def opened_threshold(
 
 def _own_threshold(session: Session, group: GroupRow, rollout: RolloutRow, wave: Wave) -> int:
     if wave.percent is not None:
-        return percent_threshold(wave.percent)
-    if wave.count is not None:
-        nth = nth_position(session, group, rollout, wave.count)
-        return 0 if nth is None else nth + 1
-    return 0
+        bound = percent_threshold(wave.percent)
+        if bound == PRIME or _takes_anyone(session, group, rollout, bound):
+            return bound
+        # the first percent of a small group is one device: none would prove nothing
+        return max(bound, _upto(session, group, rollout, 1))
+    return _upto(session, group, rollout, wave.count) if wave.count is not None else 0
+
+
+def _upto(session: Session, group: GroupRow, rollout: RolloutRow, n: int) -> int:
+    nth = nth_position(session, group, rollout, n)
+    return 0 if nth is None else nth + 1
+
+
+def _takes_anyone(session: Session, group: GroupRow, rollout: RolloutRow, bound: int) -> bool:
+    mine = DeviceRow.state == "enrolled", in_group(session, group)
+    query = select(DeviceRow.id).where(*mine, position_sql(rollout) < bound).limit(1)
+    return session.scalar(query) is not None
 
 
 def canary_group_id(rollout_id: int, index: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -55,9 +56,17 @@ def show(fleet: Fleet, rollout: str) -> dict[str, Any]:
 
 
 def open_wave(fleet: Fleet, rollout: str, index: int) -> None:
-    """Open waves until that one is: the engine may be ahead by the first."""
+    """Wait for the engine to open the first wave; open by hand those up to `index`."""
+    wait_for(lambda: show(fleet, rollout)["wave"] >= 0)
     while show(fleet, rollout)["wave"] < index:
-        assert step(fleet, rollout, "next").status_code in (200, 409)
+        assert step(fleet, rollout, "next").status_code == 200
+
+
+def wait_for(look: Callable[[], bool], *, within_s: float = 60) -> None:
+    deadline = time.monotonic() + within_s
+    while not look():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
 
 
 def why(fleet: Fleet, device: str) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""The engine: what to do next is planned purely, then carried out by whoever is first."""
+"""What rollouts do by themselves: a pure plan, a small executor for each action, a loop."""

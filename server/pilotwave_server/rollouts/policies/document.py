@@ -152,3 +152,8 @@ class Policy:
     conditions: Conditions = field(default_factory=Conditions)
     deadlines: Deadlines = field(default_factory=Deadlines)
     approval: bool = False
+
+    @property
+    def slice_keys(self) -> tuple[str, ...]:
+        """The labels and facts that any of its gates is asked by."""
+        return tuple(sorted({key for w in self.waves for g in w.gates for key in g.slice_by}))

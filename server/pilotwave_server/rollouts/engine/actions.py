@@ -1,0 +1,106 @@
+"""What the engine may do with a rollout. `Step`s change it and are taken once, by generation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pilotwave_server.rollouts.gates.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step from the generation that it was planned at, with what people are told of it."""
+
+    rollout: int
+    generation: int
+    sentence: str
+    verdict: Verdict | None = None
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Start(Step):
+    """The scheduled time has come."""
+
+
+@dataclass(frozen=True)
+class Abort(Step):
+    """It never started and cannot any more."""
+
+
+@dataclass(frozen=True)
+class OpenNext(Step):
+    """Open wave `wave`, from 0."""
+
+    wave: int = 0
+
+
+@dataclass(frozen=True)
+class Pause(Step):
+    """Offer it to no further device until an operator says more."""
+
+    failure: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class RollBack(Step):
+    """Send its devices back and quarantine the version for the group."""
+
+    failure: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class EndRollback(Step):
+    """Its devices are back."""
+
+
+@dataclass(frozen=True)
+class Complete(Step):
+    """The version becomes the group's baseline."""
+
+
+@dataclass(frozen=True)
+class ExpireLeases:
+    """Take back the leases that were given, and not used, `before` or in a future that is none."""
+
+    rollout: int
+    before: datetime
+
+
+@dataclass(frozen=True)
+class CallSilent:
+    """Call devices silent that switched, and were last heard, `before`."""
+
+    rollout: int
+    before: datetime
+
+
+@dataclass(frozen=True)
+class Soak:
+    """The wave's outcomes suffice since `since`; None: they do not any more."""
+
+    rollout: int
+    wave: int
+    since: datetime | None
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Write down for people what the wave waits for."""
+
+    rollout: int
+    wave: int
+    verdict: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Count the devices that the open waves can reach (`size`), or those `left` of them."""
+
+    what: str
+
+
+Action = Step | ExpireLeases | CallSilent | Soak | Tell | Measure

@@ -1,0 +1,153 @@
+"""Look after all rollouts, over and over: look, plan, act. Any number of engines may run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+
+from pilotwave_server.context import Clock
+from pilotwave_server.db import Database
+from pilotwave_server.rollouts.engine.actions import Action, Measure, Step
+from pilotwave_server.rollouts.engine.execute import execute
+from pilotwave_server.rollouts.engine.look import active_rollouts, look
+from pilotwave_server.rollouts.engine.measure import reachable
+from pilotwave_server.rollouts.engine.picture import Moment, Picture
+from pilotwave_server.rollouts.engine.plan import plan
+from pilotwave_server.rollouts.fleet import FleetSnapshot
+from pilotwave_server.rollouts.policies.stored import stored_policy
+from pilotwave_server.rollouts.service import RolloutMoved
+from pilotwave_server.rollouts.tables import RolloutRow
+from pilotwave_server.workers import Periodic
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 1.0
+REST = 5.0
+STEPS_AT_ONCE = 8
+JUMP_S = 30.0
+COUNT_AGAIN_S = 1.0
+COUNT_SHARE = 50.0
+
+
+class HasSnapshot(Protocol):
+    """Whoever keeps the fleet's picture (`device_api.fleet_state.FleetState`)."""
+
+    @property
+    def snapshot(self) -> FleetSnapshot: ...
+
+
+class Engine:
+    """One process's engine. `work` is called by one thread at a time.
+
+    `fleet` gives the newest picture of the fleet that this process has.
+    """
+
+    def __init__(
+        self, db: Database, fleet: HasSnapshot, clock: Clock, *, check_in_s: int = 900
+    ) -> None:
+        self._db = db
+        self._fleet = fleet
+        self._clock = clock
+        self._check_in_s = check_in_s
+        self._counts = Counts()
+        self._last: tuple[datetime, float] | None = None
+        self._listening_since = clock()
+
+    def worker(self) -> Periodic:
+        """Return the background work of a server process."""
+        return Periodic("rollouts", self.work, interval_s=INTERVAL_S, rest=REST)
+
+    def work(self) -> None:
+        """Take every step that is due now."""
+        moment = self.moment()
+        with self._db.read() as session:
+            ids = active_rollouts(session)
+        self._counts.forget_all_but(ids)
+        for rollout in ids:
+            try:
+                self._look_after(rollout, moment)
+            except Exception:
+                # the others shall not wait for one that cannot be looked after
+                log.exception("r%d was not looked after; it is tried again", rollout)
+
+    def moment(self) -> Moment:
+        """Return now. Where the clock has jumped, listening has begun anew."""
+        now, passed = self._clock(), time.monotonic()
+        if self._last is not None:
+            before, then = self._last
+            if abs((now - before).total_seconds() - (passed - then)) > JUMP_S:
+                log.warning("the clock jumped from %s to %s", before, now)
+                self._listening_since = now
+        self._last = now, passed
+        return Moment(now, self._listening_since, self._check_in_s)
+
+    def _look_after(self, rollout: int, moment: Moment) -> None:
+        for _ in range(STEPS_AT_ONCE):
+            actions = self.planned(rollout, moment)
+            taken = [action for action in actions if self._act(action, moment)]
+            if not any(isinstance(action, Step) for action in taken):
+                return
+
+    def planned(self, rollout: int, moment: Moment) -> list[Action]:
+        """Return what is to be done; what a decision hangs on is counted if need be."""
+        snapshot = self._fleet.snapshot
+        with self._db.read() as session:
+            picture = look(session, snapshot, rollout, moment)
+        if picture is None:
+            return []
+        while True:
+            actions = plan(picture, moment)
+            wanted = next((a for a in actions if isinstance(a, Measure)), None)
+            if wanted is None:
+                return actions
+            count = self._measured(picture, snapshot, wanted.what)
+            if wanted.what == "size":
+                picture = replace(picture, size=count)
+            else:
+                picture = replace(picture, left=count)
+
+    def _measured(self, picture: Picture, snapshot: FleetSnapshot, what: str) -> int:
+        known = self._counts.fresh(picture, what)
+        if known is not None:
+            return known
+        began = time.monotonic()
+        with self._db.read() as session:
+            row = session.get_one(RolloutRow, picture.id)
+            policy = stored_policy(row.document)
+            count = reachable(session, snapshot, row, policy, unsettled=what == "left")
+        self._counts.keep(picture, what, count, cost=time.monotonic() - began)
+        return count
+
+    def _act(self, action: Action, moment: Moment) -> bool:
+        try:
+            with self._db.write() as session:
+                execute(session, action, self._fleet.snapshot, now=moment.now)
+        except RolloutMoved:
+            return False  # another engine, or an operator, was first
+        return True
+
+
+class Counts:
+    """Counts that read a whole group, kept so long that taking them costs a small share of it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, int, str], tuple[float, int]] = {}
+
+    def fresh(self, picture: Picture, what: str) -> int | None:
+        until, count = self._kept.get(_key(picture, what), (0.0, 0))
+        return count if time.monotonic() < until else None
+
+    def keep(self, picture: Picture, what: str, count: int, *, cost: float) -> None:
+        until = time.monotonic() + max(COUNT_AGAIN_S, COUNT_SHARE * cost)
+        self._kept[_key(picture, what)] = until, count
+
+    def forget_all_but(self, rollouts: list[int]) -> None:
+        known = set(rollouts)
+        self._kept = {key: kept for key, kept in self._kept.items() if key[0] in known}
+
+
+def _key(picture: Picture, what: str) -> tuple[int, int, str]:
+    return picture.id, -1 if picture.open is None else picture.open.index, what

@@ -1,0 +1,175 @@
+"""Decide what a device's report means for a rollout. Pure: no clock, no database.
+
+`sign_of` reads of one report how the device stands to the rollout's version; `becomes` says what
+that makes of the rollout's row of the device. Both look at how things stand, not only at what
+changed: a report that another process missed is made good by the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Protocol
+
+from pilotwave_protocol.messages import DeviceEvent, ModelReport
+from pilotwave_protocol.states import ModelState, Reason
+from pilotwave_server.rollouts.leases import (
+    DID_NOT,
+    EXPIRED,
+    FAILED,
+    HEALTHY,
+    KEEPS,
+    LEASED,
+    ROLLED_BACK,
+    SWITCHED,
+    TOOK_IT,
+)
+
+S = ModelState
+LEFT = "left"
+_COMING = frozenset({S.FETCHING, S.VERIFYING, S.STAGED, S.TESTING, S.SWITCHING})
+# the version was taken from the device by others, whatever it was worth
+_SENT_BACK = frozenset({str(Reason.OPERATOR_ROLLBACK), str(Reason.YANKED), str(Reason.BELOW_FLOOR)})
+
+
+class Stand(str, Enum):
+    """How a device stands to a version, as its report has it."""
+
+    ABSENT = "absent"
+    COMING = "coming"
+    ON_TRIAL = "on_trial"
+    WELL = "well"
+    FAILED = "failed"
+    WENT_BACK = "went_back"
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What a report says of the version; times are never later than the report."""
+
+    stand: Stand
+    reason: str | None = None
+    detail: str | None = None
+    came_from: str | None = None
+    switched_at: datetime | None = None
+
+
+class Known(Protocol):
+    """A rollout's row of a device."""
+
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def changed_at(self) -> datetime: ...
+    @property
+    def switched_at(self) -> datetime | None: ...
+    @property
+    def left_at(self) -> datetime | None: ...
+    @property
+    def counts_from(self) -> int: ...
+
+
+def sign_of(
+    report: ModelReport, events: Sequence[DeviceEvent], version: str, *, now: datetime
+) -> Sign:
+    """Return how the device stands to `version`, by its report and the events that came with it."""
+    mine = [e for e in events if (e.model, e.version) == (report.model, version)]
+    switched = max((min(e.at, now) for e in mine if e.kind == "switched"), default=None)
+    current = report.current.version if report.current else None
+    candidate = report.candidate.version if report.candidate else None
+    told = (report.reason, report.detail)
+    if current == version:
+        if report.state is S.FAILED and candidate == version:
+            return Sign(Stand.FAILED, *told, switched_at=switched)
+        came_from = report.previous.version if report.previous else None
+        trial = report.state in (S.PROBATION, S.ROLLING_BACK)
+        return Sign(Stand.ON_TRIAL if trial else Stand.WELL, None, None, came_from, switched)
+    if report.state is S.FAILED and candidate == version:
+        return Sign(Stand.FAILED, *told)
+    if report.state in _COMING and candidate == version:
+        return Sign(Stand.COMING)
+    if report.state is S.ROLLED_BACK and candidate == version:
+        return _went_back(*told, current, switched)
+    gone = next((e for e in reversed(mine) if e.kind == "rolled_back"), None)
+    if gone is not None:
+        return _went_back(gone.reason, gone.detail, current, switched)
+    return Sign(Stand.ABSENT, came_from=current, switched_at=switched)
+
+
+def _went_back(
+    reason: str | None, detail: str | None, current: str | None, switched: datetime | None
+) -> Sign:
+    stand = Stand.ABSENT if reason in _SENT_BACK else Stand.WENT_BACK
+    return Sign(stand, reason, detail, current, switched)
+
+
+def becomes(
+    row: Known | None, sign: Sign, *, directive_seq: int, sending_back: bool, now: datetime
+) -> dict[str, Any] | None:
+    """Return what changes in the device's row (None: nothing), or what a new one begins with.
+
+    `directive_seq` is that of the directive which the report was made under; `sending_back` holds
+    while the rollout's devices are sent back, which is no device's failure.
+    """
+    outcome = None if row is None else row.outcome
+    match sign.stand:
+        case Stand.ON_TRIAL:
+            return _took(row, SWITCHED, sign, now) if outcome not in TOOK_IT else None
+        case Stand.WELL:
+            return _took(row, HEALTHY, sign, now) if outcome != HEALTHY else None
+        case Stand.FAILED:
+            stale = row is not None and directive_seq < row.counts_from
+            return None if outcome in DID_NOT or stale else _failed(FAILED, sign, now)
+        case Stand.WENT_BACK:
+            stale = row is not None and directive_seq < row.counts_from
+            if outcome in DID_NOT or stale:
+                return None
+            left = {} if row is None or row.left_at is None else {"left_at": row.left_at}
+            switched = (row.switched_at if row else None) or sign.switched_at
+            gone = {"left_at": now, "switched_at": switched, "came_from": sign.came_from, **left}
+            return {**_failed(ROLLED_BACK, sign, now), **gone}
+        case Stand.COMING:
+            return {"changed_at": now} if outcome == LEASED else None
+        case _:
+            return None if row is None else _absent(row, sign, now, sending_back=sending_back)
+
+
+def _took(row: Known | None, outcome: str, sign: Sign, now: datetime) -> dict[str, Any]:
+    since = row.switched_at if row is not None and row.outcome in TOOK_IT else None
+    changes: dict[str, Any] = {
+        "outcome": outcome,
+        "changed_at": now,
+        "switched_at": since or sign.switched_at or now,
+        "left_at": None,
+        "reason": None,
+        "detail": None,
+    }
+    # a device in good health may have made the version before it go by now
+    if row is None or row.outcome not in TOOK_IT:
+        changes["came_from"] = sign.came_from
+    return changes
+
+
+def _failed(outcome: str, sign: Sign, now: datetime) -> dict[str, Any]:
+    return {
+        "outcome": outcome,
+        "changed_at": now,
+        "reason": None if sign.reason is None else sign.reason[:64],
+        "detail": None if sign.detail is None else sign.detail[:512],
+    }
+
+
+def _absent(row: Known, sign: Sign, now: datetime, *, sending_back: bool) -> dict[str, Any] | None:
+    """The device runs something else, and not because the version failed there."""
+    if row.outcome not in TOOK_IT:
+        return None
+    if row.outcome == SWITCHED and not sending_back:
+        return {"outcome": EXPIRED, "changed_at": now, "reason": LEFT, "left_at": now}
+    return {"left_at": now} if row.left_at is None else None
+
+
+def keeps(outcome: str | None) -> bool:
+    """Say whether a device with this outcome goes on being offered the version while paused."""
+    return outcome in KEEPS
