@@ -164,6 +164,10 @@ class RolloutDeviceView(ApiReply):
     reason: str | None
     detail: str | None
     slices: dict[str, Any] = Field(description="The labels and facts that gates look at.")
+    came_from: str | None = Field(description="The version that it ran before.")
+    left_at: datetime | None = Field(
+        description="When it was heard to run another version again; null: it runs this one."
+    )
 
 
 class RetriedRollout(RolloutDetail):

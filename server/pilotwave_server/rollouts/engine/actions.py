@@ -33,9 +33,10 @@ class Abort(Step):
 
 @dataclass(frozen=True)
 class OpenNext(Step):
-    """Open wave `wave`, from 0."""
+    """Open wave `wave`, from 0. `threshold` spares measuring it with the database locked."""
 
     wave: int = 0
+    threshold: int | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pilotwave_server.context import Clock
 from pilotwave_server.db import Database
-from pilotwave_server.rollouts.engine.actions import Action, Measure, Step
+from pilotwave_server.rollouts.engine.actions import Action, Measure, OpenNext, Step
 from pilotwave_server.rollouts.engine.execute import execute
 from pilotwave_server.rollouts.engine.look import active_rollouts, look
 from pilotwave_server.rollouts.engine.measure import reachable
@@ -18,8 +18,9 @@ from pilotwave_server.rollouts.engine.picture import Moment, Picture
 from pilotwave_server.rollouts.engine.plan import plan
 from pilotwave_server.rollouts.fleet import FleetSnapshot
 from pilotwave_server.rollouts.policies.stored import stored_policy
-from pilotwave_server.rollouts.service import RolloutMoved
+from pilotwave_server.rollouts.service import RolloutMoved, group_of
 from pilotwave_server.rollouts.tables import RolloutRow
+from pilotwave_server.rollouts.waves import opened_threshold
 from pilotwave_server.workers import Periodic
 
 log = logging.getLogger(__name__)
@@ -122,12 +123,20 @@ class Engine:
         return count
 
     def _act(self, action: Action, moment: Moment) -> bool:
+        if isinstance(action, OpenNext):
+            action = replace(action, threshold=self._threshold(action))
         try:
             with self._db.write() as session:
                 execute(session, action, self._fleet.snapshot, now=moment.now)
         except RolloutMoved:
             return False  # another engine, or an operator, was first
         return True
+
+    def _threshold(self, step: OpenNext) -> int:
+        with self._db.read() as session:
+            row = session.get_one(RolloutRow, step.rollout)
+            policy = stored_policy(row.document)
+            return opened_threshold(session, group_of(session, row), row, policy, step.wave)
 
 
 class Counts:

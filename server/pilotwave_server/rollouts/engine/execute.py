@@ -81,8 +81,8 @@ def _abort(session: Session, step: Abort, now: datetime) -> None:
 def _open_next(session: Session, step: OpenNext, now: datetime) -> None:
     row = _seen(session, step)
     policy = stored_policy(row.document)
-    told = _told(step, now)
-    service.open_wave(session, row, policy, step.wave, sentence=step.sentence, **told)
+    told = {**_told(step, now), "sentence": step.sentence}
+    service.open_wave(session, row, policy, step.wave, threshold=step.threshold, **told)
 
 
 def _pause(session: Session, step: Pause, now: datetime) -> None:
