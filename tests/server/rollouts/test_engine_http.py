@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pilotwave_protocol.messages import DeviceEvent, ModelReport
+from pilotwave_protocol.messages import ModelReport
 from pilotwave_protocol.states import ModelState
 from tests.server.device_api.peer import SimulatedDevice, installed
 from tests.server.fleet_fixtures import Fleet
