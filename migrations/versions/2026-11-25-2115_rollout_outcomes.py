@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "rollout_outcomes"
-down_revision = "rollouts"
+down_revision = "people_and_audit_chain"
 branch_labels = None
 depends_on = None
 
