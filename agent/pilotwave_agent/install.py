@@ -11,11 +11,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.disk import Disk
+from pilotwave_agent.live.place import About
 from pilotwave_agent.slots import Layout, folder_name, named_by
 from pilotwave_agent.state import DeviceState, ModelSlot
 from pilotwave_protocol.digest import CHUNK, hash_stream
@@ -84,6 +85,7 @@ def stage(disk: Disk, layout: Layout, model: str, version: Installed, build: Bui
     if folder.is_dir() and not folder.is_symlink():
         if not problems(folder, build.variant, deep=True):
             disk.sync_dir(folder.parent)
+            _describe(disk, layout, model, version, build)
             return
         _set_aside(disk, folder)
     staging = folder.with_name(f"{_STAGING}{folder.name}")
@@ -100,6 +102,28 @@ def stage(disk: Disk, layout: Layout, model: str, version: Installed, build: Bui
     for inner in _folders(staging):
         disk.sync_dir(inner)
     disk.move(staging, folder)
+    _describe(disk, layout, model, version, build)
+
+
+def _describe(disk: Disk, layout: Layout, model: str, version: Installed, build: Build) -> None:
+    """Write for applications what they must know to open the version (docs/device.md)."""
+    variant = build.variant
+    about = About(
+        model=model,
+        version=version.version,
+        variant=variant.name,
+        sha256=version.sha256,
+        runtime=variant.runtime,
+        entrypoint=variant.entrypoint,
+        precision=variant.precision,
+        cases=variant.selftest.cases if variant.selftest else None,
+        inputs=tuple(asdict(t) for t in variant.inputs),
+        outputs=tuple(asdict(t) for t in variant.outputs),
+    )
+    path, raw = layout.about(model, version), about.to_bytes()
+    if disk.size(path) != len(raw) or disk.read(path) != raw:
+        disk.make_dirs(path.parent)
+        disk.write_atomic(path, raw, 0o644)
 
 
 def _set_aside(disk: Disk, folder: Path) -> None:
@@ -209,6 +233,9 @@ def clear(disk: Disk, layout: Layout, state: DeviceState) -> None:
         for name in disk.names(layout.versions(slot.model)):
             if name not in names:
                 disk.remove_tree(layout.versions(slot.model) / name)
+        for name in disk.names(layout.abouts(slot.model)):
+            if name.removesuffix(".json") not in names:
+                disk.unlink(layout.abouts(slot.model) / name)
         blobs |= _blobs_of(disk, layout, keep)
     blobs |= {order.sha256 for order in state.orders.values()}
     for name in disk.names(layout.blobs):

@@ -84,6 +84,14 @@ class Layout:
         """The folder of a model's version folders."""
         return self.models / model / "versions"
 
+    def abouts(self, model: str) -> Path:
+        """The folder of what applications must know of each version."""
+        return self.models / model / "about"
+
+    def about(self, model: str, version: Installed) -> Path:
+        """What applications must know of one version's variant."""
+        return self.abouts(model) / f"{folder_name(version)}.json"
+
     def version(self, model: str, version: Installed) -> Path:
         """The folder of one version's variant."""
         return self.versions(model) / folder_name(version)

@@ -63,7 +63,8 @@ class Options:
 class Runner(Protocol):
     """A model in its runtime. Every method may raise whatever the runtime raises.
 
-    Calls from several threads at once are the caller's to prevent: not all runtimes allow them.
+    Calls from several threads at once are the caller's to prevent, but for a runner whose attribute
+    `concurrent` is true. One with a method `cancel` breaks off its running calls, from any thread.
     """
 
     @property

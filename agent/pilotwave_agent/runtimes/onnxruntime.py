@@ -15,8 +15,11 @@ _DTYPES = {"float": "float32", "double": "float64"}
 
 
 class _Session:
+    concurrent = True  # several threads may call it at once
+
     def __init__(self, session: Any) -> None:
         self._session = session
+        self._how = ort.RunOptions()
         self.inputs = tuple(_tensor(t) for t in session.get_inputs())
         self.outputs = tuple(_tensor(t) for t in session.get_outputs())
         self._names = [t.name for t in self.outputs]
@@ -24,7 +27,12 @@ class _Session:
         self.info = Info("onnxruntime", ort.__version__, provider)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return dict(zip(self._names, self._session.run(self._names, dict(feeds)), strict=True))
+        found = self._session.run(self._names, dict(feeds), self._how)
+        return dict(zip(self._names, found, strict=True))
+
+    def cancel(self) -> None:
+        """Break off the calls that are running, and any to come; from another thread."""
+        self._how.terminate = True
 
     def close(self) -> None:
         self._session = None

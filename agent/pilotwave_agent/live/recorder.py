@@ -1,0 +1,124 @@
+"""Count what calls took, which failed, and what the application thinks of the answers.
+
+Numbers go into mergeable sketches, one window for each version. A window waits in a file until the
+agent takes it (by renaming it away); until then, the next one is added to it, so that an agent that
+is away costs no space.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+from pilotwave_agent.live.desk import replace_file
+from pilotwave_protocol.names import check_metric
+from pilotwave_protocol.sketch import Sketch
+
+SCHEMA = "pilotwave/window/1"
+MAX_METRICS = 16
+MEASURED = ("latency_ms", "error")
+
+
+class Window:
+    """What happened with one version from `begun` to `ended` (epoch seconds)."""
+
+    def __init__(self) -> None:
+        self.begun = self.ended = time.time()
+        self.sketches: dict[str, Sketch] = {}
+
+    def add(self, metric: str, value: float) -> None:
+        """Count one number. Raises ValueError for a number that is none, or one name too many."""
+        sketch = self.sketches.get(metric)
+        if sketch is None:
+            if len(self.sketches) >= MAX_METRICS:
+                raise ValueError(f"{metric}: expected at most {MAX_METRICS} metrics a model")
+            sketch = Sketch()
+        sketch.add(value)
+        self.sketches[metric] = sketch
+
+    def merge(self, other: Window) -> None:
+        """Count what `other` counted."""
+        self.begun = min(self.begun, other.begun)
+        self.ended = max(self.ended, other.ended)
+        for metric, sketch in other.sketches.items():
+            self.sketches.setdefault(metric, Sketch()).merge(sketch)
+
+    def to_bytes(self, name: str) -> bytes:
+        """Write the file that the agent takes."""
+        words = {
+            "schema": SCHEMA,
+            "version": name,
+            "begun": round(self.begun, 3),
+            "ended": round(self.ended, 3),
+            "sketches": {metric: s.to_plain() for metric, s in self.sketches.items()},
+        }
+        return json.dumps(words).encode() + b"\n"
+
+
+class Recorder:
+    """One process's windows. `call` and `value` may be called from any thread."""
+
+    def __init__(self, folder: Path, id: str) -> None:
+        self._folder, self._id = folder, id
+        self._lock = threading.Lock()
+        self._open: dict[str, Window] = {}
+        self._waiting: dict[str, tuple[Path, Window]] = {}
+        self._number = 0
+
+    def call(self, name: str, ms: float, *, failed: bool) -> None:
+        """Count a call to the version whose folder is `name`."""
+        with self._lock:
+            window = self._window(name)
+            window.add("error", float(failed))
+            if not failed:
+                window.add("latency_ms", ms)
+
+    def value(self, name: str, metric: str, value: float) -> None:
+        """Count a number that the application gives. Raises ValueError."""
+        if check_metric(metric) in MEASURED:
+            raise ValueError(f"{metric} is measured by the SDK itself; choose another name")
+        with self._lock:
+            self._window(name).add(metric, value)
+
+    def _window(self, name: str) -> Window:
+        window = self._open.get(name)
+        if window is None:
+            window = self._open[name] = Window()
+        return window
+
+    def flush(self) -> None:
+        """Put what has been counted where the agent finds it."""
+        with self._lock:
+            taken, self._open = self._open, {}
+        for name, window in taken.items():
+            window.ended = time.time()
+            waiting = self._waiting.pop(name, None)
+            if waiting and _take_back(waiting[0]):
+                window.merge(waiting[1])
+            self._number += 1
+            path = self._folder / f"{self._id}.{self._number}.window"
+            if replace_file(path, window.to_bytes(name)):
+                self._waiting[name] = (path, window)
+            else:
+                self._keep(name, window)
+
+    def _keep(self, name: str, window: Window) -> None:
+        """The disk said no: count it into the window that is open now."""
+        with self._lock:
+            self._window(name).merge(window)
+
+
+def _take_back(path: Path) -> bool:
+    """Take a window back that the agent has not taken. Who renames it first has it."""
+    mine = path.with_name(f".{path.name}.mine")
+    try:
+        os.rename(path, mine)
+    except OSError:
+        return False
+    with contextlib.suppress(OSError):
+        mine.unlink()
+    return True

@@ -1,0 +1,136 @@
+"""A data folder as the agent keeps it, filled by a test: versions, and the links that name one.
+
+Each version's model answers with its own number, so that an answer tells who made it. Faulty ones
+fail on load, answer NaN or never end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from pilotwave_agent import slots
+from pilotwave_agent.disk import Disk
+from pilotwave_agent.live.place import About
+from pilotwave_agent.slots import Layout
+from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.messages import Installed
+
+X = {"x": np.ones((1, 4), np.float32)}
+KINDS = ("good", "broken", "nan", "hang")
+
+
+def model_bytes(number: float, *, width: int = 4) -> bytes:
+    """Make an ONNX model whose output is `number` everywhere, whatever comes in."""
+    zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
+    mine = helper.make_tensor("mine", TensorProto.FLOAT, [1], [number])
+    nodes = [
+        helper.make_node("Mul", ["x", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "mine"], ["y"]),
+    ]
+    return _serialized(nodes, [zero, mine], width)
+
+
+def hanging_bytes() -> bytes:
+    """Make an ONNX model that loads, and whose run takes ages."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["goes"]),
+            helper.make_node("Add", ["a", "one"], ["b"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 4]),
+        ],
+        [
+            helper.make_tensor_value_info("goes", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("b", TensorProto.FLOAT, [1, 4]),
+        ],
+        [helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])],
+    )
+    rounds = helper.make_tensor("rounds", TensorProto.INT64, [], [1 << 40])
+    yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
+    node = helper.make_node("Loop", ["rounds", "yes", "x"], ["y"], body=body)
+    return _serialized([node], [rounds, yes], 4)
+
+
+def _serialized(
+    nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], width: int
+) -> bytes:
+    shape = [1, width]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        constants,
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+
+
+class Shelf:
+    """One model in a data folder."""
+
+    def __init__(self, data: Path, model: str = "detector") -> None:
+        self.data, self.model = data, model
+        self.layout, self.disk = Layout(data), Disk()
+        self.previous: Installed | None = None
+        self.current: Installed | None = None
+
+    def add(self, number: int, kind: str = "good") -> Installed:
+        """Put version 1.<number>.0 onto the shelf; no link names it yet."""
+        content = {
+            "good": lambda: model_bytes(number),
+            "broken": lambda: model_bytes(number)[:40],
+            "nan": lambda: model_bytes(float("nan")),
+            "hang": hanging_bytes,
+        }[kind]()
+        version = Installed(f"1.{number}.0", sha256_hex(content), "onnx", number)
+        folder = self.layout.version(self.model, version)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.onnx").write_bytes(content)
+        about = About(
+            self.model, version.version, "onnx", version.sha256, "onnxruntime", "model.onnx"
+        )
+        path = self.layout.about(self.model, version)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(about.to_bytes())
+        return version
+
+    def switch(self, version: Installed) -> None:
+        """Make a version current, as the agent does."""
+        self.previous, self.current = self.current, version
+        slots.point(self.disk, self.layout, self.model, "previous", self.previous)
+        slots.point(self.disk, self.layout, self.model, "current", version)
+
+    def back(self) -> None:
+        """Go back to the version before, as the agent does."""
+        assert self.previous is not None
+        self.current, self.previous = self.previous, None
+        slots.point(self.disk, self.layout, self.model, "previous", None)
+        slots.point(self.disk, self.layout, self.model, "current", self.current)
+
+    def serve(self, number: int, kind: str = "good") -> Installed:
+        """Add a version and make it current."""
+        version = self.add(number, kind)
+        self.switch(version)
+        return version
+
+    def remove(self, version: Installed) -> None:
+        """Remove a version's files, as the agent does when nobody needs them."""
+        self.disk.remove_tree(self.layout.version(self.model, version))
+        self.disk.unlink(self.layout.about(self.model, version))
+
+
+def number_in(outputs: dict[str, NDArray[np.float32]]) -> int:
+    """Return the number of the version that made this answer; it must be the same throughout."""
+    values = set(outputs["y"].ravel().tolist())
+    assert len(values) == 1, values
+    return int(values.pop())
