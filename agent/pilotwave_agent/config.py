@@ -22,6 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+PROFILES = ("standard", "battery")
 PROBES = ("selftest", "exec", "http")
 
 
@@ -46,7 +47,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Config:
-    """All settings. Times in seconds, sizes in MiB, `max_rate_kbps` in kilobits (0: no cap)."""
+    """All settings. Times in seconds, sizes in MiB, `max_rate_kbps` in kilobits (0: no cap).
+
+    `profile` battery spares wake-ups; `metered` and `timezone` say what cannot be seen from here.
+    """
 
     server: str
     device: str
@@ -63,6 +67,10 @@ class Config:
     max_check_in_interval_s: float = 86_400.0
     notify: tuple[str, ...] = ()
     notify_timeout_s: float = 30.0
+    network_timeout_s: float = 10.0
+    profile: str = "standard"
+    metered: bool | None = None
+    timezone: str = ""
 
 
 def load(path: Path) -> Config:
@@ -102,6 +110,10 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         max_check_in_interval_s=_seconds(f, "max_check_in_interval_s", 86_400.0, low=1.0),
         notify=tuple(notify.texts("exec", limit=64, length=4096, default=[])),
         notify_timeout_s=_seconds(notify, "timeout_s", 30.0, low=1.0),
+        network_timeout_s=_seconds(f, "network_timeout_s", 10.0, low=0.1),
+        profile=_word(f, "profile", PROFILES),
+        metered=f.boolean("metered") if f.raw("metered", None) is not None else None,
+        timezone=_zone(f),
     )
     for section in (f, test, notify):
         section.done()
@@ -131,6 +143,26 @@ def _seconds(f: Fields, key: str, default: float, *, low: float = 0.0) -> float:
     if not number or not low <= value <= 86_400.0 * 7:
         raise f.fail(key, f"seconds, from {low:g} to a week", value)
     return float(value)
+
+
+def _word(f: Fields, key: str, words: tuple[str, ...]) -> str:
+    found = f.text(key, default=words[0])
+    if found not in words:
+        raise f.fail(key, f"one of {', '.join(words)}", found)
+    return found
+
+
+def _zone(f: Fields) -> str:
+    found = f.text("timezone", default="")
+    if not found:
+        return found
+    from zoneinfo import ZoneInfo  # the resident agent mostly needs none
+
+    try:
+        ZoneInfo(found)
+    except (OSError, ValueError, KeyError):
+        raise f.fail("timezone", "a zone such as Europe/Berlin", found) from None
+    return found
 
 
 def _probe(f: Fields) -> Probe:

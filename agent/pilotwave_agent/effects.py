@@ -7,12 +7,13 @@ true. What the next step is, and what an outcome means, is `machine`'s and `outc
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
-from pilotwave_agent import health, install, outcomes, slots
+from pilotwave_agent import conditions, health, install, outcomes, slots
 from pilotwave_agent.channel import Channel
+from pilotwave_agent.clock import Clock
+from pilotwave_agent.conditions import Hold
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk, refusal_of
 from pilotwave_agent.download import Downloader, Limits, Paused, missing_bytes
@@ -35,11 +36,20 @@ from pilotwave_agent.machine import (
 from pilotwave_agent.selftest import TestLimits, run_selftest
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import ModelSlot
+from pilotwave_agent.world import World
 from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.manifest import FileEntry
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState, Reason
 
 _KBIT = 125  # bytes
+_LOOK_EVERY_S = 15.0
+# a model in one of these states can be held back; what has begun to switch is finished
+_GATES = {
+    ModelState.FETCHING: conditions.FETCH,
+    ModelState.STAGED: conditions.CHANGE,
+    ModelState.TESTING: conditions.CHANGE,
+}
 _TRANSIENT = (Reason.DISK_FULL, Reason.DISK_READONLY)
 
 
@@ -65,11 +75,44 @@ class Effects:
     probed: dict[str, float] = field(default_factory=dict)
     parked: dict[str, RefusedError] = field(default_factory=dict)
     changed: bool = False
+    look_around: Callable[[], World] = lambda: World(time.time())
+    holds: dict[str, Hold] = field(default_factory=dict)
+    look_at: float = 0.0
 
     def next(self) -> Step:
         """Name the next step."""
-        memo = Memo(frozenset(self.parked), self.probed)
+        self._hold_back()
+        memo = Memo(frozenset({*self.parked, *self.holds}), self.probed)
         return next_step(self.journal.state, self.now(), rules_of(self.config), memo)
+
+    def _hold_back(self) -> None:
+        """Hold the models back whose orders' conditions are not met, and say why."""
+        state = self.journal.state
+        for slot in state.models.values():
+            order, gate = state.orders.get(slot.model), _GATES.get(slot.state)
+            no = None
+            if order and order.conditions and gate:
+                no = conditions.hold(order.conditions, self._world(slot), gate)
+            if no is None:
+                self.holds.pop(slot.model, None)
+                if gate and (slot.reason or "").startswith("waiting_"):
+                    self.record(outcomes.released(slot, self.now()))
+                continue
+            self.holds[slot.model] = no
+            told = RefusedError(no.reason, no.sentence)
+            self.record(outcomes.blocked(slot, told, self.now()))
+
+    def _world(self, slot: ModelSlot) -> World:
+        """Return the world as it was before this model's files began to fill the disk."""
+        world = self.look_around()
+        if world.disk_free_mb is None or slot.candidate is None:
+            return world
+        try:
+            files = install.build_of(self.disk, self.layout, slot.candidate).variant.files
+        except RefusedError:
+            return world
+        came = _total(files) - missing_bytes(self.disk, self.layout.blobs, files)
+        return replace(world, disk_free_mb=world.disk_free_mb + (came >> 20))
 
     def record(self, record: Record | None) -> None:
         """Journal what has come about."""
@@ -121,7 +164,7 @@ class Effects:
     def _fetch(self, slot: ModelSlot, budget_s: float | None) -> None:
         _, build = self._candidate(slot)
         files = build.variant.files
-        total = max(sum({f.sha256: f.size for f in files}.values()), 1)
+        total = max(_total(files), 1)
         left = missing_bytes(self.disk, self.layout.blobs, files)
         if left and not self.token:
             # no news to anyone: the server has not answered since this agent started
@@ -133,6 +176,7 @@ class Effects:
             nonlocal left
             left -= count
             self.tell_progress(slot.model, max(100 - left * 100 // total, 0))
+            self._still_free_to_go(slot)
 
         fetcher = Downloader(
             disk=self.disk,
@@ -151,6 +195,15 @@ class Effects:
         except Paused:
             return
         self.record(outcomes.fetched(slot, self.now()))
+
+    def _still_free_to_go(self, slot: ModelSlot) -> None:
+        """Pause a long fetch when, say, the charger was pulled."""
+        now, order = self.now(), self.journal.state.orders.get(slot.model)
+        if order is None or not order.conditions or now.uptime < self.look_at:
+            return
+        self.look_at = now.uptime + _LOOK_EVERY_S
+        if conditions.hold(order.conditions, self._world(slot), conditions.FETCH):
+            raise Paused
 
     def _stage(self, slot: ModelSlot) -> None:
         version, build = self._candidate(slot)
@@ -291,19 +344,16 @@ class _disk_says_no:
             raise refusal_of(e) from e
 
 
+def _total(files: Iterable[FileEntry]) -> int:
+    """Return how many bytes different files have together."""
+    return sum({f.sha256: f.size for f in files}.values())
+
+
 def _previous_in(record: Record) -> Installed | None:
     found = record["set"]["previous"]
     return Installed(**found) if found else None
 
 
-def moment(floor: float) -> Moment:
+def moment(floor: float, clock: Clock) -> Moment:
     """Return now; the wall clock is held against the time floor."""
-    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
-    return Moment(max(time.time(), floor), uptime, _boot_id())
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return "unknown"
+    return Moment(max(clock.wall(), floor), clock.uptime(), clock.boot())

@@ -12,7 +12,7 @@ from pilotwave_agent import client, config, identity
 from pilotwave_agent.channel import Channel
 from pilotwave_agent.config import BadConfig, Config
 from pilotwave_agent.disk import Disk
-from pilotwave_agent.facts import read_facts
+from pilotwave_agent.facts import facts_of
 from pilotwave_agent.identity import BadIdentity
 from pilotwave_agent.slots import Layout
 from pilotwave_protocol import names
@@ -49,7 +49,7 @@ def enrol(wish: Wish, config_path: Path, data_dir: Path | None) -> Iterator[str]
     disk.make_dirs(layout.key.parent)
     _pin(disk, layout, root)
     key = identity.make_key(disk, layout.key)
-    ask = Enrol(settings.device, identity.public_hex(key), wish.code, read_facts(layout.root))
+    ask = Enrol(settings.device, identity.public_hex(key), wish.code, facts_of(settings))
     try:
         reply = client.enrol(channel, key, ask)
         _keep(disk, layout, settings, config_path, reply)

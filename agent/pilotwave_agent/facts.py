@@ -9,34 +9,62 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pilotwave_agent import board, power
+from pilotwave_agent.accelerators import accelerator_facts
+from pilotwave_agent.network import metered
 from pilotwave_agent.runtimes import RUNTIMES
+from pilotwave_agent.texts import text
 from pilotwave_protocol.fields import Scalar
+
+if TYPE_CHECKING:
+    from pilotwave_agent.config import Config
 
 _ARCHES = {"amd64": "x86_64", "arm64": "aarch64"}
 _MAX_VALUE = 200
 
 
-def read_facts(data_dir: Path, *, root: Path = Path("/")) -> dict[str, Scalar]:
-    """Return this device's facts; `root` stands in for `/` where files are read."""
+def facts_of(config: Config, *, root: Path = Path("/")) -> dict[str, Scalar]:
+    """Return the facts of the device with these settings."""
+    return read_facts(config.data_dir, root=root, own=own_facts(config))
+
+
+def read_facts(
+    data_dir: Path, *, root: Path = Path("/"), own: Mapping[str, Scalar] | None = None
+) -> dict[str, Scalar]:
+    """Return this device's facts; `root` stands in for `/` where files are read.
+
+    `own` are those that its settings say: they stand before what was found.
+    """
     machine = platform.machine().lower()
     facts: dict[str, Scalar | None] = {
         "arch": _ARCHES.get(machine, machine),
         "os": _os_name(root),
         "kernel": platform.release(),
         "cpu_count": os.cpu_count(),
-        "memory_mb": _memory_mb(root),
+        "memory_mb": board.memory_mb(root),
         "disk_free_mb": _disk_free_mb(data_dir),
-        "hw": _hardware(root),
+        "hw": board.hardware(root),
         "python": platform.python_version(),
         "agent": _version(("pilotwave",)),
-        "timezone": _timezone(root),
-        **_power(root),
-        **_network(root),
+        "timezone": timezone_name(root),
+        "network.metered": metered(root),
+        "temperature_c": _tens(power.temperature_c(root)),
+        **power.power_facts(root),
+        **board.cpu_flags(root),
+        **board.jetson_facts(root),
+        **accelerator_facts(root),
         **{f"runtime.{name}": _version(r.distributions) for name, r in RUNTIMES.items()},
+        **(own or {}),
     }
     return {key: _clean(value) for key, value in facts.items() if value not in (None, "")}
+
+
+def _tens(number: int | None) -> int | None:
+    return None if number is None else number // 10 * 10
 
 
 def agent_version() -> str:
@@ -73,32 +101,12 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip(" \t\r\n\0")
-    except OSError:
-        return None
-
-
 def _os_name(root: Path) -> str:
-    for line in (_text(root / "etc/os-release") or "").splitlines():
+    for line in (text(root / "etc/os-release") or "").splitlines():
         key, _, value = line.partition("=")
         if key == "PRETTY_NAME":
             return value.strip("\"'")
     return platform.system()
-
-
-def _memory_mb(root: Path) -> int | None:
-    """Return the machine's memory or the control group's limit, whichever is less."""
-    total = None
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
-        if line.startswith("MemTotal:"):
-            total = int(line.split()[1]) // 1024
-    for name in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        limit = _text(root / name) or ""
-        if limit.isdecimal() and total is not None:
-            total = min(total, int(limit) >> 20)
-    return total
 
 
 def _disk_free_mb(data_dir: Path) -> int | None:
@@ -118,19 +126,15 @@ def coarse(number: int) -> int:
     return number >> shift << shift
 
 
-def _hardware(root: Path) -> str | None:
-    board = _text(root / "proc/device-tree/model") or _text(root / "sys/class/dmi/id/product_name")
-    if board:
-        return board
-    for line in (_text(root / "proc/cpuinfo") or "").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Hardware"):
-            return value.strip()
-    return None
+def own_facts(config: Config) -> dict[str, Scalar]:
+    """Return what a device's settings say of it, which stands before what is found."""
+    said = {"network.metered": config.metered, "timezone": config.timezone or None}
+    return {key: value for key, value in said.items() if value is not None}
 
 
-def _timezone(root: Path) -> str | None:
-    named = _text(root / "etc/timezone")
+def timezone_name(root: Path) -> str | None:
+    """Return the IANA name of the zone that the machine is set to."""
+    named = text(root / "etc/timezone")
     if named:
         return named
     try:
@@ -138,31 +142,3 @@ def _timezone(root: Path) -> str | None:
     except OSError:
         return None
     return target.partition("zoneinfo/")[2] or None
-
-
-def _power(root: Path) -> dict[str, Scalar | None]:
-    """Read batteries and mains; what powers a mouse is none of the device's."""
-    facts: dict[str, Scalar | None] = {}
-    folder = root / "sys/class/power_supply"
-    for supply in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if _text(supply / "scope") == "Device":
-            continue
-        kind = _text(supply / "type")
-        if kind == "Battery":
-            level = _text(supply / "capacity") or ""
-            facts["battery"] = int(level) // 5 * 5 if level.isdecimal() else None
-            facts.setdefault("power", "battery")
-            if _text(supply / "status") in ("Charging", "Full"):
-                facts["power"] = "mains"
-        elif kind in ("Mains", "USB") and _text(supply / "online") == "1":
-            facts["power"] = "mains"
-    return facts
-
-
-def _network(root: Path) -> dict[str, Scalar | None]:
-    """Say whether the default route leaves by a modem, which mostly means by the megabyte."""
-    for line in (_text(root / "proc/net/route") or "").splitlines()[1:]:
-        fields = line.split()
-        if len(fields) > 1 and fields[1] == "00000000":
-            return {"network.metered": fields[0].startswith(("wwan", "ppp", "rmnet", "usb"))}
-    return {}

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pilotwave_agent import directive, fold, install
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk
-from pilotwave_agent.facts import read_facts
+from pilotwave_agent.facts import facts_of
 from pilotwave_agent.fetcher import Fetcher
 from pilotwave_agent.fold import Record
 from pilotwave_agent.identity import Identity
@@ -152,7 +152,7 @@ class Judge:
             device=self.identity.device,
             now=datetime.now(timezone.utc),
             memory=state.memory,
-            facts=read_facts(self.config.data_dir),
+            facts=facts_of(self.config),
             allow_unsafe=self.config.allow_unsafe_formats,
             fetch_manifest=lambda entry: self._manifest(entry, view),
         )

@@ -14,7 +14,7 @@ from pilotwave_agent.channel import BadAnswer, Channel, Unreachable
 from pilotwave_agent.client import ServerSaid
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk
-from pilotwave_agent.facts import agent_version, read_facts
+from pilotwave_agent.facts import agent_version, facts_of
 from pilotwave_agent.identity import Identity, Sequence
 from pilotwave_agent.journal import read_state
 from pilotwave_agent.report import check_in_of
@@ -41,7 +41,9 @@ def once(config: Config, config_path: Path) -> str | None:
 class _Visit:
     def __init__(self, config: Config, who: Identity, layout: Layout) -> None:
         self.config, self.who, self.layout = config, who, layout
-        self.channel = Channel(config.server, ca_file=config.ca_file)
+        self.channel = Channel(
+            config.server, ca_file=config.ca_file, gap_s=config.network_timeout_s
+        )
         self.seq = Sequence(Disk(), layout.seq)
         self.acked = 0
 
@@ -94,7 +96,7 @@ class _Visit:
             device=self.who.device,
             seq=self.seq.take(),
             agent=agent_version(),
-            facts=read_facts(self.config.data_dir),
+            facts=facts_of(self.config),
             progress={},
         )
         reply = client.check_in(self.channel, self.who.key, report)

@@ -38,6 +38,11 @@ def blocked(slot: ModelSlot, no: RefusedError, now: Moment) -> Record | None:
     )
 
 
+def released(slot: ModelSlot, now: Moment) -> Record:
+    """What the order waited for has come."""
+    return moved(slot, slot.state, at=now.wall, reason=None, detail=None)
+
+
 def staged(slot: ModelSlot, now: Moment) -> Record:
     """The candidate's folder is complete and proven."""
     return moved(

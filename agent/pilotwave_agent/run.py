@@ -11,24 +11,45 @@ import contextlib
 import os
 import select
 import signal
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pilotwave_agent import identity, lock, watchdog
 from pilotwave_agent.child import Child
+from pilotwave_agent.clock import Clock
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk, refusal_of
 from pilotwave_agent.identity import Identity, Sequence
 from pilotwave_agent.journal import read_state
-from pilotwave_agent.schedule import NEVER, Schedule
+from pilotwave_agent.schedule import NEVER, PROFILES, Schedule
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
-from pilotwave_agent.talk import Talk, say, uptime
+from pilotwave_agent.surroundings import look_around, told
+from pilotwave_agent.talk import Talk, say
 
+_LOOK_EVERY_S = 10.0
 _HINT_SPREAD = 0.5  # of a poll interval: what all devices hear at once, they ask about in turn
 _LONGEST_SLEEP_S = 86_400.0
+
+
+class Worker(Protocol):
+    """A process that works (`child.Child`)."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when it has said something or ended."""
+        ...
+
+    def hear(self) -> Iterator[dict[str, Any]]:
+        """Yield what it has said."""
+        ...
+
+    def end(self) -> None:
+        """End it now."""
+        ...
+
+
+Launch = Callable[[Path, Mapping[str, Any]], Worker]
 
 
 class Stop(BaseException):
@@ -38,16 +59,31 @@ class Stop(BaseException):
 class Agent:
     """One device's resident agent. `turn` does what is due; `run` does so until a signal comes."""
 
-    def __init__(self, config: Config, config_path: Path, who: Identity) -> None:
-        self._config_path = config_path
+    def __init__(
+        self,
+        config: Config,
+        config_path: Path,
+        who: Identity,
+        *,
+        clock: Clock | None = None,
+        launch: Launch = Child,
+        root: Path = Path("/"),
+    ) -> None:
+        """`launch` starts the process that works, `root` stands in for `/` where the device is
+        described."""
+        self._config, self._config_path = config, config_path
+        self.clock, self._launch, self._root = clock or Clock(), launch, root
         self._layout, self._disk = Layout(config.data_dir), Disk()
         self.schedule = Schedule(
             poll_s=min(who.poll_interval_s, config.max_poll_interval_s),
             check_in_s=min(who.check_in_interval_s, config.max_check_in_interval_s),
+            profile=PROFILES[config.profile],
         )
         seq = Sequence(self._disk, self._layout.seq)
-        self._talk = Talk(config, who, seq, self.schedule, ears=self)
-        self._child: Child | None = None
+        self._talk = Talk(config, who, seq, self.schedule, self, self.clock, root)
+        self._child: Worker | None = None
+        self._watch: dict[str, Any] = {}
+        self._look_at = 0.0
         self._boot = self._refresh = True
         self._asked_refresh = False
         self._refresh_at = NEVER
@@ -63,7 +99,7 @@ class Agent:
 
     def run(self, wakeup: int) -> None:
         """Go on for ever; a byte on the descriptor `wakeup` ends a sleep."""
-        now = uptime()
+        now = self.clock.uptime()
         self.schedule.started(now)
         if self._stamp is not None:
             self.schedule.work_at(now)
@@ -81,23 +117,38 @@ class Agent:
         self._listen()
         self._look()
         watchdog.notify("WATCHDOG=1")
-        if uptime() >= self.schedule.next_check_in:
+        self.schedule.gather(self.clock.uptime())
+        if self.clock.uptime() >= self.schedule.next_check_in:
             self._talk.progress = self._progress
             self._talk.check_in()
-        if uptime() >= self.schedule.next_poll:
+        if self.clock.uptime() >= self.schedule.next_poll:
             self._talk.poll()
-        if time.time() >= self._refresh_at:
+        if self.clock.wall() >= self._refresh_at:
             self._refresh, self._refresh_at = True, NEVER
-            self.schedule.work_at(uptime())
-        if self._child is None and uptime() >= self.schedule.next_work:
+            self.schedule.work_at(self.clock.uptime())
+        self._watch_conditions()
+        if self._child is None and self.clock.uptime() >= self.schedule.next_work:
             self._start_work()
+
+    def _watch_conditions(self) -> None:
+        """Being awake, see whether what holds an order back has changed."""
+        now = self.clock.uptime()
+        if not self._watch or self._child is not None or now < self._look_at:
+            return
+        self._look_at = now + _LOOK_EVERY_S
+        around = told(look_around(self._config, self.clock.wall(), root=self._root))
+        if any(around[fact] != known for fact, known in self._watch.items()):
+            self._watch = {}
+            self.schedule.work_at(now)
 
     def _sleep(self, wakeup: int) -> None:
         due = self.schedule.next_due(working=self._child is not None)
-        left = min(due - uptime(), self._refresh_at - time.time(), _LONGEST_SLEEP_S)
+        left = min(
+            due - self.clock.uptime(), self._refresh_at - self.clock.wall(), _LONGEST_SLEEP_S
+        )
         left = min(left, watchdog.interval_s() or left)
         reads: list[Any] = [wakeup, self._child] if self._child else [wakeup]
-        if wakeup in select.select(reads, [], [], max(left, 0.0))[0]:
+        if wakeup in self.clock.wait(reads, max(left, 0.0)):
             os.read(wakeup, 512)
 
     def close(self) -> None:
@@ -109,8 +160,8 @@ class Agent:
         """Notice what another process (`rollback`) wrote into the journal."""
         if self._child is None and _stamp(self._layout.journal) != self._stamp:
             self.state()
-            self.schedule.news(uptime())
-            self.schedule.work_at(uptime())
+            self.schedule.news(self.clock.uptime())
+            self.schedule.work_at(self.clock.uptime())
 
     # --- what the server's words lead to (`talk.Ears`)
 
@@ -135,7 +186,7 @@ class Agent:
             return False
         self._end_child()
         self.schedule.work_backoff.reset()
-        self.schedule.work_at(uptime())
+        self.schedule.work_at(self.clock.uptime())
         return True
 
     def hint(self, root: int, timestamp: int) -> None:
@@ -146,17 +197,17 @@ class Agent:
             return
         self._tried_hint, self._refresh = hint, True
         delay = self.schedule.chance.uniform(0, self.schedule.poll_s * _HINT_SPREAD)
-        self.schedule.work_at(uptime() + delay)
+        self.schedule.work_at(self.clock.uptime() + delay)
 
     def answered(self) -> None:
         """Do what could not be done without the server."""
         if self._wait_for_server and self._talk.token:
             self._wait_for_server = False
-            self.schedule.work_at(uptime())
+            self.schedule.work_at(self.clock.uptime())
 
     def renumber(self) -> None:
         """Have the journal number its events above what the server knows."""
-        self.schedule.work_at(uptime())
+        self.schedule.work_at(self.clock.uptime())
 
     def _troubled(self, trouble: tuple[str, str] | None) -> None:
         """Remember a disk that says no: the journal may be unable to."""
@@ -164,7 +215,7 @@ class Agent:
             self._talk.say_once(trouble[1])
         if trouble != self._talk.trouble:
             self._talk.trouble = trouble
-            self.schedule.news(uptime())
+            self.schedule.news(self.clock.uptime())
 
     # --- the work
 
@@ -179,10 +230,10 @@ class Agent:
             "probed": self._probed,
         }
         try:
-            self._child = Child(self._config_path, job)
+            self._child = self._launch(self._config_path, job)
         except OSError as e:
             self._talk.say_once(f"no process can be started: {e.strerror}")
-            self.schedule.work_failed(uptime())
+            self.schedule.work_failed(self.clock.uptime())
             return
         self._refresh = False
 
@@ -200,7 +251,7 @@ class Agent:
 
     def _heard(self, line: dict[str, Any]) -> None:
         if "news" in line:
-            self.schedule.news(uptime())
+            self.schedule.news(self.clock.uptime())
         elif "progress" in line:
             self._progress.update(line["progress"])
         elif "failed" in line:
@@ -210,15 +261,17 @@ class Agent:
         elif "ended" in line:
             self._end_child()
             if line["ended"] != 0:
-                self.schedule.work_failed(uptime())
+                self.schedule.work_failed(self.clock.uptime())
 
     def _done(self, done: dict[str, Any]) -> None:
-        now = uptime()
+        now = self.clock.uptime()
         self._boot, self._progress, self._probed = False, {}, done["probed"]
+        self._watch = done["watch"]
         if done["refresh_at"] is not None:
             self._refresh_at, self._asked_refresh = done["refresh_at"], False
-        if done["next_wake_s"] is not None:
-            self.schedule.work_at(now + done["next_wake_s"])
+        for wait_s in (done["next_wake_s"], done["hold_ends_s"]):
+            if wait_s is not None:
+                self.schedule.work_at(now + wait_s)
         retry = done["retry"]
         self._troubled((retry, done["sentence"]) if retry and retry.startswith("disk_") else None)
         self.state()

@@ -36,6 +36,19 @@ class Backoff:
         self.failures = 0
 
 
+@dataclass(frozen=True)
+class Profile:
+    """How much a wake-up costs: polls no closer than `min_poll_s`; what is due within `slack` (a
+    share of the poll interval) is done in one wake-up; news wait `coalesce_s` for more of them."""
+
+    min_poll_s: float = 0.0
+    slack: float = 0.1
+    coalesce_s: float = COALESCE_S
+
+
+PROFILES = {"standard": Profile(), "battery": Profile(900.0, 0.5, 20.0)}
+
+
 @dataclass
 class Schedule:
     """When the next poll, check-in and piece of work are due.
@@ -47,15 +60,45 @@ class Schedule:
     poll_s: float
     check_in_s: float
     chance: random.Random = field(default_factory=random.Random)
+    profile: Profile = field(default_factory=Profile)
     next_poll: float = NEVER
     next_check_in: float = 0.0
     next_work: float = NEVER
     not_before: float = 0.0
 
     def __post_init__(self) -> None:
+        self.ask(poll_s=self.poll_s, check_in_s=self.check_in_s)
         self.poll_backoff = Backoff(self.chance)
         self.check_in_backoff = Backoff(self.chance)
         self.work_backoff = Backoff(self.chance)
+
+    def ask(self, *, poll_s: float, check_in_s: float) -> None:
+        """Take the server's wishes, as far as this device's profile goes along."""
+        self.poll_s = max(poll_s, self.profile.min_poll_s)
+        self.check_in_s = max(check_in_s, self.profile.min_poll_s)
+
+    def gather(self, now: float) -> None:
+        """Being awake for one thing, bring forward what would wake the device again soon.
+
+        A device that slept through a whole interval was suspended, and so, at a site whose power
+        comes back, were its neighbours: they come in turn.
+        """
+        due = min(self.next_poll, self.next_check_in)
+        if now < due:
+            return
+        if now - due > self.poll_s:
+            soon = now + self._soon()
+            self.next_poll = soon if self.next_poll < NEVER else NEVER
+            self.next_check_in = max(soon, self.not_before)
+            return
+        ends = now + self.poll_s * self.profile.slack
+        if self.next_check_in <= ends and self.not_before <= now:
+            self.next_check_in = min(self.next_check_in, now)
+        if self.next_poll <= ends:
+            self.next_poll = min(self.next_poll, now)
+
+    def _soon(self) -> float:
+        return self.chance.uniform(0, min(self.poll_s / 10, 10.0))
 
     def spread(self, seconds: float) -> float:
         """Return an interval with its jitter, a tenth up or down."""
@@ -63,7 +106,7 @@ class Schedule:
 
     def started(self, now: float) -> None:
         """Come soon after a start, but not in step with the rest of the fleet."""
-        self.next_check_in = now + self.chance.uniform(0, min(self.poll_s / 10, 10.0))
+        self.next_check_in = now + self._soon()
 
     def polled(self, now: float) -> None:
         """A poll was answered."""
@@ -91,7 +134,7 @@ class Schedule:
 
     def news(self, now: float) -> None:
         """Something happened that the server should hear of soon."""
-        soon = max(now + COALESCE_S, self.not_before)
+        soon = max(now + self.profile.coalesce_s, self.not_before)
         self.next_check_in = min(self.next_check_in, soon)
 
     def need_token(self, now: float) -> None:

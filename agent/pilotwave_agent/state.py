@@ -30,6 +30,7 @@ class Order:
     reason: str = ""
     rollout: str | None = None
     attempt: int = 0
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def wanted(self) -> Installed:

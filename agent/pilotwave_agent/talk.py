@@ -7,16 +7,17 @@ memory only.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 from pilotwave_agent import client
 from pilotwave_agent.channel import BadAnswer, Channel, Unreachable
 from pilotwave_agent.client import ServerSaid
+from pilotwave_agent.clock import Clock
 from pilotwave_agent.config import Config
-from pilotwave_agent.facts import agent_version, read_facts
+from pilotwave_agent.facts import agent_version, facts_of
 from pilotwave_agent.identity import Identity, Sequence
 from pilotwave_agent.report import check_in_of
 from pilotwave_agent.schedule import Schedule
@@ -33,11 +34,6 @@ def say(words: str) -> None:
     """Tell the system's journal, or a person at the terminal."""
     sys.stderr.write(words + "\n")
     sys.stderr.flush()
-
-
-def uptime() -> float:
-    """Return seconds since the machine started, suspended ones included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Ears(Protocol):
@@ -73,6 +69,8 @@ class Talk:
     seq: Sequence
     schedule: Schedule
     ears: Ears
+    clock: Clock = field(default_factory=Clock)
+    root: Path = Path("/")
     online: bool = True
     acked: int = 0
     token: str = ""
@@ -84,7 +82,9 @@ class Talk:
     _said: str = ""
 
     def __post_init__(self) -> None:
-        self.channel = Channel(self.config.server, ca_file=self.config.ca_file)
+        self.channel = Channel(
+            self.config.server, ca_file=self.config.ca_file, gap_s=self.config.network_timeout_s
+        )
 
     def say_once(self, words: str) -> None:
         """Tell of a trouble, but not each time it comes again."""
@@ -96,7 +96,7 @@ class Talk:
 
     def check_in(self) -> None:
         """Send a report; with the answer come a token, intervals and a hint."""
-        facts = read_facts(self.config.data_dir)
+        facts = facts_of(self.config, root=self.root)
         state = self.ears.state()
         try:
             reply = self._send(state, facts if facts != self._facts else None)
@@ -130,15 +130,17 @@ class Talk:
                 self.seq.jump(e.last_seq)
 
     def _take(self, state: DeviceState, reply: CheckInReply) -> None:
-        now, schedule = uptime(), self.schedule
+        now, schedule = self.clock.uptime(), self.schedule
         waiting = [e.id for e in state.events if e.id > reply.acked_event]
         # a server that acknowledges nothing new gets no second report at once
         more = bool(waiting) and reply.acked_event > self.acked
         self.acked = max(self.acked, reply.acked_event)
         self.token = reply.token
         self._token_ends = now + reply.token_expires_in_s - _TOKEN_MARGIN_S
-        schedule.poll_s = min(reply.poll_interval_s, self.config.max_poll_interval_s)
-        schedule.check_in_s = min(reply.check_in_interval_s, self.config.max_check_in_interval_s)
+        schedule.ask(
+            poll_s=min(reply.poll_interval_s, self.config.max_poll_interval_s),
+            check_in_s=min(reply.check_in_interval_s, self.config.max_check_in_interval_s),
+        )
         schedule.checked_in(now, more=more)
         if reply.acked_event >= state.next_event:
             self.ears.renumber()
@@ -146,7 +148,7 @@ class Talk:
         self.ears.hint(reply.tuf.get("root", 0), reply.tuf.get("timestamp", 0))
 
     def _check_in_refused(self, e: Exception) -> None:
-        now = uptime()
+        now = self.clock.uptime()
         if not isinstance(e, ServerSaid):
             self._lost(e)
             self.schedule.check_in_failed(now)
@@ -165,7 +167,7 @@ class Talk:
 
     def poll(self) -> None:
         """Ask whether there is another directive."""
-        now = uptime()
+        now = self.clock.uptime()
         if not self.token or now >= self._token_ends:
             self.schedule.need_token(now)
             return
@@ -182,7 +184,7 @@ class Talk:
         self.ears.hint(polled.root, polled.timestamp)
 
     def _poll_refused(self, e: Exception) -> None:
-        now = uptime()
+        now = self.clock.uptime()
         if isinstance(e, ServerSaid) and e.status == 401:
             self.token = ""
             self.schedule.need_token(now)

@@ -21,6 +21,7 @@ from typing import Any
 from pilotwave_agent import config as settings
 from pilotwave_agent import fold, identity, lock
 from pilotwave_agent.channel import Channel
+from pilotwave_agent.clock import Clock
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk, refusal_of
 from pilotwave_agent.effects import Effects, moment
@@ -33,8 +34,11 @@ from pilotwave_agent.report import status_of, substance
 from pilotwave_agent.runtimes.confine import die_with_parent
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
+from pilotwave_agent.surroundings import look_around, told
 from pilotwave_agent.timefloor import BUILD_FLOOR
+from pilotwave_agent.world import World
 from pilotwave_protocol.errors import PilotwaveError
+from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.states import Reason
 
 LINGER_S = 1.5
@@ -71,10 +75,11 @@ class Done:
 
     `next_wake_s` is when a step is due (None: none); `retry` names the reason of a "no" that may
     pass, `retry_online` says that only the server's return can help; `refresh_at` is in epoch
-    seconds.
+    seconds. A hold ends in `hold_ends_s`, or when a fact of `watch` changes.
     """
 
     next_wake_s: float | None = None
+    hold_ends_s: float | None = None
     retry: str | None = None
     sentence: str = ""
     retry_online: bool = False
@@ -82,39 +87,67 @@ class Done:
     refresh_at: float | None = None
     changed: bool = False
     probed: dict[str, float] = field(default_factory=dict)
+    watch: dict[str, Scalar | None] = field(default_factory=dict)
 
 
 Tell = Callable[[dict[str, Any]], None]
 
 
 def work(
-    config: Config, job: Job, *, disk: Disk | None = None, tell: Tell = lambda line: None
+    config: Config,
+    job: Job,
+    *,
+    disk: Disk | None = None,
+    tell: Tell = lambda line: None,
+    clock: Clock | None = None,
+    root: Path = Path("/"),
 ) -> Done:
-    """Do what is to be done now. Raises `Held`, `NotEnrolled`, `BadIdentity`."""
+    """Do what is to be done now; `root` stands in for `/` where the device is described.
+
+    Raises `Held`, `NotEnrolled`, `BadIdentity`.
+    """
     disk, layout = disk or Disk(), Layout(config.data_dir)
+    world = Surroundings(clock or Clock(), root)
     who = identity.load(layout)
     try:
         with lock.held(layout.work_lock, "the agent's work", wait_s=LOCK_WAIT_S):
-            return _Work(config, who, job, disk, layout, tell).run()
+            return _Work(config, who, job, disk, layout, tell, world).run()
     except OSError as e:
         no = refusal_of(e)
         return Done(retry=str(no.reason), sentence=no.sentence)
 
 
-def now_of(state: DeviceState) -> Moment:
+@dataclass(frozen=True)
+class Surroundings:
+    """What stands around one run of the child: the clock and the tree that describes the device."""
+
+    clock: Clock
+    root: Path
+
+
+def now_of(state: DeviceState, clock: Clock | None = None) -> Moment:
     """Return now, never before what signed documents have proven."""
-    return moment((state.memory.time_floor or BUILD_FLOOR).timestamp())
+    return moment((state.memory.time_floor or BUILD_FLOOR).timestamp(), clock or Clock())
 
 
 class _Work:
     """One run of the child."""
 
     def __init__(
-        self, config: Config, who: Identity, job: Job, disk: Disk, layout: Layout, tell: Tell
+        self,
+        config: Config,
+        who: Identity,
+        job: Job,
+        disk: Disk,
+        layout: Layout,
+        tell: Tell,
+        around: Surroundings,
     ) -> None:
         self.job, self.disk, self.layout, self.tell = job, disk, layout, tell
+        self.config, self.clock, self.root = config, around.clock, around.root
+        timeout_s = config.network_timeout_s
         self.journal = Journal(disk, layout.journal)
-        self.fetcher = Fetcher(ca_file=config.ca_file)
+        self.fetcher = Fetcher(ca_file=config.ca_file, gap_s=timeout_s)
         self.judge = Judge(config, who, disk, layout, self.fetcher)
         self.told_progress = 0.0
         self.effects = Effects(
@@ -122,8 +155,9 @@ class _Work:
             disk=disk,
             layout=layout,
             journal=self.journal,
-            channel=Channel(config.server, ca_file=config.ca_file),
+            channel=Channel(config.server, ca_file=config.ca_file, gap_s=timeout_s),
             now=self._now,
+            look_around=self._look_around,
             token=job.token,
             tell_progress=self._progress,
             tell_news=lambda: tell({"news": True}),
@@ -131,7 +165,10 @@ class _Work:
         )
 
     def _now(self) -> Moment:
-        return now_of(self.journal.state)
+        return now_of(self.journal.state, self.clock)
+
+    def _look_around(self) -> World:
+        return look_around(self.config, self._now().wall, root=self.root)
 
     def _progress(self, model: str, percent: int) -> None:
         if time.monotonic() - self.told_progress >= 1:
@@ -177,15 +214,20 @@ class _Work:
             if isinstance(step, Wait):
                 if step.seconds > LINGER_S:
                     return step.seconds
-                time.sleep(step.seconds)
+                self.clock.sleep(step.seconds)
             else:
                 self.effects.carry_out(step)
 
     def _done(self, wake_s: float | None, judged: Judged, *, changed: bool) -> Done:
         noes = [*self.effects.parked.values(), *([judged.passing] if judged.passing else [])]
         first = noes[0] if noes else None
+        holds = self.effects.holds.values()
+        ends = [h.retry_s for h in holds if h.retry_s is not None]
+        around = told(self._look_around()) if holds else {}
         return Done(
             next_wake_s=wake_s,
+            hold_ends_s=min(ends, default=None),
+            watch={fact: around[fact] for h in holds for fact in h.watch},
             retry=str(first.reason) if first else None,
             sentence=first.sentence if first else "",
             retry_online=bool(noes) and all(no.reason in _NETWORK for no in noes),

@@ -118,6 +118,14 @@ class Reason(_Word):
     SELFTEST_SEGFAULT = "selftest_segfault"
     SELFTEST_MEMORY = "selftest_memory"
     SELFTEST_ERROR = "selftest_error"
+    # what an order waits for (conditions and windows)
+    WAITING_POWER = "waiting_power"
+    WAITING_BATTERY = "waiting_battery"
+    WAITING_NETWORK = "waiting_network"
+    WAITING_DISK = "waiting_disk"
+    WAITING_IDLE = "waiting_idle"
+    WAITING_WINDOW = "waiting_window"
+    WAITING_CONDITION = "waiting_condition"
     # its life after the switch
     PROBE_FAILED = "probe_failed"
     PROBE_TIMEOUT = "probe_timeout"

@@ -1,0 +1,158 @@
+"""Judge whether this device may change now: the conditions and windows that an order carries.
+
+Pure: what the device is like comes in as a `World`. A condition holds an order back before it
+begins to fetch, to test or to switch, as the table `_GATES` says; a switch that has begun, a
+probation and a way back are never held. A condition that this agent does not know holds as well: an
+older agent must not do what a newer server meant to forbid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pilotwave_agent.windows import BadWindow, open_in
+from pilotwave_agent.world import World
+from pilotwave_protocol.states import Reason
+
+FETCH, CHANGE = "fetch", "change"
+_GATES = {
+    "power": {FETCH, CHANGE},
+    "battery_min": {FETCH, CHANGE},
+    "network": {FETCH},
+    "disk_free_mb": {FETCH},
+    "idle": {CHANGE},
+    "windows": {CHANGE},
+}
+_WATCHED = {
+    "power": ("power",),
+    "battery_min": ("battery", "power"),
+    "network": ("network.metered",),
+    "disk_free_mb": ("disk_free_mb",),
+    "idle": ("busy",),
+}
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A "not yet". `retry_s` is in how many seconds it ends by itself (None: unknown); `watch` are
+    the facts whose change may end it."""
+
+    reason: Reason
+    sentence: str
+    retry_s: float | None = None
+    watch: tuple[str, ...] = ()
+
+
+def hold(conditions: Mapping[str, Any], world: World, gate: str) -> Hold | None:
+    """Return the first condition that holds an order back at a gate, None if none does."""
+    return next(_holds(conditions, world, gate), None)
+
+
+def _holds(conditions: Mapping[str, Any], world: World, gate: str) -> Iterator[Hold]:
+    for key, value in sorted(conditions.items()):
+        if key not in _GATES:
+            sentence = f"the order names the condition {key}, which this agent does not know"
+            yield Hold(Reason.WAITING_CONDITION, f"{sentence}; update the agent"[:300])
+        elif gate in _GATES[key]:
+            found = _judge(key, value, world)
+            if found:
+                yield found
+
+
+def _judge(key: str, value: Any, world: World) -> Hold | None:
+    try:
+        if key == "windows":
+            return _outside(value, world)
+        found = _JUDGES[key](value, world)
+    except (BadWindow, TypeError, ValueError, KeyError, AttributeError) as e:
+        sentence = f"the condition {key} cannot be read: {ascii(value)[:80]}"
+        return Hold(Reason.WAITING_CONDITION, f"{sentence} ({e})"[:300])
+    return None if found is None else Hold(*found, watch=_WATCHED[key])
+
+
+Found = tuple[Reason, str] | None
+
+
+def _power(value: Any, world: World) -> Found:
+    if value != "external":
+        raise ValueError("expected external")
+    if world.power != "battery":
+        return None
+    return Reason.WAITING_POWER, "waits for external power; the device runs on its battery"
+
+
+def _battery(value: Any, world: World) -> Found:
+    if world.battery is None or world.battery >= int(value):
+        return None
+    sentence = f"waits for a battery of at least {int(value)} %; it is at {world.battery} %"
+    return Reason.WAITING_BATTERY, sentence
+
+
+def _network(value: Any, world: World) -> Found:
+    if value != "unmetered":
+        raise ValueError("expected unmetered")
+    if world.metered is False:
+        return None
+    if world.metered:
+        return Reason.WAITING_NETWORK, "waits for an unmetered network; this one is metered"
+    words = "waits for an unmetered network; whether this one is metered cannot be told here"
+    return Reason.WAITING_NETWORK, f"{words} (the setting `metered` says it)"
+
+
+def _disk(value: Any, world: World) -> Found:
+    if world.disk_free_mb is None or world.disk_free_mb >= int(value):
+        return None
+    sentence = f"waits until {int(value)} MB are free on disk; {world.disk_free_mb} MB are"
+    return Reason.WAITING_DISK, sentence
+
+
+def _idle(value: Any, world: World) -> Found:
+    if value is not True or world.busy is None:
+        return None
+    return Reason.WAITING_IDLE, f"waits until the device is idle; {world.busy}"
+
+
+_JUDGES = {
+    "power": _power,
+    "battery_min": _battery,
+    "network": _network,
+    "disk_free_mb": _disk,
+    "idle": _idle,
+}
+
+
+def _outside(windows: Any, world: World) -> Hold | None:
+    """Return the hold until the first of these windows opens; None if one is open."""
+    moment = datetime.fromtimestamp(world.now, timezone.utc)
+    waits = []
+    for window in windows:
+        zone, words = _zone(str(window.get("timezone", "device")), world.zone)
+        wait = open_in(str(window["cron"]), float(window["duration_s"]), moment.astimezone(zone))
+        if wait == 0:
+            return None
+        if wait is not None:
+            waits.append((wait, zone, words))
+    if not waits:
+        sentence = "waits for a window, and none of them ever opens"
+        return Hold(Reason.WAITING_WINDOW, sentence) if windows else None
+    wait, zone, words = min(waits, key=lambda found: found[0])
+    opens = datetime.fromtimestamp(world.now + wait, zone)
+    sentence = f"waits for its window, which opens {opens:%Y-%m-%d %H:%M} ({words})"
+    return Hold(Reason.WAITING_WINDOW, sentence, retry_s=wait)
+
+
+def _zone(asked: str, own: str | None) -> tuple[tzinfo, str]:
+    """Return a zone and its name; a device that does not know its own lives by UTC."""
+    name = own if asked == "device" else asked
+    if name is None:
+        return timezone.utc, "UTC: this device does not know its time zone"
+    try:
+        return ZoneInfo(name), name
+    except (OSError, ValueError, KeyError) as e:
+        if asked == "device":
+            return timezone.utc, f"UTC: {ascii(name)[:40]} is no time zone"
+        raise BadWindow(f"{name} is no time zone") from e
