@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -228,5 +229,11 @@ def print_json(answer: dict[str, Any]) -> None:
     print()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the program. What it makes is for its own user, whatever folder that is put into."""
+    os.umask(0o077)
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,19 +1,11 @@
-"""Kill a working agent with SIGKILL, at a chosen step on disk or at a chosen moment.
-
-The agent's worker runs in a process of its own, forked from one that has imported it already and
-does nothing else: pickled wishes on its stdin, what came of them on its stdout.
-"""
+"""Kill a working agent with SIGKILL, at a chosen step on disk or at a chosen moment."""
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
-import select
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +16,8 @@ from pilotwave_agent.journal import read_state
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.work import Job, work
 from pilotwave_protocol.states import ModelState
+from tests.forking import Forker
 
-REPO = Path(__file__).parents[2]
 CHANGES = (
     *("open_new", "open_append", "write", "sync_fd", "sync_dir", "rename", "symlink", "link"),
     *("unlink", "mkdir", "rmdir", "truncate", "chmod", "reserve"),
@@ -69,86 +61,33 @@ for _name in CHANGES:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the worker, as after a start: when it dies, if it does, and what came of it."""
+    """What came of one run of the worker: was it killed; else what it changed on disk."""
 
-    config: Config
-    dies_at: int | None = None
-    torn: bool = False
-    seconds: float | None = None
     killed: bool = False
     changes: int = 0
     writes: tuple[int, ...] = ()
 
 
-class Killer:
-    """The process that workers are forked from."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-
-    def work(self, config: Config, **how: Any) -> Run:
-        """Let a worker work until it is done or killed (`dies_at`, `torn`, `seconds`)."""
-        assert self.process.stdin
-        assert self.process.stdout
-        pickle.dump(Run(config, **how), self.process.stdin)
-        self.process.stdin.flush()
-        done = pickle.load(self.process.stdout)  # noqa: S301 - our own child
-        assert isinstance(done, Run), done
-        return done
-
-
-@contextmanager
-def killer() -> Iterator[Killer]:
-    """Start the process that workers are forked from."""
-    command = [sys.executable, "-c", "from tests.agent.killing import serve; serve()"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=REPO, stdin=pipe, stdout=pipe) as process:
-        yield Killer(process)
-        assert process.stdin
-        process.stdin.close()
+def work_until(
+    forker: Forker,
+    config: Config,
+    *,
+    dies_at: int | None = None,
+    torn: bool = False,
+    seconds: float = 60.0,
+) -> Run:
+    """Let a worker work, as after a start, until it is done or killed."""
+    told = config.data_dir.parent / "told"
+    pid = forker.fork(_work, config, dies_at, torn, told)
+    status = forker.wait(pid, seconds=seconds)
+    assert status in (0, -signal.SIGKILL), status
+    return Run(killed=True) if status else Run(**json.loads(told.read_text()))
 
 
-def serve() -> None:
-    """Fork a worker for each wish on stdin, until there is none."""
-    while True:
-        try:
-            run: Run = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own test
-        except EOFError:
-            return
-        pickle.dump(_forked(run), sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-
-
-def _forked(run: Run) -> object:
-    """Work in a child; return the run with its outcome, or how the child ended if that is wrong."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _work(run, writer)
-    os.close(writer)
-    ended = os.pidfd_open(pid)
-    ready, _, _ = select.select([ended], [], [], 60 if run.seconds is None else run.seconds)
-    if not ready:
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    with open(reader, "rb") as told:
-        said = told.read()
-    os.close(ended)
-    if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
-        return Run(run.config, killed=True)
-    return pickle.loads(said) if status == 0 else f"ended with {status}"  # noqa: S301
-
-
-def _work(run: Run, writer: int) -> None:
-    status = 1
-    try:
-        disk = CountingDisk(run.dies_at, torn=run.torn)
-        work(run.config, Job(token="token", boot=True, refresh=True), disk=disk)
-        done = Run(run.config, changes=disk.count, writes=tuple(disk.writes))
-        os.write(writer, pickle.dumps(done))
-        status = 0
-    finally:
-        os._exit(status)
+def _work(config: Config, dies_at: int | None, torn: bool, told: Path) -> None:
+    disk = CountingDisk(dies_at, torn=torn)
+    work(config, Job(token="token", boot=True, refresh=True), disk=disk)
+    told.write_text(json.dumps({"changes": disk.count, "writes": disk.writes}))
 
 
 def check_one_whole_version(config: Config, versions: Mapping[str, Mapping[str, bytes]]) -> str:
@@ -167,7 +106,7 @@ def check_one_whole_version(config: Config, versions: Mapping[str, Mapping[str, 
 
 
 def is_settled(config: Config, version: str) -> bool:
-    """Say whether the device runs `version`, has nothing left to do and left nothing lying."""
+    """Say whether the device runs `version`, has nothing left to do."""
     layout = Layout(config.data_dir)
     slot = read_state(layout.journal).slot("detector")
     here = slot.current is not None and slot.current.version == version

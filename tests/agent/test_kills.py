@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pilotwave_agent.config import Config
-from tests.agent.killing import Killer, check_one_whole_version, is_settled, killer, left_lying
+from tests.agent.killing import check_one_whole_version, is_settled, left_lying, work_until
+from tests.forking import Forker, forker
 from tests.peers.device import Device
 from tests.peers.registry import Registry, example
 
@@ -22,8 +23,8 @@ KILLS_AT_RANDOM = 40
 
 
 @pytest.fixture(scope="module")
-def victims() -> Iterator[Killer]:
-    with killer() as made:
+def victims() -> Iterator[Forker]:
+    with forker("pilotwave_agent.work", "tests.agent.killing") as made:
         yield made
 
 
@@ -53,36 +54,36 @@ def check_arrived(config: Config, version: str) -> None:
 
 @pytest.mark.parametrize("share", range(SHARES))
 def test_a_kill_at_any_step_leaves_one_whole_version(
-    ready: Device, victims: Killer, tmp_path: Path, share: int
+    ready: Device, victims: Forker, tmp_path: Path, share: int
 ) -> None:
     """Before each change on disk, and in the middle of each that writes bytes."""
-    whole = victims.work(copy_of(ready, tmp_path / "whole"))
+    whole = work_until(victims, copy_of(ready, tmp_path / "whole"))
     assert whole.changes > 50
     assert len(whole.writes) > 5
     deaths = [(n, False) for n in range(1, whole.changes + 1)] + [(n, True) for n in whole.writes]
     for step, torn in deaths[share::SHARES]:
         config = copy_of(ready, tmp_path / f"{step}{torn}")
-        assert victims.work(config, dies_at=step, torn=torn).killed
+        assert work_until(victims, config, dies_at=step, torn=torn).killed
         check_one_whole_version(config, VERSIONS)
-        assert not victims.work(config).killed
+        assert not work_until(victims, config).killed
         check_arrived(config, "1.1.0")
         shutil.rmtree(config.data_dir)
 
 
 @pytest.mark.parametrize("seed", range(SHARES))
 def test_kills_at_random_leave_one_whole_version(
-    registry: Registry, ready: Device, victims: Killer, seed: int
+    registry: Registry, ready: Device, victims: Forker, seed: int
 ) -> None:
     """At a random moment or a random step, again and again, while orders change."""
     luck, kills, wanted = random.Random(seed), 0, "1.1.0"
     while kills < KILLS_AT_RANDOM:
         moment = {"seconds": luck.uniform(0.005, 0.4)}
         step = {"dies_at": luck.randint(1, 60), "torn": luck.random() < 0.5}
-        kills += victims.work(ready.config, **luck.choice((moment, step))).killed
+        kills += work_until(victims, ready.config, **luck.choice((moment, step))).killed
         check_one_whole_version(ready.config, VERSIONS)
         if is_settled(ready.config, wanted):
             wanted = luck.choice([v for v in VERSIONS if v != wanted])
             registry.order(registry.versions["detector", wanted])
             ready.deliver()
-    assert not victims.work(ready.config).killed
+    assert not work_until(victims, ready.config).killed
     check_arrived(ready.config, wanted)

@@ -64,6 +64,17 @@ def test_init_makes_what_only_its_owner_can_read(data: Path) -> None:
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
 
 
+def test_a_folder_that_was_open_to_all_gets_no_file_that_is(server_factory: ServerFactory) -> None:
+    """The umask is the program's own, so this asks the program, and while it runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # noqa: S103
+        server = server_factory(Path(folder))
+        found = {p: stat.S_IMODE(p.stat().st_mode) & 0o077 for p in Path(folder).rglob("*")}
+        server.kill()
+    assert any(p.name.startswith("pilotwave.db") for p in found)
+    assert not {p for p, open_to in found.items() if open_to}
+
+
 def test_init_works_on_both_databases(
     tmp_path: Path, empty_database_url: str, database_kind: str
 ) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing
 import os
 import random
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,19 +16,18 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
 from pilotwave_protocol import names, signing
 from pilotwave_protocol.digest import hash_file, sha256_hex
-from pilotwave_server.app import create_app
 from pilotwave_server.db import Database
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.registry.checks import VersionClash
 from pilotwave_server.settings import Settings
+from tests.server.killed import KilledServer, killed_server
 from tests.server.registry.offline import manifest_for
 from tests.server.registry.registry import Registry, onnx
 from tests.server.registry.test_http import Remote, b64
@@ -40,41 +38,6 @@ PIECE = 200_000
 
 def utc_now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-def _serve(data_dir: str, url: str, port: int) -> None:
-    settings = Settings(data_dir=Path(data_dir), database_url=url)
-    uvicorn.run(create_app(settings), host="127.0.0.1", port=port, log_level="error")
-
-
-class ForkedServer:
-    """A server in a process of its own, forked from one that has the imports behind it: so it can
-    be killed and started some dozens of times within seconds."""
-
-    def __init__(self, data_dir: Path, database_url: str) -> None:
-        self.data_dir = data_dir
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._database_url = database_url
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["pilotwave_server.app", "uvicorn", __name__])
-        self._process: Any = None
-
-    def start(self) -> None:
-        arguments = (str(self.data_dir), self._database_url, self.port)
-        self._process = self._context.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
-        end = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return
-            assert time.monotonic() < end
-            time.sleep(0.01)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.join()
 
 
 class HttpFetcher(FetcherInterface):
@@ -92,7 +55,7 @@ class HttpFetcher(FetcherInterface):
 class Work:
     """Uploads and publishes, and remembers what the server acknowledged."""
 
-    server: ForkedServer
+    server: KilledServer
     remote: Remote
     rng: random.Random
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -158,15 +121,15 @@ def work(settings: Settings, db: Database) -> Iterator[Work]:
         token = operators.issue(
             session, name="root", role=Role.ADMIN, actor="server", now=utc_now()
         ).plaintext
-    server = ForkedServer(settings.data_dir, settings.resolved_database_url)
-    server.start()
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=server.url, headers=headers, timeout=30) as client:
+    with (
+        killed_server(settings) as server,
+        httpx.Client(base_url=server.url, headers=headers, timeout=60) as client,
+    ):
         remote = Remote(client, client, utc_now)
         assert remote.bootstrap().status_code == 201
         assert remote.create_model("detector").status_code == 201
         yield Work(server, remote, random.Random(20260131))
-    server.kill()
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
