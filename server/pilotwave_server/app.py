@@ -15,6 +15,7 @@ from pilotwave_server.audit import routes as audit
 from pilotwave_server.blobs import routes as blobs
 from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.context import Clock, Context, utc_now
+from pilotwave_server.dashboard import setup as dashboard
 from pilotwave_server.db import Database
 from pilotwave_server.device_api import setup as device_api
 from pilotwave_server.device_api.setup import DeviceApi
@@ -105,7 +106,7 @@ def make_fastapi(context: Context) -> FastAPI:
         blobs.api,
         blobs.public,
     ]
-    for router in [*routers, *registry.routers, *device_api.routers]:
+    for router in [*routers, *registry.routers, *device_api.routers, *dashboard.routers]:
         app.include_router(router)
     return app
 

@@ -32,6 +32,12 @@ class Settings(BaseSettings):
         "info", description="How much is logged."
     )
     access_log: bool = Field(False, description="Whether each request is logged.")
+    oidc_issuer: str = Field(
+        "", description="URL of an OpenID Connect provider that people may sign in with."
+    )
+    oidc_client_id: str = Field("", description="This server's id at that provider.")
+    oidc_client_secret: str = Field("", repr=False, description="Its secret there.")
+    oidc_name: str = Field("single sign-on", description="What people call that provider.")
     metrics_open: bool = Field(False, description="Whether /metrics answers without a token.")
 
     poll_interval_s: int = Field(60, ge=1, le=DAY_S, description="How often a device polls.")

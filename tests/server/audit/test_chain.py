@@ -73,7 +73,9 @@ def test_nothing_is_chained_by_a_change_that_did_not_happen(
     assert events(admin) == log
 
 
-def test_the_database_itself_refuses_to_change_an_event(db: Database) -> None:
+def test_the_database_itself_refuses_to_change_an_event(
+    log: list[dict[str, Any]], db: Database
+) -> None:
     for statement in ("UPDATE audit_events SET actor = 'x'", "DELETE FROM audit_events"):
         with pytest.raises(Exception, match="only ever added"), db.write() as session:
             session.execute(text(statement))

@@ -46,3 +46,8 @@ def chosen_policy(
     if row is None:
         raise PolicyUnknown(f"there is no policy {name}")
     return stored_policy(row.document), row.version
+
+
+def policy_names(session: Session) -> list[str]:
+    """The names of all policies that a rollout may have."""
+    return list(session.scalars(select(PolicyRow.name).distinct().order_by(PolicyRow.name)))

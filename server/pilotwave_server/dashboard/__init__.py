@@ -1,0 +1,1 @@
+"""The web page: a face that shows what the slices know and passes on what people want."""

@@ -1,0 +1,149 @@
+"""The fleet at a glance: counts over all devices, taken once every few seconds and kept.
+
+Whoever asks while the counts are old gets the old ones at once and has new ones made for the next.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from pilotwave_server.context import Context
+from pilotwave_server.devices.service import count_by_state
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.registry.service import expiries
+from pilotwave_server.rollouts.reading import group_names
+from pilotwave_server.rollouts.rollout_views import RolloutSummary
+from pilotwave_server.rollouts.showing import summary
+from pilotwave_server.rollouts.tables import RolloutRow
+from pilotwave_server.telemetry.tables import DeviceModelRow
+
+T = TypeVar("T")
+KEEP = timedelta(seconds=5)
+SOON_DAYS = 14
+RECENT = timedelta(days=2)
+AT_MOST = 20
+
+
+@dataclass(frozen=True)
+class Overview:
+    """`versions` are (model, version, devices); `failing` counts devices with a failed model."""
+
+    at: datetime
+    states: dict[str, int] = field(default_factory=dict)
+    online: int = 0
+    silent: int = 0
+    failing: int = 0
+    versions: list[tuple[str, str, int]] = field(default_factory=list)
+    rollouts: list[RolloutSummary] = field(default_factory=list)
+    waiting: list[RolloutSummary] = field(default_factory=list)
+    expiring: list[tuple[str, float]] = field(default_factory=list)
+
+
+class Kept(Generic[T]):
+    """A value that is made anew at most once every `KEEP`."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._value: T | None = None
+        self._until: datetime | None = None
+        self._lock = threading.Lock()
+
+    def get(self, now: datetime) -> T:
+        """The value, perhaps a little old."""
+        if self._value is None:
+            with self._lock:
+                if self._value is None:
+                    self._renew(now)
+        elif self._until is not None and now >= self._until and self._lock.acquire(blocking=False):
+            threading.Thread(target=self._renew_and_release, args=(now,), daemon=True).start()
+        assert self._value is not None
+        return self._value
+
+    def _renew(self, now: datetime) -> None:
+        self._value = self._make()
+        self._until = now + KEEP
+
+    def _renew_and_release(self, now: datetime) -> None:
+        try:
+            self._renew(now)
+        finally:
+            self._lock.release()
+
+
+def take(context: Context) -> Overview:
+    """Count anew."""
+    now = context.clock()
+    quiet_since = now - timedelta(seconds=3 * context.settings.check_in_interval_s)
+    with context.db.read() as session:
+        states = count_by_state(session)
+        online = _online(session, quiet_since)
+        return Overview(
+            at=now,
+            states=states,
+            online=online,
+            silent=states.get("enrolled", 0) - online,
+            failing=_failing(session),
+            versions=_versions(session),
+            rollouts=_rollouts(session, "running", "rolling_back", "scheduled"),
+            waiting=_waiting(session, now),
+            expiring=[
+                (role.role, role.days_left(now))
+                for role in expiries(session)
+                if role.days_left(now) < SOON_DAYS and role.role not in ("snapshot", "timestamp")
+            ],
+        )
+
+
+def _online(session: Session, since: datetime) -> int:
+    d = DeviceRow
+    seen = or_(d.last_seen > since, d.last_check_in > since)
+    query = select(func.count()).select_from(d).where(d.state == "enrolled", seen)
+    return session.scalar(query) or 0
+
+
+def _failing(session: Session) -> int:
+    m = DeviceModelRow
+    query = select(func.count(m.device_id.distinct())).where(m.state.in_(("failed", "rolled_back")))
+    return session.scalar(query) or 0
+
+
+def _versions(session: Session) -> list[tuple[str, str, int]]:
+    m = DeviceModelRow
+    query = (
+        select(m.model, m.current_version, func.count())
+        .where(m.current_version.is_not(None))
+        .group_by(m.model, m.current_version)
+    )
+    found = [(model, str(version), count) for model, version, count in session.execute(query)]
+    return sorted(found, key=lambda row: (row[0], -row[2]))
+
+
+def _rollouts(session: Session, *states: str) -> list[RolloutSummary]:
+    r = RolloutRow
+    query = select(r).where(r.state.in_(states)).order_by(r.id.desc()).limit(AT_MOST)
+    return _summaries(session, list(session.scalars(query)))
+
+
+def _waiting(session: Session, now: datetime) -> list[RolloutSummary]:
+    """Rollouts that wait for a person, or went wrong a short while ago."""
+    r = RolloutRow
+    failed = (r.state == "rolled_back") & (r.ended_at > now - RECENT)
+    query = (
+        select(r)
+        .where(or_(r.state.in_(("awaiting_approval", "paused", "draft")), failed))
+        .order_by(r.id.desc())
+        .limit(AT_MOST)
+    )
+    return _summaries(session, list(session.scalars(query)))
+
+
+def _summaries(session: Session, rows: list[RolloutRow]) -> list[RolloutSummary]:
+    names = group_names(session, rows)
+    return [summary(row, names[row.group_id]) for row in rows]

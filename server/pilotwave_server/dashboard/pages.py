@@ -1,0 +1,231 @@
+"""What every page has: who is looking, in which language, how it is rendered, how errors look.
+
+    @router.get("/rollouts/{rollout}")
+    def show(rollout: RolloutName, page: Look, session: ReadSession, now: Now) -> Response:
+        return page.render("rollout.html", rollout=api.show(rollout, page.actor, session, now))
+
+A page asks the very function that answers its API address, so both say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from pilotwave_protocol.errors import PilotwaveError
+from pilotwave_server.dashboard import i18n
+from pilotwave_server.dashboard.rendering import environment
+from pilotwave_server.deps import Ctx, Now, check_csrf, get_signed_in
+from pilotwave_server.errors import ServerError
+from pilotwave_server.operators.roles import Actor, Role
+from pilotwave_server.operators.service import RoleForbids
+from pilotwave_server.operators.sessions import SignedIn
+from pilotwave_server.routing import SessionRoute
+
+FLASH = "pilotwave_flash"
+THEME = "pilotwave_theme"
+THEMES = ("light", "dark")
+MAX_NEXT = 500
+SECURITY = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Cache-Control": "no-store",
+}
+
+
+class SignInFirst(Exception):
+    """Nobody is signed in: off to the login page, and back afterwards."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One request for a page, and who makes it (None: a stranger)."""
+
+    request: Request
+    signed_in: SignedIn | None
+    language: str
+    fleet: str
+
+    @property
+    def actor(self) -> Actor:
+        """Who looks; SignInFirst for a stranger."""
+        if self.signed_in is None or self.signed_in.half_way:
+            raise SignInFirst
+        return self.signed_in.actor
+
+    def may(self, role: str) -> bool:
+        """Whether the one who looks may do what a role may."""
+        signed_in = self.signed_in
+        return signed_in is not None and signed_in.actor.role.covers(Role(role))
+
+    def need(self, role: Role) -> Actor:
+        """Who looks, if the role allows it. RoleForbids, SignInFirst."""
+        actor = self.actor
+        if not actor.role.covers(role):
+            raise RoleForbids(
+                f"this needs the role {role.value}; {actor} is {actor.role.value}",
+                needed=role.value,
+            )
+        return actor
+
+    @property
+    def is_fragment(self) -> bool:
+        """Whether htmx asks for a part of the page only."""
+        return self.request.headers.get("hx-request") == "true"
+
+    def render(self, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+        """The page as HTML."""
+        language = self.language
+        theme = self.request.cookies.get(THEME, "")
+        text = (
+            environment(language)
+            .get_template(template)
+            .render(
+                page=self,
+                path=self.request.url.path,
+                query=self.request.url.query,
+                language=language,
+                languages=i18n.LANGUAGES,
+                theme=theme if theme in THEMES else "auto",
+                csrf=self.signed_in.csrf if self.signed_in else "",
+                flash=self.request.cookies.get(FLASH, ""),
+                origin=str(self.request.base_url).rstrip("/"),
+                **values,
+            )
+        )
+        response = HTMLResponse(text, status)
+        if FLASH in self.request.cookies and not self.is_fragment:
+            response.delete_cookie(FLASH)
+        return response
+
+    def go(self, path: str, *, say: str = "") -> Response:
+        """Send the browser to another page, which says `say` once."""
+        response = RedirectResponse(path, 303)
+        if say:
+            told = say.encode("ascii", "replace").decode()[:300]
+            response.set_cookie(FLASH, told, max_age=60, httponly=True, samesite="strict")
+        return response
+
+
+async def get_page(request: Request, context: Ctx, now: Now) -> Page:
+    """The request as a page, whoever makes it."""
+    signed_in = await get_signed_in(request, context, now)
+    chosen = request.cookies.get("pilotwave_language") or (signed_in and signed_in.language)
+    language = i18n.choose(chosen or None, request.headers.get("accept-language", ""))
+    return Page(request, signed_in, language, context.fleet.snapshot.fleet)
+
+
+Anybody = Annotated[Page, Depends(get_page)]
+
+
+async def get_looking(page: Anybody) -> Page:
+    """The request of somebody who is signed in."""
+    page.need(Role.VIEWER)
+    return page
+
+
+Look = Annotated[Page, Depends(get_looking)]
+
+
+def acting(role: Role) -> Callable[..., Coroutine[Any, Any, Page]]:
+    """A dependency: somebody of this role changes something, from a page of ours."""
+
+    async def get(page: Anybody) -> Page:
+        page.need(role)
+        await check_form(page)
+        return page
+
+    return get
+
+
+async def check_form(page: Page) -> None:
+    """ForgedRequest unless a form carries its session's token, in a field or (htmx) a header."""
+    sent = page.request.headers.get("x-csrf-token", "")
+    if not sent:
+        form = await page.request.form()
+        sent = str(form.get("csrf", ""))
+    assert page.signed_in is not None
+    check_csrf(page.signed_in, sent)
+
+
+ActViewer = Annotated[Page, Depends(acting(Role.VIEWER))]
+ActPublisher = Annotated[Page, Depends(acting(Role.PUBLISHER))]
+ActOperator = Annotated[Page, Depends(acting(Role.OPERATOR))]
+ActAdmin = Annotated[Page, Depends(acting(Role.ADMIN))]
+
+
+def safe_next(path: str) -> str:
+    """`path` if it leads to a page of ours, else the first page."""
+    parts = urlsplit(path)
+    ours = path.startswith("/") and not path.startswith(("//", "/\\")) and "\\" not in path
+    plain = path.isprintable() and len(path) <= MAX_NEXT
+    return path if ours and plain and not parts.scheme and not parts.netloc else "/"
+
+
+class PageRoute(SessionRoute):
+    """A route whose "no" is a page too, and whose answers carry the security headers."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            try:
+                response = await answer(request)
+            except SignInFirst:
+                response = _to_login(request)
+            except (ServerError, PilotwaveError, RequestValidationError, HTTPException) as error:
+                response = await _failed(request, error)
+            for name, value in SECURITY.items():
+                response.headers.setdefault(name, value)
+            return response
+
+        return guarded
+
+
+def _to_login(request: Request) -> Response:
+    if request.headers.get("hx-request") == "true":
+        return Response(status_code=401, headers={"HX-Redirect": "/login"})
+    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    wanted = here if request.method == "GET" and here != "/" else ""
+    return RedirectResponse(f"/login?next={quote(wanted)}" if wanted else "/login", 303)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    from pilotwave_server.deps import get_context
+
+    context = get_context(request)
+    page = await get_page(request, context, context.clock())
+    status, sentence, headers = told(error)
+    response = page.render("error.html", status=status, code=status, sentence=sentence)
+    response.headers.update(headers)
+    return response
+
+
+def told(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """An error's status, sentence and headers."""
+    if isinstance(error, ServerError):
+        return error.status, error.detail, error.headers
+    if isinstance(error, RequestValidationError):
+        first = next(iter(error.errors()), None)
+        return 422, first["msg"] if first else "the request could not be read", {}
+    if isinstance(error, HTTPException):
+        return error.status_code, "there is no such page", dict(error.headers or {})
+    return 422, str(error), {}
+
+
+def page_router() -> APIRouter:
+    """A router of pages, which are no part of the API."""
+    return APIRouter(route_class=PageRoute, include_in_schema=False)

@@ -1,0 +1,258 @@
+"""Rollouts: the list, one with its waves and verdicts, the steps that people take, a new one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Form, Query, Request
+from fastapi.responses import Response
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
+from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
+from pilotwave_server.errors import ServerError
+from pilotwave_server.groups.service import list_groups
+from pilotwave_server.operators.roles import Role
+from pilotwave_server.paging import Page as Rows
+from pilotwave_server.paging import PageRequest, Paging
+from pilotwave_server.registry.service import list_models, list_versions
+from pilotwave_server.rollouts import rollout_routes as api
+from pilotwave_server.rollouts.policies.chosen import policy_names
+from pilotwave_server.rollouts.rollout_views import (
+    PreviewRequest,
+    PreviewView,
+    RolloutName,
+    RolloutRequest,
+    StepRequest,
+)
+from pilotwave_server.rollouts.states import TRANSITIONS, RolloutState
+
+router = page_router()
+ALL = PageRequest(limit=500)
+Text = Annotated[str, Form(max_length=600)]
+S = RolloutState
+# What a person can do about a rollout in each state, in the order of the buttons.
+STEPS: dict[RolloutState, tuple[str, ...]] = {
+    S.DRAFT: ("start", "abort"),
+    S.AWAITING_APPROVAL: ("approve", "abort"),
+    S.SCHEDULED: ("start", "abort"),
+    S.RUNNING: ("pause", "next", "retry", "rollback", "abort"),
+    S.PAUSED: ("resume", "rollback", "abort"),
+}
+OVER = {state for state, after in TRANSITIONS.items() if not after}
+
+
+@router.get("/rollouts")
+def list_rollouts(
+    page: Look,
+    session: ReadSession,
+    paging: Paging,
+    state: Annotated[str, Query(max_length=20)] = "",
+    model: Annotated[str, Query(max_length=64)] = "",
+    group: Annotated[str, Query(max_length=64)] = "",
+) -> Response:
+    """The newest first."""
+    chosen = RolloutState(state) if state in set(RolloutState) else None
+    found = api.list_rollouts(
+        page.actor, session, paging, group=group or None, model=model or None, state=chosen
+    )
+    return page.render(
+        "rollouts.html", rollouts=found, states=list(RolloutState), state=state, model=model,
+        group=group, api="/api/v1/rollouts",
+    )  # fmt: skip
+
+
+@router.get("/rollouts/new")
+def new(page: Look, session: ReadSession, request: Request) -> Response:
+    """The form, filled from the address where it says something."""
+    page.need(Role.OPERATOR)
+    return _form(page, session, dict(request.query_params))
+
+
+def _form(
+    page: Page,
+    session: Session,
+    given: dict[str, str],
+    *,
+    wrong: dict[str, str] | None = None,
+    status: int = 200,
+) -> Response:
+    models = [found.row.name for found in list_models(session, page=ALL)[0]]
+    model = given.get("model") or (models[0] if models else "")
+    versions = (
+        [row.version for row in list_versions(session, model=model, page=ALL)[0]]
+        if model in models
+        else []
+    )
+    return page.render(
+        "rollout_new.html",
+        status=status,
+        given={**given, "model": model},
+        models=models,
+        versions=versions,
+        groups=[row.name for row in list_groups(session, page=ALL)[0]],
+        policies=policy_names(session),
+        wrong=wrong or {},
+    )
+
+
+def _request(kind: type[Any], form: dict[str, str], **more: Any) -> Any:
+    fields = ("group", "model", "version", "policy", "description", "start_at", "salt")
+    given = {key: form[key] for key in fields if form.get(key) and key in kind.model_fields}
+    return kind.model_validate({**given, **more})
+
+
+def _faults(error: ValidationError) -> dict[str, str]:
+    return {str(item["loc"][0]) if item["loc"] else "": item["msg"] for item in error.errors()}
+
+
+FIELD_OF = {
+    "group_unknown": "group",
+    "nobody_there": "group",
+    "rollout_in_the_way": "group",
+    "canary_group_unknown": "policy",
+    "policy_unknown": "policy",
+    "bad_times": "start_at",
+    "model_unknown": "model",
+}
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """The form's text fields."""
+    form = await request.form()
+    return {key: value for key, value in form.items() if isinstance(value, str)}
+
+
+@router.post("/rollouts/preview")
+async def preview(page: ActOperator, context: Ctx, now: Now) -> Response:
+    """Who would get it, in which variant, and who has none: a fragment beside the form."""
+    form = await read_form(page.request)
+
+    def look() -> tuple[PreviewView | None, str]:
+        try:
+            body = _request(PreviewRequest, form, limit=12)
+            with context.db.read() as session:
+                return api.preview(page.actor, session, now, context, body), ""
+        except ValidationError:
+            return None, ""
+        except ServerError as error:
+            return None, error.detail
+
+    from starlette.concurrency import run_in_threadpool
+
+    found, sentence = await run_in_threadpool(look)
+    return page.render("_preview.html", preview=found, sentence=sentence)
+
+
+@router.post("/rollouts/new")
+async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
+    """Make it; what was typed stays where something is wrong with it."""
+    form = await read_form(page.request)
+
+    def make() -> Response:
+        try:
+            body = _request(
+                RolloutRequest,
+                form,
+                start=form.get("start") == "yes",
+                allow_empty=form.get("allow_empty") == "yes",
+            )
+            with context.db.write() as session:
+                made = api.create(page.actor, session, now, context, body)
+            return page.go(f"/rollouts/{made.id}", say=" ".join(made.warnings))
+        except ValidationError as error:
+            wrong, status = _faults(error), 422
+        except ServerError as error:
+            wrong, status = {FIELD_OF.get(error.code, "version"): error.detail}, error.status
+        with context.db.read() as session:
+            return _form(page, session, form, wrong=wrong, status=status)
+
+    from starlette.concurrency import run_in_threadpool
+
+    return await run_in_threadpool(make)
+
+
+def _shown(page: Page, name: str, session: Session, now: Now) -> dict[str, Any]:
+    found = api.show(name, page.actor, session, now)
+    steps = STEPS.get(found.state, ()) if page.may("operator") else ()
+    if found.wave + 1 >= found.wave_count:
+        steps = tuple(step for step in steps if step != "next")
+    if not any(wave.failed for wave in found.waves):
+        steps = tuple(step for step in steps if step != "retry")
+    return {"rollout": found, "steps": steps, "over": found.state in OVER}
+
+
+@router.get("/rollouts/{rollout}")
+def show(rollout: RolloutName, page: Look, session: ReadSession, now: Now) -> Response:
+    """Waves, counts, verdicts, what it waits for, decisions, buttons."""
+    devices = api.list_devices(rollout, page.actor, session, PageRequest(limit=25))
+    return page.render(
+        "rollout.html",
+        **_shown(page, rollout, session, now),
+        devices=devices,
+        outcome="",
+        api=f"/api/v1/rollouts/{rollout}",
+    )
+
+
+@router.get("/rollouts/{rollout}/live")
+def live(rollout: RolloutName, page: Look, session: ReadSession, now: Now) -> Response:
+    """The part that moves."""
+    return page.render("_rollout_live.html", **_shown(page, rollout, session, now))
+
+
+@router.get("/rollouts/{rollout}/devices")
+def devices(
+    rollout: RolloutName,
+    page: Look,
+    session: ReadSession,
+    paging: Paging,
+    outcome: Annotated[str, Query(max_length=20)] = "",
+) -> Response:
+    """What came of it on each device."""
+    found: Rows[Any] = api.list_devices(
+        rollout,
+        page.actor,
+        session,
+        paging,
+        outcome=outcome or None,  # type: ignore[arg-type]  # an unknown one finds nothing
+    )
+    values: dict[str, Any] = {"rollout_id": rollout, "devices": found, "outcome": outcome}
+    if page.is_fragment:
+        return page.render("_rollout_devices.html", **values)
+    return page.render("rollout_devices.html", **values, api=f"/api/v1/rollouts/{rollout}/devices")
+
+
+DOING: dict[str, Any] = {
+    "approve": api.approve,
+    "start": api.start,
+    "pause": api.pause,
+    "resume": api.resume,
+    "next": api.next_wave,
+    "abort": api.abort,
+    "rollback": api.roll_back,
+    "retry": api.retry,
+}
+NEEDS_CONTEXT = {"approve", "start", "resume"}
+
+
+@router.post("/rollouts/{rollout}/{step}")
+def take_step(
+    rollout: RolloutName,
+    step: str,
+    page: ActOperator,
+    session: WriteSession,
+    now: Now,
+    context: Ctx,
+    reason: Text = "",
+) -> Response:
+    """One of the buttons."""
+    from pilotwave_server.errors import NotFound
+
+    if step not in DOING:
+        raise NotFound(f"there is no step {step}")
+    more = {"context": context} if step in NEEDS_CONTEXT else {}
+    body = StepRequest(reason=reason.strip()[:500])
+    DOING[step](rollout=rollout, operator=page.actor, session=session, now=now, body=body, **more)
+    return page.go(f"/rollouts/{rollout}")

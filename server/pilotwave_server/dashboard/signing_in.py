@@ -1,0 +1,245 @@
+"""Signing in and out: password, one-time code, login link. OpenID Connect is `oidc.py`.
+
+A form of a stranger has no session whose token it could carry, so these ask the browser itself
+whether another site sent it (Sec-Fetch-Site, else Origin).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Form, Path, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from pilotwave_server.context import Context
+from pilotwave_server.dashboard.pages import Anybody, Page, page_router, safe_next
+from pilotwave_server.db import after_commit
+from pilotwave_server.deps import Ctx, ForgedRequest, Now, WriteSession
+from pilotwave_server.errors import ServerError
+from pilotwave_server.operators import people, sessions, throttle, totp
+from pilotwave_server.operators.passwords import verify_password
+from pilotwave_server.operators.sessions import COOKIE, LIFE, SignedIn
+from pilotwave_server.operators.tables import PersonRow
+
+router = page_router()
+Text = Annotated[str, Form(max_length=300)]
+Next = Annotated[str, Form(alias="next", max_length=600)]
+Secret = Annotated[str, Path(min_length=20, max_length=100)]
+
+
+def check_own_form(request: Request) -> None:
+    """ForgedRequest when the browser says that another site sent the form."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        if site not in ("same-origin", "none"):
+            raise ForgedRequest("this form was sent by another site")
+        return
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise ForgedRequest("this form was sent by another site")
+
+
+def address_of(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
+@router.get("/login")
+def login_page(page: Anybody, context: Ctx, next: str = "/") -> Response:
+    """The form; who is signed in already goes on."""
+    if page.signed_in is not None and not page.signed_in.half_way:
+        return page.go(safe_next(next))
+    return _form(page, context, next=next)
+
+
+def _form(
+    page: Page, context: Context, *, next: str, name: str = "", wrong: str = "", status: int = 200
+) -> Response:
+    oidc = context.settings.oidc_issuer and context.settings.oidc_name
+    return page.render(
+        "login.html", status=status, next=safe_next(next), name=name, wrong=wrong, oidc=oidc
+    )
+
+
+@router.post("/login")
+async def login(
+    page: Anybody,
+    context: Ctx,
+    now: Now,
+    name: Text = "",
+    password: Annotated[str, Form(max_length=1000)] = "",
+    to: Next = "/",
+) -> Response:
+    """Check a password. What was wrong is not told apart."""
+    check_own_form(page.request)
+    address = address_of(page.request)
+
+    def sign_in() -> tuple[str, bool]:
+        with context.db.read() as session:
+            throttle.check(session, name=name, address=address, now=now)
+            row = session.query(PersonRow).filter_by(name=name).one_or_none()
+        good = verify_password(row.password_hash if row else None, password)
+        with context.db.write() as session:
+            person = session.get(PersonRow, row.id) if row else None
+            if not good or person is None or person.disabled_at is not None:
+                throttle.failed(session, name=name, address=address, now=now)
+                return "", False
+            half_way = person.totp_secret is not None
+            if not half_way:
+                throttle.succeeded(session, name=name)
+                people.note_login(session, person, how="password", now=now)
+            return sessions.start(session, person, now=now, half_way=half_way), half_way
+
+    try:
+        cookie, half_way = await run_in_threadpool(sign_in)
+    except throttle.TooManyTries as error:
+        response = _form(page, context, next=to, name=name, wrong=error.detail, status=429)
+        response.headers.update(error.headers)
+        return response
+    if not cookie:
+        wrong = "The name or the password is wrong."
+        return _form(page, context, next=to, name=name, wrong=wrong, status=401)
+    end_old(context, page.signed_in)
+    response = page.go(f"/login/code?next={safe_next(to)}" if half_way else safe_next(to))
+    return with_cookie(response, page.request, cookie)
+
+
+def end_old(context: Context, old: SignedIn | None) -> None:
+    """A new session never goes on under an old cookie."""
+    if old is not None:
+        with context.db.write() as session:
+            sessions.end(session, old.session_id)
+        context.people.forget()
+
+
+def with_cookie(response: Response, request: Request, value: str) -> Response:
+    response.set_cookie(
+        COOKIE,
+        value,
+        max_age=int(LIFE.total_seconds()),
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+    return response
+
+
+@router.get("/login/code")
+def code_page(page: Anybody, next: str = "/") -> Response:
+    """Ask for the one-time code."""
+    if page.signed_in is None:
+        return page.go("/login")
+    if not page.signed_in.half_way:
+        return page.go(safe_next(next))
+    return page.render("login_code.html", next=safe_next(next), wrong="")
+
+
+@router.post("/login/code")
+def check_code(
+    page: Anybody,
+    context: Ctx,
+    session: WriteSession,
+    now: Now,
+    code: Text = "",
+    to: Next = "/",
+) -> Response:
+    """Take the one-time code and begin the real session, under a new cookie."""
+    check_own_form(page.request)
+    half = page.signed_in
+    if half is None or not half.half_way:
+        return page.go("/login")
+    name, address = half.actor.name, address_of(page.request)
+    try:
+        throttle.check(session, name=name, address=address, now=now)
+    except throttle.TooManyTries as error:
+        return page.render("login_code.html", status=429, next=safe_next(to), wrong=error.detail)
+    person = people.get_person(session, name, lock=True)
+    if not totp.use_code(session, person, code, now=now):
+        throttle.failed(session, name=name, address=address, now=now)
+        wrong = "The code is wrong, too old, or was used already."
+        return page.render("login_code.html", status=401, next=safe_next(to), wrong=wrong)
+    throttle.succeeded(session, name=name)
+    sessions.end(session, half.session_id)
+    people.note_login(session, person, how="password and code", now=now)
+    cookie = sessions.start(session, person, now=now)
+    after_commit(session, context.people.forget)
+    return with_cookie(page.go(safe_next(to)), page.request, cookie)
+
+
+@router.post("/logout")
+def logout(page: Anybody, context: Ctx, session: WriteSession, csrf: Text = "") -> Response:
+    """End the session."""
+    from pilotwave_server.deps import check_csrf
+
+    if page.signed_in is not None:
+        check_csrf(page.signed_in, csrf)
+        sessions.end(session, page.signed_in.session_id)
+        after_commit(session, context.people.forget)
+    response = page.go("/login")
+    response.delete_cookie(COOKIE)
+    return response
+
+
+@router.get("/login/link/{secret}")
+def link_page(secret: Secret, page: Anybody) -> Response:
+    """Looking at a link does not use it up: mail programs look at links too."""
+    return page.render("login_link.html", secret=secret, wrong="")
+
+
+@router.post("/login/link/{secret}")
+def use_link(
+    secret: Secret,
+    page: Anybody,
+    context: Ctx,
+    session: WriteSession,
+    now: Now,
+    password: Annotated[str, Form(max_length=1000)] = "",
+    again: Annotated[str, Form(max_length=1000)] = "",
+) -> Response:
+    """Set the password and come in. A password that will not do does not use the link up."""
+    check_own_form(page.request)
+    if password != again:
+        wrong = "The two passwords are not the same."
+        return page.render("login_link.html", status=422, secret=secret, wrong=wrong)
+    nested = session.begin_nested()
+    try:
+        row = people.use_link(session, secret, now=now)
+        people.set_password(session, row, password, actor=f"person/{row.name}", now=now)
+    except ServerError as error:
+        nested.rollback()
+        wrong = error.detail
+        return page.render("login_link.html", status=error.status, secret=secret, wrong=wrong)
+    nested.commit()
+    half_way = row.totp_secret is not None
+    if not half_way:
+        people.note_login(session, row, how="link", now=now)
+    cookie = sessions.start(session, row, now=now, half_way=half_way)
+    after_commit(session, context.people.forget)
+    return with_cookie(page.go("/login/code" if half_way else "/"), page.request, cookie)
+
+
+@router.post("/language")
+def set_language(
+    page: Anybody, session: WriteSession, context: Ctx, language: Text = "", to: Next = "/"
+) -> Response:
+    """Show the page in another language from now on; for a person, in every browser."""
+    from pilotwave_server.dashboard.i18n import LANGUAGES
+
+    check_own_form(page.request)
+    response = page.go(safe_next(to))
+    if language in LANGUAGES:
+        response.set_cookie("pilotwave_language", language, max_age=31_536_000, samesite="lax")
+        if page.signed_in is not None and not page.signed_in.half_way:
+            people.get_person(session, page.actor.name).language = language
+            after_commit(session, context.people.forget)
+    return response
+
+
+@router.post("/theme")
+def set_theme(page: Anybody, theme: Text = "", to: Next = "/") -> Response:
+    """Dark, light, or as the browser says."""
+    check_own_form(page.request)
+    response = page.go(safe_next(to))
+    response.set_cookie("pilotwave_theme", theme[:10], max_age=31_536_000, samesite="lax")
+    return response
