@@ -10,7 +10,19 @@ import sys
 
 import typer
 
-from pilotwave_cli import devices, events, groups, keys, login, models, publish, tokens, versions
+from pilotwave_cli import (
+    devices,
+    events,
+    groups,
+    keys,
+    login,
+    models,
+    policies,
+    publish,
+    rollouts,
+    tokens,
+    versions,
+)
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import warn
 from pilotwave_protocol.errors import PilotwaveError
@@ -33,6 +45,8 @@ cli.add_typer(devices.cli, name="devices")
 cli.add_typer(devices.codes, name="codes")
 cli.add_typer(groups.cli, name="groups")
 groups.add_to(cli)
+cli.add_typer(policies.cli, name="policies")
+cli.add_typer(rollouts.cli, name="rollouts")
 cli.add_typer(tokens.cli, name="tokens")
 events.add_to(cli)
 

@@ -25,6 +25,7 @@ from pilotwave_server.groups import routes as groups
 from pilotwave_server.rollouts import reports, rollout_routes
 from pilotwave_server.rollouts import routes as rollouts
 from pilotwave_server.rollouts.engine.engine import Engine
+from pilotwave_server.rollouts.policies import routes as policies
 from pilotwave_server.telemetry.store import Stored, VerifiedCheckIn, store_check_ins
 from pilotwave_server.workers import Periodic
 
@@ -34,6 +35,7 @@ routers: list[APIRouter] = [
     groups.router,
     *rollouts.routers,
     rollout_routes.router,
+    policies.router,
 ]
 TOKEN_KEYS = "device-tokens.json"
 WATCH_S = 0.5

@@ -109,13 +109,24 @@ def pause(session: Session, *, name: str, reason: str, actor: str, now: datetime
 def resume(
     session: Session, snapshot: FleetSnapshot, *, name: str, reason: str, actor: str, now: datetime
 ) -> RolloutRow:
-    """Go on where it was paused. RolloutUnknown, WrongState, VersionNotOffered, RolloutMoved."""
+    """Go on where it was paused, though a gate paused it: that one is not asked again in this wave.
+    An end that has passed is lifted.
+
+    RolloutUnknown, WrongState, VersionNotOffered, RolloutMoved.
+    """
     row = _locked(session, name)
     _need(row, RolloutState.PAUSED, "resumed")
     _check_still_offered(session, snapshot, row)
-    sentence = _told(f"resumed by {actor}", reason)
+    over = row.end_at is not None and row.end_at <= now
     transition(
-        session, row, RolloutState.RUNNING, action="resume", actor=actor, now=now, sentence=sentence
+        session,
+        row,
+        RolloutState.RUNNING,
+        action="resume",
+        actor=actor,
+        now=now,
+        sentence=_told(f"resumed by {actor}", reason),
+        end_at=None if over else row.end_at,
     )
     return row
 

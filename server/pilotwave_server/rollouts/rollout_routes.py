@@ -87,7 +87,11 @@ def _snapshot(session: Session, context: Ctx) -> FleetSnapshot:
 
 def _wish(session: Session, body: PlanRequest, **more: Any) -> Wish:
     policy, version = chosen_policy(
-        session, name=body.policy, version=body.policy_version, document=body.document
+        session,
+        name=body.policy,
+        version=body.policy_version,
+        document=body.document,
+        text=body.policy_text,
     )
     return Wish(
         group=body.group,

@@ -15,6 +15,7 @@ from pilotwave_server.fields import (
     Moment,
     VersionName,
 )
+from pilotwave_server.rollouts.policies.views import PolicyText
 from pilotwave_server.rollouts.states import RolloutState
 
 RolloutName = Annotated[
@@ -41,7 +42,7 @@ class PlanRequest(ApiRequest):
     policy: str | None = Field(
         None,
         max_length=64,
-        description="A policy's name. Give this or `document`.",
+        description="A policy's name. Give this, `policy_text` or `document`.",
         examples=["standard"],
     )
     policy_version: int | None = Field(
@@ -50,6 +51,7 @@ class PlanRequest(ApiRequest):
     document: dict[str, Any] | None = Field(
         None, description="A policy for this rollout alone, as `PUT /policies/{policy}` takes it."
     )
+    policy_text: PolicyText = None
     start_at: Moment | None = Field(None, description="Start by itself then.")
     end_at: Moment | None = Field(None, description="Until when it has to be complete.")
     salt: Salt | None = Field(

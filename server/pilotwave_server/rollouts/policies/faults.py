@@ -47,7 +47,7 @@ class Faults:
     """Gathers faults. `lines` gives the line of each path that is there."""
 
     def __init__(self, lines: Mapping[str, int] | None = None) -> None:
-        self.lines = lines or {}
+        self.lines = {} if lines is None else lines
         self.found: list[Fault] = []
 
     def add(self, path: str, message: str) -> None:

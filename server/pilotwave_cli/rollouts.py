@@ -1,0 +1,246 @@
+"""`pilotwave rollouts`: bring a version to a group in waves, watch it, stop it, take it back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pilotwave_cli import output
+from pilotwave_cli.client import connect
+from pilotwave_cli.errors import ApiError, CliError
+from pilotwave_cli.output import Json
+from pilotwave_cli.policies import faults_of, read_policy_file
+from pilotwave_cli.rollout_shown import show_created, show_decisions, show_preview, show_rollout
+from pilotwave_protocol import names
+
+cli = typer.Typer(help="Rollouts: versions on their way to groups.", no_args_is_help=True)
+
+Rollout = Annotated[str, typer.Argument(help="The rollout, like r17.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept in its history.")]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")]
+
+
+def _id(rollout: str) -> str:
+    if not re.fullmatch(r"r[1-9][0-9]{0,17}", rollout):
+        raise CliError(f"expected a rollout like r17; got {ascii(rollout)[:40]}")
+    return rollout
+
+
+@cli.command("create")
+def create(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str, typer.Argument(help="The version.")],
+    group: Annotated[str, typer.Option("--group", help="Who gets it.")],
+    policy: Annotated[
+        str | None, typer.Option("--policy", help="A policy's name [standard].")
+    ] = None,
+    policy_file: Annotated[
+        Path | None, typer.Option("--policy-file", help="A policy for this rollout alone.")
+    ] = None,
+    description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
+    start: Annotated[bool, typer.Option("--start", help="Start at once.")] = False,
+    start_at: Annotated[
+        str | None, typer.Option(help="Start by itself, like 2026-11-30T02:00:00Z.")
+    ] = None,
+    end_at: Annotated[str | None, typer.Option(help="By when it has to be complete.")] = None,
+    salt: Annotated[str | None, typer.Option(help="Of a dry run, to have what it showed.")] = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Though a group has no device yet.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show who would get it in which wave.")
+    ] = False,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """Bring a version to a group under a policy."""
+    if policy is not None and policy_file is not None:
+        raise CliError("give --policy or --policy-file, not both")
+    body: dict[str, Any] = {
+        "group": names.check_group(group),
+        "model": names.check_model(model),
+        "version": names.check_version(version),
+        "start_at": start_at,
+        "end_at": end_at,
+        "salt": salt,
+        "allow_empty": allow_empty,
+    }
+    if policy_file is not None:
+        body["policy_text"] = read_policy_file(policy_file)
+    else:
+        body["policy"] = policy or "standard"
+    if dry_run:
+        found = _ask("/rollouts/preview", {**body, "limit": min(limit, 500)})
+        _show(found, as_json, show_preview)
+        return
+    found = _ask("/rollouts", {**body, "description": description, "start": start})
+    _show(found, as_json, show_created)
+
+
+def _ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    try:
+        with connect() as api:
+            found: dict[str, Any] = api.post(path, body)
+    except ApiError as error:
+        raise faults_of(error) from None
+    return found
+
+
+def _show(found: dict[str, Any], as_json: bool, shown: Any) -> None:
+    if as_json:
+        output.show_json(found)
+    else:
+        shown(found)
+
+
+@cli.command("list")
+def list_(
+    group: Annotated[str | None, typer.Option("--group", help="Only to this group.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Only of this model.")] = None,
+    state: Annotated[str | None, typer.Option("--state", help="Like running, paused.")] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List rollouts, the newest first."""
+    with connect() as api:
+        rows = list(api.pages("/rollouts", most=limit, group=group, model=model, state=state))
+    if as_json:
+        output.show_json(rows)
+        return
+    columns: list[output.Column] = [
+        ("rollout", "id"),
+        ("state", lambda r: r["state"].replace("_", " ")),
+        ("model", lambda r: f"{r['model']} {r['version']}"),
+        ("group", "group"),
+        ("wave", lambda r: f"{r['wave'] + 1} of {r['wave_count']}"),
+        ("policy", "policy"),
+        ("created", lambda r: output.when(r["created_at"])),
+        ("why", "reason"),
+    ]
+    output.table("Rollouts", rows, columns)
+
+
+@cli.command("show")
+def show(rollout: Rollout, as_json: Json = False) -> None:
+    """Show a rollout: its waves with counts and verdicts, and what was decided last."""
+    with connect() as api:
+        found = api.get(f"/rollouts/{_id(rollout)}")
+    _show(found, as_json, show_rollout)
+
+
+@cli.command("preview")
+def preview(
+    rollout: Rollout,
+    wave: Annotated[int | None, typer.Option(min=1, help="Only this wave, from 1.")] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """Show who is in which wave of a rollout, and which variant each gets."""
+    with connect() as api:
+        index = None if wave is None else wave - 1
+        found = api.get(f"/rollouts/{_id(rollout)}/preview", wave=index, limit=min(limit, 500))
+    _show(found, as_json, show_preview)
+
+
+@cli.command("devices")
+def devices(
+    rollout: Rollout,
+    outcome: Annotated[
+        str | None, typer.Option("--outcome", help="Like healthy, failed, silent.")
+    ] = None,
+    limit: Limit = 200,
+    as_json: Json = False,
+) -> None:
+    """Show what came of a rollout on each device that acted."""
+    with connect() as api:
+        path = f"/rollouts/{_id(rollout)}/devices"
+        rows = list(api.pages(path, most=limit, outcome=outcome))
+    if as_json:
+        output.show_json(rows)
+        return
+    columns: list[output.Column] = [
+        ("device", "device"),
+        ("wave", lambda r: str(r["wave"] + 1)),
+        ("outcome", lambda r: r["outcome"].replace("_", " ")),
+        ("switched", lambda r: output.when(r["switched_at"])),
+        ("left it", lambda r: output.when(r["left_at"]) if r["left_at"] else "-"),
+        ("before", "came_from"),
+        ("reason", "reason"),
+        ("detail", "detail"),
+    ]
+    output.table("Devices", rows, columns)
+
+
+@cli.command("decisions")
+def decisions(rollout: Rollout, limit: Limit = 100, as_json: Json = False) -> None:
+    """Show everything that was decided about a rollout, the newest first, and why."""
+    with connect() as api:
+        rows = list(api.pages(f"/rollouts/{_id(rollout)}/decisions", most=limit))
+    if as_json:
+        output.show_json(rows)
+    else:
+        show_decisions(rows)
+
+
+def _step(rollout: str, verb: str, reason: str, as_json: bool) -> None:
+    with connect() as api:
+        found = api.post(f"/rollouts/{_id(rollout)}/{verb}", {"reason": reason})
+    _show(found, as_json, _stepped)
+
+
+def _stepped(found: dict[str, Any]) -> None:
+    state = found["state"].replace("_", " ")
+    output.say(f"{found['id']} ({found['model']} {found['version']} to {found['group']}): {state}")
+    if found["decisions"]:
+        output.say(f"  {output.plain(found['decisions'][0]['sentence'])}")
+
+
+@cli.command("approve")
+def approve(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+    """Approve a rollout that somebody else created; it starts, now or when it is due."""
+    _step(rollout, "approve", reason, as_json)
+
+
+@cli.command("start")
+def start(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+    """Start a draft, or a scheduled rollout before its time."""
+    _step(rollout, "start", reason, as_json)
+
+
+@cli.command("pause")
+def pause(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+    """Offer it to no further device; those that took it keep it."""
+    _step(rollout, "pause", reason, as_json)
+
+
+@cli.command("resume")
+def resume(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+    """Go on where it was paused; a gate that paused it has no more say in this wave."""
+    _step(rollout, "resume", reason, as_json)
+
+
+@cli.command("next")
+def next_(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+    """Open the next wave by hand, whatever the gates say."""
+    _step(rollout, "next", reason, as_json)
+
+
+@cli.command("abort")
+def abort(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+    """Stop offering it, and leave what is installed."""
+    _step(rollout, "abort", reason, as_json)
+
+
+@cli.command("rollback")
+def rollback(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+    """Send its devices back to what they had, and keep the version from the group."""
+    _step(rollout, "rollback", reason, as_json)
+
+
+@cli.command("retry")
+def retry(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+    """Let the devices on which it failed try again."""
+    _step(rollout, "retry", reason, as_json)
