@@ -24,7 +24,7 @@ from pilotwave_server.db import Database
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.settings import Settings
-from tests import databases, postgres
+from tests import databases, postgres, runtimes
 from tests.servers import RunningServer, ServerProcess, run_in_thread
 
 POSTGRES_URL = os.environ.get("PILOTWAVE_TEST_DATABASE_URL", "")
@@ -33,9 +33,14 @@ KINDS = ["sqlite"] + ["postgresql"] * bool(POSTGRES_URL or POSTGRES_BINARIES)
 START = datetime(2026, 1, 31, 9, 30, tzinfo=timezone.utc)
 
 
-def pytest_report_header() -> str:
+def pytest_report_header() -> list[str]:
     where = "the one given" if POSTGRES_URL else POSTGRES_BINARIES
-    return f"postgresql: {where or 'none found, so its half of the tests is left out'}"
+    found = f"postgresql: {where or 'none found, so its half of the tests is left out'}"
+    return [found, *runtimes.summary()]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    runtimes.deselect(config, items)
 
 
 class FakeClock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,26 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class RuntimeSettings:
+    """`[runtimes.NAME]`: how models of one runtime are tried here.
+
+    `python` is the interpreter that has the runtime, where that is not the agent's own. `devices`
+    are wishes in order (execution providers, OpenVINO devices, delegates); what is not there is
+    passed over. `build_timeout_s` bounds compiling an engine.
+    """
+
+    python: str = ""
+    devices: tuple[str, ...] = ()
+    threads: int = 1
+    build_timeout_s: float = 1800.0
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings. Times in seconds, sizes in MiB, `max_rate_kbps` in kilobits (0: no cap).
 
     `profile` battery spares wake-ups; `metered` and `timezone` say what cannot be seen from here.
+    `selftest_cpu_s` bounds a self-test's seconds of CPU; 0 is twice its wall time.
     """
 
     server: str
@@ -60,6 +77,8 @@ class Config:
     probe: Probe = field(default_factory=Probe)
     selftest_timeout_s: float = 60.0
     selftest_memory_mb: int = 1024
+    selftest_cpu_s: float = 0.0
+    runtimes: Mapping[str, RuntimeSettings] = field(default_factory=dict)
     allow_unsafe_formats: bool = False
     keep_free_mb: int = 64
     max_rate_kbps: int = 0
@@ -103,6 +122,8 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         probe=_probe(_section(f, "probe")),
         selftest_timeout_s=_seconds(test, "timeout_s", 60.0, low=1.0),
         selftest_memory_mb=test.integer("memory_mb", default=1024),
+        selftest_cpu_s=_seconds(test, "cpu_s", 0.0),
+        runtimes=_runtimes(f),
         allow_unsafe_formats=f.boolean("allow_unsafe_formats", default=False),
         keep_free_mb=f.integer("keep_free_mb", default=64),
         max_rate_kbps=f.integer("max_rate_kbps", default=0),
@@ -162,6 +183,20 @@ def _zone(f: Fields) -> str:
         ZoneInfo(found)
     except (OSError, ValueError, KeyError):
         raise f.fail("timezone", "a zone such as Europe/Berlin", found) from None
+    return found
+
+
+def _runtimes(f: Fields) -> dict[str, RuntimeSettings]:
+    found = {}
+    for name, words in f.mapping("runtimes", limit=32, default={}).items():
+        section = Fields(words, f"runtimes.{name}", BadConfig)
+        found[name] = RuntimeSettings(
+            python=os.path.expanduser(section.text("python", limit=4096, default="")),
+            devices=tuple(section.texts("devices", limit=16, length=256, default=[])),
+            threads=section.integer("threads", low=1, high=1024, default=1),
+            build_timeout_s=_seconds(section, "build_timeout_s", 1800.0, low=1.0),
+        )
+        section.done()
     return found
 
 

@@ -14,7 +14,7 @@ from pilotwave_agent import conditions, health, install, outcomes, slots
 from pilotwave_agent.channel import Channel
 from pilotwave_agent.clock import Clock
 from pilotwave_agent.conditions import Hold
-from pilotwave_agent.config import Config
+from pilotwave_agent.config import Config, RuntimeSettings
 from pilotwave_agent.disk import Disk, refusal_of
 from pilotwave_agent.download import Downloader, Limits, Paused, missing_bytes
 from pilotwave_agent.fold import Record, moved
@@ -33,7 +33,8 @@ from pilotwave_agent.machine import (
     Trial,
     next_step,
 )
-from pilotwave_agent.selftest import TestLimits, run_selftest
+from pilotwave_agent.runtimes import engines
+from pilotwave_agent.selftest import Place, TestLimits, prepare, run_selftest
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import ModelSlot
 from pilotwave_agent.world import World
@@ -232,9 +233,17 @@ class Effects:
         self.record(outcomes.passed(slot, figures, self.now()))
 
     def _selftest(self, model: str, version: Installed) -> str:
-        build = install.build_of(self.disk, self.layout, version)
-        limits = TestLimits(self.config.selftest_timeout_s, self.config.selftest_memory_mb)
-        return str(run_selftest(self.layout.version(model, version), build.variant, limits))
+        variant = install.build_of(self.disk, self.layout, version).variant
+        config, own = self.config, self.config.data_dir
+        limits = TestLimits(
+            config.selftest_timeout_s, config.selftest_memory_mb, config.selftest_cpu_s
+        )
+        settings = config.runtimes.get(variant.runtime, RuntimeSettings())
+        place = Place(own=own, cache=own / engines.FOLDER)
+        folder = self.layout.version(model, version)
+        if variant.runtime == "tensorrt":
+            prepare(folder, variant, settings, place)
+        return str(run_selftest(folder, variant, limits, settings, place))
 
     def _probe(self, slot: ModelSlot, *, last: bool) -> None:
         current = slot.current

@@ -35,6 +35,7 @@ from pilotwave_protocol.states import ModelState, Reason
 _STAGING = ".staging-"
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 _READ_ONLY = 0o444
+_RUNNABLE = 0o555
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ def stage(disk: Disk, layout: Layout, model: str, version: Installed, build: Bui
     disk.mkdir(staging)
     for entry in build.variant.files:
         _place(disk, layout.blobs / entry.sha256, staging, entry)
+    program = staging / build.variant.entrypoint
+    if build.variant.is_program and disk.size(program) is not None:
+        disk.chmod(program, _RUNNABLE)
     found = problems(staging, build.variant, deep=True)
     if found:
         _drop_bad_blobs(disk, layout, build.variant)

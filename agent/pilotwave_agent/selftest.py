@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,13 +21,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pilotwave_agent.runtimes import RUNTIMES
+from pilotwave_agent.config import RuntimeSettings
+from pilotwave_agent.runtimes import COMMAND, RUNTIMES, Options, Tensor, engines
 from pilotwave_agent.runtimes.faults import OUT_OF_MEMORY
+from pilotwave_agent.runtimes.programs import SHARED_MEMORY
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.states import Reason
 
-_WORKER = "pilotwave_agent.runtimes.worker"
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]);"
+    "from pilotwave_agent.runtimes.worker import main; main()"
+)
+_PACKAGES = ("pilotwave_agent", "pilotwave_protocol")
+_SHARED = re.compile(r"shm-[\w-]{1,64}")
 _TAIL = 2000
 _BY_SIGNAL: dict[int, Reason] = {
     signal.SIGSEGV: Reason.SELFTEST_SEGFAULT,
@@ -35,17 +44,38 @@ _BY_SIGNAL: dict[int, Reason] = {
 
 @dataclass(frozen=True)
 class TestLimits:
-    """What a self-test may take: wall seconds, MiB of memory (0: unbounded)."""
+    """What a self-test may take: wall seconds, MiB of memory (0: unbounded), seconds of CPU (0:
+    twice the wall seconds)."""
 
     __test__ = False
 
     timeout_s: float = 60.0
     memory_mb: int = 1024
+    cpu_s: float = 0.0
+
+    @property
+    def cpu_limit_s(self) -> int:
+        """The limit on CPU seconds as the kernel takes it."""
+        return max(math.ceil(self.cpu_s or self.timeout_s * 2), 1)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a self-test runs: `own` is the agent's data folder, which no model may look into;
+    `cache` holds the engines that were built here."""
+
+    own: Path | None = None
+    cache: Path | None = None
+
+
+_BY_DEFAULT = RuntimeSettings()
+_ANYWHERE = Place()
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a passed self-test measured. `agreement` is a share from 0 to 1."""
+    """What a passed self-test measured. `agreement` is a share from 0 to 1, `where` says which
+    runtime on which device answered."""
 
     cases: int
     worst: float
@@ -53,24 +83,34 @@ class Figures:
     p50_ms: float
     p95_ms: float
     peak_mb: float
+    base_mb: float = 0.0
+    where: str = ""
+    confined: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         words = [f"{self.cases} golden cases" if self.cases else "no golden cases"]
         if self.agreement is not None:
             words.append(f"top-1 agreement {self.agreement:.0%}")
         words += [f"p50 {self.p50_ms:.2f} ms, p95 {self.p95_ms:.2f} ms"]
-        return ", ".join([*words, f"peak memory {self.peak_mb:.0f} MB"])
+        words.append(f"peak memory {self.peak_mb:.0f} MB")
+        return ", ".join([*words, self.where] if self.where else words)
 
 
-def run_selftest(folder: Path, variant: Variant, limits: TestLimits) -> Figures:
+def run_selftest(
+    folder: Path,
+    variant: Variant,
+    limits: TestLimits,
+    settings: RuntimeSettings = _BY_DEFAULT,
+    place: Place = _ANYWHERE,
+) -> Figures:
     """Try the variant in `folder`. Raises `RefusedError`, `OSError` if no child can be started."""
-    runtime = RUNTIMES.get(variant.runtime)
-    if runtime is None:
+    if variant.runtime not in RUNTIMES and variant.runtime != COMMAND:
         sentence = f"this agent cannot run {variant.runtime}"
         raise RefusedError(Reason.RUNTIME_MISSING, sentence)
     cases = variant.selftest
+    wished = [variant.requires.accelerator] if variant.requires.accelerator else []
     spec = {
-        "module": runtime.module,
+        "runtime": variant.runtime,
         "folder": str(folder),
         "entrypoint": variant.entrypoint,
         "inputs": [asdict(t) for t in variant.inputs],
@@ -78,12 +118,31 @@ def run_selftest(folder: Path, variant: Variant, limits: TestLimits) -> Figures:
         "cases": cases.cases if cases else None,
         "atol": cases.atol if cases else "0",
         "rtol": cases.rtol if cases else "0",
+        "threads": settings.threads,
+        "devices": [*settings.devices, *wished],
+        "precision": variant.precision,
+        "hidden": str(place.own) if place.own else None,
+        "cache": str(place.cache) if place.cache else None,
+        "timeout_s": limits.timeout_s,
         "memory_mb": limits.memory_mb,
-        "cpu_s": max(int(limits.timeout_s * 2), 2),
+        "cpu_s": limits.cpu_limit_s,
         "parent": os.getpid(),
     }
-    ended = _in_child(spec, limits.timeout_s)
+    ended = _in_child(spec, settings.python or sys.executable, limits.timeout_s)
+    _remove_shared(ended)
     return _judged(ended, variant, limits)
+
+
+def prepare(folder: Path, variant: Variant, settings: RuntimeSettings, place: Place) -> bool:
+    """Build on this device what the variant's runtime opens, unless it was built; say whether.
+
+    That is TensorRT's engine of an ONNX file: it takes minutes, once, and all of the GPU's memory,
+    so that it has a limit of its own. Raises `RefusedError`.
+    """
+    inputs = tuple(Tensor(t.name, t.dtype, t.shape) for t in variant.inputs)
+    options = Options(inputs=inputs, precision=variant.precision, cache=place.cache)
+    file = folder / variant.entrypoint
+    return engines.build_missing(file, options, timeout_s=settings.build_timeout_s)
 
 
 @dataclass(frozen=True)
@@ -95,7 +154,11 @@ class _Ended:
 
     @property
     def stage(self) -> str:
-        return next((line["stage"] for line in reversed(self.lines) if "stage" in line), "start")
+        return str(self.last("stage") or "start")
+
+    def last(self, key: str) -> Any:
+        """The last word that was said under `key`."""
+        return next((line[key] for line in reversed(self.lines) if key in line), None)
 
     @property
     def verdict(self) -> Mapping[str, Any] | None:
@@ -103,12 +166,12 @@ class _Ended:
         return last if "verdict" in last else None
 
 
-def _in_child(spec: dict[str, Any], timeout_s: float) -> _Ended:
+def _in_child(spec: dict[str, Any], python: str, timeout_s: float) -> _Ended:
     scratch = tempfile.mkdtemp(prefix="pw-")
     try:
         with tempfile.TemporaryFile(dir=scratch) as noise, _pipe() as (reader, writer):
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-m", _WORKER],
+            child = _start(
+                [python, "-I", "-c", _START, _library(scratch)],
                 stdin=subprocess.PIPE,
                 stdout=noise,
                 stderr=noise,
@@ -123,6 +186,32 @@ def _in_child(spec: dict[str, Any], timeout_s: float) -> _Ended:
             return _Ended(_lines(reader), child.returncode, timed_out, noise.read())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _start(words: list[str], **how: Any) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(words, **how)
+    except (FileNotFoundError, PermissionError, NotADirectoryError) as e:
+        sentence = f"the interpreter {words[0]} cannot be started: {e.strerror}"
+        raise RefusedError(Reason.RUNTIME_MISSING, sentence) from e
+
+
+def _library(scratch: str) -> str:
+    """Return a folder with this agent's packages alone, for an interpreter that has its own."""
+    folder = Path(scratch) / "lib"
+    folder.mkdir()
+    here = Path(__file__).resolve().parent.parent
+    for name in _PACKAGES:
+        (folder / name).symlink_to(here / name)
+    return str(folder)
+
+
+def _remove_shared(ended: _Ended) -> None:
+    """Unlink the shared memory that a program which was killed could not remove by itself."""
+    for name in ended.last("shared") or ():
+        if isinstance(name, str) and _SHARED.fullmatch(name):
+            with contextlib.suppress(OSError):
+                (SHARED_MEMORY / name).unlink()
 
 
 @contextlib.contextmanager
@@ -180,7 +269,10 @@ def _lines(reader: int) -> list[dict[str, Any]]:
 def _judged(ended: _Ended, variant: Variant, limits: TestLimits) -> Figures:
     verdict = ended.verdict
     if ended.timed_out or ended.status == -signal.SIGXCPU:
-        sentence = f"no end within {limits.timeout_s:.0f} s (at stage {ended.stage})"
+        within = (
+            f"{limits.timeout_s:.0f} s" if ended.timed_out else f"{limits.cpu_limit_s} s of CPU"
+        )
+        sentence = f"no end within {within} (at stage {ended.stage})"
         raise RefusedError(Reason.SELFTEST_TIMEOUT, sentence)
     if verdict is None:
         raise _died(ended, limits)
@@ -190,11 +282,14 @@ def _judged(ended: _Ended, variant: Variant, limits: TestLimits) -> Figures:
         if reason is Reason.SELFTEST_MEMORY:
             sentence = f"more than the {limits.memory_mb} MB it may take: {sentence}"
         raise RefusedError(reason, f"at stage {ended.stage}: {sentence}")
-    return _within(_figures(verdict["figures"]), variant, limits)
+    return _within(_figures(verdict["figures"], ended), variant, limits)
 
 
-def _figures(found: Mapping[str, Any]) -> Figures:
-    return Figures(**{name: found[name] for name in Figures.__dataclass_fields__})
+def _figures(found: Mapping[str, Any], ended: _Ended) -> Figures:
+    measured = {name: found[name] for name in Figures.__dataclass_fields__ if name in found}
+    info = ended.last("info") or {}
+    where = f"{info['runtime']} {info['version']} on {info['device']}" if info else ""
+    return Figures(**measured, where=where, confined=tuple(ended.last("confined") or ()))
 
 
 def _within(figures: Figures, variant: Variant, limits: TestLimits) -> Figures:

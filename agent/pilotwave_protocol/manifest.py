@@ -21,6 +21,7 @@ MAX_MANIFEST_BYTES = 1 << 20
 MAX_VARIANTS = 64
 MAX_FILES = 1024
 MAX_FILE_SIZE = 1 << 40
+PROGRAMS = frozenset({"edge-impulse", "command"})  # runtimes whose entry point is run as it is
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class Variant:
     def size(self) -> int:
         """Total size of the files in bytes."""
         return sum(f.size for f in self.files)
+
+    @property
+    def is_program(self) -> bool:
+        """Say whether the entry point is a program that the device runs."""
+        return self.runtime in PROGRAMS
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.golden import check_cases
+from pilotwave_cli.golden import Schema, check_cases, schema_of
 from pilotwave_cli.wishes import Wishes
 from pilotwave_protocol import digest, names, sniff
 from pilotwave_protocol.errors import BadName
+from pilotwave_protocol.formats import OPENS
 from pilotwave_protocol.manifest import FileEntry, SelfTest, TensorSpec, Variant
 
 CASES = "selftest.safetensors"
+_NAMELESS = ("torchscript", "torchscript-lite", "executorch")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
         raise CliError(f"{source}: no runtime is known for {found.format}; say --runtime")
     if CASES in files:
         check_cases(files[CASES], found)
+    opened = OPENS.get(runtime)
+    if opened is not None and found.format not in opened:
+        raise CliError(
+            f"{source}: {entrypoint} is {found.format}; {runtime} opens {' or '.join(opened)}"
+        )
+    schema = _schema(found, files, wishes)
     variant = Variant(
         name=name,
         runtime=runtime,
@@ -60,12 +68,19 @@ def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
         requires=wishes.requires,
         entrypoint=entrypoint,
         files=tuple(entries),
-        inputs=_specs(found.inputs),
-        outputs=_specs(found.outputs),
+        inputs=_specs(schema.inputs),
+        outputs=_specs(schema.outputs),
         selftest=_selftest(files, wishes),
         unsafe_format=danger is not None,
     )
     return Built(variant, sources)
+
+
+def _schema(found: sniff.Sniffed, files: Mapping[str, Path], wishes: Wishes) -> Schema:
+    """What the file says; where it names no inputs or outputs, what the golden cases say."""
+    if found.format not in _NAMELESS or CASES not in files:
+        return Schema(found.inputs, found.outputs)
+    return schema_of(files[CASES], wishes.inputs, wishes.outputs)
 
 
 def _selftest(files: Mapping[str, Path], wishes: Wishes) -> SelfTest | None:

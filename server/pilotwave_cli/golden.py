@@ -28,6 +28,40 @@ class _Case:
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Schema:
+    """Inputs and outputs by name, in the order in which the model takes and gives them."""
+
+    inputs: tuple[sniff.Tensor, ...] = ()
+    outputs: tuple[sniff.Tensor, ...] = ()
+
+
+def schema_of(path: Path, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Schema:
+    """Return what the cases tell of a model whose file does not name its inputs and outputs.
+
+    Several of them need their order said (`--inputs a,b`): the file takes them by position.
+    """
+    cases = _read(path)
+    return Schema(
+        _ordered(path, "input", _part(cases, "input."), inputs),
+        _ordered(path, "output", _part(cases, "output."), outputs),
+    )
+
+
+def _ordered(
+    path: Path, kind: str, cases: dict[str, _Case], order: tuple[str, ...]
+) -> tuple[sniff.Tensor, ...]:
+    if len(cases) > 1 and not order:
+        names = ",".join(cases)
+        raise CliError(f"{path}: the model takes its {kind}s by position; say --{kind}s {names}")
+    if order and set(order) != cases.keys():
+        raise CliError(f"--{kind}s: {path} has {', '.join(cases)}; got {', '.join(order)}")
+    named = [(name, cases[name]) for name in order or cases]
+    return tuple(
+        sniff.Tensor(name, case.dtype, (sniff.DYNAMIC, *case.shape[1:])) for name, case in named
+    )
+
+
 def check_cases(path: Path, found: sniff.Sniffed) -> None:
     """Raise `CliError` unless the cases have the model's inputs and some of its outputs."""
     cases = _read(path)

@@ -25,6 +25,7 @@ from pilotwave_protocol.manifest import VersionManifest, parse_manifest
 from pilotwave_protocol.trust import VersionTarget
 
 EACH = "For one variant: NAME:VALUE."
+ORDER = "Their names in order, a,b, for formats that have none."
 Words = list[str] | None
 
 
@@ -52,6 +53,8 @@ def publish(
     runtime: Annotated[Words, typer.Option(help=f"Instead of the one found. {EACH}")] = None,
     runtime_version: Annotated[Words, typer.Option(help=f"Like >=1.17. {EACH}")] = None,
     entrypoint: Annotated[Words, typer.Option(help=f"The file that is opened. {EACH}")] = None,
+    inputs: Annotated[Words, typer.Option(help=f"{ORDER} {EACH}")] = None,
+    outputs: Annotated[Words, typer.Option(help=f"{ORDER} {EACH}")] = None,
     unsafe_format: Annotated[
         bool, typer.Option("--unsafe-format", help="Allow formats that can run code.")
     ] = False,
@@ -73,6 +76,8 @@ def publish(
         "runtime": runtime,
         "runtime_version": runtime_version,
         "entrypoint": entrypoint,
+        "inputs": inputs,
+        "outputs": outputs,
     }
     wishes = wishes_for(chosen, options, requires=requires, unsafe_format=unsafe_format)
     built = [build_variant(name, Path(path), wishes[name]) for name, path in chosen.items()]

@@ -25,6 +25,8 @@ class Wishes:
     runtime: str | None = None
     runtime_version: str = ""
     entrypoint: str | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     unsafe_format: bool = False
 
 
@@ -68,6 +70,8 @@ def _with(wishes: Wishes, option: str, value: str) -> Wishes:
         if not value.isdecimal() or not 0 < int(value[:12]) < 10**9:
             raise CliError(f"--max-latency-ms: expected a whole number of ms; got {value[:40]}")
         return replace(wishes, max_latency_ms=int(value))
+    if option in ("inputs", "outputs"):
+        return replace(wishes, **{option: tuple(value.split(","))})  # type: ignore[arg-type]
     return replace(wishes, **{option: value})  # type: ignore[arg-type]  # all others are texts
 
 

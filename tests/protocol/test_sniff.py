@@ -22,7 +22,7 @@ TFLITE = (MODELS / "mlp_handmade.tflite").read_bytes()
     [
         ("mlp.onnx", "onnx", "onnxruntime", True),
         ("mlp.ort", "ort", "onnxruntime", True),
-        ("mlp_handmade.tflite", "tflite", "tflite", True),
+        ("mlp_handmade.tflite", "tflite", "litert", True),
         ("mlp_ir.xml", "openvino-ir", "openvino", True),
         ("digits_py.eim", "eim", "edge-impulse", False),  # a program
         ("mlp_ir.bin", "unknown", None, False),  # nothing tells what it is

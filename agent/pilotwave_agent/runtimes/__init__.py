@@ -16,34 +16,63 @@ from pathlib import Path
 
 from pilotwave_agent.runtimes.base import Adapter, Info, Options, Runner, Tensor
 
-__all__ = ["RUNTIMES", "Info", "Options", "Runner", "Runtime", "Tensor", "UnknownRuntime", "load"]
+__all__ = [
+    "COMMAND",
+    "RUNTIMES",
+    "Info",
+    "Options",
+    "Runner",
+    "Runtime",
+    "Tensor",
+    "UnknownRuntime",
+    "adapter",
+    "load",
+]
+
+COMMAND = "command"
+"""The runtime of a program that tests itself, and that nobody loads (`command`)."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """A runtime: its adapter, the distributions that may bring it, the formats that it opens.
-
-    `extra` is the word for `pip install pilotwave[...]`.
+    """A runtime: its adapter, the distributions that may bring it, and the word for
+    `pip install pilotwave[...]`. Which formats it opens is `pilotwave_protocol.formats`'s.
     """
 
     module: str
     distributions: tuple[str, ...]
-    formats: tuple[str, ...]
     extra: str
 
 
+_HERE = "pilotwave_agent.runtimes."
 RUNTIMES = {
     "onnxruntime": Runtime(
-        "pilotwave_agent.runtimes.onnxruntime",
+        _HERE + "onnxruntime",
         ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-silicon"),
-        ("onnx", "ort"),
         "onnxruntime",
     ),
+    "litert": Runtime(_HERE + "litert", ("ai-edge-litert",), "litert"),
+    "tflite-runtime": Runtime(_HERE + "tflite_runtime", ("tflite-runtime",), "tflite-runtime"),
+    "openvino": Runtime(_HERE + "openvino", ("openvino",), "openvino"),
+    "torch": Runtime(_HERE + "torch", ("torch",), "torch"),
+    "executorch": Runtime(_HERE + "executorch", ("executorch",), "executorch"),
+    # the client is ours; what it takes besides is numpy, to compare golden cases
+    "edge-impulse": Runtime(_HERE + "edge_impulse", ("numpy",), "edge-impulse"),
+    "tensorrt": Runtime(_HERE + "tensorrt", ("tensorrt", "tensorrt-cu12"), "tensorrt"),
 }
 
 
 class UnknownRuntime(ValueError):
     """This agent has no adapter of that name."""
+
+
+def adapter(runtime: str) -> Adapter:
+    """Import a runtime's adapter and with it the runtime. Raises `UnknownRuntime`, `ImportError`"""
+    known = RUNTIMES.get(runtime)
+    if known is None:
+        raise UnknownRuntime(f"this agent cannot load {runtime}; it knows {', '.join(RUNTIMES)}")
+    found: Adapter = importlib.import_module(known.module)
+    return found
 
 
 def load(folder: Path, *, entrypoint: str, runtime: str, options: Options | None = None) -> Runner:
@@ -52,8 +81,4 @@ def load(folder: Path, *, entrypoint: str, runtime: str, options: Options | None
     Raises `UnknownRuntime`, `ImportError` where the runtime is not installed, and whatever the
     runtime raises about the file.
     """
-    known = RUNTIMES.get(runtime)
-    if known is None:
-        raise UnknownRuntime(f"this agent cannot run {runtime}; it knows {', '.join(RUNTIMES)}")
-    adapter: Adapter = importlib.import_module(known.module)
-    return adapter.load(folder / entrypoint, options or Options())
+    return adapter(runtime).load(folder / entrypoint, options or Options())

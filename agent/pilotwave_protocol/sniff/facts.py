@@ -31,6 +31,14 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...] | None
 
+    def admits(self, shape: tuple[int, ...]) -> bool:
+        """Say whether `shape` could be meant: a dynamic size on either side matches any."""
+        if self.shape is None:
+            return True
+        if len(self.shape) != len(shape):
+            return False
+        return all(a == b or DYNAMIC in (a, b) for a, b in zip(self.shape, shape, strict=True))
+
 
 @dataclass(frozen=True)
 class Sniffed:

@@ -47,7 +47,7 @@ def read_tflite(data: memoryview) -> Sniffed:
         details["producer"] = description
     return Sniffed(
         format="tflite",
-        runtime="tflite",
+        runtime="litert",
         inputs=_ports(graph.ints(_GRAPH_INPUTS), tensors),
         outputs=outputs,
         precision=main_precision(weights),

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pilotwave_protocol import sniff
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import BadManifest
+from pilotwave_protocol.formats import OPENS
 from pilotwave_protocol.manifest import (
     MAX_MANIFEST_BYTES,
     FileEntry,
+    TensorSpec,
     Variant,
     VersionManifest,
     parse_manifest,
@@ -24,9 +26,6 @@ from pilotwave_protocol.manifest import (
 from pilotwave_protocol.trust import VersionTarget
 from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.errors import Invalid
-
-# What a runtime opens, where a manifest declares no format.
-FORMATS = {"onnxruntime": {"onnx", "ort"}, "tflite": {"tflite"}, "litert": {"tflite"}}
 
 
 class ManifestMissing(Invalid):
@@ -57,6 +56,10 @@ class BlobSizeWrong(Invalid):
 
 class FormatMismatch(Invalid):
     code = "format_mismatch"
+
+
+class SchemaMismatch(Invalid):
+    code = "schema_mismatch"
 
 
 class UnsafeFormat(Invalid):
@@ -188,13 +191,38 @@ def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
 
 
 def _check_declared(variant: Variant, where: str, found: sniff.Sniffed) -> None:
-    expected = {variant.format} if variant.format else FORMATS.get(variant.runtime, set())
+    opened = OPENS.get(variant.runtime, ())
+    expected = {variant.format} if variant.format else set(opened)
     if expected and found.format not in expected:
         # a format that nobody can tell by its bytes may be declared by whoever signs it as unsafe
         if variant.unsafe_format and found.format == sniff.UNKNOWN.format:
             return
         words = " or ".join(sorted(expected))
         raise FormatMismatch(f"{where}: expected {words}; by its content it is {found.format}")
+    if opened and found.format not in opened:
+        words = " or ".join(opened)
+        raise FormatMismatch(f"{where} is {found.format}; {variant.runtime} opens {words}")
+    for kind, declared, there in (
+        ("input", variant.inputs, found.inputs),
+        ("output", variant.outputs, found.outputs),
+    ):
+        _check_schema(where, kind, declared, there)
+
+
+def _check_schema(
+    where: str, kind: str, declared: tuple[TensorSpec, ...], found: tuple[sniff.Tensor, ...]
+) -> None:
+    """What the manifest says of inputs and outputs is what the file says, if both do."""
+    there = {t.name: t for t in found}
+    for spec in declared if found else ():
+        tensor = there.get(spec.name)
+        if tensor is None:
+            raise SchemaMismatch(f"{where} has no {kind} {spec.name}")
+        if spec.dtype != tensor.dtype or not tensor.admits(spec.shape):
+            raise SchemaMismatch(
+                f"{where}: {kind} {spec.name} is declared as {spec.dtype} {list(spec.shape)};"
+                f" the file says {tensor.dtype} {list(tensor.shape or ())}"
+            )
 
 
 def look_into(file: FileEntry, blobs: BlobStore) -> sniff.Sniffed:

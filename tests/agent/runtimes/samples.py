@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from pilotwave_cli.building import CASES, build_variant
 from pilotwave_cli.wishes import Wishes
 from pilotwave_protocol.manifest import Variant
+from tests.agent.runtimes.cases import Case
 
 MODELS = Path(__file__).parent.parent.parent / "data" / "models"
 
@@ -41,6 +42,12 @@ def lay_out(
         write_cases(folder, {f"input.{names[0]}": found["x"], f"output.{names[1]}": found["y"]})
     wishes = replace(wishes or Wishes(), unsafe_format=True, entrypoint=files[0])
     return build_variant("v", folder, wishes).variant
+
+
+def lay_out_case(folder: Path, case: Case, **changes: str) -> Variant:
+    """Lay out one of the sample rows."""
+    wishes = replace(Wishes(runtime=case.runtime, atol=case.atol, rtol="0"), **changes)  # type: ignore[arg-type]
+    return lay_out(folder, *case.files, cases=case.cases, names=case.names, wishes=wishes)
 
 
 def write_cases(folder: Path, tensors: dict[str, np.ndarray]) -> None:

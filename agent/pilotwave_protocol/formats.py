@@ -1,0 +1,22 @@
+"""Which runtime opens which formats: what a publisher may pair, a server accepts, a device tries.
+
+Formats are those that `sniff` tells by content. A runtime that is not listed may open anything.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+OPENS = MappingProxyType(
+    {
+        "onnxruntime": ("onnx", "ort"),
+        "litert": ("tflite",),
+        "tflite-runtime": ("tflite",),
+        "openvino": ("openvino-ir", "onnx", "tflite"),
+        "torch": ("torchscript", "torchscript-lite"),
+        "executorch": ("executorch",),
+        "edge-impulse": ("eim",),
+        # of an ONNX file, the device builds its own engine
+        "tensorrt": ("tensorrt-plan", "onnx"),
+    }
+)
