@@ -46,7 +46,10 @@ def fence(*, hidden: Path | None, shown: Iterable[Path], writable: Iterable[Path
     if rules < 0:
         return False
     try:
-        for path in [*_all_but(hidden), *shown]:
+        for path in _all_but(hidden):
+            # a link beside the hidden folder may lead into it
+            _allow(libc, rules, path, _READ & known, follow=False)
+        for path in shown:
             _allow(libc, rules, path, _READ & known)
         for path in (*writable, Path("/dev"), Path("/proc/self")):
             _allow(libc, rules, path, known)
@@ -60,15 +63,16 @@ def _all_but(hidden: Path | None) -> Iterator[Path]:
     if hidden is None:
         yield Path("/")
         return
+    hidden = hidden.resolve()
     way = [*reversed(hidden.parents), hidden]
     for folder, excepted in itertools.pairwise(way):
         with contextlib.suppress(OSError):
             yield from (folder / name for name in os.listdir(folder) if name != excepted.name)
 
 
-def _allow(libc: ctypes.CDLL, rules: int, path: Path, access: int) -> None:
+def _allow(libc: ctypes.CDLL, rules: int, path: Path, access: int, *, follow: bool = True) -> None:
     try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     except OSError:
         return
     try:

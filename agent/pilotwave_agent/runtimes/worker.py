@@ -59,11 +59,10 @@ def _try(spec: dict[str, Any], line: _Line) -> dict[str, Any]:
         folder, entrypoint=spec["entrypoint"], runtime=spec["runtime"], options=_options(spec)
     )
     line.say(info=asdict(model.info), shared=list(getattr(model, "shared", ())))
-    try:
-        return {**_compared(model, spec, cases, line), "base_mb": round(base, 1)}
-    finally:
-        line.say(stage="close")
-        model.close()
+    figures = {**_compared(model, spec, cases, line), "base_mb": round(base, 1)}
+    line.enter("close")  # a model that failed is not closed: this process ends with it
+    model.close()
+    return figures
 
 
 def _options(spec: dict[str, Any]) -> Options:
@@ -115,7 +114,6 @@ def _compared(
             rtol=float(spec["rtol"]),
             compare=lambda: line.enter("compare"),
         )
-    line.enter("done")
     peak = peak_mb() + sum(peak_mb(pid) for pid in getattr(model, "pids", ()))
     return {**asdict(figures), "peak_mb": round(peak, 1)}
 
