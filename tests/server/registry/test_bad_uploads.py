@@ -539,7 +539,7 @@ def test_a_declared_and_signed_pickle_is_taken(sqlite_template: Path, tmp_path: 
     registry = Registry(db, tmp_path, Clock()).bootstrap().create_model("detector")
     upload = Upload(registry)
     files = {"model.pkl": pickle.dumps([1])}
-    given = {"runtime": "torch", "format": "pickle", "unsafe_format": True}
+    given = {"runtime": "acme-loader", "format": "pickle", "unsafe_format": True}
     upload.put(registry.manifest("detector", "2.0.0", files, **given))
     upload.hand_in()
     db.close()
