@@ -1,4 +1,4 @@
-"""`pilotwave-agent`: enrol, run, once, status, rollback.
+"""`pilotwave-agent`: enrol, run, once, status, rollback, install, uninstall.
 
 Exit statuses: 0 done · 1 the server, the network or a version said no · 2 a wrong option or setting
 · 3 not enrolled · 4 another agent runs on this data folder. Every error is one line that says what
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pilotwave_agent.config import BadConfig, Config, load
@@ -72,6 +72,17 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for scripts")
     back = _command(commands, "rollback", _rollback, "go back to the version before, at once")
     back.add_argument("--model", required=True, help="which model")
+    service = _command(commands, "install", _install, "have systemd run the agent from now on")
+    service.add_argument("--user", default="pilotwave", help="whom it runs as; made if missing")
+    service.add_argument("--no-start", action="store_true", help="do not start it yet")
+    service.add_argument("--print", action="store_true", help="show the unit, change nothing")
+    gone = commands.add_parser("uninstall", help="stop the service and remove what install wrote")
+    gone.add_argument("--purge", type=Path, metavar="DIR", help="remove this data folder as well")
+    gone.set_defaults(command=_uninstall)
+    for command in (service, gone):
+        command.add_argument(
+            "--root", type=Path, default=Path("/"), metavar="DIR", help="an image being made"
+        )
     return top
 
 
@@ -116,10 +127,7 @@ def _enrol(arguments: argparse.Namespace) -> int:
         ca_file=arguments.ca_file.absolute() if arguments.ca_file else None,
         wait=arguments.wait,
     )
-    for line in enrol(wish, config_path(arguments), data_dir):
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-    return 0
+    return _tell(enrol(wish, config_path(arguments), data_dir))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -152,6 +160,31 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
     settings, _ = _settings(arguments)
     sys.stdout.write(rollback(settings, arguments.model) + "\n")
+    return 0
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    from pilotwave_agent.service import System, install, own_command, planned
+
+    path, user = config_path(arguments), arguments.user
+    system, command = System.at(arguments.root.absolute()), own_command()
+    if arguments.print:
+        sys.stdout.write(planned(system, path, user=user, command=command))
+        return 0
+    start = not arguments.no_start
+    return _tell(install(system, path, user=user, command=command, start=start))
+
+
+def _uninstall(arguments: argparse.Namespace) -> int:
+    from pilotwave_agent.service import System, uninstall
+
+    return _tell(uninstall(System.at(arguments.root.absolute()), purge=arguments.purge))
+
+
+def _tell(lines: Iterable[str]) -> int:
+    for line in lines:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
     return 0
 
 

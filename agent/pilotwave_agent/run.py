@@ -22,11 +22,13 @@ from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk, refusal_of
 from pilotwave_agent.identity import Identity, Sequence
 from pilotwave_agent.journal import read_state
+from pilotwave_agent.log import say
 from pilotwave_agent.schedule import NEVER, PROFILES, Schedule
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
 from pilotwave_agent.surroundings import look_around, told
-from pilotwave_agent.talk import Talk, say
+from pilotwave_agent.talk import Talk
+from pilotwave_protocol.messages import DeviceEvent
 
 _LOOK_EVERY_S = 10.0
 _HINT_SPREAD = 0.5  # of a poll interval: what all devices hear at once, they ask about in turn
@@ -169,7 +171,11 @@ class Agent:
         """Return the journal's state; the file is read again only when it has changed."""
         stamp = _stamp(self._layout.journal)
         if stamp != self._stamp:
+            before = self._state.next_event
             self._state, self._stamp = read_state(self._layout.journal), stamp
+            for event in self._state.events:
+                if event.id >= before:
+                    _say_event(event)
         return self._state
 
     def directive(self, raw: bytes) -> bool:
@@ -284,6 +290,20 @@ class Agent:
             self._wait_for_server = True
         else:
             self.schedule.work_failed(now)
+
+
+def _say_event(event: DeviceEvent) -> None:
+    """Tell of what came about, as the server is told."""
+    what = " ".join(filter(None, (event.model, event.version))) or "device"
+    why = ": ".join(filter(None, (event.reason, event.detail)))
+    say(
+        f"{what}: {event.kind.replace('_', ' ')}{f' ({why})' if why else ''}",
+        level="warning" if event.reason else "info",
+        event=event.kind,
+        model=event.model,
+        version=event.version,
+        reason=event.reason,
+    )
 
 
 def _stamp(path: Path) -> object:

@@ -6,7 +6,6 @@ memory only.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from pilotwave_agent.clock import Clock
 from pilotwave_agent.config import Config
 from pilotwave_agent.facts import agent_version, facts_of
 from pilotwave_agent.identity import Identity, Sequence
+from pilotwave_agent.log import say
 from pilotwave_agent.report import check_in_of
 from pilotwave_agent.schedule import Schedule
 from pilotwave_agent.state import DeviceState
@@ -28,12 +28,6 @@ from pilotwave_protocol.messages import CheckInReply
 NO = (ServerSaid, Unreachable, BadAnswer)
 _TOKEN_MARGIN_S = 5.0
 _STALE_TRIES = 3
-
-
-def say(words: str) -> None:
-    """Tell the system's journal, or a person at the terminal."""
-    sys.stderr.write(words + "\n")
-    sys.stderr.flush()
 
 
 class Ears(Protocol):
@@ -89,7 +83,7 @@ class Talk:
     def say_once(self, words: str) -> None:
         """Tell of a trouble, but not each time it comes again."""
         if words != self._said:
-            say(words)
+            say(words, level="warning")
         self._said = words
 
     # --- checking in

@@ -13,6 +13,7 @@ def notify(state: str) -> None:
     if not address.startswith(("/", "@")):
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.setblocking(False)  # whoever does not listen shall not hold the agent up
         s.connect("\0" + address[1:] if address.startswith("@") else address)
         s.sendall(state.encode())
 

@@ -32,6 +32,7 @@ from pilotwave_agent.judge import Judge, Judged
 from pilotwave_agent.machine import Moment, Move, Probe, Rest, Restore, Step, Switch, Wait
 from pilotwave_agent.report import status_of, substance
 from pilotwave_agent.runtimes.confine import die_with_parent
+from pilotwave_agent.scratch import use_scratch
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
 from pilotwave_agent.surroundings import look_around, told
@@ -110,6 +111,7 @@ def work(
     world = Surroundings(clock or Clock(), root)
     who = identity.load(layout)
     try:
+        use_scratch(config.data_dir)
         with lock.held(layout.work_lock, "the agent's work", wait_s=LOCK_WAIT_S):
             return _Work(config, who, job, disk, layout, tell, world).run()
     except OSError as e:
