@@ -84,6 +84,8 @@ def run_in_thread(app: Any, *, context: Context | None = None) -> Iterator[Runni
             shared = context or getattr(app, "context", None)
             yield RunningServer(f"http://127.0.0.1:{port}", app, shared)  # type: ignore[arg-type]  # a bare app has none
         finally:
+            if hasattr(app, "close"):
+                app.close()
             server.stop()
             thread.join(20)
 

@@ -103,10 +103,42 @@ class Api:
             if cursor is None or (most is not None and given >= most):
                 return
 
+    def event_stream(
+        self, path: str, after: str | None, **params: Any
+    ) -> Iterator[tuple[str, str]]:
+        """Yield (id, data) of a stream of server-sent events; data may be empty. NoAnswer."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+        # the server says something every 15 s
+        quiet = httpx.Timeout(10, read=45)
+        try:
+            with self._http.stream(
+                "GET", f"/api/v1{path}", params=params, headers=headers, timeout=quiet
+            ) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _problem(answer)
+                yield from _frames(answer.iter_lines())
+        except (httpx.HTTPError, httpx.InvalidURL) as e:
+            raise NoAnswer(f"{self.config.url} does not answer: {_cause(e)}") from e
+
 
 def connect() -> Api:
     """Open the API of the configured server."""
     return Api(load())
+
+
+def _frames(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Read server-sent events as this server writes them: one line of data at the most."""
+    place = data = ""
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if name == "id":
+            place = value
+        elif name == "data":
+            data = value
+        elif not line:
+            yield place, data
+            data = ""
 
 
 def _cause(error: Exception) -> str:

@@ -1,19 +1,26 @@
-"""`pilotwave events`: the audit log."""
+"""`pilotwave events`: the audit log; `pilotwave follow`: what happens, as it happens."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
 from pilotwave_cli import output
 from pilotwave_cli.client import connect
+from pilotwave_cli.errors import NoAnswer
 from pilotwave_cli.output import Json
+
+AGAIN_S = 2.0
 
 
 def add_to(cli: typer.Typer) -> None:
-    """Add the command that stands at the top."""
+    """Add the commands that stand at the top."""
     cli.command("events")(events)
+    cli.command("follow")(follow)
 
 
 def events(
@@ -37,3 +44,43 @@ def events(
         ("after", "after"),
     ]
     output.table("Events", rows, columns)
+
+
+def follow(
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", help="A type of event, as `device.*`; repeatable; default: each."),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(help="The id to go on from; `0.0`: from the beginning.")
+    ] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what happens in the fleet as it happens, until Ctrl-C; a lost link is taken up again."""
+    for given, (place, event) in enumerate(_follow(on or [], after), 1):
+        if as_json:
+            print(json.dumps({"place": place, **event}, ensure_ascii=False), flush=True)
+        else:
+            data = event["data"]
+            told = output.plain(data["after"]) if data["after"] else ""
+            said = f"{event['timestamp']}  {event['type']}  {data['object']}  {data['actor']}"
+            output.say(output.plain(f"{said}  {told}"))
+        if given == most:
+            return
+
+
+def _follow(types: list[str], after: str | None) -> Iterator[tuple[str, Any]]:
+    place, reached = after, False
+    with connect() as api:
+        while True:
+            try:
+                for now, data in api.event_stream("/events/stream", place, type=types):
+                    place, reached = now, True
+                    if data:
+                        yield now, json.loads(data)
+            except NoAnswer as error:
+                if not reached:
+                    raise
+                output.warn(f"{error}; trying again")
+            time.sleep(AGAIN_S)

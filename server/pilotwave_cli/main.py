@@ -22,6 +22,7 @@ from pilotwave_cli import (
     rollouts,
     tokens,
     versions,
+    webhooks,
 )
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import warn
@@ -48,6 +49,7 @@ groups.add_to(cli)
 cli.add_typer(policies.cli, name="policies")
 cli.add_typer(rollouts.cli, name="rollouts")
 cli.add_typer(tokens.cli, name="tokens")
+cli.add_typer(webhooks.cli, name="webhooks")
 events.add_to(cli)
 
 

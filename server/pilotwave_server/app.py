@@ -20,6 +20,7 @@ from pilotwave_server.db import Database
 from pilotwave_server.device_api import setup as device_api
 from pilotwave_server.device_api.setup import DeviceApi
 from pilotwave_server.edge import BodyRule, Edge
+from pilotwave_server.events import setup as events
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.operators import people_routes as people
 from pilotwave_server.operators import routes as operators
@@ -28,6 +29,7 @@ from pilotwave_server.operators.sessions import PersonSessions
 from pilotwave_server.registry import setup as registry
 from pilotwave_server.routing import API
 from pilotwave_server.settings import Settings
+from pilotwave_server.webhooks import setup as webhooks
 from pilotwave_server.workers import Periodic
 
 LAST_USED_S = 60
@@ -50,12 +52,19 @@ class PilotwaveApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._asgi(scope, receive, send)
 
+    def close(self) -> None:
+        """End the answers that have no end of their own, before the server waits for all."""
+        for close in self.context.closing:
+            close()
+
 
 def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
     """A server on a data folder and database that `init` has made."""
     context = make_context(settings, clock)
     registry.install(context)
     devices = device_api.install(context)
+    events.install(context)
+    webhooks.install(context)
     context.metrics.add_reading(lambda: system.read_devices(context))
     return PilotwaveApp(context, devices)
 
@@ -106,7 +115,9 @@ def make_fastapi(context: Context) -> FastAPI:
         blobs.api,
         blobs.public,
     ]
-    for router in [*routers, *registry.routers, *device_api.routers, *dashboard.routers]:
+    routers += [*registry.routers, *device_api.routers, *dashboard.routers]
+    routers += [*events.routers, *webhooks.routers]
+    for router in routers:
         app.include_router(router)
     return app
 

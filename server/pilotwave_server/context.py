@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pilotwave_server.device_api.setup import DeviceApi
     from pilotwave_server.device_api.tokens import DeviceTokens
     from pilotwave_server.device_api.writer import CheckInWriter
+    from pilotwave_server.events.hub import Hub
+    from pilotwave_server.events.settled import Settled
     from pilotwave_server.metrics import Metrics
     from pilotwave_server.operators.authenticate import OperatorTokens
     from pilotwave_server.operators.sessions import PersonSessions
@@ -44,9 +46,13 @@ class Context:
     blobs: FileBlobs
     blob_gates: list[BlobGate] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
+    # called before open connections are waited for: answers without end have to end
+    closing: list[Callable[[], None]] = field(default_factory=list)
     # Put there by the slices' `setup.install`, in this order.
     trust: TrustStore = field(init=False)
     fleet: FleetState = field(init=False)
     tokens: DeviceTokens = field(init=False)
     checkins: CheckInWriter = field(init=False)
     devices: DeviceApi = field(init=False)
+    settled: Settled = field(init=False)
+    events: Hub = field(init=False)

@@ -50,6 +50,12 @@ class Metrics:
             ["result"],
             registry=self._counted,
         )
+        self.webhook_calls = Counter(
+            "pilotwave_webhook_calls_total",
+            "Calls of webhooks by result: delivered or failed.",
+            ["result"],
+            registry=self._counted,
+        )
 
     def add_reading(self, reading: Reading) -> None:
         """Have `reading` called for its gauges each time the metrics are asked for."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from pilotwave_server.app import create_app
+from pilotwave_server.app import PilotwaveApp, create_app
 from pilotwave_server.errors import SetupError
 from pilotwave_server.processes import Processes
 from pilotwave_server.settings import Settings, load_settings
@@ -74,13 +74,18 @@ def url_of(listener: socket.socket, host: str) -> str:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(self, settings: Settings, app: PilotwaveApp, started: Callable[[], None]) -> None:
+        super().__init__(config(settings, app))
+        self._app = app
         self._started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         self._started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.close()
+        await super().shutdown(sockets=sockets)
 
 
 def serve_alone(
@@ -89,7 +94,7 @@ def serve_alone(
     """Serve in this process."""
     # uvicorn raises the signal once more when it has shut down; it has been heeded by then.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
-    server = _Server(config(settings, create_app(settings)), started)
+    server = _Server(settings, create_app(settings), started)
     with suppress(KeyboardInterrupt):
         try:
             server.run(sockets=[listener])

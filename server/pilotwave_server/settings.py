@@ -54,6 +54,15 @@ class Settings(BaseSettings):
         description="How long a directive is good; renewed at half of it.",
     )
 
+    webhook_targets: Literal["public", "private", "any"] = Field(
+        "public",
+        description="Where webhooks may call: public addresses; private networks as well; or any, "
+        "this machine and link-local ones too.",
+    )
+    webhook_timeout_s: float = Field(
+        10, ge=0.1, le=60, description="How long one call of a webhook may take in all."
+    )
+
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest body of a JSON request.")
     max_metadata_bytes: int = Field(
         8 * 1024 * 1024, ge=1024, description="Largest body of a request that carries TUF metadata."

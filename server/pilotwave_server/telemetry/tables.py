@@ -33,12 +33,16 @@ class DeviceModelRow(Base):
 
 
 class DeviceHistoryRow(Base):
-    """A version became something on a device: switched, healthy, failed or rolled_back."""
+    """A version became something on a device: switched, healthy, failed or rolled_back.
+
+    A number is never given twice, even after its device was deleted: who follows events goes by it.
+    """
 
     __tablename__ = "device_history"
     __table_args__ = (
         Index(None, "device_id", "model", "id"),
         Index(None, "model", "version", "became"),
+        {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)

@@ -12,10 +12,11 @@ from pilotwave_server.db import Base, BigId, JsonB, UtcDateTime
 
 
 class WebhookRow(Base):
-    """An address that is told of events. `verbs` are patterns of audit verbs (`rollout.*`).
+    """An address that is told of events. `verbs` are types of them (`rollout.*`), see `events`.
 
-    `secret` signs what is sent, so it has to be kept as it is; no answer ever shows it again.
-    `cursor` is the last audit event that was turned into deliveries.
+    `secret` signs what is sent, so it has to be kept as it is; no answer ever shows it again. After
+    a change it holds the new one and the one before, with a space between. `cursor` and
+    `history_cursor` are the place up to which events were turned into deliveries.
     """
 
     __tablename__ = "webhooks"
@@ -27,6 +28,7 @@ class WebhookRow(Base):
     verbs: Mapped[list[Any]] = mapped_column(JsonB, default=list)
     enabled: Mapped[bool] = mapped_column(default=True)
     cursor: Mapped[int] = mapped_column(BigInteger, default=0)
+    history_cursor: Mapped[int] = mapped_column(BigInteger, default=0)
     created_by: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -1,0 +1,44 @@
+"""Put the stream of events into a running server."""
+
+from __future__ import annotations
+
+import time
+
+from pilotwave_server.context import Context
+from pilotwave_server.events.hub import Hub
+from pilotwave_server.events.routes import router
+from pilotwave_server.events.settled import Settled
+from pilotwave_server.workers import Periodic
+
+LOOK_S = 0.25
+LOOKS_AT_START = 100
+
+routers = [router]
+
+
+def install(context: Context) -> None:
+    """Follow the tables from the server's start to its end."""
+    context.settled = Settled(context.db)
+    context.events = Hub(context.db, context.settled)
+    context.closing.append(context.events.close)
+    context.workers.append(Follower(context.events))
+
+
+class Follower:
+    """Looks every LOOK_S. Its first looks are over when it has started."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._again = Periodic("events", hub.follow, interval_s=LOOK_S)
+
+    def start(self) -> None:
+        for _ in range(LOOKS_AT_START):
+            self._hub.follow()
+            if self._hub.settled.known:
+                break
+            time.sleep(LOOK_S / 10)
+        self._again.start()
+
+    def stop(self) -> None:
+        self._hub.close()
+        self._again.stop()

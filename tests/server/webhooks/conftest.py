@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pilotwave_server.settings import Settings
+from tests import databases
+from tests.server.fleet_fixtures import fleet, published
+
+__all__ = ["fleet", "published"]
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """Those of a server whose webhooks may call this machine, briefly."""
+    return databases.prepare_data_dir(
+        Settings(
+            data_dir=tmp_path,
+            database_url=database_url,
+            webhook_targets="any",
+            webhook_timeout_s=1,
+        )
+    )
