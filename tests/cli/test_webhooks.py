@@ -20,6 +20,7 @@ def pw_any(server_factory: Callable[..., ServerProcess], tmp_path: object) -> Op
     return Operator(home, server.url, server.admin_token, home / "keys")
 
 
+@pytest.mark.timeout(300)
 def test_a_webhook_from_its_making_to_its_end(pw_any: Operator) -> None:
     pw = pw_any
     with peer.receiver(peer.says(peer.OK), peer.status(500)) as receiver:
