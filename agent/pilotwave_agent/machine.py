@@ -134,7 +134,7 @@ def next_step(state: DeviceState, now: Moment, rules: Rules, memo: Memo | None =
 def _steps(state: DeviceState, now: Moment, rules: Rules, memo: Memo) -> Iterator[Step]:
     slots = [state.slot(name) for name in sorted({*state.models, *state.orders})]
     free = [slot for slot in slots if slot.model not in memo.parked]
-    yield from _half_done(free, state.memory)
+    yield from _half_done(free, state)
     for slot in slots:
         record = settle(slot, state.orders.get(slot.model), state.memory, now)
         if record:
@@ -175,13 +175,17 @@ def _too_late(slot: ModelSlot, now: Moment) -> Record:
     )
 
 
-def _half_done(slots: list[ModelSlot], memory: AntiRollback) -> Iterator[Step]:
+def _half_done(slots: list[ModelSlot], state: DeviceState) -> Iterator[Step]:
     """What must be finished first: a model between two versions."""
     for slot in slots:
         if slot.state is S.SWITCHING:
             yield Switch(slot.model)
         if slot.state is S.ROLLING_BACK:
-            yield Restore(slot.model, ways_back(slot, memory))
+            order = state.orders.get(slot.model)
+            ways = ways_back(slot, state.memory)
+            # where one of them is ordered, that one
+            first = [way for way in ways if order is not None and way == order.wanted]
+            yield Restore(slot.model, tuple(dict.fromkeys([*first, *ways])))
 
 
 def _after_staging(slots: list[ModelSlot], now: Moment) -> Iterator[Step]:
@@ -278,6 +282,9 @@ def _wish(slot: ModelSlot, order: Order, memory: AntiRollback, now: Moment) -> R
         unfit = _unfit_current(slot, memory)
         return None if unfit else _there_already(slot, order, now)
     blocked = _blocked(slot, order, memory)
+    if blocked is None and _leads_back(slot, order, memory):
+        detail = f"the server ordered {order.version}, which ran here before"
+        return back(slot, Reason.OPERATOR_ROLLBACK, detail, at=now.wall, fault=False)
     if blocked is None:
         # a version on probation is judged before the next one comes, unless an operator insists
         waits = slot.state is S.PROBATION and order.reason != "pin"
@@ -286,6 +293,18 @@ def _wish(slot: ModelSlot, order: Order, memory: AntiRollback, now: Moment) -> R
     if slot.state in (S.PROBATION, S.ROLLED_BACK) or told:
         return None
     return _fail(slot, wanted, *blocked, now, attempt=order.attempt)
+
+
+def _leads_back(slot: ModelSlot, order: Order, memory: AntiRollback) -> bool:
+    """Say whether an order asks for an older version that is still on the disk.
+
+    It ran here before, so nothing of it is fetched or tested anew, and no probation is waited for:
+    whoever orders it wants the device off the version that runs. If that fails, the model is in
+    another state than these, and the version is fetched like any other.
+    """
+    if slot.state not in (S.HEALTHY, S.PROBATION) or slot.current is None:
+        return False
+    return order.counter < slot.current.counter and order.wanted in ways_back(slot, memory)
 
 
 def _there_already(slot: ModelSlot, order: Order, now: Moment) -> Record | None:

@@ -206,6 +206,8 @@ def restored(slot: ModelSlot, way: Installed, note: str, now: Moment) -> Record:
         event="rolled_back",
         about=slot.current,
         current=way,
+        # what was left is no place to go back to from the next version
+        last_healthy=way,
         previous=slot.previous if slot.previous != way else None,
         candidate=slot.current,
         attempt=0,
