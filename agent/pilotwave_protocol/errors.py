@@ -7,7 +7,8 @@
     │   ├── BadEnvelope          not a DSSE envelope, or not signed by a key we trust
     │   ├── BadMessage           a well-signed payload with wrong fields
     │   ├── BadManifest          a version manifest with wrong fields
-    │   └── BadTrustData         signed facts in TUF `custom` with wrong fields
+    │   ├── BadTrustData         signed facts in TUF `custom` with wrong fields
+    │   └── BadDelta             a delta that breaks its format, or does not give what it promises
     ├── SigningError             a key file, passphrase or signer that does not work
     └── RefusedError             a "no" of the device, with its machine-readable reason
 
@@ -73,6 +74,12 @@ class BadTrustData(ProtocolError):
     """Signed facts (TUF `custom`) whose fields are missing or of the wrong type."""
 
     code = "bad_trust_data"
+
+
+class BadDelta(ProtocolError):
+    """A delta that breaks its format, or that does not give the file it promises."""
+
+    code = "bad_delta"
 
 
 class SigningError(PilotwaveError):

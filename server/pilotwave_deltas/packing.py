@@ -1,0 +1,104 @@
+"""Pack byte strings in the smallest of the format's codings."""
+
+from __future__ import annotations
+
+import lzma
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pilotwave_protocol.delta.streams import ESCAPE, LZMA_FILTERS, SKIP, Coding
+from pilotwave_protocol.delta.wire import varint
+from pilotwave_protocol.delta.zstd import zstd
+
+Bytes = NDArray[np.uint8]
+_NOISE_BITS = 7.97  # of 8: nothing to be had
+_SHORT = 48
+_LEVEL = 19
+_LZMA = [LZMA_FILTERS[0] | {"mode": lzma.MODE_NORMAL, "mf": lzma.MF_BT4, "nice_len": 273}]
+_WORTH = 0.995  # LZMA takes a device ten times as long as zstd
+
+
+def entropy(counts: NDArray[Any]) -> float:
+    """Return the bits that all symbols of a histogram take at order 0."""
+    found = counts[counts > 0].astype(np.float64)
+    total = found.sum()
+    return float(total * np.log2(total) - (found * np.log2(found)).sum()) if total else 0.0
+
+
+def compress(data: bytes, dictionary: bytes = b"", level: int = _LEVEL) -> bytes:
+    """Return one zstd frame, with a stretch of raw content as dictionary if given."""
+    options: dict[int, int] = {
+        zstd.CompressionParameter.compression_level: level,
+        zstd.CompressionParameter.checksum_flag: 0,
+        zstd.CompressionParameter.content_size_flag: 0,
+    }
+    if dictionary:
+        # the window reaches back over the dictionary too
+        reach = max((len(data) + len(dictionary) - 1).bit_length(), 10)
+        options[zstd.CompressionParameter.window_log] = min(reach, 21)
+    prefix = zstd.ZstdDict(dictionary, is_raw=True).as_prefix if dictionary else None
+    compressor = zstd.ZstdCompressor(options=options, zstd_dict=prefix)
+    compressor.set_pledged_input_size(len(data))
+    return bytes(compressor.compress(data, zstd.ZstdCompressor.FLUSH_FRAME))
+
+
+def unlike_noise(data: Bytes) -> bool:
+    """Say whether a byte string has a distribution worth coding."""
+    if len(data) < 4 * _SHORT:
+        return True
+    return entropy(np.bincount(data, minlength=256)) < _NOISE_BITS * len(data)
+
+
+def pack_simple(data: Bytes) -> bytes:
+    """Return coding, stored length and stored bytes, by the smallest of four codings."""
+    if not data.any():
+        return bytes((Coding.ZERO,))
+    raw = data.tobytes()
+    best = bytes((Coding.RAW,)) + raw
+    if not unlike_noise(data):
+        return best
+    best = _shorter(best, _headed(Coding.ZSTD, compress(raw)))
+    other = _headed(Coding.LZMA, lzma.compress(raw, lzma.FORMAT_RAW, filters=cast(Any, _LZMA)))
+    return other if len(other) < _WORTH * len(best) else best
+
+
+def _headed(coding: Coding, packed: bytes) -> bytes:
+    return bytes((coding,)) + varint(len(packed)) + packed
+
+
+def pack(data: Bytes) -> bytes:
+    """Return a stream by the smallest of all codings."""
+    zeros = len(data) - int(np.count_nonzero(data))
+    best = pack_simple(data) if zeros < 0.97 * len(data) or len(data) < 256 else b""
+    if best and best[0] in (Coding.ZERO, Coding.RAW) and len(data) > 256:
+        return best
+    if zeros > 0.8 * len(data) and zeros < len(data):
+        best = _shorter(best, _sparse(data))
+    elif len(data) > _SHORT and np.count_nonzero(data < ESCAPE) > 0.75 * len(data):
+        best = _shorter(best, _nibbles(data))
+    return best or pack_simple(data)
+
+
+def _shorter(a: bytes, b: bytes) -> bytes:
+    return b if not a or len(b) < len(a) else a
+
+
+def _nibbles(data: Bytes) -> bytes:
+    small = np.minimum(data, ESCAPE)
+    if len(small) % 2:
+        small = np.append(small, np.uint8(0))
+    packed = small[::2] << 4 | small[1::2]
+    larger = data[data >= ESCAPE]
+    return bytes((Coding.NIBBLES,)) + pack_simple(packed) + pack_simple(larger)
+
+
+def _sparse(data: Bytes) -> bytes:
+    places = np.flatnonzero(data)
+    gaps = np.diff(places, prepend=-1) - 1
+    skips = gaps // SKIP
+    out = np.full(len(gaps) + int(skips.sum()), SKIP, np.uint8)
+    out[np.cumsum(skips + 1) - 1] = gaps % SKIP
+    head = bytes((Coding.SPARSE,)) + varint(len(places)) + varint(len(out))
+    return head + pack_simple(out) + pack_simple(data[places])

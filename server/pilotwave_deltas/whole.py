@@ -1,0 +1,71 @@
+"""The whole file as one zstd frame, alone or upon the old file: best for what is no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pilotwave_protocol.delta import HEADER_BYTES, Header, Mode
+from pilotwave_protocol.delta.zstd import MIN_DICTIONARY, zstd
+
+LEVEL = 19
+MAX_PATCH = 64 << 20  # bytes of old and new file together
+_CHUNK = 1 << 20
+_QUICK, _NEAR = 3, 1.6
+_Parameter = zstd.CompressionParameter
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A delta that is one frame."""
+
+    header: Header
+    size: int
+    path: Path
+
+
+def whole_file(old: Path, new: Path, header: Header, out: Path, *, limit: int) -> Iterator[Whole]:
+    """Yield each delta of one frame that is smaller than `limit` and those before it."""
+    sizes = header.old_size + header.new_size
+    for mode in (Mode.FRAME, Mode.PATCH):
+        if mode is Mode.PATCH and (header.old_size < MIN_DICTIONARY or sizes > MAX_PATCH):
+            continue
+        if not _worth_trying(old, new, header, mode, limit, out):
+            continue
+        made = _write(old, new, header, mode, out)
+        if made.size < limit:
+            limit = made.size
+            yield made
+    out.unlink(missing_ok=True)
+
+
+def _worth_trying(old: Path, new: Path, header: Header, mode: Mode, limit: int, out: Path) -> bool:
+    """Say whether a quick compression comes near to what is there."""
+    quick = _write(old, new, header, mode, out, level=_QUICK)
+    return quick.size < _NEAR * limit
+
+
+def _write(
+    old: Path, new: Path, header: Header, mode: Mode, out: Path, *, level: int = LEVEL
+) -> Whole:
+    dictionary = old.read_bytes() if mode is Mode.PATCH else b""
+    options: dict[int, int] = {_Parameter.compression_level: level, _Parameter.checksum_flag: 0}
+    window_log = 23
+    if dictionary:
+        reach = header.old_size + header.new_size
+        window_log = max(reach.bit_length(), 10)
+        options[_Parameter.window_log] = window_log
+        options[_Parameter.enable_long_distance_matching] = 1
+    prefix = zstd.ZstdDict(dictionary, is_raw=True).as_prefix if dictionary else None
+    compressor = zstd.ZstdCompressor(options=options, zstd_dict=prefix)
+    compressor.set_pledged_input_size(header.new_size)
+    mine = replace(header, mode=mode, block_size=0, window_log=window_log)
+    with new.open("rb") as source, out.open("wb") as target:
+        target.write(mine.pack())
+        while chunk := source.read(_CHUNK):
+            target.write(compressor.compress(chunk))
+        target.write(compressor.flush(zstd.ZstdCompressor.FLUSH_FRAME))
+        size = target.tell()
+    assert size >= HEADER_BYTES
+    return Whole(mine, size, out)
