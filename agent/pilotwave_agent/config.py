@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pilotwave_agent.tell.settings import Tell, read_tell
 from pilotwave_protocol import names
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.fields import Fields
@@ -65,8 +66,9 @@ class RuntimeSettings:
 class Config:
     """All settings. Times in seconds, sizes in MiB, `max_rate_kbps` in kilobits (0: no cap).
 
-    `profile` battery spares wake-ups; `metered` and `timezone` say what cannot be seen from here.
     `selftest_cpu_s` bounds a self-test's seconds of CPU; 0 is twice its wall time.
+    `apps_group` is the group whose members' applications may report. `profile` battery spares
+    wake-ups; `metered` and `timezone` say what cannot be seen from here.
     """
 
     server: str
@@ -84,8 +86,8 @@ class Config:
     max_rate_kbps: int = 0
     max_poll_interval_s: float = 86_400.0
     max_check_in_interval_s: float = 86_400.0
-    notify: tuple[str, ...] = ()
-    notify_timeout_s: float = 30.0
+    tell: tuple[Tell, ...] = ()
+    apps_group: str = ""
     network_timeout_s: float = 10.0
     profile: str = "standard"
     metered: bool | None = None
@@ -111,7 +113,7 @@ def load(path: Path) -> Config:
 def parse(data: dict[str, Any], *, base: Path) -> Config:
     """Read settings; relative paths are taken from `base`."""
     f = Fields(data, "", BadConfig)
-    test, notify = _section(f, "selftest"), _section(f, "notify")
+    test = _section(f, "selftest")
     ca_file = f.opt_text("ca_file")
     config = Config(
         server=check_server(f.text("server")),
@@ -129,14 +131,14 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         max_rate_kbps=f.integer("max_rate_kbps", default=0),
         max_poll_interval_s=_seconds(f, "max_poll_interval_s", 86_400.0, low=1.0),
         max_check_in_interval_s=_seconds(f, "max_check_in_interval_s", 86_400.0, low=1.0),
-        notify=tuple(notify.texts("exec", limit=64, length=4096, default=[])),
-        notify_timeout_s=_seconds(notify, "timeout_s", 30.0, low=1.0),
+        apps_group=_group(f),
+        tell=tuple(read_tell(t, base) for t in f.objects("tell", limit=16, default=[])),
         network_timeout_s=_seconds(f, "network_timeout_s", 10.0, low=0.1),
         profile=_word(f, "profile", PROFILES),
         metered=f.boolean("metered") if f.raw("metered", None) is not None else None,
         timezone=_zone(f),
     )
-    for section in (f, test, notify):
+    for section in (f, test):
         section.done()
     return config
 
@@ -170,6 +172,18 @@ def _word(f: Fields, key: str, words: tuple[str, ...]) -> str:
     found = f.text(key, default=words[0])
     if found not in words:
         raise f.fail(key, f"one of {', '.join(words)}", found)
+    return found
+
+
+def _group(f: Fields) -> str:
+    found = f.text("apps_group", default="")
+    if found:
+        import grp  # seldom needed
+
+        try:
+            grp.getgrnam(found)
+        except KeyError:
+            raise f.fail("apps_group", "a group of this machine", found) from None
     return found
 
 

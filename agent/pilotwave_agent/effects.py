@@ -6,11 +6,12 @@ true. What the next step is, and what an outcome means, is `machine`'s and `outc
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from pilotwave_agent import conditions, health, install, outcomes, slots
+from pilotwave_agent import conditions, desks, health, install, outcomes, slots
 from pilotwave_agent.channel import Channel
 from pilotwave_agent.clock import Clock
 from pilotwave_agent.conditions import Hold
@@ -20,6 +21,7 @@ from pilotwave_agent.download import Downloader, Limits, Paused, missing_bytes
 from pilotwave_agent.fold import Record, moved
 from pilotwave_agent.journal import Journal
 from pilotwave_agent.machine import (
+    Confirm,
     Fetch,
     Memo,
     Moment,
@@ -37,6 +39,8 @@ from pilotwave_agent.runtimes import engines
 from pilotwave_agent.selftest import Place, TestLimits, prepare, run_selftest
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import ModelSlot
+from pilotwave_agent.tell.base import Release, Teller
+from pilotwave_agent.tell.choose import tellers_of
 from pilotwave_agent.world import World
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry
@@ -74,6 +78,7 @@ class Effects:
     tell_progress: Callable[[str, int], None] = lambda model, percent: None
     tell_news: Callable[[], None] = lambda: None
     probed: dict[str, float] = field(default_factory=dict)
+    asked: dict[str, float] = field(default_factory=dict)
     parked: dict[str, RefusedError] = field(default_factory=dict)
     changed: bool = False
     look_around: Callable[[], World] = lambda: World(time.time())
@@ -83,7 +88,7 @@ class Effects:
     def next(self) -> Step:
         """Name the next step."""
         self._hold_back()
-        memo = Memo(frozenset({*self.parked, *self.holds}), self.probed)
+        memo = Memo(frozenset({*self.parked, *self.holds}), self.probed, self.asked)
         return next_step(self.journal.state, self.now(), rules_of(self.config), memo)
 
     def _hold_back(self) -> None:
@@ -136,6 +141,8 @@ class Effects:
                     self._try(self._slot(model))
                 case Switch(model):
                     self._switch(self._slot(model))
+                case Confirm(model, last):
+                    self._confirm(self._slot(model), last=last)
                 case Probe(model, last):
                     self._probe(self._slot(model), last=last)
                 case Restore(model, ways):
@@ -208,6 +215,7 @@ class Effects:
 
     def _stage(self, slot: ModelSlot) -> None:
         version, build = self._candidate(slot)
+        self._prepare_desks(slot.model)
         try:
             with _disk_says_no():
                 install.stage(self.disk, self.layout, slot.model, version, build)
@@ -217,6 +225,11 @@ class Effects:
             self.record(outcomes.unstageable(slot, no, self.now()))
             return
         self.record(outcomes.staged(slot, self.now()))
+
+    def _prepare_desks(self, model: str) -> None:
+        """Make the folder for applications; where it cannot be made, they serve on unheard."""
+        with contextlib.suppress(OSError):
+            desks.prepare(self.layout.live, model, self.config.apps_group)
 
     # --- trying
 
@@ -265,15 +278,57 @@ class Effects:
             self.relink(slot)
             self.record(outcomes.lost(slot, self.now()))
             return
-        after = outcomes.switched(slot, self.now())
-        with _disk_says_no():
-            self._point(slot.model, version, _previous_in(after))
+        after = _previous_in(outcomes.switched(slot, self.now()))
+        tellers = self._tellers(slot.model)
+        if not tellers:
+            with _disk_says_no():
+                self._point(slot.model, version, after)
+            self.record(outcomes.switched(slot, self.now()))
+            return
+        within_s = max(teller.within_s for teller in tellers)
         try:
-            self._notify(self._subject(slot.model, version, ModelState.PROBATION))
+            slot = self._begin_to_tell(slot, within_s)
+            release = self._release(slot, version, ModelState.PROBATION)
+            with _disk_says_no():
+                for teller in tellers:
+                    teller.stage(release)
+                self._point(slot.model, version, after)
+                for teller in tellers:
+                    teller.activate(release)
         except RefusedError as no:
+            if no.reason in _TRANSIENT:
+                raise
             self.record(outcomes.not_taken(slot, no, self.now()))
             return
-        self.record(outcomes.switched(slot, self.now()))
+        self.record(outcomes.told(slot, self.now(), within_s))
+
+    def _begin_to_tell(self, slot: ModelSlot, within_s: float) -> ModelSlot:
+        """Journal that this boot's try begins, so that a version that takes the machine down while
+        it is loaded is counted, and taken back."""
+        now, telling = self.now(), slot.telling
+        if telling is None or telling.boot != now.boot:
+            if telling and telling.boots >= rules_of(self.config).boots:
+                words = f"the device restarted {telling.boots} times while it was to be taken"
+                raise RefusedError(Reason.APP_REFUSED, words)
+            self.record(outcomes.telling(slot, now, within_s))
+        return self._slot(slot.model)
+
+    def _confirm(self, slot: ModelSlot, *, last: bool) -> None:
+        version, _ = self._candidate(slot)
+        now, telling = self.now(), slot.telling
+        self.asked[slot.model] = now.uptime
+        release = self._release(slot, version, ModelState.PROBATION)
+        since = telling.since if telling else now.uptime
+        try:
+            tellers = self._tellers(slot.model)
+            if all(teller.confirm(release, since) for teller in tellers):
+                self.record(outcomes.switched(slot, self.now()))
+            elif last:
+                within_s = telling.within_s if telling else 0.0
+                words = f"no application said within {within_s:g} s that it took {version.version}"
+                raise RefusedError(Reason.APP_SILENT, words)
+        except RefusedError as no:
+            self.record(outcomes.not_taken(slot, no, self.now()))
 
     def _restore(self, slot: ModelSlot, ways: tuple[Installed, ...]) -> None:
         for way in ways:
@@ -281,11 +336,7 @@ class Effects:
                 continue
             with _disk_says_no():
                 self._point(slot.model, way, slot.previous if slot.previous != way else None)
-            note = ""
-            try:
-                self._notify(self._subject(slot.model, way, ModelState.ROLLED_BACK))
-            except RefusedError as no:
-                note = f" (told so, {no.sentence})"
+            note = self._tell_back(slot, way)
             self.record(outcomes.restored(slot, way, note, self.now()))
             return
         self.relink(slot)
@@ -305,10 +356,38 @@ class Effects:
         path = self.layout.version(model, version)
         return health.Subject(model, version.version, path, str(state))
 
-    def _notify(self, subject: health.Subject) -> None:
-        if self.config.notify:
-            timeout_s = self.config.notify_timeout_s
-            health.run_program(self.config.notify, subject, timeout_s=timeout_s)
+    def _tellers(self, model: str) -> list[Teller]:
+        return tellers_of(self.config.tell, model, self.disk, self.layout.live)
+
+    def _release(self, slot: ModelSlot, version: Installed, state: ModelState) -> Release:
+        build = install.build_of(self.disk, self.layout, version)
+        others = (slot.current, slot.previous, slot.last_healthy)
+        return Release(
+            slot.model,
+            version.version,
+            version.variant,
+            slot.number_of(version),
+            self.layout.version(slot.model, version),
+            build.variant.entrypoint,
+            str(state),
+            tuple(slot.number_of(v) for v in others if v),
+        )
+
+    def _tell_back(self, slot: ModelSlot, way: Installed) -> str:
+        """Tell the application that an earlier version is current again; what it minds, it says in
+        a note: the links are right already, and nothing else is left to do."""
+        good = self._release(slot, way, ModelState.ROLLED_BACK)
+        notes = []
+        for teller in reversed(self._tellers(slot.model)):
+            try:
+                bad = None
+                if slot.current:
+                    bad = self._release(slot, slot.current, ModelState.ROLLED_BACK)
+                with _disk_says_no():
+                    teller.rollback(bad, good)
+            except RefusedError as no:
+                notes.append(f" (told so, {no.sentence})")
+        return "".join(notes)
 
     # --- at start and at the end
 
@@ -318,6 +397,7 @@ class Effects:
             if slot.state in (ModelState.SWITCHING, ModelState.ROLLING_BACK):
                 continue  # between two versions; the step itself finishes it
             self.relink(slot)
+            self._prepare_desks(slot.model)
             if slot.current is None or slot.damaged:
                 continue
             if not install.intact(self.disk, self.layout, slot.model, slot.current, deep=True):

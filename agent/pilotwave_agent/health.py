@@ -32,6 +32,7 @@ class Subject:
     version: str
     path: Path  # the folder of its files
     state: str
+    number: int = 0  # its number with serving layers
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a hook or probe."""
@@ -41,6 +42,7 @@ class Subject:
             "PILOTWAVE_VERSION": self.version,
             "PILOTWAVE_PATH": str(self.path),
             "PILOTWAVE_STATE": self.state,
+            "PILOTWAVE_NUMBER": str(self.number),
         }
 
 

@@ -147,12 +147,17 @@ def _place(disk: Disk, blob: Path, staging: Path, entry: FileEntry) -> None:
             raise BadName(f"{entry.path}: {part} is not a folder")
     if disk.size(blob) is None:
         return  # the proof that follows names what is missing
+    place_file(disk, blob, folder / parts[-1])
+
+
+def place_file(disk: Disk, source: Path, target: Path) -> None:
+    """Give a read-only file a second name, or a copy where it can have none."""
     try:
-        disk.link(blob, folder / parts[-1])
+        disk.link(source, target)
     except OSError as e:
         if e.errno not in _NO_LINKS:
             raise
-        _copy(disk, blob, folder / parts[-1])
+        _copy(disk, source, target)
 
 
 def _copy(disk: Disk, source: Path, target: Path) -> None:

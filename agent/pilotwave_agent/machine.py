@@ -16,11 +16,13 @@ from dataclasses import dataclass, field, replace
 
 from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.fold import Record, moved
-from pilotwave_agent.state import DeviceState, Failure, ModelSlot, Order, Watch
+from pilotwave_agent.state import DeviceState, Failure, ModelSlot, Order, Telling, Watch
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState, Reason
 
 S = ModelState
+_ASK_EVERY_S = 0.2
+_ASK_SLOWER = 0.1
 RESTING = frozenset({S.IDLE, S.HEALTHY, S.ROLLED_BACK, S.FAILED})
 COMING = frozenset({S.FETCHING, S.VERIFYING, S.STAGED, S.TESTING})
 
@@ -49,11 +51,13 @@ class Memo:
     """What one process knows that need not outlive it.
 
     `parked` models have met a "no" that only time or the server can change; `probed` says when
-    (uptime) each model was last probed.
+    (uptime) each model was last probed, `asked` when its application was last asked whether it has
+    taken the candidate.
     """
 
     parked: frozenset[str] = frozenset()
     probed: Mapping[str, float] = field(default_factory=dict)
+    asked: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,14 @@ class Switch:
 
 
 @dataclass(frozen=True)
+class Confirm:
+    """Ask whether the application has taken the candidate; `last` when its time is over."""
+
+    model: str
+    last: bool
+
+
+@dataclass(frozen=True)
 class Probe:
     """Ask whether the current version is well; `last` when probation would end with a pass."""
 
@@ -120,7 +132,7 @@ class Rest:
     """Nothing to do until the world changes."""
 
 
-Step = Move | Fetch | Stage | Trial | Switch | Probe | Restore | Wait | Rest
+Step = Move | Fetch | Stage | Trial | Switch | Confirm | Probe | Restore | Wait | Rest
 
 
 def next_step(state: DeviceState, now: Moment, rules: Rules, memo: Memo | None = None) -> Step:
@@ -134,7 +146,12 @@ def next_step(state: DeviceState, now: Moment, rules: Rules, memo: Memo | None =
 def _steps(state: DeviceState, now: Moment, rules: Rules, memo: Memo) -> Iterator[Step]:
     slots = [state.slot(name) for name in sorted({*state.models, *state.orders})]
     free = [slot for slot in slots if slot.model not in memo.parked]
-    yield from _half_done(free, state)
+    yield from _half_done(free, state, now)
+    asking = {s.model: _ask_due(s.telling, memo.asked.get(s.model)) for s in free if _told(s, now)}
+    for model, due in asking.items():
+        telling = state.slot(model).telling
+        if telling and due <= now.uptime:
+            yield Confirm(model, last=now.uptime >= telling.since + telling.within_s)
     for slot in slots:
         record = settle(slot, state.orders.get(slot.model), state.memory, now)
         if record:
@@ -142,7 +159,8 @@ def _steps(state: DeviceState, now: Moment, rules: Rules, memo: Memo) -> Iterato
     on_watch = [slot for slot in free if slot.state is S.PROBATION and slot.watch]
     dues = {slot.model: _due(slot, now, rules, memo) for slot in on_watch}
     yield from _probes(state, on_watch, dues, now, rules)
-    budget = min((due - now.uptime for due in dues.values()), default=None)
+    all_dues = [*asking.values(), *dues.values()]
+    budget = min((due - now.uptime for due in all_dues), default=None)
     yield from _before_staging(free, budget, now, expired=now.wall >= state.orders_expire)
     if not any(slot.state in (S.FETCHING, S.VERIFYING) for slot in slots):
         yield from _after_staging(free, now)
@@ -175,10 +193,10 @@ def _too_late(slot: ModelSlot, now: Moment) -> Record:
     )
 
 
-def _half_done(slots: list[ModelSlot], state: DeviceState) -> Iterator[Step]:
+def _half_done(slots: list[ModelSlot], state: DeviceState, now: Moment) -> Iterator[Step]:
     """What must be finished first: a model between two versions."""
     for slot in slots:
-        if slot.state is S.SWITCHING:
+        if slot.state is S.SWITCHING and not _told(slot, now):
             yield Switch(slot.model)
         if slot.state is S.ROLLING_BACK:
             order = state.orders.get(slot.model)
@@ -186,6 +204,20 @@ def _half_done(slots: list[ModelSlot], state: DeviceState) -> Iterator[Step]:
             # where one of them is ordered, that one
             first = [way for way in ways if order is not None and way == order.wanted]
             yield Restore(slot.model, tuple(dict.fromkeys([*first, *ways])))
+
+
+def _told(slot: ModelSlot, now: Moment) -> bool:
+    """Say whether the application has heard of the candidate; what it heard, a restart ends."""
+    telling = slot.telling
+    return slot.state is S.SWITCHING and bool(telling and telling.told and telling.boot == now.boot)
+
+
+def _ask_due(telling: Telling | None, asked: float | None) -> float:
+    """Return the uptime at which an application is to be asked next: often at first, then less."""
+    if telling is None or asked is None or asked < telling.since:
+        return 0.0
+    due = asked + max(_ASK_EVERY_S, (asked - telling.since) * _ASK_SLOWER)
+    return min(due, max(telling.since + telling.within_s, asked + _ASK_EVERY_S))
 
 
 def _after_staging(slots: list[ModelSlot], now: Moment) -> Iterator[Step]:

@@ -6,9 +6,11 @@ why; a "no" of the version itself (its self-test, its probes) ends its try.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from pilotwave_agent.fold import Record, moved
 from pilotwave_agent.machine import Moment, Rules, back
-from pilotwave_agent.state import Failure, ModelSlot, Order, Watch
+from pilotwave_agent.state import Failure, ModelSlot, Order, Telling, Watch
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState, Reason
@@ -63,6 +65,7 @@ def unstageable(slot: ModelSlot, no: RefusedError, now: Moment) -> Record:
 
 def passed(slot: ModelSlot, figures: str, now: Moment) -> Record:
     """The self-test passed; from here on the switch will happen."""
+    numbers = slot.numbered(slot.candidate, now.wall) if slot.candidate else slot.numbers
     return moved(
         slot,
         S.SWITCHING,
@@ -71,7 +74,24 @@ def passed(slot: ModelSlot, figures: str, now: Moment) -> Record:
         about=slot.candidate,
         reason=None,
         detail=figures,
+        telling=None,
+        numbers=[asdict(n) for n in numbers],
     )
+
+
+def telling(slot: ModelSlot, now: Moment, within_s: float) -> Record:
+    """The application is about to hear of the candidate, in this boot; it may take `within_s`."""
+    before = slot.telling
+    boots = 1 if before is None else before.boots + (before.boot != now.boot)
+    told = Telling(now.boot, now.uptime, within_s, boots=boots)
+    return moved(slot, slot.state, at=now.wall, telling=told)
+
+
+def told(slot: ModelSlot, now: Moment, within_s: float) -> Record:
+    """The application has heard of the candidate; its time to answer begins."""
+    boots = slot.telling.boots if slot.telling else 1
+    heard = Telling(now.boot, now.uptime, within_s, told=True, boots=boots)
+    return moved(slot, slot.state, at=now.wall, telling=heard)
 
 
 def failed(slot: ModelSlot, no: RefusedError, now: Moment) -> Record:
@@ -126,6 +146,7 @@ def switched(slot: ModelSlot, now: Moment) -> Record:
         candidate=None,
         damaged=False,
         watch=Watch(now.boot, now.uptime),
+        telling=None,
         reason=None,
         detail=None,
     )
@@ -148,6 +169,7 @@ def not_taken(slot: ModelSlot, no: RefusedError, now: Moment) -> Record:
         previous=previous,
         candidate=None,
         damaged=False,
+        telling=None,
         reason=no.reason,
         detail=no.sentence,
     )

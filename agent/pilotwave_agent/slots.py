@@ -66,6 +66,11 @@ class Layout:
         return self.root / "models"
 
     @property
+    def live(self) -> Path:
+        """Where applications say how they are: a folder per model."""
+        return self.root / "live"
+
+    @property
     def status(self) -> Path:
         """The last state, for people and scripts."""
         return self.root / "status.json"

@@ -62,6 +62,27 @@ class Watch:
 
 
 @dataclass(frozen=True)
+class Telling:
+    """The application is being told of the candidate: since when (seconds of uptime, in which
+    boot), how long it may take, and whether it knows (`told`) or has yet to hear."""
+
+    boot: str
+    since: float
+    within_s: float
+    told: bool = False
+    boots: int = 1
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """The number that a version has with serving layers. A number is never given twice."""
+
+    sha256: str
+    variant: str
+    number: int
+
+
+@dataclass(frozen=True)
 class ModelSlot:
     """One model here. `since` is when its state began (epoch seconds of the device's clock).
 
@@ -82,6 +103,27 @@ class ModelSlot:
     watch: Watch | None = None
     damaged: bool = False  # what `current` names is no longer what was verified
     failures: tuple[Failure, ...] = ()
+    telling: Telling | None = None
+    numbers: tuple[Numbered, ...] = ()  # rising; the last is the highest ever given
+
+    def number_of(self, version: Installed) -> int:
+        """Return the number that a version has with serving layers; 0 if it never got one."""
+        same = [
+            n.number
+            for n in self.numbers
+            if (n.sha256, n.variant) == (version.sha256, version.variant)
+        ]
+        return max(same, default=0)
+
+    def numbered(self, version: Installed, at: float) -> tuple[Numbered, ...]:
+        """Return the numbers with a new one for `version`: the moment `at` in epoch seconds, or one
+        more than the last, whichever is greater, so that even a lost journal repeats none."""
+        last = max((n.number for n in self.numbers), default=0)
+        named = (self.current, self.previous, self.last_healthy)
+        of_use = {(v.sha256, v.variant) for v in named if v}
+        mine = (version.sha256, version.variant)
+        kept = [n for n in self.numbers if (n.sha256, n.variant) in of_use - {mine}]
+        return (*kept, Numbered(*mine, max(last + 1, int(at))))
 
     def failed_here(self, version: Installed, attempt: int) -> Failure | None:
         """Return the failure that forbids trying `version` again at this `attempt`."""
@@ -200,6 +242,10 @@ def read_field(key: str, value: Any) -> Any:
         return Installed(**value)
     if key == "watch":
         return Watch(**value)
+    if key == "telling":
+        return Telling(**value)
+    if key == "numbers":
+        return tuple(Numbered(**n) for n in value)
     if key == "failures":
         return tuple(Failure(**f) for f in value)
     return ModelState(value) if key == "state" else value

@@ -127,6 +127,8 @@ class Reason(_Word):
     WAITING_WINDOW = "waiting_window"
     WAITING_CONDITION = "waiting_condition"
     # its life after the switch
+    APP_REFUSED = "app_refused"
+    APP_SILENT = "app_silent"
     PROBE_FAILED = "probe_failed"
     PROBE_TIMEOUT = "probe_timeout"
     OPERATOR_ROLLBACK = "operator_rollback"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pilotwave_agent import fold, outcomes
 from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.machine import (
+    Confirm,
     Fetch,
     Memo,
     Moment,
@@ -29,7 +30,7 @@ from pilotwave_agent.machine import (
     step_back,
     ways_back,
 )
-from pilotwave_agent.state import DeviceState, Failure, ModelSlot, Order, Watch
+from pilotwave_agent.state import DeviceState, Failure, ModelSlot, Order, Telling, Watch
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState, Reason, may_follow
@@ -323,6 +324,69 @@ def test_a_fetch_does_not_outlive_its_directive() -> None:
     assert step(fold.apply(state, found.record), late) == Rest()
 
 
+class TestTelling:
+    """The switch is final when the application has taken it, and taken back when it has not."""
+
+    def at(self, seconds: float, *, boot: str = "a", asked: float | None = None) -> Step:
+        telling = Telling("a", NOW.uptime, 30.0, told=True)
+        state = device(slot(S.SWITCHING, candidate=V2, telling=telling), orders=(order(V2),))
+        memo = Memo(asked={} if asked is None else {"detector": NOW.uptime + asked})
+        return step(state, Moment(NOW.wall, NOW.uptime + seconds, boot), memo)
+
+    def test_it_is_told_first(self) -> None:
+        begun = slot(S.SWITCHING, candidate=V2, telling=Telling("a", NOW.uptime, 30.0))
+        assert step(device(begun)) == Switch("detector")
+
+    def test_it_is_asked_at_once_and_then_now_and_then(self) -> None:
+        assert self.at(0) == Confirm("detector", last=False)
+        assert self.at(0.05, asked=0) == Wait(pytest.approx(0.15))
+        assert self.at(0.25, asked=0) == Confirm("detector", last=False)
+        assert self.at(20, asked=20) == Wait(pytest.approx(2))
+
+    def test_it_is_asked_a_last_time_when_its_time_is_over(self) -> None:
+        assert self.at(29.5, asked=29) == Wait(pytest.approx(0.5))
+        assert self.at(30, asked=29.5) == Confirm("detector", last=True)
+
+    def test_it_is_told_again_after_a_restart_of_the_machine(self) -> None:
+        assert self.at(1, boot="b") == Switch("detector")
+
+    def test_restarts_are_counted(self) -> None:
+        known = slot(S.SWITCHING, candidate=V2)
+        for boots, boot in enumerate("aabc"):
+            state = fold.apply(device(known), outcomes.telling(known, replace(NOW, boot=boot), 30))
+            known = state.slot("detector")
+            assert known.telling
+            assert known.telling.boots == max(boots, 1)
+
+    def test_what_is_not_taken_goes_back_and_counts_as_failed_here(self) -> None:
+        known = slot(S.SWITCHING, candidate=V2, telling=Telling("a", NOW.uptime, 30.0, told=True))
+        no = RefusedError(Reason.APP_SILENT, "not a word")
+        state = fold.apply(device(known), outcomes.not_taken(known, no, NOW))
+        assert step(state) == Restore("detector", (V1,))
+        after = state.slot("detector")
+        assert after.telling is None
+        assert after.failed_here(V2, 0)
+
+    def test_others_are_seen_to_meanwhile(self) -> None:
+        telling = Telling("a", NOW.uptime, 30.0, told=True)
+        told = slot(S.SWITCHING, candidate=V2, telling=telling)
+        other = ModelSlot("other", S.FETCHING, candidate=V3)
+        state = device(told, other, orders=(order(V2), order(V3, model="other")))
+        memo = Memo(asked={"detector": NOW.uptime})
+        assert step(state, memo=memo) == Fetch("other", pytest.approx(0.2))
+
+
+def test_numbers_rise_with_each_switch_even_where_the_journal_was_lost() -> None:
+    known = slot(S.TESTING, candidate=V2)
+    first = known.numbered(V2, 1000.7)[-1]
+    assert first.number == 1000
+    known = replace(known, numbers=(first,), previous=V2)
+    (kept, second) = known.numbered(V3, 900.0)  # the clock was set back
+    assert (kept, second.number) == (first, 1001)
+    assert replace(known, numbers=(kept, second)).number_of(V2) == 1000
+    assert slot(S.TESTING).numbered(V2, 2000.0)[-1].number == 2000  # nothing is known any more
+
+
 class TestProbation:
     def at(self, seconds: float, *, boot: str = "a", memo: Memo | None = None) -> Step:
         state = device(slot(S.PROBATION, V2, previous=V1, last_healthy=V1), orders=(order(V2),))
@@ -448,8 +512,10 @@ ACTS = st.one_of(
 class World:
     """The machine with effects that succeed or fail as a list says."""
 
-    def __init__(self, luck: list[Reason | None]) -> None:
-        self.state, self.luck = DeviceState(), luck
+    def __init__(self, luck: list[Reason | None], *, tells: bool) -> None:
+        self.state, self.luck, self.tells = DeviceState(), luck, tells
+        self.asked: dict[str, float] = {}
+        self.numbers: dict[tuple[str, int], Installed] = {}
         self.uptime, self.boot = 0.0, 0
         self.probed: dict[str, float] = {}
 
@@ -478,7 +544,8 @@ class World:
         """Take steps until there is nothing to do; a history that never ends fails."""
         parked: set[str] = set()
         for _ in range(300):
-            found = next_step(self.state, self.now(), RULES, Memo(frozenset(parked), self.probed))
+            memo = Memo(frozenset(parked), self.probed, self.asked)
+            found = next_step(self.state, self.now(), RULES, memo)
             if isinstance(found, Rest):
                 return
             self.take(found, parked)
@@ -512,7 +579,16 @@ class World:
                 self.check_bundle()
                 return outcomes.failed(known, no, now) if no else outcomes.passed(known, "", now)
             case Switch():
-                return outcomes.not_taken(known, no, now) if no else outcomes.switched(known, now)
+                self.check_number(known)
+                if no:
+                    return outcomes.not_taken(known, no, now)
+                return outcomes.told(known, now, 3) if self.tells else outcomes.switched(known, now)
+            case Confirm(last=last):
+                self.asked[known.model] = self.uptime
+                if no or last:
+                    silent = no or RefusedError(Reason.APP_SILENT, "not a word")
+                    return outcomes.not_taken(known, silent, now)
+                return outcomes.switched(known, now) if self.uptime % 1 > 0.3 else None
             case Probe(last=last):
                 self.probed[known.model] = self.uptime
                 wish = self.state.orders.get(known.model)
@@ -523,17 +599,26 @@ class World:
                 return outcomes.restored(known, ways[0], "", now)
         return None
 
+    def check_number(self, known: ModelSlot) -> None:
+        """A number never comes back with other bytes, and none is below the one before."""
+        assert known.candidate
+        number = known.number_of(known.candidate)
+        assert number == max(n.number for n in known.numbers)
+        mine = {n for m, n in self.numbers if m == known.model}
+        assert number >= max(mine, default=1)
+        assert self.numbers.setdefault((known.model, number), known.candidate) == known.candidate
+
     def check_bundle(self) -> None:
         states = {m.state for m in self.state.models.values()}
         assert not states & {S.FETCHING, S.VERIFYING}
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(ACTS, max_size=8), st.lists(NO, max_size=30))
+@given(st.lists(ACTS, max_size=8), st.lists(NO, max_size=30), st.booleans())
 def test_every_history_comes_to_rest_and_keeps_its_promises(
-    acts: list[tuple[str, Any]], luck: list[Reason | None]
+    acts: list[tuple[str, Any]], luck: list[Reason | None], tells: bool
 ) -> None:
-    world = World(luck)
+    world = World(luck, tells=tells)
     for kind, what in acts:
         world.act(kind, what)
         world.settle()

@@ -1,0 +1,1 @@
+"""The ways to tell an application of a new version, each behind one interface (`base.Teller`)."""

@@ -1,0 +1,37 @@
+"""Tell applications that follow the links themselves (`LiveModel`, or by files or socket): they see
+the switch, and say at their desks whether they took it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pilotwave_agent import desks
+from pilotwave_agent.desks import App
+from pilotwave_agent.tell.base import Quiet, Release, refused
+from pilotwave_agent.tell.settings import Tell
+
+
+class Apps(Quiet):
+    """Wait until each application that lives, and at least so many, serves the version."""
+
+    def __init__(self, tell: Tell, live: Path) -> None:
+        self.within_s, self._least, self._live = tell.timeout_s, tell.apps, live
+
+    def activate(self, release: Release) -> None:
+        """The link is the message."""
+
+    def confirm(self, release: Release, since: float) -> bool:
+        """One that refused is an end; one that lives and serves another version is not yet."""
+        living = [app for app in desks.read(self._live / release.model) if app.lives()]
+        for app in living:
+            no = app.refused
+            if no and no.name == release.name and no.at >= since:
+                raise refused(f"{app.app} (process {app.pid or '?'}) refused it: {no.sentence}")
+        return len(living) >= self._least and all(_takes(app, release) for app in living)
+
+    def rollback(self, bad: Release | None, good: Release) -> None:
+        """The link is the message."""
+
+
+def _takes(app: App, release: Release) -> bool:
+    return app.serving == release.name
