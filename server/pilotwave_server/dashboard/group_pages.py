@@ -1,0 +1,165 @@
+"""Groups and what they run; policies; both changed on the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from pilotwave_server.dashboard.forms import Refused, blank, read_form, refused, validated
+from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
+from pilotwave_server.deps import Ctx, Now, ReadSession
+from pilotwave_server.errors import NotFound, ServerError
+from pilotwave_server.fields import DeviceName, GroupName
+from pilotwave_server.groups import routes as api
+from pilotwave_server.groups.views import GroupChange, GroupRequest
+from pilotwave_server.paging import PageRequest, Paging
+from pilotwave_server.registry.service import list_models, list_versions
+from pilotwave_server.rollouts import rollout_routes
+from pilotwave_server.rollouts import routes as running
+from pilotwave_server.rollouts.views import BaselineRequest
+
+router = page_router()
+ALL = PageRequest(limit=500)
+
+
+@router.get("/groups")
+def list_groups(page: Look, session: ReadSession, paging: Paging) -> Response:
+    """By name, and a form for a new one."""
+    return _list(page, session, paging)
+
+
+def _list(
+    page: Page, session: ReadSession, paging: PageRequest, refusal: Refused | None = None
+) -> Response:
+    return page.render(
+        "groups.html",
+        status=refusal.status if refusal else 200,
+        groups=api.list_groups(page.actor, session, paging),
+        given=refusal.given if refusal else {},
+        wrong=refusal.wrong if refusal else {},
+        api="/api/v1/groups",
+    )
+
+
+@router.post("/groups")
+async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
+    """Make a group, by selector or as a list of devices."""
+    form = await read_form(page.request)
+
+    def make() -> Response:
+        try:
+            body = validated(
+                GroupRequest,
+                form,
+                name=form.get("name", "").strip(),
+                selector=blank(form.get("selector")),
+                description=form.get("description", ""),
+            )
+            with context.db.write() as session:
+                api.create_group(page.actor, session, now, body)
+        except ServerError as error:
+            refusal = refused(error, form, bad_selector="selector", group_name_taken="name")
+        except Refused as error:
+            refusal = error
+        else:
+            return page.go(f"/groups/{body.name}")
+        with context.db.read() as session:
+            return _list(page, session, PageRequest(), refusal)
+
+    return await run_in_threadpool(make)
+
+
+@router.get("/groups/{group}")
+def show(
+    group: GroupName, page: Look, session: ReadSession, context: Ctx, paging: Paging
+) -> Response:
+    """What it runs, who is in it, its rollouts."""
+    return _show(page, session, context, group, paging)
+
+
+def _show(
+    page: Page,
+    session: ReadSession,
+    context: Ctx,
+    group: str,
+    paging: PageRequest,
+    refusal: Refused | None = None,
+) -> Response:
+    models = [found.row.name for found in list_models(session, page=ALL)[0]]
+    return page.render(
+        "group.html",
+        status=refusal.status if refusal else 200,
+        group=api.get_group(group, page.actor, session),
+        baselines=running.list_baselines(group, page.actor, session).items,
+        members=api.list_members(group, page.actor, session, context, paging),
+        rollouts=rollout_routes.list_rollouts(page.actor, session, PageRequest(8), group=group),
+        choices=[
+            (model, row.version)
+            for model in models[:50]
+            for row in list_versions(session, model=model, page=PageRequest(20))[0]
+        ],
+        given=refusal.given if refusal else {},
+        wrong=refusal.wrong if refusal else {},
+        api=f"/api/v1/groups/{group}",
+    )
+
+
+@router.post("/groups/{group}/{deed}")
+async def act(group: GroupName, deed: str, page: ActOperator, context: Ctx, now: Now) -> Response:
+    """Change it, assign at once, add and remove devices, delete it."""
+    form = await read_form(page.request)
+
+    def change() -> Response:
+        try:
+            with context.db.write() as session:
+                said = _change(page, session, context, group, deed, form, now)
+        except ServerError as error:
+            if isinstance(error, NotFound) and error.code == "group_unknown":
+                raise
+            fields = {"bad_selector": "selector", "device_unknown": "device"}
+            refusal = refused(error, form, version_not_offered="version", **fields)
+        except Refused as error:
+            refusal = error
+        else:
+            return page.go("/groups" if deed == "delete" else f"/groups/{group}", say=said)
+        with context.db.read() as session:
+            return _show(page, session, context, group, PageRequest(), refusal)
+
+    return await run_in_threadpool(change)
+
+
+def _change(
+    page: Page, session: Any, context: Ctx, group: str, deed: str, form: dict[str, str], now: Now
+) -> str:
+    who = page.actor
+    match deed:
+        case "change":
+            body = validated(
+                GroupChange,
+                form,
+                selector=blank(form.get("selector")),
+                description=form.get("description", ""),
+            )
+            api.change_group(group, who, session, now, body)
+        case "assign":
+            model, _, version = form.get("version", "").partition(" ")
+            wish = validated(BaselineRequest, form, version=version)
+            done = running.set_baseline(group, model, who, session, now, context, wish)
+            return f"{done.fits} of {done.devices} devices are told at their next poll"
+        case "unassign":
+            running.end_baseline(group, form.get("model", ""), who, session, now)
+        case "add":
+            api.add_member(group, _device(form), who, session, now)
+        case "remove":
+            api.remove_member(group, _device(form), who, session, now)
+        case "delete":
+            api.delete_group(group, who, session, now)
+        case _:
+            raise NotFound(f"there is no deed {deed}")
+    return ""
+
+
+def _device(form: dict[str, str]) -> DeviceName:
+    return form.get("device", "").strip()

@@ -1,0 +1,108 @@
+"""Models and versions: what there is, who signed it, where it runs; a new version from a browser."""
+
+from __future__ import annotations
+
+from fastapi.responses import Response
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from pilotwave_server.dashboard.forms import read_form
+from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
+from pilotwave_server.deps import Ctx, Now, ReadSession
+from pilotwave_server.errors import NotFound
+from pilotwave_server.fields import ModelName, VersionName
+from pilotwave_server.operators.roles import Role
+from pilotwave_server.paging import PageRequest, Paging
+from pilotwave_server.registry import routes as api
+from pilotwave_server.registry.tables import VersionRow
+from pilotwave_server.registry.views import DenyRequest
+from pilotwave_server.rollouts import rollout_routes
+from pilotwave_server.telemetry.tables import DeviceModelRow
+from starlette.concurrency import run_in_threadpool
+
+router = page_router()
+
+
+def running(session: Session, model: str) -> dict[str, int]:
+    """By version, how many devices run it as their last report said."""
+    m = DeviceModelRow
+    query = (
+        select(m.current_version, func.count())
+        .where(m.model == model, m.current_version.is_not(None))
+        .group_by(m.current_version)
+    )
+    return {str(version): count for version, count in session.execute(query)}
+
+
+@router.get("/models")
+def list_models(page: Look, session: ReadSession, paging: Paging, now: Now) -> Response:
+    """By name."""
+    found = api.list_models(page.actor, session, paging)
+    return page.render("models.html", models=found, now=now, api="/api/v1/models")
+
+
+@router.get("/upload")
+def upload(page: Look, session: ReadSession, model: str = "", version: str = "") -> Response:
+    """Hash and upload the files of a new version, and say how it is signed."""
+    page.need(Role.PUBLISHER)
+    models = [m.name for m in api.list_models(page.actor, session, PageRequest(500)).items]
+    return page.render("upload.html", models=models, model=model, version=version)
+
+
+@router.get("/models/{model}/{version}/arrived")
+def arrived(model: ModelName, version: VersionName, page: Look, session: ReadSession) -> Response:
+    """Whether a version that is awaited is there: a fragment that asks again until it is."""
+    query = select(VersionRow.id).where(VersionRow.model == model, VersionRow.version == version)
+    here = session.scalar(query) is not None
+    return page.render("_arrived.html", model=model, version=version, here=here)
+
+
+@router.get("/models/{model}")
+def show_model(
+    model: ModelName, page: Look, session: ReadSession, paging: Paging, now: Now
+) -> Response:
+    """Its versions, the newest first, and where each runs."""
+    return page.render(
+        "model.html",
+        model=api.get_model(model, page.actor, session),
+        versions=api.list_versions(model, page.actor, session, paging),
+        running=running(session, model),
+        rollouts=rollout_routes.list_rollouts(page.actor, session, PageRequest(8), model=model),
+        now=now,
+        api=f"/api/v1/models/{model}",
+    )
+
+
+@router.get("/models/{model}/{version}")
+def show_version(
+    model: ModelName, version: VersionName, page: Look, session: ReadSession
+) -> Response:
+    """Its variants and files, its signers, where it runs."""
+    found = api.get_version(model, version, page.actor, session)
+    return page.render(
+        "version.html",
+        version=found,
+        running=running(session, model).get(version, 0),
+        api=f"/api/v1/models/{model}/versions/{version}",
+    )
+
+
+@router.post("/models/{model}/{version}/{deed}")
+async def act(
+    model: ModelName, version: VersionName, deed: str, page: ActOperator, context: Ctx, now: Now
+) -> Response:
+    """Deny, or take a deny back. A yank is the publisher's: the page gives its command."""
+    form = await read_form(page.request)
+    if deed not in ("deny", "undeny"):
+        raise NotFound(f"there is no deed {deed}")
+
+    def change() -> None:
+        with context.db.write() as session:
+            if deed == "deny":
+                body = DenyRequest(reason=form.get("reason", "").strip() or "denied on the page")
+                api.deny(model, version, body, page.actor, session, now)
+            else:
+                api.undeny(model, version, page.actor, session, now)
+
+    await run_in_threadpool(change)
+    return page.go(f"/models/{model}/{version}")
