@@ -27,7 +27,7 @@ def audit(
     page: Look,
     session: ReadSession,
     paging: Paging,
-    object: Text = "",  # noqa: A002  # the API's own name for it
+    object: Text = "",  # the API's own name for it
     actor: Text = "",
     verb: Text = "",
 ) -> Response:

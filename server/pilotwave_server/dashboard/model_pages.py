@@ -1,10 +1,11 @@
-"""Models and versions: what there is, who signed it, where it runs; a new version from a browser."""
+"""Models and versions: what there is, who signed it, where it runs; a new one from a browser."""
 
 from __future__ import annotations
 
 from fastapi.responses import Response
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.dashboard.forms import read_form
 from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
@@ -18,7 +19,6 @@ from pilotwave_server.registry.tables import VersionRow
 from pilotwave_server.registry.views import DenyRequest
 from pilotwave_server.rollouts import rollout_routes
 from pilotwave_server.telemetry.tables import DeviceModelRow
-from starlette.concurrency import run_in_threadpool
 
 router = page_router()
 

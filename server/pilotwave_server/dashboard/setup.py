@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from pilotwave_server.dashboard import (
+    account_page,
+    audit_page,
     device_pages,
     fleet_page,
+    group_pages,
+    model_pages,
+    oidc,
+    policy_pages,
     rollout_pages,
+    settings_pages,
     signing_in,
     static,
 )
 
 routers = [
     static.router,
+    oidc.router,
     signing_in.router,
+    account_page.router,
     fleet_page.router,
     rollout_pages.router,
     device_pages.router,
+    model_pages.router,
+    group_pages.router,
+    policy_pages.router,
+    audit_page.router,
+    settings_pages.router,
 ]

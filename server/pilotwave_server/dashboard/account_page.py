@@ -1,0 +1,92 @@
+"""One's own account: password, one-time codes, language."""
+
+from __future__ import annotations
+
+import segno
+from fastapi.responses import Response
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from pilotwave_server.dashboard.forms import read_form
+from pilotwave_server.dashboard.pages import ActViewer, Look, Page, page_router
+from pilotwave_server.dashboard.signing_in import address_of, with_cookie
+from pilotwave_server.db import after_commit
+from pilotwave_server.deps import Ctx, Now, ReadSession
+from pilotwave_server.errors import NotFound, ServerError
+from pilotwave_server.operators import people, sessions, throttle, totp
+from pilotwave_server.operators.passwords import verify_password
+
+router = page_router()
+
+
+@router.get("/account")
+def account(page: Look, session: ReadSession) -> Response:
+    """What is known of the account, and forms to change it."""
+    return _show(page, session, {})
+
+
+def _show(page: Page, session: Session, wrong: dict[str, str], secret: str = "") -> Response:
+    row = people.get_person(session, page.actor.name)
+    secret = secret or totp.new_secret()
+    uri = totp.uri(secret, name=row.name, fleet=page.fleet)
+    return page.render(
+        "account.html",
+        status=422 if wrong else 200,
+        person=row,
+        wrong=wrong,
+        totp_secret=secret,
+        qr=segno.make(uri, error="m").svg_data_uri(scale=5, border=2),
+        api="/api/v1/whoami",
+    )
+
+
+@router.post("/account/{deed}")
+async def act(deed: str, page: ActViewer, context: Ctx, now: Now) -> Response:
+    """Change the password; turn one-time codes on or off. Each asks for the password first."""
+    form = await read_form(page.request)
+    name = page.actor.name
+
+    def change() -> Response:
+        known = form.get("current", "")
+        with context.db.read() as session:
+            throttle.check(session, name=name, address=address_of(page.request), now=now)
+            row = people.get_person(session, name)
+        if not verify_password(row.password_hash, known):
+            with context.db.write() as session:
+                throttle.failed(session, name=name, address=address_of(page.request), now=now)
+            return again({f"{deed}-current": "This is not your password."})
+        try:
+            with context.db.write() as session:
+                cookie = _change(page, session, deed, form, now)
+                after_commit(session, context.people.forget)
+        except ServerError as error:
+            if isinstance(error, NotFound):
+                raise
+            field = {"wrong_code": "code", "weak_password": "password"}.get(error.code, "")
+            return again({field: error.detail})
+        response = page.go("/account", say="Done.")
+        return with_cookie(response, page.request, cookie) if cookie else response
+
+    def again(wrong: dict[str, str]) -> Response:
+        with context.db.read() as session:
+            return _show(page, session, wrong, form.get("secret", "")[:64])
+
+    return await run_in_threadpool(change)
+
+
+def _change(page: Page, session: Session, deed: str, form: dict[str, str], now: Now) -> str:
+    """Make the change; a new cookie's value where every session ended with it."""
+    row = people.get_person(session, page.actor.name, lock=True)
+    who = str(page.actor)
+    match deed:
+        case "password":
+            people.set_password(session, row, form.get("password", ""), actor=who, now=now)
+            return sessions.start(session, row, now=now)
+        case "totp-on":
+            secret = form.get("secret", "")
+            totp.enrol(session, row, secret, form.get("code", ""), now=now)
+        case "totp-off":
+            totp.remove(session, row, actor=who, now=now)
+        case _:
+            raise NotFound(f"there is no deed {deed}")
+    return ""

@@ -1,0 +1,185 @@
+"""Settings: people, tokens, enrolment codes. What is secret is shown once, where it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi.responses import Response
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from pilotwave_server.dashboard.forms import Refused, blank, read_form, refused, validated
+from pilotwave_server.dashboard.pages import Anybody, Look, Page, check_form, page_router
+from pilotwave_server.deps import Ctx, Now, ReadSession
+from pilotwave_server.devices import routes as devices
+from pilotwave_server.devices.views import CodesRequest
+from pilotwave_server.errors import NotFound, ServerError
+from pilotwave_server.operators import people_routes as people
+from pilotwave_server.operators import routes as tokens
+from pilotwave_server.operators.roles import Role
+from pilotwave_server.operators.views import TokenRequest
+from pilotwave_server.paging import PageRequest
+
+router = page_router()
+SECTIONS = {"people": Role.ADMIN, "tokens": Role.ADMIN, "codes": Role.OPERATOR}
+MANY = PageRequest(limit=200)
+DAY_S = 86_400
+
+
+@router.get("/settings")
+def settings(page: Look) -> Response:
+    """The first section that the one who looks may see."""
+    first = next((name for name, role in SECTIONS.items() if page.may(role.value)), None)
+    return page.go(f"/settings/{first}" if first else "/account")
+
+
+@router.get("/settings/{section}")
+def show(section: str, page: Look, session: ReadSession) -> Response:
+    """One section's list and its form."""
+    return _show(page, session, section)
+
+
+def _show(
+    page: Page,
+    session: Session,
+    section: str,
+    *,
+    refusal: Refused | None = None,
+    secret: tuple[str, str] | None = None,
+) -> Response:
+    if section not in SECTIONS:
+        raise NotFound(f"there are no settings called {section}")
+    who = page.need(SECTIONS[section])
+    lists: dict[str, Callable[[], Any]] = {
+        "people": lambda: people.list_people(who, session, MANY),
+        "tokens": lambda: tokens.list_tokens(who, session, MANY),
+        "codes": lambda: devices.list_codes(who, session, MANY),
+    }
+    paths = {"people": "people", "tokens": "tokens", "codes": "enrolment-codes"}
+    return page.render(
+        "settings.html",
+        status=refusal.status if refusal else 200,
+        section=section,
+        sections=[name for name, role in SECTIONS.items() if page.may(role.value)],
+        rows=lists[section](),
+        roles=list(Role),
+        given=refusal.given if refusal else {},
+        wrong=refusal.wrong if refusal else {},
+        secret=secret,
+        api=f"/api/v1/{paths[section]}",
+    )
+
+
+@router.post("/settings/{section}/{deed}")
+async def act(section: str, deed: str, page: Anybody, context: Ctx, now: Now) -> Response:
+    """Add one, or change one; a new secret is shown in the answer and never again."""
+    if section not in SECTIONS:
+        raise NotFound(f"there are no settings called {section}")
+    page.need(SECTIONS[section])
+    await check_form(page)
+    form = await read_form(page.request)
+
+    def change() -> Response:
+        refusal, secret = None, None
+        try:
+            with context.db.write() as session:
+                secret = DOING[section](page, session, context, deed, form, now)
+        except ServerError as error:
+            if isinstance(error, NotFound):
+                raise
+            refusal = refused(
+                error, form, person_name_taken="name", token_name_taken="name",
+                scope_too_wide="models", expiry_passed="days",
+            )  # fmt: skip
+        except Refused as error:
+            refusal = error
+        if refusal is None and secret is None:
+            return page.go(f"/settings/{section}")
+        with context.db.read() as session:
+            return _show(page, session, section, refusal=refusal, secret=secret)
+
+    return await run_in_threadpool(change)
+
+
+Secret = tuple[str, str] | None
+
+
+def _people(
+    page: Page, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
+) -> Secret:
+    response = Response()
+    name = form.get("name", "").strip()
+    origin = str(page.request.base_url).rstrip("/")
+    match deed:
+        case "add":
+            body = validated(people.PersonRequest, form, name=name, role=form.get("role", ""))
+            made = people.create_person(page.actor, session, now, body, response)
+            return "link", origin + made.link.path
+        case "link":
+            return "link", origin + people.new_link(name, page.actor, session, now, response).path
+        case "role":
+            change = validated(people.PersonChange, form, role=form.get("role", ""))
+        case "disable" | "enable":
+            change = people.PersonChange.model_validate({"disabled": deed == "disable"})
+        case "totp-off":
+            change = people.PersonChange.model_validate({"totp": False})
+        case _:
+            raise NotFound(f"there is no deed {deed}")
+    people.change_person(name, page.actor, session, now, context, change)
+    return None
+
+
+def _listed(text: str | None) -> list[str] | None:
+    names = [part.strip() for part in (text or "").replace(",", " ").split()]
+    return names or None
+
+
+def _tokens(
+    page: Page, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
+) -> Secret:
+    from datetime import timedelta
+
+    if deed == "revoke":
+        tokens.revoke_token(form.get("id", ""), page.actor, session, now, context)
+        return None
+    if deed != "add":
+        raise NotFound(f"there is no deed {deed}")
+    days = blank(form.get("days"))
+    if days is not None and not (days.isdecimal() and 0 < int(days) < 10_000):
+        raise Refused(form, {"days": "expected a number of days, or nothing"})
+    body = validated(
+        TokenRequest,
+        form,
+        name=form.get("name", "").strip(),
+        role=form.get("role", ""),
+        expires_at=None if days is None else now + timedelta(days=int(days)),
+        models=_listed(form.get("models")),
+        groups=_listed(form.get("groups")),
+    )
+    return "token", tokens.create_token(page.actor, session, now, body, Response()).token
+
+
+def _codes(
+    page: Page, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
+) -> Secret:
+    if deed == "revoke":
+        number = form.get("id", "")
+        devices.revoke_code(int(number) if number.isdecimal() else 0, page.actor, session, now)
+        return None
+    if deed != "add":
+        raise NotFound(f"there is no deed {deed}")
+    pairs = [part.partition("=") for part in (_listed(form.get("labels")) or [])]
+    body = validated(
+        CodesRequest,
+        form,
+        count=1,
+        labels={key: value for key, _, value in pairs},
+        device=blank(form.get("device")),
+        expires_in_s=DAY_S,
+    )
+    made = devices.make_codes(page.actor, session, now, body, Response())
+    return "code", made.items[0].code
+
+
+DOING: dict[str, Callable[..., Secret]] = {"people": _people, "tokens": _tokens, "codes": _codes}
