@@ -25,6 +25,20 @@
       location.search = new URLSearchParams(form).toString();
     });
   }
+  // What moves asks again when the server says that something happened, at most once a second.
+  if (document.querySelector("[data-moves]") && window.EventSource) {
+    const types = ["rollout.", "device."];
+    const words = ["create", "approve", "start", "open", "open_wave", "next", "soak", "pause", "resume", "retry",
+      "fail", "roll_back", "rolled_back", "complete", "abort", "switched", "healthy", "failed", "enrol", "pin", "unpin"];
+    const source = new EventSource("/api/v1/events/stream?type=rollout.*&type=device.*");
+    let due = 0;
+    const moved = () => {
+      if (!due) due = setTimeout(() => { due = 0; htmx.trigger(document.body, "moved"); }, 1000);
+    };
+    for (const type of types) for (const word of words) source.addEventListener(type + word, moved);
+    source.addEventListener("error", () => { if (source.readyState === EventSource.CLOSED) moved(); });
+    addEventListener("pagehide", () => source.close());
+  }
   document.addEventListener("keydown", (event) => {
     if (event.key === "/" && !/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName)) {
       event.preventDefault();
