@@ -418,6 +418,8 @@ class Effects:
         """Remove what no version of use needs; a disk that says no is asked another time."""
         try:
             install.clear(self.disk, self.layout, self.journal.state)
+            kept = set(self.disk.names(self.layout.blobs))
+            engines.clear(self.config.data_dir / engines.FOLDER, kept)
         except OSError:
             return
 

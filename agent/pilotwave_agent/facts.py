@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING
 from pilotwave_agent import board, power
 from pilotwave_agent.accelerators import accelerator_facts
 from pilotwave_agent.network import metered
-from pilotwave_agent.runtimes import RUNTIMES
+from pilotwave_agent.runtimes.installed import runtime_facts, version_of
 from pilotwave_agent.texts import text
 from pilotwave_protocol.fields import Scalar
 
 if TYPE_CHECKING:
-    from pilotwave_agent.config import Config
+    from pilotwave_agent.config import Config, RuntimeSettings
 
 _ARCHES = {"amd64": "x86_64", "arm64": "aarch64"}
 _MAX_VALUE = 200
@@ -29,15 +28,21 @@ _MAX_VALUE = 200
 
 def facts_of(config: Config, *, root: Path = Path("/")) -> dict[str, Scalar]:
     """Return the facts of the device with these settings."""
-    return read_facts(config.data_dir, root=root, own=own_facts(config))
+    own = own_facts(config)
+    return read_facts(config.data_dir, root=root, own=own, runtimes=config.runtimes)
 
 
 def read_facts(
-    data_dir: Path, *, root: Path = Path("/"), own: Mapping[str, Scalar] | None = None
+    data_dir: Path,
+    *,
+    root: Path = Path("/"),
+    own: Mapping[str, Scalar] | None = None,
+    runtimes: Mapping[str, RuntimeSettings] | None = None,
 ) -> dict[str, Scalar]:
     """Return this device's facts; `root` stands in for `/` where files are read.
 
-    `own` are those that its settings say: they stand before what was found.
+    `own` are those that its settings say: they stand before what was found. `runtimes` name
+    interpreters of their own.
     """
     machine = platform.machine().lower()
     facts: dict[str, Scalar | None] = {
@@ -49,7 +54,7 @@ def read_facts(
         "disk_free_mb": _disk_free_mb(data_dir),
         "hw": board.hardware(root),
         "python": platform.python_version(),
-        "agent": _version(("pilotwave",)),
+        "agent": version_of(("pilotwave",)),
         "timezone": timezone_name(root),
         "network.metered": metered(root),
         "temperature_c": _tens(power.temperature_c(root)),
@@ -57,7 +62,7 @@ def read_facts(
         **board.cpu_flags(root),
         **board.jetson_facts(root),
         **accelerator_facts(root),
-        **{f"runtime.{name}": _version(r.distributions) for name, r in RUNTIMES.items()},
+        **runtime_facts(runtimes or {}, root),
         **(own or {}),
     }
     return {key: _clean(value) for key, value in facts.items() if value not in (None, "")}
@@ -69,36 +74,13 @@ def _tens(number: int | None) -> int | None:
 
 def agent_version() -> str:
     """Return this agent's version, as check-ins carry it."""
-    return _version(("pilotwave",)) or "unknown"
+    return version_of(("pilotwave",)) or "unknown"
 
 
 def _clean(value: Scalar | None) -> Scalar:
     if not isinstance(value, str):
         return value if value is not None else ""
     return "".join(c for c in value if c.isprintable())[:_MAX_VALUE]
-
-
-def _version(distributions: tuple[str, ...]) -> str | None:
-    """Return the version of the first of these that is installed.
-
-    It is read from the name of the `.dist-info` folder: `importlib.metadata` says the same for a
-    megabyte of memory more.
-    """
-    wanted = [name.replace("-", "_") for name in distributions]
-    found: dict[str, str] = {}
-    for folder in sys.path:
-        for name in _names(folder or "."):
-            if name.endswith(".dist-info"):
-                project, _, version = name.removesuffix(".dist-info").partition("-")
-                found.setdefault(project.lower().replace(".", "_"), version)
-    return next((found[name] for name in wanted if name in found), None)
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
 
 
 def _os_name(root: Path) -> str:
@@ -128,7 +110,11 @@ def coarse(number: int) -> int:
 
 def own_facts(config: Config) -> dict[str, Scalar]:
     """Return what a device's settings say of it, which stands before what is found."""
-    said = {"network.metered": config.metered, "timezone": config.timezone or None}
+    said: dict[str, Scalar | None] = {
+        "network.metered": config.metered,
+        "timezone": config.timezone or None,
+        "allow_unsafe_formats": config.allow_unsafe_formats,
+    }
     return {key: value for key, value in said.items() if value is not None}
 
 

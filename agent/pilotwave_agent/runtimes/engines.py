@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
-from pilotwave_agent.runtimes import nvidia, trtexec
+from pilotwave_agent.runtimes import faults, nvidia, trtexec
 from pilotwave_agent.runtimes.base import CannotLoad, Options
 from pilotwave_agent.runtimes.trtexec import Binding
 from pilotwave_protocol.errors import RefusedError
@@ -51,7 +51,7 @@ def build_missing(file: Path, options: Options, *, timeout_s: float) -> bool:
     engine = options.cache / binding.name(_sha256(file))
     if engine.is_file():
         return False
-    if trtexec.find() is None:
+    if nvidia.trtexec() is None:
         sentence = f"{file.name} has to be built into an engine first, and trtexec is not here"
         raise RefusedError(Reason.RUNTIME_MISSING, sentence)
     engine.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def build_missing(file: Path, options: Options, *, timeout_s: float) -> bool:
     except TimeoutError as e:
         raise RefusedError(Reason.SELFTEST_TIMEOUT, f"building the engine: {e}") from e
     except CannotLoad as e:
-        raise RefusedError(Reason.SELFTEST_LOAD, f"building the engine: {e}") from e
+        raise RefusedError(faults.reason_of(e, "load"), f"building the engine: {e}") from e
     return True
 
 

@@ -10,7 +10,8 @@ import openvino as ov
 
 from pilotwave_agent.runtimes.base import Array, Info, Options, Tensor, dtype_name
 
-_DEVICES = {"intel-npu": "NPU", "npu": "NPU", "intel-igpu": "GPU", "intel-gpu": "GPU", "gpu": "GPU"}
+# what operators call an accelerator -> OpenVINO's word for it
+_DEVICES = {"intel_npu": "NPU", "intel_gpu": "GPU"}
 
 
 class _Compiled:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pilotwave_agent.runtimes import trtexec
+from pilotwave_agent.runtimes import nvidia, trtexec
 from pilotwave_agent.runtimes.base import (
     Array,
     CannotLoad,
@@ -36,7 +36,7 @@ def load(file: Path, options: Options) -> Runner:
     engine, binding = engine_for(file, options)
     if trt is not None:
         return _Engine(engine, options)
-    if trtexec.find() is None:
+    if nvidia.trtexec() is None:
         raise ImportError("neither TensorRT's Python package nor trtexec is on this device")
     return trtexec.Called(engine, binding.version, options)
 

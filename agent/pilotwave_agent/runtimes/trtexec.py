@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,17 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pilotwave_agent.runtimes import nvidia
 from pilotwave_agent.runtimes.base import Array, CannotLoad, Info, Options, Tensor
 
-_PLACES = ("/usr/src/tensorrt/bin", "/usr/local/tensorrt/bin", "/opt/tensorrt/bin")
 _LARGEST_BATCH = 8
 _TYPED_SINCE = 11
 _PRECISIONS = {"fp16": "--fp16", "int8": "--int8", "bf16": "--bf16"}
-
-
-def find() -> str | None:
-    """Return where `trtexec` is, None where it is not: JetPack leaves it off the PATH."""
-    return shutil.which("trtexec") or shutil.which("trtexec", path=os.pathsep.join(_PLACES))
 
 
 @dataclass(frozen=True)
@@ -88,7 +82,7 @@ def _sized(shape: tuple[int, ...], batch: int) -> str:
 
 def call(words: Sequence[str], *, timeout_s: float) -> str:
     """Run `trtexec` to its end and return what it said; its complaint is the `CannotLoad`."""
-    program = find()
+    program = nvidia.trtexec()
     if program is None:
         raise CannotLoad("trtexec is not on this device")
     try:

@@ -37,8 +37,12 @@ def by_magic(data: memoryview) -> Sniffed | None:
         return Sniffed("executorch-data", None)
     if head[:4] == b"\x7fELF" or head[:2] == b"#!":
         return _program(data, head)
-    if head[:4] == b"ftrt" or (head[4:5] == b"{" and b"ftrt" in bytes(data[:65536])):
-        return Sniffed("tensorrt-plan", "tensorrt")
+    if head[:4] == b"ftrt":
+        return _plan(data)
+    if head[4:5] == b"{" and b"ftrt" in bytes(data[:65536]):
+        return Sniffed(
+            "tensorrt-plan", "tensorrt"
+        )  # after the metadata that Ultralytics puts there
     for mark, name, runtime, unsafe in _MARKS:
         if head.startswith(mark):
             return Sniffed(name, runtime, unsafe=unsafe)
@@ -65,6 +69,18 @@ def _executorch(data: memoryview) -> Sniffed:
         if len(data) < max(program, segments):
             raise BadModel(f"the file is cut off: {len(data)} bytes of {max(program, segments)}")
     return Sniffed("executorch", "executorch")
+
+
+def _plan(data: memoryview) -> Sniffed:
+    """Read the header of a plan as `trtexec --getPlanVersionOnly` does."""
+    if len(data) < 28:
+        raise BadModel("the engine is cut off in its header")
+    if int.from_bytes(data[4:8], "little") != 0:  # a later layout, which nobody has told us of
+        return Sniffed("tensorrt-plan", "tensorrt")
+    version = ".".join(str(n) for n in data[24:27])
+    details: dict[str, str | int] = {"tensorrt": f"{version}.{data[27]}"}
+    # it may be opened by the TensorRT that made it and by no other
+    return Sniffed("tensorrt-plan", "tensorrt", f"=={version}.*", details=details)
 
 
 def _program(data: memoryview, head: bytes) -> Sniffed:
