@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import posixpath
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pilotwave_cli.errors import CliError
@@ -15,7 +14,7 @@ from pilotwave_cli.wishes import Wishes
 from pilotwave_protocol import digest, names, sniff
 from pilotwave_protocol.errors import BadName
 from pilotwave_protocol.formats import OPENS
-from pilotwave_protocol.manifest import FileEntry, SelfTest, TensorSpec, Variant
+from pilotwave_protocol.manifest import FileEntry, Requires, SelfTest, TensorSpec, Variant
 
 CASES = "selftest.safetensors"
 _NAMELESS = ("torchscript", "torchscript-lite", "executorch")
@@ -39,9 +38,9 @@ def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
         entries.append(FileEntry(path, size, sha256))
         sources[sha256] = real
     entrypoint, found, looked = _look(source, files, wishes.entrypoint)
-    for needed in found.needs:
-        if posixpath.normpath(posixpath.join(posixpath.dirname(entrypoint), needed)) not in files:
-            raise CliError(f"{source}: {entrypoint} needs {needed}, which is not there")
+    sizes = {entry.path: entry.size for entry in entries}
+    if lacking := sniff.missing_companion(found, entrypoint, sizes):
+        raise CliError(f"{source}: {lacking}")
     danger = _danger(looked, entrypoint)
     if danger and not wishes.unsafe_format:
         raise CliError(
@@ -65,7 +64,7 @@ def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
         runtime_version=wishes.runtime_version or found.runtime_version or "",
         precision=found.precision or "",
         format=found.format,
-        requires=wishes.requires,
+        requires=_requires(found, wishes),
         entrypoint=entrypoint,
         files=tuple(entries),
         inputs=_specs(schema.inputs),
@@ -78,9 +77,20 @@ def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
 
 def _schema(found: sniff.Sniffed, files: Mapping[str, Path], wishes: Wishes) -> Schema:
     """What the file says; where it names no inputs or outputs, what the golden cases say."""
-    if found.format not in _NAMELESS or CASES not in files:
-        return Schema(found.inputs, found.outputs)
-    return schema_of(files[CASES], wishes.inputs, wishes.outputs)
+    if found.format in _NAMELESS and CASES in files:
+        return schema_of(files[CASES], wishes.inputs, wishes.outputs)
+    named = all(t.name for t in (*found.inputs, *found.outputs))
+    return Schema(found.inputs, found.outputs) if named else Schema()
+
+
+def _requires(found: sniff.Sniffed, wishes: Wishes) -> Requires:
+    """What it was compiled for is required, unless something else was said."""
+    wished = wishes.requires
+    return replace(
+        wished,
+        arch=wished.arch or ((found.arch,) if found.arch else ()),
+        accelerator=wished.accelerator or found.accelerator,
+    )
 
 
 def _selftest(files: Mapping[str, Path], wishes: Wishes) -> SelfTest | None:

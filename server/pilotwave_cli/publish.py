@@ -116,7 +116,13 @@ def _warn(built: list[Built]) -> None:
             output.warn(
                 f"{variant.name}: no {CASES}, so that devices can only try whether it loads"
             )
-        if variant.format == "onnx" and not variant.runtime_version:
+        if variant.format == "tensorrt-plan" and not variant.requires.accelerator:
+            output.warn(
+                f"{variant.name}: an engine runs only on the kind of GPU that it was built on; "
+                "name it, as with --requires accelerator=sm_87"
+            )
+        unknown = variant.format == "onnx" and not variant.runtime_version
+        if unknown and variant.runtime == "onnxruntime":
             output.warn(
                 f"{variant.name}: its opset is newer than any ONNX Runtime known here; "
                 "say what it needs with --runtime-version"

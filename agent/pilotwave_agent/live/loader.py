@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilotwave_agent.live.generation import Generation, Version, close
@@ -87,7 +88,7 @@ class Loading:
                 folder,
                 entrypoint=about.entrypoint,
                 runtime=about.runtime,
-                options=_options(about, self._wish),
+                options=_options(about, self._wish, self._place.engines),
             )
             self._runners.append(runner)
             if getattr(runner, "concurrent", False):
@@ -121,7 +122,7 @@ def version_of(about: About, name: str, place: Place) -> Version:
     return Version(about.model, about.version, about.variant, about.sha256, name, place.files(name))
 
 
-def _options(about: About, wish: Wish) -> Options:
+def _options(about: About, wish: Wish, engines: Path) -> Options:
     from pilotwave_agent.runtimes import Options, Tensor
 
     def tensors(specs: tuple[Mapping[str, Any], ...]) -> tuple[Tensor, ...]:
@@ -132,6 +133,7 @@ def _options(about: About, wish: Wish) -> Options:
         devices=wish.devices,
         inputs=tensors(about.inputs),
         outputs=tensors(about.outputs),
+        cache=engines,
         precision=about.precision,
         timeout_s=wish.timeout_s,
     )

@@ -59,6 +59,11 @@ class Place:
         """The folder where applications tell the agent how they are."""
         return self.data / "live" / self.model
 
+    @property
+    def engines(self) -> Path:
+        """Return the folder of what the agent compiled on this device (`runtimes.engines`)."""
+        return self.data / "engines"
+
     def named_by(self, link: str) -> str | None:
         """Return the version folder's name that `current` or `previous` names; None if none."""
         try:

@@ -191,6 +191,10 @@ class Impulse:
             return RefusedError(Reason.SELFTEST_CRASH, sentence)
         return CannotLoad(sentence)
 
+    def cancel(self) -> None:
+        """Break off a call that waits for an answer; may come from another thread."""
+        self.process.kill()
+
     def close(self) -> None:
         """End the program and remove what it may have left: its shared memory, its socket."""
         self._socket.close()

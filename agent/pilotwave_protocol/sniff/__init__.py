@@ -10,13 +10,22 @@ import mmap
 from pathlib import Path
 
 from pilotwave_protocol.sniff.errors import BadModel
-from pilotwave_protocol.sniff.facts import DYNAMIC, Sniffed, Tensor
+from pilotwave_protocol.sniff.facts import DYNAMIC, Sniffed, Tensor, missing_companion
 from pilotwave_protocol.sniff.magic import by_magic
 from pilotwave_protocol.sniff.onnx import read_onnx
 from pilotwave_protocol.sniff.openvino import read_openvino
 from pilotwave_protocol.sniff.tflite import read_tflite
 
-__all__ = ["DYNAMIC", "UNKNOWN", "BadModel", "Sniffed", "Tensor", "sniff_bytes", "sniff_file"]
+__all__ = [
+    "DYNAMIC",
+    "UNKNOWN",
+    "BadModel",
+    "Sniffed",
+    "Tensor",
+    "missing_companion",
+    "sniff_bytes",
+    "sniff_file",
+]
 
 UNKNOWN = Sniffed("unknown", None, unsafe="its format is not one that is known to be safe")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,10 @@ _PRECISIONS = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output. `shape` holds -1 for a dynamic size and is None for an unknown rank."""
+    """An input or output. `shape` holds -1 for a dynamic size and is None for an unknown rank.
+
+    `name` is "" where the format has none and counts by position.
+    """
 
     name: str
     dtype: str
@@ -46,7 +50,8 @@ class Sniffed:
 
     `runtime` is None where no runtime of a device loads the format. `unsafe` holds the reason
     why loading the file may run code that came with it, None where it cannot.
-    `needs` are the paths, relative to the file, without which it does not load.
+    `needs` are the paths, relative to the file, without which it does not load, each with the least
+    number of bytes it must have. `arch` and `accelerator` are what it was compiled for, if any.
     `details` are words for people (producer, opset, ...), never decisions.
     """
 
@@ -56,9 +61,28 @@ class Sniffed:
     unsafe: str | None = None
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
-    needs: tuple[str, ...] = ()
+    needs: Mapping[str, int] = field(default_factory=dict)
+    arch: str | None = None
+    accelerator: str | None = None
     precision: str | None = None
     details: Mapping[str, str | int] = field(default_factory=dict)
+
+
+def missing_companion(
+    found: Sniffed, entrypoint: str, sizes: Mapping[str, int | None]
+) -> str | None:
+    """Say which file that `found` needs is not there or too short; None if all are.
+
+    `sizes` maps the paths of a variant to their sizes in bytes, `entrypoint` is one of them.
+    """
+    for needed, least in found.needs.items():
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(entrypoint), needed))
+        size = sizes.get(path)
+        if size is None:
+            return f"{entrypoint} needs {needed}, which is not there"
+        if size < least:
+            return f"{entrypoint} needs {least} bytes of {needed}, which has {size}: it is cut off"
+    return None
 
 
 def main_precision(weights: Counter[str]) -> str | None:

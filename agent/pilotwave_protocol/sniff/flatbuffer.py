@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 from pilotwave_protocol.sniff.errors import BadModel
 
 _MAX_ITEMS = 1_000_000
+_MAX_TEXT = 4096
+_MAX_NUMBERS = 4096
+MAX_RANK = 64
+"""Sizes of a tensor: one file could otherwise repeat a long list a million times."""
 
 
 class Table:
@@ -44,28 +49,36 @@ class Table:
     def text(self, slot: int, limit: int = 4096) -> str:
         """Return a string, "" where it is absent."""
         at = self._follow(slot)
-        if at is None:
-            return ""
-        size = _read("<I", self._data, at)
-        if size > limit or at + 4 + size > len(self._data):
-            raise BadModel(f"a name of {size} bytes is too long or cut off")
-        try:
-            return bytes(self._data[at + 4 : at + 4 + size]).decode()
-        except UnicodeDecodeError as e:
-            raise BadModel("a name is not UTF-8") from e
+        return "" if at is None else _text(self._data, at, limit)
 
     def count(self, slot: int) -> int:
         """Return the length of a vector, 0 where it is absent."""
         at = self._follow(slot)
         return 0 if at is None else _read("<I", self._data, at)
 
-    def ints(self, slot: int) -> tuple[int, ...] | None:
-        """Return a vector of int32, None where it is absent."""
+    def ints(self, slot: int, kind: str = "i", limit: int = _MAX_NUMBERS) -> tuple[Any, ...] | None:
+        """Return a vector of numbers (int32, or of another struct letter), None if it is absent."""
         at = self._follow(slot)
         if at is None:
             return None
-        size = self._vector(at, 4)
-        return struct.unpack_from(f"<{size}i", self._data, at + 4)
+        size = self._vector(at, struct.calcsize(kind))
+        if size > limit:
+            raise BadModel(f"a list of {size} numbers; at most {limit} have a meaning")
+        return struct.unpack_from(f"<{size}{kind}", self._data, at + 4)
+
+    def table(self, slot: int) -> Table | None:
+        """Return a table inside this one, None where it is absent."""
+        at = self._follow(slot)
+        return None if at is None else Table(self._data, at)
+
+    def texts(self, slot: int) -> Iterator[str]:
+        """Yield the strings of a vector."""
+        at = self._follow(slot)
+        if at is None:
+            return
+        for i in range(self._vector(at, 4)):
+            entry = at + 4 + 4 * i
+            yield _text(self._data, entry + _read("<I", self._data, entry), _MAX_TEXT)
 
     def tables(self, slot: int) -> Iterator[Table]:
         """Yield the tables of a vector."""
@@ -81,6 +94,16 @@ class Table:
         if size > _MAX_ITEMS or at + 4 + size * width > len(self._data):
             raise BadModel("a list is longer than the file")
         return size
+
+
+def _text(data: memoryview, at: int, limit: int) -> str:
+    size = _read("<I", data, at)
+    if size > limit or at + 4 + size > len(data):
+        raise BadModel(f"a name of {size} bytes is too long or cut off")
+    try:
+        return bytes(data[at + 4 : at + 4 + size]).decode()
+    except UnicodeDecodeError as e:
+        raise BadModel("a name is not UTF-8") from e
 
 
 def root(data: memoryview) -> Table:

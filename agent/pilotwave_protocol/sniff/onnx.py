@@ -13,7 +13,7 @@ from pilotwave_protocol.sniff import protobuf
 from pilotwave_protocol.sniff.errors import BadModel
 from pilotwave_protocol.sniff.facts import DYNAMIC, Sniffed, Tensor, main_precision
 
-_DTYPES = {
+DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
     8: "string", 9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64",
     14: "complex64", 15: "complex128", 16: "bfloat16", 17: "float8_e4m3fn",
@@ -25,6 +25,8 @@ _DTYPES = {
 _RUNTIME_FOR = [(17, 8, "1.13"), (18, 8, "1.14"), (19, 9, "1.16"), (20, 9, "1.17"),
                 (21, 10, "1.18"), (23, 11, "1.23"), (28, 14, "1.32")]  # fmt: skip
 
+_KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+_MAX_NAMES = 32
 _MAX_DEPTH = 16
 _MAX_PORTS = 1024
 
@@ -37,6 +39,7 @@ class _Seen:
     weights: Counter[str] = field(default_factory=Counter)
     domains: set[str] = field(default_factory=set)
     ops: Counter[str] = field(default_factory=Counter)
+    custom: set[str] = field(default_factory=set)
 
 
 def read_onnx(data: memoryview) -> Sniffed:
@@ -73,21 +76,44 @@ def read_onnx(data: memoryview) -> Sniffed:
     details |= {k: v for k, v in words.items() if v}
     if model_version:
         details["model_version"] = model_version
-    if custom := sorted(seen.domains - {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}):
-        details["custom_domains"] = ", ".join(custom)
+    details |= _found(seen)
     return Sniffed(
         format="onnx",
         runtime="onnxruntime",
-        runtime_version=_runtime_version(opsets[""], ir_version),
+        runtime_version=runtime_for(opsets[""], ir_version),
         inputs=inputs,
         outputs=outputs,
-        needs=tuple(seen.external),
+        needs=dict.fromkeys(seen.external, 1),
         precision=main_precision(seen.weights),
         details=details,
     )
 
 
-def _runtime_version(opset: int, ir_version: int) -> str | None:
+def _found(seen: _Seen) -> dict[str, str | int]:
+    custom = sorted(seen.domains - _KNOWN_DOMAINS)
+    words = {
+        "custom_domains": ", ".join(custom),
+        "custom_ops": ", ".join(sorted(seen.custom)[:_MAX_NAMES]),
+        "external_data": ", ".join(list(seen.external)[:_MAX_NAMES]),
+        "quantisation": _quantisation(seen.ops),
+    }
+    return {name: word for name, word in words.items() if word}
+
+
+def _quantisation(ops: Counter[str]) -> str:
+    """Say how it is quantised: by pairs of Quantize and Dequantize, by integer operators that know
+    their scales (static), or by ones that find them as they run (dynamic)."""
+    if ops["DynamicQuantizeLinear"] or ops["ConvInteger"] or ops["MatMulInteger"]:
+        return "dynamic"
+    if ops["QLinearConv"] or ops["QLinearMatMul"]:
+        return "static"
+    if ops["QuantizeLinear"]:
+        return "static (QDQ)"
+    return "weights" if ops["DequantizeLinear"] else ""
+
+
+def runtime_for(opset: int, ir_version: int) -> str | None:
+    """Return which ONNX Runtime opens this opset and IR version; None: none that is known here."""
     for max_opset, max_ir, version in _RUNTIME_FOR:
         if opset <= max_opset and ir_version <= max_ir:
             return f">={version}"
@@ -140,13 +166,18 @@ def _walk_graph(
 
 
 def _walk_node(data: memoryview, seen: _Seen, depth: int) -> None:
+    domain = op = ""
     for f in protobuf.fields(data):
         if f.tag == 5:
             _walk_attribute(_bytes(f), seen, depth)
         elif f.tag == 7:
-            seen.domains.add(protobuf.text(_bytes(f)))
+            domain = protobuf.text(_bytes(f))
         elif f.tag == 4:
-            seen.ops[protobuf.text(_bytes(f))] += 1
+            op = protobuf.text(_bytes(f))
+    seen.domains.add(domain)
+    seen.ops[op] += 1
+    if domain not in _KNOWN_DOMAINS and len(seen.custom) < _MAX_NAMES:
+        seen.custom.add(f"{domain}::{op}")
 
 
 def _walk_attribute(data: memoryview, seen: _Seen, depth: int) -> None:
@@ -191,8 +222,10 @@ def _walk_tensor(data: memoryview, seen: _Seen) -> str:
         elif f.tag == 13:
             key, value = _entry(_bytes(f))
             if key == "location":
+                if value.startswith(("/", "\\")) or ".." in value.replace("\\", "/").split("/"):
+                    raise BadModel(f"its external data {value[:80]!a} lies outside its folder")
                 seen.external[value] = None
-    seen.weights[_DTYPES.get(dtype, "?")] += elements
+    seen.weights[DTYPES.get(dtype, "?")] += elements
     return name
 
 
@@ -235,7 +268,7 @@ def _tensor(name: str, kind: memoryview) -> Tensor:
     shape: tuple[int, ...] | None = None
     for f in protobuf.fields(_bytes(entries[0])):
         if f.tag == 1:
-            dtype = _DTYPES.get(f.number)
+            dtype = DTYPES.get(f.number)
         elif f.tag == 2:
             shape = tuple(_size(_bytes(d)) for d in protobuf.fields(_bytes(f)) if d.tag == 1)
     if dtype is None:

@@ -20,6 +20,7 @@ _DTYPES = {
     "fp16": "float16", "fp32": "float32", "fp64": "float64", "bool": "bool",
 }  # fmt: skip
 _MAX_BYTES = 64 << 20
+_MAX_DEPTH = 64
 
 
 @dataclass
@@ -48,6 +49,8 @@ class _Reader:
             if tag != "net":
                 raise BadModel("it is XML but no OpenVINO IR")
             self.version = attributes.get("version", "")
+        if len(self.path) > _MAX_DEPTH:
+            raise BadModel(f"its elements are nested more than {_MAX_DEPTH} deep")
         self.path.append(tag)
         self.text = ""
         if self.path == ["net", "layers", "layer"]:
@@ -121,7 +124,7 @@ def read_openvino(data: memoryview, name: str) -> Sniffed:
         runtime="openvino",
         inputs=tuple(reader.inputs),
         outputs=tuple(reader.outputs),
-        needs=(name.rsplit(".", 1)[0] + ".bin",) if reader.bin_bytes else (),
+        needs={name.rsplit(".", 1)[0] + ".bin": reader.bin_bytes} if reader.bin_bytes else {},
         precision=main_precision(reader.weights),
         details={"ir_version": reader.version, "weight_bytes": reader.bin_bytes},
     )

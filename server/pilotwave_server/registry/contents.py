@@ -182,6 +182,9 @@ def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
         return
     if entrypoint:
         _check_declared(variant, where, found)
+        sizes = {entry.path: entry.size for entry in variant.files}
+        if lacking := sniff.missing_companion(found, file.path, sizes):
+            raise FormatMismatch(f"{variant.name}: {lacking}")
     known = entrypoint or found.format != sniff.UNKNOWN.format
     if found.unsafe and known and not variant.unsafe_format:
         raise UnsafeFormat(
@@ -214,8 +217,11 @@ def _check_schema(
 ) -> None:
     """What the manifest says of inputs and outputs is what the file says, if both do."""
     there = {t.name: t for t in found}
-    for spec in declared if found else ():
-        tensor = there.get(spec.name)
+    by_position = "" in there
+    if by_position and declared and len(declared) != len(found):
+        raise SchemaMismatch(f"{where} has {len(found)} {kind}s; {len(declared)} are declared")
+    for i, spec in enumerate(declared if found else ()):
+        tensor = found[i] if by_position else there.get(spec.name)
         if tensor is None:
             raise SchemaMismatch(f"{where} has no {kind} {spec.name}")
         if spec.dtype != tensor.dtype or not tensor.admits(spec.shape):

@@ -1,0 +1,98 @@
+"""A server, its keys and one device that has every runtime: programs, as on a real network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from demo.stage import Stage
+from tests.runtimes import TFLITE_PYTHON
+
+PATIENCE_S = 100
+SETTINGS = """
+allow_unsafe_formats = true
+probation_s = 1
+[selftest]
+memory_mb = 3000
+[runtimes.tflite-runtime]
+python = "{python}"
+"""
+
+
+class FleetOfOne:
+    """The stage with the words of this story: publish, assign, and what the device runs."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.data = stage.root / "board"
+        token = (stage.root / "admin.token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        self._client = httpx.Client(base_url=stage.url, headers=headers, timeout=60)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def publish(self, model: str, version: str, folder: Path, *words: str) -> None:
+        key = ("--key", "keys/publisher.pem")
+        self.stage.pilotwave(
+            "publish", model, version, "--variant", f"v={folder}", *key, "--unsafe-format", *words
+        )
+
+    def assign(self, model: str, version: str) -> None:
+        self.stage.pilotwave("assign", model, version, "--group", "boards")
+
+    def slot(self, model: str) -> dict[str, Any]:
+        """What the device last said of one model."""
+        found = self._client.get("/api/v1/devices/board").raise_for_status().json()
+        return next((m for m in found.get("models", []) if m["model"] == model), {})
+
+    def until(self, model: str, version: str, *states: str) -> dict[str, Any]:
+        """Wait until the device says that `version` is current, in one of these states."""
+        found: dict[str, Any] = {}
+
+        def said() -> bool:
+            nonlocal found
+            found = self.slot(model)
+            return found.get("current_version") == version and found.get("state") in states
+
+        wait_until(said, lambda: f"{model} {version} {states}; the device says {found}")
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        found = self._client.get("/api/v1/devices/board").raise_for_status().json()
+        facts: dict[str, Any] = found["facts"]
+        return facts
+
+
+def wait_until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.2)
+
+
+@contextmanager
+def fleet_of_one(root: Path) -> Iterator[FleetOfOne]:
+    stage = Stage(root, settings={"PILOTWAVE_POLL_INTERVAL_S": "1"})
+    try:
+        init = ("--data", "data", "--fleet", "one", "--token-file", "admin.token")
+        stage.run("pilotwave-server", "init", *init)
+        stage.start_server()
+        stage.pilotwave("keys", "init", "--dir", "keys", "--plain")
+        made = stage.ask("codes", "create", "--label", "site=here")
+        code = (made["items"] if isinstance(made, dict) else made)[0]["code"]
+        who = ("--server", stage.url, "--name", "board", "--code", code)
+        stage.run("pilotwave-agent", "enrol", *who, "--root", "keys/root.json", "--data", "board")
+        config = root / "board" / "agent.toml"
+        config.write_text(config.read_text() + SETTINGS.format(python=TFLITE_PYTHON))
+        stage.pilotwave("groups", "create", "boards", "--selector", "site=here")
+        stage.start("agent", "pilotwave-agent", "run", "--data", "board")
+        with closing(FleetOfOne(stage)) as fleet:
+            yield fleet
+    finally:
+        stage.close()
