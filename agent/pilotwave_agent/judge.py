@@ -47,6 +47,10 @@ _PASSING = frozenset(
 )
 
 
+class _OnTheWay(RefusedError):
+    """A manifest that did not come as it was signed: it may come right the next time."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """What came of it: when to refresh next (epoch seconds), and a "no" that may pass."""
@@ -89,7 +93,7 @@ class Judge:
             if raw is not None and self._is_open(state(), digest):
                 self._judge(raw, view, state(), record, at)
         except RefusedError as no:
-            passing = no.reason in _PASSING
+            passing = no.reason in _PASSING or isinstance(no, _OnTheWay)
             if raw is not None and self._is_news(state(), digest, no, passing=passing):
                 judged = "" if passing else digest
                 record(fold.refused(str(no.reason), no.sentence, raw_digest=judged, at=at))
@@ -163,7 +167,12 @@ class Judge:
 
     def _manifest(self, entry: Entry, view: TrustedView) -> bytes:
         kept = self._kept(entry.sha256)
-        return kept if kept is not None else view.fetch(target_path(entry.model, entry.version))
+        if kept is not None:
+            return kept
+        try:
+            return view.fetch(target_path(entry.model, entry.version))
+        except RefusedError as no:
+            raise _OnTheWay(no.reason, no.sentence) from no
 
     def _kept(self, sha256: str) -> bytes | None:
         path = self.layout.blobs / sha256

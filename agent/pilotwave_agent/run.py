@@ -29,8 +29,13 @@ from pilotwave_agent.state import DeviceState
 from pilotwave_agent.surroundings import look_around, told
 from pilotwave_agent.talk import Talk
 from pilotwave_protocol.messages import DeviceEvent
+from pilotwave_protocol.states import Reason
 
 _LOOK_EVERY_S = 10.0
+# what a line that turns bits over may have made of a good directive
+_DAMAGED = frozenset(
+    {Reason.DIRECTIVE_TOO_LARGE, Reason.BAD_ENVELOPE, Reason.WRONG_KEY, Reason.BAD_DIRECTIVE}
+)
 _HINT_SPREAD = 0.5  # of a poll interval: what all devices hear at once, they ask about in turn
 _LONGEST_SLEEP_S = 86_400.0
 
@@ -101,18 +106,22 @@ class Agent:
 
     def run(self, wakeup: int) -> None:
         """Go on for ever; a byte on the descriptor `wakeup` ends a sleep."""
-        now = self.clock.uptime()
-        self.schedule.started(now)
-        if self._stamp is not None:
-            self.schedule.work_at(now)
+        self.start()
         watchdog.notify("READY=1")
         try:
             while True:
                 self.turn()
-                self._sleep(wakeup)
+                self.sleep(wakeup)
         finally:
             watchdog.notify("STOPPING=1")
             self.close()
+
+    def start(self) -> None:
+        """Plan the first things to do."""
+        now = self.clock.uptime()
+        self.schedule.started(now)
+        if self._stamp is not None:
+            self.schedule.work_at(now)
 
     def turn(self) -> None:
         """Do what is due, one thing of each kind."""
@@ -143,7 +152,8 @@ class Agent:
             self._watch = {}
             self.schedule.work_at(now)
 
-    def _sleep(self, wakeup: int) -> None:
+    def sleep(self, wakeup: int) -> None:
+        """Sleep until something is due, the child speaks, or `wakeup` can be read."""
         due = self.schedule.next_due(working=self._child is not None)
         left = min(
             due - self.clock.uptime(), self._refresh_at - self.clock.wall(), _LONGEST_SLEEP_S
@@ -278,6 +288,9 @@ class Agent:
         for wait_s in (done["next_wake_s"], done["hold_ends_s"]):
             if wait_s is not None:
                 self.schedule.work_at(now + wait_s)
+        refusal = self.state().refusal
+        if refusal and refusal.reason in _DAMAGED:
+            self._talk.forget_directive()
         retry = done["retry"]
         self._troubled((retry, done["sentence"]) if retry and retry.startswith("disk_") else None)
         self.state()

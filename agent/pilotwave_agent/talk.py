@@ -71,6 +71,7 @@ class Talk:
     progress: Mapping[str, int] = field(default_factory=dict)
     trouble: tuple[str, str] | None = None
     _token_ends: float = 0.0
+    _told: int = 0
     _etag: str = ""
     _facts: Mapping[str, Scalar] | None = None
     _said: str = ""
@@ -116,7 +117,9 @@ class Talk:
                 trouble=self.trouble,
             )
             try:
-                return client.check_in(self.channel, self.who.key, report)
+                reply = client.check_in(self.channel, self.who.key, report)
+                self._told = max([self._told, *(e.id for e in report.events)])
+                return reply
             except ServerSaid as e:
                 tries += 1
                 if e.problem != "stale_seq" or e.last_seq is None or tries >= _STALE_TRIES:
@@ -125,6 +128,9 @@ class Talk:
 
     def _take(self, state: DeviceState, reply: CheckInReply) -> None:
         now, schedule = self.clock.uptime(), self.schedule
+        if self._told < reply.acked_event < state.next_event:
+            # no server has an event that it was never told: the answer was damaged on its way
+            reply = replace(reply, acked_event=max(self._told, self.acked))
         waiting = [e.id for e in state.events if e.id > reply.acked_event]
         # a server that acknowledges nothing new gets no second report at once
         more = bool(waiting) and reply.acked_event > self.acked
@@ -176,6 +182,10 @@ class Talk:
             self._etag = ""  # so that the server offers it again
         self._heard()
         self.ears.hint(polled.root, polled.timestamp)
+
+    def forget_directive(self) -> None:
+        """Have the directive offered again: the one that came is not what was sent."""
+        self._etag = ""
 
     def _poll_refused(self, e: Exception) -> None:
         now = self.clock.uptime()
