@@ -19,6 +19,7 @@ from pilotwave_agent.identity import Identity, Sequence
 from pilotwave_agent.journal import read_state
 from pilotwave_agent.report import check_in_of
 from pilotwave_agent.slots import Layout
+from pilotwave_agent.telemetry import Telemetry
 from pilotwave_agent.work import Done, Job, work
 from pilotwave_protocol.messages import CheckInReply
 
@@ -46,6 +47,7 @@ class _Visit:
         )
         self.seq = Sequence(Disk(), layout.seq)
         self.acked = 0
+        self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry)
 
     def make(self) -> str | None:
         token, trouble = "", None
@@ -90,6 +92,7 @@ class _Visit:
         return self._send()
 
     def _send(self) -> CheckInReply:
+        self.telemetry.collect(time.time())
         report = check_in_of(
             read_state(self.layout.journal),
             fleet=self.who.fleet,
@@ -98,7 +101,9 @@ class _Visit:
             agent=agent_version(),
             facts=facts_of(self.config),
             progress={},
+            metrics=self.telemetry.pending(),
         )
         reply = client.check_in(self.channel, self.who.key, report)
         self.acked = reply.acked_event
+        self.telemetry.acked(reply.acked_metric)
         return reply

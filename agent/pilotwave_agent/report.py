@@ -7,7 +7,7 @@ from typing import Any
 
 from pilotwave_agent.state import DeviceState, ModelSlot, plain_slot
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import MAX_EVENTS, CheckIn, ModelReport
+from pilotwave_protocol.messages import MAX_EVENTS, CheckIn, MetricReport, ModelReport
 from pilotwave_protocol.states import ModelState
 
 # an envelope is a third larger than its payload, and check-ins have 64 KiB
@@ -24,19 +24,20 @@ def check_in_of(
     facts: Mapping[str, Scalar] | None,
     progress: Mapping[str, int],
     trouble: tuple[str, str] | None = None,
+    metrics: tuple[MetricReport, ...] = (),
 ) -> CheckIn:
     """Make the next check-in.
 
     `facts` is None if they are as last reported; `trouble` is a reason and a sentence for a device
-    that cannot even write its journal (a full disk). Events beyond the message's size wait for the
-    next one.
+    that cannot even write its journal (a full disk). Events and windows of `metrics` beyond the
+    message's size wait for the next one.
     """
     refusal = (
         {"reason": state.refusal.reason, "detail": state.refusal.detail} if state.refusal else None
     )
     if trouble:
         refusal = {"reason": trouble[0], "detail": trouble[1][:500]}
-    count = MAX_EVENTS
+    count = max(min(MAX_EVENTS, len(state.events)), 1)
     while True:
         report = CheckIn(
             fleet=fleet,
@@ -50,10 +51,14 @@ def check_in_of(
             facts=dict(facts) if facts is not None else None,
             dropped_events=state.dropped,
             refusal=refusal,
+            metrics=metrics,
         )
-        if count <= 1 or len(report.to_bytes()) <= _MAX_PAYLOAD:
+        if (count <= 1 and not metrics) or len(report.to_bytes()) <= _MAX_PAYLOAD:
             return report
-        count //= 2
+        if count > 1:
+            count //= 2
+        else:
+            metrics = metrics[: len(metrics) // 2]
 
 
 def _model(slot: ModelSlot, progress: Mapping[str, int]) -> ModelReport:

@@ -71,6 +71,11 @@ class Layout:
         return self.root / "live"
 
     @property
+    def telemetry(self) -> Path:
+        """What applications measured and the server has not acknowledged."""
+        return self.root / "telemetry" / "spool.json"
+
+    @property
     def status(self) -> Path:
         """The last state, for people and scripts."""
         return self.root / "status.json"

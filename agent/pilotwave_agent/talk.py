@@ -6,6 +6,7 @@ memory only.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +17,15 @@ from pilotwave_agent.channel import BadAnswer, Channel, Unreachable
 from pilotwave_agent.client import ServerSaid
 from pilotwave_agent.clock import Clock
 from pilotwave_agent.config import Config
+from pilotwave_agent.disk import Disk
 from pilotwave_agent.facts import agent_version, facts_of
 from pilotwave_agent.identity import Identity, Sequence
 from pilotwave_agent.log import say
 from pilotwave_agent.report import check_in_of
 from pilotwave_agent.schedule import Schedule
+from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
+from pilotwave_agent.telemetry import Telemetry
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages import CheckInReply
 
@@ -77,6 +81,8 @@ class Talk:
     _said: str = ""
 
     def __post_init__(self) -> None:
+        layout = Layout(self.config.data_dir)
+        self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry)
         self.channel = Channel(
             self.config.server, ca_file=self.config.ca_file, gap_s=self.config.network_timeout_s
         )
@@ -93,6 +99,7 @@ class Talk:
         """Send a report; with the answer come a token, intervals and a hint."""
         facts = facts_of(self.config, root=self.root)
         state = self.ears.state()
+        self.telemetry.collect(self.clock.wall())
         try:
             reply = self._send(state, facts if facts != self._facts else None)
         except NO as e:
@@ -115,6 +122,7 @@ class Talk:
                 facts=facts,
                 progress=self.progress,
                 trouble=self.trouble,
+                metrics=self.telemetry.pending(),
             )
             try:
                 reply = client.check_in(self.channel, self.who.key, report)
@@ -134,6 +142,8 @@ class Talk:
         waiting = [e.id for e in state.events if e.id > reply.acked_event]
         # a server that acknowledges nothing new gets no second report at once
         more = bool(waiting) and reply.acked_event > self.acked
+        with contextlib.suppress(OSError):  # a full disk: they are sent and acknowledged again
+            more = self.telemetry.acked(reply.acked_metric) or more
         self.acked = max(self.acked, reply.acked_event)
         self.token = reply.token
         self._token_ends = now + reply.token_expires_in_s - _TOKEN_MARGIN_S

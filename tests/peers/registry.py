@@ -70,6 +70,7 @@ class Registry:
         self.events: dict[int, messages.DeviceEvent] = {}
         self.last_seq = 0
         self.pending = False
+        self.acked_metric = 0
         self.etag = 0
         self.seq = 0
         self.device = ""
@@ -363,6 +364,7 @@ class Registry:
             poll_interval_s=self.poll_s,
             check_in_interval_s=self.check_in_s,
             acked_event=max(self.events, default=0),
+            acked_metric=self.acked_metric,
             tuf={"root": 1, "timestamp": self.snapshot_version, "snapshot": self.snapshot_version},
             now=self.now,
         )

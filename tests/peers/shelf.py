@@ -24,15 +24,18 @@ X = {"x": np.ones((1, 4), np.float32)}
 KINDS = ("good", "broken", "nan", "hang")
 
 
-def model_bytes(number: float, *, width: int = 4) -> bytes:
-    """Make an ONNX model whose output is `number` everywhere, whatever comes in."""
-    zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
+def model_bytes(number: float, *, width: int = 4, hidden: int = 1) -> bytes:
+    """Make an ONNX model whose output is `number` everywhere, whatever comes in. It multiplies its
+    way through `hidden` neurons first."""
+    there = helper.make_tensor("there", TensorProto.FLOAT, [width, hidden], [1.0] * width * hidden)
+    back = helper.make_tensor("back", TensorProto.FLOAT, [hidden, width], [0.0] * width * hidden)
     mine = helper.make_tensor("mine", TensorProto.FLOAT, [1], [number])
     nodes = [
-        helper.make_node("Mul", ["x", "zero"], ["nothing"]),
+        helper.make_node("MatMul", ["x", "there"], ["h"]),
+        helper.make_node("MatMul", ["h", "back"], ["nothing"]),
         helper.make_node("Add", ["nothing", "mine"], ["y"]),
     ]
-    return _serialized(nodes, [zero, mine], width)
+    return _serialized(nodes, [there, back, mine], width)
 
 
 def hanging_bytes() -> bytes:
@@ -78,8 +81,8 @@ def _serialized(
 class Shelf:
     """One model in a data folder."""
 
-    def __init__(self, data: Path, model: str = "detector") -> None:
-        self.data, self.model = data, model
+    def __init__(self, data: Path, model: str = "detector", *, hidden: int = 1) -> None:
+        self.data, self.model, self.hidden = data, model, hidden
         self.layout, self.disk = Layout(data), Disk()
         self.previous: Installed | None = None
         self.current: Installed | None = None
@@ -87,7 +90,7 @@ class Shelf:
     def add(self, number: int, kind: str = "good") -> Installed:
         """Put version 1.<number>.0 onto the shelf; no link names it yet."""
         content = {
-            "good": lambda: model_bytes(number),
+            "good": lambda: model_bytes(number, hidden=self.hidden),
             "broken": lambda: model_bytes(number)[:40],
             "nan": lambda: model_bytes(float("nan")),
             "hang": hanging_bytes,

@@ -112,14 +112,14 @@ class LiveModel:
 
     def _call(self, generation: Generation, feeds: Mapping[str, Any]) -> Answer:
         begun = time.perf_counter()
-        name = generation.version.name
+        version = generation.version
         try:
             outputs = generation.run(feeds)
         except BaseException:
-            self._recorder.call(name, 0.0, failed=True)
+            self._recorder.call(version, 0.0, failed=True)
             raise
-        self._recorder.call(name, (time.perf_counter() - begun) * 1000, failed=False)
-        return Answer(outputs, generation.version)
+        self._recorder.call(version, (time.perf_counter() - begun) * 1000, failed=False)
+        return Answer(outputs, version)
 
     # --- saying how good the answers are
 
@@ -130,7 +130,7 @@ class LiveModel:
         `ValueError` for NaN, an infinity, or a metric's name that is none.
         """
         version = answer.version if answer is not None else self.version
-        self._recorder.value(version.name, metric, value)
+        self._recorder.value(version, metric, value)
 
     # --- describing
 

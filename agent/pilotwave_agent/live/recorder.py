@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from pilotwave_agent.live.desk import replace_file
+from pilotwave_agent.live.generation import Version
 from pilotwave_protocol.names import check_metric
 from pilotwave_protocol.sketch import Sketch
 
@@ -47,11 +48,11 @@ class Window:
         for metric, sketch in other.sketches.items():
             self.sketches.setdefault(metric, Sketch()).merge(sketch)
 
-    def to_bytes(self, name: str) -> bytes:
+    def to_bytes(self, version: str) -> bytes:
         """Write the file that the agent takes."""
         words = {
             "schema": SCHEMA,
-            "version": name,
+            "version": version,
             "begun": round(self.begun, 3),
             "ended": round(self.ended, 3),
             "sketches": {metric: s.to_plain() for metric, s in self.sketches.items()},
@@ -65,51 +66,51 @@ class Recorder:
     def __init__(self, folder: Path, id: str) -> None:
         self._folder, self._id = folder, id
         self._lock = threading.Lock()
-        self._open: dict[str, Window] = {}
-        self._waiting: dict[str, tuple[Path, Window]] = {}
+        self._open: dict[Version, Window] = {}
+        self._waiting: dict[Version, tuple[Path, Window]] = {}
         self._number = 0
 
-    def call(self, name: str, ms: float, *, failed: bool) -> None:
-        """Count a call to the version whose folder is `name`."""
+    def call(self, version: Version, ms: float, *, failed: bool) -> None:
+        """Count a call to a version."""
         with self._lock:
-            window = self._window(name)
+            window = self._window(version)
             window.add("error", float(failed))
             if not failed:
                 window.add("latency_ms", ms)
 
-    def value(self, name: str, metric: str, value: float) -> None:
+    def value(self, version: Version, metric: str, value: float) -> None:
         """Count a number that the application gives. Raises ValueError."""
         if check_metric(metric) in MEASURED:
             raise ValueError(f"{metric} is measured by the SDK itself; choose another name")
         with self._lock:
-            self._window(name).add(metric, value)
+            self._window(version).add(metric, value)
 
-    def _window(self, name: str) -> Window:
-        window = self._open.get(name)
+    def _window(self, version: Version) -> Window:
+        window = self._open.get(version)
         if window is None:
-            window = self._open[name] = Window()
+            window = self._open[version] = Window()
         return window
 
     def flush(self) -> None:
         """Put what has been counted where the agent finds it."""
         with self._lock:
             taken, self._open = self._open, {}
-        for name, window in taken.items():
+        for version, window in taken.items():
             window.ended = time.time()
-            waiting = self._waiting.pop(name, None)
+            waiting = self._waiting.pop(version, None)
             if waiting and _take_back(waiting[0]):
                 window.merge(waiting[1])
             self._number += 1
             path = self._folder / f"{self._id}.{self._number}.window"
-            if replace_file(path, window.to_bytes(name)):
-                self._waiting[name] = (path, window)
+            if replace_file(path, window.to_bytes(version.version)):
+                self._waiting[version] = (path, window)
             else:
-                self._keep(name, window)
+                self._keep(version, window)
 
-    def _keep(self, name: str, window: Window) -> None:
+    def _keep(self, version: Version, window: Window) -> None:
         """The disk said no: count it into the window that is open now."""
         with self._lock:
-            self._window(name).merge(window)
+            self._window(version).merge(window)
 
 
 def _take_back(path: Path) -> bool:

@@ -1,0 +1,196 @@
+"""Collect what applications measured, and keep it until the server has it.
+
+Each check-in carries windows that rise in number by one. They lie in one small file, written before
+the applications' own are removed: a power cut in between is noticed by their names, so nothing is
+counted twice. While the server is away little is collected: applications add to the windows that
+nobody takes, so the space stays bounded and no number is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pilotwave_agent import desks
+from pilotwave_agent.disk import Disk
+from pilotwave_protocol import names
+from pilotwave_protocol.errors import ProtocolError
+from pilotwave_protocol.fields import format_time, parse_time
+from pilotwave_protocol.messages import MAX_METRICS, MetricReport
+from pilotwave_protocol.sketch import Sketch
+
+MAX_KEPT = 64
+"""So many windows are kept for the server; beyond it the oldest go, and are counted."""
+_CROWD = 64  # so many files of ended applications are too many to leave where they are
+_SCHEMA = "pilotwave/window/1"
+
+
+@dataclass
+class _Spool:
+    """What the file says: the last number given, windows, when each metric's last one ended, the
+    files that are counted already, how many windows were dropped."""
+
+    last: int = 0
+    reports: list[MetricReport] = field(default_factory=list)
+    ends: dict[str, float] = field(default_factory=dict)
+    taken: list[str] = field(default_factory=list)
+    dropped: int = 0
+
+
+@dataclass
+class _Found:
+    """What the applications measured of one metric of one version."""
+
+    begun: float
+    ended: float
+    sketch: Sketch
+
+
+class Telemetry:
+    """The windows of one device."""
+
+    def __init__(self, disk: Disk, live: Path, path: Path) -> None:
+        self._disk, self._live, self._path = disk, live, path
+        self._spool = _read(disk, path)
+
+    @property
+    def dropped(self) -> int:
+        """How many windows no server will see."""
+        return self._spool.dropped
+
+    def pending(self) -> tuple[MetricReport, ...]:
+        """Return the windows for the next check-in, oldest first."""
+        return tuple(self._spool.reports[:MAX_METRICS])
+
+    def collect(self, wall: float) -> None:
+        """Take what applications left, if there is room for it. A disk that says no is asked
+        another time."""
+        models = self._models()
+        waiting = [path for m in models for path in desks.names(self._live / m, ".window")]
+        if len(self._spool.reports) >= MAX_METRICS and len(waiting) < _CROWD:
+            return
+        for path in waiting:
+            # who renames it has it: the application may be about to add to it
+            with contextlib.suppress(OSError):
+                self._disk.rename(path, path.with_suffix(".taken"))
+        files = [(m, path) for m in models for path in desks.names(self._live / m, ".taken")]
+        try:
+            if files:
+                self._take(files, wall)
+        except OSError:
+            self._spool = _read(self._disk, self._path)  # what is not on disk has not come about
+
+    def acked(self, number: int) -> bool:
+        """Forget the windows that the server has; say whether others wait."""
+        spool = self._spool
+        if number > spool.last:
+            # the file was lost once: under its old numbers these would be taken for ones it has
+            again = enumerate(spool.reports, start=number + 1)
+            spool.reports = [MetricReport(**{**vars(r), "id": n}) for n, r in again]
+            spool.last = number + len(spool.reports)
+            self._write()
+        elif any(r.id <= number for r in spool.reports):
+            spool.reports = [r for r in spool.reports if r.id > number]
+            self._write()
+            return bool(spool.reports)
+        return False
+
+    # --- taking
+
+    def _models(self) -> list[str]:
+        return [n for n in self._disk.names(self._live) if (self._live / n).is_dir()]
+
+    def _take(self, files: list[tuple[str, Path]], wall: float) -> None:
+        found: dict[tuple[str, str, str], _Found] = {}
+        for model, path in files:
+            if path.name not in self._spool.taken:
+                for key, window in _measured(model, path):
+                    known = found.setdefault(key, _Found(window.begun, window.ended, Sketch()))
+                    known.begun = min(known.begun, window.begun)
+                    known.ended = max(known.ended, window.ended)
+                    known.sketch.merge(window.sketch)
+        for (model, version, metric), window in sorted(found.items(), key=lambda i: i[1].begun):
+            self._add(model, version, metric, window, wall)
+        self._spool.taken = [path.name for _, path in files]
+        self._write()
+        for _, path in files:
+            self._disk.unlink(path)
+
+    def _add(self, model: str, version: str, metric: str, window: _Found, wall: float) -> None:
+        spool, of = self._spool, f"{model}/{metric}"
+        before = spool.ends.get(of, 0.0)
+        end = min(window.ended, wall)
+        if before > wall:  # the clock was set back
+            before = 0.0
+        start = min(max(window.begun, before), max(end, before))
+        end = max(start, end)
+        spool.ends[of] = end
+        spool.last += 1
+        first, last = (datetime.fromtimestamp(t, timezone.utc) for t in (start, end))
+        spool.reports.append(
+            MetricReport(spool.last, model, version, metric, first, last, window.sketch)
+        )
+        if len(spool.reports) > MAX_KEPT:
+            del spool.reports[0]
+            spool.dropped += 1
+
+    def _write(self) -> None:
+        spool = self._spool
+        plain = {
+            **vars(spool),
+            "reports": [
+                {
+                    **vars(r),
+                    "start": format_time(r.start),
+                    "end": format_time(r.end),
+                    "sketch": r.sketch.to_plain(),
+                }
+                for r in spool.reports
+            ],
+        }
+        self._disk.make_dirs(self._path.parent)
+        self._disk.write_atomic(self._path, json.dumps(plain).encode() + b"\n")
+
+
+def _measured(model: str, path: Path) -> Iterator[tuple[tuple[str, str, str], _Found]]:
+    """Yield what one file holds; what makes no sense in it is passed over."""
+    plain = desks.load(path)
+    if not isinstance(plain, dict) or plain.get("schema") != _SCHEMA:
+        return
+    try:
+        names.check_model(model)
+        version = names.check_version(plain.get("version"))
+        begun, ended = float(plain["begun"]), float(plain["ended"])
+        sketches = dict(plain["sketches"])
+        datetime.fromtimestamp(begun, timezone.utc), datetime.fromtimestamp(ended, timezone.utc)
+    except (ProtocolError, KeyError, TypeError, ValueError, OverflowError, OSError):
+        return
+    for metric, sketch in list(sketches.items())[:MAX_METRICS]:
+        with contextlib.suppress(ProtocolError):
+            read = Sketch.from_plain(sketch)
+            yield (model, version, names.check_metric(metric)), _Found(begun, ended, read)
+
+
+def _read(disk: Disk, path: Path) -> _Spool:
+    """Read the file; one that is lost or damaged is begun anew, and the server says its numbers."""
+    try:
+        plain: dict[str, Any] = json.loads(disk.read(path))
+        reports = [
+            MetricReport(
+                **{
+                    **r,
+                    "start": parse_time(r["start"]),
+                    "end": parse_time(r["end"]),
+                    "sketch": Sketch.from_plain(r["sketch"]),
+                }
+            )
+            for r in plain.pop("reports")
+        ]
+        return _Spool(**plain, reports=reports)
+    except (OSError, ProtocolError, ValueError, TypeError, KeyError, AttributeError):
+        return _Spool()
