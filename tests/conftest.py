@@ -133,7 +133,9 @@ def db(database_url: str) -> Iterator[Database]:
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
     """Settings of a server with its data folder set up."""
-    return databases.prepare_data_dir(Settings(data_dir=tmp_path, database_url=database_url))
+    return databases.prepare_data_dir(
+        Settings(data_dir=tmp_path, database_url=database_url, delta_processes=0)
+    )
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ class RuntimeSettings:
 class Config:
     """All settings. Times in seconds, sizes in MiB, `max_rate_kbps` in kilobits (0: no cap).
 
+    `deltas` lets files be patched from those that run; `delta_memory_mb` bounds what that may take.
     `selftest_cpu_s` bounds a self-test's seconds of CPU; 0 is twice its wall time.
     `apps_group` is the group whose members' applications may report. `profile` battery spares
     wake-ups; `metered` and `timezone` say what cannot be seen from here.
@@ -84,6 +85,8 @@ class Config:
     allow_unsafe_formats: bool = False
     keep_free_mb: int = 64
     max_rate_kbps: int = 0
+    deltas: bool = True
+    delta_memory_mb: int = 128
     max_poll_interval_s: float = 86_400.0
     max_check_in_interval_s: float = 86_400.0
     tell: tuple[Tell, ...] = ()
@@ -129,6 +132,8 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         allow_unsafe_formats=f.boolean("allow_unsafe_formats", default=False),
         keep_free_mb=f.integer("keep_free_mb", default=64),
         max_rate_kbps=f.integer("max_rate_kbps", default=0),
+        deltas=f.boolean("deltas", default=True),
+        delta_memory_mb=f.integer("delta_memory_mb", default=128),
         max_poll_interval_s=_seconds(f, "max_poll_interval_s", 86_400.0, low=1.0),
         max_check_in_interval_s=_seconds(f, "max_check_in_interval_s", 86_400.0, low=1.0),
         apps_group=_group(f),

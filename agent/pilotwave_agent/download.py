@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 MB = 1 << 20
-_SYNC_EVERY = 16 * MB
+SYNC_EVERY = 16 * MB
 
 
 class Paused(Exception):
@@ -70,6 +70,7 @@ class Downloader:
     progress: Callable[[int], None] = lambda received: None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    shortcut: Callable[[Downloader, FileEntry, float | None], bool] = lambda d, e, ends: False
 
     def fetch(self, entries: Iterable[FileEntry], *, budget_s: float | None = None) -> None:
         """See all of these files in the blob store.
@@ -85,7 +86,8 @@ class Downloader:
         self.disk.make_dirs(self.blobs)
         self._check_space(missing)
         for entry in missing:
-            self._fetch_one(entry, ends)
+            if not self.shortcut(self, entry, ends):
+                self._fetch_one(entry, ends)
 
     def _check_space(self, missing: list[FileEntry]) -> None:
         # what a part has reserved is gone from the free space already
@@ -118,7 +120,7 @@ class Downloader:
             except (Unreachable, BadAnswer) as e:
                 breaks += 1
                 if breaks >= self._tries or part.size == before:
-                    raise _broken(entry, part, e) from e
+                    raise broken(entry, part.size, e) from e
 
     @property
     def _tries(self) -> int:
@@ -198,7 +200,7 @@ class Downloader:
         self, entry: FileEntry, part: _Part, answer: Streamed, fd: int, ends: float | None
     ) -> None:
         self.disk.reserve(fd, entry.size)
-        meter = _Meter(self.limits, self.clock, self.sleep)
+        meter = Meter(self.limits, self.clock, self.sleep)
         unsynced = 0
         while chunk := answer.read():
             if part.size + len(chunk) > entry.size:
@@ -209,7 +211,7 @@ class Downloader:
             part.hasher.update(chunk)
             part.size += len(chunk)
             unsynced += len(chunk)
-            if unsynced >= _SYNC_EVERY:
+            if unsynced >= SYNC_EVERY:
                 self.disk.sync_fd(fd)
                 unsynced = 0
             self.progress(len(chunk))
@@ -234,7 +236,7 @@ class Downloader:
         self.disk.move(part.path, self.blobs / entry.sha256)
 
 
-class _Meter:
+class Meter:
     """Hold a download between its highest and its lowest rate."""
 
     def __init__(
@@ -262,9 +264,10 @@ class _Meter:
         self._since, self._in_window = self._clock(), 0
 
 
-def _broken(entry: FileEntry, part: _Part, e: Unreachable | BadAnswer) -> RefusedError:
+def broken(entry: FileEntry, came: int, e: Unreachable | BadAnswer) -> RefusedError:
+    """Say that the line broke, and how far the file had come."""
     slow = isinstance(e, TooSlow)
-    sentence = f"{entry.path}: {e}, after {part.size} of {entry.size} bytes"
+    sentence = f"{entry.path}: {e}, after {came} of {entry.size} bytes"
     return RefusedError(Reason.SLOW_RETRIEVAL if slow else Reason.BLOB_UNAVAILABLE, sentence)
 
 

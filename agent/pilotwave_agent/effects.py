@@ -16,6 +16,7 @@ from pilotwave_agent.channel import Channel
 from pilotwave_agent.clock import Clock
 from pilotwave_agent.conditions import Hold
 from pilotwave_agent.config import Config, RuntimeSettings
+from pilotwave_agent.deltas import Deltas
 from pilotwave_agent.disk import Disk, refusal_of
 from pilotwave_agent.download import Downloader, Limits, Paused, missing_bytes
 from pilotwave_agent.fold import Record, moved
@@ -196,6 +197,7 @@ class Effects:
                 max_rate=self.config.max_rate_kbps * _KBIT,
             ),
             progress=came,
+            shortcut=self._deltas(slot, files).fetch,
         )
         try:
             with _disk_says_no():
@@ -203,6 +205,18 @@ class Effects:
         except Paused:
             return
         self.record(outcomes.fetched(slot, self.now()))
+
+    def _deltas(self, slot: ModelSlot, files: Iterable[FileEntry]) -> Deltas:
+        """Return the ways from the files that run now to those that are wanted."""
+        before: dict[str, FileEntry] = {}
+        if slot.current is not None:
+            try:
+                old = install.build_of(self.disk, self.layout, slot.current).variant.files
+                before = {entry.path: entry for entry in old}
+            except RefusedError:
+                pass  # the whole files will do
+        bases = {f.sha256: before[f.path] for f in files if f.path in before}
+        return Deltas(bases, self.config.delta_memory_mb << 20, self.config.deltas)
 
     def _still_free_to_go(self, slot: ModelSlot) -> None:
         """Pause a long fetch when, say, the charger was pulled."""

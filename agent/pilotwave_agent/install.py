@@ -248,7 +248,7 @@ def clear(disk: Disk, layout: Layout, state: DeviceState) -> None:
         blobs |= _blobs_of(disk, layout, keep)
     blobs |= {order.sha256 for order in state.orders.values()}
     for name in disk.names(layout.blobs):
-        if name.removesuffix(".part") not in blobs:
+        if name.split(".")[0] not in blobs:  # parts, deltas and what is made with them
             disk.unlink(layout.blobs / name)
 
 

@@ -17,6 +17,7 @@ from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.context import Clock, Context, utc_now
 from pilotwave_server.dashboard import setup as dashboard
 from pilotwave_server.db import Database
+from pilotwave_server.deltas import setup as deltas
 from pilotwave_server.device_api import setup as device_api
 from pilotwave_server.device_api.setup import DeviceApi
 from pilotwave_server.edge import BodyRule, Edge
@@ -65,6 +66,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
     devices = device_api.install(context)
     events.install(context)
     webhooks.install(context)
+    deltas.install(context)
     context.metrics.add_reading(lambda: system.read_devices(context))
     return PilotwaveApp(context, devices)
 
@@ -116,7 +118,7 @@ def make_fastapi(context: Context) -> FastAPI:
         blobs.public,
     ]
     routers += [*registry.routers, *device_api.routers, *dashboard.routers]
-    routers += [*events.routers, *webhooks.routers]
+    routers += [*events.routers, *webhooks.routers, *deltas.routers]
     for router in routers:
         app.include_router(router)
     return app

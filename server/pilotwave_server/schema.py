@@ -10,6 +10,7 @@ from pilotwave_server.db import Base
 SLICES = (
     "audit",
     "blobs",
+    "deltas",
     "devices",
     "groups",
     "operators",

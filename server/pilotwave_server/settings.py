@@ -63,6 +63,10 @@ class Settings(BaseSettings):
         10, ge=0.1, le=60, description="How long one call of a webhook may take in all."
     )
 
+    delta_processes: int = Field(
+        1, ge=0, le=64, description="How many deltas are made at a time; 0: none are made here."
+    )
+
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest body of a JSON request.")
     max_metadata_bytes: int = Field(
         8 * 1024 * 1024, ge=1024, description="Largest body of a request that carries TUF metadata."

@@ -317,11 +317,12 @@ class Registry:
             return self._check_in(body)
         if path == "/device/v1/directive":
             return self._poll(headers)
-        if path.startswith("/blobs/") and headers.get("Authorization") != "Bearer token":
+        guarded = path.startswith(("/blobs/", "/deltas/"))
+        if guarded and headers.get("Authorization") != "Bearer token":
             return problem(401, "bad_token")
         if path not in self.files:
             return problem(404, "not_found")
-        if path.startswith("/blobs/"):
+        if guarded:
             return self._blob(path, headers)
         return Reply(200, self.files[path])
 
@@ -380,7 +381,8 @@ class Registry:
         return Reply(200, self.directive, told)
 
     def _blob(self, path: str, headers: dict[str, str]) -> Reply:
-        data, etag = self.files[path], f'"{path.rpartition("/")[2]}"'
+        data = self.files[path]
+        etag = f'"{sha256_hex(data)}"'
         told = {"ETag": etag, "Accept-Ranges": "bytes"}
         asked = headers.get("Range", "")
         if not asked or headers.get("If-Range", etag) != etag:

@@ -1,0 +1,1 @@
+"""Deltas between blobs: which pairs the fleet needs, making them, giving them out."""

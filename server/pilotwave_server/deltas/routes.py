@@ -1,0 +1,101 @@
+"""Deltas over HTTP: to devices their bytes, to operators the list."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+
+from pilotwave_server.blobs.access import BlobDenied, BlobTokenMissing, check_may_read
+from pilotwave_server.blobs.port import BlobMissing
+from pilotwave_server.blobs.routes import BYTES, Digest
+from pilotwave_server.blobs.sending import blob_response
+from pilotwave_server.context import Context
+from pilotwave_server.deltas import service
+from pilotwave_server.deps import Ctx, ReadSession, Viewer
+from pilotwave_server.errors import NotFound
+from pilotwave_server.fields import ApiReply
+from pilotwave_server.paging import BadCursor, Page, Paging
+from pilotwave_server.problems import responses
+from pilotwave_server.routing import api_router, root_router
+
+api = api_router(tag="deltas")
+public = root_router(tag="deltas")
+
+
+class DeltaMissing(NotFound):
+    """There is no delta between these two: none is needed, it is not made yet, or does not pay."""
+
+    code = "delta_missing"
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__(f"there is no delta from {old} to {new}: fetch the whole blob")
+
+
+class DeltaView(ApiReply):
+    from_sha256: str = Field(description="The blob that a device has; for a first install, none.")
+    to_sha256: str = Field(description="The blob that it gets.")
+    model: str
+    state: str = Field(description="`waiting`, `ready`, `useless` (it saves too little), `failed`.")
+    full_size: int = Field(description="Size of the whole blob in bytes.")
+    size: int | None = Field(description="Size of the delta in bytes.")
+    detail: str | None = Field(description="Why it failed.")
+    created_at: datetime
+    finished_at: datetime | None
+
+
+READ_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole delta", "content": BYTES},
+    206: {"description": "The part that was asked for", "content": BYTES},
+    304: {"description": "The delta that the caller has"},
+    416: {"description": "The delta ends before that range"},
+    **responses(BlobTokenMissing, BlobDenied, DeltaMissing, BlobMissing),
+}
+
+
+async def _answer(
+    old: str, new: str, request: Request, context: Context, *, body: bool
+) -> Response:
+    await check_may_read(context, request, new)
+    found = await run_in_threadpool(_delta_blob, context, old, new)
+    if found is None:
+        raise DeltaMissing(old, new)
+    return blob_response(context.blobs, found, headers=request.headers, body=body)
+
+
+def _delta_blob(context: Context, old: str, new: str) -> str | None:
+    with context.db.read() as session:
+        row = service.find(session, old, new)
+        return row.delta_sha256 if row is not None and row.state == "ready" else None
+
+
+@public.get("/deltas/{from_sha256}/{to_sha256}", response_class=Response, responses=READ_RESPONSES)
+async def read_delta(
+    from_sha256: Digest, to_sha256: Digest, request: Request, context: Ctx
+) -> Response:
+    """Read the delta from one blob to another, or one range of it. Who may read the new blob may
+    read the delta. `ETag` is the delta's own SHA-256."""
+    return await _answer(from_sha256, to_sha256, request, context, body=True)
+
+
+@public.head("/deltas/{from_sha256}/{to_sha256}", response_class=Response, responses=READ_RESPONSES)
+async def read_delta_headers(
+    from_sha256: Digest, to_sha256: Digest, request: Request, context: Ctx
+) -> Response:
+    """The size of a delta, without its bytes."""
+    return await _answer(from_sha256, to_sha256, request, context, body=False)
+
+
+@api.get("/deltas", summary="List deltas", responses=responses(BadCursor))
+def list_deltas(
+    viewer: Viewer,
+    session: ReadSession,
+    page: Paging,
+    model: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
+) -> Page[DeltaView]:
+    """Which pairs of blobs the fleet needed deltas for, and what came of each."""
+    rows, cursor = service.list_deltas(session, page=page, model=model)
+    return Page(items=[DeltaView.model_validate(row) for row in rows], next_cursor=cursor)

@@ -1,0 +1,113 @@
+"""The jobs in the database: note what is needed, take one in hand, say what came of it.
+
+Any number of workers, in any number of processes, may share the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from pilotwave_server.deltas.needs import Pair, Running
+from pilotwave_server.deltas.tables import DeltaRow
+from pilotwave_server.paging import PageRequest, paginate
+from pilotwave_server.telemetry.tables import DeviceModelRow
+
+HOLD = timedelta(minutes=30)
+MOST_TRIES = 3
+
+
+def read_running(session: Session) -> list[Running]:
+    """What devices run, by model, version and variant."""
+    m = DeviceModelRow
+    counts = (
+        select(m.model, m.current_version, m.current_variant, func.count())
+        .where(m.current_version.is_not(None), m.current_variant.is_not(None))
+        .group_by(m.model, m.current_version, m.current_variant)
+    )
+    return [Running(*row) for row in session.execute(counts).tuples()]  # type: ignore[arg-type]  # not null
+
+
+def known_pairs(session: Session) -> set[tuple[str, str]]:
+    """The pairs that were noted before."""
+    return set(session.execute(select(DeltaRow.from_sha256, DeltaRow.to_sha256)).tuples())
+
+
+def note(session: Session, pairs: Iterable[Pair], *, now: datetime) -> None:
+    """Put pairs on the list; those that are there stay as they are."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    for pair in pairs:
+        row = {
+            "from_sha256": pair.old,
+            "to_sha256": pair.new,
+            "model": pair.model,
+            "state": "waiting",
+            "full_size": pair.size,
+            "generation": 0,
+            "created_at": now,
+        }
+        session.execute(dialect.insert(DeltaRow).values(row).on_conflict_do_nothing())
+
+
+def take(session: Session, *, now: datetime) -> DeltaRow | None:
+    """Take the oldest waiting pair in hand that nobody holds; None if there is none."""
+    d = DeltaRow
+    free = (d.state == "waiting", or_(d.held_until.is_(None), d.held_until < now))
+    for row in session.scalars(select(d).where(*free).order_by(d.created_at).limit(20)):
+        if row.generation >= MOST_TRIES:
+            _finish(session, row, now=now, state="failed", detail="its workers died each time")
+            continue
+        held = {"generation": row.generation + 1, "held_until": now + HOLD}
+        if _changed(session, row, held):
+            row.generation += 1
+            return row
+    return None
+
+
+def finish(session: Session, row: DeltaRow, *, now: datetime, state: str, **values: object) -> bool:
+    """Say what came of a pair; False if somebody else has it by now."""
+    return _finish(session, row, now=now, state=state, **values)
+
+
+def release(session: Session, row: DeltaRow) -> None:
+    """Put a pair back that was not finished."""
+    _changed(session, row, {"generation": row.generation - 1, "held_until": None})
+
+
+def _finish(
+    session: Session, row: DeltaRow, *, now: datetime, state: str, **values: object
+) -> bool:
+    done = {"state": state, "held_until": None, "finished_at": now}
+    return _changed(session, row, {**done, **values})
+
+
+def _changed(session: Session, row: DeltaRow, values: dict[str, object]) -> bool:
+    d = DeltaRow
+    same = (
+        d.from_sha256 == row.from_sha256,
+        d.to_sha256 == row.to_sha256,
+        d.state == "waiting",
+        d.generation == row.generation,
+    )
+    changing = update(d).where(*same).values(**values)
+    found = session.execute(changing, execution_options={"synchronize_session": False})
+    return bool(found.rowcount)  # type: ignore[attr-defined]  # an update's result has it
+
+
+def find(session: Session, old: str, new: str) -> DeltaRow | None:
+    """The pair's row, if it was ever noted."""
+    return session.get(DeltaRow, (old, new))
+
+
+def list_deltas(
+    session: Session, *, page: PageRequest, model: str | None
+) -> tuple[Sequence[DeltaRow], str | None]:
+    """All pairs, or those of a model, in the order of their digests."""
+    query = select(DeltaRow)
+    if model is not None:
+        query = query.where(DeltaRow.model == model)
+    return paginate(session, query, keys=[DeltaRow.to_sha256, DeltaRow.from_sha256], page=page)

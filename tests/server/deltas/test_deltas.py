@@ -1,0 +1,163 @@
+"""Deltas that the fleet needs are made in the background; who may read a file may read them."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
+from pilotwave_server.context import Context
+from pilotwave_server.db import Database
+from pilotwave_server.deltas import service
+from pilotwave_server.deltas.needs import Pair, Running, needed
+from pilotwave_server.deltas.tables import DeltaRow
+from pilotwave_server.deltas.worker import DeltaWorker
+from tests.deltas.pairs import applied, tuned, weights
+from tests.server.device_api.peer import SimulatedDevice, code_of, report
+from tests.server.fleet_fixtures import Fleet, only_sqlite
+from tests.server.registry.registry import onnx
+
+OLD = onnx("old", weights=weights(60_000, 1, "float16").tobytes())
+NEW = onnx("new", weights=tuned(weights(60_000, 1, "float16"), 2, 1e-4).tobytes())
+OLD_SHA, NEW_SHA = sha256_hex(OLD), sha256_hex(NEW)
+
+
+@pytest.fixture
+def worker(context: Context, tmp_path: Path) -> DeltaWorker:
+    return DeltaWorker(
+        context.db,
+        context.blobs,
+        lambda: context.fleet.snapshot,
+        clock=context.clock,
+        processes=1,
+        folder=tmp_path / "scratch",
+    )
+
+
+@pytest.fixture
+def cam(fleet: Fleet) -> SimulatedDevice:
+    """A device that runs 2.0.0 and is told to run 2.1.0."""
+    fleet.registry.publish("detector", "2.0.0", files={"model.onnx": OLD})
+    fleet.registry.publish("detector", "2.1.0", files={"model.onnx": NEW})
+    device = fleet.device()
+    fleet.group("all", "*")
+    fleet.assign("all", "2.1.0")
+    assert device.check_in(report("2.0.0")).status_code == 200
+    return device
+
+
+def get(device: SimulatedDevice, old: str, new: str, **headers: str) -> Any:
+    headers["Authorization"] = f"Bearer {device.token}"
+    return device.http.get(f"/deltas/{old}/{new}", headers=headers)
+
+
+def test_a_delta_is_made_for_what_runs_and_given_to_the_device(
+    cam: SimulatedDevice, worker: DeltaWorker, fleet: Fleet
+) -> None:
+    missing = get(cam, OLD_SHA, NEW_SHA)
+    assert code_of(missing) == (404, "delta_missing")
+    assert worker.work() == 2  # and one for devices that have nothing yet
+    answer = get(cam, OLD_SHA, NEW_SHA)
+    assert answer.status_code == 200
+    assert applied(answer.content, OLD) == NEW
+    assert len(answer.content) < 0.7 * len(NEW)
+    assert answer.headers["etag"] == f'"{sha256_hex(answer.content)}"'
+    assert "immutable" in answer.headers["cache-control"]
+    part = get(cam, OLD_SHA, NEW_SHA, Range="bytes=100-")
+    assert (part.status_code, part.content) == (206, answer.content[100:])
+    first = get(cam, EMPTY_SHA256, NEW_SHA)
+    assert applied(first.content, b"") == NEW
+    assert worker.work() == 0
+    listed = fleet.operator.get("/api/v1/deltas?model=detector").json()["items"]
+    assert {(d["from_sha256"], d["state"]) for d in listed} == {
+        (OLD_SHA, "ready"),
+        (EMPTY_SHA256, "ready"),
+    }
+
+
+def test_who_may_not_read_the_new_file_may_not_read_its_delta(
+    cam: SimulatedDevice, worker: DeltaWorker, fleet: Fleet
+) -> None:
+    worker.work()
+    fleet.assign("all", "1.0.0")
+    assert code_of(get(cam, OLD_SHA, NEW_SHA)) == (403, "blob_denied")
+    cam.token = "nonsense"
+    assert get(cam, OLD_SHA, NEW_SHA).status_code == 401
+
+
+def test_a_delta_that_saves_nothing_is_not_offered(
+    fleet: Fleet, worker: DeltaWorker, context: Context
+) -> None:
+    noise = [onnx("noise", weights=random.Random(i).randbytes(40_000)) for i in (1, 2)]
+    for version, data in zip(("2.0.0", "2.1.0"), noise, strict=True):
+        fleet.registry.publish("detector", version, files={"model.onnx": data})
+    cam = fleet.device()
+    fleet.group("all", "*")
+    fleet.assign("all", "2.1.0")
+    cam.check_in(report("2.0.0"))
+    assert worker.work() == 2
+    old, new = (sha256_hex(data) for data in noise)
+    assert code_of(get(cam, old, new)) == (404, "delta_missing")
+    with context.db.read() as session:
+        assert service.find(session, old, new).state == "useless"  # type: ignore[union-attr]
+
+
+def test_a_maker_that_fails_is_said_and_not_tried_for_ever(
+    cam: SimulatedDevice, worker: DeltaWorker, context: Context
+) -> None:
+    context.blobs.path(OLD_SHA).unlink()
+    assert worker.work() == 2
+    assert worker.work() == 0
+    with context.db.read() as session:
+        row = service.find(session, OLD_SHA, NEW_SHA)
+    assert row is not None
+    assert row.state == "failed"
+    assert "No such file" in str(row.detail)
+
+
+def test_only_one_worker_has_a_pair_and_a_dead_one_loses_it(db: Database, clock: Any) -> None:
+    pair = Pair("detector", "a" * 64, "b" * 64, 1000)
+    with db.write() as session:
+        service.note(session, [pair, pair], now=clock())
+        first = service.take(session, now=clock())
+    assert first is not None
+    with db.write() as session:
+        assert service.take(session, now=clock()) is None
+    clock.advance(seconds=(service.HOLD + timedelta(seconds=1)).total_seconds())
+    with db.write() as session:
+        second = service.take(session, now=clock())
+        assert second is not None
+        assert not service.finish(session, first, now=clock(), state="ready")
+        assert service.finish(session, second, now=clock(), state="useless")
+        assert service.take(session, now=clock()) is None
+
+
+def test_a_stopped_worker_puts_its_pair_back(db: Database, clock: Any) -> None:
+    with db.write() as session:
+        service.note(session, [Pair("detector", "a" * 64, "b" * 64, 1000)], now=clock())
+        row = service.take(session, now=clock())
+        assert row is not None
+        service.release(session, row)
+    with db.read() as session:
+        found = session.get(DeltaRow, ("a" * 64, "b" * 64))
+    assert found is not None
+    assert (found.generation, found.held_until) == (0, None)
+
+
+@only_sqlite
+def test_pairs_are_those_of_the_same_variant_most_devices_first(
+    cam: SimulatedDevice, context: Context
+) -> None:
+    running = [
+        Running("detector", "1.0.0", "onnx-fp32", 1),
+        Running("detector", "2.0.0", "onnx-fp32", 5),
+        Running("detector", "2.0.0", "onnx-int8", 9),
+        Running("detector", "9.9.9", "onnx-fp32", 9),
+    ]
+    found = [(p.old, p.new) for p in needed(context.fleet.snapshot, running)]
+    small = context.fleet.snapshot.versions["detector", "1.0.0"].variants[0].files[0].sha256
+    assert found == [(OLD_SHA, NEW_SHA), (small, NEW_SHA), (EMPTY_SHA256, NEW_SHA)]
