@@ -16,13 +16,14 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count, cycle
+from itertools import cycle, islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench._bench import Bench, main, median, memory_kb
 from pilotwave_agent.live import LiveModel
+from pilotwave_protocol.messages import Installed
 from tests.peers.shelf import Shelf, X, number_in
 
 MODEL = "detector"
@@ -85,18 +86,17 @@ class Switcher:
     shelf: Shelf
     model: LiveModel
     calls: Calls
-    numbers: Iterator[int] = field(default_factory=lambda: count(2))
-    kinds: Iterator[str] = field(default_factory=lambda: cycle(KINDS))
+    stock: Iterator[tuple[str, Installed]]
     taken: int = 0
     refused: int = 0
     unexpected: list[str] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)
 
     def switch(self) -> None:
-        number, kind = next(self.numbers), next(self.kinds)
-        before = self.shelf.previous
+        kind, version = next(self.stock)
+        number, before = version.counter, self.shelf.previous
         begun = time.perf_counter()
-        version = self.shelf.serve(number, kind)
+        self.shelf.switch(version)
         if kind == "good":
             if not self.model.wait_for(version.version, 30):
                 self.unexpected.append(f"{version.version} was not taken")
@@ -138,7 +138,10 @@ def measure(bench: Bench) -> None:
 
 def run(bench: Bench, shelf: Shelf, model: LiveModel, switches: int, rounds: int) -> None:
     calls = Calls()
-    switcher = Switcher(shelf, model, calls)
+    # made beforehand: making models takes this process's time from its calls
+    kinds = list(islice(cycle(KINDS), switches))
+    stock = [(kind, shelf.add(number, kind)) for number, kind in enumerate(kinds, start=2)]
+    switcher = Switcher(shelf, model, calls, iter(stock))
     workers = [threading.Thread(target=call_in_thread, args=(model, calls)) for _ in range(THREADS)]
     workers.append(threading.Thread(target=lambda: asyncio.run(call_in_coroutines(model, calls))))
     bench.say(f"{THREADS} threads and {COROUTINES} coroutines call; {switches} switches follow")

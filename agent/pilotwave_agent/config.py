@@ -25,7 +25,7 @@ else:
     import tomli as tomllib
 
 PROFILES = ("standard", "battery")
-PROBES = ("selftest", "exec", "http")
+PROBES = ("selftest", "exec", "http", "kserve", "apps", "systemd")
 
 
 class BadConfig(ProtocolError):
@@ -37,7 +37,9 @@ class BadConfig(ProtocolError):
 @dataclass(frozen=True)
 class Probe:
     """How a version is watched after the switch: kind, every `interval_s`, each at most
-    `timeout_s`, and how many in a row must fail to take it back."""
+    `timeout_s`, and how many in a row must fail to take it back. `name` is the model's at a KServe
+    server, `apps` how many applications must live at least, `crashes` how many ends of the served
+    application since the switch are a crash loop."""
 
     kind: str = "selftest"
     command: tuple[str, ...] = ()
@@ -45,6 +47,10 @@ class Probe:
     interval_s: float = 20.0
     timeout_s: float = 10.0
     failures: int = 3
+    name: str = ""
+    unit: str = ""
+    apps: int = 1
+    crashes: int = 3
 
 
 @dataclass(frozen=True)
@@ -230,10 +236,16 @@ def _probe(f: Fields) -> Probe:
         interval_s=_seconds(f, "interval_s", 20.0, low=0.1),
         timeout_s=_seconds(f, "timeout_s", 10.0, low=0.1),
         failures=f.integer("failures", low=1, high=1000, default=3),
+        name=f.text("name", default=""),
+        unit=f.text("unit", default=""),
+        apps=f.integer("apps", low=0, high=100, default=1),
+        crashes=f.integer("crashes", low=1, high=1000, default=3),
     )
     f.done()
     if kind == "exec" and not probe.command:
         raise f.fail("command", "a program and its arguments, as a list", [])
-    if kind == "http" and not probe.url.startswith(("http://", "https://")):
+    if kind == "systemd" and (not probe.unit or probe.unit.startswith("-")):
+        raise f.fail("unit", "a unit's name", probe.unit)
+    if kind in ("http", "kserve") and not probe.url.startswith(("http://", "https://")):
         raise f.fail("url", "an http or https URL", probe.url)
     return probe

@@ -277,7 +277,14 @@ class Effects:
         if current is None:
             return
         subject = self._subject(slot.model, current, ModelState.PROBATION)
-        no = health.ask(self.config.probe, subject, lambda: self._selftest(slot.model, current))
+        watch = slot.watch
+        no = health.ask(
+            self.config.probe,
+            subject,
+            lambda: self._selftest(slot.model, current),
+            live=self.layout.live,
+            since=health.Since(watch.started, watch.restarts) if watch else None,
+        )
         now = self.now()
         self.probed[slot.model] = now.uptime
         order = self.journal.state.orders.get(slot.model)
@@ -297,7 +304,7 @@ class Effects:
         if not tellers:
             with _disk_says_no():
                 self._point(slot.model, version, after)
-            self.record(outcomes.switched(slot, self.now()))
+            self._switched(slot, version)
             return
         within_s = max(teller.within_s for teller in tellers)
         try:
@@ -327,6 +334,11 @@ class Effects:
             self.record(outcomes.telling(slot, now, within_s))
         return self._slot(slot.model)
 
+    def _switched(self, slot: ModelSlot, version: Installed) -> None:
+        subject = self._subject(slot.model, version, ModelState.PROBATION)
+        restarts = health.restarts(self.config.probe, subject)
+        self.record(outcomes.switched(slot, self.now(), restarts))
+
     def _confirm(self, slot: ModelSlot, *, last: bool) -> None:
         version, _ = self._candidate(slot)
         now, telling = self.now(), slot.telling
@@ -336,7 +348,7 @@ class Effects:
         try:
             tellers = self._tellers(slot.model)
             if all(teller.confirm(release, since) for teller in tellers):
-                self.record(outcomes.switched(slot, self.now()))
+                self._switched(slot, version)
             elif last:
                 within_s = telling.within_s if telling else 0.0
                 words = f"no application said within {within_s:g} s that it took {version.version}"
@@ -368,7 +380,8 @@ class Effects:
 
     def _subject(self, model: str, version: Installed, state: ModelState) -> health.Subject:
         path = self.layout.version(model, version)
-        return health.Subject(model, version.version, path, str(state))
+        number = self._slot(model).number_of(version)
+        return health.Subject(model, version.version, path, str(state), number)
 
     def _tellers(self, model: str) -> list[Teller]:
         return tellers_of(self.config.tell, model, self.disk, self.layout.live)

@@ -1,4 +1,5 @@
-"""Ask whether a version is well: by a command, over HTTP, or by its self-test once more.
+"""Ask whether a version is well: by a command, over HTTP, at a model server, by what applications
+and systemd say of crashes, or by its self-test once more.
 
 A probe answers None or the "no" it met. How often one is asked, and what a "no" leads to, is
 decided in `machine`.
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilotwave_agent import desks
 from pilotwave_agent.channel import BadAnswer, Channel, TooSlow, Unreachable
 from pilotwave_agent.config import Probe
 from pilotwave_protocol.errors import RefusedError
@@ -46,22 +48,101 @@ class Subject:
         }
 
 
-def ask(probe: Probe, subject: Subject, selftest: Callable[[], object]) -> RefusedError | None:
-    """Return the "no" of one probe; `selftest` runs the version's self-test or raises one."""
+@dataclass(frozen=True)
+class Since:
+    """What was so when the version was switched to: the moment (seconds of uptime), and how often
+    systemd had restarted the unit."""
+
+    uptime: float = 0.0
+    restarts: int = 0
+
+
+def ask(
+    probe: Probe,
+    subject: Subject,
+    selftest: Callable[[], object],
+    *,
+    live: Path = Path(),
+    since: Since | None = None,
+) -> RefusedError | None:
+    """Return the "no" of one probe; `selftest` runs the version's self-test or raises one, `live`
+    is where applications have their desks."""
+    since = since or Since()
     try:
-        if probe.kind == "exec":
-            run_program(probe.command, subject, timeout_s=probe.timeout_s)
-        elif probe.kind == "http":
-            _get(probe.url, probe.timeout_s)
-        else:
-            selftest()
+        match probe.kind:
+            case "exec":
+                run_program(probe.command, subject, timeout_s=probe.timeout_s)
+            case "http":
+                _get(probe.url, probe.timeout_s)
+            case "kserve":
+                base = probe.url.rstrip("/")
+                name = probe.name or subject.model
+                for path in ("/v2/health/ready", f"/v2/models/{name}/ready"):
+                    _get(base + path, probe.timeout_s)
+            case "apps":
+                _ask_apps(probe, subject, live / subject.model, since)
+            case "systemd":
+                _ask_unit(probe, subject, since)
+            case _:
+                selftest()
     except RefusedError as no:
         return no
     return None
 
 
-def run_program(command: Sequence[str], subject: Subject, *, timeout_s: float) -> None:
-    """Run a program to its end. Raises `RefusedError` if it fails, hangs or cannot be started."""
+def _ask_apps(probe: Probe, subject: Subject, folder: Path, since: Since) -> None:
+    found = desks.read(folder)
+    crashed = [a for a in found if a.beat >= since.uptime and a.crashed()]
+    if len(crashed) >= probe.crashes:
+        words = f"{crashed[-1].app} ended {len(crashed)} times without a word since the switch"
+        raise RefusedError(Reason.PROBE_FAILED, words)
+    living = [a for a in found if a.serving and a.lives()]  # one that starts up serves nothing yet
+    if len(living) < probe.apps:
+        words = f"{len(living)} applications give signs of life; at least {probe.apps} must"
+        raise RefusedError(Reason.PROBE_FAILED, words)
+    for app in living:
+        if app.serving != subject.path.name:
+            words = f"{app.app} serves {app.serving}, not {subject.path.name}"
+            raise RefusedError(Reason.PROBE_FAILED, words)
+
+
+def _ask_unit(probe: Probe, subject: Subject, since: Since) -> None:
+    state, sub, restarts = _unit(probe, subject)
+    again = restarts - since.restarts if restarts >= since.restarts else restarts
+    if again >= probe.crashes:
+        words = f"systemd restarted {probe.unit} {again} times since the switch"
+        raise RefusedError(Reason.PROBE_FAILED, words)
+    if state != "active":
+        raise RefusedError(Reason.PROBE_FAILED, f"{probe.unit} is {state} ({sub})")
+
+
+def restarts(probe: Probe, subject: Subject) -> int:
+    """Return how often systemd has restarted the probe's unit so far; 0 where nobody knows."""
+    if probe.kind != "systemd":
+        return 0
+    try:
+        return _unit(probe, subject)[2]
+    except RefusedError:
+        return 0
+
+
+def _unit(probe: Probe, subject: Subject) -> tuple[str, str, int]:
+    """Return a unit's state, its finer state and how often systemd restarted it by itself."""
+    wanted = ("ActiveState", "SubState", "NRestarts")
+    command = ("systemctl", "show", f"--property={','.join(wanted)}", "--", probe.unit)
+    text = run_program(command, subject, timeout_s=probe.timeout_s)
+    said = dict(line.partition("=")[::2] for line in text.splitlines())
+    count = said.get("NRestarts", "")
+    return (
+        said.get("ActiveState", "?"),
+        said.get("SubState", "?"),
+        int("0" + count * count.isdigit()),
+    )
+
+
+def run_program(command: Sequence[str], subject: Subject, *, timeout_s: float) -> str:
+    """Run a program to its end and return the end of what it said. Raises `RefusedError` if it
+    fails, hangs or cannot be started."""
     what = os.path.basename(command[0])
     with tempfile.TemporaryFile() as noise:
         try:
@@ -77,10 +158,11 @@ def run_program(command: Sequence[str], subject: Subject, *, timeout_s: float) -
             sentence = f"{what} cannot be started: {e.strerror}"
             raise RefusedError(Reason.PROBE_FAILED, sentence) from e
         status = _status(child, timeout_s)
-        if status == 0:
-            return
         noise.seek(max(noise.seek(0, os.SEEK_END) - _TAIL, 0))
-        said = " ".join(noise.read().decode(errors="replace").split())
+        tail = noise.read().decode(errors="replace")
+        if status == 0:
+            return tail
+        said = " ".join(tail.split())
     if status is None:
         raise RefusedError(Reason.PROBE_TIMEOUT, f"{what}: no end within {timeout_s:g} s")
     raise RefusedError(

@@ -6,7 +6,7 @@ why; a "no" of the version itself (its self-test, its probes) ends its try.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from pilotwave_agent.fold import Record, moved
 from pilotwave_agent.machine import Moment, Rules, back
@@ -127,7 +127,7 @@ def lost(slot: ModelSlot, now: Moment) -> Record:
     )
 
 
-def switched(slot: ModelSlot, now: Moment) -> Record:
+def switched(slot: ModelSlot, now: Moment, restarts: int = 0) -> Record:
     """The candidate is current and the application knows."""
     previous = slot.current
     if slot.damaged or previous == slot.candidate:
@@ -145,7 +145,7 @@ def switched(slot: ModelSlot, now: Moment) -> Record:
         previous=previous,
         candidate=None,
         damaged=False,
-        watch=Watch(now.boot, now.uptime),
+        watch=Watch(now.boot, now.uptime, restarts=restarts),
         telling=None,
         reason=None,
         detail=None,
@@ -194,7 +194,7 @@ def probed(
     if failures >= rules.failures:
         times = f"{failures} times in a row: " if failures > 1 else ""
         return back(slot, no.reason, times + no.sentence, at=now.wall, order=order)
-    worse = Watch(watch.boot, watch.started, failures, watch.boots)
+    worse = replace(watch, failures=failures)
     return moved(slot, slot.state, at=now.wall, watch=worse, reason=no.reason, detail=no.sentence)
 
 
@@ -213,7 +213,7 @@ def _well(slot: ModelSlot, watch: Watch, now: Moment, *, last: bool) -> Record |
         )
     if not watch.failures:
         return None
-    better = Watch(watch.boot, watch.started, 0, watch.boots)
+    better = replace(watch, failures=0)
     return moved(slot, slot.state, at=now.wall, watch=better, reason=None, detail=None)
 
 

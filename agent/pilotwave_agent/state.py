@@ -50,7 +50,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Watch:
-    """A probation: when it began (seconds of uptime, in which boot) and how it goes.
+    """A probation: when it began (seconds of uptime, in which boot) and how it goes; `restarts` is
+    how often systemd had restarted the served unit before.
 
     Only uninterrupted time of one boot counts, so no clock can end a probation early.
     """
@@ -59,6 +60,7 @@ class Watch:
     started: float
     failures: int = 0
     boots: int = 1
+    restarts: int = 0
 
 
 @dataclass(frozen=True)
