@@ -1,4 +1,9 @@
-"""An agent at rest: its memory (PSS), bytes and requests of an idle poll, CPU, files touched."""
+"""An agent at rest: its memory (PSS), bytes and requests of an idle poll, CPU, files touched.
+
+Then days of it at several poll intervals, in seconds: the agent's own code and real HTTP to a real
+server, under a clock that only waiting moves. A wake-up is a sleep that came to its end, those for
+systemd's watchdog included; bytes are HTTP's, both ways; CPU is the agent's thread's.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,23 @@ import os
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from _bench import MODEL, Bench, enrol, main, memory_kb, publish, server
+
+from demo.stage import Stage
+from pilotwave_agent import config as settings
+from tests.peers.simulated import SimulatedAgent, SimulatedClock
+
+DAY = 86_400.0
+# (name, poll interval in seconds, profile, WatchdogSec of the unit)
+DAYS = (
+    ("1_min", 60, "standard", 300),
+    ("5_min", 300, "standard", 300),
+    ("15_min", 900, "standard", 300),
+    ("15_min_battery", 900, "battery", 7200),
+)
 
 
 class Meter:
@@ -56,6 +75,27 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def a_day(bench: Bench, stage: Stage, meter: Meter, day: tuple[str, int, str, int]) -> None:
+    """Let a simulated day pass on a device at rest, and say what it took."""
+    name, poll_s, profile, watchdog_s = day
+    path = stage.root / "idle-1" / "agent.toml"
+    config = replace(settings.load(path), max_poll_interval_s=float(poll_s), profile=profile)
+    os.environ["WATCHDOG_USEC"] = str(watchdog_s * 1_000_000)
+    clock = SimulatedClock(time.time())
+    agent = SimulatedAgent(config, path, clock)
+    agent.live(3600)  # until the start's check of all files is over
+    up, down, asked = meter.up, meter.down, meter.requests
+    woken, cpu = clock.wakeups, time.thread_time()
+    agent.live(DAY / 4 if bench.quick else DAY)
+    cpu, share = time.thread_time() - cpu, 4 if bench.quick else 1
+    time.sleep(0.2)
+    agent.close()
+    bench.figure(f"day_{name}_wake_ups", (clock.wakeups - woken) * share)
+    bench.figure(f"day_{name}_requests", (meter.requests - asked) * share)
+    bench.figure(f"day_{name}_kB", (meter.up - up + meter.down - down) * share / 1000)
+    bench.figure(f"day_{name}_cpu_s", cpu * share)
+
+
 def measure(bench: Bench) -> None:
     polls = 10 if bench.quick else 60
     with server(poll_interval_s=1, check_in_interval_s=600) as stage:
@@ -93,6 +133,14 @@ def measure(bench: Bench) -> None:
         pss = memory_kb(agent.pid, "Pss") / 1024
         bench.figure("pss_mb", pss, "at most 32 MB", pss <= 32)
         bench.figure("rss_mb", memory_kb(agent.pid, "VmRSS") / 1024)
+        agent.terminate()
+        agent.wait()
+    with server(poll_interval_s=900, check_in_interval_s=3600) as stage:
+        meter = Meter(int(stage.url.rsplit(":", 1)[1]))
+        enrol(stage, "idle-1", server_url=meter.url)
+        bench.say("simulated days" + (" (a quarter of each)" if bench.quick else ""))
+        for day in DAYS:
+            a_day(bench, stage, meter, day)
 
 
 if __name__ == "__main__":
