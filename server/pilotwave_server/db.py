@@ -8,7 +8,7 @@ transaction, serialised on SQLite by BEGIN IMMEDIATE. Which tables exist is the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
@@ -27,6 +27,7 @@ from sqlalchemy import (
     event,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -133,6 +134,22 @@ def _advance(session: Session, **values: Any) -> int:
         session.expire(row)
     session.info["revised"] = True
     return revision
+
+
+def upsert(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, or where the primary key is there, set all other columns given. One statement;
+    each row names the same columns."""
+    if not rows:
+        return
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    columns = table.__table__
+    keys = [column.name for column in columns.primary_key]
+    added = dialect.insert(columns)
+    changed = {name: added.excluded[name] for name in rows[0] if name not in keys}
+    # on the connection: many rows of parameters for one statement, which need no ORM
+    session.connection().execute(
+        added.on_conflict_do_update(index_elements=keys, set_=changed), rows
+    )
 
 
 def after_commit(session: Session, callback: Callable[[], object]) -> None:

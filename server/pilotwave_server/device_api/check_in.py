@@ -139,6 +139,7 @@ class CheckIns:
             acked_event=stored.acked_event,
             tuf={"root": hint.root, "timestamp": hint.timestamp, "snapshot": hint.snapshot},
             now=now,
+            acked_metric=stored.acked_metric,
         ).to_bytes()
 
 

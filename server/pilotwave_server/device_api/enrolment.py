@@ -95,6 +95,7 @@ class CheckInAnswer(ApiReply):
     acked_event: int = Field(description="Events up to this number are stored.")
     tuf: TufHint = Field(description="The newest metadata versions, as an unsigned hint.")
     now: str = Field(description="The server's time, for display.")
+    acked_metric: int = Field(description="Windows of metrics up to this number are stored.")
 
 
 async def read_wish(request: Request) -> Enrol:

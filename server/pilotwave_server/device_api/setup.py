@@ -16,6 +16,7 @@ from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.front import DevicePaths
 from pilotwave_server.device_api.lease_desk import INTERVAL_S, LeaseDesk
 from pilotwave_server.device_api.loader import Loader
+from pilotwave_server.device_api.metric_desk import MetricDesk
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.seen import FLUSH_S, LastSeen
 from pilotwave_server.device_api.tokens import DeviceTokens
@@ -26,6 +27,7 @@ from pilotwave_server.rollouts import reports, rollout_routes
 from pilotwave_server.rollouts import routes as rollouts
 from pilotwave_server.rollouts.engine.engine import Engine
 from pilotwave_server.rollouts.policies import routes as policies
+from pilotwave_server.rollouts.sampling import take_samples
 from pilotwave_server.telemetry.store import Stored, VerifiedCheckIn, store_check_ins
 from pilotwave_server.workers import Periodic
 
@@ -64,6 +66,7 @@ def install(context: Context) -> DeviceApi:
     loader = Loader(fleet.load)
     seen = LastSeen(db, fleet)
     desk = LeaseDesk(db, fleet, clock)
+    metrics = MetricDesk(fleet)
 
     engine = Engine(db, fleet, clock, check_in_s=settings.check_in_interval_s)
     rollouts_worker = engine.worker()
@@ -78,7 +81,9 @@ def install(context: Context) -> DeviceApi:
             pairs = zip(items, stored, strict=True)
             taken = {item.device_id for item, one in pairs if one.refusal is None}
             moved = reports.take(session, [h for h in news if h.device_id in taken], now=now)
-        if moved:
+            windows = metrics.wanted(items, stored, moment=now.timestamp())
+            take_samples(session, windows, now=now)
+        if moved or windows:
             rollouts_worker.wake()
         return stored
 

@@ -1,36 +1,141 @@
-"""Gather what gates look at."""
+"""Gather what the gates of a rollout's open wave look at, at one moment."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from pilotwave_server.rollouts.leases import DID_NOT, HEALTHY, SILENT, SWITCHED
-from pilotwave_server.rollouts.policies.document import Policy
-from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
+from pilotwave_protocol.states import ModelState
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.groups.service import in_group
+from pilotwave_server.groups.tables import GroupRow
+from pilotwave_server.rollouts.gates.data import Evidence, Outcomes, Sample, Slice, series
+from pilotwave_server.rollouts.leases import (
+    DID_NOT,
+    EXPIRED,
+    HEALTHY,
+    IN_FLIGHT,
+    LEASED,
+    SILENT,
+)
+from pilotwave_server.rollouts.policies.document import MetricGate, Policy
+from pilotwave_server.rollouts.sampling import NEW
+from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow, RolloutSampleRow
+from pilotwave_server.telemetry.tables import DeviceModelRow
 
+MOST_SAMPLES = 30_000
+"""Of one series; the first ones are looked at. Those of 2,500 devices in all their first windows
+are as many, and a difference that these do not show is of no account."""
 
-@dataclass(frozen=True)
-class Evidence:
-    """How many devices there are of each outcome."""
+_COMING = [
+    str(state)
+    for state in (
+        ModelState.FETCHING,
+        ModelState.VERIFYING,
+        ModelState.STAGED,
+        ModelState.TESTING,
+        ModelState.SWITCHING,
+    )
+]
 
-    healthy: int = 0
-    failed: int = 0
-    silent: int = 0
-    in_probation: int = 0
+_NONE = Outcomes()
 
 
 def load(session: Session, rollout: RolloutRow, policy: Policy, now: datetime) -> Evidence:
-    """Return what is known of the rollout now."""
+    """Return what is known of the rollout now. A fixed number of statements for each metric."""
     d = RolloutDeviceRow
-    query = select(d.outcome, func.count()).where(d.rollout_id == rollout.id).group_by(d.outcome)
-    found = dict(session.execute(query).tuples().all())
+    mine = d.rollout_id == rollout.id
+    by_outcome = select(d.outcome, func.count(), func.max(d.changed_at)).where(mine)
+    counted = session.execute(by_outcome.group_by(d.outcome)).tuples().all()
+    outcomes = _outcomes((outcome, number) for outcome, number, _ in counted)
+    coming = 0 if policy.pace.limits else _coming(session, rollout)
+    changed = max((at for _, _, at in counted), default=now)
+    gates = policy.waves[rollout.wave].gates if rollout.wave >= 0 else ()
+    asked = sorted({series(g.metric, g.statistic) for g in gates if isinstance(g, MetricGate)})
     return Evidence(
-        healthy=found.get(HEALTHY, 0),
-        failed=sum(found.get(word, 0) for word in DID_NOT),
-        silent=found.get(SILENT, 0),
-        in_probation=found.get(SWITCHED, 0),
+        outcomes=_outcomes([(LEASED, coming)], outcomes),
+        slices=_slices(session, rollout) if any(gate.slice_by for gate in gates) else {},
+        reasons=_reasons(session, rollout) if outcomes.failed else {},
+        samples={name: _samples(session, rollout, name) for name in asked},
+        quiet_s=max(0.0, (now - changed).total_seconds()),
+        in_use_s=_in_use_s(session, rollout, now) if asked else None,
+        patience_s=policy.deadlines.silent_s,
     )
+
+
+def _outcomes(counted: Iterable[tuple[str, int]], more: Outcomes = _NONE) -> Outcomes:
+    """Count devices; what expired was never tried."""
+    found: dict[str, int] = defaultdict(int)
+    for outcome, number in counted:
+        found[outcome] += number
+    return Outcomes(
+        healthy=more.healthy + found[HEALTHY],
+        failed=more.failed + sum(found[outcome] for outcome in DID_NOT),
+        silent=more.silent + found[SILENT],
+        under_way=more.under_way + sum(found[outcome] for outcome in IN_FLIGHT),
+    )
+
+
+def _coming(session: Session, rollout: RolloutRow) -> int:
+    """Count the group's devices that have begun to take the version and are not on the books yet.
+
+    Without them, those that fail at once would be all that is seen of a wave at first.
+    """
+    m, d, r = DeviceModelRow, DeviceRow, RolloutDeviceRow
+    group = session.get(GroupRow, rollout.group_id)
+    if group is None:
+        return 0
+    on_books = exists().where(
+        r.rollout_id == rollout.id, r.device_id == m.device_id, r.outcome != EXPIRED
+    )
+    coming = (
+        select(func.count())
+        .select_from(m)
+        .join(d, d.id == m.device_id)
+        .where(m.candidate_version == rollout.version, m.model == rollout.model)
+        .where(m.state.in_(_COMING), d.state == "enrolled", in_group(session, group), ~on_books)
+    )
+    return session.scalar(coming) or 0
+
+
+def _slices(session: Session, rollout: RolloutRow) -> dict[Slice, Outcomes]:
+    d = RolloutDeviceRow
+    query = select(d.outcome, d.slices, func.count()).where(d.rollout_id == rollout.id)
+    counted: dict[Slice, list[tuple[str, int]]] = defaultdict(list)
+    for outcome, slices, number in session.execute(query.group_by(d.outcome, d.slices)):
+        for part in slices.items():
+            counted[part].append((outcome, number))
+    return {part: _outcomes(numbers) for part, numbers in counted.items()}
+
+
+def _reasons(session: Session, rollout: RolloutRow) -> dict[str, int]:
+    d = RolloutDeviceRow
+    failed = d.rollout_id == rollout.id, d.outcome.in_(DID_NOT), d.reason.is_not(None)
+    query = select(d.reason, func.count()).where(*failed).group_by(d.reason)
+    return {reason: number for reason, number in session.execute(query) if reason}
+
+
+def _samples(session: Session, rollout: RolloutRow, name: str) -> Sequence[Sample]:
+    s = RolloutSampleRow
+    query = select(s.device_id, s.arm, s.value, s.reference, s.slices).where(
+        s.rollout_id == rollout.id, s.metric == name
+    )
+    rows = session.execute(query.order_by(s.id).limit(MOST_SAMPLES))
+    return [_sample(*row) for row in rows]
+
+
+def _sample(
+    device: int, arm: str, value: float, reference: float | None, slices: Mapping[str, Any]
+) -> Sample:
+    return Sample(device, arm == NEW, value, reference, slices)
+
+
+def _in_use_s(session: Session, rollout: RolloutRow, now: datetime) -> float | None:
+    d = RolloutDeviceRow
+    first = session.scalar(select(func.min(d.switched_at)).where(d.rollout_id == rollout.id))
+    return None if first is None else max(0.0, (now - first).total_seconds())

@@ -54,7 +54,8 @@ class RunningRollout:
     groups and `named` the devices of the open canary waves. Where `pace` has
     limits, a device needs a lease.
     `open` names the newest open wave for sentences; empty: none is open yet. `slice_keys` are the
-    labels and facts by which its gates tell devices apart.
+    labels and facts by which its gates tell devices apart, `asks` the live metrics that they look
+    at, each with its statistics.
     """
 
     id: str
@@ -72,6 +73,7 @@ class RunningRollout:
     named: frozenset[str] = frozenset()
     conditions: Mapping[str, Any] = field(default_factory=_nothing)
     slice_keys: tuple[str, ...] = ()
+    asks: Mapping[str, tuple[str, ...]] = field(default_factory=_nothing)
 
     @cached_property
     def paced(self) -> bool:

@@ -151,6 +151,7 @@ def _rollout(row: RolloutRow, policy: Policy, groups: dict[str, int]) -> Running
         named=frozenset(named),
         conditions=entry_conditions(policy),
         slice_keys=policy.slice_keys,
+        asks=policy.asks,
     )
 
 

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import bindparam, delete, insert, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import CheckIn, DeviceEvent, ModelReport
-from pilotwave_server.db import lock_fleet, next_revision
+from pilotwave_protocol.messages import CheckIn, DeviceEvent, MetricReport, ModelReport
+from pilotwave_server.db import lock_fleet, next_revision, upsert
 from pilotwave_server.devices.facts import normal_facts
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import Conflict, ServerError, Unauthorised
 from pilotwave_server.telemetry.history import shown_by, told_by
+from pilotwave_server.telemetry.live import NewWindow, store_windows
 from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
 
 Labels = Mapping[str, str]
@@ -56,9 +56,11 @@ class VerifiedCheckIn:
 
 @dataclass(frozen=True)
 class Stored:
-    """What became of one check-in: the last acknowledged event, or the refusal."""
+    """What became of one check-in: what is acknowledged and the new windows, or the refusal."""
 
     acked_event: int = 0
+    acked_metric: int = 0
+    windows: tuple[NewWindow, ...] = ()
     refusal: ServerError | None = None
 
 
@@ -72,6 +74,7 @@ class _Batch:
     gone: list[tuple[int, str]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+    windows: list[tuple[int, MetricReport]] = field(default_factory=list)
 
 
 def store_check_ins(
@@ -89,7 +92,7 @@ def store_check_ins(
     facts = _labels_and_facts(session, with_facts)
     models = _models(session, ids)
     batch = _Batch(now)
-    answers = []
+    answers: list[Stored] = []
     for item in items:
         device = known.get(item.device_id)
         refusal = _refusal(device, item)
@@ -106,14 +109,30 @@ def store_check_ins(
                 batch.facts.append({"device": device.id, "new": after})
                 if matters(fleet_revision, labels, before, after):
                     batch.revised.append(device.id)
-        answers.append(Stored(acked_event=batch.devices[-1]["acked_event"]))
+        kept = batch.devices[-1]
+        answers.append(Stored(kept["acked_event"], kept["acked_window"]))
     _write(session, batch)
-    return answers
+    return _with_windows(session, items, answers, batch)
+
+
+def _with_windows(
+    session: Session, items: Sequence[VerifiedCheckIn], answers: list[Stored], batch: _Batch
+) -> list[Stored]:
+    """Store the windows, and say with each answer which are its."""
+    found: dict[int, list[NewWindow]] = defaultdict(list)
+    for window in store_windows(session, batch.windows, now=batch.now):
+        found[window.device_id].append(window)
+    return [
+        replace(answer, windows=tuple(found[item.device_id]))
+        if item.device_id in found and answer.refusal is None
+        else answer
+        for item, answer in zip(items, answers, strict=True)
+    ]
 
 
 def _lock_devices(session: Session, ids: list[int]) -> dict[int, Row[Any]]:
     d = DeviceRow
-    columns = select(d.id, d.state, d.generation, d.last_seq, d.acked_event)
+    columns = select(d.id, d.state, d.generation, d.last_seq, d.acked_event, d.acked_window)
     # in order of id, so that two batches never wait for each other in a ring
     locked = columns.where(d.id.in_(ids)).order_by(d.id).with_for_update()
     return {row.id: row for row in session.execute(locked)}
@@ -143,6 +162,7 @@ def _refusal(device: Row[Any] | None, item: VerifiedCheckIn) -> ServerError | No
             f"expected a seq above {device.last_seq}; got {item.check_in.seq}",
             last_seq=device.last_seq,
             acked_event=device.acked_event,
+            acked_metric=device.acked_window,
         )
     return None
 
@@ -153,14 +173,22 @@ def _fresh(device: Row[Any], check_in: CheckIn) -> list[DeviceEvent]:
     return [by_id[id] for id in sorted(by_id)]
 
 
+def _fresh_windows(device: Row[Any], check_in: CheckIn) -> list[MetricReport]:
+    by_id = {w.id: w for w in check_in.metrics if w.id > device.acked_window}
+    return [by_id[id] for id in sorted(by_id)]
+
+
 def _add_device(
     batch: _Batch, device: Row[Any], check_in: CheckIn, fresh: Sequence[DeviceEvent]
 ) -> None:
+    windows = _fresh_windows(device, check_in)
+    batch.windows += [(device.id, window) for window in windows]
     batch.devices.append(
         {
             "device": device.id,
             "last_seq": check_in.seq,
             "acked_event": max([device.acked_event, *(e.id for e in fresh)]),
+            "acked_window": max([device.acked_window, *(w.id for w in windows)]),
             "dropped_events": check_in.dropped_events,
             "directive_seq": check_in.directive_seq,
             "agent": check_in.agent,
@@ -241,8 +269,7 @@ def _write(session: Session, batch: _Batch) -> None:
             update(DeviceRow).where(DeviceRow.id.in_(batch.revised)).values(revision=revision),
             execution_options={"synchronize_session": False},
         )
-    if batch.models:
-        _upsert_models(session, batch.models)
+    upsert(session, DeviceModelRow, batch.models)
     if batch.gone:
         key = tuple_(DeviceModelRow.device_id, DeviceModelRow.model)
         session.execute(
@@ -253,14 +280,3 @@ def _write(session: Session, batch: _Batch) -> None:
         session.execute(insert(DeviceEventRow), batch.events)
     if batch.history:
         session.execute(insert(DeviceHistoryRow), batch.history)
-
-
-def _upsert_models(session: Session, rows: list[dict[str, Any]]) -> None:
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    table = DeviceModelRow.__table__
-    added = dialect.insert(table)
-    keys = {"device_id", "model"}
-    changed = {name: added.excluded[name] for name in rows[0] if name not in keys}
-    session.connection().execute(
-        added.on_conflict_do_update(index_elements=sorted(keys), set_=changed), rows
-    )

@@ -15,6 +15,7 @@ class DeviceModelRow(Base):
     """One model on one device, as last reported. `since` is when the state began."""
 
     __tablename__ = "device_models"
+    __table_args__ = (Index(None, "candidate_version", "model"),)
 
     device_id: Mapped[int] = mapped_column(
         BigId, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
@@ -77,7 +78,8 @@ class DeviceEventRow(Base):
 
 
 class DeviceMetricRow(Base):
-    """How a version did on a device in use: all observations of one metric so far, merged."""
+    """How a version did on a device in use: all observations of one metric so far, merged, of so
+    many `windows`."""
 
     __tablename__ = "device_metrics"
 
@@ -88,4 +90,5 @@ class DeviceMetricRow(Base):
     version: Mapped[str] = mapped_column(String(64), primary_key=True)
     metric: Mapped[str] = mapped_column(String(64), primary_key=True)
     sketch: Mapped[dict[str, Any]] = mapped_column(JsonB)
+    windows: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

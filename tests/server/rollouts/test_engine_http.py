@@ -15,7 +15,7 @@ from tests.server.fleet_fixtures import Fleet
 
 S = ModelState
 COUNTERS = {"1.0.0": 1, "1.1.0": 2, "1.2.0": 3}
-GATES = [{"name": "install", "max_failure_rate": 0.2}]
+GATES = [{"name": "install", "max_failure_rate": 0.01}]
 WAVES: list[dict[str, Any]] = [
     {"name": "canary", "canary": {"devices": ["cam-1"]}, "gates": GATES},
     {"name": "everyone", "percent": 100, "gates": GATES},
@@ -125,18 +125,20 @@ def test_good_version_goes_through_its_waves_and_becomes_the_baseline(cams: Flee
 
 
 def test_no_device_outside_the_canary_wave_gets_a_version_that_fails_there(cams: Fleet) -> None:
-    three = devices(cams)
-    three[0].bad.add("1.1.0")
-    rollout = create(cams, policy={"waves": [{**WAVES[0], "min_sample": 1}, WAVES[1]]})
-    found = live_until(cams, rollout, three, in_state("rolled_back"))
-    assert [cam.current for cam in three] == ["1.0.0"] * 3
-    assert [cam.failed for cam in three] == ["1.1.0", None, None]
+    four = devices(cams, 4)
+    for cam in four[:2]:
+        cam.bad.add("1.1.0")
+    canary = {**WAVES[0], "canary": {"devices": ["cam-1", "cam-2"]}}
+    rollout = create(cams, policy={"waves": [canary, WAVES[1]]})
+    found = live_until(cams, rollout, four, in_state("rolled_back"))
+    assert [cam.current for cam in four] == ["1.0.0"] * 4
+    assert [cam.failed for cam in four] == ["1.1.0", "1.1.0", None, None]
     assert found["failure"]["word"] == "FAIL"
     assert found["reason"].startswith("rolled back: install")
     # nobody is offered it any more, not even who comes late
     late = cams.device("late", line="a")
     assert late.runs() == {"detector": "1.0.0"}
-    assert three[0].device.runs() == {"detector": "1.0.0"}
+    assert four[0].device.runs() == {"detector": "1.0.0"}
 
 
 def test_devices_that_took_it_are_sent_back_when_it_fails_later(cams: Fleet) -> None:

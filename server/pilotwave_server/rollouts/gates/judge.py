@@ -1,22 +1,16 @@
-"""Judge a gate by evidence. Pure."""
+"""Judge a gate by what is known. Pure, and safe to call on each report (docs/gates.md)."""
 
 from __future__ import annotations
 
-from pilotwave_server.rollouts.evidence import Evidence
-from pilotwave_server.rollouts.gates.verdict import Verdict, Word
-from pilotwave_server.rollouts.policies.document import InstallGate, MetricGate
+from pilotwave_server.rollouts.gates.data import Evidence
+from pilotwave_server.rollouts.gates.install import judge_install
+from pilotwave_server.rollouts.gates.metric import judge_metric
+from pilotwave_server.rollouts.gates.verdict import Verdict
+from pilotwave_server.rollouts.policies.document import Gate, MetricGate
 
 
-def judge(gate: InstallGate | MetricGate, evidence: Evidence) -> list[Verdict]:
-    """Return the verdict of the whole first, then those of slices."""
+def judge(gate: Gate, evidence: Evidence) -> list[Verdict]:
+    """Return the verdict on the whole first, then one for each slice that the gate is asked by."""
     if isinstance(gate, MetricGate):
-        sentence = f"no device reports {gate.metric}"
-        return [Verdict(gate.name, Word.INCONCLUSIVE, sentence)]
-    failed = evidence.failed + evidence.silent
-    reported = failed + evidence.healthy
-    numbers = {"failed": failed, "reported": reported, "bound": gate.max_failure_rate}
-    share = failed / reported if reported else 0.0
-    told = f"{failed} of {reported} failed; at most {gate.max_failure_rate:.0%} may"
-    if share > gate.max_failure_rate:
-        return [Verdict(gate.name, Word.FAIL, told, numbers)]
-    return [Verdict(gate.name, Word.PASS, told, numbers)]
+        return judge_metric(gate, evidence)
+    return judge_install(gate, evidence)

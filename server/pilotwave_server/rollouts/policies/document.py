@@ -5,6 +5,7 @@ Durations are in seconds, shares from 0 to 1.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -157,3 +158,13 @@ class Policy:
     def slice_keys(self) -> tuple[str, ...]:
         """The labels and facts that any of its gates is asked by."""
         return tuple(sorted({key for w in self.waves for g in w.gates for key in g.slice_by}))
+
+    @property
+    def asks(self) -> dict[str, tuple[str, ...]]:
+        """The live metrics that any of its gates looks at, each with the statistics asked for."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for wave in self.waves:
+            for gate in wave.gates:
+                if isinstance(gate, MetricGate):
+                    found[gate.metric].add(gate.statistic)
+        return {metric: tuple(sorted(asked)) for metric, asked in found.items()}

@@ -1,0 +1,28 @@
+"""How a gate's error is shared out among the whole and its slices, and how it is told."""
+
+from __future__ import annotations
+
+
+def for_whole(alpha: float, slices: int) -> float:
+    """Return the whole's part: all of it, or half where slices are judged too."""
+    return alpha / 2 if slices else alpha
+
+
+def for_slice(alpha: float, slices: int) -> float:
+    """Return the part of one of `slices` slices.
+
+    Slices appear as devices do. While there are m of them each is judged at alpha / ((m+1)(m+2)),
+    so the one that appeared as the r-th never at more than alpha / ((r+1)(r+2)); over all r,
+    however many may still appear, these add up to alpha / 2.
+    """
+    return alpha / ((slices + 1) * (slices + 2))
+
+
+def in_words(alpha: float) -> str:
+    """Say how seldom a gate of this error is wrong: `1 of 100 rollouts`."""
+    return f"1 of {round(1 / alpha):,} rollouts"
+
+
+def percent(share: float) -> str:
+    """Write a share with as many digits as matter: 5%, 0.5%, 12%."""
+    return f"{100 * share:.{1 if abs(share) < 0.1 else 0}f}".removesuffix(".0") + "%"

@@ -1,0 +1,71 @@
+"""What gates are judged by: plain values, gathered by `rollouts/evidence.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+Slice = tuple[str, str]
+"""A label or fact, and its value: `("board", "jetson-nano")`."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """How many devices there are of each outcome.
+
+    `failed` counts those that went back too; `under_way` those that began and have not settled
+    (they hold a lease, fetch, test, or are in probation).
+    """
+
+    healthy: int = 0
+    failed: int = 0
+    silent: int = 0
+    under_way: int = 0
+
+    @property
+    def bad(self) -> int:
+        return self.failed + self.silent
+
+    @property
+    def settled(self) -> int:
+        return self.healthy + self.bad
+
+    @property
+    def begun(self) -> int:
+        return self.settled + self.under_way
+
+
+class Sample(NamedTuple):
+    """One window of one device's metric. `reference` is the device's figure on the version it had
+    before (on its present one so far, for a device of the old arm), where there is one."""
+
+    device: int
+    new: bool
+    value: float
+    reference: float | None
+    slices: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known of a rollout at one moment.
+
+    `reasons` are the devices' own words for what failed, with how many gave each. `samples` are in
+    the order in which they came, by series ("latency_ms p95"). `quiet_s` is how long ago an outcome
+    changed last, `in_use_s` how long ago the first device took the version (None: none has);
+    `patience_s` is how long a device may take to say something.
+    """
+
+    outcomes: Outcomes = Outcomes()
+    slices: Mapping[Slice, Outcomes] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
+    quiet_s: float = 0.0
+    in_use_s: float | None = None
+    patience_s: float = 1800.0
+
+
+def series(metric: str, statistic: str) -> str:
+    """Return the name under which a metric's windows are kept for gates of this statistic."""
+    return f"{metric} {statistic}"

@@ -1,0 +1,221 @@
+"""Judge how the version does in use: a live metric of the devices that have it, against the same
+group's devices that do not.
+
+Which devices are in the open waves was drawn by lot (`waves.py`), so if the version is no worse,
+the two arms differ by chance alone. Three tests share the gate's error:
+
+1. devices by rank, each by its first window: few suffice where many are left on the old version;
+2. devices by rank, each by the median of its first `_LATER` windows: finds what one window hides;
+3. the sign of each window, whether it is worse than allowed against the device's own past: for
+   groups that are too small for the first two (fewer than `_FEW` old devices). It holds if windows
+   of one device come out above and below its past independently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, NamedTuple
+
+from pilotwave_server.rollouts.gates import alpha as shares
+from pilotwave_server.rollouts.gates import mixture, ranks
+from pilotwave_server.rollouts.gates.alpha import percent
+from pilotwave_server.rollouts.gates.change import Window, units, windows
+from pilotwave_server.rollouts.gates.data import Evidence, Sample, series
+from pilotwave_server.rollouts.gates.verdict import Verdict, Word
+from pilotwave_server.rollouts.policies.document import MetricGate
+
+_FEW = 20
+_LATER = 5
+_FIRST_SHARE, _LATER_SHARE, _SIGN_SHARE = 0.4, 0.2, 0.4
+_MIDDLE = 0.5  # as many windows above a device's past as below it
+
+
+class Test(NamedTuple):
+    """One test's e-value and the level that stops, as logs; `sign` says that it is the third."""
+
+    evidence: float
+    level: float
+    sign: bool = False
+
+    @property
+    def margin(self) -> float:
+        return self.evidence - self.level
+
+    @property
+    def doubts(self) -> bool:
+        """Whether half of what stops is there: so much bad luck comes in 1 of 10 rollouts."""
+        return self.evidence >= self.level / 2
+
+
+@dataclass(frozen=True)
+class View:
+    """What the windows of the whole, or of one slice, come to."""
+
+    tests: tuple[Test, ...]
+    new: tuple[Window, ...]
+    old: tuple[Window, ...]
+    changes: bool
+    worse_windows: int
+
+    @property
+    def devices(self) -> int:
+        return len({w.device for w in self.new})
+
+    @property
+    def old_devices(self) -> int:
+        return len({w.device for w in self.old})
+
+    @property
+    def worst(self) -> Test:
+        return max(self.tests, key=lambda test: test.margin)
+
+
+def judge_metric(gate: MetricGate, evidence: Evidence) -> list[Verdict]:
+    """Return the verdict on all devices, then one for each slice that has devices with it."""
+    samples = evidence.samples.get(series(gate.metric, gate.statistic), ())
+    if not any(sample.new for sample in samples):
+        return [_nothing(gate, evidence, bool(samples))]
+    parts = sorted(
+        {(k, v) for s in samples if s.new for k, v in s.slices.items() if k in gate.slice_by}
+    )
+    view = _view(gate, samples, shares.for_whole(gate.alpha, len(parts)))
+    found = [_whole(gate, view, evidence)]
+    each = shares.for_slice(gate.alpha, len(parts))
+    for key, value in parts:
+        view = _view(gate, list(_of_slice(samples, key, value)), each)
+        word = Word.FAIL if view.worst.margin >= 0 else Word.PASS
+        numbers = _numbers(gate, view)
+        found.append(Verdict(gate.name, word, _told(gate, view, word), numbers, f"{key}={value}"))
+    return found
+
+
+def _of_slice(samples: Sequence[Sample], key: str, value: str) -> Iterator[Sample]:
+    """Yield the slice's samples. Where few of its devices are on the old version, those of all are
+    what it is compared with."""
+    own = {s.device for s in samples if not s.new and s.slices.get(key) == value}
+    for sample in samples:
+        if sample.slices.get(key) == value or (not sample.new and len(own) < _FEW):
+            yield sample
+
+
+def _view(gate: MetricGate, samples: Sequence[Sample], alpha: float) -> View:
+    found, changes = windows(samples, worse=gate.worse)
+    new, old = ([w for w in found if w.new is arm] for arm in (True, False))
+    worse = sum(w.worse > gate.min_effect for w in new)
+    tests = [
+        Test(
+            ranks.log_evidence(units(found, size=size, allowed=gate.min_effect)),
+            -math.log(share * alpha),
+        )
+        for size, share in ((1, _FIRST_SHARE), (_LATER, _LATER_SHARE))
+    ]
+    if changes and len({w.device for w in old}) < _FEW:
+        signs = mixture.log_evidence(worse, len(new), _MIDDLE)
+        tests.append(Test(signs, mixture.threshold(_MIDDLE, _SIGN_SHARE * alpha), sign=True))
+    return View(tuple(tests), tuple(new), tuple(old), changes, worse)
+
+
+def _whole(gate: MetricGate, view: View, evidence: Evidence) -> Verdict:
+    word, wait = _word(gate, view, evidence)
+    sentence = _told(gate, view, word) + (f". {wait}" if wait else "")
+    return Verdict(gate.name, word, sentence, _numbers(gate, view))
+
+
+def _word(gate: MetricGate, view: View, evidence: Evidence) -> tuple[Word, str]:
+    """Return the word, and what is waited for or was waited for in vain."""
+    if view.worst.margin >= 0:
+        return Word.FAIL, ""
+    lacking = list(_lacking(gate, view))
+    over = evidence.quiet_s > evidence.patience_s and not evidence.outcomes.under_way
+    if lacking:
+        short = " and ".join(lacking)
+        if view.devices < gate.min_devices and over:
+            return Word.INCONCLUSIVE, f"It takes {short}, and no other device is under way"
+        return Word.WAIT, f"It takes {short}"
+    if any(test.doubts for test in view.tests):
+        told = "That may still be chance"
+        enough = len(view.new) >= 4 * max(gate.min_windows, _LATER * view.devices)
+        if over and enough:
+            return Word.INCONCLUSIVE, f"{told}, and more windows do not settle it"
+        return Word.WAIT, f"{told}: more windows or devices will tell"
+    return Word.PASS, ""
+
+
+def _lacking(gate: MetricGate, view: View) -> Iterator[str]:
+    if view.devices < gate.min_devices:
+        yield f"{gate.min_devices} devices (so far {view.devices})"
+    if len(view.new) < gate.min_windows:
+        yield f"{gate.min_windows} windows (so far {len(view.new)})"
+
+
+def _nothing(gate: MetricGate, evidence: Evidence, old_reports: bool) -> Verdict:
+    """There is no window of the new version to judge."""
+    numbers = {"devices": 0, "windows": 0}
+    if evidence.in_use_s is None:
+        told = f"no device runs the version yet that could report {gate.metric}"
+        return Verdict(gate.name, Word.WAIT, told, numbers)
+    left = evidence.patience_s - evidence.in_use_s
+    told = f"no device has reported {gate.metric} of the new version yet"
+    if left > 0:
+        told += f"; the first one has had it for {_time(evidence.in_use_s)}"
+        told += f", and {_time(left)} more are given"
+        return Verdict(gate.name, Word.WAIT, told, numbers)
+    also = "devices on the old version do" if old_reports else "nor of the old one"
+    told += f", {_time(evidence.in_use_s)} after the first one took it ({also})"
+    told += ". Does the application record it under this name?"
+    return Verdict(gate.name, Word.INCONCLUSIVE, told, numbers)
+
+
+def _told(gate: MetricGate, view: View, word: Word) -> str:
+    name = f"{gate.statistic} of {gate.metric}"
+    devices = "1 device" if view.devices == 1 else f"{view.devices} devices"
+    allowed = f"up to {percent(gate.min_effect)} is allowed"
+    if word is Word.FAIL and view.worst.sign:
+        told = (
+            f"{name}: {view.worse_windows} of {len(view.new)} windows on {devices} are worse than "
+            f"before by more than the {percent(gate.min_effect)} allowed, typically by "
+            f"{percent(_typical(view.new))}"
+        )
+        return f"{told}. Chance alone does this in fewer than {shares.in_words(gate.alpha)}"
+    than = "than before" if view.changes else "than usual"
+    told = f"{name} is {_direction(_typical(view.new))} {than} on {devices} with the version"
+    if view.old:
+        told += f", {_direction(_typical(view.old))} on {view.old_devices} without it"
+    else:
+        told += ", and no device without it reports"
+    if word is Word.FAIL:
+        seldom = shares.in_words(gate.alpha)
+        return f"{told}; {allowed}. Chance alone does this in fewer than {seldom}"
+    return f"{told}; {allowed}"
+
+
+def _typical(found: Sequence[Window]) -> float:
+    return median(w.change for w in found) if found else 0.0
+
+
+def _direction(change: float) -> str:
+    return f"{percent(abs(change))} {'worse' if change >= 0 else 'better'}"
+
+
+def _time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{max(0, round(seconds))} s"
+    return f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} h"
+
+
+def _numbers(gate: MetricGate, view: View) -> dict[str, Any]:
+    numbers: dict[str, Any] = {
+        "devices": view.devices,
+        "windows": len(view.new),
+        "devices_without": view.old_devices,
+        "change": round(_typical(view.new), 4),
+        "change_without": round(_typical(view.old), 4) if view.old else None,
+        "allowed": gate.min_effect,
+        "evidence": float(f"{math.exp(min(view.worst.evidence, 27.0)):.4g}"),
+        "stops_at": float(f"{math.exp(min(view.worst.level, 27.0)):.4g}"),
+    }
+    return numbers
