@@ -21,6 +21,7 @@ from pilotwave_protocol.messages import (
     Directive,
     Enrol,
     Installed,
+    MetricReport,
     ModelReport,
     parse_directive,
 )
@@ -72,6 +73,7 @@ class SimulatedDevice:
         *models: ModelReport,
         events: tuple[DeviceEvent, ...] = (),
         facts: dict[str, Scalar] | None = None,
+        metrics: tuple[MetricReport, ...] = (),
         **changes: Any,
     ) -> bytes:
         """The next check-in, signed. `changes` overwrite fields of the payload as they are."""
@@ -86,6 +88,7 @@ class SimulatedDevice:
             models=models,
             events=events,
             facts=facts,
+            metrics=metrics,
         )
         payload = {**json.loads(check_in.to_bytes()), **changes}
         return dsse.sign(CHECK_IN_TYPE, json.dumps(payload).encode(), self.key)

@@ -33,6 +33,7 @@ def test_answer_holds_a_token_the_pace_and_the_newest_metadata(fleet: Fleet, clo
         "acked_event": 0,
         "tuf": {"root": 1, "timestamp": 5, "snapshot": 5},
         "now": "2026-01-31T09:30:00Z",
+        "acked_metric": 0,
     }
 
 

@@ -1,26 +1,28 @@
 """Evidence that devices of one arm stand worse than those of the other: an e-process over ranks.
 
-Units (one figure of one device) come one after the other. If the new arm is no worse, a new unit is
-as likely to take each rank among all units so far, whatever their distribution, and the ranks are
-independent of each other (sequential ranks; Reynolds 1975; as conformal e-values: Vovk, Gammerman
-and Shafer, "Algorithmic Learning in a Random World", 2005). A rank becomes a normal score z, and
-exp(d z - d d / 2) multiplies what is staked on a shift of d standard deviations; the mixture over
-`_SHIFTS` is a test martingale, which exceeds 1/alpha with a chance of at most alpha, whenever one
-looks (Ville). Only order counts, so heavy tails and strange units of measure do no harm. If the new
-arm is better, ranks are only lower: putting old units above their equals raises no new unit's rank.
+Units (one figure of one device) come one after the other. The old units, in order, leave gaps, and a
+new unit falls into one of them. If the new arm is no different, each place among all units so far is
+as likely for it as any other, whatever their distribution (sequential ranks are uniform and
+independent), so a gap that holds j of the n new units so far takes it with probability
+(j + 1) / (m + n + 1). Against that stands the gap's probability if figures were normal and the new
+ones worse by d standard deviations. The product of these ratios, mixed over `_SHIFTS`, is a test
+martingale: it exceeds 1/alpha with a chance of at most alpha, whenever one looks (Ville's
+inequality; Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, for betting
+on ranks). Normal figures only make it quick; that it holds rests on ranks alone, so heavy tails and
+strange units of measure do no harm.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 from statistics import NormalDist
 from typing import NamedTuple
 
-_SHIFTS = (0.5, 1.0, 2.0)
-_LEAST = -40.0  # the score of the very best
+_SHIFTS = (0.5, 1.0, 2.0, 3.0)
 _NORMAL = NormalDist()
+_LEAST = 1e-12  # of a probability that is too small to be reckoned
 
 
 class Unit(NamedTuple):
@@ -32,18 +34,42 @@ class Unit(NamedTuple):
 
 def log_evidence(units: Iterable[Unit]) -> float:
     """Return the log of the e-value after these units, in the order in which they came."""
-    before: list[float] = []
+    old: list[float] = []
+    new: list[float] = []
     stakes = [0.0] * len(_SHIFTS)
     for unit in units:
-        if unit.new:
-            # units that are equal count as worse, which is never in the new arm's disfavour
-            at_least = len(before) - bisect_left(before, unit.worse)
-            score = _score((1 + at_least) / (1 + len(before)))
-            stakes = [s + d * score - d * d / 2 for s, d in zip(stakes, _SHIFTS, strict=True)]
-        insort(before, unit.worse)
+        if not unit.new:
+            insort(old, unit.worse)
+            continue
+        # what equals an old unit counts as better than it, in the new arm's favour
+        place = bisect_left(old, unit.worse)
+        low = 0 if place == 0 else bisect_right(new, old[place - 1])
+        high = len(new) if place == len(old) else bisect_right(new, old[place])
+        chance = (high - low + 1) / (len(old) + len(new) + 1)
+        low_score, high_score = _score(place, len(old)), _score(place + 1, len(old))
+        for i, shift in enumerate(_SHIFTS):
+            stakes[i] += math.log(_between(low_score - shift, high_score - shift) / chance)
+        insort(new, unit.worse)
     top = max(stakes)
     return top + math.log(sum(math.exp(stake - top) for stake in stakes) / len(stakes))
 
 
-def _score(share: float) -> float:
-    return -_NORMAL.inv_cdf(share) if share < 1 else _LEAST
+def _score(place: int, count: int) -> float:
+    """Return where the lower end of the gap at `place` lies if the old figures are normal."""
+    if place == 0:
+        return -math.inf
+    if place > count:
+        return math.inf
+    return _NORMAL.inv_cdf(place / (count + 1))
+
+
+def _between(low: float, high: float) -> float:
+    """Return the chance of a normal figure between the two."""
+    # on the far side the difference of two numbers near 1 would be rounded away
+    if low > 0:
+        low, high = -high, -low
+    return max(_below(high) - _below(low), _LEAST)
+
+
+def _below(score: float) -> float:
+    return math.erfc(-score / math.sqrt(2)) / 2
