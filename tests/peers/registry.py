@@ -368,7 +368,6 @@ class Registry:
             acked_metric=self.acked_metric,
             tuf={"root": 1, "timestamp": self.snapshot_version, "snapshot": self.snapshot_version},
             now=self.now,
-            acked_metric=max((w.id for r in self.check_ins for w in r.metrics), default=0),
         )
         return Reply(200, reply.to_bytes())
 

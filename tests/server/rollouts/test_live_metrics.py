@@ -122,6 +122,8 @@ def test_a_metric_that_nobody_reports_ends_in_a_question_to_people(
     rollout = create(fleet, policy=waves(metric="queue.depth", statistic="mean"))
     live_until(fleet, rollout, cams, lambda _: sum(bool(cam.previous) for cam in cams) == 6)
     clock.advance(seconds=7200)
+    for cam in cams:
+        cam.report()  # a new token
 
     def told(found: dict[str, Any]) -> bool:
         verdict = found["waves"][0]["verdict"]
@@ -161,11 +163,11 @@ def test_no_device_fills_the_table_with_metrics(fleet: Fleet, clock: Any) -> Non
 
 
 def test_arms_are_told_apart_by_the_draw(fleet: Fleet, cams: list[InUse]) -> None:
-    rollout = create(fleet, policy={**waves(slice_by=["board"]), "on_failure": "pause"})
+    rollout = create(fleet, policy={**waves(slice_by=["board"], min_windows=1000), "on_failure": "pause"})
     for cam in cams:
         cam.device.runs()
     pin = "/api/v1/devices/cam-29/models/detector/pin"
-    assert fleet.operator.put(pin, json={"version": "1.1.0"}).is_success
+    assert fleet.operator.post(pin, json={"version": "1.1.0", "reason": "trial"}).is_success
     live_until(fleet, rollout, [], lambda f: f["wave"] == 0)
     for _ in range(3):
         for cam in cams:

@@ -1,8 +1,8 @@
 """Evidence that devices of one arm stand worse than those of the other: an e-process over ranks.
 
-Units (one figure of one device) come one after the other. The old units, in order, leave gaps, and a
-new unit falls into one of them. If the new arm is no different, each place among all units so far is
-as likely for it as any other, whatever their distribution (sequential ranks are uniform and
+Units (one figure of one device) come one after the other. The m old units, in order, leave gaps,
+and a new unit falls into one of them. If the new arm is no different, each place among all units so
+far is as likely for it as any other, whatever their distribution (sequential ranks are uniform and
 independent), so a gap that holds j of the n new units so far takes it with probability
 (j + 1) / (m + n + 1). Against that stands the gap's probability if figures were normal and the new
 ones worse by d standard deviations. The product of these ratios, mixed over `_SHIFTS`, is a test
