@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "live_metrics"
-down_revision = "webhooks_follow_devices"
+down_revision = "deltas"
 branch_labels = None
 depends_on = None
 
