@@ -103,6 +103,17 @@ class Api:
             if cursor is None or (most is not None and given >= most):
                 return
 
+    def lines(self, path: str) -> Iterator[str]:
+        """Yield the lines of a long answer as they come. ApiError, NoAnswer."""
+        try:
+            with self._http.stream("GET", f"/api/v1{path}") as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _problem(answer)
+                yield from answer.iter_lines()
+        except (httpx.HTTPError, httpx.InvalidURL) as e:
+            raise NoAnswer(f"{self.config.url} does not answer: {_cause(e)}") from e
+
     def event_stream(
         self, path: str, after: str | None, **params: Any
     ) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ import sys
 import typer
 
 from pilotwave_cli import (
+    audit,
     devices,
     events,
     groups,
@@ -50,6 +51,7 @@ cli.add_typer(policies.cli, name="policies")
 cli.add_typer(rollouts.cli, name="rollouts")
 cli.add_typer(tokens.cli, name="tokens")
 cli.add_typer(webhooks.cli, name="webhooks")
+cli.add_typer(audit.cli, name="audit")
 events.add_to(cli)
 
 

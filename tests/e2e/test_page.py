@@ -58,6 +58,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         stage.pilotwave("assign", "detector", "1.0.0", "--group", "berlin")
         (stage.root / "quick.yaml").write_text(QUICK)
         stage.pilotwave("policies", "save", "quick", "quick.yaml")
+        wish = ("create", "detector", "1.0.0", "--group", "berlin", "--policy", "quick")
+        stage.pilotwave("rollouts", *wish)
+        stage.pilotwave("rollouts", "abort", "r1")
         stage.start("cam-1", "pilotwave-agent", "run", "--data", "cam-1")
         yield stage
     finally:
@@ -155,7 +158,7 @@ PAGES = (
     *("/", "/models", "/models/detector", "/models/detector/1.0.0", "/upload", "/rollouts"),
     *("/rollouts/new", "/rollouts/r1", "/devices", "/devices/cam-1", "/groups", "/groups/berlin"),
     *("/policies", "/policies/standard", "/policies/new", "/audit", "/search?q=cam"),
-    *("/settings/people", "/settings/tokens", "/settings/codes", "/account"),
+    *("/settings/people", "/settings/tokens", "/settings/codes", "/settings/webhooks", "/account"),
 )
 
 

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from pilotwave_server.dashboard.forms import read_form
 from pilotwave_server.dashboard.pages import ActViewer, Look, Page, page_router
 from pilotwave_server.dashboard.signing_in import address_of, with_cookie
+from pilotwave_server.dashboard.words import N_
 from pilotwave_server.db import after_commit
 from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.errors import NotFound, ServerError
@@ -54,7 +55,7 @@ async def act(deed: str, page: ActViewer, context: Ctx, now: Now) -> Response:
         if not verify_password(row.password_hash, known):
             with context.db.write() as session:
                 throttle.failed(session, name=name, address=address_of(page.request), now=now)
-            return again({f"{deed}-current": "This is not your password."})
+            return again({f"{deed}-current": N_("This is not your password.")})
         try:
             with context.db.write() as session:
                 cookie = _change(page, session, deed, form, now)

@@ -19,10 +19,17 @@ from pilotwave_server.operators import people_routes as people
 from pilotwave_server.operators import routes as tokens
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.operators.views import TokenRequest
-from pilotwave_server.paging import PageRequest
+from pilotwave_server.paging import PageRequest, Paging
+from pilotwave_server.webhooks import routes as webhooks
+from pilotwave_server.webhooks.views import WebhookChange, WebhookRequest
 
 router = page_router()
-SECTIONS = {"people": Role.ADMIN, "tokens": Role.ADMIN, "codes": Role.OPERATOR}
+SECTIONS = {
+    "people": Role.ADMIN,
+    "tokens": Role.ADMIN,
+    "codes": Role.OPERATOR,
+    "webhooks": Role.ADMIN,
+}
 MANY = PageRequest(limit=200)
 DAY_S = 86_400
 
@@ -55,8 +62,9 @@ def _show(
         "people": lambda: people.list_people(who, session, MANY),
         "tokens": lambda: tokens.list_tokens(who, session, MANY),
         "codes": lambda: devices.list_codes(who, session, MANY),
+        "webhooks": lambda: webhooks.list_webhooks(who, session, MANY),
     }
-    paths = {"people": "people", "tokens": "tokens", "codes": "enrolment-codes"}
+    path = {"codes": "enrolment-codes"}.get(section, section)
     return page.render(
         "settings.html",
         status=refusal.status if refusal else 200,
@@ -67,7 +75,7 @@ def _show(
         given=refusal.given if refusal else {},
         wrong=refusal.wrong if refusal else {},
         secret=secret,
-        api=f"/api/v1/{paths[section]}",
+        api=f"/api/v1/{path}",
     )
 
 
@@ -90,7 +98,8 @@ async def act(section: str, deed: str, page: Anybody, context: Ctx, now: Now) ->
                 raise
             refusal = refused(
                 error, form, person_name_taken="name", token_name_taken="name",
-                scope_too_wide="models", expiry_passed="days",
+                scope_too_wide="models", expiry_passed="days", webhook_name_taken="name",
+                bad_webhook_url="url", target_forbidden="url", bad_event_type="types",
             )  # fmt: skip
         except Refused as error:
             refusal = error
@@ -182,4 +191,44 @@ def _codes(
     return "code", made.items[0].code
 
 
-DOING: dict[str, Callable[..., Secret]] = {"people": _people, "tokens": _tokens, "codes": _codes}
+def _webhooks(
+    page: Page, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
+) -> Secret:
+    who, name = page.actor, form.get("name", "").strip()
+    match deed:
+        case "add":
+            body = validated(
+                WebhookRequest,
+                form,
+                name=name,
+                url=form.get("url", "").strip(),
+                types=_listed(form.get("types")) or [],
+            )
+            made = webhooks.create_webhook(who, session, now, context, body, Response())
+            return "secret", made.secret
+        case "enable" | "disable":
+            change = WebhookChange.model_validate({"enabled": deed == "enable"})
+            webhooks.change_webhook(name, who, session, now, context, change)
+        case "delete":
+            webhooks.delete_webhook(name, who, session, now)
+        case "test":
+            webhooks.test_webhook(name, who, session, now)
+        case _:
+            raise NotFound(f"there is no deed {deed}")
+    return None
+
+
+@router.get("/settings/webhooks/{webhook}")
+def deliveries(webhook: str, page: Look, session: ReadSession, paging: Paging) -> Response:
+    """What was sent to one webhook, and what came of it."""
+    found = webhooks.list_deliveries(webhook, page.need(Role.ADMIN), session, paging)
+    api = f"/api/v1/webhooks/{webhook}/deliveries"
+    return page.render("webhook.html", name=webhook, deliveries=found, api=api)
+
+
+DOING: dict[str, Callable[..., Secret]] = {
+    "people": _people,
+    "tokens": _tokens,
+    "codes": _codes,
+    "webhooks": _webhooks,
+}

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.context import Context
 from pilotwave_server.dashboard.pages import Anybody, Page, page_router, safe_next
+from pilotwave_server.dashboard.words import N_
 from pilotwave_server.db import after_commit
 from pilotwave_server.deps import Ctx, ForgedRequest, Now, WriteSession
 from pilotwave_server.errors import ServerError
@@ -98,7 +99,7 @@ async def login(
         response.headers.update(error.headers)
         return response
     if not cookie:
-        wrong = "The name or the password is wrong."
+        wrong = N_("The name or the password is wrong.")
         return _form(page, context, next=to, name=name, wrong=wrong, status=401)
     end_old(context, page.signed_in)
     response = page.go(f"/login/code?next={safe_next(to)}" if half_way else safe_next(to))
@@ -157,7 +158,7 @@ def check_code(
     person = people.get_person(session, name, lock=True)
     if not totp.use_code(session, person, code, now=now):
         throttle.failed(session, name=name, address=address, now=now)
-        wrong = "The code is wrong, too old, or was used already."
+        wrong = N_("The code is wrong, too old, or was used already.")
         return page.render("login_code.html", status=401, next=safe_next(to), wrong=wrong)
     throttle.succeeded(session, name=name)
     sessions.end(session, half.session_id)
@@ -200,7 +201,7 @@ def use_link(
     """Set the password and come in. A password that will not do does not use the link up."""
     check_own_form(page.request)
     if password != again:
-        wrong = "The two passwords are not the same."
+        wrong = N_("The two passwords are not the same.")
         return page.render("login_link.html", status=422, secret=secret, wrong=wrong)
     nested = session.begin_nested()
     try:

@@ -54,6 +54,7 @@ NEEDS = {
         GET /api/v1/webhooks/{webhook}/deliveries/{number}
         POST /api/v1/webhooks/{webhook}/deliveries/{number}/again
         GET /settings/{section}|POST /settings/{section}/{deed}
+        GET /settings/webhooks/{webhook}
     """,
     "publisher": """
         POST /api/v1/blobs/missing|GET /api/v1/blobs/{sha256}/upload
