@@ -361,9 +361,11 @@ class Effects:
             if not install.intact(self.disk, self.layout, slot.model, way, deep=True):
                 continue
             with _disk_says_no():
-                self._point(slot.model, way, slot.previous if slot.previous != way else None)
+                self._point(slot.model, way, outcomes.behind(slot, way))
             note = self._tell_back(slot, way)
-            self.record(outcomes.restored(slot, way, note, self.now()))
+            subject = self._subject(slot.model, way, ModelState.ROLLED_BACK)
+            restarts = health.restarts(self.config.probe, subject)
+            self.record(outcomes.restored(slot, way, note, self.now(), restarts))
             return
         self.relink(slot)
         self.record(outcomes.nowhere_to_go(slot, self.now()))

@@ -254,7 +254,7 @@ def clear(disk: Disk, layout: Layout, state: DeviceState) -> None:
 
 def _kept(slot: ModelSlot, memory: AntiRollback) -> set[Installed]:
     """Return the versions whose files are still of use. What runs is kept whatever it is."""
-    others = {slot.previous, slot.last_healthy}
+    others = {slot.previous, slot.last_healthy, slot.older}
     if slot.state not in (ModelState.FAILED, ModelState.ROLLED_BACK):
         others.add(slot.candidate)
     keep = {v for v in others if v and not memory.forbids(slot.model, v.sha256, v.counter)}

@@ -24,6 +24,7 @@ S = ModelState
 _ASK_EVERY_S = 0.2
 _ASK_SLOWER = 0.1
 RESTING = frozenset({S.IDLE, S.HEALTHY, S.ROLLED_BACK, S.FAILED})
+WATCHED = frozenset({S.PROBATION, S.ROLLED_BACK})
 COMING = frozenset({S.FETCHING, S.VERIFYING, S.STAGED, S.TESTING})
 
 
@@ -156,7 +157,7 @@ def _steps(state: DeviceState, now: Moment, rules: Rules, memo: Memo) -> Iterato
         record = settle(slot, state.orders.get(slot.model), state.memory, now)
         if record:
             yield Move(record)
-    on_watch = [slot for slot in free if slot.state is S.PROBATION and slot.watch]
+    on_watch = [slot for slot in free if slot.state in WATCHED and slot.watch]
     dues = {slot.model: _due(slot, now, rules, memo) for slot in on_watch}
     yield from _probes(state, on_watch, dues, now, rules)
     all_dues = [*asking.values(), *dues.values()]
@@ -344,6 +345,8 @@ def _there_already(slot: ModelSlot, order: Order, now: Moment) -> Record | None:
         return None
     if slot.failed_here(order.wanted, order.attempt):
         return None  # it failed, yet there was nothing to go back to
+    if slot.watch:
+        return None  # whether what was gone back to is well is not known yet
     if slot.last_healthy == slot.current or slot.state is S.ROLLED_BACK:
         return moved(
             slot,
@@ -446,7 +449,7 @@ def back(
 
 def ways_back(slot: ModelSlot, memory: AntiRollback) -> tuple[Installed, ...]:
     """Return the versions that a model may go back to, best first."""
-    known = [v for v in (slot.previous, slot.last_healthy) if v is not None]
+    known = [v for v in (slot.previous, slot.last_healthy, slot.older) if v is not None]
     ways = [
         v
         for v in dict.fromkeys(known)

@@ -135,6 +135,7 @@ def switched(slot: ModelSlot, now: Moment, restarts: int = 0) -> Record:
     # a version that never proved itself is no place to go back to
     if previous != slot.last_healthy and slot.last_healthy not in (None, slot.candidate):
         previous = slot.last_healthy
+    older = next((v for v in (slot.previous, slot.older) if v not in (previous, None)), None)
     return moved(
         slot,
         S.PROBATION,
@@ -143,6 +144,7 @@ def switched(slot: ModelSlot, now: Moment, restarts: int = 0) -> Record:
         about=slot.candidate,
         current=slot.candidate,
         previous=previous,
+        older=older if older != slot.candidate else None,
         candidate=None,
         damaged=False,
         watch=Watch(now.boot, now.uptime, restarts=restarts),
@@ -167,6 +169,7 @@ def not_taken(slot: ModelSlot, no: RefusedError, now: Moment) -> Record:
         failed=failure,
         current=candidate,
         previous=previous,
+        older=slot.previous if slot.previous not in (previous, candidate) else slot.older,
         candidate=None,
         damaged=False,
         telling=None,
@@ -193,12 +196,18 @@ def probed(
     failures = watch.failures + 1
     if failures >= rules.failures:
         times = f"{failures} times in a row: " if failures > 1 else ""
-        return back(slot, no.reason, times + no.sentence, at=now.wall, order=order)
+        again = "what was gone back to fails as well, " if slot.state is S.ROLLED_BACK else ""
+        return back(slot, no.reason, again + times + no.sentence, at=now.wall, order=order)
     worse = replace(watch, failures=failures)
+    if slot.state is S.ROLLED_BACK:  # its reason stays that of the way back
+        return moved(slot, slot.state, at=now.wall, watch=worse)
     return moved(slot, slot.state, at=now.wall, watch=worse, reason=no.reason, detail=no.sentence)
 
 
 def _well(slot: ModelSlot, watch: Watch, now: Moment, *, last: bool) -> Record | None:
+    if slot.state is S.ROLLED_BACK:
+        better = None if last else replace(watch, failures=0)
+        return moved(slot, slot.state, at=now.wall, watch=better) if better != watch else None
     if last:
         return moved(
             slot,
@@ -207,6 +216,7 @@ def _well(slot: ModelSlot, watch: Watch, now: Moment, *, last: bool) -> Record |
             event="healthy",
             about=slot.current,
             last_healthy=slot.current,
+            older=None,
             watch=None,
             reason=None,
             detail=None,
@@ -217,10 +227,19 @@ def _well(slot: ModelSlot, watch: Watch, now: Moment, *, last: bool) -> Record |
     return moved(slot, slot.state, at=now.wall, watch=better, reason=None, detail=None)
 
 
-def restored(slot: ModelSlot, way: Installed, note: str, now: Moment) -> Record:
+def behind(slot: ModelSlot, way: Installed) -> Installed | None:
+    """Return what lies behind `way` once the model has gone back to it."""
+    known = (slot.previous, slot.last_healthy, slot.older)
+    failed = {(f.sha256, f.variant) for f in slot.failures}
+    fit = (v for v in known if v and v not in (way, slot.current))
+    return next((v for v in fit if (v.sha256, v.variant) not in failed), None)
+
+
+def restored(slot: ModelSlot, way: Installed, note: str, now: Moment, restarts: int = 0) -> Record:
     """The model is back on `way`; `note` is what the application said, if it minds."""
     left = slot.current.version if slot.current else "nothing"
     detail = f"{left} to {way.version}: {slot.detail or slot.reason}{note}"
+    left_behind = behind(slot, way)
     return moved(
         slot,
         S.ROLLED_BACK,
@@ -230,7 +249,10 @@ def restored(slot: ModelSlot, way: Installed, note: str, now: Moment) -> Record:
         current=way,
         # what was left is no place to go back to from the next version
         last_healthy=way,
-        previous=slot.previous if slot.previous != way else None,
+        previous=left_behind,
+        older=None,
+        # with another way open, whether this one is well is worth knowing
+        watch=Watch(now.boot, now.uptime, restarts=restarts) if left_behind else None,
         candidate=slot.current,
         attempt=0,
         damaged=False,

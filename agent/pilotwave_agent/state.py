@@ -97,6 +97,7 @@ class ModelSlot:
     current: Installed | None = None
     previous: Installed | None = None
     last_healthy: Installed | None = None
+    older: Installed | None = None  # behind `previous`, until `current` has proved itself
     candidate: Installed | None = None
     attempt: int = 0
     reason: str | None = None
@@ -240,7 +241,7 @@ def read_field(key: str, value: Any) -> Any:
     """Read one field of a slot from its JSON value."""
     if value is None:
         return None
-    if key in ("current", "previous", "last_healthy", "candidate"):
+    if key in ("current", "previous", "last_healthy", "older", "candidate"):
         return Installed(**value)
     if key == "watch":
         return Watch(**value)
