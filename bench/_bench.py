@@ -35,6 +35,7 @@ class Bench:
     figures: dict[str, Any] = field(default_factory=dict)
     goals: dict[str, str] = field(default_factory=dict)
     met: dict[str, bool] = field(default_factory=dict)
+    options: argparse.Namespace = field(default_factory=argparse.Namespace)
 
     def say(self, text: str) -> None:
         """Say what is being done."""
@@ -56,17 +57,24 @@ class Bench:
         print(f"  {name:38} {shown}", flush=True)
 
 
-def main(name: str, measure: Callable[[Bench], None]) -> None:
-    """Run a measurement from the command line."""
+def main(
+    name: str,
+    measure: Callable[[Bench], None],
+    *,
+    add: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> None:
+    """Run a measurement from the command line; `add` adds options of its own."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--quick", action="store_true", help="end within a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    add(parser)
     options = parser.parse_args()
-    bench = Bench(name, options.quick)
+    bench = Bench(name, options.quick, options=options)
     print(f"{name}{' (quick)' if options.quick else ''}", flush=True)
     measure(bench)
     if options.json:
-        options.json.write_text(json.dumps(vars(bench), indent=1, sort_keys=True) + "\n")
+        written = {k: v for k, v in vars(bench).items() if k != "options"}
+        options.json.write_text(json.dumps(written, indent=1, sort_keys=True) + "\n")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def find_binaries() -> Path | None:
 
 
 @contextlib.contextmanager
-def running_server(binaries: Path) -> Iterator[str]:
+def running_server(binaries: Path, settings: Sequence[str] = (*FAST, *SMALL)) -> Iterator[str]:
     """Start a server on a socket of its own; yields the URL of its `postgres` database."""
     # Not pytest's own temporary folder: that one is closed to other users, and its path too long.
     folder = Path(tempfile.mkdtemp(prefix="pw-pg-"))
@@ -60,7 +60,7 @@ def running_server(binaries: Path) -> Iterator[str]:
         subprocess.run(initdb, check=True, capture_output=True, **options)
         with (folder / "log").open("wb") as log:
             command = [str(binaries / "postgres"), "-D", str(data), "-k", str(folder), "-h", ""]
-            for setting in [*FAST, *SMALL]:
+            for setting in settings:
                 command += ["-c", setting]
             process = subprocess.Popen(
                 command, stdout=log, stderr=log, preexec_fn=_end_with_parent, **options
