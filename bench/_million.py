@@ -102,8 +102,9 @@ def _write(url: str, table: str, columns: tuple[str, ...], rows: Iterator[tuple[
             connection.executemany(insert, plain)
             connection.commit()
         return
-    with psycopg.connect(url) as connection, connection.cursor() as cursor:
-        with cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+    with psycopg.connect(url) as connection:
+        copied = connection.cursor().copy(f"COPY {table} ({names}) FROM STDIN")
+        with copied as copy:
             for row in rows:
                 copy.write_row(row)
 
