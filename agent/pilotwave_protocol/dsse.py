@@ -117,9 +117,20 @@ def open_envelope(
 
     Raises `BadEnvelope` for a malformed one and `WrongKey` for one that is not signed well enough.
     """
+    claimed = peek_unverified(raw, payload_type=payload_type, max_bytes=max_bytes)
+    return verified(claimed, payload_type=payload_type, keys=keys, threshold=threshold)
+
+
+def verified(
+    claimed: Unverified,
+    *,
+    payload_type: str,
+    keys: Mapping[str, Ed25519PublicKey],
+    threshold: int = 1,
+) -> bytes:
+    """`open_envelope` for one that was taken apart already, to find out whose keys to look for."""
     if threshold < 1:
         raise ValueError("a threshold is at least 1")
-    claimed = peek_unverified(raw, payload_type=payload_type, max_bytes=max_bytes)
     message = pae(payload_type, claimed.payload)
     good: set[bytes] = set()
     for name, sig in claimed.signatures:

@@ -6,6 +6,7 @@ keys that nobody asked for, so that a misspelt or smuggled field never passes un
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ T = TypeVar("T")
 Scalar = str | int | float | bool
 MAX_INT = 2**53 - 1  # what every JSON reader can hold exactly
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
+# much quicker than strptime, and check-ins hold many
+_TIME_TEXT = re.compile(r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})Z", re.ASCII)
 
 
 def format_time(moment: datetime) -> str:
@@ -25,9 +28,11 @@ def format_time(moment: datetime) -> str:
 
 def parse_time(text: str) -> datetime:
     """Read `2026-01-31T09:30:00Z`. Raises `ValueError` for any other form."""
-    if len(text) != 20:
+    found = _TIME_TEXT.fullmatch(text)
+    if found is None:
         raise ValueError(f"expected a time like 2026-01-31T09:30:00Z; got {ascii(text)[:40]}")
-    return datetime.strptime(text, _TIME).replace(tzinfo=timezone.utc)
+    year, month, day, hour, minute, second = map(int, found.groups())
+    return datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
 
 
 def kind_of(value: object) -> str:

@@ -7,6 +7,7 @@ because two readers could understand them differently or be brought down by them
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
 from pilotwave_protocol.errors import BadJson
@@ -41,25 +42,19 @@ def _float(digits: str) -> float:
     return number
 
 
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_NO_BRACKET = re.compile(r"[^][{}]+")
+
+
 def _too_deep(text: str, limit: int) -> bool:
     """Say whether brackets nest deeper than `limit`, without parsing: strings are skipped."""
     depth = 0
-    in_string = escaped = False
-    for char in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                in_string = False
-        elif char == '"':
-            in_string = True
-        elif char in "[{":
+    for char in _NO_BRACKET.sub("", _STRING.sub("", text)):
+        if char in "[{":
             depth += 1
             if depth > limit:
                 return True
-        elif char in "]}":
+        else:
             depth -= 1
     return False
 

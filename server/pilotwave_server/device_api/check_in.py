@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from starlette.types import Receive, Scope, Send
 
 from pilotwave_protocol import dsse
+from pilotwave_protocol.dsse import Unverified
 from pilotwave_protocol.errors import ProtocolError, WrongKey
 from pilotwave_protocol.messages import (
     CHECK_IN_TYPE,
@@ -99,8 +100,8 @@ class CheckIns:
         await send({"type": "http.response.body", "body": body})
 
     async def _take(self, raw: bytes) -> bytes:
-        check_in = _read(raw)
-        record = await self._verify(raw, check_in)
+        claimed, check_in = _read(raw)
+        record = await self._verify(claimed, check_in)
         if check_in.fleet != self._fleet.snapshot.fleet:
             raise WrongFleet(f"this server's fleet is not {check_in.fleet}")
         stored = await self._writer.write(VerifiedCheckIn(record.id, record.generation, check_in))
@@ -108,16 +109,16 @@ class CheckIns:
             raise stored.refusal
         return self._reply(record, stored)
 
-    async def _verify(self, raw: bytes, check_in: CheckIn) -> DeviceRecord:
+    async def _verify(self, claimed: Unverified, check_in: CheckIn) -> DeviceRecord:
         """Return the device that signed this. Raises what stands above."""
         record = self._fleet.records.get(check_in.device)
-        if record is not None and record.state == "enrolled" and _signed_by(raw, record):
+        if record is not None and record.state == "enrolled" and _signed_by(claimed, record):
             return record
         # another process may have enrolled or accepted it a moment ago
         record = await self._loader.get(check_in.device)
         if record is None:
             raise UnknownDevice(f"no device {check_in.device} is known here: enrol it first")
-        if not _signed_by(raw, record):
+        if not _signed_by(claimed, record):
             raise BadSignature(f"expected an envelope signed by the key of {record.name}")
         if record.state == "pending":
             raise Pending(f"{record.name} waits for an operator to accept it")
@@ -143,22 +144,22 @@ class CheckIns:
         ).to_bytes()
 
 
-def _read(raw: bytes) -> CheckIn:
+def _read(raw: bytes) -> tuple[Unverified, CheckIn]:
     """Read what the envelope claims, signed or not."""
     try:
         claimed = dsse.peek_unverified(
             raw, payload_type=CHECK_IN_TYPE, max_bytes=MAX_CHECK_IN_BYTES
         )
-        return parse_check_in(claimed.payload)
+        return claimed, parse_check_in(claimed.payload)
     except ProtocolError as error:
         raise BadCheckIn(f"this is not a check-in: {error}") from error
 
 
-def _signed_by(raw: bytes, record: DeviceRecord) -> bool:
+def _signed_by(claimed: Unverified, record: DeviceRecord) -> bool:
     key = Ed25519PublicKey.from_public_bytes(record.public_key)
     keys = {dsse.keyid(key): key}
     try:
-        dsse.open_envelope(raw, payload_type=CHECK_IN_TYPE, keys=keys, max_bytes=MAX_CHECK_IN_BYTES)
+        dsse.verified(claimed, payload_type=CHECK_IN_TYPE, keys=keys)
     except WrongKey:
         return False
     return True

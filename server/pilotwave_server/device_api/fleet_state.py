@@ -13,6 +13,7 @@ moment (`HotPaths._order`).
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from pilotwave_server.device_api.records import (
 )
 from pilotwave_server.devices.facts import capabilities
 from pilotwave_server.devices.loading import LoadedDevice, load_devices
-from pilotwave_server.devices.tables import DeviceRow, bucket_of
+from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.registry.tables import VersionRow
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot, RunningRollout
@@ -74,6 +75,7 @@ class FleetState:
         self._all_changed = -1
         self._orders: dict[object, Order] = {}
         self._profiles: dict[Profile, Profile] = {}
+        self._revisions: dict[int, int] = {}
         self._leases: dict[frozenset[int], frozenset[int]] = {}
         self.records: dict[str, DeviceRecord] = {}
         self.hint = Hint()
@@ -161,10 +163,9 @@ class FleetState:
         record = DeviceRecord(
             id=device.id,
             name=device.name,
-            bucket=bucket_of(device.name),
-            state=device.state,
+            state=sys.intern(device.state),
             generation=device.generation,
-            revision=device.revision,
+            revision=self._same(device.revision),
             public_key=bytes.fromhex(device.public_key),
             profile=self._profiles.setdefault(profile, profile),
             groups_key=snapshot.groups_key,
@@ -177,6 +178,12 @@ class FleetState:
             record.seen, record.noted = old.seen, old.noted
             record.asks_after = old.asks_after
         return record
+
+    def _same(self, revision: int) -> int:
+        """The number as one object for all the devices that have it."""
+        if len(self._revisions) > MAX_SHARED:
+            self._revisions = {}
+        return self._revisions.setdefault(revision, revision)
 
     def order(self, record: DeviceRecord, snapshot: FleetSnapshot) -> Order:
         """Return what the device of `record` is to run. Asked once per device and snapshot."""

@@ -116,15 +116,11 @@ class Polls:
         snapshot = fleet.snapshot
         record = fleet.records.get(device)
         # a mac that was found good needs no second look until it expires
-        if (
-            record is None
-            or record.token_until <= moment
-            or not compare_digest(record.token, token)
-        ):
+        if record is None or expires <= moment or not compare_digest(record.token, token):
             self._tokens.check(token, now=moment)
             if record is None:
                 return None
-            record.token, record.token_until = token, expires
+            record.token = token
         if record.ordered_in is not snapshot and not self._order(record, snapshot):
             return None
         if record.generation != generation or record.state != ENROLLED:

@@ -9,6 +9,7 @@ from zlib import crc32
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages import Entry, set_digest
+from pilotwave_server.devices.tables import bucket_of
 from pilotwave_server.rollouts.fleet import FleetSnapshot
 
 Capabilities = tuple[tuple[str, Scalar], ...]
@@ -54,14 +55,13 @@ class Order:
 class DeviceRecord:
     """One device. `order` is valid for the snapshot `ordered_in`, `etag` until `etag_until`.
 
-    `token` is the last one whose mac was found good; it is good until `token_until`. `wants` are
-    the paced rollouts, by row number, that include it and that it has no lease of; `leases` those
-    that it has one of. What it wants is asked for again after `asks_after`.
+    `token` is the last one whose mac was found good. `wants` are the paced rollouts, by row number,
+    that include it and that it has no lease of; `leases` those that it has one of. What it wants is
+    asked for again after `asks_after`.
     """
 
     __slots__ = (
         "asks_after",
-        "bucket",
         "etag",
         "etag_until",
         "generation",
@@ -73,14 +73,12 @@ class DeviceRecord:
         "order",
         "ordered_in",
         "personal",
-        "phase",
         "profile",
         "public_key",
         "revision",
         "seen",
         "state",
         "token",
-        "token_until",
         "wants",
     )
 
@@ -89,7 +87,6 @@ class DeviceRecord:
         *,
         id: int,
         name: str,
-        bucket: int,
         state: str,
         generation: int,
         revision: int,
@@ -108,17 +105,25 @@ class DeviceRecord:
         self.profile = profile
         self.groups_key = groups_key
         self.personal = personal
-        self.bucket = bucket
         self.leases = leases
         self.wants: tuple[int, ...] = ()
         self.asks_after = 0.0
-        # spreads the renewal of directives over time, so that a fleet does not ask all at once
-        self.phase = crc32(name.encode())
         self.order: Order | None = None
         self.ordered_in: FleetSnapshot | None = None
         self.etag = b""
         self.etag_until = 0.0
         self.token = b""
-        self.token_until = 0
         self.seen = 0.0
         self.noted = False
+
+    # Made anew when they are needed, which is when something changed: a million of each is dear.
+
+    @property
+    def bucket(self) -> int:
+        """The name's hash, by which rollouts choose devices."""
+        return bucket_of(self.name)
+
+    @property
+    def phase(self) -> int:
+        """Spreads the renewal of directives over time, so that a fleet does not ask all at once."""
+        return crc32(self.name.encode())

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -57,7 +58,7 @@ class ServerKey:
             raise BadServerKey(f"{self.kind}-{self.number}: expected an Ed25519 key")
         return bytes.fromhex(key.keyval["public"])
 
-    @property
+    @cached_property
     def director_keyid(self) -> str:
         """The key's name in envelopes and in `fleet/director`."""
         return dsse.keyid(Ed25519PublicKey.from_public_bytes(self.raw))
