@@ -27,6 +27,7 @@ from pilotwave_cli import (
 )
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import warn
+from pilotwave_cli.simulate import command as simulate
 from pilotwave_protocol.errors import PilotwaveError
 
 cli = typer.Typer(
@@ -53,6 +54,7 @@ cli.add_typer(tokens.cli, name="tokens")
 cli.add_typer(webhooks.cli, name="webhooks")
 cli.add_typer(audit.cli, name="audit")
 events.add_to(cli)
+simulate.add_to(cli)
 
 
 def app() -> None:
