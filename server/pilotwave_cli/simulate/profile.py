@@ -1,0 +1,267 @@
+"""What a simulated fleet is like: its slices, and how versions do on them. Read from YAML.
+
+Shares and rates are written as `20%` or 0.2, lengths of time as `90s`, `5m`, or in seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pilotwave_cli.durations import Duration
+from pilotwave_cli.errors import CliError
+from pilotwave_protocol import names
+from pilotwave_protocol.errors import BadName
+
+FACTS: dict[str, Any] = {
+    "arch": "aarch64",
+    "os": "linux",
+    "memory_mb": 4096,
+    "runtime.onnxruntime": "1.23.2",
+}
+
+
+@dataclass(frozen=True)
+class Offline:
+    """A `share` of the devices is gone for `for_s` once in each `every_s`."""
+
+    share: float = 0.0
+    for_s: float = 0.0
+    every_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What the application measures: a median latency with its spread (the standard deviation of
+    its logarithm), an error rate, a score, and calls per second."""
+
+    latency_ms: float = 20.0
+    spread: float = 0.25
+    error: float = 0.002
+    score: float = 0.9
+    score_spread: float = 0.03
+    calls_per_s: float = 2.0
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One kind of device: `share` of all."""
+
+    name: str
+    share: float
+    labels: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=lambda: dict(FACTS))
+    mbit_s: float = 20.0
+    latency_ms: float = 20.0
+    offline: Offline = Offline()
+    metrics: Metrics = Metrics()
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How versions that match do on slices that match. Rates are shares of the devices."""
+
+    model: str = "*"
+    version: str = "*"
+    slice: str = "*"
+    selftest_failure: float = 0.0
+    probation_failure: float = 0.0
+    silent: float = 0.0
+    latency_factor: float = 1.0
+    error_added: float = 0.0
+    score_added: float = 0.0
+
+    def matches(self, model: str, version: str, slice: str) -> bool:
+        """Say whether this is about that version there."""
+        wanted = ((self.model, model), (self.version, version), (self.slice, slice))
+        return all(fnmatchcase(found, pattern) for pattern, found in wanted)
+
+
+NORMAL = Behaviour()
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A simulated fleet. Intervals None: those that the server says."""
+
+    slices: tuple[Slice, ...]
+    behaviours: tuple[Behaviour, ...] = ()
+    poll_s: float | None = None
+    check_in_s: float | None = None
+    selftest_s: float = 2.0
+    probation_s: float = 10.0
+
+    def behaviour(self, model: str, version: str, slice: str) -> Behaviour:
+        """The first behaviour that matches, or the normal one."""
+        found = (b for b in self.behaviours if b.matches(model, version, slice))
+        return next(found, NORMAL)
+
+    def slice_of(self, number: int, count: int) -> Slice:
+        """The slice of device `number` of `count`: by shares, in order."""
+        reached, place = 0.0, (number + 0.5) / count * sum(s.share for s in self.slices)
+        for one in self.slices:
+            reached += one.share
+            if place < reached:
+                return one
+        return self.slices[-1]
+
+
+def read_profile(path: Path) -> Profile:
+    """Read a profile, or raise `CliError` naming the field."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = "" if line is None else f", line {line + 1}"
+        raise CliError(f"{path}{where}: expected YAML") from None
+    try:
+        return _profile(_Reader(data, str(path)))
+    except BadName as error:
+        raise CliError(f"{path}: {error}") from None
+
+
+class _Reader:
+    """Takes fields out of a mapping and says which of them nobody knows."""
+
+    def __init__(self, data: Any, path: str) -> None:
+        if not isinstance(data, Mapping):
+            raise CliError(f"{path}: expected a mapping of fields; got {ascii(data)[:40]}")
+        self._data, self.path, self._seen = data, path, set[str]()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._seen.add(key)
+        return self._data.get(key, default)
+
+    def at(self, key: str) -> str:
+        return (
+            f"{self.path}: {key}" if self.path.endswith((".yaml", ".yml")) else f"{self.path}.{key}"
+        )
+
+    def fail(self, key: str, expected: str) -> CliError:
+        return CliError(
+            f"{self.at(key)}: expected {expected}; got {ascii(self._data.get(key))[:60]}"
+        )
+
+    def inner(self, key: str) -> _Reader:
+        return _Reader(self.get(key, {}), self.at(key))
+
+    def items(self, key: str) -> list[_Reader]:
+        found = self.get(key, [])
+        if not isinstance(found, list):
+            raise self.fail(key, "a list")
+        return [_Reader(item, f"{self.at(key)}[{n}]") for n, item in enumerate(found)]
+
+    def text(self, key: str, default: str) -> str:
+        found = self.get(key, default)
+        if not isinstance(found, (str, int, float)) or isinstance(found, bool):
+            raise self.fail(key, "text")
+        return str(found)
+
+    def number(self, key: str, default: float, *, low: float = 0.0, high: float = 1e9) -> float:
+        found = self.get(key, default)
+        if isinstance(found, str) and found.endswith("%"):
+            try:
+                found = float(found[:-1]) / 100
+            except ValueError:
+                pass
+        if isinstance(found, bool) or not isinstance(found, (int, float)):
+            raise self.fail(key, "a number, or a share as 20%")
+        if not low <= found <= high:
+            raise self.fail(key, f"a number from {low:g} to {high:g}")
+        return float(found)
+
+    def rate(self, key: str, default: float = 0.0) -> float:
+        return self.number(key, default, high=1.0)
+
+    def seconds(self, key: str, default: float | None) -> float | None:
+        found = self.get(key, default)
+        if isinstance(found, str):
+            if not re.fullmatch(r"\d{1,6}[smhdw]", found):
+                raise self.fail(key, "a length of time as 90s or 5m")
+            return Duration.parse(found).total_seconds()
+        if found is not None and (isinstance(found, bool) or not isinstance(found, (int, float))):
+            raise self.fail(key, "a length of time as 90s or 5m")
+        return None if found is None else float(found)
+
+    def done(self) -> None:
+        unknown = sorted(str(key) for key in set(self._data) - self._seen)
+        if unknown:
+            known = ", ".join(sorted(self._seen))
+            raise CliError(f"{self.at(unknown[0])}: there is no such field; there are {known}")
+
+
+def _profile(r: _Reader) -> Profile:
+    r.text("description", "")
+    slices = tuple(_slice(item, n) for n, item in enumerate(r.items("slices")))
+    profile = Profile(
+        slices=slices or (Slice("all", 1.0),),
+        behaviours=tuple(_behaviour(item) for item in r.items("behaviours")),
+        poll_s=r.seconds("poll", None),
+        check_in_s=r.seconds("check_in", None),
+        selftest_s=r.seconds("selftest", 2.0) or 0.0,
+        probation_s=r.seconds("probation", 10.0) or 0.0,
+    )
+    r.done()
+    if not sum(s.share for s in profile.slices):
+        raise r.fail("slices", "shares above 0")
+    return profile
+
+
+def _slice(r: _Reader, number: int) -> Slice:
+    labels = {names.check_label_key(k): names.check_label_value(v) for k, v in _plain(r, "labels")}
+    facts = {names.check_fact_key(k): v for k, v in _plain(r, "facts")}
+    o, m = r.inner("offline"), r.inner("metrics")
+    made = Slice(
+        name=r.text("name", f"slice-{number}"),
+        share=r.number("share", 1.0),
+        labels=labels,
+        facts={**FACTS, **facts},
+        mbit_s=r.number("mbit_s", 20.0, low=0.001),
+        latency_ms=r.number("latency_ms", 20.0, high=60_000),
+        offline=Offline(
+            o.rate("share"), o.seconds("for", 0) or 0.0, o.seconds("every", 3600) or 1.0
+        ),
+        metrics=Metrics(
+            latency_ms=m.number("latency_ms", 20.0, low=0.001),
+            spread=m.number("spread", 0.25, high=5),
+            error=m.rate("error", 0.002),
+            score=m.number("score", 0.9, low=-1e9),
+            score_spread=m.number("score_spread", 0.03),
+            calls_per_s=m.number("calls_per_s", 2.0),
+        ),
+    )
+    for reader in (o, m, r):
+        reader.done()
+    return made
+
+
+def _plain(r: _Reader, key: str) -> list[tuple[str, Any]]:
+    found = r.get(key, {})
+    if not isinstance(found, Mapping):
+        raise r.fail(key, "a mapping")
+    for k, v in found.items():
+        if not isinstance(k, str) or not isinstance(v, (str, int, float, bool)):
+            raise r.fail(key, "names with text, a number or true/false each")
+    return list(found.items())
+
+
+def _behaviour(r: _Reader) -> Behaviour:
+    made = Behaviour(
+        model=r.text("model", "*"),
+        version=r.text("version", "*"),
+        slice=r.text("slice", "*"),
+        selftest_failure=r.rate("selftest_failure"),
+        probation_failure=r.rate("probation_failure"),
+        silent=r.rate("silent"),
+        latency_factor=r.number("latency_factor", 1.0),
+        error_added=r.number("error_added", 0.0, low=-1, high=1),
+        score_added=r.number("score_added", 0.0, low=-1e9),
+    )
+    r.done()
+    return made
