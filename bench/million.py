@@ -94,7 +94,7 @@ def first_polls(bench: Bench, kind: str, stage: Stage, load: Load) -> None:
 
 def unchanged(bench: Bench, kind: str, stage: Stage, load: Load) -> None:
     """Unchanged polls as fast as they go, beside a bare ASGI app, one process each, in turns."""
-    rounds, seconds = (2, 3) if bench.quick else (3, 6)
+    rounds, seconds = (2, 3) if bench.quick else (3, 4)
     bare_port = free_port()
     script = str(Path(__file__).parent / "_bare.py")
     ours_all, theirs_all = [], []

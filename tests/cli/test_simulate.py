@@ -1,0 +1,158 @@
+"""`pilotwave simulate` against a real server: what its devices say and believe is real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pilotwave_cli.errors import CliError
+from pilotwave_cli.simulate.believing import Memory, Trust
+from pilotwave_cli.simulate.profile import FACTS, read_profile
+from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.states import Reason
+from tests.cli.conftest import DIGITS, REPO
+from tests.cli.operator import Operator
+from tests.server.device_api.peer import SimulatedDevice
+
+PROFILE = """\
+poll: 1
+check_in: 2
+selftest: 0.1
+probation: 0.1
+slices:
+  - {name: good, share: 3, latency_ms: 0, mbit_s: 1000}
+  - {name: bad, share: 1, latency_ms: 0, labels: {hw: nano}}
+behaviours:
+  - {slice: bad, version: 1.0.0, selftest_failure: 100%}
+"""
+
+
+@pytest.fixture
+def assigned(pw: Operator, model: str, name: str) -> str:
+    """A version of a model of its own, assigned to the simulated devices called like this."""
+    pw(
+        *("publish", model, "1.0.0", "--variant", f"onnx-fp32={DIGITS / '1.0.0'}"),
+        *("--key", pw.keys / "publisher.pem"),
+    )
+    pw("groups", "create", name, "--selector", f"simulated={name}")
+    pw("assign", model, "1.0.0", "--group", name)
+    return name
+
+
+@pytest.mark.timeout(300)
+def test_devices_enrol_verify_change_fail_by_profile_report_and_leave(
+    pw: Operator, model: str, assigned: str, tmp_path: Path
+) -> None:
+    (tmp_path / "profile.yaml").write_text(PROFILE)
+    account = pw.json(
+        *("simulate", "--devices", "8", "--profile", tmp_path / "profile.yaml"),
+        *("--prefix", assigned, "--for", "25s", "--root", pw.keys / "root.json", "--seed", "7"),
+    )
+    assert account["devices"] == 8
+    counts = account["counts"]
+    assert (counts["healthy"], counts["failed"]) == (6, 2)
+    assert account["runs"] == {f"{model} 1.0.0": 6, f"{model} -": 2}
+    assert counts["check_in_200"] > 8
+    assert not [key for key in counts if key.startswith("refused")]
+    events = pw.json("devices", "events", f"{assigned}-000007")
+    assert ("failed", "selftest_mismatch") in {(e["kind"], e["reason"]) for e in events}
+    shown = pw.json("devices", "show", f"{assigned}-000000")
+    assert shown["state"] == "decommissioned"
+    assert shown["labels"] == {"simulated": assigned}
+
+
+@pytest.mark.timeout(300)
+def test_a_directive_that_is_forged_or_of_another_device_is_refused(
+    pw: Operator, assigned: str
+) -> None:
+    code = pw.json("codes", "create", "--label", f"simulated={assigned}")
+    code = (code["items"] if isinstance(code, dict) else code)[0]["code"]
+    with httpx.Client(base_url=pw.url, timeout=30) as http:
+        peer = SimulatedDevice(f"{assigned}-peer", http)
+        assert peer.enrol(code).status_code == 201
+        assert peer.check_in().status_code == 200
+        raw = peer.poll().content
+    root = (pw.keys / "root.json").read_bytes()
+    forged = json.loads(raw)
+    forged["signatures"][0]["sig"] = forged["signatures"][0]["sig"][::-1].replace("=", "A")
+
+    async def judge(envelope: bytes, device: str, memory: Memory) -> Any:
+        async with httpx.AsyncClient(base_url=pw.url) as http:
+            trust = Trust(pw.url, root, http)
+            try:
+                return await trust.judge(
+                    *(envelope,),
+                    hint="",
+                    fleet="test-fleet",
+                    device=device,
+                    facts=FACTS,
+                    memory=memory,
+                    token=peer.token,
+                )
+            finally:
+                trust.close()
+
+    def refusal(envelope: bytes, device: str, memory: Memory) -> str:
+        with pytest.raises(RefusedError) as caught:
+            asyncio.run(judge(envelope, device, memory))
+        return str(caught.value.reason)
+
+    memory = Memory()
+    accepted = asyncio.run(judge(raw, peer.name, memory))
+    assert [e.version for e in accepted.directive.entries] == ["1.0.0"]
+    assert memory.seq == accepted.directive.seq
+    assert refusal(json.dumps(forged).encode(), peer.name, Memory()) in {
+        "wrong_key",
+        "bad_directive",
+    }
+    assert refusal(raw, "another", Memory()) == Reason.WRONG_DEVICE
+    assert refusal(raw, peer.name, Memory(seq=memory.seq + 1)) == Reason.DIRECTIVE_REPLAYED
+    assert refusal(raw, peer.name, Memory(seq=memory.seq, digest="x")) == Reason.DIRECTIVE_FORK
+
+
+BAD_PROFILES = [
+    ("slices: 5", "slices: expected a list"),
+    ("slices: [{share: -1}]", "share: expected a number from 0"),
+    ("slices: [{share: 1, wheels: 4}]", "wheels: there is no such field"),
+    ("slices: [{labels: {Bad Key: x}}]", "label"),
+    ("slices: [{mbit_s: fast}]", "mbit_s: expected a number"),
+    ("behaviours: [{silent: 120%}]", "silent: expected a number from 0 to 1"),
+    ("poll: soon", "poll: expected a length of time"),
+    ("speed: 2", "speed: there is no such field"),
+    ("- a", "expected a mapping"),
+    ("a: [", "expected YAML"),
+    ("slices: [{share: 0}]", "shares above 0"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), BAD_PROFILES)
+def test_a_bad_profile_is_refused_with_its_field(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(text)
+    with pytest.raises(CliError, match=words):
+        read_profile(path)
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "examples/simulator").glob("*.yaml")), ids=str)
+def test_the_example_profiles_are_good(path: Path) -> None:
+    profile = read_profile(path)
+    assert [profile.slice_of(n, 10).name for n in range(10)]
+
+
+def test_slices_are_filled_by_their_shares(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text("slices: [{name: a, share: 70%}, {name: b, share: 30%}]")
+    profile = read_profile(path)
+    found = [profile.slice_of(n, 1000).name for n in range(1000)]
+    assert (found.count("a"), found.count("b")) == (700, 300)
+
+
+def test_a_server_without_a_root_of_trust_is_named(fresh: Callable[..., Operator]) -> None:
+    line = fresh().run("simulate", "--devices", "1", "--for", "1s").stderr
+    assert "no root of trust yet" in line
