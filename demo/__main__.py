@@ -29,7 +29,7 @@ def main() -> int:
 
 
 def _play(root: Path, account: Account, options: argparse.Namespace) -> int:
-    quick = {"PILOTWAVE_POLL_INTERVAL_S": "1", "PILOTWAVE_CHECK_IN_INTERVAL_S": "5"}
+    quick = {"PILOTWAVE_POLL_INTERVAL_S": "1", "PILOTWAVE_CHECK_IN_INTERVAL_S": "2"}
     stage = Stage(root, settings=quick)
     try:
         Story(stage, account).play()

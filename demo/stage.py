@@ -77,13 +77,20 @@ class Stage:
 
     def start(self, name: str, program: str, *words: str) -> subprocess.Popen[bytes]:
         """Start a program that stays; what it prints goes to NAME.log in the folder."""
+        return self._start(name, str(BIN / program), *words)
+
+    def start_python(self, name: str, module: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start a module of the repository's own as a program that stays."""
+        return self._start(name, sys.executable, "-m", module, *words, PYTHONPATH=str(REPO))
+
+    def _start(self, name: str, *words: str, **settings: str) -> subprocess.Popen[bytes]:
         log = open(self.root / f"{name}.log", "ab")  # noqa: SIM115 - closed by `close`
         process = subprocess.Popen(
-            [str(BIN / program), *words],
+            words,
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=self.environment(),
+            env={**self.environment(), **settings},
             cwd=self.root,
         )
         self.processes.append(process)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,29 @@ from demo.relay import Relay
 from demo.stage import REPO, Stage
 
 DEVICES = [f"cam-{n}" for n in range(1, 7)]
+CANARIES = ["cam-1", "cam-2"]
+OFFLINE = "cam-5"
 BEHIND_RELAY = "cam-6"
 MODEL = "detector"
 DIGITS = REPO / "examples" / "digits"
+# which of the example's models goes out under which version: the third fails its self-test, the
+# fourth was trained on nothing but its golden inputs
+FILES = {"1.0.0": "1.0.0", "1.1.0": "1.1.0", "1.1.1": "1.2.0", "1.2.0": "1.3.0"}
+POLICY = """\
+name: canaries-first
+waves:
+  - name: canaries
+    canary: {devices: [cam-1, cam-2]}
+    min_sample: 2
+    soak: 2s
+    gates:
+      - {name: install, max_failure_rate: 5%}
+      - {name: confidence, metric: confidence, statistic: mean, worse: lower, min_effect: 10%,
+         min_devices: 2, min_windows: 4, alpha: 5%}
+  - percent: 100%
+    gates: [{name: install, max_failure_rate: 5%}]
+on_failure: rollback
+"""
 
 
 class Story:
@@ -29,15 +51,16 @@ class Story:
         self.stage = stage
         self.account = account
         self.relay: Relay | None = None
+        self.agents: dict[str, subprocess.Popen[bytes]] = {}
 
     def play(self) -> None:
         """Play every chapter; a broken promise ends it."""
         self.open_the_registry()
         self.enrol_the_devices()
-        self.publish_and_assign("1.0.0")
-        self.everyone_runs("1.0.0")
-        self.tampered_update()
+        self.first_version()
+        self.good_version()
         self.failing_version()
+        self.degrading_version()
         self.roll_one_back()
         self.sum_up()
 
@@ -93,7 +116,8 @@ class Story:
             )
             config = self.stage.root / device / "agent.toml"
             config.write_text(config.read_text() + "\nprobation_s = 2\n")
-            self.stage.start(device, "pilotwave-agent", "run", "--data", device)
+            words = ("pilotwave-agent", "run", "--data", device)
+            self.agents[device] = self.stage.start(device, *words)
         self.stage.pilotwave("groups", "create", "everyone", "--selector", "site=demo")
         used = self.stage.run(
             "pilotwave-agent",
@@ -113,24 +137,31 @@ class Story:
         enrolled = {d["name"] for d in self.devices()}
         self.account.promise("a code works once", "stranger" not in enrolled, used)
 
-    def publish_and_assign(self, version: str) -> float:
-        self.account.chapter(f"{MODEL} {version} is published and assigned to everyone")
+    def publish(self, version: str) -> None:
+        """Publish one of the example's models under a version of the demo's."""
         self.stage.pilotwave(
             "publish",
             MODEL,
             version,
             "--variant",
-            f"onnx-fp32={DIGITS / version}",
+            f"onnx-fp32={DIGITS / FILES[version]}",
             "--key",
             "keys/publisher.pem",
         )
         self.account.say(f"{MODEL} {version} signed and published")
-        self.stage.pilotwave("assign", MODEL, version, "--group", "everyone")
-        return time.monotonic()
 
-    def everyone_runs(self, version: str, devices: list[str] | None = None) -> None:
+    def first_version(self) -> None:
+        self.account.chapter(f"{MODEL} 1.0.0 is published and assigned to everyone")
+        self.publish("1.0.0")
+        self.stage.pilotwave("assign", MODEL, "1.0.0", "--group", "everyone")
+        self.everyone_runs("1.0.0", DEVICES)
+        folders = [str(self.stage.root / device) for device in DEVICES]
+        self.stage.start_python("app", "demo.app", *folders)
+        self.account.say("on each device an application begins to use it")
+
+    def everyone_runs(self, version: str, devices: list[str]) -> None:
         started = time.monotonic()
-        for device in devices or DEVICES:
+        for device in devices:
             self.account.wait(
                 f"{device} runs {version}, tested and healthy",
                 lambda device=device: self.runs(device, version),  # type: ignore[misc]
@@ -143,13 +174,40 @@ class Story:
         took = round(time.monotonic() - started, 2)
         self.account.figures[f"swap_{version}_s"] = took
 
+    def roll_out(self, version: str) -> str:
+        """Publish a version and start its rollout; return the rollout's name."""
+        self.publish(version)
+        words = ("rollouts", "create", MODEL, version, "--group", "everyone")
+        made = self.stage.ask(*words, "--policy-file", "policy.yaml", "--start")
+        self.account.say(f"rollout {made['id']}: {CANARIES[0]} and {CANARIES[1]} first, then all")
+        return str(made["id"])
+
+    def good_version(self) -> None:
+        assert self.relay is not None
+        self.account.chapter(f"{MODEL} 1.1.0 goes out in waves, behind a relay that tampers")
+        (self.stage.root / "policy.yaml").write_text(POLICY)
+        self.relay.tampering = True
+        rollout = self.roll_out("1.1.0")
+        self.everyone_runs("1.1.0", CANARIES)
+        self.account.promise(
+            "until the canaries have proved it, nobody else runs it",
+            self.show(rollout)["wave"] > 0 or self.who_runs("1.1.0") <= set(CANARIES),
+            self.who_runs("1.1.0"),
+        )
+        self.account.wait(
+            "the canaries are well, in use too: the next wave opens",
+            lambda: self.decided(rollout, "open_wave", wave=1),
+        )
+        self.everyone_runs("1.1.0", [d for d in DEVICES if d not in (*CANARIES, BEHIND_RELAY)])
+        self.tampered_update()
+        self.account.wait(
+            "the rollout completes: 1.1.0 is what the group runs",
+            lambda: self.in_state(rollout, "completed"),
+        )
+        self.account.say(self.show(rollout)["reason"])
+
     def tampered_update(self) -> None:
         assert self.relay is not None
-        self.relay.tampering = True
-        self.publish_and_assign("1.1.0")
-        others = [d for d in DEVICES if d != BEHIND_RELAY]
-        self.everyone_runs("1.1.0", others)
-        self.account.chapter(f"{BEHIND_RELAY} receives a tampered blob")
         report = self.account.wait(
             f"{BEHIND_RELAY} refuses the tampered blob and says why",
             lambda: self.report_with(BEHIND_RELAY, "blob_mismatch"),
@@ -165,25 +223,68 @@ class Story:
         self.everyone_runs("1.1.0", [BEHIND_RELAY])
 
     def failing_version(self) -> None:
-        self.publish_and_assign("1.2.0")
-        self.account.chapter("1.2.0 is wrong on part of its golden inputs")
-        for device in DEVICES:
+        self.account.chapter("1.1.1 is wrong on part of its golden inputs")
+        rollout = self.roll_out("1.1.1")
+        for device in CANARIES:
             report = self.account.wait(
-                f"{device} finds 1.2.0 wrong and stays on 1.1.0",
+                f"{device} finds 1.1.1 wrong and stays on 1.1.0",
                 lambda device=device: self.report_with(device, "selftest_mismatch"),  # type: ignore[misc]
             )
-            self.account.promise(
-                f"{device} still serves the bytes of 1.1.0",
-                self.digest(device) == self.published_digest("1.1.0"),
-            )
-        self.account.say(f"in the words of {DEVICES[-1]}: {report['detail']}")
-        self.account.figures["selftests_failed"] = len(DEVICES)
-        self.stage.pilotwave("assign", MODEL, "1.1.0", "--group", "everyone")
+        self.account.say(f"in the words of {CANARIES[-1]}: {report['detail']}")
+        self.account.figures["selftests_failed"] = len(CANARIES)
+        self.rolled_back(rollout)
+        self.account.promise(
+            "every device still serves the bytes of 1.1.0",
+            all(self.digest(d) == self.published_digest("1.1.0") for d in DEVICES),
+        )
+
+    def degrading_version(self) -> None:
+        self.account.chapter("1.2.0 passes its self-test, but is worse in use")
+        self.agents[OFFLINE].terminate()
+        self.account.say(f"{OFFLINE} goes offline")
+        rollout = self.roll_out("1.2.0")
+        started = time.monotonic()
+        found = self.rolled_back(rollout)
+        self.account.figures["degradation_found_s"] = round(time.monotonic() - started, 2)
+        self.account.say(f"the verdict: {found['failure']['sentence']}")
+        self.account.promise("it was found at the canary wave", found["failure"]["wave"] == 0)
+        for device in CANARIES:
+            self.account.wait(f"{device} is back on 1.1.0", lambda d=device: self.runs(d, "1.1.0"))  # type: ignore[misc]
+        self.who_ever_ran(rollout)
+        self.agents[OFFLINE] = self.stage.start(
+            OFFLINE, "pilotwave-agent", "run", "--data", OFFLINE
+        )
+        before = self.seen(OFFLINE)
+        self.account.wait(f"{OFFLINE} is back online", lambda: self.seen(OFFLINE) != before or None)
+        self.account.promise(
+            "it was never given 1.2.0, and keeps 1.1.0",
+            self.digest(OFFLINE) == self.published_digest("1.1.0")
+            and self.runs(OFFLINE, "1.1.0") is not None,
+        )
+        print(self.stage.pilotwave("rollouts", "show", rollout), flush=True)
+
+    def who_ever_ran(self, rollout: str) -> None:
+        """Say which devices ever ran the version, and for how long."""
+        ran = [d for d in self.stage.ask("rollouts", "devices", rollout) if d["switched_at"]]
+        for row in ran:
+            begun, left = (datetime.fromisoformat(row[k]) for k in ("switched_at", "left_at"))
+            seconds = (left - begun).total_seconds()
+            self.account.say(f"{row['device']} ran it for {seconds:.0f} s, then {row['came_from']}")
+        names = {row["device"] for row in ran}
+        self.account.promise("nobody but the canaries ever ran it", names == set(CANARIES), names)
+        self.account.figures["devices_that_ran_1.2.0"] = len(names)
+
+    def rolled_back(self, rollout: str) -> dict[str, Any]:
+        """Wait until a rollout has gone back by itself."""
+        found = self.account.wait(
+            f"{rollout} goes back by itself", lambda: self.in_state(rollout, "rolled_back")
+        )
+        self.account.say(found["reason"])
+        return found
 
     def roll_one_back(self) -> None:
         device = DEVICES[0]
         self.account.chapter(f"An operator rolls {device} back")
-        self.account.wait(f"{device} is at rest on 1.1.0", lambda: self.runs(device, "1.1.0"))
         started = time.monotonic()
         self.stage.pilotwave(
             "devices",
@@ -207,6 +308,7 @@ class Story:
     def sum_up(self) -> None:
         self.account.chapter("How the fleet stands")
         print(self.stage.pilotwave("devices", "list"), flush=True)
+        print(self.stage.pilotwave("rollouts", "list"), flush=True)
         self.account.figures["devices"] = len(DEVICES)
         took = time.monotonic() - self.account.started
         self.account.figures["total_s"] = round(took, 1)
@@ -235,6 +337,30 @@ class Story:
         found = self.model(device)
         return found if found and found["reason"] == reason else None
 
+    def seen(self, device: str) -> str:
+        """Return when the device checked in last."""
+        return str(self.stage.ask("devices", "show", device)["last_check_in"])
+
+    def show(self, rollout: str) -> dict[str, Any]:
+        """Return a rollout as the API shows it."""
+        found: dict[str, Any] = self.stage.ask("rollouts", "show", rollout)
+        return found
+
+    def in_state(self, rollout: str, state: str) -> dict[str, Any] | None:
+        """Return the rollout if it is in this state."""
+        found = self.show(rollout)
+        return found if found["state"] == state else None
+
+    def decided(self, rollout: str, action: str, *, wave: int) -> dict[str, Any] | None:
+        """Return the decision of that kind about that wave, once it was taken."""
+        found = self.stage.ask("rollouts", "decisions", rollout)
+        return next((d for d in found if (d["action"], d["wave"]) == (action, wave)), None)
+
+    def who_runs(self, version: str) -> set[str]:
+        """Return the devices on whose disks the version is current."""
+        wanted = self.published_digest(version)
+        return {device for device in DEVICES if self.digest(device) == wanted}
+
     def digest(self, device: str) -> str:
         """Return the digest of the model file that an application on the device would open."""
         path = self.stage.root / device / "models" / MODEL / "current" / "model.onnx"
@@ -242,7 +368,7 @@ class Story:
 
     def published_digest(self, version: str) -> str:
         """Return the digest of the file that was published."""
-        return hashlib.sha256((DIGITS / version / "model.onnx").read_bytes()).hexdigest()
+        return hashlib.sha256((DIGITS / FILES[version] / "model.onnx").read_bytes()).hexdigest()
 
 
 def folder_of(root: Path) -> str:
