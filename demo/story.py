@@ -225,18 +225,19 @@ class Story:
     def failing_version(self) -> None:
         self.account.chapter("1.1.1 is wrong on part of its golden inputs")
         rollout = self.roll_out("1.1.1")
-        for device in CANARIES:
-            report = self.account.wait(
-                f"{device} finds 1.1.1 wrong and stays on 1.1.0",
-                lambda device=device: self.report_with(device, "selftest_mismatch"),  # type: ignore[misc]
-            )
-        self.account.say(f"in the words of {CANARIES[-1]}: {report['detail']}")
-        self.account.figures["selftests_failed"] = len(CANARIES)
+        report = self.account.wait(
+            "a canary finds 1.1.1 wrong and stays on 1.1.0",
+            lambda: next(filter(None, map(self.found_wrong, CANARIES)), None),
+        )
+        self.account.say(f"in its words: {report['detail']}")
         self.rolled_back(rollout)
         self.account.promise(
             "every device still serves the bytes of 1.1.0",
             all(self.digest(d) == self.published_digest("1.1.0") for d in DEVICES),
         )
+
+    def found_wrong(self, device: str) -> dict[str, Any] | None:
+        return self.report_with(device, "selftest_mismatch")
 
     def degrading_version(self) -> None:
         self.account.chapter("1.2.0 passes its self-test, but is worse in use")
@@ -271,7 +272,8 @@ class Story:
             seconds = (left - begun).total_seconds()
             self.account.say(f"{row['device']} ran it for {seconds:.0f} s, then {row['came_from']}")
         names = {row["device"] for row in ran}
-        self.account.promise("nobody but the canaries ever ran it", names == set(CANARIES), names)
+        only = bool(names) and names <= set(CANARIES)
+        self.account.promise("nobody but the canaries ever ran it", only, names)
         self.account.figures["devices_that_ran_1.2.0"] = len(names)
 
     def rolled_back(self, rollout: str) -> dict[str, Any]:
