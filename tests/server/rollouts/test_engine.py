@@ -1,0 +1,278 @@
+"""The engine on a real database: what it does by itself, alone and with others beside it."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.registry.service import deny
+from pilotwave_server.rollouts import baselines, operating
+from pilotwave_server.rollouts.engine import engine as engines
+from pilotwave_server.rollouts.engine.engine import Engine
+from pilotwave_server.rollouts.engine.execute import execute
+from pilotwave_server.rollouts.fleet import FleetSnapshot
+from pilotwave_server.rollouts.policies.document import (
+    Deadlines,
+    InstallGate,
+    MetricGate,
+    OnFailure,
+    Pace,
+    Wave,
+)
+from pilotwave_server.rollouts.service import RolloutMoved
+from pilotwave_server.rollouts.tables import DecisionRow, RolloutDeviceRow
+from tests.server.rollouts.worlds_db import AUTHOR, World, policy
+
+INSTALL = (InstallGate(max_failure_rate=0.2),)
+HALF, ALL = Wave("half", percent=50, gates=INSTALL), Wave("all", percent=100, gates=INSTALL)
+
+
+class Fresh:
+    """The fleet's picture as the database has it at this moment."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @property
+    def snapshot(self) -> FleetSnapshot:
+        with self.world.db.read() as session:
+            return self.world.snapshot(session)
+
+
+@pytest.fixture
+def engine(world: World, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine that has listened for long. Its clock is the test's, which only jumps."""
+    monkeypatch.setattr(engines, "JUMP_S", 10**9)
+    monkeypatch.setattr(engines, "COUNT_AGAIN_S", 0.0)
+    monkeypatch.setattr(engines, "COUNT_SHARE", 0.0)
+    made = Engine(world.db, Fresh(world), world.now, check_in_s=60)
+    pass_time(world, days=1)
+    return made
+
+
+def pass_time(world: World, **by: float) -> None:
+    world.registry.clock.advance(**by)  # type: ignore[attr-defined]
+
+
+def became(
+    world: World, name: str, outcome: str, *, count: int = 1, at: datetime | None = None
+) -> None:
+    """So many more devices have this outcome."""
+    with world.db.write() as session:
+        d = RolloutDeviceRow
+        known = select(d.device_id).where(d.rollout_id == int(name[1:]))
+        ids = session.scalars(
+            select(DeviceRow.id).where(DeviceRow.id.not_in(known)).order_by(DeviceRow.id)
+        )
+        moment = at or world.now()
+        for id in ids.fetchmany(count):
+            told: dict[str, Any] = {"outcome": outcome, "changed_at": moment, "number": 0}
+            if outcome in ("switched", "healthy"):
+                told["switched_at"] = moment
+            session.add(d(rollout_id=int(name[1:]), device_id=id, wave=0, **told))
+
+
+def decisions(world: World, name: str) -> list[tuple[str, str | None]]:
+    with world.db.read() as session:
+        d = DecisionRow
+        rows = session.scalars(select(d).where(d.rollout_id == int(name[1:])).order_by(d.id))
+        return [(row.action, row.verdict) for row in rows]
+
+
+def heard(world: World, moment: datetime) -> None:
+    with world.db.write() as session:
+        session.execute(update(DeviceRow).values(last_check_in=moment))
+
+
+def outcomes(world: World, name: str) -> list[str]:
+    with world.db.read() as session:
+        d = RolloutDeviceRow
+        return sorted(session.scalars(select(d.outcome).where(d.rollout_id == int(name[1:]))))
+
+
+def test_gate_on_a_metric_that_nobody_reports_pauses_and_can_be_overruled(
+    world: World, engine: Engine
+) -> None:
+    gate = MetricGate(name="speed", metric="latency_ms")
+    recipe = policy(Wave("half", percent=50, gates=(gate,)), ALL, deadlines=Deadlines(silent_s=60))
+    name = world.create(recipe)
+    engine.work()
+    became(world, name, "healthy", count=2)
+    engine.work()
+    assert world.row(name).state == "running"
+    for _ in range(4):
+        pass_time(world, seconds=200)
+        heard(world, world.now())
+        engine.work()
+    assert world.row(name).state == "paused"
+    assert decisions(world, name)[-1] == ("pause", "INCONCLUSIVE")
+    assert "latency_ms" in str(world.row(name).reason)
+    world.do(operating.resume, name)
+    engine.work()
+    assert (world.row(name).state, world.row(name).wave) == ("running", 1)
+
+
+def test_failed_gate_pauses_once_where_the_policy_says_so(world: World, engine: Engine) -> None:
+    name = world.create(policy(HALF, ALL, on_failure=OnFailure.PAUSE))
+    engine.work()
+    became(world, name, "failed", count=5)
+    engine.work()
+    assert world.row(name).state == "paused"
+    world.do(operating.resume, name)
+    engine.work()
+    engine.work()
+    # overruled in this wave, asked again in the next
+    assert decisions(world, name)[-3:] == [
+        ("resume", None),
+        ("open_wave", "PASS"),
+        ("pause", "FAIL"),
+    ]
+
+
+def test_denied_version_is_rolled_back(world: World, engine: Engine) -> None:
+    name = world.create(policy(HALF, ALL))
+    engine.work()
+    with world.db.write() as session:
+        named = {"model": "detector", "version": "1.1.0", "reason": "too slow"}
+        deny(session, **named, actor=AUTHOR, now=world.now())
+    engine.work()
+    assert world.row(name).state == "rolled_back"
+    assert "denied by an operator: too slow" in str(world.row(name).reason)
+
+
+def test_unused_leases_fall_back_and_silent_devices_count(world: World, engine: Engine) -> None:
+    soon = Deadlines(silent_s=600, lease_s=300)
+    name = world.create(policy(HALF, ALL, pace=Pace(max_in_flight=9), deadlines=soon))
+    engine.work()
+    became(world, name, "leased")
+    became(world, name, "switched", count=2)
+    heard(world, world.now())
+    pass_time(world, seconds=400)
+    engine.work()
+    assert outcomes(world, name) == ["expired", "switched", "switched"]
+    pass_time(world, seconds=300)
+    engine.work()
+    assert outcomes(world, name) == ["expired", "silent", "silent"]
+
+
+def test_device_that_is_heard_is_not_silent(world: World, engine: Engine) -> None:
+    name = world.create(policy(HALF, ALL, deadlines=Deadlines(silent_s=600)))
+    engine.work()
+    became(world, name, "switched")
+    pass_time(world, seconds=700)
+    heard(world, world.now())
+    engine.work()
+    assert outcomes(world, name) == ["switched"]
+
+
+def test_nobody_is_silent_because_the_clock_jumped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(world.db, Fresh(world), world.now, check_in_s=60)
+    name = world.create(policy(HALF, ALL, deadlines=Deadlines(silent_s=600)))
+    engine.work()
+    became(world, name, "switched")
+    heard(world, world.now())
+    pass_time(world, days=400)
+    engine.work()
+    pass_time(world, days=-800)
+    engine.work()
+    assert outcomes(world, name) == ["switched"]
+    assert world.row(name).state == "running"
+
+
+def test_scheduled_rollout_starts_and_one_past_its_end_pauses(world: World, engine: Engine) -> None:
+    start, end = (world.now() + timedelta(hours=n) for n in (1, 5))
+    name = world.create(policy(HALF, ALL), start_at=start, end_at=end)
+    engine.work()
+    assert world.row(name).state == "scheduled"
+    pass_time(world, hours=2)
+    engine.work()
+    assert (world.row(name).state, world.row(name).wave) == ("running", 0)
+    pass_time(world, hours=4)
+    engine.work()
+    assert world.row(name).state == "paused"
+    world.do(operating.resume, name)
+    engine.work()
+    assert (world.row(name).state, world.row(name).end_at) == ("running", None)
+
+
+def test_first_percent_of_a_small_group_is_one_device(world: World, engine: Engine) -> None:
+    name = world.create(policy(Wave("first", percent=1, gates=INSTALL), ALL))
+    engine.work()
+    assert len(world.told("1.1.0")) == 1
+    assert world.row(name).wave == 0
+
+
+def test_completed_rollout_is_the_baseline_of_who_comes_late(world: World, engine: Engine) -> None:
+    name = world.create(policy(ALL))
+    engine.work()
+    became(world, name, "healthy", count=10)
+    engine.work()
+    assert world.row(name).state == "completed"
+    with world.db.read() as session:
+        (baseline,) = baselines.list_baselines(session, group="cams")
+    assert (baseline.version, baseline.set_by) == ("1.1.0", "server")
+    assert len(world.told("1.1.0")) == 10
+
+
+def test_device_that_no_variant_fits_is_not_waited_for(world: World, engine: Engine) -> None:
+    with world.db.write() as session:
+        odd = update(DeviceRow).where(DeviceRow.name == "cam-9")
+        session.execute(odd.values(facts={"runtime.openvino": "2026.1"}))
+    name = world.create(policy(ALL))
+    engine.work()
+    became(world, name, "healthy", count=9)
+    engine.work()
+    assert world.row(name).state == "completed"
+
+
+def test_engines_that_race_take_each_step_once(world: World) -> None:
+    name = world.create(policy(HALF, ALL))
+    engine_s = [Engine(world.db, Fresh(world), world.now, check_in_s=60) for _ in range(4)]
+    became(world, name, "healthy", count=10)
+    threads = [threading.Thread(target=one.work) for one in engine_s for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    engine_s[0].work()
+    assert decisions(world, name) == [
+        ("create", None),
+        ("start", None),
+        ("open_wave", "PASS"),
+        ("open_wave", "PASS"),
+        ("complete", "PASS"),
+    ]
+
+
+def test_step_from_an_older_generation_is_not_taken(world: World, engine: Engine) -> None:
+    name = world.create(policy(HALF, ALL))
+    moment = engine.moment()
+    (step,) = engine.planned(int(name[1:]), moment)
+    world.do(operating.pause, name)
+    with pytest.raises(RolloutMoved), world.db.write() as session:
+        execute(session, step, world.snapshot(session), now=world.now())
+    assert world.row(name).wave == -1
+
+
+def test_one_rollout_that_cannot_be_looked_after_does_not_stop_the_others(
+    world: World, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.group("others", "line=a")
+    broken, fine = world.create(policy(ALL)), world.create(policy(ALL), group="others")
+    planned = engine.planned
+
+    def fails(rollout: int, moment: Any) -> Any:
+        if rollout == int(broken[1:]):
+            raise RuntimeError("out of luck")
+        return planned(rollout, moment)
+
+    monkeypatch.setattr(engine, "planned", fails)
+    engine.work()
+    assert (world.row(broken).wave, world.row(fine).wave) == (-1, 0)
