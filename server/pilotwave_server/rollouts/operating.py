@@ -208,8 +208,10 @@ def retry_failed(
         numbers={"devices": len(ids)},
         attempt=row.attempt + 1,
     )
+    # what devices report before they hear of this is of the try before
+    counts_from = lock_fleet(session).revision + 1
     session.execute(
-        update(d).where(*failed).values(outcome=EXPIRED, changed_at=now),
+        update(d).where(*failed).values(outcome=EXPIRED, changed_at=now, counts_from=counts_from),
         execution_options={"synchronize_session": False},
     )
     for begin in range(0, len(ids), CHUNK):
