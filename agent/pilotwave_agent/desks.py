@@ -75,8 +75,9 @@ def uptime() -> float:
 
 def prepare(live: Path, model: str, group: str) -> None:
     """Make the folder where a model's applications have their desks. Members of `group` may write
-    there; without one, only the agent's own user may. May raise `OSError`."""
-    for folder in (live, live / model):
+    there; without one, only the agent's own user may. No model: the folder of all. May raise
+    `OSError`."""
+    for folder in dict.fromkeys((live, live / model)):
         folder.mkdir(exist_ok=True)
         if group:
             import grp

@@ -344,7 +344,7 @@ class Effects:
         now, telling = self.now(), slot.telling
         self.asked[slot.model] = now.uptime
         release = self._release(slot, version, ModelState.PROBATION)
-        since = telling.since if telling else now.uptime
+        since = telling.begun if telling else now.uptime
         try:
             tellers = self._tellers(slot.model)
             if all(teller.confirm(release, since) for teller in tellers):

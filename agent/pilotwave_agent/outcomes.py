@@ -83,14 +83,14 @@ def telling(slot: ModelSlot, now: Moment, within_s: float) -> Record:
     """The application is about to hear of the candidate, in this boot; it may take `within_s`."""
     before = slot.telling
     boots = 1 if before is None else before.boots + (before.boot != now.boot)
-    told = Telling(now.boot, now.uptime, within_s, boots=boots)
+    told = Telling(now.boot, now.uptime, within_s, boots=boots, begun=now.uptime)
     return moved(slot, slot.state, at=now.wall, telling=told)
 
 
 def told(slot: ModelSlot, now: Moment, within_s: float) -> Record:
     """The application has heard of the candidate; its time to answer begins."""
-    boots = slot.telling.boots if slot.telling else 1
-    heard = Telling(now.boot, now.uptime, within_s, told=True, boots=boots)
+    before = slot.telling or Telling(now.boot, now.uptime, within_s, begun=now.uptime)
+    heard = replace(before, since=now.uptime, within_s=within_s, told=True)
     return moved(slot, slot.state, at=now.wall, telling=heard)
 
 

@@ -23,6 +23,7 @@ from pilotwave_agent.disk import Disk, refusal_of
 from pilotwave_agent.identity import Identity, Sequence
 from pilotwave_agent.journal import read_state
 from pilotwave_agent.log import say
+from pilotwave_agent.mailbox import Mailbox
 from pilotwave_agent.schedule import NEVER, PROFILES, Schedule
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
@@ -89,6 +90,7 @@ class Agent:
         seq = Sequence(self._disk, self._layout.seq)
         self._talk = Talk(config, who, seq, self.schedule, self, self.clock, root)
         self._child: Worker | None = None
+        self._mailbox: Mailbox | None = None
         self._watch: dict[str, Any] = {}
         self._look_at = 0.0
         self._boot = self._refresh = True
@@ -107,6 +109,7 @@ class Agent:
     def run(self, wakeup: int) -> None:
         """Go on for ever; a byte on the descriptor `wakeup` ends a sleep."""
         self.start()
+        self._open_mailbox()
         watchdog.notify("READY=1")
         try:
             while True:
@@ -115,6 +118,12 @@ class Agent:
         finally:
             watchdog.notify("STOPPING=1")
             self.close()
+
+    def _open_mailbox(self) -> None:
+        try:
+            self._mailbox = Mailbox(self._layout.live, self._config.apps_group)
+        except (OSError, KeyError) as e:
+            say(f"applications cannot send anything: {e}", level="warning")
 
     def start(self) -> None:
         """Plan the first things to do."""
@@ -128,8 +137,12 @@ class Agent:
         self._listen()
         self._look()
         watchdog.notify("WATCHDOG=1")
+        if self._mailbox:
+            self._mailbox.empty()
         self.schedule.gather(self.clock.uptime())
         if self.clock.uptime() >= self.schedule.next_check_in:
+            if self._mailbox:
+                self._mailbox.flush()
             self._talk.progress = self._progress
             self._talk.check_in()
         if self.clock.uptime() >= self.schedule.next_poll:
@@ -159,7 +172,7 @@ class Agent:
             due - self.clock.uptime(), self._refresh_at - self.clock.wall(), _LONGEST_SLEEP_S
         )
         left = min(left, watchdog.interval_s() or left)
-        reads: list[Any] = [wakeup, self._child] if self._child else [wakeup]
+        reads = [r for r in (wakeup, self._child, self._mailbox) if r is not None]
         if wakeup in self.clock.wait(reads, max(left, 0.0)):
             os.read(wakeup, 512)
 
@@ -167,6 +180,8 @@ class Agent:
         """End the child and the connection."""
         self._end_child()
         self._talk.channel.close()
+        if self._mailbox:
+            self._mailbox.close()
 
     def _look(self) -> None:
         """Notice what another process (`rollback`) wrote into the journal."""

@@ -66,13 +66,15 @@ class Watch:
 @dataclass(frozen=True)
 class Telling:
     """The application is being told of the candidate: since when (seconds of uptime, in which
-    boot), how long it may take, and whether it knows (`told`) or has yet to hear."""
+    boot), how long it may take, and whether it knows (`told`) or has yet to hear. What it said
+    before `begun` is not about this try."""
 
     boot: str
     since: float
     within_s: float
     told: bool = False
     boots: int = 1
+    begun: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -358,6 +358,14 @@ class TestTelling:
             assert known.telling
             assert known.telling.boots == max(boots, 1)
 
+    def test_what_it_says_before_the_agent_has_noted_that_it_was_told_counts(self) -> None:
+        known = slot(S.SWITCHING, candidate=V2)
+        state = fold.apply(device(known), outcomes.telling(known, NOW, 30))
+        later = replace(NOW, uptime=NOW.uptime + 5)
+        told = outcomes.told(state.slot("detector"), later, 30)
+        telling = fold.apply(state, told).slot("detector").telling
+        assert telling == Telling("a", later.uptime, 30, told=True, begun=NOW.uptime)
+
     def test_what_is_not_taken_goes_back_and_counts_as_failed_here(self) -> None:
         known = slot(S.SWITCHING, candidate=V2, telling=Telling("a", NOW.uptime, 30.0, told=True))
         no = RefusedError(Reason.APP_SILENT, "not a word")

@@ -82,6 +82,10 @@ class Recorder:
         """Count a number that the application gives. Raises ValueError."""
         if check_metric(metric) in MEASURED:
             raise ValueError(f"{metric} is measured by the SDK itself; choose another name")
+        self.number(version, metric, value)
+
+    def number(self, version: Version, metric: str, value: float) -> None:
+        """Count a number of any metric. Raises ValueError."""
         with self._lock:
             self._window(version).add(metric, value)
 
@@ -96,6 +100,8 @@ class Recorder:
         with self._lock:
             taken, self._open = self._open, {}
         for version, window in taken.items():
+            if not window.sketches:
+                continue  # all that was given was refused
             window.ended = time.time()
             waiting = self._waiting.pop(version, None)
             if waiting and _take_back(waiting[0]):

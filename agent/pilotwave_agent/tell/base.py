@@ -49,7 +49,8 @@ class Teller(Protocol):
         ...
 
     def confirm(self, release: Release, since: float) -> bool:
-        """Say whether it has taken the version, told at `since` (uptime); False: not yet."""
+        """Say whether it has taken the version, which it could hear of from `since` (uptime)
+        on; False: not yet."""
         ...
 
     def rollback(self, bad: Release | None, good: Release) -> None:

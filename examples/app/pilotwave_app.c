@@ -1,0 +1,195 @@
+/* An application in C that takes part in Pilotwave: it follows the current version of a model, tells
+ * the agent whether it took it, gives signs of life, and reports what its calls took.
+ *
+ *     cc -std=c11 -O2 -Wall -Wextra -o pilotwave_app pilotwave_app.c
+ *     ./pilotwave_app /var/lib/pilotwave detector [most bytes that it has room for]
+ *
+ * It prints a line for each version that it takes or refuses, and ends well on SIGTERM. "Loading" a
+ * model means reading its file here: put your runtime into load() and call().
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { HEARTBEAT_S = 2, PATH_LIMIT = 4096, NAME_LIMIT = 256 };
+
+static const char *data_dir, *model;
+static long most_bytes = 1L << 30;
+static volatile sig_atomic_t stopping;
+
+static char serving[NAME_LIMIT]; /* the folder of the version that is loaded */
+static char version[NAME_LIMIT]; /* and what its publisher calls it */
+static unsigned char *loaded;    /* the model itself */
+static long loaded_size;
+static char refused[NAME_LIMIT], why[128];
+static double refused_at;
+
+static void on_signal(int number) { (void)number; stopping = 1; }
+
+static double uptime(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return now.tv_sec + now.tv_nsec / 1e9;
+}
+
+/* 1. Which version is current: the name of the folder that the link points to. */
+static int current(char *name) {
+    char link[PATH_LIMIT], target[PATH_LIMIT];
+    snprintf(link, sizeof link, "%s/models/%s/current", data_dir, model);
+    ssize_t length = readlink(link, target, sizeof target - 1);
+    if (length < 0) return 0; /* none yet */
+    target[length] = 0;
+    char *slash = strrchr(target, '/');
+    snprintf(name, NAME_LIMIT, "%.255s", slash ? slash + 1 : target);
+    return 1;
+}
+
+/* What the agent says about a version: a text of models/<model>/about/<folder>.json. */
+static int about(const char *name, const char *key, char *value) {
+    char path[PATH_LIMIT], text[8192], wanted[64];
+    snprintf(path, sizeof path, "%s/models/%s/about/%s.json", data_dir, model, name);
+    FILE *file = fopen(path, "rb");
+    if (!file) return 0;
+    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    fclose(file);
+    snprintf(wanted, sizeof wanted, "\"%s\": \"", key);
+    char *from = strstr(text, wanted), *to = from ? strchr(from + strlen(wanted), '"') : NULL;
+    if (!to) return 0;
+    *to = 0;
+    snprintf(value, NAME_LIMIT, "%.255s", from + strlen(wanted));
+    return 1;
+}
+
+/* 2. Load a version beside the one that serves. Returns the reason if it cannot be. */
+static const char *load(const char *name, unsigned char **bytes, long *size) {
+    char path[PATH_LIMIT], entrypoint[NAME_LIMIT];
+    if (!about(name, "entrypoint", entrypoint)) return "nothing is said about it";
+    snprintf(path, sizeof path, "%s/models/%s/versions/%s/%s", data_dir, model, name, entrypoint);
+    FILE *file = fopen(path, "rb");
+    if (!file) return strerror(errno);
+    struct stat found;
+    if (fstat(fileno(file), &found) || found.st_size == 0) { fclose(file); return "it is empty"; }
+    if (found.st_size > most_bytes) { fclose(file); return "it is larger than the memory here"; }
+    unsigned char *read = malloc(found.st_size);
+    if (!read) { fclose(file); return "out of memory"; }
+    long count = fread(read, 1, found.st_size, file);
+    fclose(file);
+    if (count != found.st_size) { free(read); return "it cannot be read"; }
+    *bytes = read;
+    *size = count;
+    return NULL;
+}
+
+/* 3. Send a message to the agent. One that does not run is no reason to stop serving. */
+static void send_to_agent(const char *words) {
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    if (snprintf(to.sun_path, sizeof to.sun_path, "%s/live/agent.sock", data_dir) >=
+        (int)sizeof to.sun_path)
+        return; /* a socket's path has 107 bytes at most: use a shorter data folder, or files */
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return;
+    (void)sendto(fd, words, strlen(words), 0, (struct sockaddr *)&to, sizeof to);
+    close(fd);
+}
+
+/* 4. Say how this process is: by a file of its own, replaced at one stroke. That works whether the
+ *    agent runs or not; the same words in a datagram, with "id" and "model", do as well. */
+static void tell(const char *state) {
+    char path[PATH_LIMIT], temp[PATH_LIMIT], ours[NAME_LIMIT + 4] = "null", no[1024] = "null";
+    if (serving[0]) snprintf(ours, sizeof ours, "\"%s\"", serving);
+    if (refused[0])
+        snprintf(no, sizeof no, "{\"name\": \"%s\", \"at\": %.2f, \"sentence\": \"%s\"}", refused,
+                 refused_at, why);
+    snprintf(path, sizeof path, "%s/live/%s/c-app-%d.json", data_dir, model, (int)getpid());
+    snprintf(temp, sizeof temp, "%s/live/%s/.c-app-%d.new", data_dir, model, (int)getpid());
+    FILE *file = fopen(temp, "w");
+    if (!file) return; /* a full disk, or no right to write: serve on, try again later */
+    fprintf(file,
+            "{\"schema\": \"pilotwave/app/1\", \"app\": \"c-app\", \"state\": \"%s\", "
+            "\"serving\": %s, \"refused\": %s, \"beat\": %.2f, \"heartbeat_s\": %d}\n",
+            state, ours, no, uptime(), HEARTBEAT_S);
+    if (fclose(file) || rename(temp, path)) unlink(temp);
+}
+
+/* 5. Follow the link: load beside, swap between two calls, free the old one. A version that was
+ *    refused is tried again when the link has been set `anew`. */
+static void follow(int anew) {
+    char name[NAME_LIMIT];
+    if (!current(name) || !strcmp(name, serving) || (!anew && !strcmp(name, refused))) return;
+    unsigned char *bytes = NULL;
+    long size = 0;
+    const char *reason = load(name, &bytes, &size);
+    if (reason) {
+        snprintf(refused, sizeof refused, "%s", name);
+        snprintf(why, sizeof why, "%s", reason);
+        refused_at = uptime();
+        printf("refused %s: %s\n", name, why);
+    } else {
+        free(loaded);
+        loaded = bytes;
+        loaded_size = size;
+        snprintf(serving, sizeof serving, "%s", name);
+        if (!about(name, "version", version)) version[0] = 0;
+        printf("serving %s\n", name);
+    }
+    fflush(stdout);
+}
+
+/* 6. A call: what it took goes to the agent, in one datagram for many calls. */
+static double call(void) {
+    double begun = uptime();
+    unsigned sum = 0;
+    for (long at = 0; at < loaded_size; at++) sum += loaded[at];
+    volatile unsigned answer = sum;
+    (void)answer;
+    return (uptime() - begun) * 1000;
+}
+
+static void report(void) {
+    char words[512];
+    if (!version[0]) return;
+    snprintf(words, sizeof words,
+             "{\"schema\": \"pilotwave/sample/1\", \"model\": \"%s\", \"version\": \"%s\", "
+             "\"numbers\": {\"latency_ms\": [%.4f, %.4f], \"error\": [0, 0], \"score\": 0.9}}",
+             model, version, call(), call());
+    send_to_agent(words);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 3) {
+        fprintf(stderr, "expected a data folder and a model: %s /var/lib/pilotwave detector\n", *argv);
+        return 2;
+    }
+    data_dir = argv[1];
+    model = argv[2];
+    if (argc > 3) most_bytes = atol(argv[3]);
+    signal(SIGTERM, on_signal);
+    signal(SIGINT, on_signal);
+    char folder[PATH_LIMIT];
+    snprintf(folder, sizeof folder, "%s/models/%s", data_dir, model);
+    int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC), watched = -1, anew = 1;
+    while (!stopping) {
+        if (watched < 0) watched = inotify_add_watch(watch, folder, IN_MOVED_TO);
+        follow(anew);
+        tell(serving[0] ? "serving" : "waiting");
+        report();
+        struct pollfd on = {.fd = watch, .events = POLLIN};
+        anew = poll(&on, 1, HEARTBEAT_S * 1000 / (watched < 0 ? 4 : 1)) > 0;
+        char events[4096];
+        while (read(watch, events, sizeof events) > 0) continue;
+    }
+    tell("stopped");
+    free(loaded);
+    return 0;
+}
