@@ -74,7 +74,8 @@ def test_unchanged_directive_costs_no_statement(fleet: Fleet, context: Context) 
     fleet.group("all", "*")
     fleet.assign("all", "1.0.0")
     assert cam.poll().status_code == 200
-    context.workers[3].stop()  # the watcher, which asks for news twice a second
+    for worker in context.workers:  # some ask for news twice a second
+        worker.stop()
     with counted_statements(context.db) as statements:
         for _ in range(5):
             answer = cam.poll()
