@@ -17,7 +17,7 @@ from pilotwave_protocol.delta.formats import BY_NAME, FORMATS
 from pilotwave_protocol.delta.wire import varint, zigzag
 
 BLOCK = 256 << 10
-_MIN_COPY = 4 << 10
+_MIN_COPY = 64 << 10  # shorter ones cost next to nothing among numbers, and no block of their own
 _GRAIN = 1 << 10
 _REACH = 96 << 10  # of old bytes to either side, as a dictionary
 _PLAIN = ("float32", "float16", "float64", "int8")

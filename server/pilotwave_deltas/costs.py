@@ -10,8 +10,12 @@ from pilotwave_deltas.numbers import Floats, zigzag
 from pilotwave_protocol.delta.arrays import Bytes, Elements, elements
 
 PIECE = 4096
-_TABLE_8 = np.log2(np.arange(256, dtype=np.float32) + 1) + 1.5
-_TABLE_8[0] = 0.1
+_CHANGED = 1.7  # bits beyond its magnitude's that a changed number takes
+_SAME = 0.02  # bits a byte of numbers that are the same
+# Of two ways that cost the same the wider one is better: its contexts know more.
+_FAVOUR = {1: 1.03, 2: 1.0, 4: 0.96, 8: 0.94}
+_TABLE_8 = (np.log2(np.arange(256, dtype=np.float32) + 1) + _CHANGED) * _FAVOUR[1]
+_TABLE_8[0] = _SAME
 
 
 class State(NamedTuple):
@@ -28,7 +32,9 @@ def bits_of(residual: Elements) -> Floats:
     if residual.dtype.itemsize == 1:
         return cast(Floats, _TABLE_8[residual])
     found: Floats = np.log2(residual.astype(np.float32) + np.float32(1))
-    found += np.float32(1.2) * (residual != 0) + np.float32(0.1)
+    width = residual.dtype.itemsize
+    found += np.float32(_CHANGED) * (residual != 0) + np.float32(_SAME * width)
+    found *= np.float32(_FAVOUR[width])
     return found
 
 
