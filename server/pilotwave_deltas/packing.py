@@ -17,7 +17,7 @@ _NOISE_BITS = 7.97  # of 8: nothing to be had
 _SHORT = 48
 _LEVEL = 19
 _LZMA = [LZMA_FILTERS[0] | {"mode": lzma.MODE_NORMAL, "mf": lzma.MF_BT4, "nice_len": 273}]
-_WORTH = 0.995  # LZMA takes a device ten times as long as zstd
+_WORTH = 0.98  # LZMA takes a device ten times as long as zstd
 
 
 def entropy(counts: NDArray[Any]) -> float:
