@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from pilotwave_cli.client import Api, connect
 from pilotwave_cli.durations import pairs
 from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.keyfiles import Passphrases
+from pilotwave_cli.nearing import Near, rounded
 from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
 from pilotwave_cli.output import Json
 from pilotwave_cli.submitting import DoneBefore, find_publisher, submit
@@ -58,6 +60,15 @@ def publish(
     unsafe_format: Annotated[
         bool, typer.Option("--unsafe-format", help="Allow formats that can run code.")
     ] = False,
+    near: Annotated[
+        str, typer.Option(help="Round the weights' change from this version: smaller deltas.")
+    ] = "",
+    quantum: Annotated[
+        str, typer.Option(help="To multiples of what (a power of two below it); auto: by tensor.")
+    ] = "auto",
+    near_check: Annotated[
+        str, typer.Option(help="A command that is given the rounded folder; status 0 lets it pass.")
+    ] = "",
     folder: Dir = None,
     passphrase_file: PassphraseFile = None,
     out: Out = None,
@@ -81,32 +92,40 @@ def publish(
     }
     wishes = wishes_for(chosen, options, requires=requires, unsafe_format=unsafe_format)
     built = [build_variant(name, Path(path), wishes[name]) for name, path in chosen.items()]
-    template = VersionManifest(
-        model=model,
-        version=version,
-        counter=1,
-        variants=tuple(b.variant for b in built),
-        description=description,
-        source=pairs(source or [], "--source"),
-        metrics=pairs(metric or [], "--metric"),
-    )
-    parse_manifest(template.to_bytes())  # what the server would refuse is refused before uploading
-    _warn(built)
-    with connect() as api:
-        publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
-        try:
-            add(documents.fetch_role(api, publisher.role), template)
-            sent = _upload(api, built)
-            done = submit(api, publisher, lambda role: add(role, template), out)
-        except DoneBefore:
-            sent, done = 0, {"repeated": True}
-    if done is None:
-        return
-    done |= {"model": model, "version": version, "bytes_sent": sent}
-    if as_json:
-        output.show_json(done)
-    else:
-        _tell(model, version, built, sent, repeated=bool(done.get("repeated")))
+    with ExitStack() as stack:
+        if near:
+            wish = Near.parse(names.check_version(near), quantum, near_check)
+            api = stack.enter_context(connect())
+            folders = stack.enter_context(rounded(api, model, wish, built))
+            built = [build_variant(name, path, wishes[name]) for name, path in folders.items()]
+        template = VersionManifest(
+            model=model,
+            version=version,
+            counter=1,
+            variants=tuple(b.variant for b in built),
+            description=description,
+            source=pairs(source or [], "--source"),
+            metrics=pairs(metric or [], "--metric"),
+        )
+        parse_manifest(
+            template.to_bytes()
+        )  # what the server would refuse is refused before uploading
+        _warn(built)
+        with connect() as api:
+            publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
+            try:
+                add(documents.fetch_role(api, publisher.role), template)
+                sent = _upload(api, built)
+                done = submit(api, publisher, lambda role: add(role, template), out)
+            except DoneBefore:
+                sent, done = 0, {"repeated": True}
+        if done is None:
+            return
+        done |= {"model": model, "version": version, "bytes_sent": sent}
+        if as_json:
+            output.show_json(done)
+        else:
+            _tell(model, version, built, sent, repeated=bool(done.get("repeated")))
 
 
 def _warn(built: list[Built]) -> None:

@@ -262,3 +262,23 @@ def test_golden_cases_that_fit_no_model_are_not_published(
     (pw.home / "v" / "selftest.safetensors").write_bytes(_cases(entries))
     line = pw.fails("publish", model, "1.0.0", "--variant", "onnx=v", status=2)
     assert said in line
+
+
+def test_a_version_near_another_is_rounded_checked_and_said(pw: Operator, model: str) -> None:
+    pw("publish", model, "1.0.0", "--variant", f"onnx={DIGITS / '1.0.0'}")
+    near = ("--variant", f"onnx={DIGITS / '1.1.0'}", "--near", "1.0.0")
+    said = pw("publish", model, "1.1.0", *near, "--near-check", "test -f model.onnx -o -d")
+    assert "tensors rounded" in said
+    assert "outputs on the golden inputs moved by" in said
+    assert f"{model} 1.1.0 is published" in said
+    files = pw.json("versions", "show", model, "1.1.0")["variants"][0]["files"]
+    plain = hashlib.sha256((DIGITS / "1.1.0" / "model.onnx").read_bytes()).hexdigest()
+    assert plain not in {f["sha256"] for f in files}
+    assert "fails its golden inputs" in pw.fails("publish", model, "1.2.0", *near, "--quantum", "4")
+    assert "false says no" in pw.fails("publish", model, "1.2.0", *near, "--near-check", "false")
+    assert "has no variant other" in pw.fails(
+        *("publish", model, "1.2.0", "--variant", f"other={DIGITS / '1.1.0'}", "--near", "1.0.0"),
+        status=2,
+    )
+    words = ("publish", model, "1.2.0", *near, "--quantum", "-1")
+    assert "expected auto" in pw.fails(*words, status=2)
