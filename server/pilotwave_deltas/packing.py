@@ -15,7 +15,7 @@ from pilotwave_protocol.delta.zstd import zstd
 Bytes = NDArray[np.uint8]
 _NOISE_BITS = 7.97  # of 8: nothing to be had
 _SHORT = 48
-_LEVEL = 19
+_LEVEL, _QUICK = 19, 3
 _LZMA = [LZMA_FILTERS[0] | {"mode": lzma.MODE_NORMAL, "mf": lzma.MF_BT4, "nice_len": 273}]
 _WORTH = 0.98  # LZMA takes a device ten times as long as zstd
 
@@ -69,29 +69,30 @@ def _headed(coding: Coding, packed: bytes) -> bytes:
 
 
 def pack(data: Bytes) -> bytes:
-    """Return a stream by the smallest of all codings."""
+    """Return a stream by the smallest of all codings; which one is judged by a quick packing."""
     zeros = len(data) - int(np.count_nonzero(data))
-    best = pack_simple(data) if zeros < 0.97 * len(data) or len(data) < 256 else b""
-    if best and best[0] in (Coding.ZERO, Coding.RAW) and len(data) > 256:
-        return best
-    if zeros > 0.8 * len(data) and zeros < len(data):
-        best = _shorter(best, _sparse(data))
-    elif len(data) > _SHORT and np.count_nonzero(data < ESCAPE) > 0.75 * len(data):
-        best = _shorter(best, _nibbles(data))
-    return best or pack_simple(data)
+    if len(data) > 256 and 0.8 * len(data) < zeros < len(data):
+        sparse = _sparse(data)
+        return sparse if zeros > 0.97 * len(data) else _shorter(pack_simple(data), sparse)
+    small = int(np.count_nonzero(data < ESCAPE))
+    if zeros < len(data) and len(data) > _SHORT and small > 0.75 * len(data):
+        packed, larger = _halves(data)
+        quick = sum(len(compress(x.tobytes(), level=_QUICK)) for x in (packed, larger))
+        if quick < len(compress(data.tobytes(), level=_QUICK)):
+            return bytes((Coding.NIBBLES,)) + pack_simple(packed) + pack_simple(larger)
+    return pack_simple(data)
 
 
 def _shorter(a: bytes, b: bytes) -> bytes:
     return b if not a or len(b) < len(a) else a
 
 
-def _nibbles(data: Bytes) -> bytes:
+def _halves(data: Bytes) -> tuple[Bytes, Bytes]:
+    """Return small values two a byte, and those that have no room there."""
     small = np.minimum(data, ESCAPE)
     if len(small) % 2:
         small = np.append(small, np.uint8(0))
-    packed = small[::2] << 4 | small[1::2]
-    larger = data[data >= ESCAPE]
-    return bytes((Coding.NIBBLES,)) + pack_simple(packed) + pack_simple(larger)
+    return small[::2] << 4 | small[1::2], data[data >= ESCAPE]
 
 
 def _sparse(data: Bytes) -> bytes:
