@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import tempfile
@@ -56,7 +57,9 @@ def _stay_up(stage: Stage, account: Account) -> None:
     token = (stage.root / "admin.token").read_text().strip()
     print(f"  export PILOTWAVE_URL={stage.url} PILOTWAVE_TOKEN={token}")
     print(f"  export PILOTWAVE_KEYS={folder_of(stage.root)}/keys")
-    print("  .venv/bin/pilotwave devices list", flush=True)
+    print("  .venv/bin/pilotwave devices list")
+    made = json.loads(stage.run("pilotwave-server", "login-link", "--data", "data", "--json"))
+    print(f"  the web page, once, as admin: {stage.url}{made['login_link']}", flush=True)
     signal.pause()
 
 

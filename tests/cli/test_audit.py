@@ -8,11 +8,11 @@ from tests.cli.operator import Operator
 
 
 def test_the_log_verifies_from_the_server_and_from_a_file(pw: Operator) -> None:
-    pw("tokens", "create", "ci", "--role", "viewer")
+    pw("tokens", "create", "audited", "--role", "viewer")
     assert "one whole chain" in pw("audit", "verify")
     pw("audit", "export", "--file", "log.jsonl")
     head = json.loads(pw("audit", "verify", "--file", "log.jsonl", "--json"))["head"]
-    pw("tokens", "create", "ci-2", "--role", "viewer")
+    pw("tokens", "create", "audited-2", "--role", "viewer")
     assert "one whole chain" in pw("audit", "verify", "--noted", head)
     refused = pw.run("audit", "verify", "--noted", "f" * 64)
     assert refused.returncode == 1
@@ -20,7 +20,7 @@ def test_the_log_verifies_from_the_server_and_from_a_file(pw: Operator) -> None:
 
 
 def test_a_changed_export_is_found_and_a_broken_one_is_told(pw: Operator) -> None:
-    pw("tokens", "create", "ci", "--role", "viewer")
+    pw("tokens", "create", "ci-3", "--role", "viewer")
     pw("audit", "export", "--file", "log.jsonl")
     log = pw.home / "log.jsonl"
     good = log.read_text()

@@ -1,0 +1,137 @@
+"""Time to first byte of each page with 100,000 devices and 1,000 rollouts, on SQLite.
+
+Goals: p95 under 150 ms on each page; no page over 150 kB with all that it loads.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import httpx
+from _bench import MODEL, Bench, main, publish, server
+from _fleet import add_devices
+from sqlalchemy import insert, select
+
+from pilotwave_server.db import Database
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.groups.tables import GroupRow
+from pilotwave_server.rollouts.policies.chosen import chosen_policy
+from pilotwave_server.rollouts.policies.stored import store_policy
+from pilotwave_server.rollouts.tables import DecisionRow, RolloutRow
+from pilotwave_server.telemetry.tables import DeviceModelRow
+
+PAGES = (
+    *("/", "/models", f"/models/{MODEL}", f"/models/{MODEL}/1.0.0", "/upload", "/rollouts"),
+    *("/rollouts/new", "/rollouts/r1", "/devices", "/devices?selector=site%3Dsite-7"),
+    *("/devices/dev-0000001", "/groups", "/groups/everyone", "/policies", "/policies/standard"),
+    *("/audit", "/search?q=dev-00001", "/settings/people", "/settings/tokens", "/account"),
+)
+LIMIT_MS = 150
+LIMIT_BYTES = 150_000
+
+
+def fill(data: Path, devices: int, rollouts: int) -> None:
+    """Write devices that run a version, and rollouts that are over, straight into the database."""
+    add_devices(data, devices)
+    db = Database(f"sqlite:///{data.absolute() / 'pilotwave.db'}")
+    now = datetime.now(timezone.utc)
+    with db.write() as session:
+        group = session.scalars(select(GroupRow.id).where(GroupRow.name == "everyone")).one()
+        policy, number = chosen_policy(
+            session, name="standard", version=None, document=None, text=None
+        )
+        document = store_policy(policy)
+        common = {"group_id": group, "model": MODEL, "version": "1.0.0", "counter": 1}
+        rows = [
+            {
+                **common,
+                "policy": policy.name,
+                "policy_version": number,
+                "document": document,
+                "multiplier": 12345 + n,
+                "offset": n,
+                "state": "completed" if n % 3 else "rolled_back",
+                "wave": 1,
+                "reason": "for the measurement",
+                "created_by": "token/admin",
+                "created_at": now - timedelta(hours=rollouts - n),
+                "started_at": now - timedelta(hours=rollouts - n),
+                "ended_at": now - timedelta(hours=rollouts - n),
+            }
+            for n in range(rollouts)
+        ]
+        session.execute(insert(RolloutRow), rows)
+        decisions = [
+            {"rollout_id": n + 1, "generation": g, "at": now, "actor": "server", "action": "open_wave",
+             "wave": 0, "verdict": "PASS", "numbers": {"healthy": 10}, "sentence": "it opens"}
+            for n in range(rollouts) for g in range(3)
+        ]  # fmt: skip
+        session.execute(insert(DecisionRow), decisions)
+        ids = list(session.scalars(select(DeviceRow.id)))
+        for begin in range(0, len(ids), 5000):
+            models = [
+                {"device_id": i, "model": MODEL, "state": "healthy", "since": now,
+                 "current_version": f"1.{i % 4}.0", "current_variant": "onnx-fp32"}
+                for i in ids[begin : begin + 5000]
+            ]  # fmt: skip
+            session.execute(insert(DeviceModelRow), models)
+    db.close()
+
+
+def signed_in(url: str, link: str) -> httpx.Client:
+    """A client with the session of the first admin."""
+    client = httpx.Client(base_url=url, timeout=60, headers={"Sec-Fetch-Site": "same-origin"})
+    new = {"password": "correct horse battery", "again": "correct horse battery"}
+    answer = client.post(link, data=new)
+    assert answer.status_code == 303, answer.text
+    return client
+
+
+def first_byte_ms(client: httpx.Client, path: str) -> tuple[float, str]:
+    """Milliseconds to the first byte of the body, and the page."""
+    started = time.perf_counter()
+    with client.stream("GET", path) as answer:
+        chunks = answer.iter_raw()
+        first = next(chunks)
+        passed = (time.perf_counter() - started) * 1000
+        assert answer.status_code == 200, path
+        body = first + b"".join(chunks)
+    return passed, body.decode()
+
+
+def weight(client: httpx.Client, page: str) -> int:
+    """Bytes of a page and of all files that it names."""
+    files = set(re.findall(r'(?:src|href)="(/static/[^"#]+)', page))
+    return len(page.encode()) + sum(len(client.get(name).content) for name in files)
+
+
+def measure(bench: Bench) -> None:
+    """Fill the database, then ask for each page many times."""
+    devices, rollouts = (10_000, 100) if bench.quick else (100_000, 1_000)
+    times = 20 if bench.quick else 100
+    with server() as stage:
+        publish(stage, "1.0.0")
+        stage.pilotwave("groups", "create", "everyone", "--selector", "*")
+        bench.say(f"writing {devices:,} devices and {rollouts:,} rollouts")
+        fill(stage.root / "data", devices, rollouts)
+        made = stage.run("pilotwave-server", "login-link", "--data", "data", "--json")
+        client = signed_in(stage.url, json.loads(made)["login_link"])
+        worst = heaviest = 0.0
+        for path in PAGES:
+            found = sorted(first_byte_ms(client, path)[0] for _ in range(times))
+            p95 = found[int(len(found) * 0.95)]
+            kilobytes = weight(client, first_byte_ms(client, path)[1]) / 1000
+            worst, heaviest = max(worst, p95), max(heaviest, kilobytes)
+            bench.figure(f"p95 ms of {path}", p95, f"< {LIMIT_MS}", p95 < LIMIT_MS)
+        bench.figure("devices", devices)
+        bench.figure("rollouts", rollouts)
+        bench.figure("worst p95, ms", worst, f"< {LIMIT_MS}", worst < LIMIT_MS)
+        bench.figure("heaviest page, kB", heaviest, "< 150", heaviest * 1000 < LIMIT_BYTES)
+
+
+if __name__ == "__main__":
+    main("pages", measure)
