@@ -65,19 +65,22 @@ def fill(data: Path, devices: int, rollouts: int) -> None:
             for n in range(rollouts)
         ]
         session.execute(insert(RolloutRow), rows)
+        decided = {"at": now, "actor": "server", "action": "open_wave", "wave": 0}
+        decided |= {"verdict": "PASS", "numbers": {"healthy": 10}, "sentence": "it opens"}
         decisions = [
-            {"rollout_id": n + 1, "generation": g, "at": now, "actor": "server", "action": "open_wave",
-             "wave": 0, "verdict": "PASS", "numbers": {"healthy": 10}, "sentence": "it opens"}
-            for n in range(rollouts) for g in range(3)
-        ]  # fmt: skip
+            {**decided, "rollout_id": n + 1, "generation": g}
+            for n in range(rollouts)
+            for g in range(3)
+        ]
         session.execute(insert(DecisionRow), decisions)
         ids = list(session.scalars(select(DeviceRow.id)))
         for begin in range(0, len(ids), 5000):
+            runs = {"model": MODEL, "state": "healthy", "since": now}
+            runs["current_variant"] = "onnx-fp32"
             models = [
-                {"device_id": i, "model": MODEL, "state": "healthy", "since": now,
-                 "current_version": f"1.{i % 4}.0", "current_variant": "onnx-fp32"}
+                {**runs, "device_id": i, "current_version": f"1.{i % 4}.0"}
                 for i in ids[begin : begin + 5000]
-            ]  # fmt: skip
+            ]
             session.execute(insert(DeviceModelRow), models)
     db.close()
 
