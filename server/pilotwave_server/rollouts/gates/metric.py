@@ -29,7 +29,7 @@ from pilotwave_server.rollouts.policies.document import MetricGate
 
 _FEW = 20
 _LATER = 5
-_FIRST_SHARE, _LATER_SHARE, _SIGN_SHARE = 0.4, 0.2, 0.4
+_FIRST_SHARE, _LATER_SHARE, _SIGN_SHARE = 0.6, 0.2, 0.2
 _MIDDLE = 0.5  # as many windows above a device's past as below it
 
 
@@ -101,16 +101,19 @@ def _of_slice(samples: Sequence[Sample], key: str, value: str) -> Iterator[Sampl
             yield sample
 
 
+def rank_tests(alpha: float) -> Iterator[tuple[int, float]]:
+    """Yield of the first two tests how many windows make a unit, and the log of what stops."""
+    for size, share in ((1, _FIRST_SHARE), (_LATER, _LATER_SHARE)):
+        yield size, -math.log(share * alpha)
+
+
 def _view(gate: MetricGate, samples: Sequence[Sample], alpha: float) -> View:
     found, changes = windows(samples, worse=gate.worse)
     new, old = ([w for w in found if w.new is arm] for arm in (True, False))
     worse = sum(w.worse > gate.min_effect for w in new)
     tests = [
-        Test(
-            ranks.log_evidence(units(found, size=size, allowed=gate.min_effect)),
-            -math.log(share * alpha),
-        )
-        for size, share in ((1, _FIRST_SHARE), (_LATER, _LATER_SHARE))
+        Test(ranks.log_evidence(units(found, size=size, allowed=gate.min_effect)), level)
+        for size, level in rank_tests(alpha)
     ]
     if changes and len({w.device for w in old}) < _FEW:
         signs = mixture.log_evidence(worse, len(new), _MIDDLE)
