@@ -17,6 +17,7 @@ from pilotwave_server.rollouts.gates.ranks import Unit
 
 _RECENT = 51  # windows of the old arm that say how things go just now
 _ENOUGH = 5  # fewer say nothing
+_FAR = 1e9
 _NOTHING = 0.01  # stands for the usual figure where that is 0: an error rate of 1 %
 
 
@@ -58,7 +59,8 @@ def _change(sample: Sample, reference: float, usual: float, sign: float) -> Wind
     # a device whose figure was far below the usual one changes by multiples of it for nothing
     scale = max(abs(reference), usual / 10)
     change = sign * (sample.value - reference) / scale
-    return Window(sample.device, sample.new, change, change)
+    held = min(max(change, -_FAR), _FAR)  # ranks stay as they are, and JSON has no infinity
+    return Window(sample.device, sample.new, held, held)
 
 
 def _without_trend(found: Sequence[Window]) -> Iterator[Window]:
