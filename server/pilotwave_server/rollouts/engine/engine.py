@@ -26,7 +26,7 @@ from pilotwave_server.workers import Periodic
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
-REST = 5.0
+REST = 10.0
 STEPS_AT_ONCE = 8
 JUMP_S = 30.0
 COUNT_AGAIN_S = 1.0
