@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pilotwave_server.rollouts.policies.builtin import TEXTS, builtin
 from pilotwave_server.rollouts.policies.faults import PolicyInvalid
+from pilotwave_server.rollouts.policies.parse import parse_policy
 from pilotwave_server.rollouts.policies.yaml_text import MAX_TEXT, read_text
 from tests.server.device_api.peer import code_of
 from tests.server.fleet_fixtures import Fleet
@@ -19,6 +21,12 @@ waves:
     soak: 5m
   - percent: 100%
 """
+
+
+def test_the_guides_example_is_a_policy() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "rollouts.md").read_text()
+    data, lines = read_text(guide.partition("```yaml\n")[2].partition("```")[0])
+    assert len(parse_policy(data, lines=lines).waves) == 4
 
 
 def put(fleet: Fleet, name: str, **body: Any) -> Any:
