@@ -16,10 +16,10 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help .venv demo run test test-all check fix bench clean
+.PHONY: help .venv demo run test test-all test-torch test-tflite runtimes-table check fix bench clean
 
 help:  ## List the commands
-	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 .venv: $(STAMP)  ## Set up the virtual environment, as pyproject.toml and constraints.txt say
 
@@ -42,8 +42,35 @@ run: $(STAMP)  ## Start a server on ./.data (or DATA=…), initialised on first 
 test: $(STAMP)  ## Run the tests that take seconds
 	@$(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow" $(ARGS)
 
-test-all: $(STAMP)  ## Run every test
+test-all: .venv/.torch .venv-tflite/.installed  ## Run every test, with every runtime
 	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
+
+test-torch: .venv/.torch  ## Install PyTorch and ExecuTorch (1.4 GB) and run their tests
+	@$(PY) -m pytest -n 2 --maxprocesses 2 --dist worksteal -k "torch or executorch" \
+	  tests/agent/runtimes tests/e2e/test_runtimes.py $(ARGS)
+
+.venv/.torch: $(STAMP)
+	@echo "Installing PyTorch and ExecuTorch"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input \
+	  -c constraints.txt -e '.[$(EXTRAS),torch,executorch]'
+	@touch $@
+
+test-tflite: $(STAMP) .venv-tflite/.installed  ## Run the tests of tflite-runtime, in its own .venv-tflite
+	@$(PY) -m pytest -n 2 --maxprocesses 2 --dist worksteal -k "old_runtime or tflite-runtime" \
+	  tests/agent/runtimes tests/e2e/test_runtimes.py $(ARGS)
+
+# it ended with numpy 1 and Python 3.11; beyond that, its tests are deselected with a word
+.venv-tflite/.installed: | $(STAMP)
+	@if $(PY) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then \
+	  echo "Making .venv-tflite"; $(PY) -m venv .venv-tflite && \
+	  .venv-tflite/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	    "numpy<2" "tflite-runtime==2.14.0" && touch $@; \
+	else echo "tflite-runtime ended with Python 3.11: its tests are left out"; fi
+
+runtimes-table: .venv/.torch .venv-tflite/.installed  ## Run each runtime's story; write the table in docs/runtimes.md
+	@rm -rf .runtimes && mkdir .runtimes
+	@PILOTWAVE_RUNTIMES_FOUND=$(CURDIR)/.runtimes $(PY) -m pytest tests/e2e/test_runtimes.py $(ARGS)
+	@$(PY) -m tools.runtimes .runtimes
 
 check: $(STAMP)  ## Format, lint, types, directions of imports, migrations
 	@$(PY) -m ruff format --check .
@@ -63,6 +90,6 @@ bench: $(STAMP)  ## Run every measurement in its short form; figures go to bench
 	  $(PY) "$$file" --quick --json "bench/results/$$name.json" || exit 1; done
 
 clean:  ## Remove .venv, caches and built files (never data)
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
+	@rm -rf .venv .venv-tflite .runtimes .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
 	  .schemathesis build dist bench/results
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
