@@ -22,7 +22,7 @@ from tuf.api.metadata import DelegatedRole, Delegations, TargetFile
 
 from pilotwave_protocol import signing
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.manifest import FileEntry, VersionManifest
+from pilotwave_protocol.manifest import FileEntry, TensorSpec, VersionManifest
 from pilotwave_protocol.trust import ModelPolicy
 from pilotwave_server.db import Database
 from pilotwave_server.errors import ServerError
@@ -30,6 +30,8 @@ from pilotwave_server.registry.publish import publish
 from pilotwave_server.registry.tables import TufMetadataRow
 from tests.server.registry.offline import new_key
 from tests.server.registry.registry import Registry, onnx
+
+MODELS = Path(__file__).parents[2] / "data" / "models"
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=timezone.utc)
 PATH = "models/detector/2.0.0.json"
@@ -490,6 +492,31 @@ def a_zip_among_the_files(u: Upload) -> None:
 @case("format_mismatch")
 def another_format_than_declared(u: Upload) -> None:
     u.files(**{"model.onnx": b"GGUF" + bytes(60)})
+
+
+@case("format_mismatch")
+def a_format_that_the_runtime_does_not_open(u: Upload) -> None:
+    variant = replace(u.manifest.variants[0], runtime="litert", format="")
+    u.put(replace(u.manifest, variants=(variant,)))
+
+
+@case("schema_mismatch")
+def an_output_that_the_model_does_not_have(u: Upload) -> None:
+    outputs = (TensorSpec("z", "float32", (1,)),)
+    u.put(replace(u.manifest, variants=(replace(u.manifest.variants[0], outputs=outputs),)))
+
+
+@case("schema_mismatch")
+def an_output_of_another_type(u: Upload) -> None:
+    outputs = (TensorSpec("y", "int8", ()),)
+    u.put(replace(u.manifest, variants=(replace(u.manifest.variants[0], outputs=outputs),)))
+
+
+@case("format_mismatch")
+def an_ir_without_its_weights(u: Upload) -> None:
+    files = {"model.xml": (MODELS / "mlp_ir.xml").read_bytes()}
+    given = {"runtime": "openvino", "entrypoint": "model.xml", "format": "openvino-ir"}
+    u.put(u.registry.manifest("detector", "2.0.0", files, **given))
 
 
 @case("format_mismatch")

@@ -1,0 +1,124 @@
+"""What a file says of itself decides, before a byte goes out, which devices are offered it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from onnx import TensorProto, helper
+
+from pilotwave_cli.building import build_variant
+from pilotwave_cli.errors import CliError
+from pilotwave_cli.wishes import Wishes
+from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.manifest import Requires, Variant
+from pilotwave_protocol.states import Reason
+from pilotwave_protocol.trust import variant_fits
+from tests.agent.runtimes.samples import MODELS
+from tests.peers import trtexec
+
+X86 = {"arch": "x86_64"}
+
+
+def onnx_of(opset: int, ir_version: int) -> bytes:
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ports[:1], ports[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    model.ir_version = ir_version
+    made: bytes = model.SerializeToString()
+    return made
+
+
+def published(folder: Path, name: str, data: bytes, **wishes: object) -> Variant:
+    path = folder / name
+    path.write_bytes(data)
+    return build_variant("v", path, Wishes(unsafe_format=True, **wishes)).variant  # type: ignore[arg-type]
+
+
+EIM = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01\x00\x00\x00"
+EIM += b"Edge Impulse Linux impulse runner"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "wishes", "facts", "reason", "words"),
+    [
+        # measured: ONNX Runtime 1.16 opens opset 19, 1.23 opset 23, 1.32 opset 28
+        ("m.onnx", onnx_of(19, 9), {}, {"runtime.onnxruntime": "1.16.3"}, None, ""),
+        (
+            "m.onnx",
+            onnx_of(23, 11),
+            {},
+            {"runtime.onnxruntime": "1.16.3"},
+            Reason.RUNTIME_MISSING,
+            "onnxruntime >=1.23; here is 1.16.3",
+        ),
+        # an old opset in a new IR
+        (
+            "m.onnx",
+            onnx_of(17, 11),
+            {},
+            {"runtime.onnxruntime": "1.19.2"},
+            Reason.RUNTIME_MISSING,
+            ">=1.23",
+        ),
+        (
+            "m.eim",
+            EIM,
+            {},
+            {"runtime.edge-impulse": "1", **X86},
+            Reason.DOES_NOT_FIT,
+            "is for aarch64; this is x86_64",
+        ),
+        ("m.engine", trtexec.header(), {}, {"runtime.tensorrt": "10.3.0"}, None, ""),
+        (
+            "m.engine",
+            trtexec.header(),
+            {},
+            {"runtime.tensorrt": "8.6.1"},
+            Reason.RUNTIME_MISSING,
+            "tensorrt ==10.3.0.*; here is 8.6.1",
+        ),
+        (
+            "m.engine",
+            trtexec.header(),
+            {"requires": Requires(accelerator="sm_87")},
+            {"runtime.tensorrt": "10.3.0", "accelerator.sm_72": True},
+            Reason.DOES_NOT_FIT,
+            "sm_87, which is not here",
+        ),
+        # the older package is another runtime, with numbers of its own
+        (
+            "m.tflite",
+            (MODELS / "mlp_handmade.tflite").read_bytes(),
+            {},
+            {"runtime.tflite-runtime": "2.14.0"},
+            Reason.RUNTIME_MISSING,
+            "litert, which is not installed",
+        ),
+    ],
+)
+def test_a_device_that_cannot_run_it_is_told_why(
+    tmp_path: Path,
+    name: str,
+    data: bytes,
+    wishes: dict[str, object],
+    facts: dict[str, Scalar],
+    reason: Reason | None,
+    words: str,
+) -> None:
+    fit = variant_fits(published(tmp_path, name, data, **wishes), facts)
+    assert fit.reason is reason
+    assert words in fit.sentence
+
+
+def test_a_runtime_that_does_not_open_the_format_is_refused_before_signing(tmp_path: Path) -> None:
+    data = (MODELS / "mlp_handmade.tflite").read_bytes()
+    with pytest.raises(CliError, match="is tflite; onnxruntime opens onnx or ort"):
+        published(tmp_path, "m.tflite", data, runtime="onnxruntime")
+
+
+def test_an_ir_whose_weights_are_cut_off_is_refused_before_signing(tmp_path: Path) -> None:
+    for name, end in (("mlp_ir.xml", None), ("mlp_ir.bin", -1)):
+        (tmp_path / name).write_bytes((MODELS / name).read_bytes()[:end])
+    with pytest.raises(CliError, match=r"needs 9640 bytes of mlp_ir\.bin, which has 9639"):
+        build_variant("v", tmp_path, Wishes())
