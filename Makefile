@@ -16,7 +16,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help .venv demo run test test-all test-torch test-tflite runtimes-table check fix bench clean
+.PHONY: help .venv demo run test test-all test-runtimes runtimes-table check fix bench clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -45,8 +45,8 @@ test: $(STAMP)  ## Run the tests that take seconds
 test-all: .venv/.torch .venv-tflite/.installed  ## Run every test, with every runtime
 	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
-test-torch: .venv/.torch  ## Install PyTorch and ExecuTorch (1.4 GB) and run their tests
-	@$(PY) -m pytest -n 2 --maxprocesses 2 --dist worksteal -k "torch or executorch" \
+test-runtimes: .venv/.torch .venv-tflite/.installed  ## Install the large and the old runtimes too; test them all
+	@$(PY) -m pytest -n 2 --maxprocesses 2 --dist worksteal \
 	  tests/agent/runtimes tests/e2e/test_runtimes.py $(ARGS)
 
 .venv/.torch: $(STAMP)
@@ -54,10 +54,6 @@ test-torch: .venv/.torch  ## Install PyTorch and ExecuTorch (1.4 GB) and run the
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input \
 	  -c constraints.txt -e '.[$(EXTRAS),torch,executorch]'
 	@touch $@
-
-test-tflite: $(STAMP) .venv-tflite/.installed  ## Run the tests of tflite-runtime, in its own .venv-tflite
-	@$(PY) -m pytest -n 2 --maxprocesses 2 --dist worksteal -k "old_runtime or tflite-runtime" \
-	  tests/agent/runtimes tests/e2e/test_runtimes.py $(ARGS)
 
 # it ended with numpy 1 and Python 3.11; beyond that, its tests are deselected with a word
 .venv-tflite/.installed: | $(STAMP)

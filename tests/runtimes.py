@@ -1,7 +1,7 @@
 """Which runtimes are installed here. Tests that need another one are deselected, and it is said.
 
-`@pytest.mark.needs("torch")` marks a test; `make test-torch` and `make test-tflite` install the
-runtimes that `make test` leaves out and run their tests.
+`@pytest.mark.needs("torch")` marks a test; `make test-runtimes` installs what `make test` leaves
+out and runs every runtime's tests.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-# a runtime -> the module that it comes as, and the command that runs its tests
+# a runtime -> the module that it comes as
 MODULES = {
-    "onnxruntime": ("onnxruntime", "make test"),
-    "litert": ("ai_edge_litert", "make test"),
-    "openvino": ("openvino", "make test"),
-    "torch": ("torch", "make test-torch"),
-    "executorch": ("executorch", "make test-torch"),
+    "onnxruntime": "onnxruntime",
+    "litert": "ai_edge_litert",
+    "openvino": "openvino",
+    "torch": "torch",
+    "executorch": "executorch",
 }
 TFLITE_PYTHON = Path(__file__).parent.parent / ".venv-tflite" / "bin" / "python"
 
@@ -27,17 +27,17 @@ def is_installed(runtime: str) -> bool:
     if runtime == "tflite-runtime":
         return TFLITE_PYTHON.exists()
     module = MODULES.get(runtime)
-    return module is None or find_spec(module[0]) is not None
+    return module is None or find_spec(module) is not None
 
 
 def summary() -> list[str]:
     known = [*MODULES, "tflite-runtime"]
     here = [name for name in known if is_installed(name)]
     lines = [f"runtimes: {', '.join(here)}"]
-    for name in known:
-        if name not in here:
-            command = MODULES.get(name, ("", "make test-tflite"))[1]
-            lines.append(f"runtimes: {name} is not installed; `{command}` runs its tests")
+    missing = [name for name in known if name not in here]
+    if missing:
+        words = ", ".join(missing)
+        lines.append(f"runtimes: the tests of {words} are left out; `make test-runtimes` has them")
     return lines
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pilotwave_agent.runtimes import RUNTIMES
+from pilotwave_protocol.formats import OPENS
 from pilotwave_protocol.states import Reason
 from tools import reference
 
@@ -23,6 +25,16 @@ def test_each_reason_is_in_the_protocol_page() -> None:
     text = (REPO / "docs" / "protocol.md").read_text()
     missing = [str(reason) for reason in Reason if f"`{reason}`" not in text]
     assert not missing
+
+
+def test_the_table_of_runtimes_has_each_with_formats_that_it_opens() -> None:
+    page = (REPO / "docs" / "runtimes.md").read_text()
+    table = page.partition("<!-- table")[2].partition("<!-- end")[0]
+    for name in [*RUNTIMES, "command"]:
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
+        formats = set(re.findall(r"`([^`]+)`", row.split("|")[3]))
+        assert formats
+        assert formats <= {*OPENS.get(name, formats)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

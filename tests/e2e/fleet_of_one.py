@@ -17,8 +17,6 @@ PATIENCE_S = 100
 SETTINGS = """
 allow_unsafe_formats = true
 probation_s = 1
-[selftest]
-memory_mb = 3000
 [runtimes.tflite-runtime]
 python = "{python}"
 """

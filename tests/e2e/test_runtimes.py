@@ -101,9 +101,16 @@ def answer(live: LiveModel, case: Case) -> float:
     return float(np.abs(np.asarray(row).reshape(-1) - found["y"][0]).max())
 
 
+def marks(way: Way) -> list[pytest.MarkDecorator]:
+    """Three of them are told each time; all of them by `make test-runtimes`."""
+    told = ("onnxruntime", "openvino", "edge-impulse")
+    found = [pytest.mark.needs(way.runtime)]
+    return found if way.runtime in told else [*found, pytest.mark.slow]
+
+
 @pytest.mark.parametrize(
     "way",
-    [pytest.param(w, id=w.runtime, marks=pytest.mark.needs(w.runtime)) for w in WAYS],
+    [pytest.param(w, id=w.runtime, marks=marks(w)) for w in WAYS],
 )
 def test_a_model_goes_out_serves_changes_and_comes_back(
     way: Way, fleet: FleetOfOne, tmp_path: Path
