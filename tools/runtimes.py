@@ -26,18 +26,20 @@ MODELS = REPO / "tests" / "data" / "models"
 BEGIN, END = "<!-- table: make runtimes-table -->", "<!-- end of table -->"
 HEAD = (
     "| runtime | version | formats | files that went out, served and came back | by LiveModel "
-    "| MB installed, with what it needs | import s | MB imported | MB with a model |\n"
+    "| MB installed, with what it needs | import, s of CPU | MB imported | MB with a model |\n"
     "|---|---|---|---|---|---|---|---|---|\n"
 )
+# what a package needs and does not say
+UNDECLARED = {"executorch": ("torch",)}
 TRIAL = """
 import json, sys, time
 from pathlib import Path
 runtime, folder, file = sys.argv[1:]
 from pilotwave_agent import runtimes
 from pilotwave_agent.runtimes.confine import peak_mb
-began = time.perf_counter()
+began = time.process_time()
 runtimes.adapter(runtime)
-took, imported = time.perf_counter() - began, peak_mb()
+took, imported = time.process_time() - began, peak_mb()
 model = runtimes.load(Path(folder), entrypoint=file, runtime=runtime)
 size = peak_mb() + sum(peak_mb(pid) for pid in getattr(model, "pids", ()))
 model.close()
@@ -95,7 +97,9 @@ def size(name: str) -> str:
         whole = [*alone, found["numpy"]]
     else:
         alone = [metadata.distribution(n) for n in RUNTIMES[name].distributions if is_here(n)][:1]
-        whole = list(closure(alone[0], set()))
+        seen: set[str] = set()
+        wanted = [*alone, *(metadata.distribution(n) for n in UNDECLARED.get(name, ()))]
+        whole = [found for each in wanted for found in closure(each, seen)]
     return f"{megabytes(alone):.0f}, {megabytes(whole):.0f}"
 
 
