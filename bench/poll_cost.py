@@ -1,0 +1,94 @@
+"""What a poll costs with 1, 10 and 100 running rollouts, and as the fleet grows.
+
+Unchanged polls are the steady state; after each change of the fleet every device is resolved anew
+at its next poll, and that is what may grow with the rollouts, at most linearly. Processor time of
+the server, which other work on the machine disturbs least.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import psutil
+from _bench import MODEL, Bench, main, server
+from _fleet import add_devices, read_tokens
+from _load import Load
+from million import POLICY, answered, client, prepare
+
+from demo.stage import Stage
+
+ROLLOUTS = (1, 10, 100)
+
+
+def measure(bench: Bench) -> None:
+    with_rollouts(bench, 2_000 if bench.quick else 20_000)
+    sizes = (2_000, 10_000) if bench.quick else (10_000, 50_000, 250_000)
+    costs = [with_devices(bench, size) for size in sizes]
+    growth = costs[-1] / costs[0]
+    bench.figure(
+        f"{sizes[-1] // sizes[0]}_times_the_devices_cost", growth, "at most 1.5", growth <= 1.5
+    )
+
+
+def with_rollouts(bench: Bench, devices: int) -> None:
+    """The cost of a poll, unchanged and after a change, as rollouts to the same devices come."""
+    with server(token_lifetime_s=86_400) as stage:
+        load = fleet(stage, devices)
+        load.run(seconds=600, polls=-2)
+        token = (stage.root / "admin.token").read_text().strip()
+        changed, running = {}, 0
+        for wanted in ROLLOUTS:
+            with client(stage, token) as http:
+                for number in range(running, wanted):
+                    group = f"group-{number}"
+                    answered(http.post("/groups", json={"name": group, "selector": "site"}))
+                    body = {"group": group, "model": MODEL, "version": "1.1.0"}
+                    body |= {"policy_text": POLICY, "start": True}
+                    answered(http.post("/rollouts", json=body))
+            running = wanted
+            time.sleep(3)  # the first waves open
+            load.run(seconds=600, polls=-2)
+            steady = cost_us(stage, lambda: load.run(seconds=4, polls=-1, connections=16))
+            bench.figure(f"unchanged_us_with_{wanted}_rollouts", steady)
+            stage.pilotwave("groups", "create", f"touch-{wanted}", "--selector", "nothing=x")
+            time.sleep(1)
+            changed[wanted] = cost_us(stage, lambda: load.run(seconds=600, polls=-2))
+            bench.figure(f"after_a_change_us_with_{wanted}_rollouts", changed[wanted])
+        growth = (changed[100] - changed[1]) / max(changed[10] - changed[1], 1e-9)
+        # from 1 to 10 it is 9 more, from 1 to 100 it is 99 more: 11 times as many
+        linear = growth <= 11 * 1.5 or changed[100] <= 2 * changed[1]
+        bench.figure("growth_1_to_100_over_1_to_10", growth, "at most 11, and half again", linear)
+
+
+def with_devices(bench: Bench, devices: int) -> float:
+    """The cost of an unchanged poll in a fleet of this size."""
+    with server(token_lifetime_s=86_400) as stage:
+        load = fleet(stage, devices)
+        load.run(seconds=1200, polls=-2, connections=256)
+        cost = cost_us(stage, lambda: load.run(seconds=5, polls=-1, connections=16))
+    bench.figure(f"unchanged_us_with_{devices}_devices", cost)
+    return cost
+
+
+def fleet(stage: Stage, devices: int) -> Load:
+    prepare(stage)
+    names = add_devices(stage.root / "data", devices)
+    time.sleep(1)
+    key_file = next((stage.root / "data" / "keys").glob("*token*"))
+    port = int(stage.url.rsplit(":", 1)[1])
+    return Load.of(stage.root, port, read_tokens(key_file, names, life_s=86_000))
+
+
+def cost_us(stage: Stage, deed: Callable[[], dict[str, dict[str, int]]]) -> float:
+    """The server's processor time per poll while `deed` runs."""
+    process = psutil.Process(stage.processes[0].pid)
+    before = process.cpu_times()
+    done = deed()
+    after = process.cpu_times()
+    used = after.user + after.system - before.user - before.system
+    return used / done["polls"]["count"] * 1e6
+
+
+if __name__ == "__main__":
+    main("poll_cost", measure)
