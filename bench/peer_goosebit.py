@@ -1,8 +1,9 @@
 """Unchanged polls per second beside those of gooseBit, the closest open peer; SQLite each.
 
-gooseBit (FastAPI as well) comes from PyPI into a virtual environment of its own; its tables are made by aerich from
-its own migrations, its devices written to them as they stand after an update. Both run in turns on
-this machine, with one process, the same uvicorn options, the same number of devices and wrk.
+gooseBit (FastAPI as well) comes from PyPI into a virtual environment of its own; its tables are
+made by aerich from its own migrations, its devices written to them as they stand after an update.
+Both run in turns on this machine, with one process, the same uvicorn options, the same number of
+devices and wrk.
 """
 
 from __future__ import annotations
