@@ -18,6 +18,7 @@ from pilotwave_protocol.states import ModelState, Reason
 from tests.agent.trees import tree
 from tests.peers.device import Device
 from tests.peers.registry import Registry, example
+from tests.peers.simulated import SimulatedAgent, SimulatedClock
 
 NOON = datetime(2026, 11, 25, 12, 0, tzinfo=ZoneInfo("Europe/Berlin"))
 NIGHT = [{"cron": "0 2 * * *", "duration_s": 7200, "timezone": "device"}]
@@ -223,3 +224,44 @@ def test_the_way_back_waits_for_nothing(registry: Registry, device: Device, tmp_
     work_in(device, tree(tmp_path))
     assert device.slot().state is ModelState.ROLLED_BACK
     assert device.current().startswith("1.0.0-")
+
+
+def test_a_resident_agent_looks_again_when_it_is_awake_anyway(
+    registry: Registry, device: Device, tmp_path: Path
+) -> None:
+    """What has not changed costs no process; what has is seen at the next poll."""
+    registry.poll_s, registry.check_in_s = 300, 900
+    ordered(registry, power="external")
+    root = tree(tmp_path, battery=80)
+    clock = SimulatedClock(registry.now.timestamp())
+    agent = SimulatedAgent(device.config, device.config_path, clock, root)
+    try:
+        agent.live(3600)
+        assert device.slot().reason == Reason.WAITING_POWER
+        worked, woken = agent.worked, clock.wakeups
+        agent.live(3 * 3600)
+        assert agent.worked == worked
+        assert clock.wakeups - woken < 3 * 3600 / 300 * 1.6  # polls, and check-ins between them
+        tree(tmp_path, battery=80, status="Charging")
+        agent.live(400)
+        assert device.slot().state is ModelState.HEALTHY
+    finally:
+        agent.close()
+
+
+def test_a_resident_agent_wakes_when_its_window_opens(
+    registry: Registry, device: Device, tmp_path: Path
+) -> None:
+    registry.poll_s, registry.check_in_s = 86_000, 86_000
+    opens = registry.now.replace(second=0) + timedelta(hours=3)
+    cron = f"{opens.minute} {opens.hour} * * *"
+    ordered(registry, windows=[{"cron": cron, "duration_s": 600, "timezone": "UTC"}])
+    clock = SimulatedClock(registry.now.timestamp())
+    agent = SimulatedAgent(device.config, device.config_path, clock, tree(tmp_path))
+    try:
+        agent.live((opens - registry.now).total_seconds() - 5)
+        assert device.slot().reason == Reason.WAITING_WINDOW
+        agent.live(20)
+        assert device.slot().state is ModelState.HEALTHY
+    finally:
+        agent.close()

@@ -54,11 +54,11 @@ class SimulatedClock(Clock):
 class Here:
     """Works in this process where the real agent starts another."""
 
-    def __init__(self, config: Config, job: Mapping[str, Any], clock: Clock) -> None:
+    def __init__(self, config: Config, job: Mapping[str, Any], clock: Clock, root: Path) -> None:
         self._reader, writer = os.pipe()
         lines: list[dict[str, Any]] = []
         try:
-            done = work(config, Job(**job), tell=lines.append, clock=clock)
+            done = work(config, Job(**job), tell=lines.append, clock=clock, root=root)
             lines += [{"done": vars(done)}, {"ended": 0}]
         except Held as e:
             lines += [{"failed": str(e)}, {"ended": 1}]
@@ -80,16 +80,28 @@ class Here:
 class SimulatedAgent:
     """One device's resident agent under a simulated clock."""
 
-    def __init__(self, config: Config, config_path: Path, clock: SimulatedClock) -> None:
-        self.clock = clock
+    def __init__(
+        self,
+        config: Config,
+        config_path: Path,
+        clock: SimulatedClock,
+        root: Path = Path("/"),
+    ) -> None:
+        self.clock, self.worked = clock, 0
         self._wakeup, self._writer = os.pipe()
         who = identity.load(Layout(config.data_dir))
+
+        def launch(path: Path, job: Mapping[str, Any]) -> Here:
+            self.worked += 1
+            return Here(config, job, clock, root)
+
         self.agent = Agent(
             config,
             config_path,
             who,
             clock=clock,
-            launch=lambda path, job: Here(config, job, clock),
+            launch=launch,
+            root=root,
         )
         self.agent.start()
 
