@@ -77,7 +77,8 @@ def ask(
             case "kserve":
                 base = probe.url.rstrip("/")
                 name = probe.name or subject.model
-                for path in ("/v2/health/ready", f"/v2/models/{name}/ready"):
+                # Triton's own /v2/health/ready says no for any version that it once failed to load
+                for path in ("/v2/health/live", f"/v2/models/{name}/ready"):
                     _get(base + path, probe.timeout_s)
             case "apps":
                 _ask_apps(probe, subject, live / subject.model, since)

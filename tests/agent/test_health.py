@@ -45,7 +45,7 @@ def test_a_kserve_server_and_its_model_must_be_ready(tmp_path: Path) -> None:
         triton.serving["detector"] = 1
         assert ask(probe) == ""
         assert "/v2/models/eye/ready" in ask(Probe("kserve", url=triton.url, name="eye"))
-    assert "/v2/health/ready" in ask(Probe("kserve", url="http://127.0.0.1:9", timeout_s=0.5))
+    assert "/v2/health/live" in ask(Probe("kserve", url="http://127.0.0.1:9", timeout_s=0.5))
 
 
 # --- applications

@@ -95,7 +95,7 @@ class Triton(Peer):
                 return (200 if self.serving.get(model) == int(number) else 400), None
             case ["v2", "models", model, "ready"]:
                 return (200 if model in self.serving else 400), None
-            case ["v2", "health", "ready"]:
+            case ["v2", "health", "live"]:
                 return 200, None
         return 404, {"error": "no such endpoint"}
 

@@ -1,0 +1,157 @@
+"""Triton itself, where it is installed: the same steps as with the simulated peer.
+
+Put the path of `tritonserver` into PILOTWAVE_TRITON (`pip install nvidia-pytriton` brings one, in
+pytriton/tritonserver/bin). Its build there has the `python` backend only, so versions carry a
+model.py beside the file that the self-test runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pilotwave_agent.config import Probe
+from pilotwave_protocol.states import ModelState
+from tests.agent.test_tell import publish, switch, tell
+from tests.peers.device import Device
+from tests.peers.registry import Registry
+from tests.peers.serving import numbers
+
+S = ModelState
+PROGRAM = os.environ.get("PILOTWAVE_TRITON", "")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not PROGRAM, reason="PILOTWAVE_TRITON names no tritonserver"),
+]
+CONFIG = b"""name: "detector"
+backend: "python"
+max_batch_size: 0
+input [{ name: "x" data_type: TYPE_FP32 dims: [1, 4] }]
+output [{ name: "y" data_type: TYPE_FP32 dims: [1, 4] }]
+version_policy { latest { num_versions: 1 } }
+"""
+BACKEND = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+class TritonPythonModel:
+    def initialize(self, args):
+        if {broken}:
+            raise RuntimeError("it does not fit this board")
+    def execute(self, requests):
+        y = np.full((1, 4), {number}, np.float32)
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", y)]) for _ in requests]
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture
+def triton(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    home = Path(PROGRAM).parent.parent
+    # the wheel keeps the backend and the stub for each Python apart; Triton wants them together
+    backends = tmp_path / "backends"
+    shutil.copytree(home / "backends", backends)
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = home / "python_backend_stubs" / python / "triton_python_backend_stub"
+    shutil.copy(stub, backends / "python")
+    port = free_port()
+    command = [
+        PROGRAM,
+        f"--model-repository={repository}",
+        "--model-control-mode=explicit",
+        f"--backend-directory={backends}",
+        "--http-address=127.0.0.1",
+        f"--http-port={port}",
+        "--exit-timeout-secs=2",
+        "--allow-grpc=false",
+        "--allow-metrics=false",
+    ]
+    python_home = Path(sys.executable).resolve().parent.parent
+    libraries = os.pathsep.join(
+        [str(home.parent.parent / "nvidia_pytriton.libs"), str(python_home / "lib")]
+    )
+    environment = {
+        **os.environ,
+        "LD_LIBRARY_PATH": libraries,
+        "PYTHONPATH": str(Path(np.__file__).parent.parent),
+    }
+    with (tmp_path / "triton.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until_ready(f"{url}/v2/health/ready", server, tmp_path / "triton.log")
+            yield url, repository
+        finally:
+            server.terminate()
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait(30)
+
+
+def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        assert server.poll() is None, log.read_text()[-2000:]
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise AssertionError(log.read_text()[-2000:])
+
+
+def files(number: int, *, broken: bool = False) -> dict[str, bytes]:
+    backend = BACKEND.format(number=number, broken=broken)
+    return {"model_py": backend.encode(), "config_pbtxt": CONFIG}
+
+
+def test_the_real_triton_loads_refuses_and_goes_back(
+    device: Device, registry: Registry, triton: tuple[str, Path]
+) -> None:
+    url, repository = triton
+    tell(device, "triton", url=url, folder=repository, timeout_s=60.0)
+    probe = Probe("kserve", url=url, interval_s=0.1)
+    device.set(probe=probe)
+    assert switch(device, registry, publish(registry, 1, **files(1))) == (S.HEALTHY, "1.1.0", None)
+    (first,) = numbers(repository / "detector")
+    assert ready(url, first)
+    found = switch(device, registry, publish(registry, 2, **files(2, broken=True)))
+    assert found == (S.ROLLED_BACK, "1.1.0", "app_refused")
+    assert "it does not fit this board" in (device.slot().detail or "")
+    assert ready(url, first)
+    device.set(probe=Probe("exec", ("false",), interval_s=0.1, failures=1))
+    found = switch(device, registry, publish(registry, 3, **files(3)))
+    assert found == (S.ROLLED_BACK, "1.1.0", "probe_failed")
+    assert ready(url, first)
+    assert numbers(repository / "detector") == [first]
+    device.set(probe=probe)
+    found = switch(device, registry, publish(registry, 4, **files(4)))
+    assert found == (S.HEALTHY, "1.4.0", None), device.slot().detail
+    assert ready(url, numbers(repository / "detector")[-1])
+
+
+def ready(url: str, number: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/v2/models/detector/versions/{number}/ready") as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError:
+        return False
