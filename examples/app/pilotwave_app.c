@@ -185,9 +185,16 @@ int main(int argc, char **argv) {
         tell(serving[0] ? "serving" : "waiting");
         report();
         struct pollfd on = {.fd = watch, .events = POLLIN};
-        anew = poll(&on, 1, HEARTBEAT_S * 1000 / (watched < 0 ? 4 : 1)) > 0;
-        char events[4096];
-        while (read(watch, events, sizeof events) > 0) continue;
+        poll(&on, 1, HEARTBEAT_S * 1000 / (watched < 0 ? 4 : 1));
+        _Alignas(struct inotify_event) char events[4096];
+        ssize_t count;
+        anew = 0;
+        while ((count = read(watch, events, sizeof events)) > 0)
+            for (char *at = events; at < events + count;) {
+                struct inotify_event *event = (struct inotify_event *)at;
+                if (event->len && !strcmp(event->name, "current")) anew = 1;
+                at += sizeof *event + event->len;
+            }
     }
     tell("stopped");
     free(loaded);

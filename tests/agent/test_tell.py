@@ -20,7 +20,10 @@ import pytest
 from pilotwave_agent import desks
 from pilotwave_agent.config import BadConfig, Probe, parse
 from pilotwave_agent.live import LiveModel
+from pilotwave_agent.tell.apps import Apps
+from pilotwave_agent.tell.base import Release
 from pilotwave_agent.tell.settings import Tell
+from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import ModelState
 from tests.peers.device import Device
 from tests.peers.registry import Registry
@@ -204,6 +207,20 @@ def test_where_no_application_need_live_none_is_waited_for(
 ) -> None:
     tell(device, "apps", apps=0, timeout_s=5)
     assert switch(device, registry, publish(registry, 1)) == (S.HEALTHY, "1.1.0", None)
+
+
+def test_a_refusal_told_in_hundredths_of_a_second_counts(tmp_path: Path) -> None:
+    (tmp_path / "detector").mkdir()
+    told_at = 100.004  # and refused 3 ms later, which the application rounds to 100.00
+    refusal = {"name": "1.2.0-a-onnx", "at": 100.0, "sentence": "too large"}
+    words = {"schema": "pilotwave/app/1", "app": "eye", "state": "serving", "serving": None}
+    desk = {**words, "refused": refusal, "beat": desks.uptime(), "heartbeat_s": 60}
+    (tmp_path / "detector" / "eye-1.json").write_text(json.dumps(desk))
+    path = Path("/x/1.2.0-a-onnx")
+    release = Release("detector", "1.2.0", "onnx", 1, path, "model.onnx", "probation")
+    with pytest.raises(RefusedError, match="too large"):
+        Apps(Tell("apps"), tmp_path).confirm(release, told_at)
+    assert not Apps(Tell("apps"), tmp_path).confirm(release, told_at + 1)
 
 
 def test_all_that_live_must_have_taken_it(

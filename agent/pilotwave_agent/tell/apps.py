@@ -10,6 +10,8 @@ from pilotwave_agent.desks import App
 from pilotwave_agent.tell.base import Quiet, Release, refused
 from pilotwave_agent.tell.settings import Tell
 
+_ROUNDED_S = 0.02  # applications tell the time in hundredths of a second
+
 
 class Apps(Quiet):
     """Wait until each application that lives, and at least so many, serves the version."""
@@ -25,7 +27,7 @@ class Apps(Quiet):
         living = [app for app in desks.read(self._live / release.model) if app.lives()]
         for app in living:
             no = app.refused
-            if no and no.name == release.name and no.at >= since:
+            if no and no.name == release.name and no.at >= since - _ROUNDED_S:
                 raise refused(f"{app.app} (process {app.pid or '?'}) refused it: {no.sentence}")
         return len(living) >= self._least and all(_takes(app, release) for app in living)
 
