@@ -35,7 +35,7 @@ waves:
     min_sample: 2
     soak: 2s
     gates:
-      - {name: install, max_failure_rate: 5%}
+      - {name: install, max_failure_rate: 1%}
       - {name: confidence, metric: confidence, statistic: mean, worse: lower, min_effect: 10%,
          min_devices: 2, min_windows: 4, alpha: 5%}
   - percent: 100%

@@ -157,6 +157,10 @@ def _lacking(gate: MetricGate, view: View) -> Iterator[str]:
 def _nothing(gate: MetricGate, evidence: Evidence, old_reports: bool) -> Verdict:
     """There is no window of the new version to judge."""
     numbers = {"devices": 0, "windows": 0}
+    outcomes = evidence.outcomes
+    if evidence.in_use_s is None and outcomes.settled and not outcomes.under_way:
+        told = f"no device that took the version kept it, so none can report {gate.metric}"
+        return Verdict(gate.name, Word.INCONCLUSIVE, told, numbers)
     if evidence.in_use_s is None:
         told = f"no device runs the version yet that could report {gate.metric}"
         return Verdict(gate.name, Word.WAIT, told, numbers)

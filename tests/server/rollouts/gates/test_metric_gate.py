@@ -113,6 +113,15 @@ def test_a_metric_that_nobody_reports_is_no_hang(
     assert words in found.sentence
 
 
+def test_a_metric_that_no_device_is_left_to_report_is_no_hang() -> None:
+    """All that took the version failed its self-test: nobody will ever report from use."""
+    found = verdict([], in_use_s=None, outcomes=Outcomes(failed=2))
+    assert found.word is Word.INCONCLUSIVE
+    assert "none can report" in found.sentence
+    waiting = verdict([], in_use_s=None, outcomes=Outcomes(failed=2, under_way=1))
+    assert waiting.word is Word.WAIT
+
+
 def test_a_slowdown_that_one_board_shows_is_found_there() -> None:
     gate = MetricGate("latency", "latency_ms", slice_by=("board",))
     good = windows(new=30, old=60)
