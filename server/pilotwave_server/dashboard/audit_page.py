@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Query
 from fastapi.responses import Response
 from sqlalchemy import select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from pilotwave_server.audit import routes as api
 from pilotwave_server.dashboard.pages import Look, page_router
@@ -73,11 +74,8 @@ def search(
     return page.render("search.html", q=q, found=found, none=not hits)
 
 
-def _starting(session: ReadSession, column: object, words: str) -> list[str]:
+def _starting(session: ReadSession, column: InstrumentedAttribute[str], words: str) -> list[str]:
     """Names that begin with the words: a range, so that the index finds them."""
-    from sqlalchemy.orm import InstrumentedAttribute
-
-    assert isinstance(column, InstrumentedAttribute)
     query = select(column).where(column >= words, column < words + "\U0010ffff")
     return list(session.scalars(query.order_by(column).limit(FEW)))
 

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import Form, Query
 from fastapi.responses import Response
+from pydantic import ValidationError
 
 from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
 from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
 from pilotwave_server.devices import routes as api
+from pilotwave_server.devices.views import LabelsRequest
 from pilotwave_server.errors import Invalid, NotFound, ServerError
 from pilotwave_server.fields import DeviceName, ModelName
 from pilotwave_server.paging import PageRequest, Paging
@@ -123,10 +125,6 @@ def set_labels(
     labels: Annotated[str, Form(max_length=8000)] = "",
 ) -> Response:
     """All labels, one `key=value` a line."""
-    from pydantic import ValidationError
-
-    from pilotwave_server.devices.views import LabelsRequest
-
     pairs = [line.partition("=") for line in labels.splitlines() if line.strip()]
     given = {key.strip(): value.strip() for key, _, value in pairs}
     try:

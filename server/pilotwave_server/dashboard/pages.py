@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_server.dashboard import i18n
 from pilotwave_server.dashboard.rendering import environment
-from pilotwave_server.deps import Ctx, Now, check_csrf, get_signed_in
+from pilotwave_server.deps import Ctx, Now, check_csrf, get_context, get_signed_in
 from pilotwave_server.errors import ServerError
 from pilotwave_server.operators.roles import Actor, Role
 from pilotwave_server.operators.service import RoleForbids
@@ -204,8 +204,6 @@ def _to_login(request: Request) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    from pilotwave_server.deps import get_context
-
     context = get_context(request)
     page = await get_page(request, context, context.clock())
     status, sentence, headers = told(error)

@@ -8,10 +8,12 @@ from fastapi import Form, Query, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
+from pilotwave_server.dashboard.forms import read_form
 from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
 from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
-from pilotwave_server.errors import ServerError
+from pilotwave_server.errors import NotFound, ServerError
 from pilotwave_server.groups.service import list_groups
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.paging import Page as Rows
@@ -118,12 +120,6 @@ FIELD_OF = {
 }
 
 
-async def read_form(request: Request) -> dict[str, str]:
-    """The form's text fields."""
-    form = await request.form()
-    return {key: value for key, value in form.items() if isinstance(value, str)}
-
-
 @router.post("/rollouts/preview")
 async def preview(page: ActOperator, context: Ctx, now: Now) -> Response:
     """Who would get it, in which variant, and who has none: a fragment beside the form."""
@@ -138,8 +134,6 @@ async def preview(page: ActOperator, context: Ctx, now: Now) -> Response:
             return None, ""
         except ServerError as error:
             return None, error.detail
-
-    from starlette.concurrency import run_in_threadpool
 
     found, sentence = await run_in_threadpool(look)
     return page.render("_preview.html", preview=found, sentence=sentence)
@@ -167,8 +161,6 @@ async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
             wrong, status = {FIELD_OF.get(error.code, "version"): error.detail}, error.status
         with context.db.read() as session:
             return _form(page, session, form, wrong=wrong, status=status)
-
-    from starlette.concurrency import run_in_threadpool
 
     return await run_in_threadpool(make)
 
@@ -248,8 +240,6 @@ def take_step(
     reason: Text = "",
 ) -> Response:
     """One of the buttons."""
-    from pilotwave_server.errors import NotFound
-
     if step not in DOING:
         raise NotFound(f"there is no step {step}")
     more = {"context": context} if step in NEEDS_CONTEXT else {}

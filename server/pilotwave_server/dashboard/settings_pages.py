@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from fastapi.responses import Response
@@ -147,8 +148,6 @@ def _listed(text: str | None) -> list[str] | None:
 def _tokens(
     page: Page, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
 ) -> Secret:
-    from datetime import timedelta
-
     if deed == "revoke":
         tokens.revoke_token(form.get("id", ""), page.actor, session, now, context)
         return None

@@ -14,10 +14,11 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.context import Context
+from pilotwave_server.dashboard.i18n import LANGUAGES
 from pilotwave_server.dashboard.pages import Anybody, Page, page_router, safe_next
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.db import after_commit
-from pilotwave_server.deps import Ctx, ForgedRequest, Now, WriteSession
+from pilotwave_server.deps import Ctx, ForgedRequest, Now, WriteSession, check_csrf
 from pilotwave_server.errors import ServerError
 from pilotwave_server.operators import people, sessions, throttle, totp
 from pilotwave_server.operators.passwords import verify_password
@@ -171,8 +172,6 @@ def check_code(
 @router.post("/logout")
 def logout(page: Anybody, context: Ctx, session: WriteSession, csrf: Text = "") -> Response:
     """End the session."""
-    from pilotwave_server.deps import check_csrf
-
     if page.signed_in is not None:
         check_csrf(page.signed_in, csrf)
         sessions.end(session, page.signed_in.session_id)
@@ -225,8 +224,6 @@ def set_language(
     page: Anybody, session: WriteSession, context: Ctx, language: Text = "", to: Next = "/"
 ) -> Response:
     """Show the page in another language from now on; for a person, in every browser."""
-    from pilotwave_server.dashboard.i18n import LANGUAGES
-
     check_own_form(page.request)
     response = page.go(safe_next(to))
     if language in LANGUAGES:
