@@ -1,10 +1,11 @@
 """Kill the real agent at random moments, with episodes of a full and of a read-only disk.
 
-A real server, a real resident agent with its real children. Again and again another version is
-ordered, and the agent and all that it started are killed by SIGKILL after a random time. Each time
-the data folder must hold one whole version that `current` names, a journal that lost nothing it had
-said before, and floors, yanks and TUF versions that never fell. At the end the device must run what
-is ordered.
+A real server, and devices side by side, each a real resident agent with its real children and a
+file system of its own. Again and again another version is ordered, and the agents and all that they
+started are killed by SIGKILL after a random time. Each time the data folder must hold one whole
+version that `current` names, a journal that lost nothing it had said before, and floors, yanks and
+TUF versions that never fell. At the end the devices must run what is ordered. Root is needed to
+mount the file systems.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from _bench import MODEL, ROOT, Bench, enrol, main, publish, server
 
@@ -26,28 +28,37 @@ from pilotwave_agent.journal import read_state
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
 from pilotwave_agent.tufstate import TufMemory, load
+from tests.peers.small_disk import SmallDisk, own_mounts
 
-DEVICE = "kill-1"
 KILLS, QUICK_KILLS = 2000, 40
+VICTIMS, DISK_MB = 4, 6
+_TRIES = 6
+_SETTINGS = """keep_free_mb = 0
+probation_s = 0.2
+[probe]
+kind = "exec"
+command = ["true"]
+"""
 _AGENT = [sys.executable, "-m", "pilotwave_agent.cli", "run", "--data"]
 
 
 class Victim:
-    """The agent as a process group, and what must never fall."""
+    """The agent as a process group, its small disk, and what must never fall."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage, self.folder = stage, stage.root / DEVICE
+    def __init__(self, stage: Stage, number: int) -> None:
+        self.name = f"kill-{number}"
+        self.folder = stage.root / self.name
+        self.disk, self.chance = SmallDisk(self.folder, DISK_MB), random.Random(11 + number)
         self.layout = Layout(self.folder)
         self.state, self.tuf = DeviceState(), TufMemory()
-        self.faults: Counter[str] = Counter()
+        self.faults, self.kinds = Counter[str](), Counter[str]()
+        self.switches = 0
+        enrol(stage, self.name, extra=_SETTINGS)
 
-    def run_for(self, seconds: float, *, file_limit: int | None = None) -> None:
+    def run_for(self, seconds: float) -> None:
         """Start it, let it be for a while, kill it and its children."""
-        command = [*_AGENT, str(self.folder)]
-        if file_limit is not None:  # no file may grow beyond so many blocks of 512 bytes
-            command = ["sh", "-c", f'ulimit -f {file_limit}; exec "$@"', "sh", *command]
         agent = subprocess.Popen(
-            command,
+            [*_AGENT, str(self.folder)],
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -63,6 +74,46 @@ class Victim:
             pass
         agent.wait()
         time.sleep(0.01)  # the children are the kernel's to reap
+
+    def episode(self) -> None:
+        """Run and kill it once, on a good disk or a bad one, and look."""
+        bounds = (0.05, 1.5) if self.chance.random() < 0.6 else (1.5, 6.0)
+        seconds = self.chance.uniform(*bounds)
+        kind = self.chance.choices(("good", "full", "readonly"), (90, 5, 5))[0]
+        if kind == "full":
+            self.disk.fill(leave=self.chance.choice((0, 1, 4, 16, 64, 256)) << 10)
+            self.run_for(seconds)
+            self.check()
+            self.disk.empty()
+        elif kind == "readonly":
+            self._read_only(seconds)
+        else:
+            self.run_for(seconds)
+        self.kinds[kind] += 1
+        before = self.state.slot(MODEL).current
+        self.check()
+        self.switches += self.state.slot(MODEL).current != before
+
+    def _read_only(self, seconds: float) -> None:
+        self.disk.read_only()
+        try:
+            self.run_for(seconds)
+            self.check()
+        finally:
+            self.disk.read_only(False)
+
+    def settle(self, version: str) -> None:
+        """Let it come to what is ordered."""
+        for _ in range(_TRIES):
+            self.run_for(10)
+            self.check()
+            if self.runs(version):
+                return
+
+    def runs(self, version: str) -> bool:
+        """Say whether it runs what is ordered."""
+        current = self.state.slot(MODEL).current
+        return current is not None and current.version == version
 
     def check(self) -> None:
         """Hold what is on disk against what was there before."""
@@ -96,70 +147,44 @@ class Victim:
     def _fault(self, words: str, there: bool) -> None:
         if there:
             self.faults[words] += 1
-
-
-def episode(victim: Victim, chance: random.Random, seconds: float) -> str:
-    """Run and kill it once, on a good disk or a bad one; return which."""
-    kind = chance.choices(("good", "full", "readonly"), (90, 5, 5))[0]
-    if kind == "full":
-        victim.run_for(seconds, file_limit=chance.randrange(0, 40))
-    elif kind == "readonly":
-        with_read_only(victim, seconds)
-    else:
-        victim.run_for(seconds)
-    return kind
-
-
-def with_read_only(victim: Victim, seconds: float) -> None:
-    """Run it where its data folder is mounted read-only; root is needed for that."""
-    cage = 'mount --make-rprivate / && mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"'
-    command = ["unshare", "--mount", "sh", "-c", f'{cage} && exec "$2" -m "$3" run --data "$1"']
-    agent = subprocess.Popen(
-        [*command, "cage", str(victim.folder), sys.executable, "pilotwave_agent.cli"],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        agent.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(agent.pid, signal.SIGKILL)
-    agent.wait()
+            print(f"  {self.name}: {words}", flush=True)
 
 
 def measure(bench: Bench) -> None:
-    kills, chance = QUICK_KILLS if bench.quick else KILLS, random.Random(11)
-    with server(poll_interval_s=1, check_in_interval_s=5) as stage:
+    if not own_mounts():
+        sys.exit("this bench mounts small disks: run it as root")
+    rounds = (QUICK_KILLS if bench.quick else KILLS) // (VICTIMS * 4)
+    with server(poll_interval_s=1, check_in_interval_s=5) as stage, ThreadPoolExecutor() as pool:
         versions = ["1.0.0", "1.1.0"]
         for version in versions:
             publish(stage, version)
         stage.pilotwave("groups", "create", "all", "--selector", "site=bench")
-        enrol(stage, DEVICE, extra="probation_s = 0.2\n[probe]\nkind = 'exec'\ncommand = ['true']")
-        victim, kinds, switches, seen = Victim(stage), Counter[str](), 0, None
-        bench.say(f"{kills} kills, each 0.05 to 6 s after a start; seed 11")
-        for number in range(kills):
-            if number % 4 == 0:
-                wanted = versions[number // 4 % 2]
-                stage.pilotwave("assign", MODEL, wanted, "--group", "all")
-            bounds = (0.05, 1.5) if chance.random() < 0.6 else (1.5, 6.0)
-            kinds[episode(victim, chance, chance.uniform(*bounds))] += 1
-            victim.check()
-            current = victim.state.slot(MODEL).current
-            switches += current != seen
-            seen = current
-        victim.run_for(30)
-        victim.check()
-        ended = victim.state.slot(MODEL).current
-        right = ended is not None and ended.version == wanted
-        bench.figure("kills", sum(kinds.values()))
-        bench.figure("kills_with_a_full_disk", kinds["full"])
-        bench.figure("kills_with_a_read_only_disk", kinds["readonly"])
-        bench.figure("switches_between_kills", switches)
-        faults = sum(victim.faults.values())
-        bench.figure("states_that_broke_a_rule", faults, "none", faults == 0)
-        for words, count in victim.faults.items():
-            bench.figure(f"  {words}", count)
-        bench.figure("ends_on_the_ordered_version", "yes" if right else "no", "yes", right)
+        victims = [Victim(stage, number) for number in range(VICTIMS)]
+        bench.say(f"{VICTIMS} devices, each killed 0.05 to 6 s after a start; seeds from 11")
+        for number in range(rounds):
+            wanted = versions[number % 2]
+            stage.pilotwave("assign", MODEL, wanted, "--group", "all")
+            list(pool.map(lambda v: [v.episode() for _ in range(4)], victims))
+        list(pool.map(lambda v: v.settle(wanted), victims))
+        figures(bench, victims, wanted)
+        for victim in victims:
+            victim.disk.unmount()
+
+
+def figures(bench: Bench, victims: list[Victim], wanted: str) -> None:
+    """Say what all of them went through."""
+    kinds = sum((v.kinds for v in victims), Counter[str]())
+    faults = sum((v.faults for v in victims), Counter[str]())
+    bench.figure("kills", sum(kinds.values()))
+    bench.figure("kills_with_a_full_disk", kinds["full"])
+    bench.figure("kills_with_a_read_only_disk", kinds["readonly"])
+    bench.figure("switches_between_kills", sum(v.switches for v in victims))
+    broken = sum(faults.values())
+    bench.figure("states_that_broke_a_rule", broken, "none", broken == 0)
+    for words, count in faults.items():
+        bench.figure(f"  {words}", count)
+    right = sum(v.runs(wanted) for v in victims)
+    bench.figure("end_on_the_ordered_version", right, "all", right == len(victims))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pilotwave_agent.config import BadConfig, Config, load
+from pilotwave_agent.custody import BadCustody, check_settings
 from pilotwave_agent.identity import BadIdentity, NotEnrolled
 from pilotwave_agent.lock import Held
 from pilotwave_protocol.errors import PilotwaveError
@@ -39,7 +40,7 @@ def run_command(argv: Sequence[str] | None = None) -> int:
 
 
 def _status_of(e: PilotwaveError) -> int:
-    if isinstance(e, (BadConfig, BadIdentity)):
+    if isinstance(e, (BadConfig, BadIdentity, BadCustody)):
         return 2
     if isinstance(e, NotEnrolled):
         return 3
@@ -110,6 +111,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[Config, Path]:
     path = config_path(arguments)
     if arguments.data and not path.exists():
         raise NotEnrolled(f"{path}: no such file; run `pilotwave-agent enrol` first")
+    check_settings(path)
     return load(path), path
 
 

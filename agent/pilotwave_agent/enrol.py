@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pilotwave_agent import client, config, identity
+from pilotwave_agent import client, config, custody, identity
 from pilotwave_agent.channel import Channel
 from pilotwave_agent.config import BadConfig, Config
 from pilotwave_agent.disk import Disk
@@ -45,6 +45,7 @@ def enrol(wish: Wish, config_path: Path, data_dir: Path | None) -> Iterator[str]
     settings = _settings(wish, config_path, data_dir)
     layout, disk = Layout(settings.data_dir), Disk()
     channel = Channel(settings.server, ca_file=settings.ca_file)
+    custody.check(layout)
     root = _root(wish, channel)
     disk.make_dirs(layout.key.parent)
     _pin(disk, layout, root)

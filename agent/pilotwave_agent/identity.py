@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +67,17 @@ def make_key(disk: Disk, path: Path) -> Ed25519PrivateKey:
 def load_key(path: Path) -> Ed25519PrivateKey:
     """Read the device's key, or raise `BadIdentity` with what to do."""
     try:
-        mode = path.stat().st_mode
-        raw = path.read_bytes()
+        found = path.lstat()
+        raw = path.read_bytes() if stat.S_ISREG(found.st_mode) else b""
     except FileNotFoundError as e:
         raise NotEnrolled(f"{path}: no device key; run `pilotwave-agent enrol` first") from e
     except OSError as e:
         raise BadIdentity(f"{path}: the device key cannot be read: {e.strerror}") from e
-    if stat.S_IMODE(mode) & 0o077:
+    if not stat.S_ISREG(found.st_mode):
+        raise BadIdentity(f"{path}: expected a file of its own; this is a link or something else")
+    if found.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
+        raise BadIdentity(f"{path}: the device key is another user's (uid {found.st_uid})")
+    if stat.S_IMODE(found.st_mode) & 0o077:
         raise BadIdentity(f"{path}: others may read the device key; run: chmod 600 {path}")
     try:
         key = load_pem_private_key(raw, None)
@@ -135,7 +141,10 @@ class Sequence:
         self._next = max(self._next, last)
 
     def _reserve(self, end: int) -> None:
-        self._disk.write_atomic(self._path, strictjson.dumps({"reserved": end}))
+        # a disk that says no is what most needs to be reported: a number that is used again after
+        # a restart is refused as stale, and the answer says where to go on
+        with contextlib.suppress(OSError):
+            self._disk.write_atomic(self._path, strictjson.dumps({"reserved": end}))
         self._reserved = end
 
 

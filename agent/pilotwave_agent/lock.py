@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pilotwave_protocol.errors import PilotwaveError
+
+_DIGITS = 20
 
 
 class Held(PilotwaveError):
@@ -22,14 +25,24 @@ class Held(PilotwaveError):
 @contextlib.contextmanager
 def held(path: Path, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the lock at `path`, which then names this process. Raises `Held`, `OSError`."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = _open(path)
     try:
         _lock(fd, f"{what} is already running (process {holder(path) or 'unknown'})", wait_s)
-        os.truncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        with contextlib.suppress(OSError):  # a disk that says no: the lock holds, and names nobody
+            os.pwrite(fd, str(os.getpid()).encode().ljust(_DIGITS), 0)
         yield
     finally:
         os.close(fd)
+
+
+def _open(path: Path) -> int:
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as e:
+        if e.errno != errno.EROFS:
+            raise
+        return os.open(path, flags | os.O_RDONLY)
 
 
 def _lock(fd: int, sentence: str, wait_s: float) -> None:
@@ -47,14 +60,15 @@ def _lock(fd: int, sentence: str, wait_s: float) -> None:
 def holder(path: Path) -> int | None:
     """Return the process that holds the lock at `path`, None if none does."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        text = os.pread(fd, 20, 0)
-        return int(text) if text.isdigit() else 0
+        text = os.pread(fd, _DIGITS, 0).strip()
+        known = text.isdigit() and not os.fstatvfs(fd).f_flag & os.ST_RDONLY
+        return int(text) if known else 0  # on a read-only disk the number is an older one
     finally:
         os.close(fd)
     return None

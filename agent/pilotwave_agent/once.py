@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from pilotwave_agent import client, identity, lock
+from pilotwave_agent import client, custody, identity, lock
 from pilotwave_agent.channel import BadAnswer, Channel, Unreachable
 from pilotwave_agent.client import ServerSaid
 from pilotwave_agent.config import Config
@@ -30,6 +30,7 @@ _STALE_TRIES = 3
 def once(config: Config, config_path: Path) -> str | None:
     """Check in, poll, work, check in. Return a sentence if something could not be done."""
     layout = Layout(config.data_dir)
+    custody.check(layout)
     who = identity.load(layout)
     with lock.held(layout.run_lock, "the agent"):
         visit = _Visit(config, who, layout)

@@ -6,7 +6,7 @@ retry or orders another one.
 
 from __future__ import annotations
 
-from pilotwave_agent import lock
+from pilotwave_agent import custody, lock
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.journal import Journal, read_state
@@ -29,6 +29,7 @@ class NothingToGoBackTo(PilotwaveError):
 def rollback(config: Config, model: str) -> str:
     """Send a model back and return a sentence. Raises `NothingToGoBackTo`, `Held`."""
     layout, disk = Layout(config.data_dir), Disk()
+    custody.check(layout)
     before = read_state(layout.journal).slot(model)
     if before.current is None:
         raise NothingToGoBackTo(f"{model}: this device runs no version of it")

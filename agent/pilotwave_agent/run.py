@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pilotwave_agent import identity, lock, watchdog
+from pilotwave_agent import custody, identity, lock, watchdog
 from pilotwave_agent.child import Child
 from pilotwave_agent.clock import Clock
 from pilotwave_agent.config import Config
@@ -379,6 +379,7 @@ def wake(layout: Layout) -> None:
 def run(config: Config, config_path: Path) -> None:
     """Run the resident agent until a signal ends it. Raises `Held`, `NotEnrolled`, `OSError`."""
     layout = Layout(config.data_dir)
+    custody.check(layout)
     who = identity.load(layout)
     with lock.held(layout.run_lock, "the agent"), contextlib.suppress(Stop), signals() as wakeup:
         say(f"{who.device} of fleet {who.fleet}, server {config.server}, data {config.data_dir}")

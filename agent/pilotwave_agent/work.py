@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave_agent import config as settings
-from pilotwave_agent import fold, identity, lock
+from pilotwave_agent import custody, fold, identity, lock
 from pilotwave_agent.channel import Channel
 from pilotwave_agent.clock import Clock
 from pilotwave_agent.config import Config
@@ -105,10 +105,11 @@ def work(
 ) -> Done:
     """Do what is to be done now; `root` stands in for `/` where the device is described.
 
-    Raises `Held`, `NotEnrolled`, `BadIdentity`.
+    Raises `Held`, `NotEnrolled`, `BadIdentity`, `BadCustody`.
     """
     disk, layout = disk or Disk(), Layout(config.data_dir)
     world = Surroundings(clock or Clock(), root)
+    custody.check(layout)
     who = identity.load(layout)
     try:
         use_scratch(config.data_dir)

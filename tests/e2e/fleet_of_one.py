@@ -75,7 +75,7 @@ def wait_until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
 
 
 @contextmanager
-def fleet_of_one(root: Path) -> Iterator[FleetOfOne]:
+def fleet_of_one(root: Path, *, settings: str = "") -> Iterator[FleetOfOne]:
     stage = Stage(root, settings={"PILOTWAVE_POLL_INTERVAL_S": "1"})
     try:
         init = ("--data", "data", "--fleet", "one", "--token-file", "admin.token")
@@ -87,7 +87,8 @@ def fleet_of_one(root: Path) -> Iterator[FleetOfOne]:
         who = ("--server", stage.url, "--name", "board", "--code", code)
         stage.run("pilotwave-agent", "enrol", *who, "--root", "keys/root.json", "--data", "board")
         config = root / "board" / "agent.toml"
-        config.write_text(config.read_text() + SETTINGS.format(python=TFLITE_PYTHON))
+        own = SETTINGS.format(python=TFLITE_PYTHON)
+        config.write_text(config.read_text() + own + settings)
         stage.pilotwave("groups", "create", "boards", "--selector", "site=here")
         stage.start("agent", "pilotwave-agent", "run", "--data", "board")
         with closing(FleetOfOne(stage)) as fleet:
