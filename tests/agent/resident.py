@@ -23,11 +23,12 @@ def run_agent(*words: str, timeout_s: float = 60) -> subprocess.CompletedProcess
 
 
 @contextlib.contextmanager
-def resident(device: Device) -> Iterator[subprocess.Popen[str]]:
-    """Run `pilotwave-agent run` as long as the block lasts; its words are in `agent.log`."""
+def resident(device: Device, *, log: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run `pilotwave-agent run` as long as the block lasts; its words go to `log`, else to
+    `agent.log` beside its settings."""
     command = [sys.executable, "-m", "pilotwave_agent.cli", "run", "--config"]
-    with log_of(device).open("a") as log:
-        process = subprocess.Popen([*command, str(device.config_path)], text=True, stderr=log)
+    with (log or log_of(device)).open("a") as words:
+        process = subprocess.Popen([*command, str(device.config_path)], text=True, stderr=words)
     try:
         yield process
     finally:
