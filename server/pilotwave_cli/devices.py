@@ -10,6 +10,7 @@ from pilotwave_cli import output
 from pilotwave_cli.client import check_id, connect
 from pilotwave_cli.durations import Duration, pairs
 from pilotwave_cli.output import Json
+from pilotwave_cli.sent import show_table
 from pilotwave_protocol import names
 
 cli = typer.Typer(help="Devices: look, accept, label, roll back, pin.", no_args_is_help=True)
@@ -57,8 +58,9 @@ def show(device: Device, as_json: Json = False) -> None:
     """Show one device: what it runs, its labels and facts."""
     with connect() as api:
         found = api.get(f"/devices/{names.check_device(device)}")
+        sent = list(api.pages("/bytes", by="version", device=device))
     if as_json:
-        output.show_json(found)
+        output.show_json({**found, "bytes": sent})
         return
     skip = {"models", "labels", "facts", "name"}
     lines = [
@@ -77,6 +79,7 @@ def show(device: Device, as_json: Json = False) -> None:
         ("detail", "detail"),
     ]
     output.table("Models", found["models"], columns)
+    show_table("Bytes sent", sent, ["model", "version"])
 
 
 @cli.command("label")

@@ -21,6 +21,7 @@ from pilotwave_cli import (
     policies,
     publish,
     rollouts,
+    sent,
     tokens,
     versions,
     webhooks,
@@ -50,6 +51,8 @@ cli.add_typer(groups.cli, name="groups")
 groups.add_to(cli)
 cli.add_typer(policies.cli, name="policies")
 cli.add_typer(rollouts.cli, name="rollouts")
+cli.add_typer(sent.sites, name="sites")
+sent.add_to(cli)
 cli.add_typer(tokens.cli, name="tokens")
 cli.add_typer(webhooks.cli, name="webhooks")
 cli.add_typer(audit.cli, name="audit")

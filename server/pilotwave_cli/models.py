@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotwave_cli import documents, output, rotation
+from pilotwave_cli import documents, output, rotation, sent
 from pilotwave_cli.client import connect
 from pilotwave_cli.config import keys_dir
 from pilotwave_cli.documents import now
@@ -45,10 +45,12 @@ def show(model: Annotated[str, typer.Argument(help="The model.")], as_json: Json
     with connect() as api:
         found = api.get(f"/models/{name}")
         versions = list(api.pages(f"/models/{name}/versions", most=200))
+        found["bytes"] = sent.sent_of(api, "model", model=name)
     if as_json:
         output.show_json({**found, "versions": versions})
         return
-    output.facts(name, [(k, v) for k, v in found.items() if k != "name"])
+    lines = [(k, v) for k, v in found.items() if k not in ("name", "bytes")]
+    output.facts(name, [*lines, ("bytes sent", sent.told(found["bytes"]))])
     show_versions(name, versions)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pilotwave_cli import output
+from pilotwave_cli import output, sent
 
 
 def show_created(found: dict[str, Any]) -> None:
@@ -42,6 +42,8 @@ def show_rollout(found: dict[str, Any]) -> None:
         if found.get(key):
             lines.append((shown, output.when(found[key])))
     lines += [("pace", sentence) for sentence in found["pace"]]
+    if "bytes" in found:
+        lines.append(("bytes sent", sent.told(found["bytes"])))
     output.facts(found["id"], lines)
     columns: list[output.Column] = [
         ("wave", lambda w: f"{w['index'] + 1} {w['name']}"),

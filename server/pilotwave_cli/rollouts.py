@@ -14,6 +14,7 @@ from pilotwave_cli.errors import ApiError, CliError
 from pilotwave_cli.output import Json
 from pilotwave_cli.policies import faults_of, read_policy_file
 from pilotwave_cli.rollout_shown import show_created, show_decisions, show_preview, show_rollout
+from pilotwave_cli.sent import sent_of
 from pilotwave_protocol import names
 
 cli = typer.Typer(help="Rollouts: versions on their way to groups.", no_args_is_help=True)
@@ -128,6 +129,7 @@ def show(rollout: Rollout, as_json: Json = False) -> None:
     """Show a rollout: its waves with counts and verdicts, and what was decided last."""
     with connect() as api:
         found = api.get(f"/rollouts/{_id(rollout)}")
+        found["bytes"] = sent_of(api, "rollout", rollout=_id(rollout))
     _show(found, as_json, show_rollout)
 
 

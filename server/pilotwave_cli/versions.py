@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from tuf.api.metadata import Metadata, Targets
 
-from pilotwave_cli import output
+from pilotwave_cli import output, sent
 from pilotwave_cli.client import connect
 from pilotwave_cli.documents import now
 from pilotwave_cli.errors import Failed
@@ -41,6 +41,7 @@ def show(model: Model, version: Version, as_json: Json = False) -> None:
     path = f"/models/{names.check_model(model)}/versions/{names.check_version(version)}"
     with connect() as api:
         found = api.get(path)
+        found["bytes"] = sent.sent_of(api, "version", model=model, version=version)
     if as_json:
         output.show_json(found)
         return
@@ -65,6 +66,8 @@ def _shown(key: str, value: Any) -> object:
         return None
     if key in ("inputs", "outputs"):
         return output.tensors(value)
+    if key == "bytes":
+        return sent.told(value)
     if key in ("size", "length"):
         return output.size(value)
     if key.endswith("_at"):

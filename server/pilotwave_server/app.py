@@ -20,6 +20,7 @@ from pilotwave_server.db import Database
 from pilotwave_server.deltas import setup as deltas
 from pilotwave_server.device_api import setup as device_api
 from pilotwave_server.device_api.setup import DeviceApi
+from pilotwave_server.downloads import setup as downloads
 from pilotwave_server.edge import BodyRule, Edge
 from pilotwave_server.events import setup as events
 from pilotwave_server.metrics import Metrics
@@ -63,6 +64,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
     """A server on a data folder and database that `init` has made."""
     context = make_context(settings, clock)
     registry.install(context)
+    downloads.install(context)
     devices = device_api.install(context)
     events.install(context)
     webhooks.install(context)
@@ -118,7 +120,7 @@ def make_fastapi(context: Context) -> FastAPI:
         blobs.public,
     ]
     routers += [*registry.routers, *device_api.routers, *dashboard.routers]
-    routers += [*events.routers, *webhooks.routers, *deltas.routers]
+    routers += [*events.routers, *webhooks.routers, *deltas.routers, *downloads.routers]
     for router in routers:
         app.include_router(router)
     return app

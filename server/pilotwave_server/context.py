@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pilotwave_server.device_api.setup import DeviceApi
     from pilotwave_server.device_api.tokens import DeviceTokens
     from pilotwave_server.device_api.writer import CheckInWriter
+    from pilotwave_server.downloads.desk import Desk
     from pilotwave_server.events.hub import Hub
     from pilotwave_server.events.settled import Settled
     from pilotwave_server.metrics import Metrics
@@ -50,6 +51,8 @@ class Context:
     closing: list[Callable[[], None]] = field(default_factory=list)
     # Put there by the slices' `setup.install`, in this order.
     trust: TrustStore = field(init=False)
+    downloads: Desk = field(init=False)
+    limits_changed: Callable[[], object] = field(init=False)
     fleet: FleetState = field(init=False)
     tokens: DeviceTokens = field(init=False)
     checkins: CheckInWriter = field(init=False)

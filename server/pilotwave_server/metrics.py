@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -48,6 +48,23 @@ class Metrics:
             "pilotwave_check_ins_total",
             "Check-ins by result: stored, or the code of the refusal.",
             ["result"],
+            registry=self._counted,
+        )
+        self.downloads = Gauge(
+            "pilotwave_downloads",
+            "Downloads by devices that run.",
+            registry=self._counted,
+            multiprocess_mode="livesum",
+        )
+        self.downloads_refused = Counter(
+            "pilotwave_downloads_refused_total",
+            "Downloads that were told to come again later.",
+            registry=self._counted,
+        )
+        self.bytes_sent = Counter(
+            "pilotwave_sent_bytes_total",
+            "Bytes of files sent to devices: full (whole files) or delta.",
+            ["kind"],
             registry=self._counted,
         )
         self.webhook_calls = Counter(

@@ -16,13 +16,14 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, Select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pilotwave_server.errors import Invalid
 
 T = TypeVar("T")
 R = TypeVar("R")
+Q = TypeVar("Q", bound=tuple[Any, ...])
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
@@ -70,17 +71,44 @@ def paginate(
     descending: bool = False,
 ) -> tuple[list[R], str | None]:
     """One page of `query` ordered by `keys` (unique together), and the next page's cursor."""
+    rows = list(session.scalars(_page_of(query, keys, page, descending=descending)))
+    return _cut(rows, [key.key for key in keys], page)
+
+
+def paginate_rows(
+    session: Session,
+    query: Select[Any],
+    *,
+    keys: Sequence[InstrumentedAttribute[Any]],
+    labels: Sequence[str],
+    page: PageRequest,
+) -> tuple[list[Row[Any]], str | None]:
+    """As `paginate`, for a query of columns; `labels` name those of the keys in its rows."""
+    rows = list(session.execute(_page_of(query, keys, page)))
+    return _cut(rows, labels, page)
+
+
+def _page_of(
+    query: Select[Q],
+    keys: Sequence[InstrumentedAttribute[Any]],
+    page: PageRequest,
+    *,
+    descending: bool = False,
+) -> Select[Q]:
     order = [key.desc() if descending else key.asc() for key in keys]
     if page.cursor is not None:
         after = _decode(page.cursor, keys)
         here: ColumnElement[Any] = tuple_(*keys)
         there = tuple_(*after, types=[key.type for key in keys])
         query = query.where(here < there if descending else here > there)
-    rows = list(session.scalars(query.order_by(*order).limit(page.limit + 1)))
+    return query.order_by(*order).limit(page.limit + 1)
+
+
+def _cut(rows: list[R], names: Sequence[str], page: PageRequest) -> tuple[list[R], str | None]:
     if len(rows) <= page.limit:
         return rows, None
     rows = rows[: page.limit]
-    return rows, _encode([getattr(rows[-1], key.key) for key in keys])
+    return rows, _encode([getattr(rows[-1], name) for name in names])
 
 
 def _encode(key: list[Any]) -> str:

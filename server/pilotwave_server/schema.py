@@ -12,6 +12,7 @@ SLICES = (
     "blobs",
     "deltas",
     "devices",
+    "downloads",
     "groups",
     "operators",
     "registry",

@@ -22,6 +22,7 @@ from pilotwave_server.processes import Processes
 from pilotwave_server.settings import Settings, load_settings
 
 BACKLOG = 4096
+UNSENT = 128 * 1024
 SHUTDOWN_S = 10
 
 
@@ -55,6 +56,9 @@ def bind(host: str, port: int) -> socket.socket:
         raise CannotListen(f"cannot listen on {host}: {error.strerror}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # what is handed to the system counts as sent: so it takes little more than it can send
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:

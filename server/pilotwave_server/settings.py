@@ -67,6 +67,22 @@ class Settings(BaseSettings):
         1, ge=0, le=64, description="How many deltas are made at a time; 0: none are made here."
     )
 
+    max_downloads: int = Field(
+        1000, ge=1, le=100_000, description="Downloads by devices at once, on this machine."
+    )
+    max_downloads_per_device: int = Field(
+        4, ge=1, le=1000, description="Downloads at once by one device, in each server process."
+    )
+    max_waiting_downloads: int = Field(
+        2000, ge=0, le=100_000, description="Downloads that may wait for a turn in each process."
+    )
+    max_download_kbps: int = Field(
+        0,
+        ge=0,
+        le=10**9,
+        description="Kilobits per second of all downloads by devices on this machine; 0: no limit.",
+    )
+
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest body of a JSON request.")
     max_metadata_bytes: int = Field(
         8 * 1024 * 1024, ge=1024, description="Largest body of a request that carries TUF metadata."

@@ -1,17 +1,18 @@
 """Who may read a blob. An operator token may read any; for devices their own slice answers.
 
-A gate is an async callable that is given a bearer token and a digest. It answers True (may read)
-or False (may not), None when the token is none of its kind, or raises its own 401. Gates are held
-in `Context.blob_gates` and asked in order.
+A gate is an async callable that is given a bearer token and a digest. It answers how the bytes may
+flow, False where the token may not read them, None when the token is none of its kind, or raises
+its own 401. Gates are held in `Context.blob_gates` and asked in order.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from fastapi import Request
 from fastapi.security import HTTPAuthorizationCredentials
 
+from pilotwave_server.blobs.flow import FREE, Flow
 from pilotwave_server.context import Context
 from pilotwave_server.deps import get_actor
 from pilotwave_server.errors import Forbidden, Unauthorised
@@ -35,11 +36,11 @@ class BlobDenied(Forbidden):
 
 
 class BlobGate(Protocol):
-    async def __call__(self, bearer: str, sha256: str) -> bool | None: ...
+    async def __call__(self, bearer: str, sha256: str) -> Flow | Literal[False] | None: ...
 
 
-async def check_may_read(context: Context, request: Request, sha256: str) -> None:
-    """Return if the request may read the blob; otherwise raise a 401 or 403."""
+async def check_may_read(context: Context, request: Request, sha256: str) -> Flow:
+    """Return how the blob may flow to whoever asks for it; otherwise raise a 401 or 403."""
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
     bearer = bearer.strip()
     if scheme.lower() != "bearer" or not bearer:
@@ -47,11 +48,11 @@ async def check_may_read(context: Context, request: Request, sha256: str) -> Non
     if bearer.startswith(OPERATOR_TOKEN):
         credentials = HTTPAuthorizationCredentials(scheme=scheme, credentials=bearer)
         await get_actor(request, context, credentials, context.clock())
-        return
+        return FREE
     for gate in context.blob_gates:
         answer = await gate(bearer, sha256)
         if answer is False:
             raise BlobDenied(sha256)
-        if answer is True:
-            return
+        if answer is not None:
+            return answer
     raise BlobTokenMissing

@@ -159,8 +159,8 @@ READ_RESPONSES: dict[int | str, dict[str, Any]] = {
 @public.get("/blobs/{sha256}", response_class=Response, responses=READ_RESPONSES)
 async def read_blob(sha256: Digest, request: Request, context: Ctx) -> Response:
     """Read a blob, or one range of it. Its bytes can never change, so caches may keep it."""
-    await check_may_read(context, request, sha256)
-    return blob_response(context.blobs, sha256, headers=request.headers, body=True)
+    flow = await check_may_read(context, request, sha256)
+    return blob_response(context.blobs, sha256, headers=request.headers, body=True, flow=flow)
 
 
 @public.head("/blobs/{sha256}", response_class=Response, responses=READ_RESPONSES)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from pilotwave_server.blobs.flow import FREE, Flow, Gone
 from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.blobs.ranges import Part, choose_part
+from pilotwave_server.errors import ServerError
+from pilotwave_server.problems import error_response
 
 # The name is the content: nothing under it can ever change.
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 def blob_response(
-    store: BlobStore, sha256: str, *, headers: Mapping[str, str], body: bool
+    store: BlobStore, sha256: str, *, headers: Mapping[str, str], body: bool, flow: Flow = FREE
 ) -> Response:
-    """The answer to GET (or HEAD, without `body`) with these request headers, or BlobMissing."""
+    """The answer to GET (or HEAD, without `body`) with these request headers, or BlobMissing.
+
+    Its bytes go as `flow` says."""
     size = store.size(sha256)
     if size is None:
         raise BlobMissing(sha256)
@@ -35,7 +40,7 @@ def blob_response(
         answer |= {"content-range": f"bytes */{size}", "cache-control": "no-store"}
     elif part.status == 206:
         answer["content-range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
-    return BlobResponse(store, sha256, part, answer, body=body)
+    return BlobResponse(store, sha256, part, answer, body=body, flow=flow)
 
 
 class BlobResponse(Response):
@@ -51,36 +56,66 @@ class BlobResponse(Response):
         headers: Mapping[str, str],
         *,
         body: bool,
+        flow: Flow,
     ) -> None:
         self._store = store
         self._sha256 = sha256
         self._part = part
         self._body = body
+        self._flow = flow
         super().__init__(None, part.status, headers)
         if part.status != 304:
             self.headers["content-length"] = str(part.stop - part.start)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._body and self._part.stop > self._part.start:
+            await self._in_turn(scope, receive, send)
+        else:
+            await self._start(send)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _start(self, send: Send) -> None:
         await send(
             {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
-        if self._body and self._part.stop > self._part.start:
-            await self._send_pieces(receive, send)
-        else:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send_pieces(self, receive: Receive, send: Send) -> None:
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.ensure_future(_disconnect(receive))
-        left = self._part.stop - self._part.start
         try:
-            async for piece in self._store.stream(self._sha256, self._part.start, self._part.stop):
+            await self._flow.begin(gone)
+            try:
+                await self._start(send)
+                await self._send_pieces(gone, send)
+            finally:
+                self._flow.end()
+        except ServerError as later:
+            await error_response(later)(scope, receive, send)
+        except Gone:
+            return
+        finally:
+            gone.cancel()
+
+    async def _send_pieces(self, gone: asyncio.Future[None], send: Send) -> None:
+        left, flow = self._part.stop - self._part.start, self._flow
+        async for found in self._store.stream(self._sha256, self._part.start, self._part.stop):
+            for piece in _cut(found, flow):
+                await flow.pace(len(piece))
                 # The ASGI server takes pieces for a client that has left without a word.
                 if gone.done():
                     return
                 left -= len(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-        finally:
-            gone.cancel()
+                if gone.done() and left:
+                    return
+                flow.sent(len(piece))
+
+
+def _cut(found: bytes | memoryview, flow: Flow) -> Iterator[bytes | memoryview]:
+    start = 0
+    while start < len(found):
+        piece = found[start : start + flow.piece]
+        start += len(piece)
+        yield piece
 
 
 async def _disconnect(receive: Receive) -> None:

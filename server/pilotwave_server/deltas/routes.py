@@ -15,6 +15,7 @@ from pilotwave_server.blobs.routes import BYTES, Digest
 from pilotwave_server.blobs.sending import blob_response
 from pilotwave_server.context import Context
 from pilotwave_server.deltas import service
+from pilotwave_server.deltas.tables import DeltaRow
 from pilotwave_server.deps import Ctx, ReadSession, Viewer
 from pilotwave_server.errors import NotFound
 from pilotwave_server.fields import ApiReply
@@ -59,17 +60,20 @@ READ_RESPONSES: dict[int | str, dict[str, Any]] = {
 async def _answer(
     old: str, new: str, request: Request, context: Context, *, body: bool
 ) -> Response:
-    await check_may_read(context, request, new)
-    found = await run_in_threadpool(_delta_blob, context, old, new)
-    if found is None:
+    flow = await check_may_read(context, request, new)
+    found = await run_in_threadpool(_ready_delta, context, old, new)
+    if found is None or found.delta_sha256 is None:
         raise DeltaMissing(old, new)
-    return blob_response(context.blobs, found, headers=request.headers, body=body)
+    flow = flow.of_delta(size=found.size or 1, full=found.full_size)
+    return blob_response(
+        context.blobs, found.delta_sha256, headers=request.headers, body=body, flow=flow
+    )
 
 
-def _delta_blob(context: Context, old: str, new: str) -> str | None:
+def _ready_delta(context: Context, old: str, new: str) -> DeltaRow | None:
     with context.db.read() as session:
         row = service.find(session, old, new)
-        return row.delta_sha256 if row is not None and row.state == "ready" else None
+        return row if row is not None and row.state == "ready" else None
 
 
 @public.get("/deltas/{from_sha256}/{to_sha256}", response_class=Response, responses=READ_RESPONSES)

@@ -23,6 +23,7 @@ from functools import cached_property
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from pilotwave_protocol.messages import Entry
 from pilotwave_server.db import Database, fleet_row
 from pilotwave_server.device_api.records import (
     NO_LEASES,
@@ -34,6 +35,7 @@ from pilotwave_server.device_api.records import (
 from pilotwave_server.devices.facts import capabilities
 from pilotwave_server.devices.loading import LoadedDevice, load_devices
 from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.downloads.sites import LABEL
 from pilotwave_server.registry.tables import VersionRow
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot, RunningRollout
@@ -173,6 +175,7 @@ class FleetState:
             if device.pins or device.attempts
             else None,
             leases=self._leases.setdefault(leases, leases),
+            site=sys.intern(str(device.labels.get(LABEL, ""))),
         )
         if old is not None:
             record.seen, record.noted = old.seen, old.noted
@@ -200,6 +203,14 @@ class FleetState:
                 self._orders = {}
             order = self._orders[key] = self._resolve(record, snapshot)
         return order
+
+    def wants_blob(self, record: DeviceRecord, sha256: str) -> Entry | None:
+        """Return the entry of its order that a blob belongs to; of several, the first model's."""
+        order, snapshot = record.order, record.ordered_in
+        if order is None or snapshot is None or sha256 not in order.blobs:
+            return None
+        found = (e for e in order.entries if sha256 in snapshot.versions[e.model, e.version].blobs)
+        return next(found, None)
 
     def would_take(self, record: DeviceRecord, rollout: RunningRollout) -> bool:
         """Say whether the device would be told to run the rollout's version if it had a lease.

@@ -7,16 +7,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from hmac import compare_digest
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from starlette.types import Receive, Scope, Send
 
+from pilotwave_server.blobs.flow import Flow
 from pilotwave_server.context import Clock
 from pilotwave_server.device_api.directives import Director, make_directive
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.loader import Loader
 from pilotwave_server.device_api.records import DeviceRecord
 from pilotwave_server.device_api.tokens import BadToken, DeviceTokens, peek_unverified
+from pilotwave_server.downloads.counting import For
+from pilotwave_server.downloads.desk import Desk
 from pilotwave_server.errors import ServerError
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.problems import error_response
@@ -47,6 +50,7 @@ class Polls:
         lifetime_s: int,
         note_seen: Callable[[DeviceRecord], None],
         ask_lease: Callable[[DeviceRecord, float], None],
+        downloads: Desk,
     ) -> None:
         self._fleet = fleet
         self._tokens = tokens
@@ -57,6 +61,7 @@ class Polls:
         self._note_seen = note_seen
         self._ask_lease = ask_lease
         self._loader = loader
+        self._downloads = downloads
         self._metrics = metrics
         self._unchanged = metrics.polls.labels("304")
         self._changed = metrics.polls.labels("200")
@@ -95,13 +100,17 @@ class Polls:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def may_read(self, bearer: str, sha256: str) -> bool | None:
-        """A gate for blobs: may the device of this token read that one?"""
+    async def may_read(self, bearer: str, sha256: str) -> Flow | Literal[False]:
+        """A gate for blobs: may the device of this token read that one, and for what?"""
         authorization, moment = BEARER + bearer.encode("latin-1"), self._clock().timestamp()
         record = self._known(authorization, moment)
         if record is None:
             record = await self._loaded(authorization, moment)
-        return record.order is not None and sha256 in record.order.blobs
+        entry = self._fleet.wants_blob(record, sha256)
+        if entry is None:
+            return False
+        what = (entry.model, entry.version, entry.variant, entry.rollout or "")
+        return self._downloads.flow(record.name, For(record.id, *what, record.site))
 
     def _known(self, authorization: bytes, moment: float) -> DeviceRecord | None:
         """Return the device of a token, its order and ETag up to date; None: load it first.

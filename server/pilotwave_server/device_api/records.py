@@ -57,7 +57,7 @@ class DeviceRecord:
 
     `token` is the last one whose mac was found good. `wants` are the paced rollouts, by row number,
     that include it and that it has no lease of; `leases` those that it has one of. What it wants is
-    asked for again after `asks_after`.
+    asked for again after `asks_after`. `site` is its label, empty without one.
     """
 
     __slots__ = (
@@ -77,6 +77,7 @@ class DeviceRecord:
         "public_key",
         "revision",
         "seen",
+        "site",
         "state",
         "token",
         "wants",
@@ -95,6 +96,7 @@ class DeviceRecord:
         groups_key: str,
         personal: Personal | None,
         leases: frozenset[int] = NO_LEASES,
+        site: str = "",
     ) -> None:
         self.id = id
         self.name = name
@@ -106,6 +108,7 @@ class DeviceRecord:
         self.groups_key = groups_key
         self.personal = personal
         self.leases = leases
+        self.site = site
         self.wants: tuple[int, ...] = ()
         self.asks_after = 0.0
         self.order: Order | None = None

@@ -58,7 +58,7 @@ class DeviceApi:
 def install(context: Context) -> DeviceApi:
     """Put the fleet into the context and let it start and stop with the server.
 
-    The registry's trust store must be in the context already.
+    The registry's trust store and the desk of downloads must be in the context already.
     """
     settings, db, clock = context.settings, context.db, context.clock
     fleet = FleetState(db, context.trust)
@@ -98,6 +98,7 @@ def install(context: Context) -> DeviceApi:
         lifetime_s=settings.directive_lifetime_s,
         note_seen=seen.note,
         ask_lease=desk.ask,
+        downloads=context.downloads,
     )
     check_ins = CheckIns(
         fleet, loader, writer, tokens, settings=settings, clock=clock, metrics=context.metrics

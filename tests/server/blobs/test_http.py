@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import socket
 import time
+from typing import Literal
 
 import httpx
 import pytest
 
 from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
+from pilotwave_server.blobs.flow import FREE, Flow
 from pilotwave_server.blobs.tables import BlobRow
 from pilotwave_server.context import Context
 from tests.servers import RunningServer
@@ -165,8 +167,10 @@ def test_a_blob_is_given_to_nobody_without_a_token(client: httpx.Client) -> None
 
 @pytest.mark.usefixtures("stored")
 def test_a_gate_decides_for_the_tokens_of_its_kind(client: httpx.Client, context: Context) -> None:
-    async def gate(bearer: str, sha256: str) -> bool | None:
-        return {"dev-yes": True, "dev-no": False}.get(bearer)
+    async def gate(bearer: str, sha256: str) -> Flow | Literal[False] | None:
+        if bearer == "dev-no":
+            return False
+        return FREE if bearer == "dev-yes" else None
 
     context.blob_gates.insert(0, gate)
 

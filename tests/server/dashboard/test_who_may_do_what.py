@@ -83,7 +83,7 @@ NEEDS = {
         POST /api/v1/rollouts/{rollout}/pause|POST /api/v1/rollouts/{rollout}/resume
         POST /api/v1/rollouts/{rollout}/next|POST /api/v1/rollouts/{rollout}/abort
         POST /api/v1/rollouts/{rollout}/rollback|POST /api/v1/rollouts/{rollout}/retry
-        PUT /api/v1/policies/{policy}
+        PUT /api/v1/policies/{policy}|PUT /api/v1/site-limits
         GET /rollouts/new|POST /rollouts/new|POST /rollouts/preview
         POST /rollouts/{rollout}/{step}|POST /devices/{device}/do/{deed}
         POST /devices/{device}/labels|POST /devices/{device}/models/{model}/{deed}
@@ -94,7 +94,7 @@ NEEDS = {
         GET /metrics|GET /api/v1/status|GET /api/v1/whoami|GET /api/v1/events
         GET /api/v1/events/head|GET /api/v1/events/stream
         GET /deltas/{from_sha256}/{to_sha256}|HEAD /deltas/{from_sha256}/{to_sha256}
-        GET /api/v1/deltas
+        GET /api/v1/deltas|GET /api/v1/bytes|GET /api/v1/site-limits
         GET /blobs/{sha256}|HEAD /blobs/{sha256}|GET /api/v1/models|GET /api/v1/models/{model}
         GET /api/v1/models/{model}/versions|GET /api/v1/models/{model}/versions/{version}
         GET /api/v1/trust/server-keys|GET /api/v1/trust/metadata/{role}

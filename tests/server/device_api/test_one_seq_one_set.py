@@ -32,6 +32,8 @@ from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.devices.service import get_device, set_labels
 from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.downloads.counting import Counting
+from pilotwave_server.downloads.desk import Desk
 from pilotwave_server.errors import Conflict
 from pilotwave_server.groups.service import add_member, create_group, delete_group, remove_member
 from pilotwave_server.metrics import Metrics
@@ -82,6 +84,9 @@ class Process:
             lifetime_s=7 * 86_400,
             note_seen=lambda record: None,
             ask_lease=self.desk.ask,
+            downloads=Desk(
+                counting=Counting(registry.db), metrics=Metrics(), most=1, per_device=1, waiting=0
+            ),
         )
         self.expires = int(registry.clock().timestamp()) + 900
 

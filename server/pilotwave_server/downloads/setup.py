@@ -1,0 +1,38 @@
+"""Put downloads into a running server."""
+
+from __future__ import annotations
+
+from pilotwave_server.context import Context
+from pilotwave_server.downloads import routes
+from pilotwave_server.downloads.counting import FLUSH_S, Counting
+from pilotwave_server.downloads.desk import Desk
+from pilotwave_server.downloads.sites import read_limits
+from pilotwave_server.workers import Periodic
+
+routers = [routes.router]
+LOOK_S = 2.0
+
+
+def install(context: Context) -> None:
+    """Make the desk, have limits read and counts written from the server's start to its end."""
+    settings = context.settings
+    desk = Desk(
+        counting=Counting(context.db),
+        metrics=context.metrics,
+        most=settings.max_downloads,
+        per_device=settings.max_downloads_per_device,
+        waiting=settings.max_waiting_downloads,
+        processes=settings.workers,
+        total_kbps=settings.max_download_kbps,
+    )
+
+    def look() -> None:
+        with context.db.read() as session:
+            desk.limit(read_limits(session))
+
+    looking = Periodic("site-limits", look, interval_s=LOOK_S)
+    context.downloads, context.limits_changed = desk, looking.wake
+    context.workers += [
+        looking,
+        Periodic("bytes-sent", desk.counting.flush, interval_s=FLUSH_S, at_stop=True),
+    ]
