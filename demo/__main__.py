@@ -30,7 +30,11 @@ def main() -> int:
 
 
 def _play(root: Path, account: Account, options: argparse.Namespace) -> int:
-    quick = {"PILOTWAVE_POLL_INTERVAL_S": "1", "PILOTWAVE_CHECK_IN_INTERVAL_S": "2"}
+    quick = {
+        "PILOTWAVE_POLL_INTERVAL_S": "1",
+        "PILOTWAVE_CHECK_IN_INTERVAL_S": "2",
+        "PILOTWAVE_DISTRIBUTION_INTERVAL_S": "2",
+    }
     stage = Stage(root, settings=quick)
     try:
         Story(stage, account).play()

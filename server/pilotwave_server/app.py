@@ -31,6 +31,7 @@ from pilotwave_server.operators.sessions import PersonSessions
 from pilotwave_server.registry import setup as registry
 from pilotwave_server.routing import API
 from pilotwave_server.settings import Settings
+from pilotwave_server.telemetry import setup as telemetry
 from pilotwave_server.webhooks import setup as webhooks
 from pilotwave_server.workers import Periodic
 
@@ -69,6 +70,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
     events.install(context)
     webhooks.install(context)
     deltas.install(context)
+    telemetry.install(context)
     context.metrics.add_reading(lambda: system.read_devices(context))
     return PilotwaveApp(context, devices)
 
@@ -121,6 +123,7 @@ def make_fastapi(context: Context) -> FastAPI:
     ]
     routers += [*registry.routers, *device_api.routers, *dashboard.routers]
     routers += [*events.routers, *webhooks.routers, *deltas.routers, *downloads.routers]
+    routers += [*telemetry.routers]
     for router in routers:
         app.include_router(router)
     return app

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pilotwave_server.errors import BadSetting
 
-DAY_S = 86_400
+HOUR_S, DAY_S = 3600, 86_400
 
 
 class Settings(BaseSettings):
@@ -61,6 +61,13 @@ class Settings(BaseSettings):
     )
     webhook_timeout_s: float = Field(
         10, ge=0.1, le=60, description="How long one call of a webhook may take in all."
+    )
+
+    distribution_interval_s: int = Field(
+        300,
+        ge=1,
+        le=HOUR_S,
+        description="How often it is counted which versions run on how many devices.",
     )
 
     delta_processes: int = Field(

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 from fastapi import Form, Query
 from fastapi.responses import Response
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
-from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
+from pilotwave_server.dashboard.charts import Chart, of_courses
+from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
 from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
 from pilotwave_server.devices import routes as api
 from pilotwave_server.devices.views import LabelsRequest
@@ -18,6 +20,7 @@ from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.registry.service import list_versions
 from pilotwave_server.rollouts import routes as running
 from pilotwave_server.rollouts.views import PinRequest, RollBackRequest
+from pilotwave_server.telemetry import routes as telemetry
 
 router = page_router()
 Text = Annotated[str, Form(max_length=600)]
@@ -70,9 +73,21 @@ def show(device: DeviceName, page: Look, session: ReadSession, context: Ctx, now
         history=api.list_history(device, page.actor, session, PageRequest(limit=30)),
         silent_after_s=3 * context.settings.check_in_interval_s,
         now=now,
+        charts=_charts(device, page, session),
+        also=[f"/api/v1/devices/{device}/metrics"],
         events=api.list_events(device, page.actor, session, PageRequest(limit=30)),
         api=f"/api/v1/devices/{device}",
     )
+
+
+def _charts(device: str, page: Page, session: Session) -> dict[str, list[Chart]]:
+    return of_courses(telemetry.device_metrics(device, page.actor, session).metrics)
+
+
+@router.get("/devices/{device}/health")
+def health(device: DeviceName, page: Look, session: ReadSession) -> Response:
+    """The charts of a device's page."""
+    return page.render("_device_health.html", charts=_charts(device, page, session))
 
 
 def _versions(session: ReadSession, model: str) -> list[str]:

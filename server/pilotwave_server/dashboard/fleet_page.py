@@ -2,32 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
 from itertools import groupby
+from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
+from fastapi import Query
 from fastapi.responses import Response
 
 from pilotwave_server.context import Context
+from pilotwave_server.dashboard.charts import Chart, of_versions
 from pilotwave_server.dashboard.overview import Kept, Overview, take
 from pilotwave_server.dashboard.pages import Look, page_router
 from pilotwave_server.db import Database
 from pilotwave_server.deps import Ctx, Now
+from pilotwave_server.telemetry.distribution import GRAIN, Period, distribution
 
 router = page_router()
+Charts = list[Chart]
 _kept: WeakKeyDictionary[Database, Kept[Overview]] = WeakKeyDictionary()
+_charts: WeakKeyDictionary[Database, Mapping[Period, Kept[Charts]]] = WeakKeyDictionary()
+MOST_POINTS = 96
+MOST_MODELS = 4
 
 
 def _overview(context: Context) -> Kept[Overview]:
     return _kept.setdefault(context.db, Kept(lambda: take(context)))
 
 
-@router.get("/")
-def fleet(page: Look, context: Ctx, now: Now) -> Response:
-    """Counts, versions, rollouts."""
-    found = _overview(context).get(now)
+def _over_time(context: Context, period: Period) -> Kept[Charts]:
+    keep = timedelta(seconds=min(30, context.settings.distribution_interval_s))
+    made: dict[Period, Kept[Charts]] = {
+        each: Kept(partial(_draw, context, each), keep=keep) for each in GRAIN
+    }
+    return _charts.setdefault(context.db, made)[period]
+
+
+def _draw(context: Context, period: Period) -> Charts:
+    now = context.clock()
+    running = _by_model(_overview(context).get(now))[:MOST_MODELS]
+    with context.db.read() as session:
+        found = distribution(
+            session,
+            models=[model for model, _ in running],
+            period=period,
+            now=now,
+            interval_s=context.settings.distribution_interval_s,
+            most=MOST_POINTS,
+        )
+    return [
+        of_versions(model, found[model], order=[version for version, _ in rows])
+        for model, rows in running
+        if model in found
+    ]
+
+
+def _by_model(found: Overview) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Models with the versions that run, those on most devices first."""
     models = [
         (model, [(version, count) for _, version, count in rows])
         for model, rows in groupby(found.versions, key=lambda row: row[0])
     ]
-    template = "_fleet_live.html" if page.is_fragment else "fleet.html"
-    return page.render(template, fleet=found, models=models, api="/api/v1/status")
+    return sorted(models, key=lambda row: -sum(count for _, count in row[1]))
+
+
+@router.get("/")
+def fleet(
+    page: Look, context: Ctx, now: Now, period: Annotated[Period, Query()] = "recent"
+) -> Response:
+    """Counts, versions, rollouts."""
+    found = _overview(context).get(now)
+    values: dict[str, Any] = {
+        "fleet": found,
+        "models": _by_model(found),
+        "silent_s": _silent_after_s(context),
+    }
+    if page.is_fragment:
+        return page.render("_fleet_live.html", **values)
+    charts = _over_time(context, period).get(now)
+    return page.render(
+        "fleet.html", **values, charts=charts, period=period, periods=list(GRAIN),
+        api="/api/v1/status", also=_also(charts, period),
+    )  # fmt: skip
+
+
+@router.get("/over-time")
+def over_time(
+    page: Look, context: Ctx, now: Now, period: Annotated[Period, Query()] = "recent"
+) -> Response:
+    """The charts of the first page: a fragment that asks again by itself."""
+    charts = _over_time(context, period).get(now)
+    return page.render("_over_time.html", charts=charts, period=period, periods=list(GRAIN))
+
+
+def _also(charts: Charts, period: Period) -> list[str]:
+    return [f"/api/v1/models/{chart.title}/distribution?period={period}" for chart in charts]
+
+
+def _silent_after_s(context: Context) -> int:
+    return 3 * context.settings.check_in_interval_s

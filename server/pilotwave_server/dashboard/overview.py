@@ -22,6 +22,7 @@ from pilotwave_server.rollouts.reading import group_names
 from pilotwave_server.rollouts.rollout_views import RolloutSummary
 from pilotwave_server.rollouts.showing import summary
 from pilotwave_server.rollouts.tables import RolloutRow
+from pilotwave_server.telemetry.distribution import count_now
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 T = TypeVar("T")
@@ -47,10 +48,11 @@ class Overview:
 
 
 class Kept(Generic[T]):
-    """A value that is made anew at most once every `KEEP`."""
+    """A value that is made anew at most once every `keep`."""
 
-    def __init__(self, make: Callable[[], T]) -> None:
+    def __init__(self, make: Callable[[], T], *, keep: timedelta = KEEP) -> None:
         self._make = make
+        self._keep = keep
         self._value: T | None = None
         self._until: datetime | None = None
         self._lock = threading.Lock()
@@ -68,7 +70,7 @@ class Kept(Generic[T]):
 
     def _renew(self, now: datetime) -> None:
         self._value = self._make()
-        self._until = now + KEEP
+        self._until = now + self._keep
 
     def _renew_and_release(self, now: datetime) -> None:
         try:
@@ -115,14 +117,7 @@ def _failing(session: Session) -> int:
 
 
 def _versions(session: Session) -> list[tuple[str, str, int]]:
-    m = DeviceModelRow
-    query = (
-        select(m.model, m.current_version, func.count())
-        .where(m.current_version.is_not(None))
-        .group_by(m.model, m.current_version)
-    )
-    found = [(model, str(version), count) for model, version, count in session.execute(query)]
-    return sorted(found, key=lambda row: (row[0], -row[2]))
+    return sorted(count_now(session), key=lambda row: (row[0], -row[2]))
 
 
 def _rollouts(session: Session, *states: str) -> list[RolloutSummary]:

@@ -39,6 +39,12 @@ def environment(language: str) -> Environment:
     def number(value: float) -> str:
         return format_decimal(value, locale=locale)
 
+    def figure(value: float | None, unit: str = "") -> str:
+        if value is None:
+            return "–"
+        shown = format_decimal(float(f"{value:.4g}"), locale=locale)
+        return f"{shown} {unit}" if unit in ("ms", "%") else str(shown)
+
     def chip(state: str) -> Markup:
         shown = words.sign(state)
         word = found.gettext(shown.word)
@@ -59,7 +65,9 @@ def environment(language: str) -> Environment:
             value.isoformat(), value.strftime("%Y-%m-%d %H:%M:%S"), text
         )
 
-    env.filters.update(number=number, chip=chip, ago=ago, when=when, size=size, pretty=pretty)
+    env.filters.update(
+        number=number, figure=figure, chip=chip, ago=ago, when=when, size=size, pretty=pretty
+    )
     env.globals.update(static=static.url, icon=icon, with_query=with_query)
     return env
 

@@ -40,6 +40,8 @@ class DeviceRow(Base):
             "state IN ('pending', 'enrolled', 'revoked', 'decommissioned')", name="state"
         ),
         Index(None, "state", "name"),
+        Index(None, "last_seen", "id"),
+        Index(None, "agent", "name"),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.messages import MetricReport
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_server.db import upsert
+from pilotwave_server.telemetry.course import extended
 from pilotwave_server.telemetry.tables import DeviceMetricRow
 
 MAX_ROWS = 64
@@ -50,6 +51,7 @@ class _Key(NamedTuple):
 class _Kept(NamedTuple):
     sketch: Sketch
     windows: int
+    points: list[list[float]]
     updated_at: datetime
 
 
@@ -79,7 +81,9 @@ class _Book:
         mine = select(*_COLUMNS).where(_COLUMNS.device_id.in_(devices))
         for row in session.execute(mine.order_by(_COLUMNS.updated_at)):
             key = _Key(row.device_id, row.model, row.version, row.metric)
-            self._put(key, _Kept(Sketch.from_plain(row.sketch), row.windows, row.updated_at))
+            self._put(
+                key, _Kept(Sketch.from_plain(row.sketch), row.windows, row.points, row.updated_at)
+            )
         self._stored = set(self._kept)
 
     def take(self, device: int, report: MetricReport, now: datetime) -> NewWindow | None:
@@ -95,7 +99,14 @@ class _Book:
             merged.merge(known.sketch)
         merged.merge(report.sketch)
         number = known.windows + 1 if known else 1
-        self._put(key, _Kept(merged, number, now))
+        points = extended(
+            known.points if known else (),
+            report.sketch,
+            begin=report.start,
+            end=report.end,
+            now=now,
+        )
+        self._put(key, _Kept(merged, number, points, now))
         self._changed.add(key)
         for other in others[:-1]:
             self._drop(other)
@@ -131,6 +142,7 @@ class _Book:
                     **key._asdict(),
                     "sketch": self._kept[key].sketch.to_plain(),
                     "windows": self._kept[key].windows,
+                    "points": self._kept[key].points,
                     "updated_at": self._kept[key].updated_at,
                 }
                 for key in changed

@@ -15,7 +15,11 @@ class DeviceModelRow(Base):
     """One model on one device, as last reported. `since` is when the state began."""
 
     __tablename__ = "device_models"
-    __table_args__ = (Index(None, "candidate_version", "model"),)
+    __table_args__ = (
+        Index(None, "candidate_version", "model"),
+        Index(None, "model", "current_version"),
+        Index(None, "state", "device_id"),
+    )
 
     device_id: Mapped[int] = mapped_column(
         BigId, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
@@ -79,7 +83,7 @@ class DeviceEventRow(Base):
 
 class DeviceMetricRow(Base):
     """How a version did on a device in use: all observations of one metric so far, merged, of so
-    many `windows`."""
+    many `windows`; `points` (`course.py`) are how it went."""
 
     __tablename__ = "device_metrics"
 
@@ -92,3 +96,21 @@ class DeviceMetricRow(Base):
     sketch: Mapped[dict[str, Any]] = mapped_column(JsonB)
     windows: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    points: Mapped[list[list[float]]] = mapped_column(JsonB, server_default="[]")
+
+
+class VersionCountRow(Base):
+    """How many devices ran a version at a tick. `grain_s` says for how long it is kept: 0, an hour
+    or a day (`distribution.py`)."""
+
+    __tablename__ = "version_counts"
+    __table_args__ = (
+        Index(None, "grain_s", "at"),
+        Index(None, "model", "grain_s", "at"),
+    )
+
+    at: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    devices: Mapped[int]
+    grain_s: Mapped[int]
