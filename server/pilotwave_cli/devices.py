@@ -34,12 +34,17 @@ def list_(
     state: Annotated[
         str | None, typer.Option(help="enrolled, pending, revoked or decommissioned.")
     ] = None,
+    standing: Annotated[str | None, typer.Option(help="online, silent or failing.")] = None,
+    sort: Annotated[
+        str, typer.Option(help="name, state, agent or last_seen; `-` before it turns it round.")
+    ] = "name",
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")] = 500,
     as_json: Json = False,
 ) -> None:
     """List devices."""
+    wish = {"selector": selector, "state": state, "standing": standing, "sort": sort}
     with connect() as api:
-        rows = list(api.pages("/devices", most=limit, selector=selector, state=state))
+        rows = list(api.pages("/devices", most=limit, **wish))
     if as_json:
         output.show_json(rows)
         return

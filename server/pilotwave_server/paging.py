@@ -111,6 +111,34 @@ def _cut(rows: list[R], names: Sequence[str], page: PageRequest) -> tuple[list[R
     return rows, _encode([getattr(rows[-1], name) for name in names])
 
 
+EMPTY = "."  # begins a cursor among the rows whose key is empty; no base64 does
+
+
+def paginate_with_empty(
+    session: Session,
+    query: Select[tuple[R]],
+    *,
+    keys: Sequence[InstrumentedAttribute[Any]],
+    page: PageRequest,
+    descending: bool = False,
+) -> tuple[list[R], str | None]:
+    """As `paginate` where the first key may be empty: such rows come after all others, by the other
+    keys. Two queries, each of which an index on the keys serves."""
+    cursor = page.cursor
+    rows: list[R] = []
+    if cursor is None or not cursor.startswith(EMPTY):
+        there = query.where(keys[0].is_not(None))
+        rows, after = paginate(session, there, keys=keys, page=page, descending=descending)
+        if after is not None:
+            return rows, after
+        if len(rows) == page.limit:
+            return rows, EMPTY
+        cursor = EMPTY
+    rest = PageRequest(page.limit - len(rows), cursor.removeprefix(EMPTY) or None)
+    more, after = paginate(session, query.where(keys[0].is_(None)), keys=keys[1:], page=rest)
+    return [*rows, *more], after and EMPTY + after
+
+
 def _encode(key: list[Any]) -> str:
     raw = json.dumps([v.isoformat() if isinstance(v, datetime) else v for v in key])
     return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import Form, Query
 from fastapi.responses import Response
@@ -11,9 +11,11 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.dashboard.charts import Chart, of_courses
 from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
+from pilotwave_server.dashboard.rendering import with_query
 from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
 from pilotwave_server.devices import routes as api
-from pilotwave_server.devices.views import LabelsRequest
+from pilotwave_server.devices.service import Standing
+from pilotwave_server.devices.views import DeviceSort, LabelsRequest
 from pilotwave_server.errors import Invalid, NotFound, ServerError
 from pilotwave_server.fields import DeviceName, ModelName
 from pilotwave_server.paging import PageRequest, Paging
@@ -24,6 +26,7 @@ from pilotwave_server.telemetry import routes as telemetry
 
 router = page_router()
 Text = Annotated[str, Form(max_length=600)]
+STANDINGS = get_args(Standing)
 STATES = ("pending", "enrolled", "revoked", "decommissioned")
 
 
@@ -33,15 +36,20 @@ def list_devices(
     session: ReadSession,
     context: Ctx,
     paging: Paging,
+    now: Now,
     selector: Annotated[str, Query(max_length=4096)] = "",
     state: Annotated[str, Query(max_length=20)] = "",
+    sort: Annotated[str, Query(max_length=20)] = "name",
 ) -> Response:
-    """By name, those that a selector takes. A selector with a fault keeps what was typed."""
-    chosen: Any = state if state in STATES else None
+    """Those that a selector takes, sorted. A selector with a fault keeps what was typed."""
+    given = {"selector": selector, "sort": sort if sort in get_args(DeviceSort) else "name"}
+    given |= {"state": state} if state in STATES else {}
+    given |= {"standing": state} if state in STANDINGS else {}
+    chosen: dict[str, Any] = {name: value or None for name, value in given.items()}
     wrong, status, found = "", 200, None
     try:
         found = api.list_devices(
-            page.actor, session, context, paging, selector=selector or None, state=chosen
+            viewer=page.actor, session=session, context=context, page=paging, now=now, **chosen
         )
     except ServerError as error:
         wrong, status = error.detail, error.status
@@ -51,10 +59,10 @@ def list_devices(
         devices=found,
         selector=selector,
         state=state,
-        states=STATES,
+        states=(*STANDINGS, *STATES),
+        sort=chosen["sort"],
         wrong=wrong,
-        silent_after_s=3 * context.settings.check_in_interval_s,
-        api="/api/v1/devices",
+        api=with_query("/api/v1/devices", **given),
     )
 
 

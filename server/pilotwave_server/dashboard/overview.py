@@ -105,8 +105,7 @@ def take(context: Context) -> Overview:
 
 def _online(session: Session, since: datetime) -> int:
     d = DeviceRow
-    seen = or_(d.last_seen > since, d.last_check_in > since)
-    query = select(func.count()).select_from(d).where(d.state == "enrolled", seen)
+    query = select(func.count()).where(d.state == "enrolled", d.last_seen > since)
     return session.scalar(query) or 0
 
 

@@ -45,11 +45,13 @@ def environment(language: str) -> Environment:
         shown = format_decimal(float(f"{value:.4g}"), locale=locale)
         return f"{shown} {unit}" if unit in ("ms", "%") else str(shown)
 
+    def word(state: str) -> str:
+        return str(found.gettext(words.sign(state).word))
+
     def chip(state: str) -> Markup:
         shown = words.sign(state)
-        word = found.gettext(shown.word)
         return Markup('<span class="chip {}">{}{}</span>').format(
-            shown.tone, icon(shown.icon), word
+            shown.tone, icon(shown.icon), word(state)
         )
 
     def ago(value: datetime | None, now: datetime | None = None) -> Markup:
@@ -66,7 +68,14 @@ def environment(language: str) -> Environment:
         )
 
     env.filters.update(
-        number=number, figure=figure, chip=chip, ago=ago, when=when, size=size, pretty=pretty
+        number=number,
+        figure=figure,
+        word=word,
+        chip=chip,
+        ago=ago,
+        when=when,
+        size=size,
+        pretty=pretty,
     )
     env.globals.update(static=static.url, icon=icon, with_query=with_query)
     return env

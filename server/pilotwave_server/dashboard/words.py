@@ -41,6 +41,7 @@ SIGNS: dict[str, Sign] = {
     "online": Sign(N_("online"), "check", "good"),
     "silent": Sign(N_("silent"), "moon", "warn"),
     "never": Sign(N_("never seen"), "question", "calm"),
+    "failing": Sign(N_("failing"), "cross", "bad"),
     "pending": Sign(N_("waits to join"), "hand", "warn"),
     "enrolled": Sign(N_("enrolled"), "check", "good"),
     "revoked": Sign(N_("revoked"), "cross", "bad"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Path, Query, Response
@@ -14,6 +15,7 @@ from pilotwave_server.devices.views import (
     CodesRequest,
     CodeView,
     DeviceDetail,
+    DeviceSort,
     DeviceState,
     DeviceSummary,
     EventView,
@@ -54,11 +56,31 @@ def list_devices(
     session: ReadSession,
     context: Ctx,
     page: Paging,
+    now: Now,
     selector: SelectorText = None,
     state: Annotated[DeviceState | None, Query(description="Only devices in this state.")] = None,
+    standing: Annotated[
+        service.Standing | None,
+        Query(
+            description="Only enrolled devices that were heard of in the last three check-in "
+            "intervals (`online`) or were not (`silent`); only those on which a model failed or "
+            "went back (`failing`)."
+        ),
+    ] = None,
+    sort: Annotated[
+        DeviceSort, Query(description="By what; `-` before it turns it round.")
+    ] = "name",
 ) -> Page[DeviceSummary]:
-    """By name."""
-    rows, cursor = service.list_devices(session, page=page, selector=selector, state=state)
+    """By name unless `sort` says otherwise. A cursor goes with the sort that it came from."""
+    rows, cursor = service.list_devices(
+        session,
+        page=page,
+        selector=selector,
+        state=state,
+        standing=standing,
+        silent_since=now - timedelta(seconds=3 * context.settings.check_in_interval_s),
+        sort=sort,
+    )
     return Page(items=_summaries(session, context, rows), next_cursor=cursor)
 
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any, Literal
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, delete, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import lock_fleet, next_revision
 from pilotwave_server.devices.errors import DeviceUnknown, WrongState
 from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.groups.selector import compile_sql, parse
-from pilotwave_server.paging import PageRequest, paginate
+from pilotwave_server.paging import PageRequest, paginate, paginate_with_empty
 from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
+
+Standing = Literal["online", "silent", "failing"]
 
 
 def find_device(session: Session, name: str, *, lock: bool = False) -> DeviceRow | None:
@@ -39,18 +42,51 @@ def get_device(session: Session, name: str, *, lock: bool = False) -> DeviceRow:
     return row
 
 
+SORTS: Mapping[str, Sequence[InstrumentedAttribute[Any]]] = {
+    "name": (DeviceRow.name,),
+    "state": (DeviceRow.state, DeviceRow.name),
+    "agent": (DeviceRow.agent, DeviceRow.name),
+    "last_seen": (DeviceRow.last_seen, DeviceRow.id),
+}
+"""What devices may be sorted by; each has an index."""
+
+
 def list_devices(
-    session: Session, *, page: PageRequest, selector: str | None = None, state: str | None = None
+    session: Session,
+    *,
+    page: PageRequest,
+    selector: str | None = None,
+    state: str | None = None,
+    standing: Standing | None = None,
+    silent_since: datetime | None = None,
+    sort: str = "name",
 ) -> tuple[list[DeviceRow], str | None]:
-    """Devices by name, those that a selector takes and that are in a state. BadSelector."""
+    """Devices that a selector takes, in a state, of a standing, sorted; `-` before the sort turns
+    it round. Who was last seen before `silent_since` is silent. BadSelector."""
     query = select(DeviceRow)
     if state is not None:
         query = query.where(DeviceRow.state == state)
+    if standing is not None:
+        query = query.where(*_stand(standing, silent_since))
     if selector is not None:
         dialect = session.get_bind().dialect.name
         d = DeviceRow
         query = query.where(compile_sql(parse(selector), d.labels, d.facts, dialect=dialect))
-    return paginate(session, query, keys=[DeviceRow.name], page=page)
+    by = sort.removeprefix("-")
+    turn = paginate_with_empty if by == "last_seen" else paginate
+    return turn(session, query, keys=SORTS[by], page=page, descending=sort.startswith("-"))
+
+
+def _stand(standing: Standing, silent_since: datetime | None) -> list[ColumnElement[bool]]:
+    d, m = DeviceRow, DeviceModelRow
+    match standing:
+        case "online":
+            return [d.state == "enrolled", d.last_seen > silent_since]
+        case "silent":
+            silent = or_(d.last_seen.is_(None), d.last_seen <= silent_since)
+            return [d.state == "enrolled", silent]
+        case "failing":
+            return [d.id.in_(select(m.device_id).where(m.state.in_(("failed", "rolled_back"))))]
 
 
 def models_of(session: Session, devices: Sequence[DeviceRow]) -> Mapping[int, list[DeviceModelRow]]:

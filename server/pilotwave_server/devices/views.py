@@ -22,6 +22,9 @@ Labels = Annotated[
     dict[LabelKey, LabelValue],
     Field(max_length=MAX_LABELS, description="What operators say of the device."),
 ]
+DeviceSort = Literal[
+    "name", "-name", "state", "-state", "agent", "-agent", "last_seen", "-last_seen"
+]
 DeviceState = Literal["pending", "enrolled", "revoked", "decommissioned"]
 
 

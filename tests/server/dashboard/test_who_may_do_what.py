@@ -96,10 +96,12 @@ NEEDS = {
         GET /deltas/{from_sha256}/{to_sha256}|HEAD /deltas/{from_sha256}/{to_sha256}
         GET /api/v1/deltas|GET /api/v1/bytes|GET /api/v1/site-limits
         GET /blobs/{sha256}|HEAD /blobs/{sha256}|GET /api/v1/models|GET /api/v1/models/{model}
-        GET /api/v1/models/{model}/versions|GET /api/v1/models/{model}/versions/{version}
+        GET /api/v1/models/{model}/versions|GET /api/v1/models/{model}/distribution
+        GET /api/v1/models/{model}/versions/{version}
         GET /api/v1/trust/server-keys|GET /api/v1/trust/metadata/{role}
         GET /api/v1/devices|GET /api/v1/devices/{device}|GET /api/v1/devices/{device}/events
-        GET /api/v1/devices/{device}/history|GET /api/v1/devices/{device}/why
+        GET /api/v1/devices/{device}/history|GET /api/v1/devices/{device}/metrics
+        GET /api/v1/devices/{device}/why
         GET /api/v1/groups|GET /api/v1/groups/{group}|GET /api/v1/groups/{group}/devices
         GET /api/v1/groups/{group}/baselines
         GET /api/v1/rollouts|GET /api/v1/rollouts/{rollout}|GET /api/v1/rollouts/{rollout}/preview
@@ -108,7 +110,8 @@ NEEDS = {
         GET /api/v1/policies/{policy}/versions
         GET /|GET /account|POST /account/{deed}|GET /rollouts|GET /rollouts/{rollout}
         GET /rollouts/{rollout}/live|GET /rollouts/{rollout}/devices|GET /devices
-        GET /devices/{device}|GET /devices/{device}/log|GET /models|GET /models/{model}
+        GET /devices/{device}|GET /devices/{device}/log|GET /devices/{device}/health|GET /over-time
+        GET /models|GET /models/{model}
         GET /models/{model}/{version}/arrived|GET /models/{model}/{version}|GET /groups
         GET /groups/{group}|GET /policies|GET /policies/{policy}|GET /audit|GET /search
         GET /settings
