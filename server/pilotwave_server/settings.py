@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     token_lifetime_s: int = Field(
         900, ge=10, le=DAY_S, description="How long a device's read token is good."
     )
+    link_lifetime_s: int = Field(
+        300, ge=10, le=DAY_S, description="How long a link that a device gives a mirror is good."
+    )
     directive_lifetime_s: int = Field(
         7 * DAY_S,
         ge=600,

@@ -1,8 +1,9 @@
 """Who may read a blob. An operator token may read any; for devices their own slice answers.
 
-A gate is an async callable that is given a bearer token and a digest. It answers how the bytes may
-flow, False where the token may not read them, None when the token is none of its kind, or raises
-its own 401. Gates are held in `Context.blob_gates` and asked in order.
+A gate is an async callable that is given a bearer token (or, with `path`, a link to that path) and
+a digest. It answers how the bytes may flow, False where the token may not read them, None when the
+token is none of its kind, or raises its own 401. Gates are held in `Context.blob_gates` and asked
+in order.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pilotwave_server.deps import get_actor
 from pilotwave_server.errors import Forbidden, Unauthorised
 
 OPERATOR_TOKEN = "pw_"
-NEEDED = "send a device token or an operator token as `Authorization: Bearer …`"
+NEEDED = "send a device token or an operator token as `Authorization: Bearer …`, or a link's query"
 
 
 class BlobTokenMissing(Unauthorised):
@@ -36,12 +37,23 @@ class BlobDenied(Forbidden):
 
 
 class BlobGate(Protocol):
-    async def __call__(self, bearer: str, sha256: str) -> Flow | Literal[False] | None: ...
+    async def __call__(
+        self, bearer: str, sha256: str, *, path: str = ""
+    ) -> Flow | Literal[False] | None: ...
 
 
-async def check_may_read(context: Context, request: Request, sha256: str) -> Flow:
-    """Return how the blob may flow to whoever asks for it; otherwise raise a 401 or 403."""
-    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+def blob_path(sha256: str) -> str:
+    """Where a blob is read."""
+    return f"/blobs/{sha256}"
+
+
+async def check_may_read(context: Context, request: Request, sha256: str, *, path: str) -> Flow:
+    """Return how the blob may flow from `path` to whoever asks; otherwise raise a 401 or 403."""
+    authorization = request.headers.get("authorization", "")
+    link = request.query_params.get("link", "")
+    if link and not authorization:
+        return await _ask_gates(context, link, sha256, path=path)
+    scheme, _, bearer = authorization.partition(" ")
     bearer = bearer.strip()
     if scheme.lower() != "bearer" or not bearer:
         raise BlobTokenMissing
@@ -49,8 +61,12 @@ async def check_may_read(context: Context, request: Request, sha256: str) -> Flo
         credentials = HTTPAuthorizationCredentials(scheme=scheme, credentials=bearer)
         await get_actor(request, context, credentials, context.clock())
         return FREE
+    return await _ask_gates(context, bearer, sha256, path="")
+
+
+async def _ask_gates(context: Context, bearer: str, sha256: str, *, path: str) -> Flow:
     for gate in context.blob_gates:
-        answer = await gate(bearer, sha256)
+        answer = await gate(bearer, sha256, path=path)
         if answer is False:
             raise BlobDenied(sha256)
         if answer is not None:

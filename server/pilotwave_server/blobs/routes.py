@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from pilotwave_protocol.manifest import MAX_FILE_SIZE
 from pilotwave_server.blobs import service
-from pilotwave_server.blobs.access import BlobDenied, BlobTokenMissing, check_may_read
+from pilotwave_server.blobs.access import BlobDenied, BlobTokenMissing, blob_path, check_may_read
 from pilotwave_server.blobs.port import (
     BlobBusy,
     BlobMissing,
@@ -159,12 +159,12 @@ READ_RESPONSES: dict[int | str, dict[str, Any]] = {
 @public.get("/blobs/{sha256}", response_class=Response, responses=READ_RESPONSES)
 async def read_blob(sha256: Digest, request: Request, context: Ctx) -> Response:
     """Read a blob, or one range of it. Its bytes can never change, so caches may keep it."""
-    flow = await check_may_read(context, request, sha256)
+    flow = await check_may_read(context, request, sha256, path=blob_path(sha256))
     return blob_response(context.blobs, sha256, headers=request.headers, body=True, flow=flow)
 
 
 @public.head("/blobs/{sha256}", response_class=Response, responses=READ_RESPONSES)
 async def read_blob_headers(sha256: Digest, request: Request, context: Ctx) -> Response:
     """The size of a blob, without its bytes."""
-    await check_may_read(context, request, sha256)
+    await check_may_read(context, request, sha256, path=blob_path(sha256))
     return blob_response(context.blobs, sha256, headers=request.headers, body=False)

@@ -60,20 +60,27 @@ READ_RESPONSES: dict[int | str, dict[str, Any]] = {
 async def _answer(
     old: str, new: str, request: Request, context: Context, *, body: bool
 ) -> Response:
-    flow = await check_may_read(context, request, new)
-    found = await run_in_threadpool(_ready_delta, context, old, new)
-    if found is None or found.delta_sha256 is None:
-        raise DeltaMissing(old, new)
+    flow = await check_may_read(context, request, new, path=delta_path(old, new))
+    found = await run_in_threadpool(find_delta, context, old, new)
+    assert found.delta_sha256 is not None
     flow = flow.of_delta(size=found.size or 1, full=found.full_size)
     return blob_response(
         context.blobs, found.delta_sha256, headers=request.headers, body=body, flow=flow
     )
 
 
-def _ready_delta(context: Context, old: str, new: str) -> DeltaRow | None:
+def delta_path(old: str, new: str) -> str:
+    """Where the delta from one blob to another is read."""
+    return f"/deltas/{old}/{new}"
+
+
+def find_delta(context: Context, old: str, new: str) -> DeltaRow:
+    """The delta from one blob to another, ready to be read, or DeltaMissing."""
     with context.db.read() as session:
         row = service.find(session, old, new)
-        return row if row is not None and row.state == "ready" else None
+    if row is None or row.state != "ready" or row.delta_sha256 is None:
+        raise DeltaMissing(old, new)
+    return row
 
 
 @public.get("/deltas/{from_sha256}/{to_sha256}", response_class=Response, responses=READ_RESPONSES)

@@ -100,20 +100,32 @@ class Polls:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def may_read(self, bearer: str, sha256: str) -> Flow | Literal[False]:
-        """A gate for blobs: may the device of this token read that one, and for what?"""
-        authorization, moment = BEARER + bearer.encode("latin-1"), self._clock().timestamp()
-        record = self._known(authorization, moment)
-        if record is None:
-            record = await self._loaded(authorization, moment)
+    async def may_read(self, bearer: str, sha256: str, *, path: str = "") -> Flow | Literal[False]:
+        """A gate for blobs: may the device of this token, or link to `path`, read that one, and
+        for what?"""
+        record = await self._reader(BEARER + bearer.encode("latin-1", "replace"), path)
         entry = self._fleet.wants_blob(record, sha256)
         if entry is None:
             return False
         what = (entry.model, entry.version, entry.variant, entry.rollout or "")
         return self._downloads.flow(record.name, For(record.id, *what, record.site))
 
-    def _known(self, authorization: bytes, moment: float) -> DeviceRecord | None:
+    async def link(self, bearer: str, path: str, *, lifetime_s: int) -> str:
+        """Return a link to `path` for the device of this token. What it may read is asked when the
+        link is used. Raises `BadToken`, `ExpiredToken`, `RevokedToken`."""
+        record = await self._reader(BEARER + bearer.encode("latin-1", "replace"))
+        expires = int(self._clock().timestamp()) + lifetime_s
+        return self._tokens.issue(record.name, record.generation, expires=expires, path=path)
+
+    async def _reader(self, authorization: bytes, path: str = "") -> DeviceRecord:
+        moment = self._clock().timestamp()
+        record = self._known(authorization, moment, path)
+        return record or await self._loaded(authorization, moment, path)
+
+    def _known(self, authorization: bytes, moment: float, path: str = "") -> DeviceRecord | None:
         """Return the device of a token, its order and ETag up to date; None: load it first.
+
+        With `path`, the token is a link to it.
 
         Raises `BadToken`, `ExpiredToken`, `RevokedToken`.
         """
@@ -125,7 +137,11 @@ class Polls:
         snapshot = fleet.snapshot
         record = fleet.records.get(device)
         # a mac that was found good needs no second look until it expires
-        if record is None or expires <= moment or not compare_digest(record.token, token):
+        if path:
+            self._tokens.check(token, now=moment, path=path)
+            if record is None:
+                return None
+        elif record is None or expires <= moment or not compare_digest(record.token, token):
             self._tokens.check(token, now=moment)
             if record is None:
                 return None
@@ -152,13 +168,13 @@ class Polls:
         record.etag_until = 0.0
         return True
 
-    async def _loaded(self, authorization: bytes, moment: float) -> DeviceRecord:
+    async def _loaded(self, authorization: bytes, moment: float, path: str = "") -> DeviceRecord:
         record: DeviceRecord | None = None
         while record is None:
             device = peek_unverified(authorization[len(BEARER) :]).device
             if await self._loader.get(device) is None:
                 raise RevokedToken("there is no such device any more: enrol again")
-            record = self._known(authorization, moment)
+            record = self._known(authorization, moment, path)
         return record
 
     def _directive(self, record: DeviceRecord, now: datetime) -> bytes:

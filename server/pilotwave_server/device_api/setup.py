@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from pilotwave_server.context import Context
 from pilotwave_server.db import lock_fleet
-from pilotwave_server.device_api import enrolment, outcome_desk
+from pilotwave_server.device_api import enrolment, links, outcome_desk
 from pilotwave_server.device_api.check_in import CheckIns
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.front import DevicePaths
@@ -33,6 +33,7 @@ from pilotwave_server.workers import Periodic
 
 routers: list[APIRouter] = [
     enrolment.router,
+    links.router,
     devices.router,
     groups.router,
     *rollouts.routers,

@@ -2,6 +2,9 @@
 
     <key id>.<device>.<generation>.<expires>.<mac>       mac = HMAC-SHA256, 128 bits, base64url
 
+A link has the same form, says the same of the device, and is good for one path alone: its mac is
+over a space and the path too. Neither can be taken for the other, as no token holds a space.
+
 Checking one takes no database and no table. Two keys are known at a time, so that the key can be
 changed while the tokens made with the one before live on. The server's processes share the keys
 through a file (mode 0600).
@@ -75,18 +78,19 @@ class DeviceTokens:
             _write(path, _new_key(), {}, replace=False)
         self._read()
 
-    def issue(self, device: str, generation: int, *, expires: int) -> str:
-        """Return a token that is good until `expires` (seconds since 1970)."""
+    def issue(self, device: str, generation: int, *, expires: int, path: str = "") -> str:
+        """Return a token that is good until `expires` (seconds since 1970), for `path` alone if
+        one is given."""
         body = b"%b.%b.%d.%d" % (self._current, device.encode(), generation, expires)
-        return (body + b"." + _mac(self._keys[self._current], body)).decode()
+        return (body + b"." + _mac(self._keys[self._current], body + _scope(path))).decode()
 
-    def check(self, token: bytes, *, now: float) -> Claim:
-        """Return what a token says, or raise `BadToken` or `ExpiredToken`."""
+    def check(self, token: bytes, *, now: float, path: str = "") -> Claim:
+        """Return what a token (with `path`: a link) says, or raise `BadToken`, `ExpiredToken`."""
         body, _, mac = token.rpartition(b".")
         key = self._keys.get(body[: body.find(b".")])
         if key is None:
             key = self._unknown_key(token)
-        if not hmac.compare_digest(_mac(key, body), mac):
+        if not hmac.compare_digest(_mac(key, body + _scope(path)), mac):
             raise BadToken("this token was not given out by this server")
         claim = peek_unverified(token)
         if claim.expires <= now:
@@ -123,6 +127,10 @@ class DeviceTokens:
         if current not in keys or any(len(key) != KEY_BYTES for key in keys.values()):
             raise BadTokenKeys(f"{self._path} does not hold the keys it should: remove it")
         self._keys, self._current = keys, current
+
+
+def _scope(path: str) -> bytes:
+    return b" " + path.encode() if path else b""
 
 
 def _mac(key: bytes, body: bytes) -> bytes:

@@ -167,7 +167,7 @@ def test_a_blob_is_given_to_nobody_without_a_token(client: httpx.Client) -> None
 
 @pytest.mark.usefixtures("stored")
 def test_a_gate_decides_for_the_tokens_of_its_kind(client: httpx.Client, context: Context) -> None:
-    async def gate(bearer: str, sha256: str) -> Flow | Literal[False] | None:
+    async def gate(bearer: str, sha256: str, *, path: str = "") -> Flow | Literal[False] | None:
         if bearer == "dev-no":
             return False
         return FREE if bearer == "dev-yes" else None

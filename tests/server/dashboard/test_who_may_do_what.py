@@ -26,6 +26,8 @@ OPEN = {
     "POST /device/v1/enrol": "a signature",
     "POST /device/v1/check-in": "a signature",
     "GET /device/v1/directive": "a device's token",
+    "GET /device/v1/links/blobs/{sha256}": "a device's token",
+    "GET /device/v1/links/deltas/{from_sha256}/{to_sha256}": "a device's token",
     "GET /static/{tag}/{name:path}": "nothing",
     "GET /login": "nothing",
     "POST /login": "a password",
@@ -93,6 +95,8 @@ NEEDS = {
     "viewer": """
         GET /metrics|GET /api/v1/status|GET /api/v1/whoami|GET /api/v1/events
         GET /api/v1/events/head|GET /api/v1/events/stream
+        GET /device/v1/may-read/blobs/{sha256}
+        GET /device/v1/may-read/deltas/{from_sha256}/{to_sha256}
         GET /deltas/{from_sha256}/{to_sha256}|HEAD /deltas/{from_sha256}/{to_sha256}
         GET /api/v1/deltas|GET /api/v1/bytes|GET /api/v1/site-limits
         GET /blobs/{sha256}|HEAD /blobs/{sha256}|GET /api/v1/models|GET /api/v1/models/{model}

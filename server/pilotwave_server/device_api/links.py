@@ -1,0 +1,88 @@
+"""Links for mirrors, and the question that a cache asks before it gives out what it holds.
+
+A link is a path with the device's leave in its query: good for that path alone, for a few minutes,
+and only while the device may read what is there. A device hands links to mirrors, which so never
+see its token. `may-read` answers for tokens and links alike and touches no database, so a cache can
+ask it for every request: who may read is decided here, the bytes lie there.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+
+from pilotwave_server.blobs.access import BlobDenied, BlobTokenMissing, blob_path, check_may_read
+from pilotwave_server.blobs.routes import Digest
+from pilotwave_server.context import Context
+from pilotwave_server.deltas.routes import DeltaMissing, delta_path, find_delta
+from pilotwave_server.deps import Ctx
+from pilotwave_server.device_api.enrolment import DeviceCredentials
+from pilotwave_server.device_api.poll import RevokedToken
+from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
+from pilotwave_server.fields import ApiReply
+from pilotwave_server.problems import responses
+
+router = APIRouter(tags=["device"], prefix="/device/v1")
+REFUSALS = responses(BlobTokenMissing, BadToken, ExpiredToken, RevokedToken, BlobDenied)
+
+
+class LinkAnswer(ApiReply):
+    path: str = Field(description="What to ask a mirror for: path and query.")
+    expires_in_s: int
+
+
+async def _link(
+    context: Context, token: HTTPAuthorizationCredentials | None, path: str, sha256: str
+) -> LinkAnswer:
+    if token is None:
+        raise BlobTokenMissing
+    polls, lifetime_s = context.devices.polls, context.settings.link_lifetime_s
+    if not await polls.may_read(token.credentials, sha256):
+        raise BlobDenied(sha256)
+    link = await polls.link(token.credentials, path, lifetime_s=lifetime_s)
+    return LinkAnswer(path=f"{path}?link={link}", expires_in_s=lifetime_s)
+
+
+@router.get("/links/blobs/{sha256}", responses=REFUSALS)
+async def link_to_blob(
+    sha256: Digest, context: Ctx, token: DeviceCredentials, response: Response
+) -> LinkAnswer:
+    """A link to a blob that the device is told to run, for a mirror or cache."""
+    response.headers["Cache-Control"] = "no-store"
+    return await _link(context, token, blob_path(sha256), sha256)
+
+
+@router.get(
+    "/links/deltas/{from_sha256}/{to_sha256}", responses={**REFUSALS, **responses(DeltaMissing)}
+)
+async def link_to_delta(
+    from_sha256: Digest,
+    to_sha256: Digest,
+    context: Ctx,
+    token: DeviceCredentials,
+    response: Response,
+) -> LinkAnswer:
+    """A link to the delta from one blob to another, if there is one."""
+    response.headers["Cache-Control"] = "no-store"
+    answer = await _link(context, token, delta_path(from_sha256, to_sha256), to_sha256)
+    await run_in_threadpool(find_delta, context, from_sha256, to_sha256)
+    return answer
+
+
+@router.get("/may-read/blobs/{sha256}", status_code=204, responses=REFUSALS)
+async def may_read_blob(sha256: Digest, request: Request, context: Ctx) -> Response:
+    """Whether the token (or the link in the query) of this request reads that blob."""
+    await check_may_read(context, request, sha256, path=blob_path(sha256))
+    return Response(status_code=204, headers={"Cache-Control": "no-store"})
+
+
+@router.get("/may-read/deltas/{from_sha256}/{to_sha256}", status_code=204, responses=REFUSALS)
+async def may_read_delta(
+    from_sha256: Digest, to_sha256: Digest, request: Request, context: Ctx
+) -> Response:
+    """Whether the token (or the link in the query) of this request reads that delta."""
+    path = delta_path(from_sha256, to_sha256)
+    await check_may_read(context, request, to_sha256, path=path)
+    return Response(status_code=204, headers={"Cache-Control": "no-store"})
