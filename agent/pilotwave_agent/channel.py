@@ -81,7 +81,9 @@ class Streamed:
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status = response.status
-        self.headers = {key.lower(): value for key, value in response.getheaders()}
+        self.headers: Mapping[str, str] = {
+            key.lower(): value for key, value in response.getheaders()
+        }
         self._response = response
 
     @property

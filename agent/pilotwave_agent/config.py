@@ -72,6 +72,7 @@ class RuntimeSettings:
 class Config:
     """All settings. Times in seconds, sizes in MiB, `max_rate_kbps` in kilobits (0: no cap).
 
+    `mirrors` are asked before the server.
     `deltas` lets files be patched from those that run; `delta_memory_mb` bounds what that may take.
     `selftest_cpu_s` bounds a self-test's seconds of CPU; 0 is twice its wall time.
     `apps_group` is the group whose members' applications may report. `profile` battery spares
@@ -93,6 +94,7 @@ class Config:
     max_rate_kbps: int = 0
     deltas: bool = True
     delta_memory_mb: int = 128
+    mirrors: tuple[str, ...] = ()
     max_poll_interval_s: float = 86_400.0
     max_check_in_interval_s: float = 86_400.0
     tell: tuple[Tell, ...] = ()
@@ -140,6 +142,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         max_rate_kbps=f.integer("max_rate_kbps", default=0),
         deltas=f.boolean("deltas", default=True),
         delta_memory_mb=f.integer("delta_memory_mb", default=128),
+        mirrors=_mirrors(f),
         max_poll_interval_s=_seconds(f, "max_poll_interval_s", 86_400.0, low=1.0),
         max_check_in_interval_s=_seconds(f, "max_check_in_interval_s", 86_400.0, low=1.0),
         apps_group=_group(f),
@@ -154,8 +157,8 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
     return config
 
 
-def check_server(url: str) -> str:
-    """Check the server's URL and return it without a slash at its end."""
+def check_server(url: str, *, key: str = "server") -> str:
+    """Check a server's URL and return it without a slash at its end."""
     try:
         found = urlsplit(url)
         ok = found.scheme in ("http", "https") and bool(found.hostname)
@@ -163,8 +166,13 @@ def check_server(url: str) -> str:
     except ValueError:
         ok = False
     if not ok or not url.isascii() or any(c.isspace() for c in url):
-        raise BadConfig(f"server: expected a URL like https://pilotwave.example; got {url!r:.80}")
+        raise BadConfig(f"{key}: expected a URL like https://pilotwave.example; got {url!r:.80}")
     return url.rstrip("/")
+
+
+def _mirrors(f: Fields) -> tuple[str, ...]:
+    urls = f.texts("mirrors", limit=16, length=2048, default=[])
+    return tuple(dict.fromkeys(check_server(url, key="mirrors") for url in urls))
 
 
 def _section(f: Fields, key: str) -> Fields:

@@ -17,11 +17,13 @@ from typing import BinaryIO
 
 from pilotwave_agent.channel import BadAnswer, Streamed, Unreachable
 from pilotwave_agent.download import SYNC_EVERY, Downloader, Meter, Paused, broken
+from pilotwave_agent.sources import Sources
 from pilotwave_protocol.delta import HEADER_BYTES, Applier, Header
-from pilotwave_protocol.digest import EMPTY_SHA256
-from pilotwave_protocol.errors import BadDelta, BadName
+from pilotwave_protocol.digest import EMPTY_SHA256, hash_file
+from pilotwave_protocol.errors import BadDelta, BadName, RefusedError
 from pilotwave_protocol.manifest import FileEntry
 from pilotwave_protocol.names import check_sha256
+from pilotwave_protocol.states import Reason
 
 MIN_SIZE = 16 << 10
 PAYS = 0.98
@@ -53,14 +55,24 @@ class Deltas:
         base = self.bases.get(entry.sha256, FileEntry("", 0, EMPTY_SHA256))
         if not self._worth_asking(d, entry, base):
             return False
-        try:
-            path = self._download(d, entry, base, files, ends)
-            self._apply(d, entry, base, path, files, ends)
-        except (NoDelta, BadDelta):
-            self.refused.add(entry.sha256)
-            files.drop()
-            return False
-        return True
+        sources = d.sources(f"/deltas/{base.sha256}/{entry.sha256}")
+        while True:
+            try:
+                path = self._download(d, entry, sources, files, ends)
+                self._apply(d, entry, base, path, files, ends)
+            except RefusedError as no:
+                if not sources.at_fault(no):
+                    raise
+            except (NoDelta, BadDelta) as e:
+                wrong = RefusedError(Reason.BLOB_MISMATCH, f"{entry.path}: a wrong delta")
+                again = isinstance(e, BadDelta) and files.wrong() and sources.at_fault(wrong)
+                files.drop()
+                if not again:
+                    self.refused.add(entry.sha256)
+                    return False
+            else:
+                sources.served()
+                return True
 
     def _worth_asking(self, d: Downloader, entry: FileEntry, base: FileEntry) -> bool:
         if not self.wanted or entry.size < MIN_SIZE or entry.sha256 in self.refused:
@@ -71,29 +83,30 @@ class Deltas:
     # --- fetching
 
     def _download(
-        self, d: Downloader, entry: FileEntry, base: FileEntry, files: _Files, ends: float | None
+        self, d: Downloader, entry: FileEntry, sources: Sources, files: _Files, ends: float | None
     ) -> Path:
         breaks = 0
         while True:
             before = files.size
             try:
-                self._receive(d, entry, base, files, ends)
+                self._receive(d, entry, sources, files, ends)
                 return files.path
             except (Unreachable, BadAnswer) as e:
+                if sources.goes_on(e, came=files.size > before):
+                    continue
                 breaks += 1
                 if breaks >= d.limits.tries or files.size <= before:
                     raise broken(entry, files.size, e) from e
 
     def _receive(
-        self, d: Downloader, entry: FileEntry, base: FileEntry, files: _Files, ends: float | None
+        self, d: Downloader, entry: FileEntry, sources: Sources, files: _Files, ends: float | None
     ) -> None:
-        headers = {"Authorization": f"Bearer {d.token}", "Accept-Encoding": "identity"}
+        headers = {}
         if files.size:
             headers["Range"] = f"bytes={files.size}-"
             headers["If-Range"] = f'"{files.tag}"'
         deadline_s = entry.size / d.limits.min_rate + d.limits.window_s
-        path = f"/deltas/{base.sha256}/{entry.sha256}"
-        with d.channel.stream("GET", path, headers=headers, deadline_s=deadline_s) as answer:
+        with sources.open(headers, deadline_s=deadline_s) as answer:
             if answer.status == 416 and files.size:
                 return  # it was whole already: the proof comes with applying
             total = self._judge(d, entry, files, answer)
@@ -251,6 +264,10 @@ class _Files:
             self.tag = check_sha256(tag)
         except BadName:
             raise NoDelta from None
+
+    def wrong(self) -> bool:
+        """Say whether the delta is another than its tag says."""
+        return hash_file(self.path)[0] != self.tag
 
     def drop(self) -> None:
         """Remove all that is there."""

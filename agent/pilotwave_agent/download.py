@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from pilotwave_agent.channel import BadAnswer, Channel, Streamed, TooSlow, Unreachable
 from pilotwave_agent.disk import Disk
+from pilotwave_agent.mirrors import Mirrors
+from pilotwave_agent.sources import Sources
 from pilotwave_protocol.digest import CHUNK
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry
@@ -60,7 +62,8 @@ class _Part:
 
 @dataclass
 class Downloader:
-    """Fetches the blobs of one data folder with one device's token."""
+    """Fetches the blobs of one data folder with one device's token, from mirrors where there are
+    any."""
 
     disk: Disk
     blobs: Path
@@ -71,6 +74,11 @@ class Downloader:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     shortcut: Callable[[Downloader, FileEntry, float | None], bool] = lambda d, e, ends: False
+    mirrors: Mirrors = field(default_factory=Mirrors)
+
+    def sources(self, path: str) -> Sources:
+        """Return the ways to what the server has at `path`."""
+        return Sources(self.channel, self.token, path, self.mirrors)
 
     def fetch(self, entries: Iterable[FileEntry], *, budget_s: float | None = None) -> None:
         """See all of these files in the blob store.
@@ -104,20 +112,26 @@ class Downloader:
 
     def _fetch_one(self, entry: FileEntry, ends: float | None) -> None:
         breaks = 0
+        sources = self.sources(f"/blobs/{entry.sha256}")
         while True:
             part = self._reopened(entry)
             before = part.size
             try:
                 if part.size < entry.size:
-                    self._receive(entry, part, ends)
-                return self._finish(entry, part)
+                    self._receive(entry, part, sources, ends)
+                self._finish(entry, part)
+                return sources.served()
             except RefusedError as no:
                 # a part from before may have been torn by a power cut: that is nobody's attack
                 if no.reason is Reason.BLOB_MISMATCH and part.resumed and breaks < self._tries:
                     breaks = self._tries
                     continue
+                if sources.at_fault(no):
+                    continue
                 raise
             except (Unreachable, BadAnswer) as e:
+                if sources.goes_on(e, came=part.size > before):
+                    continue
                 breaks += 1
                 if breaks >= self._tries or part.size == before:
                     raise broken(entry, part.size, e) from e
@@ -141,15 +155,13 @@ class Downloader:
         part.resumed = part.size > 0
         return part
 
-    def _receive(self, entry: FileEntry, part: _Part, ends: float | None) -> None:
-        headers = {"Authorization": f"Bearer {self.token}", "Accept-Encoding": "identity"}
+    def _receive(self, entry: FileEntry, part: _Part, sources: Sources, ends: float | None) -> None:
+        headers = {}
         if part.size:
             headers["Range"] = f"bytes={part.size}-"
             headers["If-Range"] = f'"{entry.sha256}"'
         deadline_s = (entry.size - part.size) / self.limits.min_rate + self.limits.window_s
-        with self.channel.stream(
-            "GET", f"/blobs/{entry.sha256}", headers=headers, deadline_s=deadline_s
-        ) as answer:
+        with sources.open(headers, deadline_s=deadline_s) as answer:
             self._judge(entry, part, answer)
             fd = self.disk.open_append(part.path)
             try:

@@ -36,6 +36,7 @@ from pilotwave_agent.machine import (
     Trial,
     next_step,
 )
+from pilotwave_agent.mirrors import Mirrors
 from pilotwave_agent.runtimes import engines
 from pilotwave_agent.selftest import Place, TestLimits, prepare, run_selftest
 from pilotwave_agent.slots import Layout
@@ -85,6 +86,7 @@ class Effects:
     look_around: Callable[[], World] = lambda: World(time.time())
     holds: dict[str, Hold] = field(default_factory=dict)
     look_at: float = 0.0
+    mirrors: Mirrors = field(default_factory=Mirrors)
 
     def next(self) -> Step:
         """Name the next step."""
@@ -198,6 +200,7 @@ class Effects:
             ),
             progress=came,
             shortcut=self._deltas(slot, files).fetch,
+            mirrors=self.mirrors,
         )
         try:
             with _disk_says_no():

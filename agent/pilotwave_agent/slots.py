@@ -46,6 +46,11 @@ class Layout:
         return self.root / "journal" / "log"
 
     @property
+    def mirrors(self) -> Path:
+        """How mirrors are, and which are left alone until when."""
+        return self.root / "mirrors" / "health.json"
+
+    @property
     def inbox(self) -> Path:
         """The newest directive as it came, unverified."""
         return self.root / "inbox" / "directive.json"

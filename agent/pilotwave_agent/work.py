@@ -30,6 +30,7 @@ from pilotwave_agent.identity import Identity
 from pilotwave_agent.journal import Journal
 from pilotwave_agent.judge import Judge, Judged
 from pilotwave_agent.machine import Confirm, Moment, Move, Probe, Rest, Restore, Step, Switch, Wait
+from pilotwave_agent.mirrors import Mirrors
 from pilotwave_agent.report import status_of, substance
 from pilotwave_agent.runtimes.confine import die_with_parent
 from pilotwave_agent.scratch import use_scratch
@@ -151,6 +152,9 @@ class _Work:
         timeout_s = config.network_timeout_s
         self.journal = Journal(disk, layout.journal)
         self.fetcher = Fetcher(ca_file=config.ca_file, gap_s=timeout_s)
+        self.mirrors = Mirrors(
+            config.mirrors, disk=disk, path=layout.mirrors, ca_file=config.ca_file, gap_s=timeout_s
+        )
         self.judge = Judge(config, who, disk, layout, self.fetcher)
         self.told_progress = 0.0
         self.effects = Effects(
@@ -165,6 +169,7 @@ class _Work:
             tell_progress=self._progress,
             tell_news=lambda: tell({"news": True}),
             probed=dict(job.probed),
+            mirrors=self.mirrors,
         )
 
     def _now(self) -> Moment:
@@ -184,6 +189,7 @@ class _Work:
             wake_s, judged = self._steps()
         finally:
             self.effects.channel.close()
+            self.mirrors.close()
             self.fetcher.close()
         changed = substance(self.journal.state) != before
         if self.effects.changed or self.job.boot:

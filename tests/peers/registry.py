@@ -71,6 +71,7 @@ class Registry:
         self.last_seq = 0
         self.pending = False
         self.acked_metric = 0
+        self.link_s = 300
         self.etag = 0
         self.seq = 0
         self.device = ""
@@ -317,6 +318,8 @@ class Registry:
             return self._check_in(body)
         if path == "/device/v1/directive":
             return self._poll(headers)
+        if path.startswith("/device/v1/links/"):
+            return self._link(path.removeprefix("/device/v1/links"), headers)
         guarded = path.startswith(("/blobs/", "/deltas/"))
         if guarded and headers.get("Authorization") != "Bearer token":
             return problem(401, "bad_token")
@@ -379,6 +382,14 @@ class Registry:
         if headers.get("If-None-Match") == etag or not self.directive:
             return Reply(304, headers=told)
         return Reply(200, self.directive, told)
+
+    def _link(self, path: str, headers: dict[str, str]) -> Reply:
+        if headers.get("Authorization") != "Bearer token":
+            return problem(401, "bad_token")
+        if path not in self.files:
+            return problem(404, "delta_missing")
+        answer = {"path": f"{path}?link=good", "expires_in_s": self.link_s}
+        return Reply(200, strictjson.dumps(answer), {"Content-Type": "application/json"})
 
     def _blob(self, path: str, headers: dict[str, str]) -> Reply:
         data = self.files[path]
