@@ -25,13 +25,24 @@ from pilotwave_protocol.manifest import FileEntry
 from pilotwave_protocol.names import check_sha256
 from pilotwave_protocol.states import Reason
 
-MIN_SIZE = 16 << 10
+MIN_SIZE = 2 << 10
+WORTH_WAITING = 1 << 20
+"""Bytes from which on a file is waited for whose delta is being made."""
+LONGEST_WAIT_S = 600.0
 PAYS = 0.98
 _READ_ONLY = 0o444
 
 
 class NoDelta(Exception):
     """The server has no delta that is of use here."""
+
+
+class NotYet(Exception):
+    """The server is making it: ask again after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"ask again in {seconds} s")
+        self.seconds = seconds
 
 
 @dataclass
@@ -85,18 +96,27 @@ class Deltas:
     def _download(
         self, d: Downloader, entry: FileEntry, sources: Sources, files: _Files, ends: float | None
     ) -> Path:
-        breaks = 0
+        breaks, patience = 0, d.clock() + LONGEST_WAIT_S
         while True:
             before = files.size
             try:
                 self._receive(d, entry, sources, files, ends)
                 return files.path
+            except NotYet as later:
+                self._wait(d, later.seconds, patience, ends)
             except (Unreachable, BadAnswer) as e:
                 if sources.goes_on(e, came=files.size > before):
                     continue
                 breaks += 1
                 if breaks >= d.limits.tries or files.size <= before:
                     raise broken(entry, files.size, e) from e
+
+    def _wait(self, d: Downloader, seconds: float, patience: float, ends: float | None) -> None:
+        if d.clock() + seconds > patience:
+            raise NoDelta
+        if ends is not None and d.clock() + seconds >= ends:
+            raise Paused
+        d.sleep(seconds)
 
     def _receive(
         self, d: Downloader, entry: FileEntry, sources: Sources, files: _Files, ends: float | None
@@ -122,7 +142,7 @@ class Deltas:
             files.begin(tag)
             start = 0
         else:
-            raise NoDelta
+            raise _no(answer, entry)
         if answer.length is None or start + answer.length > PAYS * entry.size:
             raise NoDelta
         total = start + answer.length
@@ -204,6 +224,14 @@ class Deltas:
         d.disk.chmod(out, _READ_ONLY)
         d.disk.move(out, d.blobs / entry.sha256)
         files.drop()
+
+
+def _no(answer: Streamed, entry: FileEntry) -> NoDelta | NotYet:
+    """Say whether a refusal means never, or not yet."""
+    seconds = answer.headers.get("retry-after", "")
+    if answer.status != 404 or entry.size < WORTH_WAITING or not seconds.isdecimal():
+        return NoDelta()
+    return NotYet(min(max(float(seconds[:6]), 1.0), LONGEST_WAIT_S))
 
 
 def _check(delta: BinaryIO, entry: FileEntry, base: FileEntry) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from pilotwave_cli import (
     audit,
+    deltas,
     devices,
     events,
     groups,
@@ -53,6 +54,7 @@ cli.add_typer(policies.cli, name="policies")
 cli.add_typer(rollouts.cli, name="rollouts")
 cli.add_typer(sent.sites, name="sites")
 sent.add_to(cli)
+cli.add_typer(deltas.cli, name="deltas")
 cli.add_typer(tokens.cli, name="tokens")
 cli.add_typer(webhooks.cli, name="webhooks")
 cli.add_typer(audit.cli, name="audit")

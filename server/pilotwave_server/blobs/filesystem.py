@@ -123,6 +123,11 @@ class FileBlobs:
             for path in sorted(folder.iterdir()):
                 yield path.name, path.stat().st_size
 
+    def delete(self, sha256: str) -> None:
+        """Remove a whole blob that nothing refers to; who is reading it reads on."""
+        with as_store_error("a blob cannot be removed"), contextlib.suppress(FileNotFoundError):
+            self.path(sha256).unlink()
+
     def sweep(self, *, older_than_s: float) -> int:
         """Delete unfinished uploads that nobody touched for that long; return how many."""
         gone = 0

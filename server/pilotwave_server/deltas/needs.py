@@ -10,7 +10,7 @@ from pilotwave_protocol.manifest import FileEntry, Variant
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.fleet import FleetSnapshot
 
-MIN_SIZE = 16 << 10
+MIN_SIZE = 2 << 10
 """Smaller files are sent whole."""
 MOST_SOURCES = 8
 """For a version to come, deltas are made from so many of the versions that run, by devices."""

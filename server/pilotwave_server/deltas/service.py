@@ -5,20 +5,25 @@ Any number of workers, in any number of processes, may share the table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from pilotwave_server.audit.service import record
 from pilotwave_server.deltas.needs import Pair, Running
 from pilotwave_server.deltas.tables import DeltaRow
 from pilotwave_server.paging import PageRequest, paginate
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 HOLD = timedelta(minutes=30)
+KEEP = timedelta(hours=24)
+"""A delta is cleared when the fleet has not needed it for so long."""
+_TOUCH = timedelta(hours=1)
 MOST_TRIES = 3
+_UNSYNCHRONISED = {"synchronize_session": False}
 
 
 def read_running(session: Session) -> list[Running]:
@@ -32,9 +37,43 @@ def read_running(session: Session) -> list[Running]:
     return [Running(*row) for row in session.execute(counts).tuples()]  # type: ignore[arg-type]  # not null
 
 
-def known_pairs(session: Session) -> set[tuple[str, str]]:
-    """The pairs that were noted before."""
-    return set(session.execute(select(DeltaRow.from_sha256, DeltaRow.to_sha256)).tuples())
+def known_pairs(session: Session) -> dict[tuple[str, str], datetime]:
+    """The pairs that were noted before, and when each was last needed."""
+    d = DeltaRow
+    found = session.execute(select(d.from_sha256, d.to_sha256, d.needed_at)).tuples()
+    return {(old, new): needed_at for old, new, needed_at in found}
+
+
+def fading(pairs: Mapping[tuple[str, str], datetime], now: datetime) -> set[tuple[str, str]]:
+    """The pairs whose `needed_at` must be written anew if they are needed still."""
+    return {pair for pair, needed_at in pairs.items() if needed_at + _TOUCH <= now}
+
+
+def touch(session: Session, pairs: Iterable[tuple[str, str]], *, now: datetime) -> None:
+    """Say that these pairs are needed still."""
+    d = DeltaRow
+    for old, new in pairs:
+        changing = update(d).where(d.from_sha256 == old, d.to_sha256 == new)
+        session.execute(changing.values(needed_at=now))
+
+
+def unneeded(session: Session, *, now: datetime) -> Sequence[DeltaRow]:
+    """The pairs that nobody has needed for long and nobody works on."""
+    d = DeltaRow
+    idle = or_(d.held_until.is_(None), d.held_until < now)
+    return session.scalars(select(d).where(d.needed_at < now - KEEP, idle)).all()
+
+
+def clear(session: Session, row: DeltaRow) -> bool:
+    """Forget a pair; False if it came to be needed meanwhile."""
+    d = DeltaRow
+    same = (
+        d.from_sha256 == row.from_sha256,
+        d.to_sha256 == row.to_sha256,
+        d.needed_at == row.needed_at,
+    )
+    found = session.execute(delete(d).where(*same), execution_options=_UNSYNCHRONISED)
+    return bool(found.rowcount)  # type: ignore[attr-defined]  # a deletion's result has it
 
 
 def note(session: Session, pairs: Iterable[Pair], *, now: datetime) -> None:
@@ -49,6 +88,7 @@ def note(session: Session, pairs: Iterable[Pair], *, now: datetime) -> None:
             "full_size": pair.size,
             "generation": 0,
             "created_at": now,
+            "needed_at": now,
         }
         session.execute(dialect.insert(DeltaRow).values(row).on_conflict_do_nothing())
 
@@ -94,7 +134,7 @@ def _changed(session: Session, row: DeltaRow, values: dict[str, object]) -> bool
         d.generation == row.generation,
     )
     changing = update(d).where(*same).values(**values)
-    found = session.execute(changing, execution_options={"synchronize_session": False})
+    found = session.execute(changing, execution_options=_UNSYNCHRONISED)
     return bool(found.rowcount)  # type: ignore[attr-defined]  # an update's result has it
 
 
@@ -103,11 +143,25 @@ def find(session: Session, old: str, new: str) -> DeltaRow | None:
     return session.get(DeltaRow, (old, new))
 
 
+def again(session: Session, old: str, new: str, *, actor: str, now: datetime) -> DeltaRow | None:
+    """Put a pair back on the list, whatever came of it; None if it was never noted."""
+    row = find(session, old, new)
+    if row is None or row.state == "waiting":
+        return row
+    record(session, actor=actor, verb="delta.again", object=f"delta/{old}/{new}", now=now)
+    row.state, row.generation, row.held_until = "waiting", 0, None
+    row.created_at, row.finished_at, row.detail, row.size = now, None, None, None
+    row.delta_sha256 = None
+    return row
+
+
 def list_deltas(
-    session: Session, *, page: PageRequest, model: str | None
+    session: Session, *, page: PageRequest, model: str | None, state: str | None
 ) -> tuple[Sequence[DeltaRow], str | None]:
     """All pairs, or those of a model, in the order of their digests."""
     query = select(DeltaRow)
     if model is not None:
         query = query.where(DeltaRow.model == model)
+    if state is not None:
+        query = query.where(DeltaRow.state == state)
     return paginate(session, query, keys=[DeltaRow.to_sha256, DeltaRow.from_sha256], page=page)

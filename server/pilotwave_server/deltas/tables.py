@@ -15,7 +15,8 @@ class DeltaRow(Base):
 
     `generation` rises each time a worker takes the pair in hand, until `held_until`; whoever
     finishes must still have the generation that it took. `delta_sha256` is the blob that holds the
-    delta of a ready pair; `size` is its size, also where it was too large to be of use.
+    delta of a ready pair; `size` is its size, also where it was too large to be of use. `needed_at`
+    is when the fleet last needed the pair, to the hour.
     """
 
     __tablename__ = "deltas"
@@ -35,4 +36,5 @@ class DeltaRow(Base):
     generation: Mapped[int] = mapped_column(default=0)
     held_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    needed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -99,11 +99,24 @@ class DeltaWorker:
             self._noted, self._note_at = snapshot, now + NOTE_S
         with self._db.read() as session:
             pairs = list(needed(snapshot, service.read_running(session)))
-            known = service.known_pairs(session) if pairs else set()
+            known = service.known_pairs(session)
+            old = service.unneeded(session, now=self._clock())
+        wanted = {(pair.old, pair.new) for pair in pairs}
         fresh = [pair for pair in pairs if (pair.old, pair.new) not in known]
-        if fresh:
+        fading = wanted & service.fading(known, self._clock())
+        if fresh or fading:
             with self._db.write() as session:
                 service.note(session, fresh, now=self._clock())
+                service.touch(session, fading, now=self._clock())
+        self._clear(row for row in old if (row.from_sha256, row.to_sha256) not in wanted)
+
+    def _clear(self, rows: Iterable[DeltaRow]) -> None:
+        """Remove what is not needed any more. A device that still asks fetches the whole file."""
+        for row in rows:
+            with self._db.write() as session:
+                gone = service.clear(session, row)
+            if gone and row.delta_sha256:
+                self._blobs.delete(row.delta_sha256)
 
     def _make(self, row: DeltaRow) -> None:
         try:

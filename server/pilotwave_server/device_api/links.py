@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from pilotwave_server.blobs.access import BlobDenied, BlobTokenMissing, blob_path, check_may_read
 from pilotwave_server.blobs.routes import Digest
 from pilotwave_server.context import Context
-from pilotwave_server.deltas.routes import DeltaMissing, delta_path, find_delta
+from pilotwave_server.deltas.routes import DeltaMissing, DeltaPending, delta_path, find_delta
 from pilotwave_server.deps import Ctx
 from pilotwave_server.device_api.enrolment import DeviceCredentials
 from pilotwave_server.device_api.poll import RevokedToken
@@ -55,7 +55,7 @@ async def link_to_blob(
 
 
 @router.get(
-    "/links/deltas/{from_sha256}/{to_sha256}", responses={**REFUSALS, **responses(DeltaMissing)}
+    "/links/deltas/{from_sha256}/{to_sha256}", responses={**REFUSALS, **responses(DeltaMissing, DeltaPending)}
 )
 async def link_to_delta(
     from_sha256: Digest,

@@ -65,6 +65,7 @@ NEEDS = {
     """,
     "operator": """
         POST /api/v1/models/{model}/versions/{version}/deny
+        POST /api/v1/deltas/{from_sha256}/{to_sha256}/again
         DELETE /api/v1/models/{model}/versions/{version}/deny
         PATCH /api/v1/devices/{device}|POST /api/v1/devices/{device}/accept
         POST /api/v1/devices/{device}/reject|POST /api/v1/devices/{device}/revoke
@@ -98,7 +99,8 @@ NEEDS = {
         GET /device/v1/may-read/blobs/{sha256}
         GET /device/v1/may-read/deltas/{from_sha256}/{to_sha256}
         GET /deltas/{from_sha256}/{to_sha256}|HEAD /deltas/{from_sha256}/{to_sha256}
-        GET /api/v1/deltas|GET /api/v1/bytes|GET /api/v1/site-limits
+        GET /api/v1/deltas|GET /api/v1/deltas/{from_sha256}/{to_sha256}
+        GET /api/v1/bytes|GET /api/v1/site-limits
         GET /blobs/{sha256}|HEAD /blobs/{sha256}|GET /api/v1/models|GET /api/v1/models/{model}
         GET /api/v1/models/{model}/versions|GET /api/v1/models/{model}/distribution
         GET /api/v1/models/{model}/versions/{version}

@@ -60,6 +60,7 @@ def test_a_delta_is_made_for_what_runs_and_given_to_the_device(
 ) -> None:
     missing = get(cam, OLD_SHA, NEW_SHA)
     assert code_of(missing) == (404, "delta_missing")
+    assert "retry-after" not in missing.headers
     assert worker.work() == 2  # and one for devices that have nothing yet
     answer = get(cam, OLD_SHA, NEW_SHA)
     assert answer.status_code == 200
@@ -161,3 +162,60 @@ def test_pairs_are_those_of_the_same_variant_most_devices_first(
     found = [(p.old, p.new) for p in needed(context.fleet.snapshot, running)]
     small = context.fleet.snapshot.versions["detector", "1.0.0"].variants[0].files[0].sha256
     assert found == [(OLD_SHA, NEW_SHA), (small, NEW_SHA), (EMPTY_SHA256, NEW_SHA)]
+
+
+def test_a_device_is_told_to_wait_for_a_delta_that_is_being_made(
+    cam: SimulatedDevice, context: Context, clock: Any
+) -> None:
+    context.settings = context.settings.model_copy(update={"delta_processes": 1})
+    with context.db.write() as session:
+        service.note(session, [Pair("detector", OLD_SHA, NEW_SHA, len(NEW))], now=clock())
+    answer = get(cam, OLD_SHA, NEW_SHA)
+    assert code_of(answer) == (404, "delta_pending")
+    assert (answer.headers["retry-after"], answer.headers["cache-control"]) == ("2", "no-store")
+    clock.advance(seconds=3601)
+    cam.check_in(report("2.0.0"))  # for a fresh token
+    assert code_of(get(cam, OLD_SHA, NEW_SHA)) == (404, "delta_missing")
+
+
+def test_what_the_fleet_needs_no_more_is_cleared_a_day_later(
+    cam: SimulatedDevice, worker: DeltaWorker, context: Context, fleet: Fleet, clock: Any
+) -> None:
+    assert worker.work() == 2
+    with context.db.read() as session:
+        row = service.find(session, OLD_SHA, NEW_SHA)
+    assert row is not None
+    path = context.blobs.path(str(row.delta_sha256))
+    clock.advance(seconds=2 * 3600)
+    look(worker)
+    cam.check_in(report("2.1.0"))  # from now on nobody has 2.0.0
+    clock.advance(seconds=service.KEEP.total_seconds() - 60)
+    look(worker)
+    assert path.exists()
+    clock.advance(seconds=120)
+    look(worker)
+    assert not path.exists()
+    listed = fleet.operator.get("/api/v1/deltas").json()["items"]
+    assert [d["from_sha256"] for d in listed] == [EMPTY_SHA256]  # needed by whoever comes new
+
+
+def look(worker: DeltaWorker) -> None:
+    worker._note_at = 0.0  # it looks once a minute
+    worker.work()
+
+
+def test_an_operator_has_a_delta_made_once_more(
+    cam: SimulatedDevice, worker: DeltaWorker, context: Context, fleet: Fleet
+) -> None:
+    path = context.blobs.path(OLD_SHA)
+    away = path.rename(path.with_suffix(".away"))
+    worker.work()
+    url = f"/api/v1/deltas/{OLD_SHA}/{NEW_SHA}"
+    assert fleet.operator.get(url).json()["state"] == "failed"
+    away.rename(path)
+    assert fleet.operator.post(f"{url}/again").json()["state"] == "waiting"
+    assert worker.work() == 1
+    assert fleet.operator.get(url).json()["state"] == "ready"
+    unknown = f"/api/v1/deltas/{OLD_SHA}/{OLD_SHA}"
+    assert fleet.operator.get(unknown).status_code == 404
+    assert fleet.operator.post(f"{unknown}/again").status_code == 404
