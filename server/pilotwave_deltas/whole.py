@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pilotwave_deltas.packing import compress
 from pilotwave_protocol.delta import HEADER_BYTES, Header, Mode
 from pilotwave_protocol.delta.zstd import MIN_DICTIONARY, zstd
 
 LEVEL = 19
 MAX_PATCH = 64 << 20  # bytes of old and new file together
 _CHUNK = 1 << 20
-_QUICK, _NEAR = 3, 1.6
+_QUICK = 3
+_SMALL = 512 << 10  # cheap enough to be tried whatever the odds
+_SPOTS, _SPOT, _AROUND = 5, 64 << 10, 256 << 10
+_DOUBT = 0.8  # the whole file may gain more by the better level than the spots do
 _Parameter = zstd.CompressionParameter
 
 
@@ -41,9 +45,35 @@ def whole_file(old: Path, new: Path, header: Header, out: Path, *, limit: int) -
 
 
 def _worth_trying(old: Path, new: Path, header: Header, mode: Mode, limit: int, out: Path) -> bool:
-    """Say whether a quick compression comes near to what is there."""
+    """Say whether a quick compression, and what the better level gains at a few spots, promise
+    less than `limit`."""
+    if header.new_size <= _SMALL:
+        return True
     quick = _write(old, new, header, mode, out, level=_QUICK)
-    return quick.size < _NEAR * limit
+    return quick.size < limit or _DOUBT * quick.size * _gain(old, new, header, mode) < limit
+
+
+def _gain(old: Path, new: Path, header: Header, mode: Mode) -> float:
+    """Return by which factor the better level shrinks what the quick one makes of some spots.
+
+    With the old file, what lies around the same place counted from its front and from its end
+    serves each spot as dictionary.
+    """
+    better = quick = 1
+    size = min(_SPOT, header.new_size // (8 * _SPOTS))
+    with old.open("rb") as before, new.open("rb") as after:
+        for i in range(_SPOTS):
+            at = (header.new_size - size) * i // (_SPOTS - 1)
+            after.seek(at)
+            spot, around = after.read(size), b""
+            if mode is Mode.PATCH:
+                for middle in {at, at + header.old_size - header.new_size}:
+                    before.seek(max(middle - _AROUND // 2, 0))
+                    around += before.read(_AROUND)
+            around = around if len(around) >= MIN_DICTIONARY else b""
+            quick += len(compress(spot, around, _QUICK))
+            better += len(compress(spot, around, LEVEL))
+    return better / quick
 
 
 def _write(

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from pilotwave_agent import deltas
 from pilotwave_agent.channel import Channel, Streamed
 from pilotwave_agent.deltas import Deltas
 from pilotwave_agent.disk import Disk
-from pilotwave_agent.download import Downloader, Limits
+from pilotwave_agent.download import Downloader, Limits, Paused
 from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry
@@ -58,8 +59,8 @@ def fetcher(registry: Registry, blobs: Path, case: Case) -> Iterator[Downloader]
 
 
 def by_delta(fetcher: Downloader, case: Case, **given: bool) -> Downloader:
-    deltas = Deltas({case.entry.sha256: case.base}, 128 << 20, **given)
-    return replace(fetcher, shortcut=deltas.fetch)
+    shortcut = Deltas({case.entry.sha256: case.base}, 128 << 20, **given)
+    return replace(fetcher, shortcut=shortcut.fetch)
 
 
 def fetched(fetcher: Downloader, case: Case, registry: Registry) -> list[str]:
@@ -94,6 +95,56 @@ def test_without_a_delta_the_whole_file_comes(
 
 def test_deltas_may_be_switched_off(fetcher: Downloader, registry: Registry, case: Case) -> None:
     assert fetched(by_delta(fetcher, case, wanted=False), case, registry) == ["blobs"]
+
+
+class Maker:
+    """A server that is still making the delta; it has it after so many questions."""
+
+    def __init__(self, registry: Registry, case: Case, after: int) -> None:
+        self.left = after
+        registry.bend = lambda path, reply: self.bent(path, reply, case)
+
+    def bent(self, path: str, reply: Reply, case: Case) -> Reply:
+        if path != case.path or self.left == 0:
+            return reply
+        self.left -= 1
+        return Reply(404, b"{}", {"Retry-After": "20"})
+
+
+def test_a_delta_that_is_being_made_is_waited_for(
+    fetcher: Downloader, registry: Registry, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deltas, "WORTH_WAITING", 1)
+    slept: list[float] = []
+    Maker(registry, case, after=3)
+    assert fetched(replace(fetcher, sleep=slept.append), case, registry) == ["deltas"] * 4
+    assert slept == [20, 20, 20]
+
+
+def test_nobody_waits_for_ever_or_for_a_small_file(
+    fetcher: Downloader, registry: Registry, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Maker(registry, case, after=10**6)
+    assert fetched(fetcher, case, registry) == ["deltas", "blobs"]
+    (fetcher.blobs / case.entry.sha256).unlink()
+    monkeypatch.setattr(deltas, "WORTH_WAITING", 1)
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    patient = by_delta(replace(fetcher, sleep=sleep, clock=lambda: now[0]), case)
+    assert fetched(patient, case, registry)[-1] == "blobs"
+    assert 500 < now[0] <= deltas.LONGEST_WAIT_S
+
+
+def test_waiting_ends_with_the_time_that_was_given(
+    fetcher: Downloader, registry: Registry, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deltas, "WORTH_WAITING", 1)
+    Maker(registry, case, after=10**6)
+    with pytest.raises(Paused):
+        fetcher.fetch([case.entry], budget_s=10)
 
 
 WRONG = {

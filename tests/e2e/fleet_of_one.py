@@ -75,7 +75,11 @@ def wait_until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
 
 
 @contextmanager
-def fleet_of_one(root: Path, *, settings: str = "") -> Iterator[FleetOfOne]:
+def fleet_of_one(
+    root: Path, *, settings: str = "", link: Callable[[str], str] = lambda url: url
+) -> Iterator[FleetOfOne]:
+    """`settings` is added to the device's; `link` is given the server's address and returns the one
+    by which the device reaches it."""
     stage = Stage(root, settings={"PILOTWAVE_POLL_INTERVAL_S": "1"})
     try:
         init = ("--data", "data", "--fleet", "one", "--token-file", "admin.token")
@@ -84,7 +88,7 @@ def fleet_of_one(root: Path, *, settings: str = "") -> Iterator[FleetOfOne]:
         stage.pilotwave("keys", "init", "--dir", "keys", "--plain")
         made = stage.ask("codes", "create", "--label", "site=here")
         code = (made["items"] if isinstance(made, dict) else made)[0]["code"]
-        who = ("--server", stage.url, "--name", "board", "--code", code)
+        who = ("--server", link(stage.url), "--name", "board", "--code", code)
         stage.run("pilotwave-agent", "enrol", *who, "--root", "keys/root.json", "--data", "board")
         config = root / "board" / "agent.toml"
         own = SETTINGS.format(python=TFLITE_PYTHON)
