@@ -18,6 +18,7 @@ from pilotwave_cli.keyfiles import Passphrases
 from pilotwave_cli.nearing import Near, rounded
 from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
 from pilotwave_cli.output import Json
+from pilotwave_cli.restoring import restored
 from pilotwave_cli.submitting import DoneBefore, find_publisher, submit
 from pilotwave_cli.upload import upload_missing
 from pilotwave_cli.wishes import wishes_for
@@ -60,6 +61,9 @@ def publish(
     unsafe_format: Annotated[
         bool, typer.Option("--unsafe-format", help="Allow formats that can run code.")
     ] = False,
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="Leave deflated archives so; updates are larger.")
+    ] = False,
     near: Annotated[
         str, typer.Option(help="Round the weights' change from this version: smaller deltas.")
     ] = "",
@@ -91,8 +95,11 @@ def publish(
         "outputs": outputs,
     }
     wishes = wishes_for(chosen, options, requires=requires, unsafe_format=unsafe_format)
-    built = [build_variant(name, Path(path), wishes[name]) for name, path in chosen.items()]
     with ExitStack() as stack:
+        paths = {name: Path(path) for name, path in chosen.items()}
+        if not as_is:
+            paths = stack.enter_context(restored(paths))
+        built = [build_variant(name, path, wishes[name]) for name, path in paths.items()]
         if near:
             wish = Near.parse(names.check_version(near), quantum, near_check)
             api = stack.enter_context(connect())

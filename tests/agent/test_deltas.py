@@ -101,11 +101,11 @@ class Maker:
     """A server that is still making the delta; it has it after so many questions."""
 
     def __init__(self, registry: Registry, case: Case, after: int) -> None:
-        self.left = after
-        registry.bend = lambda path, reply: self.bent(path, reply, case)
+        self.left, self.path = after, case.path
+        registry.bend = self.bent
 
-    def bent(self, path: str, reply: Reply, case: Case) -> Reply:
-        if path != case.path or self.left == 0:
+    def bent(self, path: str, reply: Reply) -> Reply:
+        if path != self.path or self.left == 0:
             return reply
         self.left -= 1
         return Reply(404, b"{}", {"Retry-After": "20"})

@@ -20,7 +20,7 @@ def best_of_zstd(old: bytes, new: bytes) -> int:
     """As the program's `-19` and `-19 --patch-from=OLD --long` do it."""
     sizes = []
     for base in (b"", old) if len(old) >= 8 else (b"",):
-        options = {_P.compression_level: 19}
+        options: dict[int, int] = {_P.compression_level: 19}
         prefix = None
         if base:
             options[_P.window_log] = max((len(old) + len(new)).bit_length(), 10)
