@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 from pilotwave_cli import output
 from pilotwave_cli.errors import CliError
@@ -30,6 +30,14 @@ _CHUNK = 1 << 20
 _ZIP, _GZIP = b"PK\x03\x04", b"\x1f\x8b\x08"
 _ENCRYPTED = 1
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, tarfile.TarError)
+
+
+class Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Writable(Protocol):
+    def write(self, data: bytes, /) -> int: ...
 
 
 @contextmanager
@@ -152,7 +160,7 @@ def _store_member(
         _copy(path, source, into, member.file_size)  # its checksum is compared at its end
 
 
-def _copy(path: Path, source: IO[bytes], target: IO[bytes], most: int) -> int:
+def _copy(path: Path, source: Readable, target: Writable, most: int) -> int:
     copied = 0
     while chunk := source.read(_CHUNK):
         copied += len(chunk)

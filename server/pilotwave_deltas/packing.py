@@ -17,6 +17,8 @@ _NOISE_BITS = 7.97  # of 8: nothing to be had
 _SHORT = 48
 _LEVEL, _QUICK = 19, 3
 _LZMA = [LZMA_FILTERS[0] | {"mode": lzma.MODE_NORMAL, "mf": lzma.MF_BT4, "nice_len": 273}]
+_REPEATS = 0.97  # of the entropy: below that there are matches, and better ones may be found
+_SHORT_ENOUGH = 4096
 _WORTH = 0.98  # LZMA takes a device ten times as long as zstd
 
 
@@ -44,22 +46,19 @@ def compress(data: bytes, dictionary: bytes = b"", level: int = _LEVEL) -> bytes
     return bytes(compressor.compress(data, zstd.ZstdCompressor.FLUSH_FRAME))
 
 
-def unlike_noise(data: Bytes) -> bool:
-    """Say whether a byte string has a distribution worth coding."""
-    if len(data) < 4 * _SHORT:
-        return True
-    return entropy(np.bincount(data, minlength=256)) < _NOISE_BITS * len(data)
-
-
 def pack_simple(data: Bytes) -> bytes:
     """Return coding, stored length and stored bytes, by the smallest of four codings."""
     if not data.any():
         return bytes((Coding.ZERO,))
     raw = data.tobytes()
     best = bytes((Coding.RAW,)) + raw
-    if not unlike_noise(data):
+    bits = entropy(np.bincount(data, minlength=256))
+    if len(data) >= 4 * _SHORT and bits >= _NOISE_BITS * len(data):
         return best
-    best = _shorter(best, _headed(Coding.ZSTD, compress(raw)))
+    packed = compress(raw, level=_QUICK)
+    if len(raw) < _SHORT_ENOUGH or len(packed) < _REPEATS * bits / 8:
+        packed = min(packed, compress(raw), key=len)
+    best = _shorter(best, _headed(Coding.ZSTD, packed))
     other = _headed(Coding.LZMA, lzma.compress(raw, lzma.FORMAT_RAW, filters=cast(Any, _LZMA)))
     return other if len(other) < _WORTH * len(best) else best
 
