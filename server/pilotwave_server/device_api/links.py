@@ -55,7 +55,8 @@ async def link_to_blob(
 
 
 @router.get(
-    "/links/deltas/{from_sha256}/{to_sha256}", responses={**REFUSALS, **responses(DeltaMissing, DeltaPending)}
+    "/links/deltas/{from_sha256}/{to_sha256}",
+    responses={**REFUSALS, **responses(DeltaMissing, DeltaPending)},
 )
 async def link_to_delta(
     from_sha256: Digest,
