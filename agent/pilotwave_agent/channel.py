@@ -113,13 +113,19 @@ class Channel:
         ca_file: str | None = None,
         gap_s: float = GAP_S,
         deadline_s: float = DEADLINE_S,
+        receive_buffer: int = 0,
     ) -> None:
-        """`base_url` may carry a path; `ca_file` (PEM) replaces the system's roots."""
+        """`base_url` may carry a path; `ca_file` (PEM) replaces the system's roots.
+
+        `receive_buffer` bytes are all that the system takes ahead of the reader (0: its own choice,
+        megabytes), so that a reader who takes its time slows the line itself.
+        """
         found = urlsplit(base_url)
         self._base = found.path.rstrip("/")
         self._tls = found.scheme == "https"
         self._host, self._port = found.hostname or "", found.port
         self._ca_file, self._gap_s, self._deadline_s = ca_file, gap_s, deadline_s
+        self._receive_buffer = receive_buffer
         self._connection: http.client.HTTPConnection | None = None
 
     def close(self) -> None:
@@ -207,6 +213,10 @@ class Channel:
                 return self._connection
             self.close()
         self._connection = self._opened()
+        if self._receive_buffer:
+            self._connection.connect()
+            wanted = (socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+            self._connection.sock.setsockopt(*wanted)
         return self._connection
 
     def _opened(self) -> http.client.HTTPConnection:

@@ -14,6 +14,7 @@ from datetime import datetime, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from pilotwave_agent.limits import OwnLimits
 from pilotwave_agent.windows import BadWindow, open_in
 from pilotwave_agent.world import World
 from pilotwave_protocol.states import Reason
@@ -50,6 +51,15 @@ class Hold:
 def hold(conditions: Mapping[str, Any], world: World, gate: str) -> Hold | None:
     """Return the first condition that holds an order back at a gate, None if none does."""
     return next(_holds(conditions, world, gate), None)
+
+
+def own_hold(limits: OwnLimits, world: World, gate: str) -> Hold | None:
+    """Return what the device's own settings hold back at a gate: fetching, or nothing."""
+    if gate != FETCH:
+        return None
+    if limits.waits_on_metered and world.metered:
+        return hold({"network": "unmetered"}, world, FETCH)
+    return _outside(limits.windows, world) if limits.windows else None
 
 
 def _holds(conditions: Mapping[str, Any], world: World, gate: str) -> Iterator[Hold]:

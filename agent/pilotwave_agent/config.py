@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pilotwave_agent.limits import OwnLimits, read_limits
 from pilotwave_agent.tell.settings import Tell, read_tell
 from pilotwave_protocol import names
 from pilotwave_protocol.errors import ProtocolError
@@ -70,7 +71,7 @@ class RuntimeSettings:
 
 @dataclass(frozen=True)
 class Config:
-    """All settings. Times in seconds, sizes in MiB, `max_rate_kbps` in kilobits (0: no cap).
+    """All settings. Times in seconds, sizes in MiB.
 
     `mirrors` are asked before the server.
     `deltas` lets files be patched from those that run; `delta_memory_mb` bounds what that may take.
@@ -91,7 +92,7 @@ class Config:
     runtimes: Mapping[str, RuntimeSettings] = field(default_factory=dict)
     allow_unsafe_formats: bool = False
     keep_free_mb: int = 64
-    max_rate_kbps: int = 0
+    limits: OwnLimits = field(default_factory=OwnLimits)
     deltas: bool = True
     delta_memory_mb: int = 128
     mirrors: tuple[str, ...] = ()
@@ -139,7 +140,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         runtimes=_runtimes(f),
         allow_unsafe_formats=f.boolean("allow_unsafe_formats", default=False),
         keep_free_mb=f.integer("keep_free_mb", default=64),
-        max_rate_kbps=f.integer("max_rate_kbps", default=0),
+        limits=read_limits(_section(f, "limits")),
         deltas=f.boolean("deltas", default=True),
         delta_memory_mb=f.integer("delta_memory_mb", default=128),
         mirrors=_mirrors(f),

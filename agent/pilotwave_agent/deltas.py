@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pilotwave_agent.channel import BadAnswer, Streamed, Unreachable
-from pilotwave_agent.download import SYNC_EVERY, Downloader, Meter, Paused, broken
+from pilotwave_agent.download import (
+    SYNC_EVERY,
+    ComeAgain,
+    Downloader,
+    Meter,
+    Paused,
+    broken,
+    check_turn,
+)
 from pilotwave_agent.sources import Sources
 from pilotwave_protocol.delta import HEADER_BYTES, Applier, Header
 from pilotwave_protocol.digest import EMPTY_SHA256, hash_file
@@ -71,6 +79,8 @@ class Deltas:
             try:
                 path = self._download(d, entry, sources, files, ends)
                 self._apply(d, entry, base, path, files, ends)
+            except ComeAgain:
+                raise
             except RefusedError as no:
                 if not sources.at_fault(no):
                     raise
@@ -104,6 +114,8 @@ class Deltas:
                 return files.path
             except NotYet as later:
                 self._wait(d, later.seconds, patience, ends)
+            except ComeAgain as no:
+                d.wait_for_turn(no, ends)
             except (Unreachable, BadAnswer) as e:
                 if sources.goes_on(e, came=files.size > before):
                     continue
@@ -125,7 +137,7 @@ class Deltas:
         if files.size:
             headers["Range"] = f"bytes={files.size}-"
             headers["If-Range"] = f'"{files.tag}"'
-        deadline_s = entry.size / d.limits.min_rate + d.limits.window_s
+        deadline_s = entry.size / d.limits.least_rate + d.limits.window_s
         with sources.open(headers, deadline_s=deadline_s) as answer:
             if answer.status == 416 and files.size:
                 return  # it was whole already: the proof comes with applying
@@ -135,6 +147,7 @@ class Deltas:
 
     def _judge(self, d: Downloader, entry: FileEntry, files: _Files, answer: Streamed) -> int:
         """Check an answer before a byte of it is kept; return the delta's size."""
+        check_turn(entry, answer)  # the whole file would only keep a busy server longer
         tag = answer.headers.get("etag", "").strip('"')
         if answer.status == 206 and tag == files.tag:
             start = files.size
@@ -167,7 +180,7 @@ class Deltas:
         meter = Meter(d.limits, d.clock, d.sleep)
         unsynced, left = 0, answer.length or 0
         while left:
-            chunk = answer.read(min(left, 1 << 16))
+            chunk = answer.read(min(left, d.limits.piece))
             if not chunk:
                 return
             d.disk.write(fd, chunk)

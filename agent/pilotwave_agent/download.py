@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -29,6 +30,19 @@ if TYPE_CHECKING:
 
 MB = 1 << 20
 SYNC_EVERY = 16 * MB
+BURST_S = 0.25
+DEFAULT_AFTER_S = 5.0
+MAX_AFTER_S = 86_400
+PATIENCE_S = 60.0
+"""So long in all a process waits for its turn; starting another one costs more than that."""
+
+
+class ComeAgain(RefusedError):
+    """The source is busy: it asks to come again in `after_s` seconds."""
+
+    def __init__(self, reason: Reason, sentence: str, after_s: float) -> None:
+        super().__init__(reason, sentence)
+        self.after_s = after_s
 
 
 class Paused(Exception):
@@ -48,6 +62,17 @@ class Limits:
     min_rate: int = 256
     window_s: float = 60.0
     tries: int = 3  # immediate ones after a break, as long as each brings something
+
+    @property
+    def least_rate(self) -> float:
+        """`min_rate`, or half of a cap that is lower."""
+        return min(self.min_rate, self.max_rate / 2) if self.max_rate else self.min_rate
+
+    @property
+    def piece(self) -> int:
+        """How many bytes to read at a time, so that a cap is held smoothly, and little of it is
+        lost when the process ends."""
+        return min(max(self.max_rate // 8, 1024), 1 << 16) if self.max_rate else 1 << 16
 
 
 @dataclass
@@ -73,6 +98,8 @@ class Downloader:
     progress: Callable[[int], None] = lambda received: None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    chance: random.Random = field(default_factory=random.Random)
+    waited_s: float = 0.0
     shortcut: Callable[[Downloader, FileEntry, float | None], bool] = lambda d, e, ends: False
     mirrors: Mirrors = field(default_factory=Mirrors)
 
@@ -121,6 +148,8 @@ class Downloader:
                     self._receive(entry, part, sources, ends)
                 self._finish(entry, part)
                 return sources.served()
+            except ComeAgain as no:
+                self.wait_for_turn(no, ends)
             except RefusedError as no:
                 # a part from before may have been torn by a power cut: that is nobody's attack
                 if no.reason is Reason.BLOB_MISMATCH and part.resumed and breaks < self._tries:
@@ -135,6 +164,19 @@ class Downloader:
                 breaks += 1
                 if breaks >= self._tries or part.size == before:
                     raise broken(entry, part.size, e) from e
+
+    def wait_for_turn(self, no: ComeAgain, ends: float | None) -> None:
+        """Wait as long as a busy server asked for, and a little more by chance; raise `no` where
+        that is long, so that this process need not stay for it."""
+        wait_s = no.after_s * self.chance.uniform(1.0, 1.5)
+        if self.waited_s + wait_s > PATIENCE_S:
+            raise no
+        left = float("inf") if ends is None else max(ends - self.clock(), 0.0)
+        self.sleep(min(wait_s, left))
+        if wait_s >= left:
+            raise Paused
+        self.waited_s += wait_s
+        self.progress(0)
 
     @property
     def _tries(self) -> int:
@@ -160,7 +202,7 @@ class Downloader:
         if part.size:
             headers["Range"] = f"bytes={part.size}-"
             headers["If-Range"] = f'"{entry.sha256}"'
-        deadline_s = (entry.size - part.size) / self.limits.min_rate + self.limits.window_s
+        deadline_s = (entry.size - part.size) / self.limits.least_rate + self.limits.window_s
         with sources.open(headers, deadline_s=deadline_s) as answer:
             self._judge(entry, part, answer)
             fd = self.disk.open_append(part.path)
@@ -187,7 +229,7 @@ class Downloader:
                 self.disk.truncate(part.path, 0)
                 part.size, part.hasher, part.resumed = 0, hashlib.sha256(), False
         else:
-            self._refuse(entry, part, answer.status)
+            self._refuse(entry, part, answer)
         if answer.length is not None and answer.length != entry.size - part.size:
             self.disk.unlink(part.path)
             long = answer.length > entry.size - part.size
@@ -195,7 +237,9 @@ class Downloader:
             sentence = f"{name}: expected {entry.size} bytes; the source offers {total}"
             raise RefusedError(Reason.BLOB_TOO_LONG if long else Reason.BLOB_TRUNCATED, sentence)
 
-    def _refuse(self, entry: FileEntry, part: _Part, status: int) -> None:
+    def _refuse(self, entry: FileEntry, part: _Part, answer: Streamed) -> None:
+        status = answer.status
+        check_turn(entry, answer)
         if status == 416:
             self.disk.unlink(part.path)
             sentence = f"{entry.path}: the source has no more than {part.size} bytes of it"
@@ -214,7 +258,7 @@ class Downloader:
         self.disk.reserve(fd, entry.size)
         meter = Meter(self.limits, self.clock, self.sleep)
         unsynced = 0
-        while chunk := answer.read():
+        while chunk := answer.read(self.limits.piece):
             if part.size + len(chunk) > entry.size:
                 self.disk.unlink(part.path)
                 sentence = f"{entry.path}: expected {entry.size} bytes; more came"
@@ -255,25 +299,36 @@ class Meter:
         self, limits: Limits, clock: Callable[[], float], sleep: Callable[[float], None]
     ) -> None:
         self._limits, self._clock, self._sleep = limits, clock, sleep
-        self._since = self._begun = clock()
-        self._in_window = self._total = 0
+        self._since = self._used_up = clock()
+        self._in_window = 0
 
     def took(self, count: int, name: str) -> None:
         """Count bytes: wait if they came too fast, give up if they come too slowly."""
-        self._total += count
         self._in_window += count
         if self._limits.max_rate:
-            ahead = self._total / self._limits.max_rate - (self._clock() - self._begun)
-            if ahead > 0:
-                self._sleep(ahead)
+            # a token bucket: what a slow line did not use is lost, but for a moment's worth
+            now = self._clock()
+            begin = max(self._used_up, now - BURST_S)
+            self._used_up = begin + count / self._limits.max_rate
+            if self._used_up > now:
+                self._sleep(self._used_up - now)
         elapsed = self._clock() - self._since
         if elapsed < self._limits.window_s:
             return
-        if self._in_window < self._limits.min_rate * elapsed:
+        if self._in_window < self._limits.least_rate * elapsed:
             rate = self._in_window / elapsed
-            sentence = f"{name}: {rate:.0f} bytes per second, under {self._limits.min_rate}"
+            sentence = f"{name}: {rate:.0f} bytes per second, under {self._limits.least_rate:.0f}"
             raise RefusedError(Reason.SLOW_RETRIEVAL, sentence)
         self._since, self._in_window = self._clock(), 0
+
+
+def check_turn(entry: FileEntry, answer: Streamed) -> None:
+    """Raise `ComeAgain` where a server is too busy to send the file now."""
+    if answer.status in (429, 503):
+        said = answer.headers.get("retry-after", "")
+        after_s = float(min(int(said), MAX_AFTER_S)) if said.isdecimal() else DEFAULT_AFTER_S
+        sentence = f"{entry.path}: the source is busy, and asks to come again in {after_s:.0f} s"
+        raise ComeAgain(Reason.BLOB_UNAVAILABLE, sentence, after_s)
 
 
 def broken(entry: FileEntry, came: int, e: Unreachable | BadAnswer) -> RefusedError:

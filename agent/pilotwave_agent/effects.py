@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pilotwave_agent import conditions, desks, health, install, outcomes, slots
 from pilotwave_agent.channel import Channel
@@ -49,7 +50,6 @@ from pilotwave_protocol.manifest import FileEntry
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState, Reason
 
-_KBIT = 125  # bytes
 _LOOK_EVERY_S = 15.0
 # a model in one of these states can be held back; what has begun to switch is finished
 _GATES = {
@@ -100,8 +100,8 @@ class Effects:
         for slot in state.models.values():
             order, gate = state.orders.get(slot.model), _GATES.get(slot.state)
             no = None
-            if order and order.conditions and gate:
-                no = conditions.hold(order.conditions, self._world(slot), gate)
+            if order and gate:
+                no = self._held(slot, order.conditions, gate)
             if no is None:
                 self.holds.pop(slot.model, None)
                 if gate and (slot.reason or "").startswith("waiting_"):
@@ -110,6 +110,14 @@ class Effects:
             self.holds[slot.model] = no
             told = RefusedError(no.reason, no.sentence)
             self.record(outcomes.blocked(slot, told, self.now()))
+
+    def _held(self, slot: ModelSlot, ordered: Mapping[str, Any], gate: str) -> Hold | None:
+        """Return what the order or the device's own limits hold back, None if nothing is."""
+        own = self.config.limits
+        if not ordered and not own:
+            return None
+        world = self._world(slot)
+        return conditions.hold(ordered, world, gate) or conditions.own_hold(own, world, gate)
 
     def _world(self, slot: ModelSlot) -> World:
         """Return the world as it was before this model's files began to fill the disk."""
@@ -196,7 +204,7 @@ class Effects:
             token=self.token,
             limits=Limits(
                 keep_free_bytes=self.config.keep_free_mb << 20,
-                max_rate=self.config.max_rate_kbps * _KBIT,
+                max_rate=self.config.limits.max_rate,
             ),
             progress=came,
             shortcut=self._deltas(slot, files).fetch,
@@ -224,10 +232,10 @@ class Effects:
     def _still_free_to_go(self, slot: ModelSlot) -> None:
         """Pause a long fetch when, say, the charger was pulled."""
         now, order = self.now(), self.journal.state.orders.get(slot.model)
-        if order is None or not order.conditions or now.uptime < self.look_at:
+        if order is None or now.uptime < self.look_at:
             return
         self.look_at = now.uptime + _LOOK_EVERY_S
-        if conditions.hold(order.conditions, self._world(slot), conditions.FETCH):
+        if self._held(slot, order.conditions, conditions.FETCH):
             raise Paused
 
     def _stage(self, slot: ModelSlot) -> None:

@@ -48,12 +48,14 @@ class Mirrors:
         path: Path | None = None,
         ca_file: str | None = None,
         gap_s: float = 10.0,
+        receive_buffer: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`path` is where health is kept; without it, it is forgotten with this object."""
+        """`path` is where health is kept; without it, it is forgotten with this object. The rest is
+        each `Channel`'s."""
         self.urls = tuple(urls)
         self._disk, self._path, self._clock = disk or Disk(), path, clock
-        self._ca_file, self._gap_s = ca_file, gap_s
+        self._ca_file, self._gap_s, self._receive_buffer = ca_file, gap_s, receive_buffer
         self._channels: dict[str, Channel] = {}
         self._health = self._read() if urls else {}
 
@@ -69,7 +71,12 @@ class Mirrors:
     def channel(self, url: str) -> Channel:
         """Return the connection to a mirror."""
         if url not in self._channels:
-            self._channels[url] = Channel(url, ca_file=self._ca_file, gap_s=self._gap_s)
+            self._channels[url] = Channel(
+                url,
+                ca_file=self._ca_file,
+                gap_s=self._gap_s,
+                receive_buffer=self._receive_buffer,
+            )
         return self._channels[url]
 
     def close(self) -> None:

@@ -317,7 +317,7 @@ class Agent:
         if done["need_token"] or (done["retry_online"] and not self._talk.online):
             self._wait_for_server = True
         else:
-            self.schedule.work_failed(now)
+            self.schedule.work_failed(now, done["retry_after_s"])
 
 
 def _say_event(event: DeviceEvent) -> None:

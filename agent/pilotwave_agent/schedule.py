@@ -146,9 +146,13 @@ class Schedule:
         """Have work done at `when` or before."""
         self.next_work = min(self.next_work, when)
 
-    def work_failed(self, now: float) -> None:
-        """Work met a "no" that may pass, or its process died."""
-        self.work_at(now + self.work_backoff.next_s())
+    def work_failed(self, now: float, after_s: float = 0.0) -> None:
+        """Work met a "no" that may pass, or its process died; `after_s`: the server named a time,
+        which holds for others too, so this device comes a little later by chance."""
+        if after_s:
+            self.work_at(now + after_s * self.chance.uniform(1.0, 1.5))
+        else:
+            self.work_at(now + self.work_backoff.next_s())
 
     def next_due(self, *, working: bool) -> float:
         """Return when the next thing is due; while work is being done, no other can begin."""

@@ -24,6 +24,7 @@ from pilotwave_agent.channel import Channel
 from pilotwave_agent.clock import Clock
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk, refusal_of
+from pilotwave_agent.download import ComeAgain
 from pilotwave_agent.effects import Effects, moment
 from pilotwave_agent.fetcher import Fetcher
 from pilotwave_agent.identity import Identity
@@ -46,6 +47,7 @@ from pilotwave_protocol.states import Reason
 LINGER_S = 1.5
 """A wait shorter than this is slept through: starting a process again would cost more."""
 LOCK_WAIT_S = 20.0
+MAX_AHEAD = 4 << 20
 _NETWORK = frozenset(
     {
         Reason.METADATA_UNAVAILABLE,
@@ -76,7 +78,8 @@ class Done:
     """What the child says at its end.
 
     `next_wake_s` is when a step is due (None: none); `retry` names the reason of a "no" that may
-    pass, `retry_online` says that only the server's return can help; `refresh_at` is in epoch
+    pass, `retry_online` says that only the server's return can help,
+    `retry_after_s` when a busy one wants to be asked again; `refresh_at` is in epoch
     seconds. A hold ends in `hold_ends_s`, or when a fact of `watch` changes.
     """
 
@@ -85,6 +88,7 @@ class Done:
     retry: str | None = None
     sentence: str = ""
     retry_online: bool = False
+    retry_after_s: float = 0.0
     need_token: bool = False
     refresh_at: float | None = None
     changed: bool = False
@@ -152,9 +156,12 @@ class _Work:
         timeout_s = config.network_timeout_s
         self.journal = Journal(disk, layout.journal)
         self.fetcher = Fetcher(ca_file=config.ca_file, gap_s=timeout_s)
-        self.mirrors = Mirrors(
-            config.mirrors, disk=disk, path=layout.mirrors, ca_file=config.ca_file, gap_s=timeout_s
-        )
+        lines: dict[str, Any] = {
+            "ca_file": config.ca_file,
+            "gap_s": timeout_s,
+            "receive_buffer": min(config.limits.max_rate // 4, MAX_AHEAD),
+        }
+        self.mirrors = Mirrors(config.mirrors, disk=disk, path=layout.mirrors, **lines)
         self.judge = Judge(config, who, disk, layout, self.fetcher)
         self.told_progress = 0.0
         self.effects = Effects(
@@ -162,7 +169,7 @@ class _Work:
             disk=disk,
             layout=layout,
             journal=self.journal,
-            channel=Channel(config.server, ca_file=config.ca_file, gap_s=timeout_s),
+            channel=Channel(config.server, **lines),
             now=self._now,
             look_around=self._look_around,
             token=job.token,
@@ -240,6 +247,9 @@ class _Work:
             retry=str(first.reason) if first else None,
             sentence=first.sentence if first else "",
             retry_online=bool(noes) and all(no.reason in _NETWORK for no in noes),
+            retry_after_s=max(
+                (no.after_s for no in noes if isinstance(no, ComeAgain)), default=0.0
+            ),
             need_token=any(no.reason is Reason.BLOB_DENIED for no in noes),
             refresh_at=judged.refresh_at,
             changed=changed,

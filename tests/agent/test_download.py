@@ -12,7 +12,14 @@ import pytest
 
 from pilotwave_agent.channel import Channel
 from pilotwave_agent.disk import Disk
-from pilotwave_agent.download import Downloader, Limits, Paused, missing_bytes
+from pilotwave_agent.download import (
+    ComeAgain,
+    Downloader,
+    Limits,
+    Meter,
+    Paused,
+    missing_bytes,
+)
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry
@@ -244,6 +251,84 @@ def test_the_line_is_spared(fetcher: Downloader) -> None:
     fetcher.limits = replace(fetcher.limits, max_rate=100_000)
     fetcher.fetch([ENTRY])
     assert clock[0] == pytest.approx(len(DATA) / 100_000)
+
+
+def test_what_a_slow_line_did_not_use_is_no_credit(fetcher: Downloader) -> None:
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    meter = Meter(Limits(max_rate=100_000), lambda: clock[0], sleep)
+    meter.took(1000, "x")
+    clock[0] = 50.0  # the line stood still
+    for _ in range(100):
+        meter.took(10_000, "x")
+    assert clock[0] - 50 == pytest.approx(10, abs=0.3)
+
+
+def test_a_cap_below_the_least_rate_is_no_slow_source(fetcher: Downloader) -> None:
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    fetcher.clock, fetcher.sleep = lambda: clock[0], sleep
+    fetcher.limits = replace(fetcher.limits, max_rate=125)
+    fetcher.fetch([ENTRY])
+    assert clock[0] == pytest.approx(len(DATA) / 125)
+
+
+def busy(after: str) -> Reply:
+    return Reply(503, b"{}", {"Retry-After": after})
+
+
+def test_a_busy_source_is_asked_again_when_it_said_and_a_little_later(
+    registry: Registry, fetcher: Downloader, blobs: Path
+) -> None:
+    slept: list[float] = []
+    fetcher.sleep = slept.append
+    bend(registry, lambda r: busy("4"), times=8)
+    fetcher.fetch([ENTRY])
+    assert (blobs / DIGEST).read_bytes() == DATA
+    assert len(slept) == 8
+    assert all(4 <= wait <= 6 for wait in slept)
+    assert len(set(slept)) == 8
+
+
+@pytest.mark.parametrize(("said", "after_s"), [("3000", 3000), ("99999999", 86_400)])
+def test_no_process_waits_for_long(
+    registry: Registry, fetcher: Downloader, said: str, after_s: float
+) -> None:
+    fetcher.sleep = lambda seconds: pytest.fail("it slept")
+    bend(registry, lambda r: busy(said))
+    with pytest.raises(ComeAgain) as no:
+        fetcher.fetch([ENTRY])
+    assert (no.value.reason, no.value.after_s) == (Reason.BLOB_UNAVAILABLE, after_s)
+
+
+@pytest.mark.parametrize("said", ["", "soon", "-1", "Wed, 21 Oct 2026 07:28:00 GMT"])
+def test_a_busy_source_that_names_no_time_is_waited_for_within_patience(
+    registry: Registry, fetcher: Downloader, said: str
+) -> None:
+    slept: list[float] = []
+    fetcher.sleep = slept.append
+    bend(registry, lambda r: busy(said))
+    assert refusal(fetcher) is Reason.BLOB_UNAVAILABLE
+    assert 50 < sum(slept) <= 60
+
+
+def test_waiting_for_a_turn_keeps_to_the_budget(registry: Registry, fetcher: Downloader) -> None:
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    fetcher.clock, fetcher.sleep = lambda: clock[0], sleep
+    bend(registry, lambda r: busy("4"))
+    with pytest.raises(Paused):
+        fetcher.fetch([ENTRY], budget_s=3)
+    assert clock[0] == pytest.approx(3)
 
 
 def test_a_budget_pauses_and_the_next_one_goes_on(
