@@ -6,6 +6,7 @@ otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -30,5 +31,6 @@ def say(words: str, *, level: str = "info", **fields: str | int | None) -> None:
         at = format_time(datetime.now(timezone.utc))
         told = {k: v for k, v in fields.items() if v is not None}
         line = json.dumps({"at": at, "level": level, "message": line, **told})
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a log on a full disk, or a pipe that nobody reads
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
