@@ -25,8 +25,8 @@ python = "{python}"
 class FleetOfOne:
     """The stage with the words of this story: publish, assign, and what the device runs."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, code: str) -> None:
+        self.stage, self.code = stage, code
         self.data = stage.root / "board"
         token = (stage.root / "admin.token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
@@ -80,7 +80,8 @@ def fleet_of_one(
 ) -> Iterator[FleetOfOne]:
     """`settings` is added to the device's; `link` is given the server's address and returns the one
     by which the device reaches it."""
-    stage = Stage(root, settings={"PILOTWAVE_POLL_INTERVAL_S": "1"})
+    words = {"PILOTWAVE_POLL_INTERVAL_S": "1", "PILOTWAVE_LOG_LEVEL": "debug"}
+    stage = Stage(root, settings=words)
     try:
         init = ("--data", "data", "--fleet", "one", "--token-file", "admin.token")
         stage.run("pilotwave-server", "init", *init)
@@ -95,7 +96,7 @@ def fleet_of_one(
         config.write_text(config.read_text() + own + settings)
         stage.pilotwave("groups", "create", "boards", "--selector", "site=here")
         stage.start("agent", "pilotwave-agent", "run", "--data", "board")
-        with closing(FleetOfOne(stage)) as fleet:
+        with closing(FleetOfOne(stage, code)) as fleet:
             yield fleet
     finally:
         stage.close()

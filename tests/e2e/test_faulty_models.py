@@ -6,6 +6,8 @@ about it, and the device must stay on the version that it runs.
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from pilotwave_agent.identity import load_key
 from pilotwave_cli.main import cli
 from pilotwave_protocol.states import Reason
 from tests.agent.runtimes.samples import MODELS, lay_out
@@ -130,7 +133,7 @@ def rows() -> Iterator[Any]:
         yield pytest.param(fault, id=fault.name, marks=marks)
 
 
-@pytest.mark.parametrize("fault", rows())
+@pytest.mark.parametrize("fault", [*rows()])
 def test_the_server_hears_why_and_the_device_stays(
     fault: Fault, fleet: FleetOfOne, tmp_path: Path
 ) -> None:
@@ -156,3 +159,31 @@ def test_a_file_that_is_cut_off_gets_no_further_than_its_publisher(fleet: FleetO
     )
     assert done.exit_code != 0
     assert "cut off or damaged" in str(done.exception)
+
+
+def test_no_secret_is_in_any_log_or_status(fleet: FleetOfOne) -> None:
+    """After all of the above: the server logs at its most talkative, and the agent has failed a
+    good deal. The device is also asked by commands, and sent back without a version to go to."""
+    root, data = fleet.stage.root, fleet.data
+    said = [
+        fleet.stage.run("pilotwave-agent", *words, "--data", "board", check=False)
+        for words in (("status",), ("status", "--json"), ("rollback", "--model", MODEL), ("once",))
+    ]
+    again = ("enrol", "--server", fleet.stage.url, "--name", "board", "--code", fleet.code)
+    said.append(
+        fleet.stage.run(
+            "pilotwave-agent", *again, "--root", "keys/root.json", "--data", "other", check=False
+        )
+    )
+    logs = [root / "server.log", root / "agent.log", data / "status.json", data / "journal/log"]
+    said += [path.read_text(errors="replace") for path in logs]
+    assert all(len(words) > 20 for words in said)
+    key = load_key(data / "identity" / "device.key").private_bytes_raw()
+    pem = (data / "identity" / "device.key").read_text().splitlines()[1]
+    admin = (root / "admin.token").read_text().strip()
+    secrets = [fleet.code, pem, key.hex(), base64.b64encode(key).decode(), admin]
+    for words in said:
+        assert not [secret for secret in secrets if secret in words]
+        # a token of this device: key id, name, generation, end, MAC
+        assert not re.search(r"\.board\.\d+\.\d{10}\.", words)
+        assert "Bearer" not in words
