@@ -135,13 +135,25 @@ def verified(
     good: set[bytes] = set()
     for name, sig in claimed.signatures:
         key = keys.get(name)
-        if key is None:
-            continue
-        try:
-            key.verify(sig, message)
-        except InvalidSignature:
-            continue
-        good.add(raw_public(key))
+        if key is not None and _is_good(key, sig, message):
+            good.add(raw_public(key))
     if len(good) < threshold:
         raise WrongKey(f"expected {threshold} valid signature(s) by known keys; got {len(good)}")
     return claimed.payload
+
+
+def is_signed_by(claimed: Unverified, *, payload_type: str, public: bytes) -> bool:
+    """Say whether the key of these 32 raw bytes signed it: `verified` for one key, without a table
+    of keys, for whoever checks very many. Raises ValueError for bytes that are no key."""
+    name = sha256_hex(public)
+    message = pae(payload_type, claimed.payload)
+    key = Ed25519PublicKey.from_public_bytes(public)
+    return any(_is_good(key, sig, message) for of, sig in claimed.signatures if of == name)
+
+
+def _is_good(key: Ed25519PublicKey, sig: bytes, message: bytes) -> bool:
+    try:
+        key.verify(sig, message)
+    except InvalidSignature:
+        return False
+    return True

@@ -9,12 +9,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import ClassVar
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from starlette.types import Receive, Scope, Send
 
 from pilotwave_protocol import dsse
 from pilotwave_protocol.dsse import Unverified
-from pilotwave_protocol.errors import ProtocolError, WrongKey
+from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.messages import (
     CHECK_IN_TYPE,
     MAX_CHECK_IN_BYTES,
@@ -156,10 +155,4 @@ def _read(raw: bytes) -> tuple[Unverified, CheckIn]:
 
 
 def _signed_by(claimed: Unverified, record: DeviceRecord) -> bool:
-    key = Ed25519PublicKey.from_public_bytes(record.public_key)
-    keys = {dsse.keyid(key): key}
-    try:
-        dsse.verified(claimed, payload_type=CHECK_IN_TYPE, keys=keys)
-    except WrongKey:
-        return False
-    return True
+    return dsse.is_signed_by(claimed, payload_type=CHECK_IN_TYPE, public=record.public_key)

@@ -2,7 +2,8 @@
 is dear.
 
 One thread takes what has come in while the last batch was being written, up to MAX_BATCH. A
-check-in waits for its answer until the commit. If a batch fails as a whole, its check-ins are
+check-in waits for its answer until the commit. Threads hand over to each other once a batch, not
+once a check-in: each hand-over costs more than what is handed over. If a batch fails as a whole, its check-ins are
 written one by one, so that one that the database refuses does not take others with it.
 """
 
@@ -11,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -26,10 +26,11 @@ log = logging.getLogger(__name__)
 
 MAX_BATCH = 256
 MAX_WAITING = 8192
-GATHER_S = 0.004
+GATHER_S = 0.02
 
 Store = Callable[[Sequence[VerifiedCheckIn]], list[Stored]]
-_Job = tuple[VerifiedCheckIn, "Future[Stored]"]
+_Job = tuple[VerifiedCheckIn, "asyncio.Future[Stored]"]
+_Answer = Stored | ServerError
 
 
 class CheckInWriter:
@@ -58,13 +59,15 @@ class CheckInWriter:
 
     async def write(self, item: VerifiedCheckIn) -> Stored:
         """Return when `item` is committed or refused. Raises DatabaseUnavailable."""
-        job: _Job = (item, Future())
+        future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
         with self._coming:
             if self._stopping or len(self._jobs) >= MAX_WAITING:
                 raise DatabaseUnavailable("more check-ins are waiting than can be written; later")
-            self._jobs.append(job)
-            self._coming.notify()
-        return await asyncio.wrap_future(job[1])
+            self._jobs.append((item, future))
+            # the first ends the thread's rest, the last one its gathering
+            if len(self._jobs) in (1, MAX_BATCH):
+                self._coming.notify()
+        return await future
 
     def _run(self) -> None:
         while True:
@@ -73,11 +76,13 @@ class CheckInWriter:
                     self._coming.wait()
                 if not self._jobs:
                     return
-                if len(self._jobs) < MAX_BATCH and not self._stopping:
-                    # others are likely on their way; a commit costs more than this wait
-                    self._coming.wait(GATHER_S)
+                # others are likely on their way; a commit costs more than this wait
+                self._coming.wait_for(self._enough, GATHER_S)
                 batch = self._take()
             self._write(batch)
+
+    def _enough(self) -> bool:
+        return len(self._jobs) >= MAX_BATCH or self._stopping
 
     def _take(self) -> list[_Job]:
         """Take the oldest jobs, at most one of each device: a second one waits."""
@@ -88,7 +93,7 @@ class CheckInWriter:
             job = self._jobs.popleft()
             if job[0].device_id in devices:
                 later.append(job)
-            elif job[1].set_running_or_notify_cancel():
+            elif not job[1].cancelled():  # its sender went away
                 devices.add(job[0].device_id)
                 batch.append(job)
         self._jobs.extendleft(reversed(later))
@@ -100,8 +105,7 @@ class CheckInWriter:
         except Exception as error:
             self._failed(batch, error)
         else:
-            for (_, future), answer in zip(batch, answers, strict=True):
-                future.set_result(answer)
+            _tell(zip((future for _, future in batch), answers, strict=True))
 
     def _failed(self, batch: list[_Job], error: Exception) -> None:
         if len(batch) > 1 and not isinstance(error, (OperationalError, PoolTimeout)):
@@ -114,5 +118,27 @@ class CheckInWriter:
             if isinstance(error, ServerError)
             else DatabaseUnavailable("the report could not be stored; send it again")
         )
-        for _, future in batch:
-            future.set_exception(problem)
+        _tell((future, problem) for _, future in batch)
+
+
+def _tell(told: Iterable[tuple[asyncio.Future[Stored], _Answer]]) -> None:
+    """Answer those that wait, each on its own event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Stored], _Answer]]]
+    by_loop = defaultdict(list)
+    for future, answer in told:
+        by_loop[future.get_loop()].append((future, answer))
+    for loop, answers in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_settle, answers)
+        except RuntimeError:
+            log.warning("%d check-ins were written after their loop had ended", len(answers))
+
+
+def _settle(answers: list[tuple[asyncio.Future[Stored], _Answer]]) -> None:
+    for future, answer in answers:
+        if future.done():
+            continue
+        if isinstance(answer, Stored):
+            future.set_result(answer)
+        else:
+            future.set_exception(answer)
