@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timezone
@@ -16,7 +17,7 @@ from typing import Any
 
 import psutil
 import psycopg
-from _bench import server
+from _bench import memory_kb, server
 from _fleet import FACTS
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -59,6 +60,36 @@ def running(kind: str, **settings: object) -> Iterator[tuple[Stage, str]]:
     with database(kind) as given, server(**given, **settings) as stage:
         path = stage.root / "data" / "pilotwave.db"
         yield stage, given.get("database_url", f"sqlite:///{path}")
+
+
+def restart(stage: Stage, **settings: object) -> None:
+    """End the server and start it anew, on the same data, with these settings changed."""
+    top = stage.processes.pop(0)
+    top.terminate()
+    top.wait(60)
+    (stage.root / "server.log").unlink()
+    stage.settings.update({f"PILOTWAVE_{k.upper()}": str(v) for k, v in settings.items()})
+    stage.start_server()
+
+
+def memory_mb(stage: Stage) -> float:
+    """The memory of all server processes, each shared page counted once."""
+    return sum(memory_kb(pid, "Pss") for pid in processes_of(stage)) / 1024
+
+
+def cpu_s(stage: Stage) -> float:
+    """The processor time of all server processes so far."""
+    used = [psutil.Process(pid).cpu_times() for pid in processes_of(stage)]
+    return float(sum(u.user + u.system for u in used))
+
+
+def until_quiet(stage: Stage, *, below: float = 0.2) -> None:
+    """Wait until the server has loaded its devices and rests."""
+    while True:
+        before, began = cpu_s(stage), time.monotonic()
+        time.sleep(3)
+        if (cpu_s(stage) - before) / (time.monotonic() - began) < below:
+            return
 
 
 def add_devices(url: str, public_keys: list[str], revision: int, reporting: int) -> None:

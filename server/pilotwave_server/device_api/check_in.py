@@ -26,6 +26,7 @@ from pilotwave_server.device_api.body import Gone, read_body
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.loader import Loader
 from pilotwave_server.device_api.records import DeviceRecord
+from pilotwave_server.device_api.seen import NOTE_S
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.errors import Forbidden, Invalid, ServerError, Unauthorised
@@ -128,6 +129,7 @@ class CheckIns:
     def _reply(self, record: DeviceRecord, stored: Stored) -> bytes:
         now = self._clock()
         record.seen = now.timestamp()
+        record.note_after = record.seen + NOTE_S  # it is written with the check-in
         life = self._settings.token_lifetime_s
         expires = int((now + timedelta(seconds=life)).timestamp())
         hint = self._fleet.hint

@@ -13,6 +13,7 @@ moment (`HotPaths._order`).
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Collection
@@ -45,6 +46,7 @@ from pilotwave_server.rollouts.snapshot import Remembered, read_snapshot
 from pilotwave_server.telemetry.store import Facts, Labels
 
 MAX_SHARED = 100_000
+FREEZE_EVERY = 20_000
 NO_PERSONAL = Personal({}, {})
 
 
@@ -79,6 +81,7 @@ class FleetState:
         self._profiles: dict[Profile, Profile] = {}
         self._revisions: dict[int, int] = {}
         self._leases: dict[frozenset[int], frozenset[int]] = {}
+        self._unfrozen = 0
         self.records: dict[str, DeviceRecord] = {}
         self.hint = Hint()
         self.snapshot = FleetSnapshot(fleet="", revision=-1)
@@ -150,7 +153,16 @@ class FleetState:
                     for name, d in found.items()
                 }
                 self.records.update(made)
+                self._freeze(len(made))
                 return made
+
+    def _freeze(self, more: int) -> None:
+        """Have the collector of cycles pass the records by: it finds none in them, and looking
+        through those of a million devices holds up every poll for a second."""
+        self._unfrozen += more
+        if self._unfrozen >= FREEZE_EVERY:
+            self._unfrozen = 0
+            gc.freeze()
 
     def _record(
         self, device: LoadedDevice, leases: frozenset[int], snapshot: FleetSnapshot
@@ -178,7 +190,7 @@ class FleetState:
             site=sys.intern(str(device.labels.get(LABEL, ""))),
         )
         if old is not None:
-            record.seen, record.noted = old.seen, old.noted
+            record.seen, record.note_after = old.seen, old.note_after
             record.asks_after = old.asks_after
         return record
 

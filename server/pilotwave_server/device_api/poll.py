@@ -17,6 +17,7 @@ from pilotwave_server.device_api.directives import Director, make_directive
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.loader import Loader
 from pilotwave_server.device_api.records import DeviceRecord
+from pilotwave_server.device_api.seen import NOTE_S
 from pilotwave_server.device_api.tokens import BadToken, DeviceTokens, peek_unverified
 from pilotwave_server.downloads.counting import For
 from pilotwave_server.downloads.desk import Desk
@@ -83,7 +84,8 @@ class Polls:
             self._metrics.polls.labels(str(error.status)).inc()
             await error_response(error)(scope, receive, send)
             return
-        if not record.noted:
+        # a minute has passed, or the clock was set back
+        if not 0.0 < record.note_after - record.seen <= NOTE_S:
             self._note_seen(record)
         headers = [(b"etag", record.etag), (b"pilotwave-tuf", self._fleet.hint.header)]
         if not body:

@@ -69,7 +69,7 @@ class DeviceRecord:
         "id",
         "leases",
         "name",
-        "noted",
+        "note_after",
         "order",
         "ordered_in",
         "personal",
@@ -117,7 +117,7 @@ class DeviceRecord:
         self.etag_until = 0.0
         self.token = b""
         self.seen = 0.0
-        self.noted = False
+        self.note_after = 0.0
 
     # Made anew when they are needed, which is when something changed: a million of each is dear.
 

@@ -1,25 +1,49 @@
-"""Remember which devices polled, and write it down now and then: a poll itself writes nothing."""
+"""Remember which devices polled, and write it down bit by bit: a poll itself writes nothing.
+
+A device is noted at most once a minute, and of a large fleet `ROWS_PER_S` are written, one steady
+trickle: a burst of writes would hold up the polls beside it. A fleet of a million is through in
+about ten minutes; what is written is when a device was last seen, not when it was noted.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import bindparam, or_, update
+from sqlalchemy import bindparam, text
+from sqlalchemy.orm import Session
 
 from pilotwave_server.db import Database
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.records import DeviceRecord
-from pilotwave_server.devices.tables import DeviceRow
 
-FLUSH_S = 60
-CHUNK = 1000
-MAX_PER_FLUSH = 50_000  # a large fleet is written over several rounds, its oldest notes first
+NOTE_S = 60.0
+FLUSH_S = 5.0
+ROWS_PER_S = 1_500
+CHUNK = 1_500
+
+# One statement for a chunk: thousands of short ones would ask for the interpreter's lock each time,
+# and polls would wait for it.
+_SQLITE = text("""
+    UPDATE devices SET last_seen = noted.seen
+    FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS seen
+          FROM json_each(:rows)) AS noted
+    WHERE devices.id = noted.id AND (last_seen IS NULL OR last_seen < noted.seen)
+""")
+# A device that is locked is most likely being written by its check-in, which says the same.
+_POSTGRESQL = text("""
+    UPDATE devices SET last_seen = noted.seen
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:seen AS timestamptz[])) AS noted (id, seen)
+    WHERE devices.id = noted.id AND (last_seen IS NULL OR last_seen < noted.seen)
+      AND devices.id IN (
+        SELECT id FROM devices WHERE id = ANY(CAST(:ids AS bigint[])) FOR UPDATE SKIP LOCKED)
+""").bindparams(bindparam("ids"), bindparam("seen"))
 
 
 class LastSeen:
-    """Notes each device at most once a minute; `flush` writes them in chunks."""
+    """Notes each device at most once a minute; `flush` writes the oldest notes."""
 
     def __init__(self, db: Database, fleet: FleetState) -> None:
         self._db = db
@@ -27,34 +51,31 @@ class LastSeen:
         self._noted: deque[str] = deque()
 
     def note(self, record: DeviceRecord) -> None:
-        """Have this device written at the next flush."""
-        record.noted = True
+        """Have this device written."""
+        record.note_after = record.seen + NOTE_S
         self._noted.append(record.name)
 
     def flush(self) -> None:
-        """Write what was noted."""
-        left = min(len(self._noted), MAX_PER_FLUSH)
-        while left > 0:
-            count = min(left, CHUNK)
-            self._write([self._noted.popleft() for _ in range(count)])
-            left -= count
+        """Write what was noted, as far as one round goes."""
+        count = min(len(self._noted), int(ROWS_PER_S * FLUSH_S))
+        for begin in range(0, count, CHUNK):
+            names = {self._noted.popleft() for _ in range(min(CHUNK, count - begin))}
+            records = (self._fleet.records.get(name) for name in names)
+            rows = {record.id: record.seen for record in records if record is not None}
+            if rows:
+                with self._db.write() as session:
+                    write_seen(session, rows)
 
-    def _write(self, names: list[str]) -> None:
-        rows: list[dict[str, Any]] = []
-        for name in names:
-            record = self._fleet.records.get(name)
-            if record is not None:
-                record.noted = False
-                seen = datetime.fromtimestamp(record.seen, timezone.utc)
-                rows.append({"device": record.id, "seen": seen})
-        if not rows:
-            return
-        d = DeviceRow
-        here = d.id == bindparam("device")
-        later = or_(d.last_seen.is_(None), d.last_seen < bindparam("seen"))
-        # in order of id, as the check-ins lock theirs
-        rows.sort(key=lambda row: row["device"])
-        with self._db.write() as session:
-            session.connection().execute(
-                update(d).where(here, later).values(last_seen=bindparam("seen")), rows
-            )
+
+def write_seen(session: Session, rows: dict[int, float]) -> None:
+    """Write when devices (by row number) were last seen, in seconds since 1970; never earlier than
+    what is written already."""
+    times = {id: datetime.fromtimestamp(seen, timezone.utc) for id, seen in sorted(rows.items())}
+    given: dict[str, Any]
+    if session.get_bind().dialect.name == "sqlite":
+        # as the column keeps it (`UtcDateTime`), so that texts compare as times do
+        plain = [(id, f"{seen:%Y-%m-%d %H:%M:%S.%f}") for id, seen in times.items()]
+        statement, given = _SQLITE, {"rows": json.dumps(plain)}
+    else:
+        statement, given = _POSTGRESQL, {"ids": list(times), "seen": list(times.values())}
+    session.connection().execute(statement, given)

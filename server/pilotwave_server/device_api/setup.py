@@ -18,6 +18,7 @@ from pilotwave_server.device_api.lease_desk import INTERVAL_S, LeaseDesk
 from pilotwave_server.device_api.loader import Loader
 from pilotwave_server.device_api.metric_desk import MetricDesk
 from pilotwave_server.device_api.poll import Polls
+from pilotwave_server.device_api.preload import Preload
 from pilotwave_server.device_api.seen import FLUSH_S, LastSeen
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
@@ -110,6 +111,7 @@ def install(context: Context) -> DeviceApi:
     db.on_revision += [fleet.refresh, rollouts_worker.wake]
     context.workers += [
         Watcher(fleet),
+        Preload(db, fleet),
         writer,
         rollouts_worker,
         Periodic("leases", desk.work, interval_s=INTERVAL_S),

@@ -3,8 +3,9 @@ is dear.
 
 One thread takes what has come in while the last batch was being written, up to MAX_BATCH. A
 check-in waits for its answer until the commit. Threads hand over to each other once a batch, not
-once a check-in: each hand-over costs more than what is handed over. If a batch fails as a whole, its check-ins are
-written one by one, so that one that the database refuses does not take others with it.
+once a check-in: each hand-over costs more than what is handed over. If a batch fails as a whole,
+its check-ins are written one by one, so that one that the database refuses does not take others
+with it.
 """
 
 from __future__ import annotations

@@ -343,15 +343,30 @@ def running(published: Registry) -> list[Process]:
     return [Process(published) for _ in range(PROCESSES)]
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+def _examples(count: int) -> settings:
+    checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    return settings(max_examples=count, deadline=None, suppress_health_check=checks)
+
+
+@_examples(15)
 @given(plan=st.lists(steps, min_size=5, max_size=40))
 def test_one_seq_stands_for_one_set(
     published: Registry, running: list[Process], plan: list[tuple[Any, ...]]
 ) -> None:
+    _play(published, running, plan)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@_examples(300)
+@given(plan=st.lists(steps, min_size=5, max_size=40))
+def test_one_seq_stands_for_one_set_in_many_plans(
+    published: Registry, running: list[Process], plan: list[tuple[Any, ...]]
+) -> None:
+    _play(published, running, plan)
+
+
+def _play(published: Registry, running: list[Process], plan: list[tuple[Any, ...]]) -> None:
     world = World(published, running)
     for step in plan:
         world.act(step)
