@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 
 from demo.account import Account, PromiseBroken
+from demo.crowd import gather
 from demo.stage import CommandFailed, Stage
-from demo.story import Story, folder_of
+from demo.story import MODEL, Story, folder_of
 
 
 def main() -> int:
@@ -33,7 +34,7 @@ def _play(root: Path, account: Account, options: argparse.Namespace) -> int:
     quick = {
         "PILOTWAVE_POLL_INTERVAL_S": "1",
         "PILOTWAVE_CHECK_IN_INTERVAL_S": "2",
-        "PILOTWAVE_DISTRIBUTION_INTERVAL_S": "2",
+        "PILOTWAVE_DISTRIBUTION_INTERVAL_S": "5",
     }
     stage = Stage(root, settings=quick)
     try:
@@ -57,6 +58,7 @@ def _play(root: Path, account: Account, options: argparse.Namespace) -> int:
 
 
 def _stay_up(stage: Stage, account: Account) -> None:
+    gather(stage, account, MODEL)
     account.chapter("The fleet stays up until Ctrl-C")
     token = (stage.root / "admin.token").read_text().strip()
     print(f"  export PILOTWAVE_URL={stage.url} PILOTWAVE_TOKEN={token}")

@@ -46,7 +46,7 @@ class Account:
         self.say(f"{text}: NOT KEPT. Found: {found}", kind="broken")
         raise PromiseBroken(f"{text} (found: {found})")
 
-    def wait(self, text: str, look: Callable[[], T | None], *, within_s: float = 120) -> T:
+    def wait(self, text: str, look: Callable[[], T | None], *, within_s: float = 300) -> T:
         """Wait until `look` finds something; that it does so in time is a promise."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:

@@ -65,7 +65,7 @@ async def act(deed: str, page: ActViewer, context: Ctx, now: Now) -> Response:
                 raise
             field = {"wrong_code": "code", "weak_password": "password"}.get(error.code, "")
             return again({field: error.detail})
-        response = page.go("/account", say="Done.")
+        response = page.go("/account", say=page.told(N_("Done.")))
         return with_cookie(response, page.request, cookie) if cookie else response
 
     def again(wrong: dict[str, str]) -> Response:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated, Any, get_args
 
-from fastapi import Form, Query
+from fastapi import Query
 from fastapi.responses import Response
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
+from pilotwave_server.context import Context
 from pilotwave_server.dashboard.charts import Chart, of_courses
+from pilotwave_server.dashboard.forms import Refused, read_form, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
 from pilotwave_server.dashboard.rendering import with_query
+from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
 from pilotwave_server.devices import routes as api
+from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.service import Standing
 from pilotwave_server.devices.views import DeviceSort, LabelsRequest
-from pilotwave_server.errors import Invalid, NotFound, ServerError
+from pilotwave_server.errors import NotFound, ServerError
 from pilotwave_server.fields import DeviceName, ModelName
 from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.registry.service import list_versions
@@ -25,7 +32,13 @@ from pilotwave_server.rollouts.views import PinRequest, RollBackRequest
 from pilotwave_server.telemetry import routes as telemetry
 
 router = page_router()
-Text = Annotated[str, Form(max_length=600)]
+SAY_WHY = N_("Say why, in a few words: it goes into the log and to the device.")
+WHICH = N_("Choose the version that it is to be held on.")
+TURNED_DOWN = N_("%(device)s was turned down.")
+WENT_BACK = N_("%(device)s goes back to %(model)s %(version)s at its next poll and is held there.")
+PINNED = N_("%(device)s is held on %(model)s %(version)s.")
+UNPINNED = N_("%(device)s follows its groups again.")
+RETRIED = N_("%(device)s tries again at its next poll.")
 STANDINGS = get_args(Standing)
 STATES = ("pending", "enrolled", "revoked", "decommissioned")
 
@@ -61,6 +74,8 @@ def list_devices(
         state=state,
         states=(*STANDINGS, *STATES),
         sort=chosen["sort"],
+        now=now,
+        silent_after_s=3 * context.settings.check_in_interval_s,
         wrong=wrong,
         api=with_query("/api/v1/devices", **given),
     )
@@ -69,11 +84,23 @@ def list_devices(
 @router.get("/devices/{device}")
 def show(device: DeviceName, page: Look, session: ReadSession, context: Ctx, now: Now) -> Response:
     """What it runs and why, what it said, what is known of it."""
+    return _show(page, session, context, device, now)
+
+
+def _show(
+    page: Page,
+    session: Session,
+    context: Context,
+    device: str,
+    now: datetime,
+    refusal: Refused | None = None,
+) -> Response:
     found = api.get_device(device, page.actor, session, context)
     models = sorted({m.model for m in found.models} | {p.model for p in found.pins})
     whys = [running.explain(device, page.actor, session, context, model=model) for model in models]
     return page.render(
         "device.html",
+        status=refusal.status if refusal else 200,
         device=found,
         whys=whys,
         pins={pin.model: pin for pin in found.pins},
@@ -84,6 +111,8 @@ def show(device: DeviceName, page: Look, session: ReadSession, context: Ctx, now
         charts=_charts(device, page, session),
         also=[f"/api/v1/devices/{device}/metrics"],
         events=api.list_events(device, page.actor, session, PageRequest(limit=30)),
+        given=refusal.given if refusal else {},
+        wrong=refusal.wrong if refusal else {},
         api=f"/api/v1/devices/{device}",
     )
 
@@ -130,7 +159,7 @@ def act(
     """Accept, reject, revoke, decommission."""
     if deed == "reject":
         api.reject(device, page.actor, session, now)
-        return page.go("/devices?state=pending", say=f"{device} was turned down")
+        return page.go("/devices?state=pending", say=page.told(TURNED_DOWN, device=device))
     simple = _simple(deed)
     if simple is None:
         raise NotFound(f"there is no deed {deed}")
@@ -139,61 +168,92 @@ def act(
 
 
 @router.post("/devices/{device}/labels")
-def set_labels(
-    device: DeviceName,
-    page: ActOperator,
-    session: WriteSession,
-    now: Now,
-    context: Ctx,
-    labels: Annotated[str, Form(max_length=8000)] = "",
-) -> Response:
+async def set_labels(device: DeviceName, page: ActOperator, context: Ctx, now: Now) -> Response:
     """All labels, one `key=value` a line."""
-    pairs = [line.partition("=") for line in labels.splitlines() if line.strip()]
-    given = {key.strip(): value.strip() for key, _, value in pairs}
-    try:
-        body = LabelsRequest(labels=given)
-    except ValidationError as error:
-        raise Invalid(f"labels: {error.errors()[0]['msg']}") from None
-    api.set_labels(device, page.actor, session, now, context, body)
-    return page.go(f"/devices/{device}")
+
+    def change(session: Session, form: dict[str, str]) -> str:
+        lines = [line.strip() for line in form.get("labels", "").splitlines() if line.strip()]
+        for line in lines:
+            if "=" not in line:
+                raise Refused(form, {"labels": f"expected key=value on each line; got {line}"})
+        pairs = [line.partition("=") for line in lines]
+        given = {key.strip(): value.strip() for key, _, value in pairs}
+        body = validated(LabelsRequest, form, labels=given)
+        api.set_labels(device, page.actor, session, now, context, body)
+        return ""
+
+    return await _change(page, context, device, now, change, field="labels")
 
 
 @router.post("/devices/{device}/models/{model}/{deed}")
-def steer(
-    device: DeviceName,
-    model: ModelName,
-    deed: str,
-    page: ActOperator,
-    session: WriteSession,
-    now: Now,
-    context: Ctx,
-    version: Text = "",
-    reason: Text = "",
+async def steer(
+    device: DeviceName, model: ModelName, deed: str, page: ActOperator, context: Ctx, now: Now
 ) -> Response:
     """Roll back, pin, unpin, retry one model on one device."""
-    if deed in ("rollback", "pin") and not reason.strip():
-        raise Invalid("say why, in a few words: it goes into the log and to the device")
-    who: Any = {"device": device, "model": model, "operator": page.actor, "session": session}
-    who["now"] = now
-    said = ""
+    if deed not in ("rollback", "pin", "unpin", "retry"):
+        raise NotFound(f"there is no deed {deed}")
+
+    def change(session: Session, form: dict[str, str]) -> str:
+        version, reason = form.get("version", ""), form.get("reason", "").strip()
+        if deed in ("rollback", "pin") and not reason:
+            raise Refused(form, {f"reason-{model}": SAY_WHY})
+        if deed == "pin" and not version:
+            raise Refused(form, {f"version-{model}": WHICH})
+        who: Any = {"device": device, "model": model, "operator": page.actor, "session": session}
+        return _steer(page, deed, {**who, "now": now}, context, version, reason)
+
+    return await _change(page, context, device, now, change, field=f"reason-{model}")
+
+
+def _steer(
+    page: Page, deed: str, who: dict[str, Any], context: Context, version: str, reason: str
+) -> str:
+    """Do it; return what the page says of it."""
+    device, model = who["device"], who["model"]
     match deed:
         case "rollback":
-            wish = RollBackRequest(to=version or None, reason=reason)
+            wish = RollBackRequest(to=version or None, reason=reason[:500])
             done = running.roll_back(**who, context=context, body=wish)
-            said = (
-                f"{device} goes back to {model} {done.version} at its next poll and is held there"
-            )
+            return page.told(WENT_BACK, device=device, model=model, version=done.version)
         case "pin":
-            done = running.pin(
-                **who, context=context, body=PinRequest(version=version, reason=reason)
-            )
-            said = done.warning or f"{device} is held on {model} {done.version}"
+            body = PinRequest(version=version, reason=reason[:500])
+            done = running.pin(**who, context=context, body=body)
+            said = page.told(PINNED, device=device, model=model, version=done.version)
+            return done.warning or said
         case "unpin":
             running.unpin(**who)
-            said = f"{device} follows its groups again"
-        case "retry":
-            running.retry(**who)
-            said = f"{device} tries again at its next poll"
+            return page.told(UNPINNED, device=device)
         case _:
-            raise NotFound(f"there is no deed {deed}")
-    return page.go(f"/devices/{device}", say=said)
+            running.retry(**who)
+            return page.told(RETRIED, device=device)
+
+
+async def _change(
+    page: Page,
+    context: Context,
+    device: str,
+    now: datetime,
+    change: Callable[[Session, dict[str, str]], str],
+    *,
+    field: str,
+) -> Response:
+    """Do what a form asks; where that will not do, the page again with what was typed, and what is
+    wrong beside the `field`."""
+    form = await read_form(page.request)
+
+    def run() -> Response:
+        try:
+            with context.db.write() as session:
+                said = change(session, form)
+        except DeviceUnknown:
+            raise
+        except ServerError as error:
+            refusal = Refused(form, {field: error.detail}, error.status)
+        except (Refused, ValidationError) as error:
+            refusal = error if isinstance(error, Refused) else Refused(form, {field: str(error)})
+        else:
+            return page.go(f"/devices/{device}", say=said)
+        with context.db.read() as session:
+            return _show(page, session, context, device, now, refusal)
+
+    return await run_in_threadpool(run)

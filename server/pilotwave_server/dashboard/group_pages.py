@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.dashboard.forms import Refused, blank, read_form, refused, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
+from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.errors import NotFound, ServerError
 from pilotwave_server.fields import DeviceName, GroupName
@@ -21,6 +22,7 @@ from pilotwave_server.rollouts import routes as running
 from pilotwave_server.rollouts.views import BaselineRequest
 
 router = page_router()
+ASSIGNED = N_("%(fits)s of %(all)s devices are told at their next poll.")
 ALL = PageRequest(limit=500)
 
 
@@ -100,6 +102,8 @@ def _show(
             for model in models[:50]
             for row in list_versions(session, model=model, page=PageRequest(20))[0]
         ],
+        now=context.clock(),
+        silent_after_s=3 * context.settings.check_in_interval_s,
         given=refusal.given if refusal else {},
         wrong=refusal.wrong if refusal else {},
         api=f"/api/v1/groups/{group}",
@@ -147,7 +151,7 @@ def _change(
             model, _, version = form.get("version", "").partition(" ")
             wish = validated(BaselineRequest, form, version=version)
             done = running.set_baseline(group, model, who, session, now, context, wish)
-            return f"{done.fits} of {done.devices} devices are told at their next poll"
+            return page.told(ASSIGNED, fits=done.fits, all=done.devices)
         case "unassign":
             running.end_baseline(group, form.get("model", ""), who, session, now)
         case "add":

@@ -1,6 +1,7 @@
 """The fleet at a glance: counts over all devices, taken once every few seconds and kept.
 
-Whoever asks while the counts are old gets the old ones at once and has new ones made for the next.
+Whoever asks while the counts are old gets the old ones at once and has new ones made for the next;
+where nobody asked for long, the first waits for new ones.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pilotwave_server.telemetry.tables import DeviceModelRow
 
 T = TypeVar("T")
 KEEP = timedelta(seconds=5)
+STALE = timedelta(seconds=30)
 SOON_DAYS = 14
 RECENT = timedelta(days=2)
 AT_MOST = 20
@@ -58,10 +60,10 @@ class Kept(Generic[T]):
         self._lock = threading.Lock()
 
     def get(self, now: datetime) -> T:
-        """The value, perhaps a little old."""
-        if self._value is None:
+        """The value, perhaps a little old; anew where it is `STALE`."""
+        if self._value is None or (self._until is not None and now >= self._until + STALE):
             with self._lock:
-                if self._value is None:
+                if self._value is None or self._until is None or now >= self._until:
                     self._renew(now)
         elif self._until is not None and now >= self._until and self._lock.acquire(blocking=False):
             threading.Thread(target=self._renew_and_release, args=(now,), daemon=True).start()

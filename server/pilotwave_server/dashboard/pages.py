@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
@@ -81,6 +81,10 @@ class Page:
             )
         return actor
 
+    def told(self, text: str, **values: object) -> str:
+        """A sentence in the viewer's language; `text` is marked with `N_`."""
+        return i18n.translations(self.language).gettext(text) % values
+
     @property
     def is_fragment(self) -> bool:
         """Whether htmx asks for a part of the page only."""
@@ -101,7 +105,7 @@ class Page:
                 languages=i18n.LANGUAGES,
                 theme=theme if theme in THEMES else "auto",
                 csrf=self.signed_in.csrf if self.signed_in else "",
-                flash=self.request.cookies.get(FLASH, ""),
+                flash=unquote(self.request.cookies.get(FLASH, "")),
                 origin=str(self.request.base_url).rstrip("/"),
                 **values,
             )
@@ -115,7 +119,7 @@ class Page:
         """Send the browser to another page, which says `say` once."""
         response = RedirectResponse(path, 303)
         if say:
-            told = say.encode("ascii", "replace").decode()[:300]
+            told = quote(say[:300])
             response.set_cookie(FLASH, told, max_age=60, httponly=True, samesite="strict")
         return response
 

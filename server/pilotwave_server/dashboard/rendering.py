@@ -46,7 +46,7 @@ def environment(language: str) -> Environment:
         return f"{shown} {unit}" if unit in ("ms", "%") else str(shown)
 
     def word(state: str) -> str:
-        return str(found.gettext(words.sign(state).word))
+        return str(found.gettext(words.word_of(state)))
 
     def chip(state: str) -> Markup:
         shown = words.sign(state)
@@ -71,13 +71,14 @@ def environment(language: str) -> Environment:
         number=number,
         figure=figure,
         word=word,
+        standing=standing,
         chip=chip,
         ago=ago,
         when=when,
         size=size,
         pretty=pretty,
     )
-    env.globals.update(static=static.url, icon=icon, with_query=with_query)
+    env.globals.update(static=static.url, icon=icon, with_query=with_query, timedelta=timedelta)
     return env
 
 
@@ -86,6 +87,15 @@ def icon(name: str) -> Markup:
     return Markup('<svg class="icon" aria-hidden="true"><use href="{}#{}"/></svg>').format(
         static.url("icons.svg"), name
     )
+
+
+def standing(device: Any, now: datetime, silent_after_s: float) -> str:
+    """The word for a device: its state, or of one that is enrolled whether it is heard of."""
+    if device.state != "enrolled":
+        return str(device.state)
+    if device.last_seen is None:
+        return "never"
+    return "silent" if (now - device.last_seen).total_seconds() > silent_after_s else "online"
 
 
 def when(value: datetime | None) -> Markup:

@@ -76,6 +76,40 @@ SIGNS: dict[str, Sign] = {
 }
 
 
+WORDS: dict[str, str] = {
+    # decisions about rollouts, beyond those that are called like a state
+    "create": N_("created"),
+    "approve": N_("approved"),
+    "start": N_("started"),
+    "open_wave": N_("wave opened"),
+    "next": N_("wave opened by hand"),
+    "pause": N_("stopped for now"),
+    "resume": N_("resumed"),
+    "retry": N_("failed devices asked again"),
+    "roll_back": N_("goes back"),
+    "complete": N_("completed"),
+    "abort": N_("ended early"),
+    # what devices say happened
+    "accepted": N_("directive accepted"),
+    "refused": N_("directive refused"),
+    "tested": N_("self-test passed"),
+    "held": N_("held back"),
+    # roles
+    "viewer": N_("viewer"),
+    "publisher": N_("publisher"),
+    "operator": N_("operator"),
+    "admin": N_("admin"),
+    # when a gate fails
+    "rollback": N_("roll back"),
+}
+
+
+def word_of(name: str) -> str:
+    """The word for a state, a decision, an event or a role; an unknown one is its own."""
+    known = SIGNS.get(name)
+    return known.word if known else WORDS.get(name, name.replace("_", " "))
+
+
 def sign(state: str) -> Sign:
     """How a state is shown; an unknown one shows its own word."""
     return SIGNS.get(state) or Sign(state.replace("_", " "), "dots", "calm")

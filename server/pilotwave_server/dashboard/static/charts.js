@@ -2,7 +2,7 @@
 // Draws each [data-chart] (see charts.py) with uPlot, in the page's colours and the viewer's zone.
 (() => {
   const HEIGHT = 190;
-  const language = document.documentElement.lang;
+  const language = window.pilotwaveLanguage;
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const clock = (options) => new Intl.DateTimeFormat(language, options);
   const SECONDS = clock({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
@@ -41,6 +41,7 @@
     const made = new uPlot({
       width: Math.max(120, place.clientWidth),
       height: HEIGHT,
+      padding: [10, 28, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: !isStack } },
       scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.08 : 1] } },

@@ -1,7 +1,11 @@
 "use strict";
 // Times in the viewer's own zone; forms that ask for more when one field changes; the menu.
 (() => {
-  const zone = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
+  // the page's language as the viewer's own country writes it: 14:05 or 2:05 pm
+  const { lang } = document.documentElement;
+  const language = navigator.languages.find((own) => own.split("-")[0] === lang.split("-")[0]) || lang;
+  window.pilotwaveLanguage = language;
+  const zone = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
   const localise = (root) => {
     for (const time of root.querySelectorAll("time[datetime]")) {
       const at = new Date(time.dateTime);
@@ -17,6 +21,21 @@
   fit();
   localise(document);
   document.addEventListener("htmx:afterSettle", (event) => localise(event.target));
+  // A time that the server takes in UTC is chosen in the viewer's zone.
+  for (const field of document.querySelectorAll("[data-utc]")) {
+    const local = field.cloneNode();
+    local.type = "datetime-local";
+    local.removeAttribute("name");
+    local.removeAttribute("placeholder");
+    const at = new Date(field.value);
+    local.value = Number.isNaN(at.getTime()) ? "" : new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+    local.addEventListener("change", () => { field.value = local.value && new Date(local.value).toISOString().replace(".000", ""); });
+    field.removeAttribute("id");
+    field.type = "hidden";
+    field.after(local);
+    const zoneName = document.querySelector("[data-zone]");
+    if (zoneName) zoneName.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  }
   for (const field of document.querySelectorAll("[data-reload]")) {
     field.addEventListener("change", () => {
       const form = new FormData(field.form);
