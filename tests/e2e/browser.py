@@ -44,9 +44,11 @@ class Watched:
         if kind == "error":
             self.errors.append(f"{text} at {self.page.url}")
 
-    def faults(self) -> list[str]:
-        """Serious and critical faults of accessibility on the page as it is, by axe-core."""
-        found = Axe().run(self.page).response["violations"]
+    def faults(self, *rules: str) -> list[str]:
+        """Serious and critical faults of accessibility on the page as it is, by axe-core: by all
+        its rules, or by these."""
+        options = {"runOnly": {"type": "rule", "values": rules}} if rules else {}
+        found = Axe().run(self.page, options=options).response["violations"]
         return [
             f"{fault['id']}: {node['html'][:120]}"
             for fault in found
