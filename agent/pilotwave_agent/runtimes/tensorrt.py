@@ -74,7 +74,10 @@ class _Engine:
         with contextlib.ExitStack() as memory:
             for tensor in self.inputs:
                 array = np.ascontiguousarray(feeds[tensor.name], np.dtype(tensor.dtype))
-                self._context.set_input_shape(tensor.name, array.shape)
+                if not self._context.set_input_shape(tensor.name, array.shape):
+                    # it would go on with the shape before, and read beyond what is here
+                    got, expected = list(array.shape), list(tensor.shape or ())
+                    raise ValueError(f"{tensor.name}: expected {expected}; got {got}")
                 place = self._allocate(memory, array.nbytes)
                 kind = cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
                 self._call(cuda.cudaMemcpy(place, array.ctypes.data, array.nbytes, kind))
