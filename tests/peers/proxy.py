@@ -58,7 +58,7 @@ class Proxy:
     def __init__(self, port: int, plan: Plan = honest) -> None:
         self.port, self.plan, self.down = port, plan, False
         self.struck: Counter[str] = Counter()
-        self.delivered = 0
+        self.delivered = self.sent = 0  # bytes from the server, and to it
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -110,6 +110,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while block := near.recv(_PIECE):
                 far.sendall(block)
+                self.sent += len(block)
         _shut(far)
 
     def _down(self, far: socket.socket, near: socket.socket, fault: Fault) -> None:
