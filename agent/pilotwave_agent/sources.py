@@ -90,6 +90,7 @@ class Sources:
                 link = self._linked()
             except _NoLink as no:
                 # that stands for the file; but a server may know blobs and no links
+                self._using = None
                 known = no.answer.status != 404 or "/deltas/" in self.path
                 return _Said(no.answer) if known else None
             channel = self.mirrors.channel(url)
@@ -139,13 +140,14 @@ class Sources:
         return True
 
     def at_fault(self, no: RefusedError) -> bool:
-        """Say whether the file may be right from another source: leave those alone that had a part
-        in this."""
-        wrong = no.reason in _WRONG
-        for url in self.used:
+        """Say whether the file may be right from another source: leave those mirrors alone that had
+        a part in this. What the server itself refuses is no mirror's fault."""
+        wrong, using = no.reason in _WRONG, self._using
+        blamed = self.used if wrong else self.used & {using}
+        for url in blamed:
             self.mirrors.failed(url, no.sentence, wrong=wrong)
-        found, self.used = bool(self.used), set()
-        return found
+        self.used, self._using = self.used - blamed, None
+        return bool(blamed)
 
     def served(self) -> None:
         """The file is here and the right one."""

@@ -219,6 +219,18 @@ def test_without_leave_the_mirror_is_not_even_asked(site: Site) -> None:
     assert site.mirror.requests == []
 
 
+def test_leave_that_ends_under_way_is_no_fault_of_the_mirror(site: Site) -> None:
+    site.registry.link_s = 0
+    site.mirror.bend = lambda path, reply: replace(reply, cut=100_000, stall=1.05)
+    links = iter([True])
+    site.registry.bend = lambda path, reply: reply if next(links, 0) else problem(401, "revoked")
+    with pytest.raises(RefusedError) as no:
+        site.fetch()
+    assert no.value.reason is Reason.BLOB_DENIED
+    assert site.fetcher.mirrors.usable() == [site.mirror.url]
+    assert (site.fetcher.blobs / f"{ENTRY.sha256}.part").read_bytes() == DATA[:100_000]
+
+
 def test_a_server_that_knows_no_links_is_asked_for_the_file(site: Site) -> None:
     site.registry.bend = lambda path, reply: Reply(404) if "/links/" in path else reply
     assert site.fetch() == ([], [f"/device/v1/links{BLOB}", BLOB])
