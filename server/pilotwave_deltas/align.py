@@ -1,8 +1,10 @@
-"""Align two files by content alone: no file format is known here.
+"""Align two files: by content, and where that is cheaper by the names of their tensors.
 
 The new file is cut into pieces of 4 KiB. For each, a few shifts are tried, and each width and phase
-of numbers at each of them; the cheapest way through all pieces, where changing one's mind costs
-something too, gives the segments. Their borders are then set to the byte.
+of numbers at each of them: what begins alike, what ends alike, where a tensor of the same name lies
+in the old file if the format is known, and whatever the content itself points to. The cheapest way
+through all pieces, where changing one's mind costs something too, gives the segments. Their borders
+are then set to the byte.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pilotwave_deltas import anchors
+from pilotwave_deltas import anchors, tensors
 from pilotwave_deltas.costs import PIECE, State, byte_bits, piece_bits
 from pilotwave_deltas.numbers import Floats
 from pilotwave_deltas.segments import Segment
@@ -25,6 +27,7 @@ _LOST = 0.65  # beyond that, a better counterpart is looked for
 _WIDTHS = (1, 2, 4, 8)
 _NUMBERS = {1: "int8", 2: "float16", 4: "float32", 8: "float64"}
 _AT_ONCE = 512  # pieces
+_MOST_NAMED = 1000  # stretches that lie elsewhere by name, the longest ones
 _ENOUGH = 16  # pieces without a counterpart for which it is not worth searching
 
 Costs = list[dict[State, float]]
@@ -38,12 +41,31 @@ def align(old: Bytes, new: Bytes) -> list[Segment]:
     costs: Costs = [{} for _ in range(pieces)]
     for shift in {0, len(old) - len(new)}:
         _rate(old, new, anchors.Reach(shift, 0, pieces, 0), costs)
+    for shift, first, last in _named(old, new):
+        _rate(old, new, anchors.Reach(shift, first, last, 0), costs)
     lost = np.array([min(c.values(), default=8.0 * PIECE) for c in costs]) > _LOST * 8 * PIECE
     if np.count_nonzero(lost) > min(_ENOUGH, pieces // 8):
         for reach in anchors.find(old, new, lost):
             if reach.shift not in (0, len(old) - len(new)):
                 _rate(old, new, reach, costs)
     return list(_segments(old, new, _cheapest(costs, len(new))))
+
+
+def _named(old: Bytes, new: Bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield shift, first and last piece of where tensors of the same name lie elsewhere."""
+    before = {t.name: t for t in tensors.find_all(old)}
+    runs: list[tuple[int, int, int]] = []
+    for tensor in sorted(tensors.find_all(new), key=lambda t: t.start) if before else ():
+        known = before.get(tensor.name)
+        if known is None or known.dtype != tensor.dtype or not tensor.size:
+            continue
+        shift = known.start - tensor.start
+        first, last = tensor.start // PIECE, -(-(tensor.start + tensor.size) // PIECE)
+        if runs and runs[-1][0] == shift and first <= runs[-1][2] + 1:
+            first = runs.pop()[1]
+        runs.append((shift, first, last))
+    elsewhere = (run for run in runs if run[0] not in (0, len(old) - len(new)))
+    yield from sorted(elsewhere, key=lambda run: run[1] - run[2])[:_MOST_NAMED]
 
 
 def _rate(old: Bytes, new: Bytes, reach: anchors.Reach, costs: Costs) -> None:

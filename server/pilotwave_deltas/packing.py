@@ -19,7 +19,7 @@ _LEVEL, _QUICK = 19, 3
 _LZMA = [LZMA_FILTERS[0] | {"mode": lzma.MODE_NORMAL, "mf": lzma.MF_BT4, "nice_len": 273}]
 _REPEATS = 0.97  # of the entropy: below that there are matches, and better ones may be found
 _SHORT_ENOUGH = 4096
-_WORTH = 0.98  # LZMA takes a device ten times as long as zstd
+_WORTH = 0.97  # LZMA takes a device ten times as long as zstd
 
 
 def entropy(counts: NDArray[Any]) -> float:

@@ -46,6 +46,13 @@ def join_planes(planes: list[bytes]) -> bytes:
     return out.tobytes()
 
 
+def scatter(size: int, steps: bytes, has_byte: bytes, values: bytes) -> bytes:
+    out = np.zeros(size + 1, np.uint8)
+    ends = np.cumsum(np.frombuffer(steps, np.uint8), dtype=np.int64)
+    out[ends[np.frombuffer(has_byte, bool)]] = np.frombuffer(values, np.uint8)
+    return out[1:].tobytes()
+
+
 def exponents(base: bytes, fmt: Format) -> bytes:
     return exponent_array(elements(base, fmt.width), fmt).tobytes()
 

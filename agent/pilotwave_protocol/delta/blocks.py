@@ -6,6 +6,7 @@ Reading a block costs memory in proportion to the block size alone, which the he
 from __future__ import annotations
 
 import enum
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -125,7 +126,7 @@ def _numbers(cursor: Cursor, block: Block, old: Old, math: ModuleType) -> bytes:
     ordering = _ordering(cursor, Context(flags & CONTEXT_BITS), base, fmt, math)
     guess = _prediction(cursor, base, fmt, math) if flags & PREDICTED else base
     found = math.join_planes(_planes(cursor, fmt, count, ordering, math))
-    rest = lanes.add(rest, read_stream(cursor, len(rest)), 1)
+    rest = lanes.add(rest, read_stream(cursor, len(rest), math), 1)
     if plain:
         whole = math.unrotate(found, fmt.width)
     else:
@@ -182,7 +183,7 @@ def _ordering(
     if context is Context.MANTISSA:
         return Ordering(math.mantissas(base, fmt))
     group, groups = _groups(cursor, base, fmt)
-    return cast(Ordering, math.classes(base, fmt, group, read_stream(cursor, groups)))
+    return cast(Ordering, math.classes(base, fmt, group, read_stream(cursor, groups, math)))
 
 
 def _prediction(cursor: Cursor, base: bytes, fmt: Format, math: ModuleType) -> bytes:
@@ -192,10 +193,9 @@ def _prediction(cursor: Cursor, base: bytes, fmt: Format, math: ModuleType) -> b
     shift = cursor.byte()
     if not SHIFTS[0] <= shift <= SHIFTS[1]:
         raise BadDelta(f"expected a shift of {SHIFTS[0]} to {SHIFTS[1]}; got {shift}")
-    low, high = read_stream(cursor, groups), read_stream(cursor, groups)
-    factors = [x | y << 8 for x, y in zip(low, high, strict=True)]
-    factors = [f - (1 << 16) if f >> 15 else f for f in factors]
-    return bytes(math.predict(base, fmt, group, shift, factors))
+    low, high = read_stream(cursor, groups, math), read_stream(cursor, groups, math)
+    factors = struct.unpack(f"<{groups}h", lanes.join_planes([low, high]))
+    return bytes(math.predict(base, fmt, group, shift, list(factors)))
 
 
 def _planes(
@@ -208,7 +208,7 @@ def _planes(
             if ordering is None:
                 raise BadDelta("a plane is ordered by contexts that the block does not have")
             ordered.append(k)
-        planes.append(read_coded(cursor, coding & ~SORTED, count))
+        planes.append(read_coded(cursor, coding & ~SORTED, count, math))
     if ordering is not None and ordered:
         found = math.unsort([planes[k] for k in ordered], ordering)
         for k, plane in zip(ordered, found, strict=True):

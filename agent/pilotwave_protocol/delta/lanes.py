@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, compress
 
 from pilotwave_protocol.delta.formats import CLASS_CAP, INT8, Format, Ordering
 
@@ -59,6 +59,14 @@ def join_planes(planes: list[bytes]) -> bytes:
     for k, plane in enumerate(planes):
         out[k::width] = plane
     return bytes(out)
+
+
+def scatter(size: int, steps: bytes, has_byte: bytes, values: bytes) -> bytes:
+    """Put `values` among zeros: each is the last byte of a step that has one."""
+    out = bytearray(size + 1)
+    for after, value in zip(compress(accumulate(steps), has_byte), values, strict=True):
+        out[after] = value
+    return bytes(memoryview(out)[1:])
 
 
 def exponents(base: bytes, fmt: Format) -> bytes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import lzma
-from itertools import accumulate, chain, zip_longest
-from typing import Any
+from itertools import chain, zip_longest
+from types import ModuleType
+from typing import Any, cast
 
 from pilotwave_protocol.delta.wire import Cursor
 from pilotwave_protocol.delta.zstd import inflate
@@ -34,17 +35,17 @@ class Coding(enum.IntEnum):
 _SIMPLE = (Coding.ZERO, Coding.RAW, Coding.ZSTD, Coding.LZMA)
 
 
-def read_stream(cursor: Cursor, size: int) -> bytes:
+def read_stream(cursor: Cursor, size: int, math: ModuleType) -> bytes:
     """Read a stream of `size` bytes: coding, stored length, stored bytes."""
-    return read_coded(cursor, cursor.byte(), size)
+    return read_coded(cursor, cursor.byte(), size, math)
 
 
-def read_coded(cursor: Cursor, coding: int, size: int) -> bytes:
+def read_coded(cursor: Cursor, coding: int, size: int, math: ModuleType) -> bytes:
     """Read a stream whose coding byte is read already."""
     if coding == Coding.NIBBLES:
         return _nibbles(cursor, size)
     if coding == Coding.SPARSE:
-        return _sparse(cursor, size)
+        return _sparse(cursor, size, math)
     return _simple(cursor, coding, size)
 
 
@@ -94,18 +95,14 @@ def _nibbles(cursor: Cursor, size: int) -> bytes:
 _STEPS = bytes((*range(1, 256), SKIP))
 
 
-def _sparse(cursor: Cursor, size: int) -> bytes:
+_HAS_BYTE = bytes(int(gap != SKIP) for gap in range(256))
+
+
+def _sparse(cursor: Cursor, size: int, math: ModuleType) -> bytes:
     count = cursor.varint(size)
     gaps = _part(cursor, cursor.varint(count + size // SKIP))
     values = _part(cursor, count)
-    out = bytearray(size)
-    found = iter(values)
-    try:
-        for after, gap in zip(accumulate(gaps.translate(_STEPS)), gaps, strict=True):
-            if gap != SKIP:
-                out[after - 1] = next(found)
-    except (StopIteration, IndexError):
-        raise BadDelta("a sparse stream's distances do not fit its values") from None
-    if next(found, None) is not None:
+    steps = gaps.translate(_STEPS)
+    if len(gaps) - gaps.count(SKIP) != count or sum(steps) > size:
         raise BadDelta("a sparse stream's distances do not fit its values")
-    return bytes(out)
+    return cast(bytes, math.scatter(size, steps, gaps.translate(_HAS_BYTE), values))
