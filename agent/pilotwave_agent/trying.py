@@ -1,0 +1,61 @@
+"""Try a version: by its self-test before the switch, by its probe afterwards."""
+
+from __future__ import annotations
+
+from pilotwave_agent import health, install, outcomes
+from pilotwave_agent.config import RuntimeSettings
+from pilotwave_agent.hands import TRANSIENT, Hands, disk_says_no, rules_of
+from pilotwave_agent.runtimes import engines
+from pilotwave_agent.selftest import Place, TestLimits, prepare, run_selftest
+from pilotwave_agent.state import ModelSlot
+from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.states import ModelState
+
+
+class Trying(Hands):
+    """The effects that ask whether a version is any good."""
+
+    def _try(self, slot: ModelSlot) -> None:
+        version, _ = self._candidate(slot)
+        try:
+            with disk_says_no():
+                figures = self._selftest(slot.model, version)
+        except RefusedError as no:
+            if no.reason in TRANSIENT:
+                raise
+            self.record(outcomes.failed(slot, no, self.now()))
+            return
+        self.record(outcomes.passed(slot, figures, self.now()))
+
+    def _selftest(self, model: str, version: Installed) -> str:
+        variant = install.build_of(self.disk, self.layout, version).variant
+        config, own = self.config, self.config.data_dir
+        limits = TestLimits(
+            config.selftest_timeout_s, config.selftest_memory_mb, config.selftest_cpu_s
+        )
+        settings = config.runtimes.get(variant.runtime, RuntimeSettings())
+        place = Place(own=own, cache=own / engines.FOLDER)
+        folder = self.layout.version(model, version)
+        if variant.runtime == "tensorrt":
+            prepare(folder, variant, settings, place)
+        return str(run_selftest(folder, variant, limits, settings, place))
+
+    def _probe(self, slot: ModelSlot, *, last: bool) -> None:
+        current = slot.current
+        if current is None:
+            return
+        subject = self._subject(slot.model, current, ModelState.PROBATION)
+        watch = slot.watch
+        no = health.ask(
+            self.config.probe,
+            subject,
+            lambda: self._selftest(slot.model, current),
+            live=self.layout.live,
+            since=health.Since(watch.started, watch.restarts) if watch else None,
+        )
+        now = self.now()
+        self.probed[slot.model] = now.uptime
+        order = self.journal.state.orders.get(slot.model)
+        rules = rules_of(self.config)
+        self.record(outcomes.probed(slot, no, now, rules, last=last, order=order))
