@@ -8,7 +8,7 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' \
 	>/dev/null 2>&1 && { echo "$$p"; break; }; done)
-EXTRAS ?= server,cli,onnxruntime,litert,openvino,dev
+EXTRAS ?= server,cli,mqtt,onnxruntime,litert,openvino,dev
 DATA ?= .data
 ARGS ?=
 

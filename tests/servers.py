@@ -64,6 +64,7 @@ def run_in_thread(app: Any, *, context: Context | None = None) -> Iterator[Runni
         port=0,
         http="httptools",
         loop="asyncio",
+        ws=getattr(app, "websockets", "none"),
         log_config=None,
         access_log=False,
         server_header=False,

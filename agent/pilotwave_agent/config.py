@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pilotwave_agent.limits import OwnLimits, read_limits
+from pilotwave_agent.push.settings import PushSettings, read_push
 from pilotwave_agent.tell.settings import Tell, read_tell
 from pilotwave_protocol import names
 from pilotwave_protocol.errors import ProtocolError
@@ -104,6 +105,7 @@ class Config:
     profile: str = "standard"
     metered: bool | None = None
     timezone: str = ""
+    push: PushSettings = field(default_factory=PushSettings)
 
 
 def load(path: Path) -> Config:
@@ -152,6 +154,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         profile=_word(f, "profile", PROFILES),
         metered=f.boolean("metered") if f.raw("metered", None) is not None else None,
         timezone=_zone(f),
+        push=read_push(_section(f, "push"), base),
     )
     for section in (f, test):
         section.done()

@@ -24,6 +24,7 @@ from pilotwave_agent.identity import Identity, Sequence
 from pilotwave_agent.journal import read_state
 from pilotwave_agent.log import say
 from pilotwave_agent.mailbox import Mailbox
+from pilotwave_agent.push.keeper import Keeper, opener_of
 from pilotwave_agent.schedule import NEVER, PROFILES, Schedule
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
@@ -89,6 +90,8 @@ class Agent:
         )
         seq = Sequence(self._disk, self._layout.seq)
         self._talk = Talk(config, who, seq, self.schedule, self, self.clock, root)
+        longest_s = config.max_poll_interval_s
+        self._push = Keeper(opener_of(config, who), self.schedule, self.clock, longest_s=longest_s)
         self._child: Worker | None = None
         self._mailbox: Mailbox | None = None
         self._watch: dict[str, Any] = {}
@@ -145,6 +148,7 @@ class Agent:
                 self._mailbox.flush()
             self._talk.progress = self._progress
             self._talk.check_in()
+        self._push.turn(self._talk)
         if self.clock.uptime() >= self.schedule.next_poll:
             self._talk.poll()
         if self.clock.wall() >= self._refresh_at:
@@ -168,17 +172,19 @@ class Agent:
     def sleep(self, wakeup: int) -> None:
         """Sleep until something is due, the child speaks, or `wakeup` can be read."""
         due = self.schedule.next_due(working=self._child is not None)
+        due = min(due, self._push.due(self._talk))
         left = min(
             due - self.clock.uptime(), self._refresh_at - self.clock.wall(), _LONGEST_SLEEP_S
         )
         left = min(left, watchdog.interval_s() or left)
-        reads = [r for r in (wakeup, self._child, self._mailbox) if r is not None]
+        reads = [r for r in (wakeup, self._child, self._mailbox, self._push.line) if r is not None]
         if wakeup in self.clock.wait(reads, max(left, 0.0)):
             os.read(wakeup, 512)
 
     def close(self) -> None:
         """End the child and the connection."""
         self._end_child()
+        self._push.close()
         self._talk.channel.close()
         if self._mailbox:
             self._mailbox.close()

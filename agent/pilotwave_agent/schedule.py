@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 FIRST_RETRY_S = 2.0
 LAST_RETRY_S = 900.0
 COALESCE_S = 0.5
+CALL_GAP_S = 1.0
+LAST_CALL_GAP_S = 60.0
+SECOND_LOOK_S = 2.0
 NEVER = float("inf")
 
 
@@ -54,7 +57,8 @@ class Schedule:
     """When the next poll, check-in and piece of work are due.
 
     `not_before` holds check-ins back that news would bring forward: the server asked for it, or it
-    cannot be reached.
+    cannot be reached. `stretch_s` is the poll interval while a push channel lives, 0 while none
+    does.
     """
 
     poll_s: float
@@ -65,6 +69,11 @@ class Schedule:
     next_check_in: float = 0.0
     next_work: float = NEVER
     not_before: float = 0.0
+    stretch_s: float = 0.0
+    _called: bool = False
+    _looks_again: bool = False
+    _last_call: float = -NEVER
+    _call_gap_s: float = CALL_GAP_S
 
     def __post_init__(self) -> None:
         self.ask(poll_s=self.poll_s, check_in_s=self.check_in_s)
@@ -108,15 +117,52 @@ class Schedule:
         """Come soon after a start, but not in step with the rest of the fleet."""
         self.next_check_in = now + self._soon()
 
-    def polled(self, now: float) -> None:
-        """A poll was answered."""
+    def polled(self, now: float, *, changed: bool = False) -> None:
+        """A poll was answered, with a directive if `changed`."""
         self.poll_backoff.reset()
-        self.next_poll = now + self.spread(self.poll_s)
+        self.next_poll = now + self.spread(max(self.poll_s, self.stretch_s))
+        called, again = self._called, self._looks_again
+        self._called = self._looks_again = False
+        if called or again:
+            self._last_call = now
+        if changed:
+            self._call_gap_s = CALL_GAP_S
+        elif called:
+            # the process that answered may not know yet what the one that called knows
+            self._call_gap_s = min(self._call_gap_s * 2, LAST_CALL_GAP_S)
+            self._looks_again = True
+            self.next_poll = min(self.next_poll, now + max(self._call_gap_s, SECOND_LOOK_S))
 
     def poll_failed(self, now: float, after_s: float) -> None:
         """A poll was not answered, or with a request to come later than `after_s`."""
+        self._called = self._looks_again = False
         wait = max(self.poll_backoff.next_s(), after_s)
         self.next_poll = now + max(wait, self.spread(self.poll_s))
+
+    # --- being called (docs/push.md)
+
+    def called(self, now: float, within_s: float) -> None:
+        """Somebody says that there is something: poll at some moment within that time.
+
+        Never closer to the last call's poll than a gap, which doubles with each call that was for
+        nothing: whoever forges calls by the thousand gets a poll a minute. A server that asked for
+        patience gets it.
+        """
+        if self.next_poll == NEVER or self.poll_backoff.failures:
+            return
+        self._called = True
+        at = max(now + self.chance.uniform(0.0, within_s), self._last_call + self._call_gap_s)
+        self.next_poll = min(self.next_poll, at)
+
+    def stretched(self, poll_s: float) -> None:
+        """A push channel lives: poll this seldom from now on, if that is seldom enough."""
+        self.stretch_s = poll_s
+
+    def shrunk(self, now: float) -> None:
+        """The push channel is dead: poll as often as without one."""
+        self.stretch_s = 0.0
+        if self.next_poll < NEVER:
+            self.next_poll = min(self.next_poll, now + self.spread(self.poll_s))
 
     def checked_in(self, now: float, *, more: bool) -> None:
         """A report was stored; `more` events wait."""

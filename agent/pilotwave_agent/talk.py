@@ -28,6 +28,7 @@ from pilotwave_agent.state import DeviceState
 from pilotwave_agent.telemetry import Telemetry
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages import CheckInReply
+from pilotwave_protocol.push import PushTerms
 
 NO = (ServerSaid, Unreachable, BadAnswer)
 _TOKEN_MARGIN_S = 5.0
@@ -74,6 +75,7 @@ class Talk:
     token: str = ""
     progress: Mapping[str, int] = field(default_factory=dict)
     trouble: tuple[str, str] | None = None
+    push: PushTerms | None = None
     _token_ends: float = 0.0
     _told: int = 0
     _etag: str = ""
@@ -147,6 +149,7 @@ class Talk:
         self.acked = max(self.acked, reply.acked_event)
         self.token = reply.token
         self._token_ends = now + reply.token_expires_in_s - _TOKEN_MARGIN_S
+        self.push = reply.push
         schedule.ask(
             poll_s=min(reply.poll_interval_s, self.config.max_poll_interval_s),
             check_in_s=min(reply.check_in_interval_s, self.config.max_check_in_interval_s),
@@ -186,7 +189,7 @@ class Talk:
         except NO as e:
             self._poll_refused(e)
             return
-        self.schedule.polled(now)
+        self.schedule.polled(now, changed=polled.raw is not None)
         self._etag = polled.etag
         if polled.raw is not None and not self.ears.directive(polled.raw):
             self._etag = ""  # so that the server offers it again
@@ -200,12 +203,16 @@ class Talk:
     def _poll_refused(self, e: Exception) -> None:
         now = self.clock.uptime()
         if isinstance(e, ServerSaid) and e.status == 401:
-            self.token = ""
-            self.schedule.need_token(now)
+            self.lose_token()
             return
         self._lost(e)
         after_s = e.retry_after_s if isinstance(e, ServerSaid) else None
         self.schedule.poll_failed(now, after_s or 0.0)
+
+    def lose_token(self) -> None:
+        """The token is good no more: check in for another."""
+        self.token = ""
+        self.schedule.need_token(self.clock.uptime())
 
     # --- being online
 

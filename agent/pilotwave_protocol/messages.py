@@ -15,6 +15,7 @@ from pilotwave_protocol import names, strictjson
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import BadJson, BadMessage, ProtocolError
 from pilotwave_protocol.fields import MAX_INT, Fields, Scalar, format_time
+from pilotwave_protocol.push import PushTerms
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_protocol.states import ModelState
 
@@ -219,7 +220,8 @@ class EnrolReply:
 class CheckInReply:
     """The server's plain answer to a check-in: a read token and how to go on.
 
-    Times are in seconds, `tuf` holds the newest root and timestamp versions as a hint.
+    Times are in seconds, `tuf` holds the newest root and timestamp versions as a hint. `push` is
+    None where no channel is offered.
     """
 
     token: str
@@ -230,10 +232,12 @@ class CheckInReply:
     tuf: dict[str, int]
     now: datetime
     acked_metric: int = 0
+    push: PushTerms | None = None
 
     def to_bytes(self) -> bytes:
         """Write the reply."""
-        return strictjson.dumps({**vars(self), "now": format_time(self.now)})
+        push = None if self.push is None else vars(self.push)
+        return strictjson.dumps({**vars(self), "now": format_time(self.now), "push": push})
 
 
 def parse_directive(payload: bytes) -> Directive:
@@ -319,7 +323,18 @@ def parse_check_in_reply(raw: bytes) -> CheckInReply:
             tuf=_tuf(f.inner("tuf")),
             now=f.time("now"),
             acked_metric=f.integer("acked_metric", default=0),
+            push=_push_terms(f.opt_inner("push")),
         ),
+    )
+
+
+def _push_terms(f: Fields | None) -> PushTerms | None:
+    if f is None:
+        return None
+    return PushTerms(
+        poll_interval_s=f.integer("poll_interval_s", low=1, high=86_400),
+        ping_s=f.integer("ping_s", low=1, high=86_400),
+        spread_s=f.integer("spread_s", high=86_400),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
@@ -51,6 +52,7 @@ class PilotwaveApp:
             rules=body_rules(context.settings),
         )
         self._asgi: ASGIApp = devices.in_front_of(edge)
+        self.websockets = devices.websockets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._asgi(scope, receive, send)
@@ -141,6 +143,7 @@ def lifespan(context: Context) -> Callable[[FastAPI], AbstractAsyncContextManage
     async def running(app: FastAPI) -> AsyncIterator[None]:
         stack = ExitStack()
         stack.callback(context.db.close)
+        context.loop = asyncio.get_running_loop()
         try:
             await run_in_threadpool(start, stack)
             yield

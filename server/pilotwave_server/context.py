@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -49,6 +50,8 @@ class Context:
     workers: list[Worker] = field(default_factory=list)
     # called before open connections are waited for: answers without end have to end
     closing: list[Callable[[], None]] = field(default_factory=list)
+    # Put there when the server starts, before its workers do.
+    loop: asyncio.AbstractEventLoop = field(init=False)
     # Put there by the slices' `setup.install`, in this order.
     trust: TrustStore = field(init=False)
     downloads: Desk = field(init=False)

@@ -146,7 +146,7 @@ def config(settings: Settings, app: Any) -> uvicorn.Config:
         app,
         http="httptools",
         loop="uvloop",
-        ws="none",
+        ws=getattr(app, "websockets", "none"),
         interface="asgi3",
         lifespan="on",
         server_header=False,

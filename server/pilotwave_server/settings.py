@@ -57,6 +57,39 @@ class Settings(BaseSettings):
         description="How long a directive is good; renewed at half of it.",
     )
 
+    push_connections: int = Field(
+        20_000,
+        ge=0,
+        le=1_000_000,
+        description="How many devices one server process holds by WebSocket; 0: none.",
+    )
+    push_handshakes: int = Field(
+        500, ge=1, le=100_000, description="How many WebSockets a process opens per second."
+    )
+    push_poll_interval_s: int = Field(
+        900, ge=1, le=DAY_S, description="How often a device polls while its push channel lives."
+    )
+    push_ping_s: int = Field(
+        240, ge=1, le=DAY_S, description="How often a device tries whether its channel lives."
+    )
+    push_rate: int = Field(
+        500,
+        ge=1,
+        le=1_000_000,
+        description="How many devices are made to poll per second; of more, each is told to wait.",
+    )
+    mqtt_url: str = Field(
+        "", description="`mqtt://host:1883` or `mqtts://host:8883` of a broker; default: none."
+    )
+    mqtt_username: str = Field("", description="The server's name at the broker.")
+    mqtt_password: str = Field("", repr=False, description="Its password there.")
+    mqtt_ca_file: Path | None = Field(
+        None, description="PEM file of who vouches for the broker; default: the system's."
+    )
+    mqtt_cert_file: Path | None = Field(
+        None, description="PEM file with the server's TLS certificate for the broker and its key."
+    )
+
     webhook_targets: Literal["public", "private", "any"] = Field(
         "public",
         description="Where webhooks may call: public addresses; private networks as well; or any, "

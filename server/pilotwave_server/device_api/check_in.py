@@ -6,6 +6,7 @@ the device's state, the fleet; then it is stored, and only then acknowledged.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from pilotwave_protocol.messages import (
     CheckInReply,
     parse_check_in,
 )
+from pilotwave_protocol.push import PushTerms
 from pilotwave_server.context import Clock
 from pilotwave_server.device_api.body import Gone, read_body
 from pilotwave_server.device_api.fleet_state import FleetState
@@ -71,7 +73,9 @@ class CheckIns:
         settings: Settings,
         clock: Clock,
         metrics: Metrics,
+        push_terms: Callable[[], PushTerms | None],
     ) -> None:
+        self._push_terms = push_terms
         self._fleet = fleet
         self._loader = loader
         self._writer = writer
@@ -142,6 +146,7 @@ class CheckIns:
             tuf={"root": hint.root, "timestamp": hint.timestamp, "snapshot": hint.snapshot},
             now=now,
             acked_metric=stored.acked_metric,
+            push=self._push_terms(),
         ).to_bytes()
 
 

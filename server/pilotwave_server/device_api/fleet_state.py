@@ -16,7 +16,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -85,6 +85,8 @@ class FleetState:
         self.records: dict[str, DeviceRecord] = {}
         self.hint = Hint()
         self.snapshot = FleetSnapshot(fleet="", revision=-1)
+        # told, under the lock, which devices changed; they have to be quick
+        self.on_refresh: list[Callable[[Collection[str]], object]] = []
 
     def refresh(self) -> None:
         """Take in what changed in the database since the last time."""
@@ -110,6 +112,8 @@ class FleetState:
             if snapshot is not self.snapshot:
                 self._orders = {}
                 self.snapshot = snapshot
+            for tell in self.on_refresh:
+                tell(changed)
 
     def _newer_hint(self) -> Hint:
         if not self._trust.bootstrapped:

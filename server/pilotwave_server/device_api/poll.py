@@ -105,7 +105,7 @@ class Polls:
     async def may_read(self, bearer: str, sha256: str, *, path: str = "") -> Flow | Literal[False]:
         """A gate for blobs: may the device of this token, or link to `path`, read that one, and
         for what?"""
-        record = await self._reader(BEARER + bearer.encode("latin-1", "replace"), path)
+        record = await self.known(BEARER + bearer.encode("latin-1", "replace"), path)
         entry = self._fleet.wants_blob(record, sha256)
         if entry is None:
             return False
@@ -115,14 +115,27 @@ class Polls:
     async def link(self, bearer: str, path: str, *, lifetime_s: int) -> str:
         """Return a link to `path` for the device of this token. What it may read is asked when the
         link is used. Raises `BadToken`, `ExpiredToken`, `RevokedToken`."""
-        record = await self._reader(BEARER + bearer.encode("latin-1", "replace"))
+        record = await self.known(BEARER + bearer.encode("latin-1", "replace"))
         expires = int(self._clock().timestamp()) + lifetime_s
         return self._tokens.issue(record.name, record.generation, expires=expires, path=path)
 
-    async def _reader(self, authorization: bytes, path: str = "") -> DeviceRecord:
+    async def known(self, authorization: bytes, path: str = "") -> DeviceRecord:
+        """Return the device of a token or link, its order up to date. Raises what `_known` does."""
         moment = self._clock().timestamp()
         record = self._known(authorization, moment, path)
         return record or await self._loaded(authorization, moment, path)
+
+    def look(self, name: str, moment: float) -> DeviceRecord | None:
+        """Return a device that listens, its order up to date and the leases that it wants asked
+        for, as if it had polled. None: load it first."""
+        record, snapshot = self._fleet.records.get(name), self._fleet.snapshot
+        if record is None or (
+            record.ordered_in is not snapshot and not self._order(record, snapshot)
+        ):
+            return None
+        if record.wants and moment >= record.asks_after and record.state == ENROLLED:
+            self._ask_lease(record, moment)
+        return record
 
     def _known(self, authorization: bytes, moment: float, path: str = "") -> DeviceRecord | None:
         """Return the device of a token, its order and ETag up to date; None: load it first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.types import ASGIApp
@@ -19,6 +20,8 @@ from pilotwave_server.device_api.loader import Loader
 from pilotwave_server.device_api.metric_desk import MetricDesk
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.preload import Preload
+from pilotwave_server.device_api.push.setup import Push
+from pilotwave_server.device_api.push.setup import install as make_push
 from pilotwave_server.device_api.seen import FLUSH_S, LastSeen
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
@@ -51,6 +54,12 @@ class DeviceApi:
 
     polls: Polls
     check_ins: CheckIns
+    push: Push
+
+    @property
+    def websockets(self) -> Any:
+        """What makes the WebSockets' protocol objects (uvicorn's `ws`)."""
+        return self.push.door or "none"
 
     def in_front_of(self, app: ASGIApp) -> ASGIApp:
         """Return an app that answers devices here and passes everything else on."""
@@ -102,10 +111,18 @@ def install(context: Context) -> DeviceApi:
         ask_lease=desk.ask,
         downloads=context.downloads,
     )
-    check_ins = CheckIns(
-        fleet, loader, writer, tokens, settings=settings, clock=clock, metrics=context.metrics
-    )
     context.fleet, context.tokens, context.checkins = fleet, tokens, writer
+    push = make_push(context, polls)
+    check_ins = CheckIns(
+        fleet,
+        loader,
+        writer,
+        tokens,
+        settings=settings,
+        clock=clock,
+        metrics=context.metrics,
+        push_terms=push.terms,
+    )
     context.blob_gates.append(polls.may_read)
     # what is changed here shows at the very next poll; what others change, at the next look
     db.on_revision += [fleet.refresh, rollouts_worker.wake]
@@ -116,8 +133,9 @@ def install(context: Context) -> DeviceApi:
         rollouts_worker,
         Periodic("leases", desk.work, interval_s=INTERVAL_S),
         Periodic("last-seen", seen.flush, interval_s=FLUSH_S, at_stop=True),
+        push,
     ]
-    device_api = DeviceApi(polls, check_ins)
+    device_api = DeviceApi(polls, check_ins, push)
     context.devices = device_api
     return device_api
 

@@ -1,0 +1,75 @@
+"""Push in a running server: the WebSockets, the broker where one is set, and the terms of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pilotwave_protocol.push import PushTerms
+from pilotwave_server.context import Context
+from pilotwave_server.device_api.poll import Polls
+from pilotwave_server.device_api.push.broker import Broker
+from pilotwave_server.device_api.push.desk import PushDesk
+from pilotwave_server.device_api.push.websocket import Door
+
+SILENT_PINGS = 2.5
+
+
+@dataclass
+class Push:
+    """The channels of one server process, a `workers.Worker`."""
+
+    context: Context
+    desks: dict[str, PushDesk] = field(default_factory=dict)
+    door: Door | None = None
+    broker: Broker | None = None
+
+    def terms(self) -> PushTerms | None:
+        """What devices are told of push, None where there is none."""
+        settings = self.context.settings
+        if not self.desks:
+            return None
+        listening = sum(len(desk.listeners) for desk in self.desks.values())
+        return PushTerms(
+            poll_interval_s=max(settings.push_poll_interval_s, settings.poll_interval_s),
+            ping_s=settings.push_ping_s,
+            spread_s=1 + listening // settings.push_rate,
+        )
+
+    def channel_of(self, device: str) -> str | None:
+        """Which channel of a device lives, as far as this process knows."""
+        return next((kind for kind, desk in self.desks.items() if device in desk.listeners), None)
+
+    def start(self) -> None:
+        for desk in self.desks.values():
+            desk.start(self.context.loop)
+        if self.broker is not None:
+            self.broker.start(self.context.loop)
+
+    def stop(self) -> None:
+        if self.broker is not None:
+            self.broker.stop()
+        for desk in self.desks.values():
+            desk.stop()
+
+
+def install(context: Context, polls: Polls) -> Push:
+    """Make what the settings ask for. Raises `BadSetting`."""
+    settings, push = context.settings, Push(context)
+
+    def desk(kind: str) -> PushDesk:
+        push.desks[kind] = PushDesk(
+            context.fleet, polls, clock=context.clock, rate=settings.push_rate
+        )
+        return push.desks[kind]
+
+    if settings.push_connections:
+        push.door = Door(
+            desk("websocket"),
+            polls,
+            limit=settings.push_connections,
+            per_second=settings.push_handshakes,
+            silent_s=settings.push_ping_s * SILENT_PINGS,
+        )
+    if settings.mqtt_url:
+        push.broker = Broker(desk("mqtt"), settings, fleet=lambda: context.fleet.snapshot.fleet)
+    return push
