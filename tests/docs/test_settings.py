@@ -12,6 +12,7 @@ import pytest
 
 from pilotwave_agent.config import BadConfig, Config, Probe, RuntimeSettings, parse
 from pilotwave_agent.limits import OwnLimits
+from pilotwave_agent.push.settings import PushSettings
 from pilotwave_agent.tell.settings import Tell
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "device.md"
@@ -19,6 +20,7 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "device.md"
 SECTIONS = {
     "[probe]": Probe,
     "[limits]": OwnLimits,
+    "[push]": PushSettings,
     "[runtimes.NAME]": RuntimeSettings,
     "[[tell]]": Tell,
 }
@@ -32,7 +34,7 @@ def known() -> Iterator[tuple[str, str, object]]:
     for f in fields(Config):
         if f.name.startswith(TEST):
             yield "[selftest]", f.name.removeprefix(TEST), f.default
-        elif f.name not in ("probe", "limits", "runtimes", "tell"):
+        elif f.name not in ("probe", "limits", "push", "runtimes", "tell"):
             yield "", f.name, f.default
     for section, kind in SECTIONS.items():
         for f in fields(kind):
@@ -75,6 +77,7 @@ def test_each_key_of_the_table_is_read(section: str) -> None:
             continue
         wrong: dict[str, object] = {key: {"no": "such value"}}
         inner = {"[probe]": "probe", "[selftest]": "selftest", "[limits]": "limits"}
+        inner["[push]"] = "push"
         if section in inner:
             wrong = {inner[section]: wrong}
         elif section == "[runtimes.NAME]":

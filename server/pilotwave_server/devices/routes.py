@@ -96,6 +96,7 @@ def get_device(
         context.fleet.last_seen(row.name),
         groups=[group.name for group in groups_of(session, row)],
         pins=service.pins_of(session, row),
+        push=context.devices.push.channel_of(row.name),
     )
 
 

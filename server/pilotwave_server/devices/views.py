@@ -86,6 +86,10 @@ class DeviceDetail(DeviceSummary):
     tuf: TufOnDevice = Field(description="The metadata versions that it has.")
     refusal: RefusalView | None
     dropped_events: int = Field(description="Events that it had to drop for want of room.")
+    push: str | None = Field(
+        description="The push channel that lives, `websocket` or `mqtt`, as far as the server "
+        "process that answers knows."
+    )
 
 
 class EventView(ApiReply):
@@ -150,6 +154,7 @@ def detail(
     *,
     groups: list[str],
     pins: Iterable[PinRow],
+    push: str | None,
 ) -> DeviceDetail:
     """All about one device."""
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(row.public_key))
@@ -163,6 +168,7 @@ def detail(
         tuf=TufOnDevice(root=row.tuf_root, timestamp=row.tuf_timestamp, snapshot=row.tuf_snapshot),
         refusal=None if row.refusal is None else RefusalView(**row.refusal),
         dropped_events=row.dropped_events,
+        push=push,
     )
 
 

@@ -123,7 +123,8 @@ class Broker:
 
     def stop(self) -> None:
         """Say goodbye, and leave."""
-        if self.connected:
+        connected, self.connected = self.connected, False
+        if connected:
             said = self._client.publish(self._here, b"", qos=1, retain=True)
             try:
                 said.wait_for_publish(2.0)

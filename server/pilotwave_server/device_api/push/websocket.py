@@ -9,6 +9,7 @@ closed out.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
@@ -31,6 +32,10 @@ MAX_FRAMES = 30  # between two sweeps
 SWEEP_S = 10.0
 REVOKED = 4401
 REPLACED = 4409
+
+# what the library says of a connection is a peer's doing, and no news to an operator
+log = logging.getLogger(f"{__name__}.connection")
+log.setLevel(logging.ERROR)
 
 
 class NoSuchChannel(NotFound):
@@ -117,7 +122,7 @@ class Session(asyncio.Protocol):
     def __init__(self, door: Door, server_state: Any) -> None:
         self._door = door
         self._server_state = server_state
-        self._ws = ServerProtocol(max_size=MAX_MESSAGE)
+        self._ws = ServerProtocol(max_size=MAX_MESSAGE, logger=log)
         self._task: asyncio.Task[None] | None = None
         self.name = self.digest = ""
         self.generation: int | None = None
