@@ -49,7 +49,9 @@ def measure(bench: Bench) -> None:
     devices = bench.options.devices or (100_000 if bench.quick else 1_000_000)
     seconds = bench.options.seconds or (15 if bench.quick else 300)
     wave_s = 20 if bench.quick else 60
-    count = int(devices / CHECK_IN_EVERY_S * (seconds + wave_s + 10)) + 1
+    each_s = devices * bench.options.faster
+    pace = each_s / POLL_EVERY_S, each_s / CHECK_IN_EVERY_S
+    count = min(devices, int(pace[1] * (seconds + wave_s + 10)) + 1)
     with tempfile.TemporaryDirectory(prefix="pilotwave-keys-") as temporary:
         folder = bench.options.keys or Path(temporary)
         public_keys = sign_check_ins(folder, devices, count)
@@ -69,8 +71,8 @@ def measure(bench: Bench) -> None:
             restarted(bench, kind, stage, load, workers=workers)
             first_polls(bench, kind, stage, load)
             rollout = create_rollouts(bench, kind, stage)
-            a_day(bench, kind, stage, load, devices, seconds, rollout)
-            wave_opens(bench, kind, stage, load, devices, wave_s, rollout)
+            a_day(bench, kind, stage, load, pace, seconds)
+            wave_opens(bench, kind, stage, load, pace, wave_s, rollout)
             restarted(bench, kind, stage, load, workers=1)
             unchanged(bench, kind, stage, load)
 
@@ -152,10 +154,10 @@ def create_rollouts(bench: Bench, kind: str, stage: Stage) -> str:
 
 
 def a_day(
-    bench: Bench, kind: str, stage: Stage, load: Load, devices: int, seconds: int, rollout: str
+    bench: Bench, kind: str, stage: Stage, load: Load, pace: tuple[float, float], seconds: int
 ) -> None:
     """Every device at its pace beside the running rollout."""
-    polls, check_ins = devices / POLL_EVERY_S, devices / CHECK_IN_EVERY_S
+    polls, check_ins = pace
     bench.say(f"{polls:,.0f} polls and {check_ins:,.0f} check-ins a second for {seconds} s")
     before, began = cpu_s(stage), time.monotonic()
     steady = load.run(seconds=seconds, polls=polls, check_ins=check_ins)
@@ -169,10 +171,16 @@ def a_day(
 
 
 def wave_opens(
-    bench: Bench, kind: str, stage: Stage, load: Load, devices: int, seconds: int, rollout: str
+    bench: Bench,
+    kind: str,
+    stage: Stage,
+    load: Load,
+    pace: tuple[float, float],
+    seconds: int,
+    rollout: str,
 ) -> None:
     """The same load, while the rollout's next wave opens: a tenth of the devices are told anew."""
-    polls, check_ins = devices / POLL_EVERY_S, devices / CHECK_IN_EVERY_S
+    polls, check_ins = pace
     process = load.start(seconds=seconds, polls=polls, check_ins=check_ins)
     time.sleep(10)
     token = (stage.root / "admin.token").read_text().strip()
@@ -223,6 +231,7 @@ def answered(answer: httpx.Response) -> Any:
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--postgres", action="store_true", help="on PostgreSQL, not SQLite")
     parser.add_argument("--devices", type=int, help="another number of devices")
+    parser.add_argument("--faster", type=float, default=1, help="so many times the pace (1)")
     parser.add_argument("--seconds", type=int, help="another length of the load")
     parser.add_argument("--workers", type=int, default=2, help="server processes (2)")
     parser.add_argument("--keys", type=Path, help="keep the signed check-ins in this folder")

@@ -12,18 +12,20 @@ from collections.abc import Callable
 
 import psutil
 from _bench import MODEL, Bench, main, server
-from _fleet import add_devices, read_tokens
+from _fleet import read_tokens
 from _load import Load
+from _million import add_devices, name_of, restart, until_quiet
 from million import POLICY, answered, client, prepare
 
 from demo.stage import Stage
 
 ROLLOUTS = (1, 10, 100)
+ASKING = 20_000
 
 
 def measure(bench: Bench) -> None:
     with_rollouts(bench, 2_000 if bench.quick else 20_000)
-    sizes = (2_000, 10_000) if bench.quick else (10_000, 50_000, 250_000)
+    sizes = (2_000, 10_000) if bench.quick else (10_000, 100_000, 1_000_000)
     costs = [with_devices(bench, size) for size in sizes]
     growth = costs[-1] / costs[0]
     bench.figure(
@@ -61,9 +63,13 @@ def with_rollouts(bench: Bench, devices: int) -> None:
 
 
 def with_devices(bench: Bench, devices: int) -> float:
-    """The cost of an unchanged poll in a fleet of this size."""
+    """The cost of an unchanged poll in a fleet of this size, all of it in the server's memory;
+    `ASKING` of its devices, spread over it, ask."""
     with server(token_lifetime_s=86_400) as stage:
         load = fleet(stage, devices)
+        restart(stage)
+        until_quiet(stage)
+        load.port = int(stage.url.rsplit(":", 1)[1])
         load.run(seconds=1200, polls=-2, connections=256)
         cost = cost_us(stage, lambda: load.run(seconds=5, polls=-1, connections=16))
     bench.figure(f"unchanged_us_with_{devices}_devices", cost)
@@ -72,7 +78,9 @@ def with_devices(bench: Bench, devices: int) -> float:
 
 def fleet(stage: Stage, devices: int) -> Load:
     prepare(stage)
-    names = add_devices(stage.root / "data", devices)
+    keys = [f"{n:064x}" for n in range(devices)]
+    add_devices(f"sqlite:///{stage.root / 'data' / 'pilotwave.db'}", keys, 10_000, 0)
+    names = [name_of(n) for n in range(0, devices, max(1, devices // ASKING))]
     time.sleep(1)
     key_file = next((stage.root / "data" / "keys").glob("*token*"))
     port = int(stage.url.rsplit(":", 1)[1])

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -23,8 +24,12 @@ from sqlalchemy import (
     Integer,
     MetaData,
     String,
+    Update,
+    bindparam,
+    column,
     create_engine,
     event,
+    func,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -154,6 +159,38 @@ def upsert(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]
     session.connection().execute(
         added.on_conflict_do_update(index_elements=keys, set_=changed), rows
     )
+
+
+def update_rows(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Set columns of many rows, each found by its `id`; each names the same columns."""
+    if not rows:
+        return
+    connection, columns = session.connection(), tuple(rows[0])
+    if connection.dialect.name == "postgresql":
+        # one statement: there each one of many costs more than what it does
+        given = [
+            {k: v.isoformat() if isinstance(v, datetime) else v for k, v in r.items()} for r in rows
+        ]
+        connection.execute(_update_from_json(table, columns), {"given": given})
+    else:
+        connection.execute(_update_each(table, columns), [{**r, "row": r["id"]} for r in rows])
+
+
+@cache
+def _update_each(table: type[Base], columns: tuple[str, ...]) -> Update:
+    values: dict[str, Any] = {name: bindparam(name) for name in columns if name != "id"}
+    found = table.__table__.c.id == bindparam("row")
+    return update(table).where(found).values(values)
+
+
+@cache
+def _update_from_json(table: type[Base], columns: tuple[str, ...]) -> Update:
+    known = table.__table__.c
+    typed = [column(name, known[name].type) for name in columns]
+    rows = func.json_to_recordset(bindparam("given", type_=JSON))
+    given = rows.table_valued(*typed).render_derived(name="given", with_types=True)
+    values: dict[str, Any] = {name: given.c[name] for name in columns if name != "id"}
+    return update(table).where(known.id == given.c.id).values(values)
 
 
 def after_commit(session: Session, callback: Callable[[], object]) -> None:

@@ -27,7 +27,10 @@ log = logging.getLogger(__name__)
 
 MAX_BATCH = 256
 MAX_WAITING = 8192
-GATHER_S = 0.02
+# A transaction costs much more than a check-in in it. A lone one hardly waits for company; the more
+# there were in the last batch, the longer the next one is gathered.
+GATHER_EACH_S = 0.004
+GATHER_MOST_S = 0.1
 
 Store = Callable[[Sequence[VerifiedCheckIn]], list[Stored]]
 _Job = tuple[VerifiedCheckIn, "asyncio.Future[Stored]"]
@@ -42,6 +45,7 @@ class CheckInWriter:
         self._jobs: deque[_Job] = deque()
         self._coming = threading.Condition()
         self._stopping = False
+        self._gather_s = GATHER_EACH_S
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -77,9 +81,9 @@ class CheckInWriter:
                     self._coming.wait()
                 if not self._jobs:
                     return
-                # others are likely on their way; a commit costs more than this wait
-                self._coming.wait_for(self._enough, GATHER_S)
+                self._coming.wait_for(self._enough, self._gather_s)
                 batch = self._take()
+                self._gather_s = min(GATHER_EACH_S * max(len(batch), 1), GATHER_MOST_S)
             self._write(batch)
 
     def _enough(self) -> bool:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import delete, insert, select, tuple_, update
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages import CheckIn, DeviceEvent, MetricReport, ModelReport
-from pilotwave_server.db import lock_fleet, next_revision, upsert
+from pilotwave_server.db import lock_fleet, next_revision, update_rows, upsert
 from pilotwave_server.devices.facts import normal_facts
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import Conflict, ServerError, Unauthorised
@@ -106,7 +106,7 @@ def store_check_ins(
             labels, before = facts[device.id]
             after = normal_facts(item.check_in.facts)
             if after != before:
-                batch.facts.append({"device": device.id, "new": after})
+                batch.facts.append({"id": device.id, "facts": after})
                 if matters(fleet_revision, labels, before, after):
                     batch.revised.append(device.id)
         kept = batch.devices[-1]
@@ -185,7 +185,7 @@ def _add_device(
     batch.windows += [(device.id, window) for window in windows]
     batch.devices.append(
         {
-            "device": device.id,
+            "id": device.id,
             "last_seq": check_in.seq,
             "acked_event": max([device.acked_event, *(e.id for e in fresh)]),
             "acked_window": max([device.acked_window, *(w.id for w in windows)]),
@@ -256,13 +256,8 @@ def _plain_model(report: ModelReport) -> dict[str, Any]:
 
 
 def _write(session: Session, batch: _Batch) -> None:
-    # on the connection: many rows of parameters for one statement, which need no ORM
-    connection = session.connection()
-    one_device = update(DeviceRow).where(DeviceRow.id == bindparam("device"))
-    if batch.devices:
-        connection.execute(one_device, batch.devices)
-    if batch.facts:
-        connection.execute(one_device.values(facts=bindparam("new")), batch.facts)
+    update_rows(session, DeviceRow, batch.devices)
+    update_rows(session, DeviceRow, batch.facts)
     if batch.revised:
         revision = next_revision(session)
         session.execute(
