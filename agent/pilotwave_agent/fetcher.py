@@ -3,27 +3,41 @@
 TUF's client is handed this instead of its own fetcher, which follows redirects, obeys proxies from
 the environment, inflates what it is sent and has no total deadline. Only status 200 counts, and
 bytes are counted as they came. Whether the bytes are the right ones is decided by TUF.
+
+What never changes may come from a mirror: all that carries its version or digest in its name, but
+no root and no timestamp. So a mirror cannot hold back that there is something newer; and where what
+it gave is refused, it is left alone and the server asked (`honest`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import urllib3
 from tuf.api.exceptions import (
     DownloadError,
     DownloadHTTPError,
     DownloadLengthMismatchError,
+    RepositoryError,
     SlowRetrievalError,
 )
 from tuf.ngclient.fetcher import FetcherInterface
 
 from pilotwave_agent.deadline import timed_pool
+from pilotwave_agent.mirrors import Mirrors
+from pilotwave_protocol.errors import RefusedError
 
 GAP_S = 10.0
 DEADLINE_S = 60.0
 MAX_BYTES = 8 << 20
 _CHUNK = 1 << 16
+_UNCHANGING = re.compile(
+    r"/tuf/metadata/\d+\.(?!root\.)[a-z0-9._-]+\.json|/tuf/targets/[a-z0-9._/-]*[0-9a-f]{64}\.[^/]+",
+    re.ASCII,
+)
+_T = TypeVar("_T")
 
 
 class Fetcher(FetcherInterface):
@@ -31,6 +45,7 @@ class Fetcher(FetcherInterface):
 
     `gap_s` bounds the wait for the next byte, `deadline_s` one whole answer, `max_bytes` its size
     (TUF has its own limits; this one holds even where signed metadata names a larger length).
+    `mirrors` are asked first for what is below `server` and never changes.
     Keeps connections open between calls; not safe for threads.
     """
 
@@ -41,9 +56,14 @@ class Fetcher(FetcherInterface):
         deadline_s: float = DEADLINE_S,
         max_bytes: int = MAX_BYTES,
         ca_file: str | None = None,
+        server: str = "",
+        mirrors: Mirrors | None = None,
     ) -> None:
         self._pool = timed_pool(gap_s=gap_s, deadline_s=deadline_s, ca_file=ca_file)
         self._max_bytes = max_bytes
+        self._server, self._mirrors = server, mirrors
+        self._used: set[str] = set()
+        self._without: set[str] = set()  # mirrors that keep no metadata
 
     def close(self) -> None:
         """Close the connections that are kept open."""
@@ -51,7 +71,38 @@ class Fetcher(FetcherInterface):
 
     # not a generator itself: `fetch()` wraps the errors of this call, not those of an iteration
     def _fetch(self, url: str) -> Iterator[bytes]:
-        return self.stream(url)
+        return self._from_mirror(url) or self.stream(url)
+
+    def _from_mirror(self, url: str) -> Iterator[bytes] | None:
+        path = url.removeprefix(self._server)
+        if self._mirrors is None or path == url or not _UNCHANGING.fullmatch(path):
+            return None
+        for mirror in self._mirrors.usable():
+            if mirror in self._without:
+                continue
+            try:
+                body = self.stream(mirror + path)
+            except DownloadHTTPError:
+                self._without.add(mirror)
+            except DownloadError as e:
+                self._mirrors.failed(mirror, str(e))
+            else:
+                self._used.add(mirror)
+                return body
+        return None
+
+    def honest(self, do: Callable[[], _T]) -> _T:
+        """Return what `do` returns; where it fails and a mirror had a part in it, do it again
+        without that mirror. Raises what `do` raises."""
+        while True:
+            self._used.clear()
+            try:
+                return do()
+            except (RepositoryError, DownloadError, RefusedError) as e:
+                if self._mirrors is None or not self._used:
+                    raise
+                for mirror in self._used:
+                    self._mirrors.failed(mirror, str(e))
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
         """Return a whole body of at most `max_length` bytes, without a file in between."""

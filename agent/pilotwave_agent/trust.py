@@ -67,7 +67,7 @@ class TrustedMetadata:
             store, metadata_url, bootstrap, fetcher, floor, now or datetime.now(timezone.utc)
         )
         with refusals(), store.opened():
-            updater, remembered = refresh.run()
+            updater, remembered = fetcher.honest(refresh.run)
         return TrustedView(store, updater, fetcher, targets_url, remembered.floor.moment(floor))
 
 
@@ -147,7 +147,7 @@ class TrustedView:
     def target(self, path: str) -> TargetFile | None:
         """Look one TUF target up, through the delegations that are trusted for its path."""
         with refusals(), self._store.opened():
-            return self._updater.get_targetinfo(path)
+            return self._fetcher.honest(lambda: self._updater.get_targetinfo(path))
 
     def fetch(self, path: str, *, hash_prefix: bool = True) -> bytes:
         """Return the verified bytes of a small target, such as a version's manifest.
@@ -162,7 +162,11 @@ class TrustedView:
         if hash_prefix and root_of(self._updater).consistent_snapshot:
             folder, slash, name = path.rpartition("/")
             served = f"{folder}{slash}{next(iter(target.hashes.values()))}.{name}"
-        with refusals(Reason.TARGET_MISMATCH):
+
+        def verified() -> bytes:
             data = self._fetcher.download_bytes(self._targets_url + served, target.length)
             target.verify_length_and_hashes(data)
-        return data
+            return data
+
+        with refusals(Reason.TARGET_MISMATCH):
+            return self._fetcher.honest(verified)

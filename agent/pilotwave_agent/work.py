@@ -155,13 +155,18 @@ class _Work:
         self.config, self.clock, self.root = config, around.clock, around.root
         timeout_s = config.network_timeout_s
         self.journal = Journal(disk, layout.journal)
-        self.fetcher = Fetcher(ca_file=config.ca_file, gap_s=timeout_s)
         lines: dict[str, Any] = {
             "ca_file": config.ca_file,
             "gap_s": timeout_s,
             "receive_buffer": min(config.limits.max_rate // 4, MAX_AHEAD),
         }
         self.mirrors = Mirrors(config.mirrors, disk=disk, path=layout.mirrors, **lines)
+        self.fetcher = Fetcher(
+            ca_file=config.ca_file,
+            gap_s=timeout_s,
+            server=config.server,
+            mirrors=self.mirrors,
+        )
         self.judge = Judge(config, who, disk, layout, self.fetcher)
         self.told_progress = 0.0
         self.effects = Effects(

@@ -64,3 +64,47 @@ def test_a_cache_gets_no_token_and_sends_nobody_elsewhere(
     assert elsewhere.requests == []
     elsewhere.stop()
     assert device.current().startswith("1.1.0-")
+
+
+def test_a_cache_keeps_metadata_too_but_says_nothing_of_what_is_newest(
+    victim: Victim, mirror: Mirror
+) -> None:
+    victim.device.set(mirrors=(mirror.url,))
+    victim.registry.order(victim.new)
+    seen = len(victim.registry.requests)
+    victim.device.work(refresh=True)
+    assert victim.device.current().startswith("1.1.0-")
+    of_mirror = [r.split()[1] for r in mirror.requests if "/tuf/" in r]
+    of_server = [r.split()[1] for r in victim.registry.requests[seen:] if "/tuf/" in r]
+    assert of_mirror
+    assert all(".root.json" not in p and "timestamp" not in p for p in of_mirror)
+    assert of_server
+    assert all(".root.json" in p or "timestamp" in p for p in of_server)
+
+
+METADATA: dict[str, Callable[[Registry, Reply], Reply]] = {
+    "garbage": lambda r, reply: replace(reply, body=b"x" * len(reply.body)),
+    "one bit": lambda r, reply: replace(reply, body=reply.body[:-9] + b"0" + reply.body[-8:]),
+    "older snapshot": lambda r, reply: replace(
+        reply, body=r.files["/tuf/metadata/1.snapshot.json"]
+    ),
+    "root": lambda r, reply: replace(reply, body=r.root),
+    "cut": lambda r, reply: replace(reply, cut=10),
+    "endless": lambda r, reply: Reply(200, b"x" * (9 << 20)),
+    "gone": lambda r, reply: Reply(404),
+}
+
+
+@pytest.mark.parametrize("lie", METADATA.values(), ids=METADATA)
+@pytest.mark.parametrize("file", ["snapshot.json", "models-detector.json", "/targets/"])
+def test_metadata_that_a_cache_bends_comes_from_the_server(
+    victim: Victim, mirror: Mirror, file: str, lie: Callable[[Registry, Reply], Reply]
+) -> None:
+    registry = victim.registry
+    mirror.bend = lambda path, reply: lie(registry, reply) if file in path else reply
+    victim.device.set(mirrors=(mirror.url,))
+    registry.order(victim.new)
+    victim.device.work(refresh=True)
+    assert any(file in request for request in mirror.requests)
+    assert victim.device.current().startswith("1.1.0-")
+    assert victim.device.state.refusal is None

@@ -18,8 +18,10 @@ class Mirror(Registry):
         self.heard: list[dict[str, str]] = []
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Reply:
-        """Return what is asked for with a link."""
+        """Return metadata, and what is asked for with a link."""
         self.heard.append(headers)
+        if path.startswith("/tuf/"):
+            return Reply(200, self.files[path]) if path in self.files else Reply(404)
         path, _, link = path.partition("?link=")
         if link != "good":
             return Reply(401)
