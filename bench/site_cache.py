@@ -41,8 +41,11 @@ class Site:
         self.folders: dict[str, Path] = {}
         stage.pilotwave("groups", "create", "all", "--selector", "site=bench")
         extra = SETTINGS.format(mirror=self.gateway.url)
-        for device in self.devices:
-            enrol(stage, device, server_url=self.uplink.url, extra=extra)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda d: self._enrol(d, extra), self.devices))
+
+    def _enrol(self, device: str, extra: str) -> None:
+        enrol(self.stage, device, server_url=self.uplink.url, extra=extra)
 
     def order(self, version: str, example: str) -> int:
         """Publish a version with `size` bytes of weights, order it; return its bytes in all."""
@@ -106,7 +109,7 @@ def kill_under_way(site: Site) -> None:
 
 def measure(bench: Bench) -> None:
     if not NGINX:
-        raise SystemExit("site: install nginx first (on Debian: nginx-light)")
+        raise SystemExit("site_cache: install nginx first (on Debian: nginx-light)")
     count, size = (6, 4 << 20) if bench.quick else (20, 24 << 20)
     with server(delta_processes=0) as stage:
         site = Site(stage, count, size)
@@ -153,4 +156,4 @@ def figures(bench: Bench, site: Site, name: str, found: tuple[str, float]) -> No
 
 
 if __name__ == "__main__":
-    main("site", measure)
+    main("site_cache", measure)
