@@ -19,7 +19,7 @@ _LEVEL, _QUICK = 19, 3
 _LZMA = [LZMA_FILTERS[0] | {"mode": lzma.MODE_NORMAL, "mf": lzma.MF_BT4, "nice_len": 273}]
 _REPEATS = 0.97  # of the entropy: below that there are matches, and better ones may be found
 _SHORT_ENOUGH = 4096
-_WORTH = 0.97  # LZMA takes a device ten times as long as zstd
+_WORTH = 0.985  # LZMA takes a device ten times as long as zstd
 
 
 def entropy(counts: NDArray[Any]) -> float:
@@ -60,7 +60,8 @@ def pack_simple(data: Bytes) -> bytes:
         packed = min(packed, compress(raw), key=len)
     best = _shorter(best, _headed(Coding.ZSTD, packed))
     other = _headed(Coding.LZMA, lzma.compress(raw, lzma.FORMAT_RAW, filters=cast(Any, _LZMA)))
-    return other if len(other) < _WORTH * len(best) else best
+    worth = 1.0 if len(raw) < _SHORT_ENOUGH else _WORTH
+    return other if len(other) < worth * len(best) else best
 
 
 def _headed(coding: Coding, packed: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Make the golden deltas again: only for a new version of the format."""
+"""Make the golden deltas that are not there; all of them only for a new version of the format."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from pilotwave_deltas.generate import generate  # noqa: E402 - the path is set j
 from tests.deltas.pairs import bfloat16, tuned, weights  # noqa: E402
 
 
+KINDS = ("int8", "float16", "float32", "float64", "bfloat16", "text", "moved", "empty")
+SCALED = ("scaled-int8", "scaled-float16", "scaled-bfloat16", "scaled-float32")
+
+
 def main() -> None:
-    cases = []
-    for kind in ("int8", "float16", "float32", "float64", "bfloat16", "text", "moved", "empty"):
-        old, new = pair(kind)
+    cases = json.loads((HERE / "cases.json").read_text())
+    for kind in (*KINDS, *SCALED):
+        if (HERE / f"{kind}.delta").exists():
+            continue
+        old, new = scaled(kind) if kind in SCALED else pair(kind)
         (HERE / f"{kind}.old").write_bytes(old)
         (HERE / "new.tmp").write_bytes(new)
         generate(HERE / f"{kind}.old", HERE / "new.tmp", HERE / f"{kind}.delta")
@@ -44,6 +50,19 @@ def pair(kind: str) -> tuple[bytes, bytes]:
     if kind == "bfloat16":
         return bfloat16(old), bfloat16(new)
     return b"ab" + old.tobytes(), b"abc" + new.tobytes()
+
+
+def scaled(kind: str) -> tuple[bytes, bytes]:
+    """Rows of 64 weights, each scaled by a factor of its own, as when norms are folded into them."""
+    dtype = kind.rpartition("-")[2]
+    wide = "float32" if dtype == "bfloat16" else dtype
+    old = weights(64 * 64, 5, wide)
+    factors = np.repeat(np.random.default_rng(6).normal(1, 0.2, 64), 64)
+    values = old.astype(np.float64) * factors
+    if dtype == "int8":
+        return old.tobytes(), np.clip(np.rint(values), -127, 127).astype(np.int8).tobytes()
+    new = values.astype(wide)
+    return (bfloat16(old), bfloat16(new)) if dtype == "bfloat16" else (old.tobytes(), new.tobytes())
 
 
 if __name__ == "__main__":
