@@ -15,7 +15,6 @@ sys.path.insert(0, str(HERE.parents[2]))
 from pilotwave_deltas.generate import generate  # noqa: E402 - the path is set just above
 from tests.deltas.pairs import bfloat16, tuned, weights  # noqa: E402
 
-
 KINDS = ("int8", "float16", "float32", "float64", "bfloat16", "text", "moved", "empty")
 SCALED = ("scaled-int8", "scaled-float16", "scaled-bfloat16", "scaled-float32")
 
@@ -53,7 +52,7 @@ def pair(kind: str) -> tuple[bytes, bytes]:
 
 
 def scaled(kind: str) -> tuple[bytes, bytes]:
-    """Rows of 64 weights, each scaled by a factor of its own, as when norms are folded into them."""
+    """Rows of 64 weights, each scaled by a factor of its own, as when norms are folded in."""
     dtype = kind.rpartition("-")[2]
     wide = "float32" if dtype == "bfloat16" else dtype
     old = weights(64 * 64, 5, wide)
