@@ -17,6 +17,7 @@ _QUICK = 3
 _SMALL = 512 << 10  # cheap enough to be tried whatever the odds
 _SPOTS, _SPOT, _AROUND = 5, 64 << 10, 256 << 10
 _DOUBT = 0.8  # the whole file may gain more by the better level than the spots do
+_NO_GAIN, _LITTLE_DOUBT = 0.97, 0.95  # but not where they gain next to nothing
 _Parameter = zstd.CompressionParameter
 
 
@@ -50,7 +51,9 @@ def _worth_trying(old: Path, new: Path, header: Header, mode: Mode, limit: int, 
     if header.new_size <= _SMALL:
         return True
     quick = _write(old, new, header, mode, out, level=_QUICK)
-    return quick.size < limit or _DOUBT * quick.size * _gain(old, new, header, mode) < limit
+    gain = _gain(old, new, header, mode)
+    doubt = _DOUBT if gain < _NO_GAIN else _LITTLE_DOUBT
+    return quick.size < limit or doubt * gain * quick.size < limit
 
 
 def _gain(old: Path, new: Path, header: Header, mode: Mode) -> float:
