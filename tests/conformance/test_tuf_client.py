@@ -41,7 +41,7 @@ class Client:
     def refresh(self, **environment: str) -> int:
         return self.run("--metadata-url", f"{self.server.url}/metadata", "refresh", **environment)
 
-    def download(self, *names: str) -> int:
+    def download(self, *names: str, **environment: str) -> int:
         asked = [word for name in names for word in ("--target-name", name)]
         return self.run(
             "--metadata-url",
@@ -52,6 +52,7 @@ class Client:
             "--target-base-url",
             f"{self.server.url}/targets",
             "download",
+            **environment,
         )
 
     def version(self, role: str) -> int | None:
@@ -283,6 +284,21 @@ def test_rotating_the_online_keys_undoes_a_fast_forward(repo: Repository, client
     assert client.version("timestamp") == 3
 
 
+@pytest.mark.parametrize(("role", "held"), [("timestamp", "timestamp"), ("snapshot", "targets")])
+def test_rotating_one_online_key_undoes_what_it_alone_vouched_for(
+    repo: Repository, client: Client, role: str, held: str
+) -> None:
+    repo.signed[held].version = 99
+    repo.publish(*TOP[1:])
+    assert client.refresh() == 0
+    assert client.version(held) == 100
+    repo.rotate(role)
+    repo.signed[held].version = 1
+    repo.publish("root", *TOP[1:])
+    assert client.refresh() == 0
+    assert client.version(held) == 2
+
+
 def test_unknown_fields_are_kept(repo: Repository, client: Client) -> None:
     repo.signed["targets"].unrecognized_fields["x-more"] = {"a": [1]}
     repo.publish_all()
@@ -333,6 +349,37 @@ def test_a_role_cannot_speak_for_paths_that_were_not_given_to_it(
     repo.publish_all()
     assert client.download("yours/x") == 1
     assert client.got() == []
+
+
+def test_an_expired_delegated_role_is_not_used(repo: Repository, client: Client) -> None:
+    repo.delegate("targets", "late", ["a/*"])
+    repo.signed["late"].expires = datetime.now(timezone.utc) - timedelta(days=1)
+    repo.add("a/x", b"x", "late")
+    repo.publish("late")
+    repo.publish_all()
+    assert client.refresh() == 0
+    assert client.download("a/x") == 1
+    assert (client.got(), client.version("late")) == ([], None)
+
+
+def test_a_delegated_role_that_was_good_is_not_used_after_its_end(
+    repo: Repository, client: Client
+) -> None:
+    repo.delegate("targets", "short", ["a/*"])
+    repo.signed["short"].expires = repo.ends - timedelta(days=20)
+    repo.add("a/one", b"1", "short")
+    repo.add("a/two", b"2", "short")
+    repo.publish("short")
+    repo.publish_all()
+    assert client.download("a/one") == 0
+    later = (repo.ends - timedelta(days=10)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert client.download("a/two", PILOTWAVE_CONFORMANCE_CLOCK_FLOOR=later) == 1
+    assert client.got() == [b"1"]
+    repo.signed["short"].expires = repo.ends
+    repo.publish("short")
+    repo.publish("snapshot", "timestamp")
+    assert client.download("a/two", PILOTWAVE_CONFORMANCE_CLOCK_FLOOR=later) == 0
+    assert client.got() == [b"1", b"2"]
 
 
 def test_cycles_of_delegations_end(repo: Repository, client: Client) -> None:
