@@ -8,8 +8,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ from typing import Any
 import uvicorn
 
 from pilotwave_server.context import Context
+from tests import programs
 
 
 @dataclass
@@ -98,24 +97,19 @@ class ServerProcess:
         self.data = data
         self.url = ""
         self.admin_token = ""
-        self.process: subprocess.Popen[str] | None = None
+        self.process: programs.Program | None = None
         self.log = data.parent / f"{data.name}.log"
         self.environment = {
             **os.environ,
             **{f"PILOTWAVE_{key.upper()}": str(value) for key, value in settings.items()},
         }
 
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "pilotwave_server.cli", *words, "--data", str(self.data)]
-
     def init(self, fleet: str) -> None:
-        done = subprocess.run(
-            self.command("init", "--fleet", fleet, "--json"),
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
+        done = programs.run(
+            programs.SERVER,
+            ["init", "--fleet", fleet, "--json", "--data", self.data],
+            environment=self.environment,
+            folder=self.data.parent,
         )
         assert done.returncode == 0, done.stderr
         self.admin_token = json.loads(done.stdout).get("admin_token") or self.admin_token
@@ -123,16 +117,22 @@ class ServerProcess:
     def start(self) -> None:
         """Start the program and wait until it listens. The port stays the same after a restart."""
         port = self.url.rpartition(":")[2] or "0"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command("run", "--port", port),
-                env=self.environment,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        said = self.data.parent / f"{self.data.name}.out"
+        said.unlink(missing_ok=True)
+        self.process = programs.start(
+            programs.SERVER,
+            ["run", "--port", port, "--data", self.data],
+            environment=self.environment,
+            folder=self.data.parent,
+            stdout=said,
+            stderr=self.log,
+        )
+        deadline = time.monotonic() + 60
+        line = ""
+        while not line.endswith("\n") and self.process.is_running():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+            line = said.read_text() if said.exists() else ""
         assert line.startswith("listening on "), line + self.log.read_text()
         self.url = line.split()[-1]
 
@@ -147,10 +147,7 @@ class ServerProcess:
     def _end(self, how: int) -> int:
         if self.process is None:
             return 0
-        self.process.send_signal(how)
-        deadline = time.monotonic() + 30
-        status = self.process.wait(max(0.1, deadline - time.monotonic()))
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        os.kill(self.process.pid, how)
+        status = self.process.end(seconds=30)
         self.process = None
         return status

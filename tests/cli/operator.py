@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests import programs
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,8 @@ class Operator:
             "PILOTWAVE_KEYS": str(self.keys),
             **self.extra,
         }
-        return subprocess.run(
-            [sys.executable, "-m", "pilotwave_cli.main", *map(str, words)],
-            env={k: v for k, v in environment.items() if v},
-            cwd=self.home,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=110,
-        )
+        given = {k: v for k, v in environment.items() if v}
+        return programs.run(programs.CLI, words, environment=given, folder=self.home, stdin=stdin)
 
     def __call__(self, *words: object, stdin: str = "") -> str:
         done = self.run(*words, stdin=stdin)
