@@ -14,7 +14,8 @@ ARGS ?=
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
-SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
+# one more than there are cores, as tests wait for processes, clocks and the network
+SIDE_BY_SIDE = -n $(shell $(PY) -c 'import os; print(min(6, (os.cpu_count() or 1) + 1))') --dist worksteal
 
 .PHONY: help .venv demo run test test-all test-runtimes runtimes-table check fix bench clean
 

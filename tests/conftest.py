@@ -17,6 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from starlette.types import ASGIApp
 
 from pilotwave_server.context import Context
@@ -30,6 +32,11 @@ from tests.servers import RunningServer, ServerProcess, run_in_thread
 POSTGRES_URL = os.environ.get("PILOTWAVE_TEST_DATABASE_URL", "")
 POSTGRES_BINARIES = postgres.find_binaries()
 KINDS = ["sqlite"] + ["postgresql"] * bool(POSTGRES_URL or POSTGRES_BINARIES)
+# how fast a machine makes up examples says nothing about what is tested
+hypothesis_settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("any machine")
 START = datetime(2026, 1, 31, 9, 30, tzinfo=timezone.utc)
 
 

@@ -105,8 +105,7 @@ def make_fastapi(context: Context) -> FastAPI:
     app = FastAPI(
         title="Pilotwave",
         version=__version__,
-        openapi_url=f"{API}/openapi.json",
-        docs_url=f"{API}/docs",
+        openapi_url=None,  # openapi.install answers with it
         redoc_url=None,
         lifespan=lifespan(context),
         redirect_slashes=False,

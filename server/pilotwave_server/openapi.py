@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
 
 from pilotwave_server import __version__
 from pilotwave_server.deps import ForgedRequest
@@ -19,6 +21,7 @@ from pilotwave_server.operators.authenticate import (
 )
 from pilotwave_server.operators.service import RoleForbids
 from pilotwave_server.problems import DatabaseUnavailable, Problem, WrongField, described
+from pilotwave_server.routing import API
 from pilotwave_server.scope import ScopeForbids
 from pilotwave_server.strictbody import NotStrictJson
 
@@ -47,14 +50,17 @@ METHODS = ("get", "put", "post", "patch", "delete", "head", "options")
 
 
 def install(app: FastAPI) -> None:
-    """Have `app` answer with the completed document."""
+    """Have `app` answer with the completed document, which is made when it is first asked for.
 
-    def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = build(app)
-        return app.openapi_schema
+    It takes a second of CPU; in a thread, as no device's poll may wait for it.
+    """
+    lock = Lock()
 
-    app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    @app.get(f"{API}/openapi.json", include_in_schema=False)
+    def get_document() -> JSONResponse:
+        with lock:
+            app.openapi_schema = app.openapi_schema or build(app)
+        return JSONResponse(app.openapi_schema)
 
 
 def build(app: FastAPI) -> dict[str, Any]:
