@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.peers.registry import Registry, Reply, problem
 
 __all__ = ["mirror"]
 
-DATA = os.urandom(300_000)
+DATA = random.Random(3).randbytes(300_000)  # each process of the tests names them alike
 ENTRY = FileEntry("model.onnx", len(DATA), sha256_hex(DATA))
 BLOB = f"/blobs/{ENTRY.sha256}"
 LINKED = f"{BLOB}?link=good"
