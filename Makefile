@@ -17,7 +17,7 @@ STAMP := .venv/.installed
 # one more than there are cores, as tests wait for processes, clocks and the network
 SIDE_BY_SIDE = -n $(shell $(PY) -c 'import os; print(min(6, (os.cpu_count() or 1) + 1))') --dist worksteal
 
-.PHONY: help .venv demo run test test-all test-runtimes runtimes-table check fix bench clean
+.PHONY: help .venv demo screenshots run test test-all test-runtimes runtimes-table check fix bench clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## The whole chain on this machine: server, six agents, good and bad versions
 	@$(PY) -m demo $(ARGS)
+
+screenshots: $(STAMP)  ## Pictures of each page for docs/img, with LINK=… as `make demo` prints it
+	@$(PY) -m tools.screenshots "$(LINK)" $(ARGS)
 
 run: $(STAMP)  ## Start a server on ./.data (or DATA=…), initialised on first use
 	@test -e "$(DATA)/keys" || $(PY) -m pilotwave_server.cli init --data "$(DATA)" --fleet local
