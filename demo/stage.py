@@ -101,7 +101,7 @@ class Stage:
         """Start the server on a free port and learn its address from what it prints."""
         process = self.start("server", "pilotwave-server", "run", "--data", "data", "--port", "0")
         log = self.root / "server.log"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             found = re.search(r"listening on (http://\S+)", log.read_text(errors="replace"))
             if found:
