@@ -1,4 +1,4 @@
-"""A relay that tampers: it hands on every request and flips one byte of each blob it is told to.
+"""A relay that tampers: it hands on every request and flips one byte of each blob and delta.
 
 This is the demo's attacker between one device and the server. It trusts nobody and knows no
 Pilotwave code.
@@ -42,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
             data = answer.read()
         finally:
             origin.close()
-        if self.server.tampering and self.path.startswith("/blobs/") and data:
+        if self.server.tampering and self.path.startswith(("/blobs/", "/deltas/")) and data:
             data = data[:-1] + bytes([data[-1] ^ 1])
             self.server.tampered += 1
         self.send_response_only(answer.status)

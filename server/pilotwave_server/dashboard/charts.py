@@ -11,7 +11,7 @@ from typing import Any
 from pilotwave_server.telemetry.distribution import Distribution
 from pilotwave_server.telemetry.routes import CourseView
 
-ROWS = 12
+ROWS = 8
 TONES = 6  # colours of the style sheet, s0 to s5
 
 
@@ -69,7 +69,7 @@ def of_versions(model: str, found: Distribution, *, order: Sequence[str] = ()) -
     names = [*order, *sorted(found.devices.keys() - set(order))]
     tones = {name: n % TONES for n, name in enumerate(names)}
     series = [
-        Series(name, [float(n) for n in found.devices[name]], tones[name])
+        Series(name, list(found.devices[name]), tones[name])
         for name in names
         if name in found.devices
     ]
@@ -101,7 +101,7 @@ def _of_metric(metric: str, courses: Sequence[CourseView]) -> Chart:
         highs: list[float | None] = [None] * len(times)
         for point in course.points:
             n = place[round(point.at.timestamp())]
-            means[n], highs[n] = point.mean * scale, point.p95 * scale
+            means[n], highs[n] = round(point.mean * scale, 6), round(point.p95 * scale, 6)
         series.append(Series(course.version, means, tone % TONES))
         if not is_error:
             series.append(Series(f"{course.version} p95", highs, tone % TONES, dashed=True))

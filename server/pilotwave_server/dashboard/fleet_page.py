@@ -24,7 +24,7 @@ router = page_router()
 Charts = list[Chart]
 _kept: WeakKeyDictionary[Database, Kept[Overview]] = WeakKeyDictionary()
 _charts: WeakKeyDictionary[Database, Mapping[Period, Kept[Charts]]] = WeakKeyDictionary()
-MOST_POINTS = 96
+MOST_POINTS = 72
 MOST_MODELS = 4
 
 
