@@ -33,7 +33,7 @@ SERVER = "pilotwave-server"
 
 
 def measure(bench: Bench) -> None:
-    tries = 5 if bench.quick else 200
+    tries = bench.options.tries or (5 if bench.quick else 200)
     parts = bench.options.part or ["websocket", "mqtt", "crowd", "days"]
     for channel in [p for p in parts if p in ("websocket", "mqtt")]:
         with stage_for(channel) as (stage, extra):
@@ -51,6 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=["websocket", "mqtt", "crowd", "days"],
         help="only this; may be given again",
     )
+    parser.add_argument("--tries", type=int, help="words per channel; default 200, or 5 if quick")
 
 
 @contextlib.contextmanager

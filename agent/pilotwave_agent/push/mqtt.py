@@ -142,7 +142,8 @@ class MqttLine:
         self.fileno()  # raises where paho has closed the socket
         if not self._subscribed:
             return self._heard + PONG_S
-        ping_at = self._heard + self._ping_s + 0.5
+        # a little late, when paho's own count has ended; brokers wait half as long again
+        ping_at = self._heard + self._ping_s + 0.1
         return ping_at if now < ping_at else overdue
 
     def _check(self, code: MQTTErrorCode) -> None:

@@ -34,6 +34,7 @@ def test_answer_holds_a_token_the_pace_and_the_newest_metadata(fleet: Fleet, clo
         "tuf": {"root": 1, "timestamp": 5, "snapshot": 5},
         "now": "2026-01-31T09:30:00Z",
         "acked_metric": 0,
+        "push": {"poll_interval_s": 900, "ping_s": 240, "spread_s": 1},
     }
 
 
