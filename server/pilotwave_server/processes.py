@@ -16,6 +16,8 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
+from prometheus_client.multiprocess import mark_process_dead
+
 log = logging.getLogger(__name__)
 
 Work = Callable[[socket.socket], None]
@@ -58,6 +60,8 @@ class Processes:
         for process in [p for p in self._since if not p.is_alive()]:
             lived = time.monotonic() - self._since.pop(process)
             log.error("server process %s ended with %s", process.pid, process.exitcode)
+            if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+                mark_process_dead(process.pid)  # what it was doing is not being done any more
             if lived < LIVED_S:
                 return False
             self._start()

@@ -31,6 +31,7 @@ def install(context: Context) -> None:
             desk.limit(read_limits(session))
 
     looking = Periodic("site-limits", look, interval_s=LOOK_S)
+    looking.wake()  # the first look comes with the start
     context.downloads, context.limits_changed = desk, looking.wake
     context.workers += [
         looking,

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from pilotwave_protocol.digest import sha256_hex
@@ -76,6 +77,11 @@ def test_bytes_are_counted_by_device_version_and_site(
     (only,) = sums(fleet, by="variant", device="cam-2")
     assert (only["variant"], only["sent"]) == ("onnx-fp32", len(OLD))
     assert sums(fleet, model="other") == []
+    page = {"by": "device", "limit": "1"}
+    first = fleet.operator.get("/api/v1/bytes", params=page).json()
+    rest = fleet.operator.get("/api/v1/bytes", params={**page, "cursor": first["next_cursor"]})
+    assert [row["device"] for row in first["items"] + rest.json()["items"]] == ["cam-1", "cam-2"]
+    assert rest.json()["next_cursor"] is None
 
 
 def test_a_delta_counts_for_the_rollout_that_asked_for_it_and_says_what_it_saved(
@@ -150,8 +156,6 @@ def test_counts_add_up_over_flushes_and_processes(db: Database) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    from sqlalchemy import text
-
     with db.read() as session:
         found = session.execute(
             text("SELECT count(*), sum(sent_full), sum(sent_delta), sum(delta_for) FROM bytes_sent")
