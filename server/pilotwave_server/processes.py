@@ -61,7 +61,7 @@ class Processes:
             lived = time.monotonic() - self._since.pop(process)
             log.error("server process %s ended with %s", process.pid, process.exitcode)
             if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-                mark_process_dead(process.pid)  # what it was doing is not being done any more
+                mark_process_dead(process.pid)  # type: ignore[no-untyped-call]  # untyped there
             if lived < LIVED_S:
                 return False
             self._start()
