@@ -243,6 +243,8 @@ def test_one_folder_is_all_that_is_written_to(
 ) -> None:
     """The whole system is read-only but the data folder: neither /tmp nor a home is there."""
     registry.order(registry.publish("detector", "1.0.0", example("1.0.0")))
+    written = device.config_path.read_text()
+    device.config_path.write_text(f"probation_s = 1\n{written}")
     data = device.config.data_dir
     cage = (
         'set -e; mount --make-rprivate /; mount --bind "$1" "$1"; mount -o remount,bind,ro /; '
