@@ -1,4 +1,4 @@
-"""Several server processes on one socket: started together, replaced when they die, ended together.
+"""Several server processes on one port: started together, replaced when they die, ended together.
 
 Each reads its settings from the environment and makes its own app; they meet in the database.
 """
@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
@@ -29,21 +29,23 @@ STOP_S = 20.0
 
 
 class Processes:
-    """`count` processes that do `work` on `listener`."""
+    """A process for each of `listeners`, which does `work` on it.
 
-    def __init__(self, work: Work, listener: socket.socket, *, count: int) -> None:
+    A replacement gets its predecessor's, with the connections that wait there.
+    """
+
+    def __init__(self, work: Work, listeners: Sequence[socket.socket]) -> None:
         self._work = work
-        self._listener = listener
         # Not a fork: threads and locks of this process must not come along.
         self._context = multiprocessing.get_context("spawn")
-        self._since: dict[SpawnProcess, float] = {}
-        for _ in range(count):
-            self._start()
+        self._since: dict[SpawnProcess, tuple[float, socket.socket]] = {}
+        for listener in listeners:
+            self._start(listener)
 
-    def _start(self) -> None:
-        process = self._context.Process(target=run_worker, args=(self._work, self._listener))
+    def _start(self, listener: socket.socket) -> None:
+        process = self._context.Process(target=run_worker, args=(self._work, listener))
         process.start()
-        self._since[process] = time.monotonic()
+        self._since[process] = (time.monotonic(), listener)
 
     def run(self, stopping: threading.Event) -> bool:
         """Keep them going until `stopping` is set; False when one could not even start."""
@@ -58,13 +60,14 @@ class Processes:
 
     def _replace_dead(self) -> bool:
         for process in [p for p in self._since if not p.is_alive()]:
-            lived = time.monotonic() - self._since.pop(process)
+            since, listener = self._since.pop(process)
+            lived = time.monotonic() - since
             log.error("server process %s ended with %s", process.pid, process.exitcode)
             if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
                 mark_process_dead(process.pid)  # type: ignore[no-untyped-call]  # untyped there
             if lived < LIVED_S:
                 return False
-            self._start()
+            self._start(listener)
         return True
 
     def _stop(self) -> None:

@@ -59,12 +59,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise CannotListen(f"cannot listen on {host}: {error.strerror}") from error
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # what is handed to the system counts as sent: so it takes little more than it can send
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
-        listener.bind(address)
-        listener.listen(BACKLOG)
+        listen(listener, address)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -74,6 +69,36 @@ def bind(host: str, port: int) -> socket.socket:
             ) from error
         raise CannotListen(f"cannot listen on {host} port {port}: {error.strerror}") from error
     return listener
+
+
+def listen(listener: socket.socket, address: Any, *, shared: bool = False) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        # what is handed to the system counts as sent: so it takes little more than it can send
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+    listener.bind(address)
+    listener.listen(BACKLOG)
+
+
+def one_for_each(listener: socket.socket, count: int) -> list[socket.socket]:
+    """A socket for each of several processes, all on the address of `listener`.
+
+    From one socket the process that wakes first takes every connection that waits, and keeps it:
+    of two processes one had all the work. Of several sockets the system chooses one by hash.
+    """
+    if not hasattr(socket, "SO_REUSEPORT"):
+        return [listener] * count
+    address = listener.getsockname()
+    listener.close()  # it has shown that the port is nobody else's
+    each = [socket.socket(listener.family, socket.SOCK_STREAM) for _ in range(count)]
+    try:
+        for one in each:
+            listen(one, address, shared=True)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {address[0]}: {error.strerror}") from error
+    return each
 
 
 def url_of(listener: socket.socket, host: str) -> str:
@@ -123,7 +148,7 @@ def serve_together(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stopping.set())
     try:
-        processes = Processes(serve_as_worker, listener, count=settings.workers)
+        processes = Processes(serve_as_worker, one_for_each(listener, settings.workers))
         started()
         if not processes.run(stopping):
             raise DidNotStart("a server process did not start; its log says why")
