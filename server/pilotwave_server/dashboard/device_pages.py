@@ -105,12 +105,12 @@ def _show(
         whys=whys,
         pins={pin.model: pin for pin in found.pins},
         versions={m: _versions(session, m) for m in models},
-        history=api.list_history(device, page.actor, session, PageRequest(limit=12)),
+        history=api.list_history(device, page.actor, session, PageRequest(limit=10)),
         silent_after_s=3 * context.settings.check_in_interval_s,
         now=now,
         charts=_charts(device, page, session),
         also=[f"/api/v1/devices/{device}/metrics"],
-        events=api.list_events(device, page.actor, session, PageRequest(limit=15)),
+        events=api.list_events(device, page.actor, session, PageRequest(limit=12)),
         given=refusal.given if refusal else {},
         wrong=refusal.wrong if refusal else {},
         api=f"/api/v1/devices/{device}",
@@ -139,7 +139,7 @@ def _versions(session: ReadSession, model: str) -> list[str]:
 @router.get("/devices/{device}/log")
 def log(device: DeviceName, page: Look, session: ReadSession) -> Response:
     """The part of a device's page that moves: what it said happened."""
-    found = api.list_events(device, page.actor, session, PageRequest(limit=15))
+    found = api.list_events(device, page.actor, session, PageRequest(limit=12))
     return page.render("_device_log.html", name=device, events=found)
 
 
