@@ -16,7 +16,7 @@ def wait_for(link: Path, version: str, *, within_s: float = 60) -> float:
     while time.monotonic() < deadline:
         if link.is_symlink() and f"/{version}-" in f"/{os.readlink(link)}":
             return time.monotonic()
-        time.sleep(0.005)
+        time.sleep(0.002)
     raise SystemExit(f"{link} does not point to {version} within {within_s:g} s")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shutil
 import tempfile
 import time
@@ -21,6 +20,7 @@ import onnx
 from _bench import DIGITS, MODEL, Bench, enrol, main, memory_kb, publish, server
 from _push import crowd, open_files
 from agent_idle import Meter
+from publish_to_swap import wait_for
 
 from demo.stage import Stage
 from tests import mosquitto
@@ -92,14 +92,14 @@ def a_word(bench: Bench, stage: Stage, channel: str, extra: str, tries: int) -> 
     times = []
     with httpx.Client(base_url=f"{stage.url}/api/v1", headers=headers, timeout=60) as api:
         assign(api, VERSIONS[-1])
-        wait_for(link, VERSIONS[-1])
+        wait_for(link, VERSIONS[-1], within_s=PATIENCE_S)
         until_called(stage)
         for n in range(tries):
             version = VERSIONS[n % len(VERSIONS)]
             at_rest(agent.pid)
             began = time.monotonic()
             assign(api, version)
-            times.append(wait_for(link, version) - began)
+            times.append(wait_for(link, version, within_s=PATIENCE_S) - began)
     times.sort()
     p95 = times[min(int(len(times) * 0.95), len(times) - 1)]
     bench.say(f"{channel}: {tries} times another version of 40 kB, one agent at rest")
@@ -119,16 +119,6 @@ def make_other_bytes(path: Path, version: str) -> None:
 
 def assign(api: httpx.Client, version: str) -> None:
     api.put(f"/groups/all/baselines/{MODEL}", json={"version": version}).raise_for_status()
-
-
-def wait_for(link: Path, version: str) -> float:
-    """Wait until `current` points to a version; return when that was seen."""
-    ends = time.monotonic() + PATIENCE_S
-    while time.monotonic() < ends:
-        if link.is_symlink() and f"/{version}-" in f"/{os.readlink(link)}":
-            return time.monotonic()
-        time.sleep(0.002)
-    raise SystemExit(f"{link} does not point to {version} within {PATIENCE_S:g} s")
 
 
 def until_called(stage: Stage) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from pilotwave_server import __version__
 from pilotwave_server.deps import ForgedRequest
@@ -55,12 +55,14 @@ def install(app: FastAPI) -> None:
     It takes a second of CPU; in a thread, as no device's poll may wait for it.
     """
     lock = Lock()
+    made: list[bytes] = []
 
     @app.get(f"{API}/openapi.json", include_in_schema=False)
-    def get_document() -> JSONResponse:
+    def get_document() -> Response:
         with lock:
-            app.openapi_schema = app.openapi_schema or build(app)
-        return JSONResponse(app.openapi_schema)
+            if not made:
+                made.append(bytes(JSONResponse(build(app)).body))
+        return Response(made[0], media_type="application/json")
 
 
 def build(app: FastAPI) -> dict[str, Any]:

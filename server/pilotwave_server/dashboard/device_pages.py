@@ -32,6 +32,8 @@ from pilotwave_server.rollouts.views import PinRequest, RollBackRequest
 from pilotwave_server.telemetry import routes as telemetry
 
 router = page_router()
+# with these a device that has a long past stays within a page's weight (bench/pages.py)
+LOG_PAGE, HISTORY_PAGE = PageRequest(limit=12), PageRequest(limit=10)
 SAY_WHY = N_("Say why, in a few words: it goes into the log and to the device.")
 WHICH = N_("Choose the version that it is to be held on.")
 TURNED_DOWN = N_("%(device)s was turned down.")
@@ -105,12 +107,12 @@ def _show(
         whys=whys,
         pins={pin.model: pin for pin in found.pins},
         versions={m: _versions(session, m) for m in models},
-        history=api.list_history(device, page.actor, session, PageRequest(limit=10)),
+        history=api.list_history(device, page.actor, session, HISTORY_PAGE),
         silent_after_s=3 * context.settings.check_in_interval_s,
         now=now,
         charts=_charts(device, page, session),
         also=[f"/api/v1/devices/{device}/metrics"],
-        events=api.list_events(device, page.actor, session, PageRequest(limit=12)),
+        events=api.list_events(device, page.actor, session, LOG_PAGE),
         given=refusal.given if refusal else {},
         wrong=refusal.wrong if refusal else {},
         api=f"/api/v1/devices/{device}",
@@ -139,7 +141,7 @@ def _versions(session: ReadSession, model: str) -> list[str]:
 @router.get("/devices/{device}/log")
 def log(device: DeviceName, page: Look, session: ReadSession) -> Response:
     """The part of a device's page that moves: what it said happened."""
-    found = api.list_events(device, page.actor, session, PageRequest(limit=12))
+    found = api.list_events(device, page.actor, session, LOG_PAGE)
     return page.render("_device_log.html", name=device, events=found)
 
 
