@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -133,7 +133,11 @@ def counting_line(port: int) -> Iterator[tuple[int, list[tuple[float, int]]]]:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def carry(near: socket.socket) -> None:
-        with closing(near), socket.create_connection(("127.0.0.1", port)) as far:
+        with (
+            closing(near),
+            suppress(OSError),
+            socket.create_connection(("127.0.0.1", port)) as far,
+        ):
             far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
             near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
             up = threading.Thread(target=_copy, args=(near, far, lambda n: None), daemon=True)

@@ -64,6 +64,8 @@ class WebSocketLine:
                 self._take(data)
         except (OSError, EOFError, WebSocketException) as e:
             raise Lost(f"no WebSocket to the server: {e}") from e
+        if self._ws.close_rcvd:  # it came in one piece with the answer to the handshake
+            raise Lost(self._farewell())
         if self._ws.state is not State.OPEN:
             raise _refused(self._ws.handshake_exc)
 
