@@ -79,6 +79,13 @@ def test_what_outcomes_come_to(outcomes: dict[str, int], expected: Word) -> None
     assert word(**outcomes) is expected
 
 
+def test_two_dead_canaries_of_two_stop_a_version_by_the_usual_gate() -> None:
+    usual = InstallGate()
+    assert usual.max_failure_rate == 0.05
+    assert judge(usual, Evidence(Outcomes(failed=2)))[0].word is Word.FAIL
+    assert judge(usual, Evidence(Outcomes(healthy=2, failed=2)))[0].word is not Word.FAIL
+
+
 def test_sentences_say_numbers_reasons_and_what_is_waited_for() -> None:
     evidence = Evidence(
         Outcomes(healthy=5, failed=4, silent=1),
