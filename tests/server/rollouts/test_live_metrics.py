@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -202,7 +203,8 @@ def test_windows_cost_the_same_few_statements_however_many_there_are(
     counts = []
 
     def count(*args: Any) -> None:
-        counts[-1] += 1
+        if threading.current_thread().name == "check-ins":  # the engine looks when it likes
+            counts[-1] += 1
 
     engine = fleet.context.db.writer
     event.listen(engine, "before_cursor_execute", count)
@@ -212,4 +214,4 @@ def test_windows_cost_the_same_few_statements_however_many_there_are(
             cams[0].report(*(cams[0].window() for _ in range(windows)))
     finally:
         event.remove(engine, "before_cursor_execute", count)
-    assert counts[0] == counts[1]
+    assert counts[0] == counts[1] > 0
