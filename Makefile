@@ -12,6 +12,9 @@ EXTRAS ?= server,cli,mqtt,onnxruntime,litert,openvino,dev
 DATA ?= .data
 ARGS ?=
 
+# compiled once, as where it is installed: the programs that tests and benches start are many
+unexport PYTHONDONTWRITEBYTECODE
+
 PY := .venv/bin/python
 STAMP := .venv/.installed
 # one more than there are cores, as tests wait for processes, clocks and the network
