@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from demo.stage import Stage
 from tests.runtimes import TFLITE_PYTHON
 
 PATIENCE_S = 100
+_QUICK = {"PILOTWAVE_POLL_INTERVAL_S": "1"}
 SETTINGS = """
 allow_unsafe_formats = true
 probation_s = 1
@@ -46,8 +47,7 @@ class FleetOfOne:
 
     def slot(self, model: str) -> dict[str, Any]:
         """What the device last said of one model."""
-        found = self._client.get("/api/v1/devices/board").raise_for_status().json()
-        return next((m for m in found.get("models", []) if m["model"] == model), {})
+        return next((m for m in self.device().get("models", []) if m["model"] == model), {})
 
     def until(self, model: str, version: str, *states: str) -> dict[str, Any]:
         """Wait until the device says that `version` is current, in one of these states."""
@@ -61,9 +61,13 @@ class FleetOfOne:
         wait_until(said, lambda: f"{model} {version} {states}; the device says {found}")
         return found
 
+    def device(self) -> dict[str, Any]:
+        """What the server knows of the device."""
+        found: dict[str, Any] = self._client.get("/api/v1/devices/board").raise_for_status().json()
+        return found
+
     def facts(self) -> dict[str, Any]:
-        found = self._client.get("/api/v1/devices/board").raise_for_status().json()
-        facts: dict[str, Any] = found["facts"]
+        facts: dict[str, Any] = self.device()["facts"]
         return facts
 
 
@@ -76,12 +80,15 @@ def wait_until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
 
 @contextmanager
 def fleet_of_one(
-    root: Path, *, settings: str = "", link: Callable[[str], str] = lambda url: url
+    root: Path,
+    *,
+    settings: str = "",
+    server: Mapping[str, str] = _QUICK,
+    link: Callable[[str], str] = lambda url: url,
 ) -> Iterator[FleetOfOne]:
-    """`settings` is added to the device's; `link` is given the server's address and returns the one
-    by which the device reaches it."""
-    words = {"PILOTWAVE_POLL_INTERVAL_S": "1", "PILOTWAVE_LOG_LEVEL": "debug"}
-    stage = Stage(root, settings=words)
+    """`settings` is added to the device's, `server` is the server's; `link` is given the server's
+    address and returns the one by which the device reaches it."""
+    stage = Stage(root, settings={**server, "PILOTWAVE_LOG_LEVEL": "debug"})
     try:
         init = ("--data", "data", "--fleet", "one", "--token-file", "admin.token")
         stage.run("pilotwave-server", "init", *init)

@@ -133,7 +133,8 @@ class CheckIns:
     def _reply(self, record: DeviceRecord, stored: Stored) -> bytes:
         now = self._clock()
         record.seen = now.timestamp()
-        record.note_after = record.seen + NOTE_S  # it is written with the check-in
+        # it is written with the check-in
+        record.note_after = max(record.note_after, record.seen + NOTE_S)
         life = self._settings.token_lifetime_s
         expires = int((now + timedelta(seconds=life)).timestamp())
         hint = self._fleet.hint

@@ -1,8 +1,9 @@
 """Remember which devices polled, and write it down bit by bit: a poll itself writes nothing.
 
-A device is noted at most once a minute, and of a large fleet `ROWS_PER_S` are written, one steady
-trickle: more would hold up the polls and check-ins beside it. In a fleet of over 100,000 the time
-that is written is mostly that of the last check-in, which writes it as well.
+A device is noted at most once a minute, and only once until it is written; of a large fleet
+`ROWS_PER_S` are written, one steady trickle: more would hold up the polls and check-ins beside it.
+In a fleet of over 100,000 the time that is written is mostly that of the last check-in, which
+writes it as well.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.records import DeviceRecord
 
 NOTE_S = 60.0
+NOTED = float("inf")
 FLUSH_S = 5.0
 ROWS_PER_S = 250
 CHUNK = 250
@@ -51,20 +53,27 @@ class LastSeen:
         self._noted: deque[str] = deque()
 
     def note(self, record: DeviceRecord) -> None:
-        """Have this device written."""
-        record.note_after = record.seen + NOTE_S
-        self._noted.append(record.name)
+        """Have this device written, if it does not wait for that already."""
+        if record.note_after != NOTED:
+            record.note_after = NOTED
+            self._noted.append(record.name)
+
+    @property
+    def waiting(self) -> int:
+        """How many devices wait to be written."""
+        return len(self._noted)
 
     def flush(self) -> None:
         """Write what was noted, as far as one round goes."""
         count = min(len(self._noted), int(ROWS_PER_S * FLUSH_S))
         for begin in range(0, count, CHUNK):
             names = {self._noted.popleft() for _ in range(min(CHUNK, count - begin))}
-            records = (self._fleet.records.get(name) for name in names)
-            rows = {record.id: record.seen for record in records if record is not None}
-            if rows:
+            records = [r for r in map(self._fleet.records.get, names) if r is not None]
+            for record in records:
+                record.note_after = record.seen + NOTE_S
+            if records:
                 with self._db.write() as session:
-                    write_seen(session, rows)
+                    write_seen(session, {record.id: record.seen for record in records})
 
 
 def write_seen(session: Session, rows: dict[int, float]) -> None:
