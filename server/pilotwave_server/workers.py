@@ -6,13 +6,26 @@ counted, never the end of the worker.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 log = logging.getLogger(__name__)
+
+
+_NICE = 10
+
+
+def step_back() -> None:
+    """Let the rest of the machine go before this thread, where the system tells threads apart."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 class Worker(Protocol):
@@ -27,6 +40,7 @@ class Periodic:
     """Calls `work` every `interval_s` seconds on a thread of its own, and once more at the end
     when `at_stop` is set. `wake()` calls it early, though never before it has rested `rest` times
     as long as it worked: so it takes a bounded share of the machine, however much there is to do.
+    What `can_wait` lets the rest of the machine go before it.
     """
 
     def __init__(
@@ -37,6 +51,7 @@ class Periodic:
         interval_s: float,
         at_stop: bool = False,
         rest: float = 0.0,
+        can_wait: bool = False,
     ) -> None:
         self.failures = 0
         self._name = name
@@ -44,6 +59,7 @@ class Periodic:
         self._interval_s = interval_s
         self._at_stop = at_stop
         self._rest = rest
+        self._can_wait = can_wait
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -67,6 +83,8 @@ class Periodic:
             self._once()
 
     def _run(self) -> None:
+        if self._can_wait:
+            step_back()
         while True:
             self._woken.wait(self._interval_s)
             self._woken.clear()

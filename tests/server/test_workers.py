@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 
 import pytest
@@ -78,3 +80,23 @@ def test_a_worker_may_start_again() -> None:
         worker.start()
         work.wait()
         worker.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux")
+@pytest.mark.parametrize("can_wait", [True, False])
+def test_what_can_wait_steps_back_and_nothing_else_does(can_wait: bool) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    found: list[int] = []
+    told = threading.Event()
+
+    def work() -> None:
+        found.append(niceness())
+        told.set()
+
+    worker = Periodic("test", work, interval_s=0.01, can_wait=can_wait)
+    worker.start()
+    assert told.wait(10)
+    worker.stop()
+    assert (found[0] > niceness()) is can_wait

@@ -58,7 +58,8 @@ class DeltaWorker:
         self._noted: FleetSnapshot | None = None
         self._note_at = 0.0
         self._workers = [
-            Periodic(f"deltas-{i}", self.work, interval_s=LOOK_S) for i in range(processes)
+            Periodic(f"deltas-{i}", self.work, interval_s=LOOK_S, can_wait=True)
+            for i in range(processes)
         ]
 
     def start(self) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from pilotwave_server.db import Database
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.workers import step_back
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Preload:
             self._thread.join()
 
     def _run(self) -> None:
+        step_back()
         try:
             self.load_all()
         except Exception:

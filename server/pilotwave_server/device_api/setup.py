@@ -132,7 +132,7 @@ def install(context: Context) -> DeviceApi:
         writer,
         rollouts_worker,
         Periodic("leases", desk.work, interval_s=INTERVAL_S),
-        Periodic("last-seen", seen.flush, interval_s=FLUSH_S, at_stop=True),
+        Periodic("last-seen", seen.flush, interval_s=FLUSH_S, at_stop=True, can_wait=True),
         push,
     ]
     device_api = DeviceApi(polls, check_ins, push)

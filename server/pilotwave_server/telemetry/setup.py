@@ -18,4 +18,4 @@ def install(context: Context) -> None:
         note(context.db, now=context.clock(), interval_s=interval_s)
 
     # looks twice an interval, so that no tick is missed by a hair; the second look costs a query
-    context.workers.append(Periodic("distribution", tick, interval_s=interval_s / 2))
+    context.workers.append(Periodic("distribution", tick, interval_s=interval_s / 2, can_wait=True))

@@ -59,7 +59,7 @@ class Engine:
 
     def worker(self) -> Periodic:
         """Return the background work of a server process."""
-        return Periodic("rollouts", self.work, interval_s=INTERVAL_S, rest=REST)
+        return Periodic("rollouts", self.work, interval_s=INTERVAL_S, rest=REST, can_wait=True)
 
     def work(self) -> None:
         """Take every step that is due now."""
