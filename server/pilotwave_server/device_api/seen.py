@@ -2,7 +2,7 @@
 
 A device is noted at most once a minute, and only once until it is written; of a large fleet
 `ROWS_PER_S` are written, one steady trickle: more would hold up the polls and check-ins beside it.
-In a fleet of over 100,000 the time that is written is mostly that of the last check-in, which
+In a fleet of over 50,000 the time that is written is mostly that of the last check-in, which
 writes it as well.
 """
 
@@ -23,8 +23,8 @@ from pilotwave_server.device_api.records import DeviceRecord
 NOTE_S = 60.0
 NOTED = float("inf")
 FLUSH_S = 5.0
-ROWS_PER_S = 250
-CHUNK = 250
+ROWS_PER_S = 100
+CHUNK = 100
 
 # One statement for a chunk: thousands of short ones would ask for the interpreter's lock each time,
 # and polls would wait for it.
