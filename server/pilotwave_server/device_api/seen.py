@@ -58,11 +58,6 @@ class LastSeen:
             record.note_after = NOTED
             self._noted.append(record.name)
 
-    @property
-    def waiting(self) -> int:
-        """How many devices wait to be written."""
-        return len(self._noted)
-
     def flush(self) -> None:
         """Write what was noted, as far as one round goes."""
         count = min(len(self._noted), int(ROWS_PER_S * FLUSH_S))

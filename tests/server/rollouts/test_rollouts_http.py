@@ -13,6 +13,7 @@ from pilotwave_server.operators import service
 from pilotwave_server.operators.roles import Role
 from tests.server.device_api.peer import SimulatedDevice, code_of
 from tests.server.fleet_fixtures import Fleet
+from tests.server.rollouts.test_engine_http import show
 
 DAY = 86_400
 WAVES: list[dict[str, Any]] = [
@@ -46,14 +47,6 @@ def create(fleet: Fleet, **changes: Any) -> dict[str, Any]:
 
 def step(fleet: Fleet, rollout: str, verb: str, **body: Any) -> httpx.Response:
     return fleet.operator.post(f"/api/v1/rollouts/{rollout}/{verb}", json=body)
-
-
-def show(fleet: Fleet, rollout: str) -> dict[str, Any]:
-    answer = fleet.operator.get(f"/api/v1/rollouts/{rollout}")
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    fleet.context.fleet.refresh()  # what the engine has just decided is told to devices soon after
-    return found
 
 
 def open_wave(fleet: Fleet, rollout: str, index: int) -> None:
