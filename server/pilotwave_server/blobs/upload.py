@@ -189,6 +189,8 @@ class FileUpload:
                     self._remember(self._sha256, self._known)
             elif not self._done and mark[1] == self.offset:
                 self._remember(self._sha256, HashState(mark, self._hasher))
+            # by word, as a process that is just being started may have the descriptor still
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
             self._fd = -1
 

@@ -104,6 +104,25 @@ def test_one_uploads_at_a_time(store: FileBlobs) -> None:
     send(store, DATA)
 
 
+def test_a_descriptor_that_another_process_inherited_holds_no_upload(store: FileBlobs) -> None:
+    with store.begin(SHA256, offset=0, length=len(DATA)):
+        (part,) = (store.root / "partial").iterdir()
+        inherited = [os.dup(fd) for fd in range(3, 1000) if is_open_as(fd, part)]
+    try:
+        assert inherited
+        send(store, DATA)
+    finally:
+        for fd in inherited:
+            os.close(fd)
+
+
+def is_open_as(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except OSError:
+        return False
+
+
 def test_of_many_uploads_at_once_one_makes_the_blob(store: FileBlobs) -> None:
     refused: list[Exception] = []
 
