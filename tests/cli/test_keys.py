@@ -107,7 +107,7 @@ def test_a_fleet_of_another_name_is_refused(fresh: Fresh) -> None:
 def test_keys_are_made_offline_and_handed_in_later(fresh: Fresh, tmp_path: Path) -> None:
     pw = fresh()
     headers = {"Authorization": f"Bearer {pw.token}"}
-    answer = httpx.get(f"{pw.url}/api/v1/trust/server-keys", headers=headers)
+    answer = httpx.get(f"{pw.url}/api/v1/trust/server-keys", headers=headers, timeout=30)
     (tmp_path / "server.json").write_bytes(answer.content)
     offline = pw.but(url="", token="")
     assert "go together" in offline.fails("keys", "init", "--plain", "--offline", status=2)

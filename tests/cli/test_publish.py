@@ -179,6 +179,7 @@ def test_nothing_is_sent_for_a_version_that_would_be_refused(
     state = httpx.get(
         f"{pw.url}/api/v1/blobs/{digest}/upload",
         headers={"Authorization": f"Bearer {pw.token}"},
+        timeout=30,
     ).json()
     assert state == {"offset": 0, "complete": False}
 

@@ -193,8 +193,8 @@ def test_a_draft_that_was_tampered_with_goes_nowhere_else(
 def test_a_rotation_that_broke_off_can_be_made_again(rotating: tuple[Operator, Reader]) -> None:
     pw, reader = rotating
     headers = {"Authorization": f"Bearer {pw.token}"}
-    staged = httpx.post(f"{pw.url}/api/v1/trust/online-key", headers=headers).json()
-    again = httpx.post(f"{pw.url}/api/v1/trust/online-key", headers=headers).json()
+    staged = httpx.post(f"{pw.url}/api/v1/trust/online-key", headers=headers, timeout=30).json()
+    again = httpx.post(f"{pw.url}/api/v1/trust/online-key", headers=headers, timeout=30).json()
     assert staged["keyid"] == again["keyid"]
     pw("keys", "rotate", "online")
     assert _holders(pw)["timestamp"] == {staged["keyid"]}

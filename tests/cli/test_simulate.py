@@ -83,7 +83,7 @@ def test_a_directive_that_is_forged_or_of_another_device_is_refused(
     forged["signatures"][0]["sig"] = forged["signatures"][0]["sig"][::-1].replace("=", "A")
 
     async def judge(envelope: bytes, device: str, memory: Memory) -> Any:
-        async with httpx.AsyncClient(base_url=pw.url) as http:
+        async with httpx.AsyncClient(base_url=pw.url, timeout=30) as http:
             trust = Trust(pw.url, root, http)
             try:
                 return await trust.judge(

@@ -300,11 +300,13 @@ def test_the_real_program_serves_with_tokens_of_init_and_new_token(
     token = json.loads(made.stdout)["token"]
     for secret, role in ((server.admin_token, "admin"), (token, "publisher")):
         answer = httpx.get(
-            f"{server.url}{API}/whoami", headers={"Authorization": f"Bearer {secret}"}
+            f"{server.url}{API}/whoami",
+            headers={"Authorization": f"Bearer {secret}"},
+            timeout=30,
         )
         assert answer.json()["role"] == role
         assert "server" not in answer.headers
-    assert httpx.get(f"{server.url}/healthz").json()["status"] == "ok"
+    assert httpx.get(f"{server.url}/healthz", timeout=30).json()["status"] == "ok"
     assert server.stop() == 0
     log = server.log.read_text()
     assert token not in log
@@ -315,7 +317,7 @@ def test_the_real_program_answers_again_after_a_kill(server_factory: ServerFacto
     server = server_factory()
     server.kill()
     server.start()
-    assert httpx.get(f"{server.url}/healthz").status_code == 200
+    assert httpx.get(f"{server.url}/healthz", timeout=30).status_code == 200
 
 
 def test_several_processes_serve_together_and_end_together(server_factory: ServerFactory) -> None:
@@ -332,4 +334,4 @@ def test_several_processes_serve_together_and_end_together(server_factory: Serve
     ), counted
     assert server.stop() == 0
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{server.url}/healthz")
+        httpx.get(f"{server.url}/healthz", timeout=30)

@@ -57,7 +57,7 @@ def test_of_two_that_want_one_name_one_wins_and_the_other_is_told(
 ) -> None:
     headers = {"Authorization": f"Bearer {admin_token}"}
     with (
-        httpx.Client(base_url=server.url, headers=headers) as client,
+        httpx.Client(base_url=server.url, headers=headers, timeout=30) as client,
         ThreadPoolExecutor(8) as pool,
     ):
 
@@ -81,4 +81,4 @@ def test_a_session_on_a_router_that_would_not_commit_it_fails_loudly(
 
     app.fastapi.include_router(plain)
     with run_in_thread(app) as running:
-        assert httpx.get(f"{running.url}/plain").status_code == 500
+        assert httpx.get(f"{running.url}/plain", timeout=30).status_code == 500

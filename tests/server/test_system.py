@@ -42,7 +42,7 @@ def test_metrics_need_a_token_unless_they_are_open(
     assert client.get("/metrics").status_code == 401
     assert viewer.get("/metrics").status_code == 200
     with run_in_thread(create_app(settings.model_copy(update={"metrics_open": True}))) as opened:
-        assert httpx.get(f"{opened.url}/metrics").status_code == 200
+        assert httpx.get(f"{opened.url}/metrics", timeout=30).status_code == 200
 
 
 def test_requests_are_counted_by_route_not_by_path(

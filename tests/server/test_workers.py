@@ -26,7 +26,7 @@ class Work:
             raise RuntimeError("this turn fails")
 
     def wait(self) -> None:
-        assert self.done.acquire(timeout=10)
+        assert self.done.acquire(timeout=60)
 
 
 def test_work_is_repeated(caplog: pytest.LogCaptureFixture) -> None:

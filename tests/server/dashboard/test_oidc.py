@@ -64,7 +64,7 @@ def browser(server: RunningServer) -> Iterator[httpx.Client]:
 def there_and_back(browser: httpx.Client, next: str = "/devices") -> httpx.Response:
     off = browser.get("/login/oidc", params={"next": next})
     assert off.status_code == 303, off.text
-    back = httpx.get(off.headers["location"])
+    back = httpx.get(off.headers["location"], timeout=30)
     return browser.get(back.headers["location"])
 
 
@@ -114,7 +114,7 @@ def test_an_id_token_that_lies_lets_nobody_in(
 
 def test_an_answer_for_another_browser_is_refused(browser: httpx.Client, ada: None) -> None:
     off = browser.get("/login/oidc")
-    back = httpx.get(off.headers["location"]).headers["location"]
+    back = httpx.get(off.headers["location"], timeout=30).headers["location"]
     parts = urlsplit(back)
     with httpx.Client(base_url=browser.base_url, timeout=60) as victim:
         assert victim.get(f"{parts.path}?{parts.query}").status_code == 403
@@ -128,6 +128,6 @@ def test_a_provider_that_is_down_is_told_in_a_sentence(
 ) -> None:
     given = {"oidc_issuer": "http://127.0.0.1:9", "oidc_client_id": CLIENT}
     with run_in_thread(create_app(settings.model_copy(update=given))) as server:
-        answer = httpx.get(f"{server.url}/login/oidc")
+        answer = httpx.get(f"{server.url}/login/oidc", timeout=30)
     assert answer.status_code == 503
     assert "does not answer" in answer.text

@@ -74,9 +74,11 @@ def test_a_planted_cookie_is_worth_nothing_after_the_login(
     sign_in(browser, "ada")
     assert browser.cookies[COOKIE] != first
     context.people.forget()
-    old = httpx.get(f"{browser.base_url}", cookies={COOKIE: first})
+    old = httpx.get(f"{browser.base_url}", cookies={COOKIE: first}, timeout=30)
     assert old.status_code == 303
-    assert httpx.get(f"{browser.base_url}", cookies={COOKIE: "a" * 64}).status_code == 303
+    assert (
+        httpx.get(f"{browser.base_url}", cookies={COOKIE: "a" * 64}, timeout=30).status_code == 303
+    )
 
 
 def test_signing_out_ends_the_session_on_the_server(
@@ -87,7 +89,7 @@ def test_signing_out_ends_the_session_on_the_server(
     cookie, csrf = browser.cookies[COOKIE], csrf_of(browser)
     assert browser.post("/logout", data={"csrf": "0" * 32}).status_code == 403
     assert browser.post("/logout", data={"csrf": csrf}).status_code == 303
-    assert httpx.get(f"{browser.base_url}", cookies={COOKIE: cookie}).status_code == 303
+    assert httpx.get(f"{browser.base_url}", cookies={COOKIE: cookie}, timeout=30).status_code == 303
 
 
 @pytest.mark.parametrize("passed", [IDLE, LIFE])

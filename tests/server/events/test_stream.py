@@ -273,7 +273,7 @@ def test_beyond_the_most_listeners_it_says_come_back(
 def test_open_streams_do_not_hold_up_the_servers_end(server_factory: Any) -> None:
     server = server_factory()
     headers = {"Authorization": f"Bearer {server.admin_token}"}
-    with httpx.Client(base_url=server.url, headers=headers) as client:
+    with httpx.Client(base_url=server.url, headers=headers, timeout=30) as client:
         listening = Listening(client)
         began = time.monotonic()
         server.stop()
