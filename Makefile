@@ -46,8 +46,12 @@ run: $(STAMP)  ## Start a server on ./.data (or DATA=…), initialised on first 
 	@test -e "$(DATA)/keys" || $(PY) -m pilotwave_server.cli init --data "$(DATA)" --fleet local
 	@$(PY) -m pilotwave_server.cli run --data "$(DATA)" $(ARGS)
 
+# What fails runs once more, one at a time: real programs with real clocks share the cores here, and
+# a fault shows without the others too. Both lists of failures are printed.
 test: $(STAMP)  ## Run the tests that take seconds
-	@$(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow" $(ARGS)
+	@$(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow" $(ARGS) || { test $$? = 1 && \
+	  echo "== Those that failed, once more, one at a time" && \
+	  $(PY) -m pytest -m "not slow" -x --last-failed --last-failed-no-failures none $(ARGS); }
 
 test-all: .venv/.torch .venv-tflite/.installed  ## Run every test, with every runtime
 	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)

@@ -85,12 +85,16 @@ def transition(
     sentence: str,
     verdict: str | None = None,
     numbers: Mapping[str, Any] | None = None,
+    judged: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> None:
     """Take one step from the state and generation that `rollout` was read in.
 
     `to` is None where the state stays; `changes` are further columns. `rollout` is read anew
-    afterwards. `action` is one word: the audit log has it as `rollout.<action>`.
+    afterwards. `action` is one word: the audit log has it as `rollout.<action>`. `judged` are the
+    verdicts that led to it, as plain JSON: the open wave keeps them, and a rollout that they pause
+    or send back keeps them as its `failure`. A wave closes when the next one opens, and when its
+    rollout offers nothing any more.
 
     WrongState if the table of states does not have the step; RolloutMoved if the row has changed
     since it was read. Neither leaves anything behind once the transaction is rolled back.
@@ -104,9 +108,13 @@ def transition(
         )
     if to is not None:
         changes = {**_by_state(rollout, before, to, actor, sentence, now), **changes}
+    if judged is not None and after in (RolloutState.PAUSED, RolloutState.ROLLING_BACK):
+        changes["failure"] = {**judged, "wave": rollout.wave}
+    wave = rollout.wave
     if changes_offers(before, after, changes):
         changes["revision"] = touch_fleet(session)
     _compare_and_set(session, rollout, {"state": str(after), **changes})
+    _leave(session, rollout, wave, judged, now=now)
     if before is RolloutState.RUNNING and after is not before:
         end_unused(session, rollout.id, now=now)
     told = {"verdict": verdict, "numbers": dict(numbers or {}), "sentence": sentence[:1024]}
@@ -120,6 +128,24 @@ def transition(
         before={"state": str(before)},
         after={**_told(session, rollout), **told},
     )
+
+
+def _leave(
+    session: Session,
+    rollout: RolloutRow,
+    index: int,
+    judged: Mapping[str, Any] | None,
+    *,
+    now: datetime,
+) -> None:
+    """Write down what became of the wave that was open before a step."""
+    wave = session.get(RolloutWaveRow, (rollout.id, index), populate_existing=True)
+    if wave is None:
+        return
+    if judged is not None:
+        wave.verdict = dict(judged)
+    if wave.closed_at is None and (rollout.wave != index or rollout.state not in OFFERING):
+        wave.closed_at = now
 
 
 def changes_offers(before: RolloutState, after: RolloutState, changes: Mapping[str, Any]) -> bool:
@@ -225,6 +251,7 @@ def open_wave(
     threshold: int | None = None,
     verdict: str | None = None,
     numbers: Mapping[str, Any] | None = None,
+    judged: Mapping[str, Any] | None = None,
 ) -> None:
     """Open wave `index` (from 0), the one after the last open one, which is closed if it was not.
 
@@ -251,12 +278,10 @@ def open_wave(
         sentence=sentence,
         verdict=verdict,
         numbers=numbers,
+        judged=judged,
         wave=index,
         threshold=threshold,
     )
-    before = session.get(RolloutWaveRow, (rollout.id, index - 1))
-    if before is not None and before.closed_at is None:
-        before.closed_at = now
     session.add(
         RolloutWaveRow(rollout_id=rollout.id, wave=index, threshold=threshold, opened_at=now)
     )
@@ -272,12 +297,12 @@ def roll_back(
     action: str = "rollback",
     verdict: str | None = None,
     numbers: Mapping[str, Any] | None = None,
-    failure: Mapping[str, Any] | None = None,
+    judged: Mapping[str, Any] | None = None,
 ) -> None:
     """Send the rollout's devices back, and keep its version from the group from now on.
 
-    `reason` is the sentence on the rollout, on the quarantine and in the audit log; `failure` the
-    verdict that led here, as plain JSON. WrongState, RolloutMoved.
+    `reason` is the sentence on the rollout, on the quarantine and in the audit log.
+    WrongState, RolloutMoved.
     """
     transition(
         session,
@@ -289,7 +314,7 @@ def roll_back(
         sentence=reason,
         verdict=verdict,
         numbers=numbers,
-        **({} if failure is None else {"failure": dict(failure)}),
+        judged=judged,
     )
     quarantine(session, rollout, reason=reason, actor=actor, now=now)
 

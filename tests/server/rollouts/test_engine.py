@@ -25,7 +25,7 @@ from pilotwave_server.rollouts.policies.document import (
     Wave,
 )
 from pilotwave_server.rollouts.service import RolloutMoved
-from pilotwave_server.rollouts.tables import DecisionRow, RolloutDeviceRow
+from pilotwave_server.rollouts.tables import DecisionRow, RolloutDeviceRow, RolloutWaveRow
 from tests.server.rollouts.worlds_db import AUTHOR, World, policy
 
 INSTALL = (InstallGate(max_failure_rate=0.2),)
@@ -84,6 +84,15 @@ def decisions(world: World, name: str) -> list[tuple[str, str | None]]:
         return [(row.action, row.verdict) for row in rows]
 
 
+def waves(world: World, name: str) -> list[tuple[str, str, bool]]:
+    """Of each wave that was opened: its verdict's word and gate, and whether it is closed."""
+    with world.db.read() as session:
+        w = RolloutWaveRow
+        rows = session.scalars(select(w).where(w.rollout_id == int(name[1:])).order_by(w.wave))
+        told = [(row.verdict or {"word": "", "gate": ""}, row.closed_at) for row in rows]
+        return [(one["word"], one["gate"], closed is not None) for one, closed in told]
+
+
 def heard(world: World, moment: datetime) -> None:
     with world.db.write() as session:
         session.execute(update(DeviceRow).values(last_check_in=moment))
@@ -132,6 +141,35 @@ def test_failed_gate_pauses_once_where_the_policy_says_so(world: World, engine: 
         ("open_wave", "PASS"),
         ("pause", "FAIL"),
     ]
+
+
+def test_wave_keeps_the_verdicts_that_decided_about_it(world: World, engine: Engine) -> None:
+    name = world.create(policy(HALF, ALL))
+    engine.work()
+    became(world, name, "healthy", count=1)
+    engine.work()
+    assert waves(world, name) == [("WAIT", "sample", False)]
+    became(world, name, "healthy", count=4)
+    engine.work()
+    assert waves(world, name) == [("PASS", "install", True), ("", "", False)]
+    became(world, name, "failed", count=5)
+    engine.work()
+    assert waves(world, name) == [("PASS", "install", True), ("FAIL", "install", True)]
+    failure = world.row(name).failure
+    assert failure is not None
+    assert (failure["word"], failure["wave"]) == ("FAIL", 1)
+
+
+def test_wave_of_a_paused_rollout_stays_open_with_what_paused_it(
+    world: World, engine: Engine
+) -> None:
+    name = world.create(policy(HALF, ALL, on_failure=OnFailure.PAUSE))
+    engine.work()
+    became(world, name, "failed", count=5)
+    engine.work()
+    assert waves(world, name) == [("FAIL", "install", False)]
+    world.do(operating.abort, name)
+    assert waves(world, name) == [("FAIL", "install", True)]
 
 
 def test_denied_version_is_rolled_back(world: World, engine: Engine) -> None:

@@ -156,8 +156,8 @@ def test_gate_that_fails_rolls_back_even_a_paused_rollout(state: S) -> None:
     step = the_step(picture(state=state, verdicts=(PASS, FAIL, WAIT)))
     assert isinstance(step, RollBack)
     assert step.sentence == "rolled back: install: 9 of 10 failed"
-    assert step.failure is not None
-    assert (step.failure["word"], step.failure["wave"]) == ("FAIL", 0)
+    assert step.judged is not None
+    assert step.judged["word"] == "FAIL"
     assert step.numbers["failed"] == 9
 
 

@@ -12,13 +12,15 @@ from pilotwave_server.rollouts.gates.verdict import Verdict
 
 @dataclass(frozen=True)
 class Step:
-    """A step from the generation that it was planned at, with what people are told of it."""
+    """A step from the generation that it was planned at, with what people are told of it.
+    `judged` are the verdicts that led to it, as plain JSON, which the open wave keeps."""
 
     rollout: int
     generation: int
     sentence: str
     verdict: Verdict | None = None
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    judged: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,10 @@ class OpenNext(Step):
 class Pause(Step):
     """Offer it to no further device until an operator says more."""
 
-    failure: Mapping[str, Any] | None = None
-
 
 @dataclass(frozen=True)
 class RollBack(Step):
     """Send its devices back and quarantine the version for the group."""
-
-    failure: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ def _seen(session: Session, step: Step) -> RolloutRow:
 
 def _told(step: Step, now: datetime) -> dict[str, Any]:
     verdict = None if step.verdict is None else str(step.verdict.word)
-    return {"actor": ACTOR, "now": now, "verdict": verdict, "numbers": step.numbers}
+    told = {"verdict": verdict, "numbers": step.numbers, "judged": step.judged}
+    return {"actor": ACTOR, "now": now, **told}
 
 
 def _start(session: Session, step: Start, now: datetime) -> None:
@@ -86,17 +87,14 @@ def _open_next(session: Session, step: OpenNext, now: datetime) -> None:
 
 
 def _pause(session: Session, step: Pause, now: datetime) -> None:
-    told = _told(step, now)
-    if step.failure is not None:
-        told["failure"] = dict(step.failure)
-    row = _seen(session, step)
+    row, told = _seen(session, step), _told(step, now)
     transition(session, row, RolloutState.PAUSED, action="pause", sentence=step.sentence, **told)
 
 
 def _roll_back(session: Session, step: RollBack, now: datetime) -> None:
     row = _seen(session, step)
     told = _told(step, now)
-    service.roll_back(session, row, reason=step.sentence, failure=step.failure, **told)
+    service.roll_back(session, row, reason=step.sentence, **told)
 
 
 def _end_rollback(session: Session, step: EndRollback, now: datetime) -> None:
@@ -112,11 +110,8 @@ def _complete(session: Session, step: Complete, snapshot: FleetSnapshot, now: da
     named = {"group": group, "model": row.model, "version": row.version}
     # locks the group before the fleet, as all who set baselines do
     set_baseline(session, snapshot, **named, actor=ACTOR, now=now)
-    wave = session.get(RolloutWaveRow, (row.id, row.wave))
     done, told = RolloutState.COMPLETED, _told(step, now)
     transition(session, row, done, action="complete", sentence=step.sentence, **told)
-    if wave is not None and wave.closed_at is None:
-        wave.closed_at = now
 
 
 def _expire_leases(session: Session, action: ExpireLeases, now: datetime) -> None:

@@ -90,14 +90,13 @@ def _under_way(p: Picture, m: Moment) -> Iterator[Action]:
 
 
 def _failed(p: Picture, m: Moment, verdict: Verdict) -> Iterator[Action]:
-    numbers = {**p.tally(), **verdict.numbers}
-    found = failure(p, m)
+    numbers, judged = {**p.tally(), **verdict.numbers}, told_verdict(verdict, p.verdicts, m.now)
     if p.policy.on_failure is OnFailure.ROLLBACK:
         sentence = f"rolled back: {_named(verdict)}"
-        yield RollBack(p.id, p.generation, sentence, verdict, numbers, failure=found)
+        yield RollBack(p.id, p.generation, sentence, verdict, numbers, judged)
     elif p.state is S.RUNNING:
         sentence = f"paused: {_named(verdict)}"
-        yield Pause(p.id, p.generation, sentence, verdict, numbers, failure=found)
+        yield Pause(p.id, p.generation, sentence, verdict, numbers, judged)
 
 
 def _toward_next(p: Picture, open: OpenWave, m: Moment) -> Iterator[Action]:
@@ -108,7 +107,8 @@ def _toward_next(p: Picture, open: OpenWave, m: Moment) -> Iterator[Action]:
         yield short
         return
     if short is not None and p.size == 0 and wave.canary is None and not _is_last(p, open):
-        yield _open(p, open.index + 1, f"wave {wave.name} has no device that could take it")
+        told = f"wave {wave.name} has no device that could take it"
+        yield _open(p, open.index + 1, told, _judged(p, None, m))
         return
     if short is None and verdict is not None and verdict.word is Word.WAIT:
         short = verdict
@@ -135,9 +135,9 @@ def _soaked(
         told = f"{_good(p, verdict)}; must stay so until {_at(until)} ({span(soak_s)})"
         yield from _tell(p, open, m, Verdict("soak", Word.WAIT, told, {"soak_s": soak_s}))
     elif unclear and verdict is not None:
-        found, told = failure(p, m), f"paused, because it cannot be judged: {_named(verdict)}"
+        told = f"paused, because it cannot be judged: {_named(verdict)}"
         numbers = {**p.tally(), **verdict.numbers}
-        yield Pause(p.id, p.generation, told, verdict, numbers, failure=found)
+        yield Pause(p.id, p.generation, told, verdict, numbers, _judged(p, verdict, m))
     elif _is_last(p, open):
         yield from _last(p, open, verdict, m)
     elif wave.manual:
@@ -145,7 +145,8 @@ def _soaked(
         yield from _tell(p, open, m, Verdict("manual", Word.WAIT, told))
     else:
         soaked = f" and stayed so for {span(wave.soak_s)}" if wave.soak_s else ""
-        yield _open(p, open.index + 1, f"{_good(p, verdict)}{soaked}", verdict)
+        told = f"{_good(p, verdict)}{soaked}"
+        yield _open(p, open.index + 1, told, _judged(p, verdict, m), verdict)
 
 
 def _soaking(open: OpenWave, m: Moment, soak_s: int) -> float:
@@ -165,10 +166,10 @@ def _last(p: Picture, open: OpenWave, verdict: Verdict | None, m: Moment) -> Ite
         yield Measure("left")
         return
     missing = p.left
-    good = _good(p, verdict)
+    good, judged = _good(p, verdict), _judged(p, verdict, m)
     if not missing and not p.in_flight:
         told = f"completed: {good}; {p.model} {p.version} is what {p.group} runs from now on"
-        yield Complete(p.id, p.generation, told, _passed(verdict), p.tally())
+        yield Complete(p.id, p.generation, told, _passed(verdict), p.tally(), judged)
         return
     waits = f"{missing} devices have not come yet, {p.in_flight} are in flight"
     deadline_s = p.policy.deadlines.unreached_s
@@ -176,7 +177,7 @@ def _last(p: Picture, open: OpenWave, verdict: Verdict | None, m: Moment) -> Ite
     if deadline_s is not None and m.waited(since) >= deadline_s:
         told = f"completed: {good}; {missing} devices did not come within {span(deadline_s)}"
         numbers = {**p.tally(), "unreached": missing}
-        yield Complete(p.id, p.generation, told, _passed(verdict), numbers)
+        yield Complete(p.id, p.generation, told, _passed(verdict), numbers, judged)
         return
     numbers = {"unreached": missing, "in_flight": p.in_flight}
     yield from _tell(p, open, m, Verdict("unreached", Word.WAIT, f"{good}; {waits}", numbers))
@@ -212,14 +213,26 @@ def _is_last(p: Picture, open: OpenWave) -> bool:
     return open.index + 1 == len(p.policy.waves)
 
 
-def _open(p: Picture, index: int, why: str, verdict: Verdict | None = None) -> OpenNext:
+def _open(
+    p: Picture,
+    index: int,
+    why: str,
+    judged: dict[str, Any] | None = None,
+    verdict: Verdict | None = None,
+) -> OpenNext:
     name = p.policy.waves[index].name
     sentence = f"wave {index + 1} ({name}) opens: {why}"
-    return OpenNext(p.id, p.generation, sentence, _passed(verdict), p.tally(), wave=index)
+    return OpenNext(p.id, p.generation, sentence, _passed(verdict), p.tally(), judged, wave=index)
 
 
 def _passed(verdict: Verdict | None) -> Verdict:
     return verdict or Verdict("none", Word.PASS, "no gate")
+
+
+def _judged(p: Picture, verdict: Verdict | None, m: Moment) -> dict[str, Any]:
+    """What the open wave is left with."""
+    counted = Verdict("sample", Word.PASS, _good(p, None), p.tally())
+    return told_verdict(verdict or counted, p.verdicts, m.now)
 
 
 def _good(p: Picture, verdict: Verdict | None) -> str:
@@ -248,14 +261,6 @@ def _tell(p: Picture, open: OpenWave, m: Moment, verdict: Verdict) -> Iterator[A
 def told_verdict(verdict: Verdict, all: tuple[Verdict, ...], now: datetime) -> dict[str, Any]:
     """Return a verdict as plain JSON, with those of each gate below it."""
     return {**_plain(verdict), "at": now.isoformat(), "gates": [_plain(v) for v in all]}
-
-
-def failure(p: Picture, m: Moment) -> dict[str, Any]:
-    """Return the verdicts that led to an end or a pause, with the wave, as plain JSON."""
-    verdict = worst(p.verdicts)
-    assert verdict is not None
-    wave = -1 if p.open is None else p.open.index
-    return {**told_verdict(verdict, p.verdicts, m.now), "wave": wave}
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
