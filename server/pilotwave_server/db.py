@@ -305,14 +305,20 @@ def prepare_sqlite(engine: Engine, pragmas: list[str], *, begin: str) -> None:
 
 
 def _postgresql_engines(url: URL) -> tuple[Engine, Engine]:
+    # A count over the fleet runs on one core: it is never what somebody waits for, and several, or
+    # a compiler for it, take those from polls where all runs on one machine.
+    settings = {"timezone": "UTC", "jit": "off", "max_parallel_workers_per_gather": 0}
     writer = create_engine(
         url,
         hide_parameters=True,
-        pool_size=5,
-        max_overflow=35,
+        pool_size=20,  # kept open: another process of PostgreSQL for each use costs more than it
+        max_overflow=20,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
-        connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"},
+        connect_args={
+            "connect_timeout": 5,
+            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+        },
     )
     # One snapshot for all statements of a read, as SQLite gives by nature.
     reader = writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)

@@ -127,9 +127,10 @@ def test_ten_commands_lead_from_nothing_to_a_device_that_runs_a_model(desk: Desk
     assert model.read_bytes() == (REPO / "examples/digits/1.0.0/model.onnx").read_bytes()
     status = desk.folder / "device" / "status.json"
     wait_until(lambda: '"state": "healthy"' in status.read_text(), desk)
-    time.sleep(2)  # for the agent to tell it
-    listed = " ".join(desk.type("pilotwave devices list").split())
-    assert re.search(r"cam-1 enrolled .* detector 1.0.0 \(healthy\) site=berlin", listed), listed
+    told = r"cam-1 enrolled .* detector 1.0.0 \(healthy\) site=berlin"
+    listed = "pilotwave devices list"
+    # as soon as the agent has told it
+    wait_until(lambda: bool(re.search(told, " ".join(desk.type(listed).split()))), desk)
     why = desk.type("pilotwave devices why cam-1 --model detector")
     assert "1.0.0" in why
     # what is secret lies where only its owner reads
