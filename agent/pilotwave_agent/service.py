@@ -159,6 +159,9 @@ def _settings(system: System, config_path: Path) -> Config:
     if not config_path.is_absolute():
         raise BadConfig(f"{config_path}: expected an absolute path")
     where = _below(system.root, config_path)
+    if system.root != Path("/") and not where.exists():
+        # `enrol` writes them, on the device that the image is for
+        return Config(server="", device="", data_dir=config_path.parent)
     found = settings.load(where)
     if system.root == Path("/") or not found.data_dir.is_relative_to(where.parent):
         return found

@@ -71,6 +71,15 @@ def test_an_image_gets_a_unit_a_user_and_a_link(root: Path) -> None:
     assert any("starts when this system does" in line for line in lines)
 
 
+def test_an_image_in_which_nobody_enrolled_gets_the_same_unit(root: Path) -> None:
+    put(root)
+    enrolled = (root / UNIT).read_text()
+    (root / UNIT).unlink()
+    (root / DATA.relative_to("/") / "agent.toml").unlink()
+    put(root)
+    assert (root / UNIT).read_text() == enrolled
+
+
 def test_installing_again_changes_nothing_and_uninstalling_leaves_nothing(root: Path) -> None:
     before = files(root)
     put(root)
