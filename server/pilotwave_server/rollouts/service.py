@@ -99,7 +99,7 @@ def transition(
     WrongState if the table of states does not have the step; RolloutMoved if the row has changed
     since it was read. Neither leaves anything behind once the transaction is rolled back.
     """
-    before = RolloutState(rollout.state)
+    before, wave = RolloutState(rollout.state), rollout.wave
     after = before if to is None else to
     if to is not None and not may_follow(before, to):
         raise WrongState(
@@ -109,8 +109,7 @@ def transition(
     if to is not None:
         changes = {**_by_state(rollout, before, to, actor, sentence, now), **changes}
     if judged is not None and after in (RolloutState.PAUSED, RolloutState.ROLLING_BACK):
-        changes["failure"] = {**judged, "wave": rollout.wave}
-    wave = rollout.wave
+        changes["failure"] = {**judged, "wave": wave}
     if changes_offers(before, after, changes):
         changes["revision"] = touch_fleet(session)
     _compare_and_set(session, rollout, {"state": str(after), **changes})

@@ -90,7 +90,7 @@ def _under_way(p: Picture, m: Moment) -> Iterator[Action]:
 
 
 def _failed(p: Picture, m: Moment, verdict: Verdict) -> Iterator[Action]:
-    numbers, judged = {**p.tally(), **verdict.numbers}, told_verdict(verdict, p.verdicts, m.now)
+    numbers, judged = {**p.tally(), **verdict.numbers}, _judged(p, verdict, m)
     if p.policy.on_failure is OnFailure.ROLLBACK:
         sentence = f"rolled back: {_named(verdict)}"
         yield RollBack(p.id, p.generation, sentence, verdict, numbers, judged)
