@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from pilotwave_deltas.numbers import Pair, encode_numbers, encode_plain, planes_of, rotate
+from pilotwave_deltas.numbers import Pair, encode_plain, planes_of, planned, rotate
 from pilotwave_deltas.packing import compress, entropy, pack
 from pilotwave_deltas.segments import Segment
 from pilotwave_protocol.delta.arrays import Bytes, Elements, elements
@@ -21,6 +22,10 @@ _MIN_COPY = 64 << 10  # shorter ones cost next to nothing among numbers, and no 
 _GRAIN = 1 << 10
 _REACH = 96 << 10  # of old bytes to either side, as a dictionary
 _PLAIN = ("float32", "float16", "float64", "int8")
+_WELL = 0.02  # of its bytes: what comes out so well as numbers need not be tried as text
+_QUICK, _FAIR = 3, 12  # levels of zstd
+_WORSE = 1.5  # times what is quickly made of the text: then numbers are of no use
+_NEAR = 1.2  # times what the numbers took: below that the text may be smaller
 
 
 @dataclass
@@ -34,8 +39,12 @@ class Group:
         return self.segments[0].start
 
     @property
+    def end(self) -> int:
+        return self.segments[-1].end
+
+    @property
     def size(self) -> int:
-        return self.segments[-1].end - self.start
+        return self.end - self.start
 
 
 def with_copies(old: Bytes, new: Bytes, segments: Iterable[Segment]) -> Iterator[Segment]:
@@ -117,23 +126,38 @@ def _fits(group: Group, segment: Segment, block: int) -> bool:
     )
 
 
-def encode(old: Bytes, new: Bytes, group: Group) -> bytes:
-    """Return one block: its head and its body."""
+class Text(NamedTuple):
+    """A group that is no numbers: better as zstd upon old bytes, of which a fair level makes
+    `guess` bytes."""
+
+    group: Group
+    guess: int
+
+
+class _Numbers(NamedTuple):
+    """How a group would be coded as numbers, and about how many bytes it would take."""
+
+    guess: float
+    encode: Callable[[], bytes]
+
+
+def encode(old: Bytes, new: Bytes, group: Group) -> bytes | Text:
+    """Return one block, its head and its body; or that it is text, which is not packed yet."""
     first = group.segments[0]
-    raw = new[group.start : group.start + group.size].tobytes()
+    raw = new[group.start : group.end].tobytes()
     if first.copy:
         assert first.old is not None
         return _framed(Op.COPY, raw, varint(zigzag(first.old - group.start)))
-    ways = []
-    if first.old is not None and any(s.fmt and s.size >= s.fmt.width for s in group.segments):
-        ways.append(_against(old, new, group))
-    if first.old is None:
-        ways.extend(_plain(new, group))
-    best = min(ways, key=len, default=b"")
-    # What is numbers and came out well need not be tried as text.
-    if not best or len(best) > 0.02 * len(raw):
-        other = _as_text(old, group, raw, quick=bool(best), limit=len(best))
-        best = other if not best or (other and len(other) < len(best)) else best
+    way = _plain(new, group) if first.old is None else _against(old, new, group)
+    if way is not None and way.guess <= _WELL * len(raw):
+        return way.encode()
+    _, dictionary = _around(old, group)
+    quick = len(compress(raw, dictionary, _QUICK))
+    if way is None or way.guess > _WORSE * quick:
+        return Text(group, len(compress(raw, dictionary, _FAIR)))
+    best = way.encode()
+    if quick <= _NEAR * len(best):
+        best = min(best, as_text(old, new, group), key=len)
     return best
 
 
@@ -142,9 +166,11 @@ def _framed(op: Op, raw: bytes, body: bytes) -> bytes:
     return head + zlib.crc32(raw).to_bytes(4, "little") + body
 
 
-def _against(old: Bytes, new: Bytes, group: Group) -> bytes:
+def _against(old: Bytes, new: Bytes, group: Group) -> _Numbers | None:
+    """Say how the group is described by old numbers; None if it holds none."""
     number = group.segments[0].number
-    assert number is not None
+    if number is None or all(s.size < FORMATS[number].width for s in group.segments):
+        return None
     width = FORMATS[number].width
     pieces, at = [varint(len(group.segments))], group.start
     parts: list[tuple[bytes, bytes]] = []
@@ -159,13 +185,16 @@ def _against(old: Bytes, new: Bytes, group: Group) -> bytes:
         odd.append((a[even:], b[even:]))
     base, target = (elements(b"".join(side), width) for side in zip(*parts, strict=True))
     rest_old, rest_new = (np.frombuffer(b"".join(x), np.uint8) for x in zip(*odd, strict=True))
-    raw = new[group.start : group.start + group.size].tobytes()
     hint = max(s.hint for s in group.segments)
     if FORMATS[number].name == "float16" and _is_bfloat16(base):
         number = BY_NAME["bfloat16"]
-    body = encode_numbers(Pair(FORMATS[number], base, target), b"".join(pieces), hint=hint)
-    body = bytes((number,)) + body + pack(rest_new - rest_old)
-    return _framed(Op.NUMBERS, raw, body)
+    plan = planned(Pair(FORMATS[number], base, target), hint=hint)
+
+    def encode() -> bytes:
+        body = bytes((number,)) + plan.pack(b"".join(pieces)) + pack(rest_new - rest_old)
+        return _framed(Op.NUMBERS, new[group.start : group.end].tobytes(), body)
+
+    return _Numbers(plan.total / 8, encode)
 
 
 def _is_bfloat16(values: Elements) -> bool:
@@ -174,9 +203,9 @@ def _is_bfloat16(values: Elements) -> bool:
     return entropy(exponents) < 4.2 * len(values)
 
 
-def _plain(new: Bytes, group: Group) -> Iterator[bytes]:
-    """Yield the group as numbers without old ones, where it looks like numbers."""
-    raw = new[group.start : group.start + group.size].tobytes()
+def _plain(new: Bytes, group: Group) -> _Numbers | None:
+    """Say how the group is described as numbers without old ones; None if it does not look so."""
+    raw = new[group.start : group.end].tobytes()
     known = group.segments[0].number
     names = _PLAIN if known is None else (FORMATS[known].name,)
     best, chosen = 7.95 * len(raw), None
@@ -189,25 +218,33 @@ def _plain(new: Bytes, group: Group) -> Iterator[bytes]:
         bits = sum(entropy(np.bincount(p, minlength=256)) + 600 for p in planes)
         if bits < best:
             best, chosen = bits, name
-    if chosen is not None:
-        number = BY_NAME[chosen]
-        fmt = FORMATS[number]
-        even = len(raw) - len(raw) % fmt.width
+    if chosen is None:
+        return None
+    number = BY_NAME[chosen]
+    fmt = FORMATS[number]
+    even = len(raw) - len(raw) % fmt.width
+
+    def encode() -> bytes:
         body = bytes((number,)) + encode_plain(fmt, elements(raw[:even], fmt.width))
-        rest = np.frombuffer(raw[even:], np.uint8)
-        yield _framed(Op.NUMBERS, raw, body + pack(rest))
+        return _framed(Op.NUMBERS, raw, body + pack(np.frombuffer(raw[even:], np.uint8)))
+
+    return _Numbers(best / 8, encode)
 
 
-def _as_text(old: Bytes, group: Group, raw: bytes, *, quick: bool, limit: int) -> bytes:
-    """Return the group as zstd with old bytes as dictionary; nothing if it is far from `limit`."""
-    place = group.segments[0].old
-    middle = group.start if place is None else place
-    low = min(max(middle - _REACH, 0), len(old))
-    high = min(middle + group.size + _REACH, len(old))
-    dictionary = old[low:high].tobytes() if high > low + 8 else b""
-    if quick and len(compress(raw, dictionary, 3)) > 1.2 * limit:
-        return b""
+def as_text(old: Bytes, new: Bytes, group: Group) -> bytes:
+    """Return the group as a block of zstd with old bytes as dictionary."""
+    raw = new[group.start : group.end].tobytes()
+    low, dictionary = _around(old, group)
     head = varint(len(dictionary))
     if dictionary:
         head += varint(zigzag(low - group.start))
     return _framed(Op.BYTES, raw, head + compress(raw, dictionary))
+
+
+def _around(old: Bytes, group: Group) -> tuple[int, bytes]:
+    """Return where the old bytes around a group's counterpart begin, and those bytes."""
+    place = group.segments[0].old
+    middle = group.start if place is None else place
+    low = min(max(middle - _REACH, 0), len(old))
+    high = min(middle + group.size + _REACH, len(old))
+    return low, old[low:high].tobytes() if high > low + 8 else b""

@@ -96,26 +96,16 @@ class _Ordering:
         return sum(self.bits) + self.extra_bits
 
 
-def encode_numbers(pair: Pair, pieces: bytes, *, hint: int = 0) -> bytes:
-    """Return what describes new numbers by old ones, the flags' byte first.
+def planned(pair: Pair, *, hint: int = 0) -> Plan:
+    """Choose how to describe new numbers by old ones.
 
-    `pieces` is the wire form of where the old ones lie; `hint` a likely size of groups (a
-    channel's number of weights), 0 if none is known.
+    `hint` is a likely size of groups (a channel's number of weights), 0 if none is known.
     """
     groups = sorted({*GROUPS, hint} if 8 <= hint <= 4096 else {*GROUPS})
-    plan = min((_planned(pair, way) for way in _predictions(pair, groups)), key=lambda p: p.total)
-    flags = int(plan.ordering.context) | (PREDICTED if plan.prediction else 0)
-    body = [bytes((flags,)), pieces, plan.ordering.header]
-    if plan.prediction:
-        body.append(plan.prediction.pack())
-    contexts = plan.ordering.contexts
-    order = None if contexts is None else np.argsort(contexts, kind="stable")
-    for plane, before, after in zip(plan.planes, plan.plain, plan.ordering.bits, strict=True):
-        body.append(_packed_plane(plane, order if after < before - 64 else None))
-    return b"".join(body)
+    return min((_planned(pair, way) for way in _predictions(pair, groups)), key=lambda p: p.total)
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """A way to code a block, with its estimated size in bits."""
 
     prediction: _Prediction | None
@@ -124,8 +114,21 @@ class _Plan(NamedTuple):
     ordering: _Ordering
     total: float
 
+    def pack(self, pieces: bytes) -> bytes:
+        """Return what describes the new numbers, the flags' byte first; `pieces` is the wire form
+        of where the old ones lie."""
+        flags = int(self.ordering.context) | (PREDICTED if self.prediction else 0)
+        body = [bytes((flags,)), pieces, self.ordering.header]
+        if self.prediction:
+            body.append(self.prediction.pack())
+        contexts = self.ordering.contexts
+        order = None if contexts is None else np.argsort(contexts, kind="stable")
+        for plane, before, after in zip(self.planes, self.plain, self.ordering.bits, strict=True):
+            body.append(_packed_plane(plane, order if after < before - 64 else None))
+        return b"".join(body)
 
-def _planned(pair: Pair, way: tuple[_Prediction | None, Elements]) -> _Plan:
+
+def _planned(pair: Pair, way: tuple[_Prediction | None, Elements]) -> Plan:
     """Choose the context that suits a prediction."""
     prediction, residual = way
     planes = planes_of(residual)
@@ -136,7 +139,7 @@ def _planned(pair: Pair, way: tuple[_Prediction | None, Elements]) -> _Plan:
         if found.total < _LITTLE_GAIN * best.total:
             best = found
     extra = _factor_bits(prediction.factors) if prediction else 0.0
-    return _Plan(prediction, planes, plain, best, best.total + extra)
+    return Plan(prediction, planes, plain, best, best.total + extra)
 
 
 def _packed_plane(plane: Bytes, order: NDArray[np.int64] | None) -> bytes:
