@@ -55,7 +55,7 @@ def _named(old: Bytes, new: Bytes) -> Iterator[tuple[int, int, int]]:
     """Yield shift, first and last piece of where tensors of the same name lie elsewhere."""
     before = {t.name: t for t in tensors.find_all(old)}
     runs: list[tuple[int, int, int]] = []
-    for tensor in sorted(tensors.find_all(new), key=lambda t: t.start) if before else ():
+    for tensor in tensors.find_all(new) if before else ():
         known = before.get(tensor.name)
         if known is None or known.dtype != tensor.dtype or not tensor.size:
             continue

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from pilotwave_deltas.numbers import Pair, encode_plain, planes_of, planned, rotate
+from pilotwave_deltas.numbers import Pair, encode_plain, pays, planes_of, planned, rotate
 from pilotwave_deltas.packing import compress, entropy, pack
 from pilotwave_deltas.segments import Segment
+from pilotwave_deltas.tensors import Tensor
 from pilotwave_protocol.delta.arrays import Bytes, Elements, elements
 from pilotwave_protocol.delta.blocks import Op
 from pilotwave_protocol.delta.formats import BY_NAME, FORMATS
@@ -25,6 +27,20 @@ _PLAIN = ("float32", "float16", "float64", "int8")
 _WELL = 0.02  # of its bytes: what comes out so well as numbers need not be tried as text
 _QUICK, _FAIR = 3, 12  # levels of zstd
 _WORSE = 1.5  # times what is quickly made of the text: then numbers are of no use
+_BLOCK_COSTS = 60  # bytes of heads and tables, about, that one block more takes
+_SPARSE = 0.1  # of a group's bytes: of what takes less, guesses say little
+_CLEARLY, _DOUBTFUL = 0.9, 1.1  # times another guess: what takes less, or more, is not tried
+_MIN_TENSOR, _MIN_ROWS = 512, 8 << 10  # bytes that are worth a block, and a closer look
+_NUMBERS = {
+    "<f8": "float64",
+    "<f4": "float32",
+    "<f2": "float16",
+    "<u2": "bfloat16",
+    "<i8": "int64",
+    "<i4": "int32",
+    "<i2": "int16",
+    "|i1": "int8",
+}
 _NEAR = 1.2  # times what the numbers took: below that the text may be smaller
 
 
@@ -141,14 +157,18 @@ class _Numbers(NamedTuple):
     encode: Callable[[], bytes]
 
 
-def encode(old: Bytes, new: Bytes, group: Group) -> bytes | Text:
-    """Return one block, its head and its body; or that it is text, which is not packed yet."""
+def encode(old: Bytes, new: Bytes, group: Group, known: Sequence[Tensor] = ()) -> bytes | Text:
+    """Return the group's blocks, each with head and body; or that it is text, not packed yet.
+
+    It is one block, or one for each stretch of the new file's tensors (`known`, as they lie there)
+    that have another kind of numbers or other rows, if that is smaller.
+    """
     first = group.segments[0]
     raw = new[group.start : group.end].tobytes()
     if first.copy:
         assert first.old is not None
         return _framed(Op.COPY, raw, varint(zigzag(first.old - group.start)))
-    way = _plain(new, group) if first.old is None else _against(old, new, group)
+    way = _plain(new, group) if first.old is None else _best_against(old, new, group, known)
     if way is not None and way.guess <= _WELL * len(raw):
         return way.encode()
     _, dictionary = _around(old, group)
@@ -164,6 +184,67 @@ def encode(old: Bytes, new: Bytes, group: Group) -> bytes | Text:
 def _framed(op: Op, raw: bytes, body: bytes) -> bytes:
     head = bytes((op,)) + varint(len(raw)) + varint(len(body))
     return head + zlib.crc32(raw).to_bytes(4, "little") + body
+
+
+def _best_against(old: Bytes, new: Bytes, group: Group, known: Sequence[Tensor]) -> _Numbers | None:
+    whole = _against(old, new, group)
+    stretches = _by_tensor(old, new, group, known)
+    if whole is None or len(stretches) < 2:
+        return whole
+    parts = [_against(old, new, Group([s])) for s in stretches]
+    ready = [part for part in parts if part is not None]
+    cut = _Numbers(
+        sum(part.guess + _BLOCK_COSTS for part in ready),
+        lambda: b"".join(part.encode() for part in ready),
+    )
+    if len(ready) < len(parts) or cut.guess > _DOUBTFUL * whole.guess:
+        return whole
+    if cut.guess < _CLEARLY * whole.guess and whole.guess > _SPARSE * group.size:
+        return cut
+    return _Numbers(whole.guess, lambda: min(whole.encode(), cut.encode(), key=len))
+
+
+def _by_tensor(old: Bytes, new: Bytes, group: Group, known: Sequence[Tensor]) -> list[Segment]:
+    """Cut a group where the kind of numbers changes, or the rows where these help to predict.
+
+    What lies between two tensors, names and shapes, goes with the one before.
+    """
+    found: list[Segment] = []
+    for s in group.segments:
+        at = s.start
+        low = bisect_right(known, s.start, key=lambda t: t.end)
+        high = bisect_left(known, s.end, key=lambda t: t.start)
+        for t in known[low:high]:
+            start, end = max(t.start, s.start), min(t.end, s.end)
+            if end - start < _MIN_TENSOR:
+                continue
+            if start > at:
+                found.append(s.cut(at, start))
+            part = replace(s.cut(start, end), number=BY_NAME[_NUMBERS[t.dtype]])
+            found.append(replace(part, hint=_row(old, new, part, t.row)))
+            at = end
+        if at < s.end:
+            found.append(s.cut(at, s.end))
+    joined: list[Segment] = []
+    for s in found:
+        last = joined[-1] if joined else None
+        if last and last.end_of_old == s.old and (s.size < _MIN_TENSOR or last.like(s)):
+            joined[-1] = replace(last, size=last.size + s.size)
+        else:
+            joined.append(s)
+    return joined
+
+
+def _row(old: Bytes, new: Bytes, part: Segment, row: int) -> int:
+    """Return the row's size if groups of it are predicted better than others."""
+    assert part.old is not None
+    assert part.fmt is not None
+    if part.size < _MIN_ROWS:
+        return 0
+    even = part.size - part.size % part.fmt.width
+    sides = (old[part.old : part.old + even], new[part.start : part.start + even])
+    pair = Pair(part.fmt, *(elements(side.tobytes(), part.fmt.width) for side in sides))
+    return row if pays(pair, row) else 0
 
 
 def _against(old: Bytes, new: Bytes, group: Group) -> _Numbers | None:

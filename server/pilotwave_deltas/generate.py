@@ -15,6 +15,7 @@ import numpy as np
 
 from pilotwave_deltas.align import align
 from pilotwave_deltas.blocks import BLOCK, Text, as_text, encode, grouped, with_copies
+from pilotwave_deltas.tensors import find_all
 from pilotwave_deltas.whole import guesses, whole_file
 from pilotwave_protocol.delta import Header, Mode
 from pilotwave_protocol.delta.arrays import Bytes
@@ -71,10 +72,11 @@ def write_blocks(
     Numbers come first, and what is text is packed only where that may pay: None, and nothing
     written, if there is text and the blocks come to more than `limit` bytes without its packing.
     """
+    known = find_all(new)
     texts: list[tuple[int, Text]] = []  # and where they belong among the numbers' blocks
     with spare.open("w+b") as numbers, out.open("wb") as stream:
         for group in grouped(with_copies(old, new, align(old, new))):
-            block = encode(old, new, group)
+            block = encode(old, new, group, known)
             if isinstance(block, Text):
                 texts.append((numbers.tell(), block))
             else:

@@ -23,10 +23,12 @@ from pilotwave_protocol.delta.wire import varint
 
 Floats = NDArray[np.float32]
 GROUPS = (64, 256)
+MAX_ROW = 8192
 _CELL_BITS = 5.0  # what a symbol costs that a context meets for the first time
 _SCALE_ZERO = 24  # keeps scales of less than one unit above 0
 _FLOATS = {"float32": np.float32, "float16": np.float16, "float64": np.float64}
 _LITTLE_GAIN = 0.996
+_FEW = 0.1  # of the numbers
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def planned(pair: Pair, *, hint: int = 0) -> Plan:
 
     `hint` is a likely size of groups (a channel's number of weights), 0 if none is known.
     """
-    groups = sorted({*GROUPS, hint} if 8 <= hint <= 4096 else {*GROUPS})
+    groups = sorted({*GROUPS, hint} if 8 <= hint <= MAX_ROW else {*GROUPS})
     return min((_planned(pair, way) for way in _predictions(pair, groups)), key=lambda p: p.total)
 
 
@@ -117,6 +119,12 @@ class Plan(NamedTuple):
     def pack(self, pieces: bytes) -> bytes:
         """Return what describes the new numbers, the flags' byte first; `pieces` is the wire form
         of where the old ones lie."""
+        if self.ordering.contexts is not None and _sparse(self.planes):
+            as_it_is = _Ordering(Context.NONE, b"", None, tuple(self.plain))
+            return min(self._pack(pieces), self._replace(ordering=as_it_is)._pack(pieces), key=len)
+        return self._pack(pieces)
+
+    def _pack(self, pieces: bytes) -> bytes:
         flags = int(self.ordering.context) | (PREDICTED if self.prediction else 0)
         body = [bytes((flags,)), pieces, self.ordering.header]
         if self.prediction:
@@ -134,7 +142,7 @@ def _planned(pair: Pair, way: tuple[_Prediction | None, Elements]) -> Plan:
     planes = planes_of(residual)
     plain = [entropy(np.bincount(p, minlength=256)) for p in planes]
     best = _Ordering(Context.NONE, b"", None, tuple(plain))
-    if len(residual) >= 512 and not _sparse(planes):
+    if len(residual) >= 512 and residual.any():
         found = min(_orderings(pair, residual, planes, plain), key=lambda o: o.total)
         if found.total < _LITTLE_GAIN * best.total:
             best = found
@@ -152,9 +160,9 @@ def _packed_plane(plane: Bytes, order: NDArray[np.int64] | None) -> bytes:
 
 
 def _sparse(planes: list[Bytes]) -> bool:
-    """Say whether so little changed that an order would cost more time than it saves bytes."""
+    """Say whether so little changed that entropy says little about what will be packed."""
     changed = max(int(np.count_nonzero(p)) for p in planes)
-    return changed < 0.02 * len(planes[0])
+    return changed < _FEW * len(planes[0])
 
 
 # --- prediction
@@ -179,6 +187,22 @@ def _predictions(pair: Pair, groups: list[int]) -> Iterator[tuple[_Prediction | 
             least, best = bits, (made, left)
     if best is not None:
         yield best
+
+
+def pays(pair: Pair, group: int) -> bool:
+    """Say whether groups of this size are predicted better than those that are always tried."""
+    if not pair.fmt.lane or not 8 <= group <= MAX_ROW:
+        return False
+    old, change = _values(pair)
+    bits = {}
+    for size in {*GROUPS, group}:
+        made = _fit(old, change, size)
+        if made is not None:
+            guess = arrays.predict_array(pair.old, pair.fmt, size, made.shift, made.factors)
+            left = float(magnitude(zigzag(pair.new - guess)).sum())
+            bits[size] = left + _factor_bits(made.factors)
+    bits[0] = float(magnitude(zigzag(pair.new - pair.old)).sum())
+    return min(bits, key=lambda size: bits[size]) == group
 
 
 def _values(pair: Pair) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -8,13 +8,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pilotwave_protocol.delta.streams import ESCAPE, LZMA_FILTERS, SKIP, Coding
+from pilotwave_protocol.delta.streams import BITS, LZMA_FILTERS, SKIP, Coding
 from pilotwave_protocol.delta.wire import varint
 from pilotwave_protocol.delta.zstd import zstd
 
 Bytes = NDArray[np.uint8]
 _NOISE_BITS = 7.97  # of 8: nothing to be had
 _SHORT = 48
+_MOST = 0.6  # of the values are small: several of them may go in a byte
+_MANY, _NEARLY_ALL = 0.8, 0.97  # of the bytes are zero: the others may go with their distances
 _LEVEL, _QUICK = 19, 3
 _LZMA = [LZMA_FILTERS[0] | {"mode": lzma.MODE_NORMAL, "mf": lzma.MF_BT4, "nice_len": 273}]
 _REPEATS = 0.97  # of the entropy: below that there are matches, and better ones may be found
@@ -71,28 +73,40 @@ def _headed(coding: Coding, packed: bytes) -> bytes:
 def pack(data: Bytes) -> bytes:
     """Return a stream by the smallest of all codings; which one is judged by a quick packing."""
     zeros = len(data) - int(np.count_nonzero(data))
-    if len(data) > 256 and 0.8 * len(data) < zeros < len(data):
-        sparse = _sparse(data)
-        return sparse if zeros > 0.97 * len(data) else _shorter(pack_simple(data), sparse)
-    small = int(np.count_nonzero(data < ESCAPE))
-    if zeros < len(data) and len(data) > _SHORT and small > 0.75 * len(data):
-        packed, larger = _halves(data)
-        quick = sum(len(compress(x.tobytes(), level=_QUICK)) for x in (packed, larger))
-        if quick < len(compress(data.tobytes(), level=_QUICK)):
-            return bytes((Coding.NIBBLES,)) + pack_simple(packed) + pack_simple(larger)
-    return pack_simple(data)
+    if len(data) <= _SHORT or zeros == len(data):
+        return pack_simple(data)
+    if zeros > _NEARLY_ALL * len(data):
+        return _sparse(data)
+    coding = Coding.RAW
+    parts: tuple[Bytes, ...] = (data,)
+    best = _quick_size(data)
+    for narrow, bits in BITS.items():
+        if int(np.count_nonzero(data < (1 << bits) - 1)) > _MOST * len(data):
+            found = _narrowed(data, bits)
+            size = sum(_quick_size(part) for part in found)
+            if size < best:
+                best, coding, parts = size, narrow, found
+    head = b"" if coding is Coding.RAW else bytes((coding,))
+    packed = head + b"".join(pack_simple(part) for part in parts)
+    return min(packed, _sparse(data), key=len) if zeros > _MANY * len(data) else packed
+
+
+def _quick_size(data: Bytes) -> int:
+    return len(compress(data.tobytes(), level=_QUICK))
 
 
 def _shorter(a: bytes, b: bytes) -> bytes:
     return b if not a or len(b) < len(a) else a
 
 
-def _halves(data: Bytes) -> tuple[Bytes, Bytes]:
-    """Return small values two a byte, and those that have no room there."""
-    small = np.minimum(data, ESCAPE)
-    if len(small) % 2:
-        small = np.append(small, np.uint8(0))
-    return small[::2] << 4 | small[1::2], data[data >= ESCAPE]
+def _narrowed(data: Bytes, bits: int) -> tuple[Bytes, ...]:
+    """Return small values of a few bits each, several a byte, and those that have no room there."""
+    each, escape = 8 // bits, np.uint8((1 << bits) - 1)
+    small = np.append(np.minimum(data, escape), np.zeros(-len(data) % each, np.uint8))
+    packed = np.zeros(len(small) // each, np.uint8)
+    for k in range(each):
+        packed |= small[k::each] << np.uint8(8 - bits * (k + 1))
+    return packed, data[data >= escape]
 
 
 def _sparse(data: Bytes) -> bytes:

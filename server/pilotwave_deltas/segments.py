@@ -28,6 +28,14 @@ class Segment:
         return self.start + self.size
 
     @property
+    def end_of_old(self) -> int | None:
+        return None if self.old is None else self.old + self.size
+
+    def like(self, other: Segment) -> bool:
+        """Say whether the other one holds the same kind of numbers in the same rows."""
+        return (self.number, self.hint) == (other.number, other.hint)
+
+    @property
     def fmt(self) -> Format | None:
         return None if self.number is None else FORMATS[self.number]
 

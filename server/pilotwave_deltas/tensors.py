@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 import zipfile
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ import numpy as np
 
 from pilotwave_protocol.delta.arrays import Bytes
 from pilotwave_protocol.sniff.errors import BadModel
-from pilotwave_protocol.sniff.protobuf import LEN, VARINT, Field, fields, text
+from pilotwave_protocol.sniff.protobuf import LEN, VARINT, Field, fields, text, varints
 
 _FLOATS = ("<f2", "<f4", "<f8")
 _BY_KIND = (  # NumPy's type, and who calls it so in safetensors and ONNX
@@ -33,17 +34,23 @@ _BY_KIND = (  # NumPy's type, and who calls it so in safetensors and ONNX
 _SAFETENSORS = {word: dtype for dtype, word, _ in _BY_KIND}
 _ONNX = {number: dtype for dtype, _, number in _BY_KIND}
 _GRAPH, _INITIALIZER = 7, 5
-_DATA_TYPE, _NAME, _RAW_DATA = 2, 8, 9
+_DIMS, _DATA_TYPE, _NAME, _RAW_DATA = 1, 2, 8, 9
 _MAX_HEADER = 100 << 20
 
 
 class Tensor(NamedTuple):
-    """`size` bytes from `start` on that hold numbers of NumPy's type `dtype`."""
+    """`size` bytes from `start` on that hold numbers of NumPy's type `dtype`, `row` numbers for
+    each index of the first dimension: of a layer's weights, those of one output."""
 
     name: str
     dtype: str
     start: int
     size: int
+    row: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
 
 
 def find(data: bytes) -> list[Tensor]:
@@ -57,8 +64,8 @@ def find_all(data: Bytes) -> list[Tensor]:
     found = []
     for name, start, size in [("", 0, len(view)), *_members(view)]:
         inner = _found(view[start : start + size])
-        found += [Tensor(f"{name}/{t.name}", t.dtype, start + t.start, t.size) for t in inner]
-    return found
+        found += [t._replace(name=f"{name}/{t.name}", start=start + t.start) for t in inner]
+    return sorted(found, key=lambda tensor: tensor.start)
 
 
 def _found(data: memoryview) -> list[Tensor]:
@@ -140,7 +147,8 @@ def _safetensors(data: memoryview) -> list[Tensor]:
         low, high = entry["data_offsets"]
         if not 0 <= low <= high <= len(data) - begin:
             raise ValueError(f"{name} lies outside of the file")
-        found.append(Tensor(name, _SAFETENSORS[entry["dtype"]], begin + low, high - low))
+        row = math.prod(entry["shape"][1:])
+        found.append(Tensor(name, _SAFETENSORS[entry["dtype"]], begin + low, high - low, row))
     return found
 
 
@@ -159,8 +167,11 @@ def _onnx(data: memoryview) -> list[Tensor]:
 
 def _initializer(parts: list[Field], origin: int) -> Tensor | None:
     name, kind, raw = "", 0, None
+    shape: list[int] = []
     for part in parts:
-        if (part.tag, part.wire) == (_DATA_TYPE, VARINT):
+        if part.tag == _DIMS:
+            shape += [part.number] if part.wire == VARINT else varints(part.data)
+        elif (part.tag, part.wire) == (_DATA_TYPE, VARINT):
             kind = part.number
         elif (part.tag, part.wire) == (_NAME, LEN):
             name = text(part.data)
@@ -168,7 +179,7 @@ def _initializer(parts: list[Field], origin: int) -> Tensor | None:
             raw = part.data
     if raw is None or kind not in _ONNX:
         return None
-    return Tensor(name, _ONNX[kind], _address(raw) - origin, len(raw))
+    return Tensor(name, _ONNX[kind], _address(raw) - origin, len(raw), math.prod(shape[1:]))
 
 
 def _address(view: memoryview) -> int:

@@ -53,6 +53,12 @@ def scatter(size: int, steps: bytes, has_byte: bytes, values: bytes) -> bytes:
     return out[1:].tobytes()
 
 
+def fill(flat: bytearray, escape: int, values: bytes) -> bytes:
+    out = np.frombuffer(flat, np.uint8)
+    out[out == escape] = np.frombuffer(values, np.uint8)
+    return out.tobytes()
+
+
 def exponents(base: bytes, fmt: Format) -> bytes:
     return exponent_array(elements(base, fmt.width), fmt).tobytes()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from functools import lru_cache
-from itertools import accumulate, compress
+from itertools import accumulate, chain, compress, zip_longest
 
 from pilotwave_protocol.delta.formats import CLASS_CAP, INT8, Format, Ordering
 
@@ -67,6 +67,19 @@ def scatter(size: int, steps: bytes, has_byte: bytes, values: bytes) -> bytes:
     for after, value in zip(compress(accumulate(steps), has_byte), values, strict=True):
         out[after] = value
     return bytes(memoryview(out)[1:])
+
+
+def fill(flat: bytearray, escape: int, values: bytes) -> bytes:
+    """Put `values` in the places of `escape`, in order."""
+    if len(values) * 16 < len(flat):
+        parts = map(_SINGLE.__getitem__, values)
+        split = bytes(flat).split(_SINGLE[escape])
+        return b"".join(chain.from_iterable(zip_longest(split, parts, fillvalue=b"")))
+    rest = iter(values)
+    return bytes([next(rest) if v == escape else v for v in flat])
+
+
+_SINGLE = [bytes((v,)) for v in range(256)]
 
 
 def exponents(base: bytes, fmt: Format) -> bytes:

@@ -1,10 +1,9 @@
-"""Coded streams: a byte string whose length the reader knows, packed in one of six ways."""
+"""Coded streams: a byte string whose length the reader knows, packed in one of seven ways."""
 
 from __future__ import annotations
 
 import enum
 import lzma
-from itertools import chain, zip_longest
 from types import ModuleType
 from typing import Any, cast
 
@@ -13,7 +12,6 @@ from pilotwave_protocol.delta.zstd import inflate
 from pilotwave_protocol.errors import BadDelta
 
 SORTED = 0x80  # set on a plane's coding byte when the plane is in the order of its contexts
-ESCAPE = 15
 SKIP = 255
 # The literal coder alone: no context from neighbours, which belong to other weights.
 LZMA_FILTERS: list[dict[str, Any]] = [
@@ -30,8 +28,10 @@ class Coding(enum.IntEnum):
     LZMA = 3
     NIBBLES = 4  # two values below 15 a byte; 15 sends for the next of a second stream
     SPARSE = 5  # the distances between the bytes that are not zero, and those bytes
+    QUARTERS = 6  # four values below 3 a byte; 3 sends for the next of a second stream
 
 
+BITS = {Coding.NIBBLES: 4, Coding.QUARTERS: 2}  # of a value; all of them set send elsewhere
 _SIMPLE = (Coding.ZERO, Coding.RAW, Coding.ZSTD, Coding.LZMA)
 
 
@@ -42,8 +42,8 @@ def read_stream(cursor: Cursor, size: int, math: ModuleType) -> bytes:
 
 def read_coded(cursor: Cursor, coding: int, size: int, math: ModuleType) -> bytes:
     """Read a stream whose coding byte is read already."""
-    if coding == Coding.NIBBLES:
-        return _nibbles(cursor, size)
+    if coding in BITS:
+        return _narrow(cursor, BITS[Coding(coding)], size, math)
     if coding == Coding.SPARSE:
         return _sparse(cursor, size, math)
     return _simple(cursor, coding, size)
@@ -55,7 +55,7 @@ def _simple(cursor: Cursor, coding: int, size: int) -> bytes:
     if coding == Coding.RAW:
         return bytes(cursor.take(size))
     if coding not in _SIMPLE:
-        raise BadDelta(f"expected a coding of 0 to 5 (0 to 3 inside another); got {coding}")
+        raise BadDelta(f"expected a coding of 0 to 6 (0 to 3 inside another); got {coding}")
     data = cursor.take(cursor.varint(cursor.left))
     return inflate(data, size) if coding == Coding.ZSTD else _unlzma(data, size)
 
@@ -75,20 +75,23 @@ def _part(cursor: Cursor, size: int) -> bytes:
     return _simple(cursor, cursor.byte(), size)
 
 
-_HEX = bytes.maketrans(b"0123456789abcdef", bytes(range(16)))
-_ESCAPED = bytes((ESCAPE,))
-_SINGLE = [bytes((v,)) for v in range(256)]
+def _narrow(cursor: Cursor, bits: int, size: int, math: ModuleType) -> bytes:
+    each, escape = 8 // bits, (1 << bits) - 1
+    packed = _part(cursor, -(-size // each))
+    flat = bytearray(each * len(packed))
+    for k in range(each):
+        flat[k::each] = packed.translate(_FIELDS[bits, k])
+    del flat[size:]
+    larger = _part(cursor, flat.count(escape))
+    return cast(bytes, math.fill(flat, escape, larger)) if larger else bytes(flat)
 
 
-def _nibbles(cursor: Cursor, size: int) -> bytes:
-    packed = _part(cursor, (size + 1) // 2)
-    flat = packed.hex().encode("ascii").translate(_HEX)[:size]
-    escapes = flat.count(ESCAPE)
-    larger = _part(cursor, escapes)
-    if not escapes:
-        return flat
-    values = map(_SINGLE.__getitem__, larger)
-    return b"".join(chain.from_iterable(zip_longest(flat.split(_ESCAPED), values, fillvalue=b"")))
+# The value at place `k` of a byte, the upper bits first.
+_FIELDS = {
+    (bits, k): bytes(v >> (8 - bits * (k + 1)) & ((1 << bits) - 1) for v in range(256))
+    for bits in BITS.values()
+    for k in range(8 // bits)
+}
 
 
 # A distance counts the zeros before a byte, and the byte itself is one step; 255 has no byte.

@@ -15,7 +15,7 @@ sys.path.insert(0, str(HERE.parents[2]))
 from pilotwave_deltas.generate import generate  # noqa: E402 - the path is set just above
 from tests.deltas.pairs import bfloat16, tuned, weights  # noqa: E402
 
-KINDS = ("int8", "float16", "float32", "float64", "bfloat16", "text", "moved", "empty")
+KINDS = ("int8", "float16", "float32", "float64", "bfloat16", "text", "moved", "empty", "quarters")
 SCALED = ("scaled-int8", "scaled-float16", "scaled-bfloat16", "scaled-float32")
 
 
@@ -43,6 +43,10 @@ def pair(kind: str) -> tuple[bytes, bytes]:
     if kind == "moved":
         old = weights(4000, 4, "float32").tobytes()
         return old, old[:4000] + b"inserted" + old[4000:]
+    if kind == "quarters":  # four values a byte pay where most of them are 0, 1 or 2
+        steps = np.random.default_rng(5).choice(5, 8000, p=[0.1, 0.74, 0.1, 0.03, 0.03])
+        old = weights(8000, 1, "int8") // 2
+        return old.tobytes(), (old + steps.astype(np.int8) - 1).tobytes()
     old = weights(4001, 1, "float32" if kind == "bfloat16" else kind)
     new = tuned(old, 2)
     old[1000:2000] = new[1000:2000] = np.zeros(1000, old.dtype)
