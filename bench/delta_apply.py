@@ -15,6 +15,7 @@ from pathlib import Path
 
 from _bench import ROOT, Bench, main
 
+from pilotwave_agent.child import environment
 from pilotwave_deltas.generate import generate
 from pilotwave_protocol.delta import HEADER_BYTES, Header
 from tests.deltas.pairs import tuned, weights
@@ -62,7 +63,8 @@ def apply(folder: Path, kind: str) -> tuple[float, int]:
     """Apply in a process of its own; return CPU seconds and kB of memory above imports."""
     files = [str(folder / f"many.{name}") for name in ("delta", "old", "out")]
     command = [sys.executable, "-c", CHILD, str(ROOT / "agent"), *files, kind]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
+    said = done.stdout.split()
     return float(said[0]), int(said[1])
 
 

@@ -15,6 +15,12 @@ from typing import Any
 _PATIENCE_S = 1.0
 
 
+def environment() -> dict[str, str]:
+    """Return the variables of a child: as here, but what it frees the C library keeps, up to
+    16 MiB, as NumPy asks for it again at once."""
+    return {"MALLOC_TOP_PAD_": str(16 << 20), **os.environ}
+
+
 class Child:
     """One running `pilotwave_agent.work`."""
 
@@ -24,6 +30,7 @@ class Child:
             [sys.executable, "-m", "pilotwave_agent.work", "--config", str(config)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env=environment(),
         )
         self._pending = b""
         told = json.dumps({**job, "parent": os.getpid()}).encode()

@@ -15,13 +15,13 @@ from pilotwave_protocol.delta.zstd import zstd
 Bytes = NDArray[np.uint8]
 _NOISE_BITS = 7.97  # of 8: nothing to be had
 _SHORT = 48
-_MOST = 0.6  # of the values are small: several of them may go in a byte
+_MOST = 0.75  # of the values are small: several of them may go in a byte
 _MANY, _NEARLY_ALL = 0.8, 0.97  # of the bytes are zero: the others may go with their distances
 _LEVEL, _QUICK = 19, 3
 _LZMA = [LZMA_FILTERS[0] | {"mode": lzma.MODE_NORMAL, "mf": lzma.MF_BT4, "nice_len": 273}]
 _REPEATS = 0.97  # of the entropy: below that there are matches, and better ones may be found
 _SHORT_ENOUGH = 4096
-_WORTH = 0.985  # LZMA takes a device ten times as long as zstd
+_WORTH = 0.95  # LZMA takes a device ten times as long as zstd
 
 
 def entropy(counts: NDArray[Any]) -> float:
