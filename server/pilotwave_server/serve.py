@@ -27,9 +27,8 @@ BACKLOG = 4096
 UNSENT = 128 * 1024
 SHUTDOWN_S = 10
 # How long work on a thread may keep the event loop from going on, each time the loop has let go of
-# the interpreter's lock, which is several times a request. With Python's own 5 ms, and with 0.5 ms
-# still, polls pile up behind each batch of check-ins.
-SWITCH_S = 0.0001
+# the interpreter's lock. A poll is answered in less than a tenth of Python's own 5 ms.
+SWITCH_S = 0.0005
 # How many more objects there have to be before the collector of cycles looks at the youngest, and
 # how often at the older: with thousands of connections a look at all holds up polls for 50 ms.
 COLLECT_AT = (10_000, 20, 50)
