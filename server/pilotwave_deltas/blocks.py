@@ -31,6 +31,7 @@ _BLOCK_COSTS = 60  # bytes of heads and tables, about, that one block more takes
 _SPARSE = 0.1  # of a group's bytes: of what takes less, guesses say little
 _CLEARLY, _DOUBTFUL = 0.9, 1.1  # times another guess: what takes less, or more, is not tried
 _MIN_TENSOR, _MIN_ROWS = 512, 8 << 10  # bytes that are worth a block, and a closer look
+_NEAR = 1.2  # times what the numbers took: below that the text may be smaller
 _NUMBERS = {
     "<f8": "float64",
     "<f4": "float32",
@@ -41,7 +42,6 @@ _NUMBERS = {
     "<i2": "int16",
     "|i1": "int8",
 }
-_NEAR = 1.2  # times what the numbers took: below that the text may be smaller
 
 
 @dataclass
@@ -215,7 +215,7 @@ def _by_tensor(old: Bytes, new: Bytes, group: Group, known: Sequence[Tensor]) ->
         low = bisect_right(known, s.start, key=lambda t: t.end)
         high = bisect_left(known, s.end, key=lambda t: t.start)
         for t in known[low:high]:
-            start, end = max(t.start, s.start), min(t.end, s.end)
+            start, end = max(t.start, at), min(t.end, s.end)  # tensors may say that they overlap
             if end - start < _MIN_TENSOR:
                 continue
             if start > at:

@@ -36,6 +36,7 @@ _ONNX = {number: dtype for dtype, _, number in _BY_KIND}
 _GRAPH, _INITIALIZER = 7, 5
 _DIMS, _DATA_TYPE, _NAME, _RAW_DATA = 1, 2, 8, 9
 _MAX_HEADER = 100 << 20
+_MOST_DIMS = 8
 
 
 class Tensor(NamedTuple):
@@ -147,8 +148,8 @@ def _safetensors(data: memoryview) -> list[Tensor]:
         low, high = entry["data_offsets"]
         if not 0 <= low <= high <= len(data) - begin:
             raise ValueError(f"{name} lies outside of the file")
-        row = math.prod(entry["shape"][1:])
-        found.append(Tensor(name, _SAFETENSORS[entry["dtype"]], begin + low, high - low, row))
+        dtype, row = _SAFETENSORS[entry["dtype"]], _row(entry["shape"])
+        found.append(Tensor(name, dtype, begin + low, high - low, row))
     return found
 
 
@@ -179,7 +180,14 @@ def _initializer(parts: list[Field], origin: int) -> Tensor | None:
             raw = part.data
     if raw is None or kind not in _ONNX:
         return None
-    return Tensor(name, _ONNX[kind], _address(raw) - origin, len(raw), math.prod(shape[1:]))
+    return Tensor(name, _ONNX[kind], _address(raw) - origin, len(raw), _row(shape))
+
+
+def _row(shape: list[Any]) -> int:
+    """Return how many numbers belong to each index of the first dimension; 0 for what is none."""
+    others = shape[1:]
+    whole = len(others) <= _MOST_DIMS and all(type(size) is int for size in others)
+    return math.prod(others) if whole else 0
 
 
 def _address(view: memoryview) -> int:
