@@ -198,7 +198,10 @@ def test_a_flood_of_pings_is_cut_off(fleet: Fleet, context: Context) -> None:
         with contextlib.suppress(ConnectionClosed):
             for _ in range(MAX_FRAMES * 3):
                 opened.ping()
-        assert closed_with(opened) == 1008
+        with pytest.raises(ConnectionClosed) as closed:
+            opened.recv(SOON_S)
+        # what the server had not read of the flood resets the line, and may overtake its last frame
+        assert closed.value.rcvd is None or closed.value.rcvd.code == 1008
     ends = time.monotonic() + SOON_S
     while context.devices.push.desks["websocket"].listeners:
         assert time.monotonic() < ends
