@@ -1,4 +1,4 @@
-"""Make the smallest delta that the format can say, and prove it by applying it."""
+"""Make the smallest delta that the format can say."""
 
 from __future__ import annotations
 

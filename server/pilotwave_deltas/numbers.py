@@ -6,6 +6,7 @@ what is chosen is packed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -177,12 +178,7 @@ def _predictions(pair: Pair, groups: list[int]) -> Iterator[tuple[_Prediction | 
     old, change = _values(pair)
     least, best = float(magnitude(residual).sum()) * _LITTLE_GAIN - 200, None
     for group in groups:
-        made = _fit(old, change, group)
-        if made is None:
-            continue
-        guess = arrays.predict_array(pair.old, pair.fmt, group, made.shift, made.factors)
-        left = zigzag(pair.new - guess)
-        bits = float(magnitude(left).sum()) + _factor_bits(made.factors)
+        bits, made, left = _tried(pair, old, change, group)
         if bits < least:
             least, best = bits, (made, left)
     if best is not None:
@@ -194,15 +190,22 @@ def pays(pair: Pair, group: int) -> bool:
     if not pair.fmt.lane or not 8 <= group <= MAX_ROW:
         return False
     old, change = _values(pair)
-    bits = {}
-    for size in {*GROUPS, group}:
-        made = _fit(old, change, size)
-        if made is not None:
-            guess = arrays.predict_array(pair.old, pair.fmt, size, made.shift, made.factors)
-            left = float(magnitude(zigzag(pair.new - guess)).sum())
-            bits[size] = left + _factor_bits(made.factors)
+    bits = {size: _tried(pair, old, change, size)[0] for size in {*GROUPS, group}}
     bits[0] = float(magnitude(zigzag(pair.new - pair.old)).sum())
     return min(bits, key=lambda size: bits[size]) == group
+
+
+def _tried(
+    pair: Pair, old: NDArray[np.float64], change: NDArray[np.float64], group: int
+) -> tuple[float, _Prediction | None, Elements]:
+    """Return about how many bits prediction by groups of this size leaves (infinity where none can
+    be made), the prediction, and its residuals."""
+    made = _fit(old, change, group)
+    if made is None:
+        return math.inf, None, pair.new
+    guess = arrays.predict_array(pair.old, pair.fmt, group, made.shift, made.factors)
+    left = zigzag(pair.new - guess)
+    return float(magnitude(left).sum()) + _factor_bits(made.factors), made, left
 
 
 def _values(pair: Pair) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
