@@ -8,7 +8,7 @@ older agent must not do what a newer server meant to forbid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone, tzinfo
 from typing import Any
@@ -59,7 +59,12 @@ def own_hold(limits: OwnLimits, world: World, gate: str) -> Hold | None:
         return None
     if limits.waits_on_metered and world.metered:
         return hold({"network": "unmetered"}, world, FETCH)
-    return _outside(limits.windows, world) if limits.windows else None
+    if not limits.windows:
+        return None
+    zone, words = _zone("device", world.zone)
+    return _until(
+        [(hours.open_in(world.now, zone), zone, words) for hours in limits.windows], world
+    )
 
 
 def _holds(conditions: Mapping[str, Any], world: World, gate: str) -> Iterator[Hold]:
@@ -135,21 +140,28 @@ _JUDGES = {
 }
 
 
+Opening = tuple[float | None, tzinfo, str]
+
+
 def _outside(windows: Any, world: World) -> Hold | None:
     """Return the hold until the first of these windows opens; None if one is open."""
-    moment = datetime.fromtimestamp(world.now, timezone.utc)
-    waits = []
+    found = []
     for window in windows:
         zone, words = _zone(str(window.get("timezone", "device")), world.zone)
-        wait = open_in(str(window["cron"]), float(window["duration_s"]), moment.astimezone(zone))
-        if wait == 0:
-            return None
-        if wait is not None:
-            waits.append((wait, zone, words))
-    if not waits:
-        sentence = "waits for a window, and none of them ever opens"
-        return Hold(Reason.WAITING_WINDOW, sentence) if windows else None
-    wait, zone, words = min(waits, key=lambda found: found[0])
+        moment = datetime.fromtimestamp(world.now, zone)
+        wait = open_in(str(window["cron"]), float(window["duration_s"]), moment)
+        found.append((wait, zone, words))
+    return _until(found, world) if found else None
+
+
+def _until(openings: Sequence[Opening], world: World) -> Hold | None:
+    """Return the hold until the first opening, 0 s being open now and None never."""
+    coming = [(wait, zone, words) for wait, zone, words in openings if wait is not None]
+    if not coming:
+        return Hold(Reason.WAITING_WINDOW, "waits for a window, and none of them ever opens")
+    wait, zone, words = min(coming, key=lambda found: found[0])
+    if wait == 0:
+        return None
     opens = datetime.fromtimestamp(world.now + wait, zone)
     sentence = f"waits for its window, which opens {opens:%Y-%m-%d %H:%M} ({words})"
     return Hold(Reason.WAITING_WINDOW, sentence, retry_s=wait)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
+from pilotwave_agent.dayhours import DayHours
 from pilotwave_protocol.fields import Fields
 
 KBIT = 125  # bytes
@@ -26,11 +26,11 @@ _EXPECTED = "times such as 22:00-06:00 or mon-fri 20:00-24:00"
 
 @dataclass(frozen=True)
 class OwnLimits:
-    """`max_rate_kbps` in kilobits per second (0: no cap); `windows` as conditions have them; with
+    """`max_rate_kbps` in kilobits per second (0: no cap); `windows` are hours of the day; with
     `waits_on_metered` nothing is fetched over a network that is known to be metered."""
 
     max_rate_kbps: int = 0
-    windows: tuple[dict[str, Any], ...] = field(default=())
+    windows: tuple[DayHours, ...] = field(default=())
     waits_on_metered: bool = False
 
     @property
@@ -57,8 +57,8 @@ def read_limits(f: Fields) -> OwnLimits:
     return found
 
 
-def _window(f: Fields, text: str) -> dict[str, Any]:
-    """Read `mon-fri 20:00-06:00` as a window that begins by cron and lasts some seconds."""
+def _window(f: Fields, text: str) -> DayHours:
+    """Read `mon-fri 20:00-06:00`."""
     match = _WINDOW.fullmatch(text.lower())
     if not match:
         raise f.fail("windows", _EXPECTED, text)
@@ -68,16 +68,14 @@ def _window(f: Fields, text: str) -> dict[str, Any]:
     named = re.findall(r"[a-z]+", days or "")
     if begin_h > 23 or begin_m > 59 or end_m > 59 or end > 1440 or not {*named} <= {*_DAYS}:
         raise f.fail("windows", _EXPECTED, text)
-    minutes = (end - begin) % 1440 or 1440
-    cron = f"{begin_m} {begin_h} * * {_numbers(days) if days else '*'}"
-    return {"cron": cron, "duration_s": minutes * 60, "timezone": "device"}
+    return DayHours(begin, end, _numbers(days)) if days else DayHours(begin, end)
 
 
-def _numbers(days: str) -> str:
-    """Turn `fri-mon,wed` into cron's numbers, `0,1,3,5,6`."""
+def _numbers(days: str) -> frozenset[int]:
+    """Turn `fri-mon,wed` into numbers, 0, 1, 3, 5 and 6."""
     found: set[int] = set()
     for part in days.split(","):
         ends = [_DAYS.index(day) for day in part.split("-")]
         span = (ends[-1] - ends[0]) % 7
         found |= {(ends[0] + n) % 7 for n in range(span + 1)}
-    return ",".join(map(str, sorted(found)))
+    return frozenset(found)
