@@ -66,6 +66,11 @@ def check_group(value: object) -> str:
     return _match("group name", _SLUG, 64, _SLUG_WORDS, value)
 
 
+def check_person(value: object) -> str:
+    """Check the name of a person's account: `ada`."""
+    return _match("name", _SLUG, 64, _SLUG_WORDS, value)
+
+
 def check_fleet(value: object) -> str:
     """Check a fleet name."""
     return _match("fleet name", _SLUG, 64, _SLUG_WORDS, value)

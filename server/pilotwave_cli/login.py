@@ -52,6 +52,8 @@ def status(as_json: Json = False) -> None:
         ("days left", "days_left"),
     ]
     output.table("Trust", roles, columns)
+    for notice in found.get("notices", []):
+        output.warn(f"{notice['object']} {notice['sentence']}")
     for role in roles:
         if role["days_left"] < SOON_DAYS and role["role"] not in {"snapshot", "timestamp"}:
             output.warn(

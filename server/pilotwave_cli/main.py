@@ -19,6 +19,7 @@ from pilotwave_cli import (
     keys,
     login,
     models,
+    people,
     policies,
     publish,
     rollouts,
@@ -56,6 +57,7 @@ cli.add_typer(sent.sites, name="sites")
 sent.add_to(cli)
 cli.add_typer(deltas.cli, name="deltas")
 cli.add_typer(tokens.cli, name="tokens")
+cli.add_typer(people.cli, name="people")
 cli.add_typer(webhooks.cli, name="webhooks")
 cli.add_typer(audit.cli, name="audit")
 events.add_to(cli)

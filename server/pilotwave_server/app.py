@@ -31,7 +31,7 @@ from pilotwave_server.operators.authenticate import OperatorTokens
 from pilotwave_server.operators.sessions import PersonSessions
 from pilotwave_server.registry import setup as registry
 from pilotwave_server.routing import API
-from pilotwave_server.settings import Settings
+from pilotwave_server.settings import Settings, check_settings
 from pilotwave_server.telemetry import setup as telemetry
 from pilotwave_server.webhooks import setup as webhooks
 from pilotwave_server.workers import Periodic
@@ -64,7 +64,8 @@ class PilotwaveApp:
 
 
 def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
-    """A server on a data folder and database that `init` has made."""
+    """A server on a data folder and database that `init` has made. BadSetting."""
+    check_settings(settings)
     context = make_context(settings, clock)
     registry.install(context)
     downloads.install(context)

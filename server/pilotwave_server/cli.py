@@ -19,6 +19,8 @@ import typer
 
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_server import __version__, migrate, setup
+from pilotwave_server.audit.notices import dismiss_notices, list_notices
+from pilotwave_server.audit.tables import NoticeRow
 from pilotwave_server.context import utc_now
 from pilotwave_server.errors import BadSetting, ServerError
 from pilotwave_server.operators import people
@@ -131,6 +133,7 @@ def migrate_(data: Data = None, database_url: DatabaseUrl = None) -> None:
         typer.echo(f"The database is at {before} already.")
     else:
         typer.echo(f"Migrated from {before or 'nothing'} to {migrate.head()}.")
+    show_notices(settings)
 
 
 @app.command()
@@ -141,9 +144,39 @@ def check(data: Data = None, database_url: DatabaseUrl = None, as_json: Json = F
     fleet = setup.preflight(settings)
     if as_json:
         answer = {"fleet": fleet, "data": str(settings.data_dir), "migration": migrate.head()}
-        print_json(answer | {"version": __version__})
+        told = [f"{row.object} {row.sentence}" for row in read_notices(settings)]
+        print_json(answer | {"version": __version__, "notices": told})
     else:
         typer.echo(f"The fleet {fleet} in {settings.data_dir} is ready, at {migrate.head()}.")
+        show_notices(settings)
+
+
+@app.command()
+@clear_errors
+def notices(
+    dismiss: Annotated[
+        bool, typer.Option("--dismiss", help="Forget them: they were read.")
+    ] = False,
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Show what upgrades decided that a person should look at."""
+    settings = load_settings(data_dir=data, database_url=database_url)
+    setup.preflight(settings)
+    show_notices(settings)
+    if dismiss:
+        with setup.open_database(settings) as db, db.write() as session:
+            dismiss_notices(session)
+
+
+def read_notices(settings: Settings) -> list[NoticeRow]:
+    with setup.open_database(settings) as db, db.read() as session:
+        return list_notices(session)
+
+
+def show_notices(settings: Settings) -> None:
+    for row in read_notices(settings):
+        typer.echo(f"Notice: {row.object} {row.sentence}")
 
 
 @app.command(name="new-token")

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     port: int = Field(8600, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     workers: int = Field(1, ge=1, le=64, description="Server processes.")
     public_url: str = Field("", description="The URL under which devices reach this server.")
+    page_url: str = Field(
+        "", description="The URL under which people open the page; default: the public URL."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much is logged."
     )
@@ -38,6 +41,9 @@ class Settings(BaseSettings):
     oidc_client_id: str = Field("", description="This server's id at that provider.")
     oidc_client_secret: str = Field("", repr=False, description="Its secret there.")
     oidc_name: str = Field("single sign-on", description="What people call that provider.")
+    oidc_new_people: Literal["none", "viewer", "publisher", "operator"] = Field(
+        "none", description="What somebody whom that provider knows and no account here may do."
+    )
     metrics_open: bool = Field(False, description="Whether /metrics answers without a token.")
 
     poll_interval_s: int = Field(60, ge=1, le=DAY_S, description="How often a device polls.")
@@ -140,6 +146,11 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'pilotwave.db'}"
 
     @property
+    def people_url(self) -> str:
+        """Where people open the page, without a slash at its end; empty: no setting says."""
+        return (self.page_url or self.public_url).rstrip("/")
+
+    @property
     def keys_dir(self) -> Path:
         return self.data_dir / "keys"
 
@@ -158,3 +169,12 @@ def load_settings(**given: object) -> Settings:
         raise BadSetting(
             f"the setting {name} (PILOTWAVE_{name.upper()}) is wrong: {first['msg']}"
         ) from None
+
+
+def check_settings(settings: Settings) -> None:
+    """BadSetting where one setting needs another that is not there."""
+    if settings.oidc_issuer and not settings.people_url:
+        raise BadSetting(
+            "single sign-on (PILOTWAVE_OIDC_ISSUER) needs PILOTWAVE_PUBLIC_URL or "
+            "PILOTWAVE_PAGE_URL: where the provider sends people back is not taken from requests"
+        )

@@ -28,7 +28,7 @@ from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.operators.tables import OperatorTokenRow, PersonRow
 from pilotwave_server.registry.keys import ensure_server_keys, load_keys
-from pilotwave_server.settings import Settings
+from pilotwave_server.settings import Settings, check_settings
 
 FIRST_TOKEN = "admin"
 FIRST_PERSON = "admin"
@@ -114,8 +114,9 @@ def login_path(link: people.LoginLink) -> str:
 def preflight(settings: Settings) -> str:
     """The fleet's name when a server can run on these settings; SetupError with the reason if not.
 
-    Checked in order: data folder, database, schema, fleet, keys.
+    Checked in order: settings, data folder, database, schema, fleet, keys.
     """
+    check_settings(settings)
     if not settings.data_dir.is_dir():
         raise NotInitialised(
             f"the data folder {settings.data_dir} does not exist: "

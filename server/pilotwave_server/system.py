@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server import __version__, migrate
+from pilotwave_server.audit.notices import list_notices
 from pilotwave_server.context import Context
 from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Credentials, Ctx, Now, ReadSession, Viewer, get_actor
@@ -43,6 +44,12 @@ class RoleStanding(ApiReply):
     days_left: float = Field(description="Days until it expires; below zero once it has.")
 
 
+class NoticeView(ApiReply):
+    object: str = Field(description="What it is about, as `group/berlin`.")
+    sentence: str = Field(description="What an upgrade decided, and what to do if it is wrong.")
+    at: datetime
+
+
 class Standing(ApiReply):
     fleet: str
     version: str = Field(description="The server's version.")
@@ -54,6 +61,9 @@ class Standing(ApiReply):
     roles: list[RoleStanding] = Field(description="TUF roles, the next to expire first.")
     poll_interval_s: int
     check_in_interval_s: int
+    notices: list[NoticeView] = Field(
+        description="What upgrades decided; until `pilotwave-server notices --dismiss`."
+    )
 
 
 @public.get("/healthz", summary="Is the server well", responses=responses(DatabaseUnavailable))
@@ -102,6 +112,7 @@ def status(viewer: Viewer, session: ReadSession, context: Ctx, now: Now) -> Stan
         ],
         poll_interval_s=context.settings.poll_interval_s,
         check_in_interval_s=context.settings.check_in_interval_s,
+        notices=[NoticeView.model_validate(row) for row in list_notices(session)],
     )
 
 

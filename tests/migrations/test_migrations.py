@@ -11,6 +11,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from pilotwave_server import migrate, schema
+from pilotwave_server.audit.notices import list_notices
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import Database, FleetRow, UtcDateTime
 from pilotwave_server.errors import NotInitialised
@@ -87,3 +88,52 @@ def test_an_empty_database_is_told_from_one_at_head(empty_database_url: str) -> 
     with db.read() as session:
         assert migrate.require_head(session) == migrate.head()
     db.close()
+
+
+def test_ties_by_name_end_where_nobody_meant_them_and_all_are_listed(
+    empty_database_url: str,
+) -> None:
+    """Signing in under the name of an account tied it for good; the first admin's too."""
+    migrate.upgrade(empty_database_url, "deltas_are_cleared")
+    db = Database(empty_database_url)
+    rows = [
+        # (name, made by, password, subject, the tie stays)
+        ("admin", "server", None, "https://idp.example mallory", False),
+        ("ada", "person/admin", "$argon2id$x", "https://idp.example ada", False),
+        ("bob", "token/admin", None, "https://idp.example bob", True),
+        ("eve", "token/admin", None, None, False),
+    ]
+    with db.write() as session:
+        for number, (name, by, password, subject, _) in enumerate(rows, 1):
+            session.execute(
+                text(
+                    "INSERT INTO people (id, name, role, password_hash, totp_step, oidc_subject,"
+                    " created_at, created_by) VALUES (:id, :name, 'admin', :password, 0, :subject,"
+                    " :at, :by)"
+                ),
+                {
+                    "id": number,
+                    "name": name,
+                    "password": password,
+                    "subject": subject,
+                    "at": str(NOW)[:19],
+                    "by": by,
+                },
+            )
+            session.execute(
+                text(
+                    "INSERT INTO person_sessions VALUES (:secret, :id, 'c', false, :at, :at, :at)"
+                ),
+                {"secret": name, "id": number, "at": str(NOW)[:19]},
+            )
+    migrate.upgrade(empty_database_url)
+    with db.read() as session:
+        query = text("SELECT name FROM people WHERE oidc_subject IS NOT NULL")
+        assert set(session.scalars(query)) == {name for name, *_, stays in rows if stays}
+        still = set(session.scalars(text("SELECT secret_sha256 FROM person_sessions")))
+        notices = {row.object: row.sentence for row in list_notices(session)}
+    db.close()
+    assert still == {"bob", "eve"}
+    assert set(notices) == {"person/admin", "person/ada", "person/bob"}
+    assert "--subject mallory" in notices["person/admin"]
+    assert "pilotwave people unbind bob" in notices["person/bob"]

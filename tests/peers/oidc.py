@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import secrets
 import time
@@ -24,8 +25,9 @@ CLIENT, SECRET = "pilotwave", "a-client-secret"
 
 @dataclass
 class Provider:
-    """`claims` are added to each ID token; `lies` are: `signature`, `nonce`, `audience`, `issuer`,
-    `expired`, `none`."""
+    """`claims` are added to each ID token. `lies` are: `signature`, `nonce`, `no nonce`,
+    `audience`, `audiences` (ours among others), `issuer`, `expired`, `no expiry`,
+    `from tomorrow`, `none`, `hs256 with the public key`."""
 
     claims: dict[str, Any] = field(default_factory=dict)
     lies: set[str] = field(default_factory=set)
@@ -89,6 +91,16 @@ class Provider:
             "nonce": "another" if "nonce" in self.lies else wish["nonce"],
             **self.claims,
         }
+        if "audiences" in self.lies:
+            claims["aud"] = [CLIENT, "another"]
+        if "no nonce" in self.lies:
+            del claims["nonce"]
+        if "no expiry" in self.lies:
+            del claims["exp"]
+        if "from tomorrow" in self.lies:
+            claims |= {"iat": now + 86_400, "nbf": now + 86_400, "exp": now + 90_000}
+        if "hs256 with the public key" in self.lies:
+            return self._by_public_key(claims)
         if "none" in self.lies:
             parts = ({"alg": "none"}, claims)
             return (
@@ -99,6 +111,17 @@ class Provider:
             )
         key = self.other if "signature" in self.lies else self.key
         return jwt.encode({"alg": "RS256", "kid": "k1"}, claims, key)
+
+    def _by_public_key(self, claims: dict[str, Any]) -> str:
+        """Signed with HMAC, its secret the public key that everybody knows."""
+
+        def plain(raw: bytes) -> str:
+            return urlsafe_b64encode(raw).decode().rstrip("=")
+
+        parts = ({"alg": "HS256", "kid": "k1"}, claims)
+        text = ".".join(plain(json.dumps(part).encode()) for part in parts)
+        made = hmac.digest(self.key.as_pem(private=False), text.encode(), "sha256")
+        return f"{text}.{plain(made)}"
 
     def keys(self, request: Request) -> Response:
         return JSONResponse({"keys": [self.key.as_dict(private=False)]})

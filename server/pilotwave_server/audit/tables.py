@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import DDL, BigInteger, CheckConstraint, String, event
+from sqlalchemy import DDL, BigInteger, CheckConstraint, String, Text, event
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pilotwave_server.db import Base, BigId, JsonB, UtcDateTime
@@ -27,6 +27,17 @@ class AuditEventRow(Base):
     before: Mapped[dict[str, Any] | None] = mapped_column(JsonB)
     after: Mapped[dict[str, Any] | None] = mapped_column(JsonB)
     sha256: Mapped[str] = mapped_column(String(64))
+
+
+class NoticeRow(Base):
+    """What an upgrade decided and a person should look at. Migrations write it."""
+
+    __tablename__ = "notices"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    object: Mapped[str] = mapped_column(String(200))
+    sentence: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class AuditHeadRow(Base):

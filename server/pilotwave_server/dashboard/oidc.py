@@ -1,8 +1,9 @@
 """Signing in with OpenID Connect: authorisation code with PKCE, state and nonce.
 
-A person comes in whose account an admin made under the same name (`preferred_username`, else the
-part of a verified `email` before the @). The first login ties the account to the provider's subject
-for good; nobody is made from nothing.
+Somebody is who the issuer and the subject say, and nobody else: no name, address, role or group
+that the provider tells leads to an account or changes one. An admin binds a subject to an account
+(`people.bind`), or the person does by a login link. Others get an account of their own where the
+setting `oidc_new_people` gives them a role, else a page that says what an admin has to type.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shlex
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlencode
 
@@ -28,18 +32,23 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.context import Context
 from pilotwave_server.dashboard.pages import Anybody, Page, page_router, safe_next
-from pilotwave_server.dashboard.signing_in import end_old, with_cookie
-from pilotwave_server.db import after_commit
-from pilotwave_server.deps import Ctx, Now, WriteSession
+from pilotwave_server.dashboard.signing_in import Secret, check_own_form, end_old, with_cookie
+from pilotwave_server.db import lock_fleet
+from pilotwave_server.deps import Ctx, Now
 from pilotwave_server.errors import Forbidden, NotFound, Unavailable
 from pilotwave_server.operators import people, sessions
-from pilotwave_server.operators.tables import PersonRow
+from pilotwave_server.operators.roles import Role
+from pilotwave_server.operators.tables import OperatorTokenRow, PersonRow
 
 router = page_router()
 WAY = "pilotwave_oidc"
 WAY_S = 600
 TIMEOUT_S = 10
 ALGORITHMS = ["RS256", "ES256", "EdDSA", "PS256"]
+NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
+MAX_NAME = 64
+# names that say something here, whoever asks for them
+NOBODYS = frozenset({"admin", "administrator", "root", "server", "system"})
 
 
 class OidcRefused(Forbidden):
@@ -67,25 +76,37 @@ def _configuration(context: Context) -> dict[str, Any]:
     return found
 
 
-def _back(context: Context, page: Page) -> str:
-    base = context.settings.public_url.rstrip("/") or str(page.request.base_url).rstrip("/")
-    return f"{base}/login/oidc/back"
+def _back(context: Context) -> str:
+    # never of the Host that the request names: the code would go where a stranger says
+    return f"{context.settings.people_url}/login/oidc/back"
 
 
 @router.get("/login/oidc")
 def begin(page: Anybody, context: Ctx, next: str = "/") -> Response:
     """Off to the provider; what has to come back is in a cookie of this browser."""
+    return _off(context, next=safe_next(next))
+
+
+@router.post("/login/link/{secret}/oidc")
+def begin_by_link(page: Anybody, context: Ctx, secret: Secret) -> Response:
+    """Off to the provider, to bind whom it calls back to the account of a login link."""
+    check_own_form(page.request)
+    return _off(context, next="/", link=secret)
+
+
+def _off(context: Context, *, next: str, link: str = "") -> Response:
     found = _configuration(context)
     way = {
         "state": secrets.token_urlsafe(24),
         "nonce": secrets.token_urlsafe(24),
         "verifier": generate_token(48),
-        "next": safe_next(next),
+        "next": next,
+        "link": link,
     }
     wish = {
         "response_type": "code",
         "client_id": context.settings.oidc_client_id,
-        "redirect_uri": _back(context, page),
+        "redirect_uri": _back(context),
         "scope": "openid profile email",
         "state": way["state"],
         "nonce": way["nonce"],
@@ -99,7 +120,7 @@ def begin(page: Anybody, context: Ctx, next: str = "/") -> Response:
         max_age=WAY_S,
         httponly=True,
         samesite="lax",
-        secure=page.request.url.scheme == "https",
+        secure=context.settings.people_url.startswith("https:"),
         path="/login/oidc",
     )
     return response
@@ -109,7 +130,6 @@ def begin(page: Anybody, context: Ctx, next: str = "/") -> Response:
 def back(
     page: Anybody,
     context: Ctx,
-    session: WriteSession,
     now: Now,
     state: Annotated[str, Query(max_length=200)] = "",
     code: Annotated[str, Query(max_length=4000)] = "",
@@ -121,14 +141,14 @@ def back(
         raise OidcRefused("this login was not begun in this browser: begin again")
     if error or not code:
         raise OidcRefused(f"{context.settings.oidc_name} refused: {error or 'no code came'}")
-    found = _configuration(context)
-    claims = _claims(context, page, found, code, way)
-    row = _person(session, claims)
-    row.oidc_subject = _subject(claims)
-    people.note_login(session, row, how="oidc", now=now)
-    cookie = sessions.start(session, row, now=now)
-    old = page.signed_in
-    after_commit(session, lambda: end_old(context, old))
+    who = _who(context, _claims(context, _configuration(context), code, way))
+    # the provider has answered by now: a transaction would hold up every writer meanwhile
+    with context.db.write() as session:
+        row = _bound(session, who, way["link"], now) if way["link"] else _known(session, who, now)
+        people.note_login(session, row, how="oidc", now=now)
+        cookie = sessions.start(session, row, now=now)
+    end_old(context, page.signed_in)
+    context.people.forget()
     response = with_cookie(page.go(safe_next(way["next"])), page.request, cookie)
     response.delete_cookie(WAY, path="/login/oidc")
     return response
@@ -137,16 +157,14 @@ def back(
 def _way(page: Page) -> dict[str, str]:
     try:
         way = json.loads(page.request.cookies.get(WAY, ""))
-        return {key: str(way[key]) for key in ("state", "nonce", "verifier", "next")}
+        return {key: str(way[key]) for key in ("state", "nonce", "verifier", "next", "link")}
     except (ValueError, KeyError, TypeError):
         raise OidcRefused("this login was not begun in this browser: begin again") from None
 
 
-def _claims(
-    context: Context, page: Page, found: dict[str, Any], code: str, way: dict[str, str]
-) -> CodeIDToken:
+def _claims(context: Context, found: dict[str, Any], code: str, way: dict[str, str]) -> CodeIDToken:
     try:
-        token = _token(context, page, found["token_endpoint"], code, way["verifier"])
+        token = _token(context, found["token_endpoint"], code, way["verifier"])
         keys = KeySet.import_key_set(
             httpx.get(found["jwks_uri"], timeout=TIMEOUT_S).raise_for_status().json()
         )
@@ -171,12 +189,12 @@ def _claims(
     return claims
 
 
-def _token(context: Context, page: Page, endpoint: str, code: str, verifier: str) -> dict[str, Any]:
+def _token(context: Context, endpoint: str, code: str, verifier: str) -> dict[str, Any]:
     settings = context.settings
     form = {
         "grant_type": "authorization_code",
         "code": code,
-        "redirect_uri": _back(context, page),
+        "redirect_uri": _back(context),
         "client_id": settings.oidc_client_id,
         "code_verifier": verifier,
     }
@@ -189,26 +207,87 @@ def _token(context: Context, page: Page, endpoint: str, code: str, verifier: str
     return token
 
 
-def _subject(claims: CodeIDToken) -> str:
-    return f"{claims['iss']} {claims['sub']}"[:600]
+@dataclass(frozen=True)
+class Who:
+    """Somebody as the provider told. `new` is the role of one who has no account; None: no role."""
+
+    issuer: str
+    subject: str
+    name: str
+    new: Role | None
+
+    @property
+    def identity(self) -> str:
+        return people.identity(self.issuer, self.subject)
+
+    @property
+    def ask(self) -> str:
+        """What to send to an admin."""
+        name = self.name if NAME.fullmatch(self.name) else "NAME"
+        told = f"--issuer {shlex.quote(self.issuer)} --subject {shlex.quote(self.subject)}"
+        return f"ask an admin to run: pilotwave people bind {name} {told}"
 
 
-def _person(session: Session, claims: CodeIDToken) -> PersonRow:
-    known = select(PersonRow).where(PersonRow.oidc_subject == _subject(claims))
-    row = session.scalars(known).one_or_none()
-    if row is None:
-        name = _name(claims)
-        row = session.scalars(
-            select(PersonRow).where(PersonRow.name == name, PersonRow.oidc_subject.is_(None))
-        ).one_or_none()
-    if row is None or row.disabled_at is not None:
-        raise OidcRefused("you have no account here: ask an admin for one")
+def _who(context: Context, claims: CodeIDToken) -> Who:
+    new = context.settings.oidc_new_people
+    who = Who(claims["iss"], claims["sub"], _name(claims), None if new == "none" else Role(new))
+    try:
+        people.identity(who.issuer, who.subject)
+    except people.BadSubject as error:
+        raise OidcRefused(f"the provider's answer cannot be believed: {error}") from None
+    return who
+
+
+def _known(session: Session, who: Who, now: datetime) -> PersonRow:
+    lock_fleet(session)  # of two first logins at once, the second finds what the first made
+    known = select(PersonRow).where(PersonRow.oidc_subject == who.identity)
+    row = session.scalars(known).one_or_none() or _new(session, who, now)
+    if row.disabled_at is not None:
+        raise OidcRefused(f"your account {row.name} is disabled: ask an admin to enable it")
     return row
 
 
+def _new(session: Session, who: Who, now: datetime) -> PersonRow:
+    if who.new is None:
+        raise OidcRefused(f"you have no account here: {who.ask}")
+    if not NAME.fullmatch(who.name) or len(who.name) > MAX_NAME:
+        raise OidcRefused(f"your name there is no name of an account here: {who.ask}")
+    if who.name in NOBODYS or _is_taken(session, who.name):
+        raise OidcRefused(
+            f"the name {who.name} is taken here, and a name does not show that the account is "
+            f"yours. If it is, {who.ask}; if it is not, they choose another name for you"
+        )
+    row = people.create_person(session, name=who.name, role=who.new, actor="oidc", now=now)
+    _bind(session, row, who, now)
+    return row
+
+
+def _is_taken(session: Session, name: str) -> bool:
+    """By a person, or by a token, whose deeds would read as this person's."""
+    asked = (PersonRow.name, OperatorTokenRow.name)
+    return any(session.scalar(select(column).where(column == name)) for column in asked)
+
+
+def _bound(session: Session, who: Who, link: str, now: datetime) -> PersonRow:
+    row = people.use_link(session, link, now=now)
+    _bind(session, row, who, now)
+    return row
+
+
+def _bind(session: Session, row: PersonRow, who: Who, now: datetime) -> None:
+    people.bind(
+        session,
+        row,
+        issuer=who.issuer,
+        subject=who.subject,
+        actor=f"person/{row.name}",
+        now=now,
+    )
+
+
 def _name(claims: CodeIDToken) -> str:
+    """What a new account would be called."""
     name = claims.get("preferred_username")
     if not name and claims.get("email_verified") is True:
         name = str(claims.get("email", "")).partition("@")[0]
-    text = str(name or "").lower()
-    return text if re.fullmatch(r"[a-z0-9]+(?:[._-][a-z0-9]+)*", text) else ""
+    return name.lower() if isinstance(name, str) and name.isascii() else ""

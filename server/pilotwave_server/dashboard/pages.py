@@ -58,6 +58,8 @@ class Page:
     signed_in: SignedIn | None
     language: str
     fleet: str
+    origin: str = ""
+    """Where people open the page: as the settings say, else as this browser asked."""
 
     @property
     def actor(self) -> Actor:
@@ -106,7 +108,7 @@ class Page:
                 theme=theme if theme in THEMES else "auto",
                 csrf=self.signed_in.csrf if self.signed_in else "",
                 flash=unquote(self.request.cookies.get(FLASH, "")),
-                origin=str(self.request.base_url).rstrip("/"),
+                origin=self.origin,
                 **values,
             )
         )
@@ -129,7 +131,8 @@ async def get_page(request: Request, context: Ctx, now: Now) -> Page:
     signed_in = await get_signed_in(request, context, now)
     chosen = request.cookies.get("pilotwave_language") or (signed_in and signed_in.language)
     language = i18n.choose(chosen or None, request.headers.get("accept-language", ""))
-    return Page(request, signed_in, language, context.fleet.snapshot.fleet)
+    origin = context.settings.people_url or str(request.base_url).rstrip("/")
+    return Page(request, signed_in, language, context.fleet.snapshot.fleet, origin)
 
 
 Anybody = Annotated[Page, Depends(get_page)]
@@ -177,6 +180,12 @@ def safe_next(path: str) -> str:
     ours = path.startswith("/") and not path.startswith(("//", "/\\")) and "\\" not in path
     plain = path.isprintable() and len(path) <= MAX_NEXT
     return path if ours and plain and not parts.scheme and not parts.netloc else "/"
+
+
+def oidc_name(request: Request) -> str:
+    """What people call the provider that they may sign in with; empty: there is none."""
+    settings = get_context(request).settings
+    return settings.oidc_name if settings.oidc_issuer else ""
 
 
 class PageRoute(SessionRoute):

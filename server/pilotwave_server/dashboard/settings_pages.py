@@ -11,7 +11,14 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.dashboard.forms import Refused, blank, read_form, refused, validated
-from pilotwave_server.dashboard.pages import Anybody, Look, Page, check_form, page_router
+from pilotwave_server.dashboard.pages import (
+    Anybody,
+    Look,
+    Page,
+    check_form,
+    oidc_name,
+    page_router,
+)
 from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.devices import routes as devices
 from pilotwave_server.devices.views import CodesRequest
@@ -76,6 +83,7 @@ def _show(
         given=refusal.given if refusal else {},
         wrong=refusal.wrong if refusal else {},
         secret=secret,
+        oidc=oidc_name(page.request),
         api=f"/api/v1/{path}",
     )
 
@@ -99,6 +107,7 @@ async def act(section: str, deed: str, page: Anybody, context: Ctx, now: Now) ->
                 raise
             refusal = refused(
                 error, form, person_name_taken="name", token_name_taken="name",
+                has_password="subject", subject_taken="subject", bad_subject="subject",
                 scope_too_wide="models", expiry_passed="days", webhook_name_taken="name",
                 bad_webhook_url="url", target_forbidden="url", bad_event_type="types",
             )  # fmt: skip
@@ -120,14 +129,26 @@ def _people(
 ) -> Secret:
     response = Response()
     name = form.get("name", "").strip()
-    origin = str(page.request.base_url).rstrip("/")
     match deed:
         case "add":
             body = validated(people.PersonRequest, form, name=name, role=form.get("role", ""))
             made = people.create_person(page.actor, session, now, body, response)
-            return "link", origin + made.link.path
+            return "link", page.origin + made.link.path
         case "link":
-            return "link", origin + people.new_link(name, page.actor, session, now, response).path
+            made_link = people.new_link(name, page.actor, session, now, response)
+            return "link", page.origin + made_link.path
+        case "bind":
+            wish = validated(
+                people.BindRequest,
+                form,
+                subject=form.get("subject", ""),
+                remove_password=form.get("remove_password") == "yes",
+            )
+            people.bind_person(name, page.actor, session, now, context, wish)
+            return None
+        case "unbind":
+            people.unbind_person(name, page.actor, session, now, context)
+            return None
         case "role":
             change = validated(people.PersonChange, form, role=form.get("role", ""))
         case "disable" | "enable":

@@ -6,19 +6,28 @@ whether another site sent it (Sec-Fetch-Site, else Origin).
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Form, Path, Request
 from fastapi.responses import Response
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.context import Context
 from pilotwave_server.dashboard.i18n import LANGUAGES
-from pilotwave_server.dashboard.pages import Anybody, Page, page_router, safe_next
+from pilotwave_server.dashboard.pages import Anybody, Page, oidc_name, page_router, safe_next
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.db import after_commit
-from pilotwave_server.deps import Ctx, ForgedRequest, Now, WriteSession, check_csrf
+from pilotwave_server.deps import (
+    Ctx,
+    ForgedRequest,
+    Now,
+    ReadSession,
+    WriteSession,
+    check_csrf,
+)
 from pilotwave_server.errors import ServerError
 from pilotwave_server.operators import people, sessions, throttle, totp
 from pilotwave_server.operators.passwords import verify_password
@@ -58,7 +67,7 @@ def login_page(page: Anybody, context: Ctx, next: str = "/") -> Response:
 def _form(
     page: Page, context: Context, *, next: str, name: str = "", wrong: str = "", status: int = 200
 ) -> Response:
-    oidc = context.settings.oidc_issuer and context.settings.oidc_name
+    oidc = oidc_name(page.request)
     return page.render(
         "login.html", status=status, next=safe_next(next), name=name, wrong=wrong, oidc=oidc
     )
@@ -182,9 +191,17 @@ def logout(page: Anybody, context: Ctx, session: WriteSession, csrf: Text = "") 
 
 
 @router.get("/login/link/{secret}")
-def link_page(secret: Secret, page: Anybody) -> Response:
+def link_page(secret: Secret, page: Anybody, session: ReadSession, now: Now) -> Response:
     """Looking at a link does not use it up: mail programs look at links too."""
-    return page.render("login_link.html", secret=secret, wrong="")
+    return _link(page, session, secret, now)
+
+
+def _link(
+    page: Page, session: Session, secret: str, now: datetime, *, wrong: str = "", status: int = 200
+) -> Response:
+    row = people.look_at_link(session, secret, now=now)
+    oidc = oidc_name(page.request) if row is not None and row.password_hash is None else ""
+    return page.render("login_link.html", status=status, secret=secret, wrong=wrong, oidc=oidc)
 
 
 @router.post("/login/link/{secret}")
@@ -201,15 +218,14 @@ def use_link(
     check_own_form(page.request)
     if password != again:
         wrong = N_("The two passwords are not the same.")
-        return page.render("login_link.html", status=422, secret=secret, wrong=wrong)
+        return _link(page, session, secret, now, wrong=wrong, status=422)
     nested = session.begin_nested()
     try:
         row = people.use_link(session, secret, now=now)
         people.set_password(session, row, password, actor=f"person/{row.name}", now=now)
     except ServerError as error:
         nested.rollback()
-        wrong = error.detail
-        return page.render("login_link.html", status=error.status, secret=secret, wrong=wrong)
+        return _link(page, session, secret, now, wrong=error.detail, status=error.status)
     nested.commit()
     half_way = row.totp_secret is not None
     if not half_way:

@@ -15,7 +15,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from pilotwave_server.audit.service import record
-from pilotwave_server.errors import Conflict, Forbidden, NotFound
+from pilotwave_server.errors import Conflict, Forbidden, Invalid, NotFound
 from pilotwave_server.operators.passwords import check_quality, hash_password
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.operators.service import hash_secret
@@ -24,6 +24,8 @@ from pilotwave_server.paging import PageRequest, paginate
 
 LINK_LIFE = timedelta(days=2)
 SECRET_BYTES = 32
+MAX_SUBJECT = 255
+MAX_ISSUER = 300
 
 
 class PersonUnknown(NotFound):
@@ -38,6 +40,22 @@ class LastAdminPerson(Conflict):
     """The last admin who can sign in stays one."""
 
     code: ClassVar[str] = "last_admin_person"
+
+
+class HasPassword(Conflict):
+    """An account with a password is not bound to a provider's subject."""
+
+    code: ClassVar[str] = "has_password"
+
+
+class SubjectTaken(Conflict):
+    """Another account is bound to this subject."""
+
+    code: ClassVar[str] = "subject_taken"
+
+
+class BadSubject(Invalid):
+    code: ClassVar[str] = "bad_subject"
 
 
 class LinkUnknown(Forbidden):
@@ -116,11 +134,69 @@ def enable(session: Session, *, name: str, actor: str, now: datetime) -> PersonR
 def set_password(
     session: Session, row: PersonRow, password: str, *, actor: str, now: datetime
 ) -> None:
-    """Set a new password and end every session. WeakPassword."""
+    """Set a new password, end every session and what bound the account to a provider: an account
+    has one way in. WeakPassword."""
     check_quality(password, name=row.name)
     row.password_hash = hash_password(password)
     end_sessions(session, row)
     _note(session, row, "person.password", actor, now)
+    unbind(session, row, actor=actor, now=now)
+
+
+def bind(
+    session: Session,
+    row: PersonRow,
+    *,
+    issuer: str,
+    subject: str,
+    actor: str,
+    now: datetime,
+    remove_password: bool = False,
+) -> None:
+    """Let whoever the provider calls `subject` in as this person, from now on.
+
+    HasPassword unless it is to be removed; SubjectTaken, BadSubject.
+    """
+    known = identity(issuer, subject)
+    if row.password_hash is not None and not remove_password:
+        raise HasPassword(
+            f"{row.name} has a password, and an account has one way in: remove the password "
+            f"with `pilotwave people bind {row.name} --remove-password`"
+        )
+    taken = session.scalar(
+        select(PersonRow.name).where(PersonRow.oidc_subject == known, PersonRow.id != row.id)
+    )
+    if taken is not None:
+        raise SubjectTaken(f"this subject is bound to {taken}: unbind it there first")
+    before = _binding(row)
+    row.oidc_subject, row.password_hash, row.totp_secret = known, None, None
+    end_sessions(session, row)
+    _note(session, row, "person.bind", actor, now, before, _binding(row))
+
+
+def unbind(session: Session, row: PersonRow, *, actor: str, now: datetime) -> None:
+    """Let the provider's subject in no more, and end every session; one that is not bound stays."""
+    if row.oidc_subject is None:
+        return
+    before = _binding(row)
+    row.oidc_subject = None
+    end_sessions(session, row)
+    _note(session, row, "person.unbind", actor, now, before)
+
+
+def _binding(row: PersonRow) -> dict[str, str]:
+    return {"oidc_subject": row.oidc_subject} if row.oidc_subject else {}
+
+
+def identity(issuer: str, subject: object) -> str:
+    """Who somebody is at a provider: the issuer's URL and the subject there (OpenID Connect Core,
+    2). No other claim counts: names and addresses change hands. BadSubject."""
+    plain = isinstance(subject, str) and subject.isprintable()
+    if not isinstance(subject, str) or not plain or not 1 <= len(subject) <= MAX_SUBJECT:
+        raise BadSubject(f"expected a subject of 1 to {MAX_SUBJECT} printable characters")
+    if not 1 <= len(issuer) <= MAX_ISSUER or not issuer.isprintable() or " " in issuer:
+        raise BadSubject(f"expected an issuer's URL of 1 to {MAX_ISSUER} characters")
+    return f"{issuer} {subject}"
 
 
 def make_link(session: Session, row: PersonRow, *, actor: str, now: datetime) -> LoginLink:
@@ -147,6 +223,13 @@ def use_link(session: Session, secret: str, *, now: datetime) -> PersonRow:
         raise LinkUnknown("this login link was used, has expired or never was: ask for a new one")
     _note(session, row, "person.link_used", f"person/{row.name}", now)
     return row
+
+
+def look_at_link(session: Session, secret: str, *, now: datetime) -> PersonRow | None:
+    """Whose link it is, without using it up; None: nobody's any more."""
+    row = session.get(LoginLinkRow, hash_secret(secret))
+    person = None if row is None or row.expires_at <= now else session.get(PersonRow, row.person_id)
+    return None if person is None or person.disabled_at is not None else person
 
 
 def end_sessions(session: Session, row: PersonRow) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from fastapi import Response
 from pydantic import Field, Strict
 
 from pilotwave_server.db import after_commit
 from pilotwave_server.deps import Admin, Ctx, Now, ReadSession, WriteSession
+from pilotwave_server.errors import Invalid
 from pilotwave_server.fields import ApiReply, ApiRequest, PersonName
 from pilotwave_server.operators import people, totp
 from pilotwave_server.operators.roles import Role
@@ -33,11 +34,31 @@ class PersonChange(ApiRequest):
     totp: bool | None = Field(None, description="False: ask for one-time codes no more.")
 
 
+class BindRequest(ApiRequest):
+    subject: str = Field(
+        min_length=1, max_length=people.MAX_SUBJECT, description="The claim `sub` of the person."
+    )
+    issuer: str | None = Field(
+        None, max_length=people.MAX_ISSUER, description="Null: the setting `oidc_issuer`."
+    )
+    remove_password: bool = Field(
+        False, description="Whether a password (and one-time codes) may be removed for it."
+    )
+
+
+class NoIssuer(Invalid):
+    code: ClassVar[str] = "no_issuer"
+
+
 class PersonView(ApiReply):
     name: str
     role: Role
     totp: bool = Field(description="Whether a one-time code is asked for.")
     oidc: bool = Field(description="Whether the person comes by OpenID Connect.")
+    oidc_subject: str | None = Field(
+        description="The issuer and the subject that the account is bound to, with a blank between."
+    )
+    password: bool = Field(description="Whether the account has a password.")
     created_at: datetime
     created_by: str
     last_login_at: datetime | None
@@ -59,6 +80,8 @@ def view(row: PersonRow) -> PersonView:
         role=Role(row.role),
         totp=row.totp_secret is not None,
         oidc=row.oidc_subject is not None,
+        oidc_subject=row.oidc_subject,
+        password=row.password_hash is not None,
         created_at=row.created_at,
         created_by=row.created_by,
         last_login_at=row.last_login_at,
@@ -133,3 +156,55 @@ def new_link(
     row = people.get_person(session, person)
     response.headers["Cache-Control"] = "no-store"
     return link_view(people.make_link(session, row, actor=str(admin), now=now))
+
+
+@router.put(
+    "/{person}/oidc",
+    summary="Bind somebody to a subject of an OpenID Connect provider",
+    responses=responses(
+        people.PersonUnknown,
+        people.HasPassword,
+        people.SubjectTaken,
+        people.BadSubject,
+        NoIssuer,
+    ),
+)
+def bind_person(
+    person: PersonName,
+    admin: Admin,
+    session: WriteSession,
+    now: Now,
+    context: Ctx,
+    body: BindRequest,
+) -> PersonView:
+    """From now on whoever the provider gives this subject is this person. Sessions end."""
+    issuer = body.issuer or context.settings.oidc_issuer
+    if not issuer:
+        raise NoIssuer("issuer: expected the provider's URL, as the setting oidc_issuer has none")
+    row = people.get_person(session, person, lock=True)
+    people.bind(
+        session,
+        row,
+        issuer=issuer,
+        subject=body.subject,
+        actor=str(admin),
+        now=now,
+        remove_password=body.remove_password,
+    )
+    after_commit(session, context.people.forget)
+    return view(row)
+
+
+@router.delete(
+    "/{person}/oidc",
+    summary="Let somebody in by OpenID Connect no more",
+    responses=responses(people.PersonUnknown),
+)
+def unbind_person(
+    person: PersonName, admin: Admin, session: WriteSession, now: Now, context: Ctx
+) -> PersonView:
+    """Sessions end. The person needs a login link to come in again."""
+    row = people.get_person(session, person, lock=True)
+    people.unbind(session, row, actor=str(admin), now=now)
+    after_commit(session, context.people.forget)
+    return view(row)

@@ -37,6 +37,7 @@ OPEN = {
     "GET /login/oidc/back": "a provider's code",
     "GET /login/link/{secret}": "nothing",
     "POST /login/link/{secret}": "the link",
+    "POST /login/link/{secret}/oidc": "the link, and a provider's code",
     "POST /logout": "nothing",
     "POST /language": "nothing",
     "POST /theme": "nothing",
@@ -46,6 +47,7 @@ NEEDS = {
     "admin": """
         GET /api/v1/tokens|POST /api/v1/tokens|DELETE /api/v1/tokens/{token_id}
         GET /api/v1/people|POST /api/v1/people|PATCH /api/v1/people/{person}
+        PUT /api/v1/people/{person}/oidc|DELETE /api/v1/people/{person}/oidc
         POST /api/v1/people/{person}/link|GET /api/v1/events/export
         POST /api/v1/trust/bootstrap|POST /api/v1/trust/root|POST /api/v1/trust/targets
         POST /api/v1/trust/online-key|POST /api/v1/trust/director-key
