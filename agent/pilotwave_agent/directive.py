@@ -21,7 +21,13 @@ from pilotwave_protocol.fields import Scalar, format_time
 from pilotwave_protocol.manifest import Variant, VersionManifest, parse_manifest
 from pilotwave_protocol.messages import Directive, Entry
 from pilotwave_protocol.states import Reason
-from pilotwave_protocol.trust import DirectorKeys, ModelPolicy, VersionTarget, variant_fits
+from pilotwave_protocol.trust import (
+    DirectorKeys,
+    ModelPolicy,
+    ModelReset,
+    VersionTarget,
+    variant_fits,
+)
 
 # base64 grows the payload by a third; type, key ids and signatures take the rest
 MAX_ENVELOPE_BYTES = messages.MAX_DIRECTIVE_BYTES * 4 // 3 + (8 << 10)
@@ -38,6 +44,7 @@ class View(Protocol):
     def director(self) -> DirectorKeys: ...
     def version(self, model: str, version: str) -> VersionTarget | None: ...
     def policy(self, model: str) -> ModelPolicy: ...
+    def reset(self, model: str) -> ModelReset | None: ...
 
 
 @dataclass(frozen=True)
@@ -64,9 +71,10 @@ FetchManifest = Callable[[Entry], bytes]
 
 
 def learn(memory: AntiRollback, view: View, models: Iterable[str]) -> AntiRollback:
-    """Take in floors and yanks of these models: after each refresh, even if no directive passes."""
+    """Take in floors, yanks and resets of these models: after each refresh, even if no directive
+    passes."""
     for model in models:
-        memory = memory.learned(model, view.policy(model))
+        memory = memory.learned(model, view.policy(model), view.reset(model))
     return memory
 
 
@@ -227,7 +235,7 @@ def _check_yank(entry: Entry, target: VersionTarget, memory: AntiRollback) -> No
     if target.yanked is not None:
         sentence = f"{_named(entry)}: its publisher took it back: {ascii(target.yanked)[1:-1]}"
         raise RefusedError(Reason.YANKED, sentence)
-    if entry.sha256 in memory.yanked:
+    if memory.has_yanked(entry.model, entry.sha256):
         sentence = f"{_named(entry)}: its publisher has taken it back for ever"
         raise RefusedError(Reason.YANKED, sentence)
 

@@ -192,12 +192,15 @@ def _accepted(state: DeviceState, record: Record) -> DeviceState:
 
 def _merged(a: AntiRollback, b: AntiRollback) -> AntiRollback:
     later = b if b.directive_seq >= a.directive_seq else a
-    floors = {m: max(a.floors.get(m, 0), b.floors.get(m, 0)) for m in {*a.floors, *b.floors}}
     moments = [m for m in (a.time_floor, b.time_floor) if m]
-    return AntiRollback(
+    known = a
+    for model in sorted({*b.floors, *b.yanks, *b.epochs}):
+        known = known.merged(model, b)
+    return replace(
+        known,
         directive_seq=later.directive_seq,
         set_digest=later.set_digest,
-        floors=dict(sorted(floors.items())),
+        floors=dict(sorted(known.floors.items())),
         yanked=a.yanked | b.yanked,
         time_floor=max(moments, default=None),
     )

@@ -285,9 +285,33 @@ def settle(
         if wish:
             return wish
     if unfit and slot.state is not S.FAILED and slot.current:
-        detail = f"{unfit[1]}; there is no other version to go to"
-        return _fail(slot, slot.current, unfit[0], detail, now)
-    return None
+        return _fail(slot, slot.current, unfit[0], _stays(unfit), now)
+    return None if unfit else _allowed_again(slot, now)
+
+
+def _stays(unfit: tuple[Reason, str]) -> str:
+    """Say that a version goes on though it should not: taking it away would stop the model, and
+    whoever stole a key could do that."""
+    if unfit[0] is Reason.BLOB_MISMATCH:
+        return f"{unfit[1]}; there is no other version to go to"
+    return f"{unfit[1]}, but no other version here may run: it keeps serving until one is ordered"
+
+
+def _allowed_again(slot: ModelSlot, now: Moment) -> Record | None:
+    """A reset took back the yank or the floor that the running version had failed by."""
+    forbidden = slot.reason in (Reason.YANKED, Reason.BELOW_FLOOR)
+    if slot.state is not S.FAILED or not forbidden or slot.candidate != slot.current:
+        return None
+    return moved(
+        slot,
+        S.HEALTHY,
+        at=now.wall,
+        event="allowed_again",
+        about=slot.current,
+        candidate=None,
+        reason=None,
+        detail=None,
+    )
 
 
 def _unfit_current(slot: ModelSlot, memory: AntiRollback) -> tuple[Reason, str] | None:
@@ -304,7 +328,7 @@ def _unfit_current(slot: ModelSlot, memory: AntiRollback) -> tuple[Reason, str] 
 
 def _forbidden_words(version: Installed, reason: Reason) -> str:
     if reason is Reason.YANKED:
-        return f"{version.version} was taken back by its publisher"
+        return f"{version.version} was yanked by its publisher"
     return f"{version.version} is below the publisher's floor"
 
 

@@ -214,6 +214,8 @@ def plain_memory(memory: AntiRollback) -> dict[str, Any]:
         "floors": dict(memory.floors),
         "yanked": sorted(memory.yanked),
         "time_floor": format_time(memory.time_floor) if memory.time_floor else None,
+        "yanks": {model: sorted(digests) for model, digests in memory.yanks.items()},
+        "epochs": dict(memory.epochs),
     }
 
 
@@ -226,6 +228,9 @@ def read_memory(plain: Mapping[str, Any]) -> AntiRollback:
         floors=plain["floors"],
         yanked=frozenset(plain["yanked"]),
         time_floor=parse_time(floor) if floor else None,
+        # an agent of before 2026-11-29 kept yanks without their models, and knew no resets
+        yanks={model: frozenset(found) for model, found in plain.get("yanks", {}).items()},
+        epochs=plain.get("epochs", {}),
     )
 
 

@@ -8,6 +8,7 @@ that survives a lost cache, everything on disk before anyone acts on it, and one
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from pilotwave_agent.refusals import refusals
 from pilotwave_agent.timefloor import BUILD_FLOOR
 from pilotwave_agent.tufrefresh import (
     Refresh,
+    role_of,
     root_of,
     signed_moment,
     snapshot_of,
@@ -28,10 +30,10 @@ from pilotwave_agent.tufrefresh import (
     top_level,
 )
 from pilotwave_agent.tufstore import TrustStore
-from pilotwave_protocol import names
+from pilotwave_protocol import names, rolebounds
 from pilotwave_protocol.errors import BadName, BadTrustData, RefusedError
 from pilotwave_protocol.states import Reason
-from pilotwave_protocol.trust import DirectorKeys, ModelPolicy, VersionTarget
+from pilotwave_protocol.trust import DirectorKeys, ModelPolicy, ModelReset, VersionTarget
 
 if TYPE_CHECKING:
     from pilotwave_agent.fetcher import Fetcher
@@ -130,24 +132,63 @@ class TrustedView:
         if target is None:
             return None
         try:
-            return VersionTarget.from_target(
-                path, length=target.length, hashes=target.hashes, custom=target.custom
-            )
+            return self._entry(path, target)
         except (BadTrustData, BadName) as e:
             raise RefusedError(Reason.METADATA_INVALID, str(e)) from e
 
     def policy(self, model: str) -> ModelPolicy:
-        """Return a model's floor and yanked digests; a publisher who signed none forbids none."""
+        """Return a model's floor and yanked digests; a publisher who signed none forbids none.
+
+        A publisher's key may be stolen, and the server with it: a role that leaps in its numbers is
+        refused, and of its yanks those count that are of versions it lists. One that it no longer
+        lists is below its floor.
+        """
         target = self.target(names.policy_path(model))
         try:
-            return ModelPolicy.from_custom(target.custom) if target else ModelPolicy()
+            policy = ModelPolicy.from_custom(target.custom) if target else ModelPolicy()
+            listed = [self._entry(path, t) for path, t in self._versions(model).items()]
+            rolebounds.check_role([e.counter for e in listed], policy, self.reset(model))
+        except (BadTrustData, BadName) as e:
+            raise RefusedError(Reason.METADATA_INVALID, f"the role of {model}: {e}") from e
+        return replace(policy, yanked=policy.yanked.intersection(e.sha256 for e in listed))
+
+    def reset(self, model: str) -> ModelReset | None:
+        """Return what the targets role says in place of a stolen publisher key, if it ever did."""
+        target = targets_of(self._updater).targets.get(names.reset_path(model))
+        try:
+            return None if target is None else ModelReset.from_custom(target.custom)
         except (BadTrustData, BadName) as e:
             raise RefusedError(Reason.METADATA_INVALID, str(e)) from e
+
+    def _versions(self, model: str) -> dict[str, TargetFile]:
+        """Return what a model's role lists beside its policy, after it was looked up."""
+        role = role_of(self._updater, names.role_for_model(model))
+        listed = role.targets if role else {}
+        return {path: t for path, t in listed.items() if path != names.policy_path(model)}
+
+    def _entry(self, path: str, target: TargetFile) -> VersionTarget:
+        return VersionTarget.from_target(
+            path, length=target.length, hashes=target.hashes, custom=target.custom
+        )
 
     def target(self, path: str) -> TargetFile | None:
         """Look one TUF target up, through the delegations that are trusted for its path."""
         with refusals(), self._store.opened():
-            return self._fetcher.honest(lambda: self._updater.get_targetinfo(path))
+            found = self._fetcher.honest(lambda: self._updater.get_targetinfo(path))
+        self._check_reset(path)
+        return found
+
+    def _check_reset(self, path: str) -> None:
+        """Refuse a role's document that a reset has put aside, should the online key offer it."""
+        model = path.split("/")[1] if path.startswith("models/") else ""
+        reset = self.reset(model) if model else None
+        role = role_of(self._updater, names.role_for_model(model)) if reset else None
+        if reset and role and role.version < reset.role_version:
+            sentence = (
+                f"the role of {model}: expected version {reset.role_version} or later after its"
+                f" reset; got {role.version}"
+            )
+            raise RefusedError(Reason.METADATA_ROLLBACK, sentence)
 
     def fetch(self, path: str, *, hash_prefix: bool = True) -> bytes:
         """Return the verified bytes of a small target, such as a version's manifest.

@@ -106,6 +106,12 @@ def targets_of(updater: Updater) -> Targets:
     return updater._trusted_set.targets
 
 
+def role_of(updater: Updater, name: str) -> Targets | None:
+    """Return a trusted delegated role; None before something was looked up in it."""
+    found = updater._trusted_set.get(name)
+    return found if isinstance(found, Targets) else None
+
+
 def top_level(updater: Updater) -> dict[str, Signed]:
     """Return the four top-level roles of a refreshed updater."""
     return {

@@ -221,6 +221,11 @@ def policy_path(model: str) -> str:
     return f"models/{check_model(model)}/_policy"
 
 
+def reset_path(model: str) -> str:
+    """Return the path of a model's reset, a pseudo-target of the top-level targets."""
+    return f"models/{check_model(model)}/_reset"
+
+
 def target_path(model: str, version: str) -> str:
     """Return the TUF target of a version's manifest: `models/detector/1.4.0.json`."""
     return f"models/{check_model(model)}/{check_version(version)}.json"

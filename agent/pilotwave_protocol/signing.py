@@ -43,7 +43,7 @@ from pilotwave_protocol import names, strictjson
 from pilotwave_protocol.digest import EMPTY_SHA256
 from pilotwave_protocol.errors import BadJson, SigningError
 from pilotwave_protocol.fields import format_time
-from pilotwave_protocol.trust import DirectorKeys, ModelPolicy, VersionTarget
+from pilotwave_protocol.trust import DirectorKeys, ModelPolicy, ModelReset, VersionTarget
 
 ROOT_LIFETIME = timedelta(days=730)
 TARGETS_LIFETIME = timedelta(days=365)
@@ -276,15 +276,16 @@ def add_version(role: Targets, target: VersionTarget) -> None:
     role.targets[path] = _target(path, target.length, target.sha256, custom)
 
 
-def next_counter(role: Targets) -> int:
-    """Return the next release counter of a model: above every published one and the floor."""
+def next_counter(role: Targets, reset: ModelReset | None = None) -> int:
+    """Return the next release counter of a model: above every published one, the floor and what
+    its last reset says."""
     counters = [
         int(t.custom["counter"])
         for path, t in role.targets.items()
         if not path.endswith("/_policy")
     ]
     floors = [int(t.custom["floor"]) for p, t in role.targets.items() if p.endswith("/_policy")]
-    return max([0, *counters, *(f - 1 for f in floors)]) + 1
+    return max([reset.counter if reset else 0, *counters, *(f - 1 for f in floors)]) + 1
 
 
 def yank(role: Targets, model: str, version: str, *, reason: str, now: datetime) -> None:
@@ -310,6 +311,18 @@ def set_policy(role: Targets, model: str, policy: ModelPolicy) -> None:
     """Publish a model's policy as the pseudo-target `models/<model>/_policy`."""
     path = names.policy_path(model)
     role.targets[path] = _pseudo(path, policy.to_custom())
+
+
+def reset_of(targets: Targets, model: str) -> ModelReset | None:
+    """Return the last reset of a model; None where its publisher's word was never replaced."""
+    found = targets.targets.get(names.reset_path(model))
+    return None if found is None else ModelReset.from_custom(found.custom)
+
+
+def set_reset(targets: Targets, model: str, reset: ModelReset) -> None:
+    """Publish a model's reset as the pseudo-target `models/<model>/_reset`."""
+    path = names.reset_path(model)
+    targets.targets[path] = _pseudo(path, reset.to_custom())
 
 
 def _pseudo(path: str, custom: Mapping[str, Any]) -> TargetFile:

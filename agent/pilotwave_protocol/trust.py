@@ -1,7 +1,8 @@
 """Read what TUF metadata says about Pilotwave, and whether a variant fits a device.
 
 TUF targets carry our facts in `custom`: a version's release counter and yank, a model's floor and
-yanked digests (`models/<model>/_policy`), the fleet's name and director keys (`fleet/director`).
+yanked digests (`models/<model>/_policy`), what replaces the word of a stolen publisher key
+(`models/<model>/_reset`), the fleet's name and director keys (`fleet/director`).
 This module gives them types; that the metadata was verified is the caller's to have done. It
 imports no TUF code, so that every process can afford it.
 """
@@ -24,6 +25,7 @@ from pilotwave_protocol.states import Reason
 
 MAX_DIRECTOR_KEYS = 8
 MAX_YANKED = 10_000
+MAX_REMOVED = 1000
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,39 @@ class ModelPolicy:
     def to_custom(self) -> dict[str, Any]:
         """Write the `custom` of `models/<model>/_policy`."""
         return {"floor": self.floor, "yanked": sorted(self.yanked)}
+
+
+@dataclass(frozen=True)
+class ModelReset:
+    """The targets role's word that a publisher key was stolen, and what holds instead.
+
+    Whoever sees a higher `epoch` than it knew forgets the model's floor and yanks, and goes on with
+    this `floor`, with `yanked` (the digests of versions that were removed), and with what the
+    model's role says from its document `role_version` on. Release counters go on above `counter`.
+    """
+
+    epoch: int
+    role_version: int
+    counter: int = 0
+    floor: int = 0
+    yanked: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_custom(cls, custom: object) -> ModelReset:
+        """Read the `custom` of `models/<model>/_reset`."""
+        f = Fields(custom, "_reset", BadTrustData)
+        digests = f.items("yanked", limit=MAX_REMOVED)
+        return cls(
+            epoch=f.integer("epoch", low=1),
+            role_version=f.integer("role_version", low=1),
+            counter=f.integer("counter"),
+            floor=f.integer("floor"),
+            yanked=frozenset(names.check_sha256(d) for d in digests),
+        )
+
+    def to_custom(self) -> dict[str, Any]:
+        """Write the `custom` of `models/<model>/_reset`."""
+        return {**vars(self), "yanked": sorted(self.yanked)}
 
 
 @dataclass(frozen=True)

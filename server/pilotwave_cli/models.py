@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotwave_cli import documents, output, rotation, sent
+from pilotwave_cli import documents, output, resetting, rotation, sent
 from pilotwave_cli.client import connect
 from pilotwave_cli.config import keys_dir
 from pilotwave_cli.documents import now
@@ -18,7 +18,7 @@ from pilotwave_cli.output import Json
 from pilotwave_cli.rotating import delegated
 from pilotwave_protocol import names
 
-cli = typer.Typer(help="Models: list, look, create.", no_args_is_help=True)
+cli = typer.Typer(help="Models: list, look, create, reset.", no_args_is_help=True)
 
 
 @cli.command("list")
@@ -95,3 +95,34 @@ def create(
         done = complete(api, draft, signers, out=out, spare=spare_file(where, f"create-{name}"))
     if done:
         output.say(f"model {name} is there; its publisher alone can sign versions of it")
+
+
+@cli.command("reset")
+def reset(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    good: Annotated[
+        int | None, typer.Option(min=1, help="The last document of its role that its owner signed.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    key: KeyFiles = None,
+    folder: Dir = None,
+    passphrase_file: PassphraseFile = None,
+    out: Out = None,
+) -> None:
+    """Clear floors, yanks and versions that a stolen or mistaken publisher key signed.
+
+    Signed with the targets keys and the publisher's. Rotate a stolen key first, or in the same act:
+    `pilotwave keys rotate publisher --model MODEL --reset --good N`.
+    """
+    name, ask = names.check_model(model), Passphrases(passphrase_file)
+    where = folder or keys_dir()
+    with connect() as api:
+        document = resetting.chosen(api, name, good)
+        root, targets = documents.fetch_root(api), documents.fetch_targets(api)
+        role = documents.fetch_role(api, names.role_for_model(name))
+        draft = rotation.next_pair(root, targets, role, name, now())
+        resetting.ask(resetting.reset(draft, name, document, now()), name, yes=yes)
+        signers = signers_for([draft], key, where, ask, "targets")
+        done = complete(api, draft, signers, out=out, spare=spare_file(where, f"reset-{name}"))
+    if done:
+        output.say(f"{name} is reset; devices follow when they next read the metadata")

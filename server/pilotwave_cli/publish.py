@@ -25,7 +25,7 @@ from pilotwave_cli.wishes import wishes_for
 from pilotwave_protocol import names, signing
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.manifest import VersionManifest, parse_manifest
-from pilotwave_protocol.trust import VersionTarget
+from pilotwave_protocol.trust import ModelReset, VersionTarget
 
 EACH = "For one variant: NAME:VALUE."
 ORDER = "Their names in order, a,b, for formats that have none."
@@ -121,9 +121,10 @@ def publish(
         with connect() as api:
             publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
             try:
-                add(documents.fetch_role(api, publisher.role), template)
+                last = signing.reset_of(publisher.targets.signed, model)
+                add(documents.fetch_role(api, publisher.role), template, last)
                 sent = _upload(api, built)
-                done = submit(api, publisher, lambda role: add(role, template), out)
+                done = submit(api, publisher, lambda role: add(role, template, last), out)
             except DoneBefore:
                 sent, done = 0, {"repeated": True}
         if done is None:
@@ -176,11 +177,15 @@ def _upload(api: Api, built: list[Built]) -> int:
     return upload_missing(api, sources, sizes)
 
 
-def add(role: Metadata[Targets], template: VersionManifest) -> bytes:
+def add(
+    role: Metadata[Targets], template: VersionManifest, reset: ModelReset | None = None
+) -> bytes:
     """Add a version to a model's role under the next counter; returns its manifest."""
     published = role.signed.targets.get(names.target_path(template.model, template.version))
     counter = (
-        signing.next_counter(role.signed) if published is None else published.custom["counter"]
+        signing.next_counter(role.signed, reset)
+        if published is None
+        else published.custom["counter"]
     )
     manifest = VersionManifest(**{**vars(template), "counter": counter}).to_bytes()
     if published is not None:

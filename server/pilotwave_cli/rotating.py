@@ -13,7 +13,7 @@ import typer
 from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import Metadata, Role, Root, Targets
 
-from pilotwave_cli import documents, output, rotation
+from pilotwave_cli import documents, output, resetting, rotation
 from pilotwave_cli.client import Api, connect
 from pilotwave_cli.config import keys_dir
 from pilotwave_cli.documents import Draft, now
@@ -46,6 +46,15 @@ def rotate(
     retire_old: Annotated[
         bool, typer.Option("--retire-old", help="director: drop the old key now.")
     ] = False,
+    reset: Annotated[
+        bool,
+        typer.Option("--reset", help="publisher: also clear what the old key signed since --good."),
+    ] = False,
+    good: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --reset: the last document that the owner signed."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a reset.")] = False,
     folder: Dir = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Make new keys without a passphrase.")
@@ -59,8 +68,11 @@ def rotate(
         raise CliError("--model goes with `rotate publisher`, and only with it")
     if retire_old and which is not Holder.DIRECTOR:
         raise CliError("--retire-old goes with `rotate director`; the others drop the old key")
+    if (reset or good) and which is not Holder.PUBLISHER:
+        raise CliError("--reset and --good go with `rotate publisher`, and only with it")
     fresh: list[Signer] = []
     with connect() as api:
+        document = resetting.chosen(api, model, good) if reset and model else None
         root, targets = documents.fetch_root(api), documents.fetch_targets(api)
         if which is Holder.ONLINE:
             draft = _online(api, root)
@@ -71,6 +83,8 @@ def rotate(
             fresh = _new_keys(new, where, which, held, plain, ask)
             holders = _role_keys(fresh, threshold or held.threshold)
             draft = _offline(api, root, targets, which, model, holders)
+            if document is not None and model is not None:
+                resetting.ask(resetting.reset(draft, model, document, now()), model, yes=yes)
         signers = signers_for([draft], key, where, ask, which.value, besides=fresh)
         done = complete(api, draft, signers, out=out, spare=spare_file(where, which.value))
     if done:

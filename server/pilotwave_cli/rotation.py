@@ -91,6 +91,15 @@ def rotate_publisher(
     return Draft("/trust/targets", targets=fresh, roles=roles, judge=root, owner=targets)
 
 
+def next_pair(
+    root: RootDoc, targets: TargetsDoc, role: TargetsDoc, model: str, now: datetime
+) -> Draft:
+    """One bundle: the next targets and the next document of a model's role, keys unchanged."""
+    roles = {names.role_for_model(model): next_role(role, now)}
+    fresh = next_targets(targets, now)
+    return Draft("/trust/targets", targets=fresh, roles=roles, judge=root, owner=targets)
+
+
 def add_model(
     root: RootDoc, targets: TargetsDoc, model: str, holders: RoleKeys, now: datetime
 ) -> Draft:

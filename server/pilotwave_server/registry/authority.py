@@ -14,7 +14,7 @@ from tuf.api.metadata import DelegatedRole, Key, Metadata, Root, Snapshot, Targe
 from pilotwave_protocol import names
 from pilotwave_protocol.digest import EMPTY_SHA256
 from pilotwave_protocol.errors import BadName, BadTrustData
-from pilotwave_protocol.trust import DirectorKeys
+from pilotwave_protocol.trust import DirectorKeys, ModelReset
 from pilotwave_server.errors import Conflict, Invalid
 from pilotwave_server.registry.checks import (
     check_expiry,
@@ -22,6 +22,7 @@ from pilotwave_server.registry.checks import (
     check_signatures,
 )
 from pilotwave_server.registry.keys import ServerKey
+from pilotwave_server.registry.resets import read_resets
 from pilotwave_server.registry.sealing import online_signers
 
 ONLINE_ROLES = (Snapshot.type, Timestamp.type)
@@ -89,7 +90,8 @@ def check_targets(
     director: Sequence[ServerKey],
     now: datetime,
 ) -> None:
-    """The next targets: the director keys and one delegation per model, nothing else."""
+    """The next targets: the director keys, one delegation per model and their resets, nothing
+    else."""
     check_next_version(new, current, Targets.type)
     check_signatures(root, Targets.type, new)
     check_expiry(new, Targets.type, now=now)
@@ -111,8 +113,11 @@ def _held(keys: Mapping[str, Key], held: Sequence[ServerKey]) -> bool:
 
 def director_keys(targets: Targets) -> DirectorKeys:
     """What `fleet/director` says, strictly."""
-    if set(targets.targets) != {names.DIRECTOR_PATH}:
-        raise BadTargets(f"targets: expected {names.DIRECTOR_PATH} and no other target")
+    resets = {names.reset_path(model) for model in delegated_models(targets)}
+    if set(targets.targets) - resets != {names.DIRECTOR_PATH}:
+        raise BadTargets(
+            f"targets: expected {names.DIRECTOR_PATH}, resets of models and no other target"
+        )
     target = targets.targets[names.DIRECTOR_PATH]
     if target.length != 0 or target.hashes != {"sha256": EMPTY_SHA256}:
         raise BadTargets(f"{names.DIRECTOR_PATH}: expected length 0 and the SHA-256 of nothing")
@@ -158,6 +163,11 @@ def _model_of(name: str, role: DelegatedRole, keys: Mapping[str, object]) -> str
     if not 1 <= role.threshold <= len(role.keyids) or not set(role.keyids) <= set(keys):
         raise BadTargets(f"{name}: lists too few keys for its threshold of {role.threshold}")
     return model
+
+
+def resets_of(targets: Targets | None) -> dict[str, ModelReset]:
+    """The resets that a targets document says, by model."""
+    return read_resets(targets, delegated_models(targets)) if targets else {}
 
 
 def holders(targets: Targets, model: str) -> tuple[frozenset[str], int] | None:

@@ -5,9 +5,11 @@ type) are `documents.read_document`'s; what the manifests and blobs must be is `
 
     3 version is the next one          8 entries: only known fields, exactly a SHA-256
     4 signatures                       9 append-only: nothing changes but to be yanked
-    5 expiry                          10 new versions: none seen before, counters rise
-    6 no delegations                  11 policy: floor and yanked digests only grow
+    5 expiry                          10 new versions: none seen before, counters rise, none leaps
+    6 no delegations                  11 policy: only grows, within what was published
     7 paths
+
+A role that comes with a reset by the targets role keeps to `resets.py` instead of steps 9 and 10.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 from tuf.api.metadata import Metadata, Root, Targets
 
 from pilotwave_protocol import names
-from pilotwave_protocol.trust import ModelPolicy, VersionTarget
+from pilotwave_protocol.trust import ModelPolicy, ModelReset, VersionTarget
 from pilotwave_server.errors import Conflict, Forbidden, Invalid
 from pilotwave_server.registry.entries import (
     KnownVersion,
@@ -31,6 +33,7 @@ from pilotwave_server.registry.entries import (
     versions_in,
 )
 from pilotwave_server.registry.policy import check_policy, read_policy
+from pilotwave_server.registry.resets import check_reset
 
 MIN_LIFE = timedelta(days=7)
 MAX_LIFE = {Targets.type: timedelta(days=400), Root.type: timedelta(days=800)}
@@ -63,7 +66,8 @@ class SubDelegation(Invalid):
 
 @dataclass(frozen=True)
 class RoleChange:
-    """What an accepted role changes: versions that are new, newly yanked, no longer listed."""
+    """What an accepted role changes: versions that are new, newly yanked, no longer listed; with a
+    reset also those that are listed again, and those whose yank it takes back."""
 
     new: tuple[VersionTarget, ...]
     yanked: tuple[VersionTarget, ...]
@@ -71,6 +75,9 @@ class RoleChange:
     policy: ModelPolicy
     floor_raised: bool
     signers: tuple[str, ...]
+    listed: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
+    reset: ModelReset | None = None
 
 
 def check_role(
@@ -81,10 +88,14 @@ def check_role(
     delegator: Targets,
     known: Sequence[KnownVersion],
     now: datetime,
+    reset: ModelReset | None = None,
+    resets: bool = False,
 ) -> RoleChange:
     """Steps 3 to 11 for the next document of a model's role, or the error of the first that fails.
 
-    `delegator` is the top-level targets document under which the role will be valid.
+    `delegator` is the top-level targets document under which the role will be valid, `reset` what
+    that says in place of a stolen key's word, and `resets` whether it says so from this document
+    on.
     """
     role = names.role_for_model(model)
     check_next_version(new, current, role)
@@ -100,10 +111,22 @@ def check_role(
         before = {p: read_entry(p, t) for p, t in versions_in(current.signed.targets, model)}
     policy = read_policy(new.signed.targets, model)
     old_policy = read_policy(current.signed.targets, model) if current else ModelPolicy()
-    pruned = check_append_only(before, after, floor=policy.floor)
     fresh = tuple(after[path] for path in after if path not in before)
-    check_new_versions(fresh, known=known, policy=policy)
-    check_policy(old_policy, policy, entries=after.values(), known=known)
+    if reset is not None and resets:
+        old_policy = ModelPolicy(reset.floor, frozenset())
+        pruned = check_reset(
+            reset,
+            role_version=new.signed.version,
+            before=before,
+            after=after,
+            policy=policy,
+            known=known,
+        )
+        listed, fresh = fresh, ()
+    else:
+        pruned, listed = check_append_only(before, after, floor=policy.floor), ()
+        check_new_versions(fresh, known=known, policy=policy, reset=reset)
+    check_policy(old_policy, policy, entries=after.values(), known=known, reset=reset)
     return RoleChange(
         new=tuple(sorted(fresh, key=lambda target: target.counter)),
         yanked=tuple(
@@ -113,6 +136,11 @@ def check_role(
         policy=policy,
         floor_raised=policy.floor > old_policy.floor,
         signers=signers,
+        listed=tuple(t.version for t in listed),
+        allowed=tuple(
+            t.version for p, t in after.items() if not t.yanked and p in before and before[p].yanked
+        ),
+        reset=reset if resets else None,
     )
 
 

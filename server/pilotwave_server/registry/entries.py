@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from tuf.api.metadata import TargetFile, Targets
 
-from pilotwave_protocol import names
+from pilotwave_protocol import names, rolebounds
 from pilotwave_protocol.errors import BadName, BadTrustData
 from pilotwave_protocol.fields import Fields
-from pilotwave_protocol.trust import ModelPolicy, VersionTarget
+from pilotwave_protocol.trust import ModelPolicy, ModelReset, VersionTarget
 from pilotwave_server.errors import Conflict, Invalid
 
 
@@ -50,6 +50,12 @@ class Unyanked(Conflict):
 
 class CounterNotRising(Conflict):
     code = "counter_not_rising"
+
+
+class CounterLeaps(Invalid):
+    """A thief of the publisher's key could use the numbers up."""
+
+    code = "counter_leaps"
 
 
 class BelowFloor(Conflict):
@@ -140,12 +146,25 @@ def check_append_only(
     return tuple(pruned)
 
 
+def highest_counter(known: Iterable[KnownVersion], reset: ModelReset | None) -> int:
+    """The release counter that the next version must be above."""
+    removed = reset.yanked if reset else frozenset[str]()
+    counters = [v.counter for v in known if v.sha256 not in removed]
+    return max([reset.counter if reset else 0, *counters])
+
+
 def check_new_versions(
-    fresh: Sequence[VersionTarget], *, known: Sequence[KnownVersion], policy: ModelPolicy
+    fresh: Sequence[VersionTarget],
+    *,
+    known: Sequence[KnownVersion],
+    policy: ModelPolicy,
+    reset: ModelReset | None = None,
 ) -> None:
-    """Step 10. What was pruned counts as known: its number and its name stay taken."""
+    """Step 10. What was pruned counts as known: its number and its name stay taken. Of what a reset
+    removed, the name does; numbers go on above those that it says."""
     taken = {names.version_key(v.version): v.version for v in known}
-    highest = max((v.counter for v in known), default=0)
+    highest = highest_counter(known, reset)
+    removed = {v.counter for v in known if reset and v.sha256 in reset.yanked}
     for target in sorted(fresh, key=lambda t: t.counter):
         key = names.version_key(target.version)
         if key in taken:
@@ -160,6 +179,18 @@ def check_new_versions(
                 f" got {target.counter}",
                 highest=highest,
             )
+        if target.counter in removed:
+            raise CounterNotRising(
+                f"{target.model} {target.version}: the counter {target.counter} was used by a"
+                " version that a reset removed; take the next one",
+                highest=target.counter,
+            )
+        try:
+            rolebounds.check_counters([target.counter], above=highest)
+        except BadTrustData as error:
+            raise CounterLeaps(
+                f"{target.model} {target.version}: {error}", highest=highest
+            ) from error
         highest = target.counter
         if target.counter < policy.floor:
             raise BelowFloor(

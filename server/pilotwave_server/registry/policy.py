@@ -10,9 +10,9 @@ from pilotwave_protocol import names
 from pilotwave_protocol.digest import EMPTY_SHA256
 from pilotwave_protocol.errors import BadName, BadTrustData
 from pilotwave_protocol.fields import Fields
-from pilotwave_protocol.trust import ModelPolicy, VersionTarget
+from pilotwave_protocol.trust import ModelPolicy, ModelReset, VersionTarget
 from pilotwave_server.errors import Conflict, Invalid
-from pilotwave_server.registry.entries import KnownVersion
+from pilotwave_server.registry.entries import KnownVersion, highest_counter
 
 
 class BadPolicy(Invalid):
@@ -25,6 +25,12 @@ class FloorLowered(Conflict):
 
 class FloorTooHigh(Invalid):
     code = "floor_too_high"
+
+
+class YankUnknown(Invalid):
+    """Devices remember yanks for ever, and a policy has room for so many."""
+
+    code = "yank_unknown"
 
 
 class YankForgotten(Conflict):
@@ -54,14 +60,20 @@ def check_policy(
     *,
     entries: Iterable[VersionTarget],
     known: Sequence[KnownVersion],
+    reset: ModelReset | None = None,
 ) -> None:
-    """Step 11, second half. Devices remember both for ever, so a mistake here cannot be undone."""
+    """Step 11, second half. Devices remember both until the targets role resets the model."""
     entries = list(entries)
     if new.floor < old.floor:
         raise FloorLowered(f"the floor only rises: it is {old.floor}; got {new.floor}")
-    highest = max([v.counter for v in known] + [e.counter for e in entries], default=0)
-    if new.floor > max(highest + 1, old.floor):
-        raise FloorTooHigh(f"expected a floor of at most {highest + 1}; got {new.floor}")
+    highest = max([highest_counter(known, reset), *(e.counter for e in entries)])
+    if new.floor > max(highest, old.floor):
+        raise FloorTooHigh(
+            f"expected a floor of at most {highest}, the newest counter; got {new.floor}"
+        )
+    digests = {v.sha256 for v in known} | {e.sha256 for e in entries}
+    if unknown := sorted(new.yanked - old.yanked - digests):
+        raise YankUnknown(f"{unknown[0]} is not the digest of a version that was published")
     if not new.yanked >= old.yanked:
         raise YankForgotten("a yanked digest stays in the policy for ever; one is missing")
     for entry in entries:

@@ -31,7 +31,8 @@ from pilotwave_server.registry.canary import check_with_canary
 from pilotwave_server.registry.checks import RoleChange, check_role
 from pilotwave_server.registry.contents import CheckedVersion, check_contents
 from pilotwave_server.registry.entries import KnownVersion
-from pilotwave_server.registry.recording import mark, record_version
+from pilotwave_server.registry.recording import mark, record_reset, record_version
+from pilotwave_server.registry.resets import read_resets
 from pilotwave_server.registry.sealing import seal
 from pilotwave_server.registry.tables import ModelRow, VersionRow
 from pilotwave_server.registry.trust import TrustStore
@@ -138,8 +139,10 @@ def rehearse(
     new: Metadata[Targets],
     now: datetime,
     delegator: Targets | None = None,
+    resets: bool = False,
 ) -> RoleChange:
-    """Steps 3 to 11 on what the session sees. `delegator` is by default the valid targets."""
+    """Steps 3 to 11 on what the session sees. `delegator` is by default the valid targets, `resets`
+    says that it resets the model with this very document."""
     targets = delegator or documents.need(session, Targets.type, Targets).signed
     role = names.role_for_model(model)
     delegations = targets.delegations
@@ -152,6 +155,8 @@ def rehearse(
         delegator=targets,
         known=known_versions(session, model),
         now=now,
+        reset=read_resets(targets, [model]).get(model),
+        resets=resets,
     )
 
 
@@ -174,9 +179,10 @@ def accept_role(
     actor: str,
     now: datetime,
     delegator: Targets | None = None,
+    resets: bool = False,
 ) -> RoleChange:
     """Check the role once more and write it down, in the caller's transaction."""
-    change = rehearse(session, model=model, new=new, now=now, delegator=delegator)
+    change = rehearse(session, model=model, new=new, now=now, delegator=delegator, resets=resets)
     documents.insert(session, names.role_for_model(model), new, now=now)
     for version in contents:
         record_version(
@@ -198,6 +204,10 @@ def accept_role(
             after={"reason": target.yanked},
         )
     mark(session, model, change.pruned, pruned_at=now)
+    mark(session, model, change.listed, pruned_at=None)
+    mark(session, model, change.allowed, yanked_at=None, yanked_reason=None)
+    if change.reset is not None:
+        record_reset(session, model, change, actor=actor, now=now)
     session.execute(
         update(ModelRow).where(ModelRow.name == model).values(floor=change.policy.floor)
     )
@@ -218,7 +228,7 @@ def accept_role(
 
 def announce(session: Session, changes: Iterable[RoleChange]) -> None:
     """Count the fleet's revision up; all devices are concerned when something was taken back."""
-    if any(c.yanked or c.pruned or c.floor_raised for c in changes):
+    if any(c.yanked or c.pruned or c.floor_raised or c.reset for c in changes):
         touch_fleet(session)
     else:
         next_revision(session)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.trust import VersionTarget
 from pilotwave_server import audit
 from pilotwave_server.blobs import service as blob_records
+from pilotwave_server.registry.checks import RoleChange
 from pilotwave_server.registry.contents import CheckedVersion, files_of
 from pilotwave_server.registry.tables import VariantFileRow, VariantRow, VersionRow
 
@@ -25,6 +26,27 @@ def mark(session: Session, model: str, versions: Sequence[str], **values: object
             .where(VersionRow.model == model, VersionRow.version.in_(versions))
             .values(**values)
         )
+
+
+def record_reset(
+    session: Session, model: str, change: RoleChange, *, actor: str, now: datetime
+) -> None:
+    """Write down that the targets role replaced the word of a model's publisher key."""
+    reset = change.reset
+    audit.record(
+        session,
+        actor=actor,
+        verb="model.reset",
+        object=f"model/{model}",
+        now=now,
+        after={
+            "epoch": reset.epoch if reset else None,
+            "floor": change.policy.floor,
+            "removed": list(change.pruned),
+            "listed again": list(change.listed),
+            "yank taken back": list(change.allowed),
+        },
+    )
 
 
 def record_version(

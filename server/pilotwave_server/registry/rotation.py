@@ -7,7 +7,7 @@ is decided here and in `authority.py`; the roles of models keep the rules of `ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,6 +24,7 @@ from pilotwave_server.registry.canary import check_with_canary
 from pilotwave_server.registry.checks import RoleChange, check_signatures
 from pilotwave_server.registry.keys import ServerKey
 from pilotwave_server.registry.publish import accept_role, accepted_before, announce
+from pilotwave_server.registry.resets import new_resets
 from pilotwave_server.registry.sealing import seal
 from pilotwave_server.registry.tables import ModelRow
 from pilotwave_server.registry.trust import TrustStore, TufVersions
@@ -148,8 +149,13 @@ def _accept(
         _record_models(session, targets.signed, actor=actor, now=now)
     else:
         check_signatures(root, Targets.type, targets)
+    resets = new_resets(
+        authority.resets_of(current.signed if current else None),
+        authority.resets_of(targets.signed),
+        roles=submission.roles,
+    )
     changes = _accept_roles(
-        session, submission.roles, targets.signed, current, actor=actor, now=now
+        session, submission.roles, targets.signed, current, set(resets), actor=actor, now=now
     )
     changed = [Targets.type] if submission.targets else []
     changed += [names.role_for_model(model) for model in submission.roles]
@@ -201,11 +207,13 @@ def _accept_roles(
     roles: Mapping[str, Metadata[Targets]],
     targets: Targets,
     before: Metadata[Targets] | None,
+    resets: Collection[str],
     *,
     actor: str,
     now: datetime,
 ) -> list[RoleChange]:
-    """Each role that came, and each that stays: all must be valid under `targets`."""
+    """Each role that came, and each that stays: all must be valid under `targets`, which resets the
+    models of `resets`."""
     delegated = authority.delegated_models(targets)
     changes = []
     for model in roles:
@@ -221,6 +229,7 @@ def _accept_roles(
                 actor=actor,
                 now=now,
                 delegator=targets,
+                resets=model in resets,
             )
             if change.new:
                 raise VersionsInBundle(

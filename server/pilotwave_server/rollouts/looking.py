@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
+from pilotwave_protocol.states import Reason
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.loading import LoadedDevice, load_devices
 from pilotwave_server.devices.tables import bucket_of
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.leases import read_leases
+from pilotwave_server.telemetry.tables import DeviceModelRow
 
 
 class Looked(NamedTuple):
@@ -35,3 +37,11 @@ def look(session: Session, snapshot: FleetSnapshot, name: str) -> Looked:
         leases=read_leases(session, [row.id]).get(row.id, frozenset()),
     )
     return Looked(row, view)
+
+
+def forbidden_here(session: Session, device_id: int, model: str) -> str:
+    """What a device says that still serves a version which it may not run; empty otherwise."""
+    row = session.get(DeviceModelRow, (device_id, model))
+    if row is None or row.reason not in (Reason.YANKED, Reason.BELOW_FLOOR):
+        return ""
+    return row.detail or row.reason

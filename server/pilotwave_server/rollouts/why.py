@@ -18,8 +18,10 @@ class Why:
     candidates: tuple[tuple[Step, str], ...]
 
 
-def why(device: DeviceView, snapshot: FleetSnapshot, *, model: str, state: str) -> Why:
-    """Explain `resolve`'s answer for one model."""
+def why(
+    device: DeviceView, snapshot: FleetSnapshot, *, model: str, state: str, says: str = ""
+) -> Why:
+    """Explain `resolve`'s answer for one model. `says` is the device's own word, if it has one."""
     steps = tuple(explain(device, snapshot, model))
     told = tuple((step, _told(step)) for step in steps)
     last = steps[-1] if steps else None
@@ -36,7 +38,7 @@ def why(device: DeviceView, snapshot: FleetSnapshot, *, model: str, state: str) 
         )
     won = last is not None and last.hold is None
     return Why(
-        sentence,
+        f"{sentence}. The device says: {says}" if says else sentence,
         version=last.candidate.version if last and won else None,
         variant=last.variant if last and won else None,
         candidates=told,

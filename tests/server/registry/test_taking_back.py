@@ -93,6 +93,7 @@ def test_a_version_below_the_floor_may_be_taken_off_but_its_name_and_number_stay
 def test_a_yanked_version_taken_off_stays_in_the_policy(registry: Registry) -> None:
     registry.publish("detector", "1.0.0")
     registry.yank("detector", "1.0.0")
+    registry.publish("detector", "1.1.0")
     raise_floor(registry, 2, drop=["1.0.0"])
     role = registry.offline.next_role(registry.role("detector"))
     signing.set_policy(role.signed, "detector", ModelPolicy(2, frozenset()))
