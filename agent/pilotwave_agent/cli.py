@@ -66,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--root", type=Path, metavar="FILE", help="the fleet's root.json")
     root.add_argument("--root-sha256", metavar="HEX", help="digest of the fleet's first root.json")
     enrol.add_argument("--ca-file", type=Path, metavar="PEM", help="trust these roots for TLS only")
+    enrol.add_argument(
+        "--proxy", metavar="URL", help="forward proxy, or `environment` for http_proxy and its kin"
+    )
     enrol.add_argument("--wait", action="store_true", help="wait until an operator has accepted")
     _command(commands, "run", _run, "poll, install and report until stopped")
     _command(commands, "once", _once, "do all that is to be done now, report, end")
@@ -127,6 +130,7 @@ def _enrol(arguments: argparse.Namespace) -> int:
         root_file=arguments.root,
         root_sha256=arguments.root_sha256,
         ca_file=arguments.ca_file.absolute() if arguments.ca_file else None,
+        proxy=arguments.proxy,
         wait=arguments.wait,
     )
     return _tell(enrol(wish, config_path(arguments), data_dir))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilotwave_agent.channel import Answer, BadAnswer, Channel
+from pilotwave_agent.config import Config
 from pilotwave_protocol import dsse, messages, strictjson
 from pilotwave_protocol.errors import BadJson, PilotwaveError, ProtocolError
 
@@ -31,6 +32,16 @@ class ServerSaid(PilotwaveError):
         detail = problem.get("detail") or problem.get("title") or "no reason given"
         words = "".join(c for c in str(detail) if c.isprintable())[:300]
         super().__init__(f"the server said {answer.status} {self.problem}: {words}")
+
+
+def channel_of(config: Config) -> Channel:
+    """Return a connection to the server of these settings."""
+    return Channel(
+        config.server,
+        ca_file=config.ca_file,
+        gap_s=config.network_timeout_s,
+        proxies=config.proxies,
+    )
 
 
 def _problem(body: bytes) -> dict[str, object]:

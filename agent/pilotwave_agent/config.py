@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pilotwave_agent.limits import OwnLimits, read_limits
+from pilotwave_agent.proxies import ENVIRONMENT, Proxies, from_environment, read_proxy
 from pilotwave_agent.push.settings import PushSettings, read_push
 from pilotwave_agent.tell.settings import Tell, read_tell
 from pilotwave_protocol import names
@@ -74,7 +76,7 @@ class RuntimeSettings:
 class Config:
     """All settings. Times in seconds, sizes in MiB.
 
-    `mirrors` are asked before the server.
+    `mirrors` are asked before the server; `proxy` leads to both.
     `deltas` lets files be patched from those that run; `delta_memory_mb` bounds what that may take.
     `selftest_cpu_s` bounds a self-test's seconds of CPU; 0 is twice its wall time.
     `apps_group` is the group whose members' applications may report. `profile` battery spares
@@ -106,6 +108,14 @@ class Config:
     metered: bool | None = None
     timezone: str = ""
     push: PushSettings = field(default_factory=PushSettings)
+    proxy: str = ""
+    proxy_password_file: str = ""
+    no_proxy: tuple[str, ...] = ()
+
+    @cached_property
+    def proxies(self) -> Proxies:
+        """The proxies that lead to the server and to mirrors. Raises `BadConfig`."""
+        return proxies_of(self)
 
 
 def load(path: Path) -> Config:
@@ -129,6 +139,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
     f = Fields(data, "", BadConfig)
     test = _section(f, "selftest")
     ca_file = f.opt_text("ca_file")
+    secret = f.text("proxy_password_file", limit=4096, default="")
     config = Config(
         server=check_server(f.text("server")),
         device=f.named("device", names.check_device),
@@ -155,7 +166,11 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         metered=f.boolean("metered") if f.raw("metered", None) is not None else None,
         timezone=_zone(f),
         push=read_push(_section(f, "push"), base),
+        proxy=f.text("proxy", limit=2048, default=""),
+        proxy_password_file=str(base / os.path.expanduser(secret)) if secret else "",
+        no_proxy=tuple(f.texts("no_proxy", limit=64, default=[])),
     )
+    proxies_of(config)
     for section in (f, test):
         section.done()
     return config
@@ -172,6 +187,27 @@ def check_server(url: str, *, key: str = "server") -> str:
     if not ok or not url.isascii() or any(c.isspace() for c in url):
         raise BadConfig(f"{key}: expected a URL like https://pilotwave.example; got {url!r:.80}")
     return url.rstrip("/")
+
+
+def proxies_of(config: Config) -> Proxies:
+    """Return what `proxy` and the settings beside it ask for. Raises `BadConfig`."""
+    try:
+        if config.proxy == ENVIRONMENT:
+            found = from_environment()
+            return replace(found, without=(*found.without, *config.no_proxy))
+        password = _password(config.proxy_password_file)
+        proxy = read_proxy(config.proxy, password) if config.proxy else None
+    except ValueError as e:
+        # what was found may hold a password, so it is not shown
+        raise BadConfig(f"proxy: expected {ENVIRONMENT}, or {e}; got another value") from e
+    return Proxies(proxy, proxy, config.no_proxy)
+
+
+def _password(path: str) -> str:
+    try:
+        return Path(path).read_bytes().decode("utf-8").strip() if path else ""
+    except (OSError, UnicodeDecodeError) as e:
+        raise BadConfig(f"proxy_password_file: {path} cannot be read: {e}") from e
 
 
 def _mirrors(f: Fields) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from pilotwave_agent.proxies import Proxy
+
 
 class _TimedReader(io.RawIOBase):
     """Read a socket's stream, never longer than `gap_s` at a time nor past `ends` in total."""
@@ -53,18 +55,27 @@ def _response_class(gap_s: float, deadline_s: float) -> type[http.client.HTTPRes
 
 
 def timed_pool(
-    *, gap_s: float, deadline_s: float, ca_file: str | None = None
+    *,
+    gap_s: float,
+    deadline_s: float,
+    ca_file: str | None = None,
+    proxy: Proxy | None = None,
 ) -> urllib3.PoolManager:
     """Make a pool whose answers end after `deadline_s` seconds, or `gap_s` without a byte.
 
-    It knows no proxies from the environment, and `ca_file` (PEM) replaces the system's roots.
+    It knows no proxy but the one given, and `ca_file` (PEM) replaces the system's roots.
     """
     response_class = _response_class(gap_s, deadline_s)
     plain = type("TimedHTTP", (HTTPConnection,), {"response_class": response_class})
     tls = type("TimedHTTPS", (HTTPSConnection,), {"response_class": response_class})
-    pool = urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=gap_s, read=gap_s), ca_certs=ca_file, maxsize=2
-    )
+    given: dict[str, Any] = {
+        "timeout": urllib3.Timeout(connect=gap_s, read=gap_s),
+        "ca_certs": ca_file,
+        "maxsize": 2,
+    }
+    pool = urllib3.PoolManager(**given)
+    if proxy:
+        pool = urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers, **given)
     pool.pool_classes_by_scheme = {
         "http": type("TimedHTTPPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
         "https": type("TimedHTTPSPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),

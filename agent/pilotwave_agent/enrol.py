@@ -33,6 +33,7 @@ class Wish:
     root_file: Path | None = None
     root_sha256: str | None = None
     ca_file: Path | None = None
+    proxy: str | None = None
     wait: bool = False
 
 
@@ -44,7 +45,7 @@ def enrol(wish: Wish, config_path: Path, data_dir: Path | None) -> Iterator[str]
     """
     settings = _settings(wish, config_path, data_dir)
     layout, disk = Layout(settings.data_dir), Disk()
-    channel = Channel(settings.server, ca_file=settings.ca_file)
+    channel = client.channel_of(settings)
     custody.check(layout)
     root = _root(wish, channel)
     disk.make_dirs(layout.key.parent)
@@ -77,7 +78,10 @@ def _settings(wish: Wish, config_path: Path, data_dir: Path | None) -> Config:
     if not config_path.exists():
         folder = data_dir or config_path.parent
         ca_file = str(wish.ca_file) if wish.ca_file else None
-        return Config(server=server, device=wish.name, data_dir=folder, ca_file=ca_file)
+        proxy = wish.proxy or ""
+        return Config(
+            server=server, device=wish.name, data_dir=folder, ca_file=ca_file, proxy=proxy
+        )
     known = config.load(config_path)
     for key, old, new in (("server", known.server, server), ("device", known.device, wish.name)):
         if old != new:
@@ -112,12 +116,17 @@ def _pin(disk: Disk, layout: Layout, root: bytes) -> None:
 
 
 def _keep(
-    disk: Disk, layout: Layout, settings: Config, config_path: Path, reply: EnrolReply
+    disk: Disk,
+    layout: Layout,
+    settings: Config,
+    config_path: Path,
+    reply: EnrolReply,
 ) -> None:
     identity.keep_enrolment(disk, layout, reply)
     if not config_path.exists():
         disk.make_dirs(config_path.parent)
-        disk.write_atomic(config_path, _toml(settings, config_path).encode(), 0o644)
+        mode = 0o600 if "@" in settings.proxy else 0o644  # it may hold a password
+        disk.write_atomic(config_path, _toml(settings, config_path).encode(), mode)
 
 
 def _toml(settings: Config, config_path: Path) -> str:
@@ -131,4 +140,6 @@ def _toml(settings: Config, config_path: Path) -> str:
     ]
     if settings.ca_file:
         lines.append(f"ca_file = {json.dumps(settings.ca_file)}")
+    if settings.proxy:
+        lines.append(f"proxy = {json.dumps(settings.proxy)}")
     return "\n".join(lines) + "\n"

@@ -1,8 +1,8 @@
 """Fetch small signed files over HTTP, and give up on a server that misbehaves.
 
 TUF's client is handed this instead of its own fetcher, which follows redirects, obeys proxies from
-the environment, inflates what it is sent and has no total deadline. Only status 200 counts, and
-bytes are counted as they came. Whether the bytes are the right ones is decided by TUF.
+the environment unasked, inflates what it is sent and has no total deadline. Only status 200 counts,
+and bytes are counted as they came. Whether the bytes are the right ones is decided by TUF.
 
 What never changes may come from a mirror: all that carries its version or digest in its name, but
 no root and no timestamp. So a mirror cannot hold back that there is something newer; and where what
@@ -11,9 +11,12 @@ it gave is refused, it is left alone and the server asked (`honest`).
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import urllib3
 from tuf.api.exceptions import (
@@ -25,8 +28,10 @@ from tuf.api.exceptions import (
 )
 from tuf.ngclient.fetcher import FetcherInterface
 
+from pilotwave_agent.channel import LEAST_IDLE_S, MAX_IDLE_S
 from pilotwave_agent.deadline import timed_pool
 from pilotwave_agent.mirrors import Mirrors
+from pilotwave_agent.proxies import DIRECT, Proxies, Proxy
 from pilotwave_protocol.errors import RefusedError
 
 GAP_S = 10.0
@@ -58,8 +63,12 @@ class Fetcher(FetcherInterface):
         ca_file: str | None = None,
         server: str = "",
         mirrors: Mirrors | None = None,
+        proxies: Proxies = DIRECT,
     ) -> None:
-        self._pool = timed_pool(gap_s=gap_s, deadline_s=deadline_s, ca_file=ca_file)
+        self._given: dict[str, Any] = {"gap_s": gap_s, "deadline_s": deadline_s, "ca_file": ca_file}
+        self._proxies = proxies
+        self._pools: dict[Proxy | None, urllib3.PoolManager] = {}
+        self._answered: dict[str, float] = {}  # by host, when it last answered
         self._max_bytes = max_bytes
         self._server, self._mirrors = server, mirrors
         self._used: set[str] = set()
@@ -67,7 +76,8 @@ class Fetcher(FetcherInterface):
 
     def close(self) -> None:
         """Close the connections that are kept open."""
-        self._pool.clear()
+        for pool in self._pools.values():
+            pool.clear()
 
     # not a generator itself: `fetch()` wraps the errors of this call, not those of an iteration
     def _fetch(self, url: str) -> Iterator[bytes]:
@@ -129,8 +139,35 @@ class Fetcher(FetcherInterface):
         return self._body(response, url)
 
     def _open(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """Ask; where nothing comes back on a connection that was idle, once more on a fresh one."""
+        host = urlsplit(url).netloc
+        # where the host has not answered yet, no connection to it can have been idle
+        idle_s = time.monotonic() - self._answered.get(host, math.inf)
+        pool = self._pool_of(url)
+        if idle_s > MAX_IDLE_S:
+            pool.clear()
         try:
-            return self._pool.request(
+            response = self._asked(pool, url, headers)
+        except DownloadError:
+            pool.clear()
+            if idle_s < LEAST_IDLE_S:
+                raise
+            response = self._asked(pool, url, headers)
+        self._answered[host] = time.monotonic()
+        return response
+
+    def _pool_of(self, url: str) -> urllib3.PoolManager:
+        found = urlsplit(url)
+        proxy = self._proxies.to(found.scheme, found.hostname or "", found.port)
+        if proxy not in self._pools:
+            self._pools[proxy] = timed_pool(**self._given, proxy=proxy)
+        return self._pools[proxy]
+
+    def _asked(
+        self, pool: urllib3.PoolManager, url: str, headers: Mapping[str, str]
+    ) -> urllib3.BaseHTTPResponse:
+        try:
+            return pool.request(
                 "GET",
                 url,
                 headers={

@@ -18,6 +18,7 @@ from pathlib import Path
 from pilotwave_agent.channel import Channel
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.log import say
+from pilotwave_agent.proxies import DIRECT, Proxies
 
 DEAD_S = 30.0
 WRONG_S = 600.0
@@ -49,6 +50,7 @@ class Mirrors:
         ca_file: str | None = None,
         gap_s: float = 10.0,
         receive_buffer: int = 0,
+        proxies: Proxies = DIRECT,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`path` is where health is kept; without it, it is forgotten with this object. The rest is
@@ -56,6 +58,7 @@ class Mirrors:
         self.urls = tuple(urls)
         self._disk, self._path, self._clock = disk or Disk(), path, clock
         self._ca_file, self._gap_s, self._receive_buffer = ca_file, gap_s, receive_buffer
+        self._proxies = proxies
         self._channels: dict[str, Channel] = {}
         self._health = self._read() if urls else {}
 
@@ -76,6 +79,7 @@ class Mirrors:
                 ca_file=self._ca_file,
                 gap_s=self._gap_s,
                 receive_buffer=self._receive_buffer,
+                proxies=self._proxies,
             )
         return self._channels[url]
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from pilotwave_agent import client, custody, identity, lock
-from pilotwave_agent.channel import BadAnswer, Channel, Unreachable
-from pilotwave_agent.client import ServerSaid
+from pilotwave_agent.channel import BadAnswer, Unreachable
+from pilotwave_agent.client import ServerSaid, channel_of
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.facts import agent_version, facts_of
@@ -43,9 +43,7 @@ def once(config: Config, config_path: Path) -> str | None:
 class _Visit:
     def __init__(self, config: Config, who: Identity, layout: Layout) -> None:
         self.config, self.who, self.layout = config, who, layout
-        self.channel = Channel(
-            config.server, ca_file=config.ca_file, gap_s=config.network_timeout_s
-        )
+        self.channel = channel_of(config)
         self.seq = Sequence(Disk(), layout.seq)
         self.acked = 0
         self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry)
@@ -84,8 +82,12 @@ class _Visit:
 
     def _report(self) -> CheckInReply:
         for _ in range(_STALE_TRIES - 1):
+            kept = self.channel.kept
             try:
                 return self._send()
+            except Unreachable:
+                if not kept:
+                    raise
             except ServerSaid as e:
                 if e.problem != "stale_seq" or e.last_seq is None:
                     raise

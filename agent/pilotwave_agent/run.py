@@ -24,6 +24,7 @@ from pilotwave_agent.identity import Identity, Sequence
 from pilotwave_agent.journal import read_state
 from pilotwave_agent.log import say
 from pilotwave_agent.mailbox import Mailbox
+from pilotwave_agent.proxies import named_in_environment
 from pilotwave_agent.push.keeper import Keeper, opener_of
 from pilotwave_agent.schedule import NEVER, PROFILES, Schedule
 from pilotwave_agent.slots import Layout
@@ -389,5 +390,9 @@ def run(config: Config, config_path: Path) -> None:
     who = identity.load(layout)
     with lock.held(layout.run_lock, "the agent"), contextlib.suppress(Stop), signals() as wakeup:
         say(f"{who.device} of fleet {who.fleet}, server {config.server}, data {config.data_dir}")
+        unused = "" if config.proxy else named_in_environment()
+        if unused:
+            words = 'write proxy = "environment" into the settings to have it used'
+            say(f"{unused} is set and not used; {words}", level="warning")
         Agent(config, config_path, who).run(wakeup)
     say("ended")

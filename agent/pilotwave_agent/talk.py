@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from pilotwave_agent import client
-from pilotwave_agent.channel import BadAnswer, Channel, Unreachable
-from pilotwave_agent.client import ServerSaid
+from pilotwave_agent.channel import BadAnswer, Unreachable
+from pilotwave_agent.client import ServerSaid, channel_of
 from pilotwave_agent.clock import Clock
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk
@@ -85,9 +85,7 @@ class Talk:
     def __post_init__(self) -> None:
         layout = Layout(self.config.data_dir)
         self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry)
-        self.channel = Channel(
-            self.config.server, ca_file=self.config.ca_file, gap_s=self.config.network_timeout_s
-        )
+        self.channel = channel_of(self.config)
 
     def say_once(self, words: str) -> None:
         """Tell of a trouble, but not each time it comes again."""
@@ -126,6 +124,7 @@ class Talk:
                 trouble=self.trouble,
                 metrics=self.telemetry.pending(),
             )
+            kept = self.channel.kept
             try:
                 reply = client.check_in(self.channel, self.who.key, report)
                 self._told = max([self._told, *(e.id for e in report.events)])
@@ -135,6 +134,11 @@ class Talk:
                 if e.problem != "stale_seq" or e.last_seq is None or tries >= _STALE_TRIES:
                     raise
                 self.seq.jump(e.last_seq)
+            except Unreachable:
+                # what lies between may have forgotten the connection; what did arrive, and comes
+                # again with the next number, is counted once
+                if not kept:
+                    raise
 
     def _take(self, state: DeviceState, reply: CheckInReply) -> None:
         now, schedule = self.clock.uptime(), self.schedule

@@ -159,6 +159,7 @@ class _Work:
             "ca_file": config.ca_file,
             "gap_s": timeout_s,
             "receive_buffer": min(config.limits.max_rate // 4, MAX_AHEAD),
+            "proxies": config.proxies,
         }
         self.mirrors = Mirrors(config.mirrors, disk=disk, path=layout.mirrors, **lines)
         self.fetcher = Fetcher(
@@ -166,6 +167,7 @@ class _Work:
             gap_s=timeout_s,
             server=config.server,
             mirrors=self.mirrors,
+            proxies=config.proxies,
         )
         self.judge = Judge(config, who, disk, layout, self.fetcher)
         self.told_progress = 0.0

@@ -45,6 +45,7 @@ class FakeLine:
     says: list[bytes] = field(default_factory=list)
     alive: bool = True
     lost: str = ""
+    silent: bool = False
     closed: bool = False
 
     def fileno(self) -> int:
@@ -52,7 +53,7 @@ class FakeLine:
 
     def hear(self, now: float) -> list[bytes]:
         if self.lost:
-            raise Lost(self.lost)
+            raise Lost(self.lost, silent=self.silent)
         said, self.says = self.says, []
         return said
 
@@ -86,10 +87,12 @@ class Bench:
         self.lines: list[FakeLine] = []
         self.refuse: Lost | None = None
         self.tries: list[float] = []
+        self.pings: list[int] = []
         self.keeper = Keeper(self._open, self.schedule, self.clock, **given)
 
     def _open(self, token: str, terms: PushTerms) -> FakeLine:
         self.tries.append(self.clock.now)
+        self.pings.append(terms.ping_s)
         if self.refuse:
             raise self.refuse
         self.lines.append(FakeLine())
@@ -159,6 +162,20 @@ def test_a_channel_that_dies_is_opened_again_and_polls_go_on_meanwhile() -> None
     assert len(bench.lines) == 2
     assert bench.schedule.stretch_s == 900.0
     assert bench.schedule.next_poll <= 1080.0, "it asks what changed while nobody could call"
+
+
+def test_a_path_that_forgets_idle_channels_gets_pings_closer_together() -> None:
+    bench = Bench()
+    for _ in range(7):
+        bench.live(120)
+        bench.lines[-1].lost, bench.lines[-1].silent = "no answer to a ping", True
+        bench.turn()
+        bench.live(400)
+    assert bench.pings[:6] == [240, 120, 60, 30, 15, 15]
+    bench.lines[-1].lost = "the server restarts"
+    bench.turn()
+    bench.live(400)
+    assert bench.pings[-1] == 15
 
 
 def test_a_dead_end_is_tried_ever_more_seldom_with_full_jitter() -> None:

@@ -7,6 +7,7 @@ wants for that; when it dies they are as close as without one, at once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from pilotwave_agent.clock import Clock
@@ -19,6 +20,8 @@ from pilotwave_protocol.push import PushTerms, within_of
 
 LAST_RETRY_S = 300.0
 STEADY_S = 60.0  # a channel that lived for less counts as one that could not be opened
+LEAST_PING_S = 15
+MOST_CLOSER = 16
 FLOOD = 300  # calls
 FLOOD_S = 60.0
 WHY_NOT = "this device is not called, and polls: "
@@ -57,6 +60,7 @@ class Keeper:
         self._lives = False
         self._retry_at = self._tend_at = 0.0
         self._failures = 0
+        self._closer = 0  # how often the time between pings was halved
         self._lived_at = NEVER
         self._said = ""
         self._flood = (0.0, 0)
@@ -86,7 +90,8 @@ class Keeper:
         assert talk.push is not None
         # until then another try would be too early, however this one ends
         self._retry_at = self._clock.uptime() + self._wait_s(talk.push)
-        self.line = self._opener(talk.token, talk.push)
+        ping_s = max(talk.push.ping_s >> self._closer, min(LEAST_PING_S, talk.push.ping_s))
+        self.line = self._opener(talk.token, replace(talk.push, ping_s=ping_s))
 
     def _wait_s(self, terms: PushTerms) -> float:
         """Full jitter, as a whole fleet may have been cut off at one moment."""
@@ -135,6 +140,8 @@ class Keeper:
         if talk.push is not None:
             self._retry_at = now + max(self._wait_s(talk.push), e.after_s)
         self._failures += 1
+        # a path that forgets idle connections, like a NAT: have it see something more often
+        self._closer = min(self._closer + e.silent, MOST_CLOSER)
         if str(e) != self._said:
             say(f"{WHY_NOT}{e}", level="warning")
         self._said = str(e)
@@ -161,6 +168,7 @@ def opener_of(config: Config, who: Identity) -> Opener | None:
                 ca_file=config.ca_file,
                 timeout_s=timeout_s,
                 ping_s=terms.ping_s,
+                proxies=config.proxies,
             )
         if settings.channel == "mqtt":
             from pilotwave_agent.push.mqtt import MqttLine

@@ -11,13 +11,16 @@ PONG_S = 20.0
 
 
 class Lost(PilotwaveError):
-    """The channel cannot be opened, or is dead. `after_s`: the other end asked for that wait."""
+    """The channel cannot be opened, or is dead. `after_s`: the other end asked for that wait;
+    `silent`: it was idle, and then a ping was not answered."""
 
     code = "push_lost"
 
-    def __init__(self, words: str, *, after_s: float = 0.0, bad_token: bool = False) -> None:
+    def __init__(
+        self, words: str, *, after_s: float = 0.0, bad_token: bool = False, silent: bool = False
+    ) -> None:
         super().__init__(words)
-        self.after_s, self.bad_token = after_s, bad_token
+        self.after_s, self.bad_token, self.silent = after_s, bad_token, silent
 
 
 class Line(Protocol):

@@ -135,7 +135,7 @@ class MqttLine:
             self._heard = now
         overdue = self._heard + self._ping_s + PONG_S
         if now >= overdue:
-            raise Lost("the broker does not answer")
+            raise Lost("the broker does not answer", silent=True)
         if not self._subscribed and now >= self._heard + PONG_S:
             raise Lost("the broker does not say whether this device may listen")
         self._check(self._client.loop_misc())

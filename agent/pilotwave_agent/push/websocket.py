@@ -16,6 +16,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from pilotwave_agent.proxies import DIRECT, Proxies, connect
 from pilotwave_agent.push.line import PONG_S, Lost
 from pilotwave_protocol.push import MAX_CALL_BYTES, WEBSOCKET_PATH
 
@@ -29,7 +30,14 @@ class WebSocketLine:
     alive = True
 
     def __init__(
-        self, server: str, token: str, *, ca_file: str | None, timeout_s: float, ping_s: float
+        self,
+        server: str,
+        token: str,
+        *,
+        ca_file: str | None,
+        timeout_s: float,
+        ping_s: float,
+        proxies: Proxies = DIRECT,
     ) -> None:
         """Connect, within `timeout_s`. Raises `Lost`."""
         self._ping_s = ping_s
@@ -41,7 +49,7 @@ class WebSocketLine:
                 parse_uri("ws" + server.removeprefix("http") + WEBSOCKET_PATH),
                 max_size=MAX_CALL_BYTES,
             )
-            self._socket = _connected(server, ca_file, timeout_s)
+            self._socket = _connected(server, ca_file, timeout_s, proxies)
         except (OSError, ValueError, WebSocketException) as e:
             raise Lost(f"no WebSocket to the server: {e}") from e
         self._calls: list[bytes] = []
@@ -109,7 +117,7 @@ class WebSocketLine:
             self._heard = now
         if self._pinged is not None:
             if now >= self._pinged + PONG_S:
-                raise Lost("the server does not answer on the WebSocket")
+                raise Lost("the server does not answer on the WebSocket", silent=True)
             return self._pinged + PONG_S
         if now >= self._heard + self._ping_s:
             self._ws.send_ping(b"")
@@ -134,12 +142,18 @@ class WebSocketLine:
         self._socket.close()
 
 
-def _connected(server: str, ca_file: str | None, timeout_s: float) -> socket.socket:
+def _connected(
+    server: str, ca_file: str | None, timeout_s: float, proxies: Proxies
+) -> socket.socket:
     found = urlsplit(server)
     tls = found.scheme == "https"
-    plain = socket.create_connection(
-        (found.hostname or "", found.port or (443 if tls else 80)), timeout=timeout_s
-    )
+    host, port = found.hostname or "", found.port or (443 if tls else 80)
+    proxy = proxies.to(found.scheme, host, port)
+    if proxy:
+        ends = time.monotonic() + timeout_s
+        plain = connect(proxy, host, port, gap_s=timeout_s, ends=ends)
+    else:
+        plain = socket.create_connection((host, port), timeout=timeout_s)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not tls:
         return plain
