@@ -53,7 +53,10 @@ def _problem(body: bytes) -> dict[str, object]:
 
 
 def _retry_after(value: str) -> float | None:
-    return float(min(int(value), _MAX_RETRY_AFTER_S)) if value.isdecimal() else None
+    if not value.isdecimal():
+        return None
+    # int() refuses thousands of digits, and a number that long is as good as the longest wait
+    return float(min(int(value[:9]), _MAX_RETRY_AFTER_S))
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,18 @@ MAX_DIGITS = 32
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [k for k, _ in pairs]
-        twice = next(k for k in keys if keys.count(k) > 1)
-        raise BadJson(f"expected each key once; {ascii(twice)[:60]} came twice")
+        raise BadJson(f"expected each key once; {ascii(_repeated(pairs))[:60]} came twice")
     return found
+
+
+def _repeated(pairs: list[tuple[str, Any]]) -> str:
+    """Return the first key that comes again. One pass: a stranger decides how many keys there are."""
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            return key
+        seen.add(key)
+    raise ValueError("expected a repeated key")
 
 
 def _no_constant(word: str) -> NoReturn:

@@ -10,6 +10,7 @@ import re
 
 from pilotwave_protocol.states import Reason
 
+_MOST_READ = 8192  # a model can make its runtime say any length of text
 OUT_OF_MEMORY = re.compile(
     r"bad_alloc|bad allocation|MemoryError|Failed to allocate memory|can't allocate memory"
     r"|Cannot allocate memory|not enough memory|out of memory",
@@ -64,7 +65,7 @@ def reason_of(e: BaseException, stage: str) -> Reason:
         return Reason.RUNTIME_MISSING
     if isinstance(e, TimeoutError):
         return Reason.SELFTEST_TIMEOUT
-    text = f"{type(e).__name__} {words(e)}"
+    text = shortened(f"{type(e).__name__} {words(e)}", _MOST_READ)
     by_words = next((reason for pattern, reason in _WORDS if pattern.search(text)), None)
     return by_words or (Reason.SELFTEST_LOAD if stage == "load" else Reason.SELFTEST_ERROR)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import pickletools
-import re
 import struct
 import zipfile
 import zlib
@@ -25,8 +24,7 @@ _MAX_NAMES = 8
 _MAX_OPCODES = 200_000
 _CHUNK = 1 << 20
 _HARMLESS = ("torch", "collections", "__torch__", "numpy")
-_FORWARD = re.compile(r"def forward\(self: [^,)]*,?([^)]*)\)")
-_ARGUMENT = re.compile(r"\s*(\w+)\s*:")
+_FORWARD = "def forward(self: "
 
 
 class Archive:
@@ -109,10 +107,19 @@ def _arguments(archive: Archive) -> list[str]:
     """Return the names of what `forward` of the outermost module takes, from its source."""
     sources = [n for n in archive.names if "/code/__torch__" in n and n.endswith(".py")]
     for name in sorted(sources, key=lambda n: (n.count("/"), n))[:_MAX_NAMES]:
-        found = _FORWARD.findall(archive.read(name).decode(errors="replace"))
-        if found:
-            return _ARGUMENT.findall(found[-1])[:64]
+        _, found, rest = archive.read(name).decode(errors="replace").rpartition(_FORWARD)
+        taken, closed, _ = rest.partition(")")
+        if found and closed:
+            return list(islice(_argument_names(taken), 64))
     return []
+
+
+def _argument_names(taken: str) -> Iterator[str]:
+    """Yield the names in `__torch__.Net, x: Tensor, y: Dict[str, int]`, in one pass."""
+    for part in taken.split(",")[1:]:
+        name, typed, _ = part.partition(":")
+        if typed and name.strip().isidentifier():
+            yield name.strip()
 
 
 def _pickles(archive: Archive) -> str:
