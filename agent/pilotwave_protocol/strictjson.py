@@ -24,7 +24,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _repeated(pairs: list[tuple[str, Any]]) -> str:
-    """Return the first key that comes again. One pass: a stranger decides how many keys there are."""
+    """Return the first key that comes again. One pass: a stranger says how many there are."""
     seen: set[str] = set()
     for key, _ in pairs:
         if key in seen:

@@ -19,6 +19,7 @@ from pilotwave_server.context import Clock, Context, utc_now
 from pilotwave_server.dashboard import setup as dashboard
 from pilotwave_server.db import Database
 from pilotwave_server.deltas import setup as deltas
+from pilotwave_server.deps import is_known
 from pilotwave_server.device_api import setup as device_api
 from pilotwave_server.device_api.setup import DeviceApi
 from pilotwave_server.downloads import setup as downloads
@@ -50,6 +51,7 @@ class PilotwaveApp:
             metrics=context.metrics,
             max_bytes=context.settings.max_body_bytes,
             rules=body_rules(context.settings),
+            is_known=lambda request: is_known(request, context),
         )
         self._asgi: ASGIApp = devices.in_front_of(edge)
         self.websockets = devices.websockets

@@ -15,11 +15,12 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.context import Context
-from pilotwave_server.errors import Forbidden
+from pilotwave_server.errors import Forbidden, Unauthorised
 from pilotwave_server.operators.authenticate import TokenMissing
 from pilotwave_server.operators.roles import Actor, Role
 from pilotwave_server.operators.service import RoleForbids
@@ -95,6 +96,22 @@ async def get_actor(request: Request, context: Ctx, credentials: Credentials, no
     if actor.limited and request.method not in SAFE:
         await run_in_threadpool(check_path, context, actor, request)
     return actor
+
+
+async def is_known(request: Request, context: Context) -> bool:
+    """Whether the sender of a request is somebody, whatever they may do."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    now = context.clock()
+    try:
+        if scheme.lower() == "bearer":
+            known = context.operators.recall(token.strip(), now=now)
+            return known is not None or bool(
+                await run_in_threadpool(context.operators.authenticate, token.strip(), now=now)
+            )
+        signed_in = await get_signed_in(request, context, now)
+    except (Unauthorised, SQLAlchemyError):
+        return False  # the route says the same with its own words
+    return signed_in is not None and not signed_in.half_way
 
 
 async def get_signed_in(request: Request, context: Ctx, now: Now) -> SignedIn | None:

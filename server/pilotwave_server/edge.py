@@ -1,28 +1,52 @@
-"""What stands before every route but the hot ones: limits on bodies, strict JSON, the count.
+"""What stands before every route but the hot ones: who may send a body, limits, strict JSON, the
+count.
 
 Plain ASGI, because it must see the body before a framework has read it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilotwave_server.errors import Invalid, ServerError, TooLarge
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.problems import EarlyProblem, error_response
+from pilotwave_server.strangers import (
+    MAX_BYTES,
+    OPEN,
+    has_body,
+    without_body,
+    without_escapes,
+)
 from pilotwave_server.strictbody import read_strict
 
 # A client that still sends does not see an answer, so a body a little too large is read to its end.
 DRAIN = 16
+# A body has this long to begin and to end, and besides a second for each so many bytes.
+BODY_S = 30.0
+LEAST_RATE = 16 * 1024
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class BodyTooLarge(TooLarge):
     code = "body_too_large"
+
+
+class BodyTooSlow(ServerError):
+    """The body did not arrive in time. The connection is closed."""
+
+    status: ClassVar[int] = 408
+    code: ClassVar[str] = "body_too_slow"
+    title: ClassVar[str] = "The request took too long to arrive"
 
 
 class BadUrl(Invalid):
@@ -31,22 +55,35 @@ class BadUrl(Invalid):
 
 @dataclass(frozen=True)
 class BodyRule:
-    """Bodies at paths that match `path` may have `max_bytes`; a `raw` one is never read as JSON."""
+    """Bodies at paths that match `path` may have `max_bytes`; a `raw` one is never read as JSON and
+    may take its time, an `open` one may be a stranger's."""
 
     path: re.Pattern[str]
     max_bytes: int
     raw: bool = False
+    open: bool = False
 
 
 class Edge:
     """Refuses what no route should see, measures what goes through."""
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, rules: list[BodyRule]
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        max_bytes: int,
+        rules: list[BodyRule],
+        is_known: Callable[[Request], Awaitable[bool]],
     ) -> None:
         self._app = app
         self._metrics = metrics
-        self._rules = [*rules, BodyRule(re.compile(".*", re.DOTALL), max_bytes)]
+        self._is_known = is_known
+        self._rules = [
+            BodyRule(OPEN, MAX_BYTES, open=True),
+            *rules,
+            BodyRule(re.compile(".*", re.DOTALL), max_bytes),
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,10 +107,13 @@ class Edge:
         rule = next(rule for rule in self._rules if rule.path.fullmatch(scope["path"]))
         try:
             check_url(scope)
-            await check_length(scope, receive, rule.max_bytes)
-            receive = counted(receive, rule.max_bytes)
-            if not rule.raw and is_json(scope):
-                receive = await read_strict(receive)
+            without_escapes(scope)
+            request = Request(scope)
+            if has_body(request):
+                if rule.open or await self._is_known(request):
+                    receive = await take_body(scope, receive, rule)
+                else:
+                    receive = without_body(scope, receive)
         except EarlyProblem as early:
             await error_response(early.error)(scope, receive, send)
         except ServerError as error:
@@ -94,14 +134,25 @@ def check_url(scope: Scope) -> None:
         raise BadUrl("expected a URL without NUL characters")
 
 
-async def check_length(scope: Scope, receive: Receive, limit: int) -> None:
+async def take_body(scope: Scope, receive: Receive, rule: BodyRule) -> Receive:
+    """A `receive` that gives the body as far as the rule allows."""
+    await check_length(scope, receive, rule)
+    receive = counted(receive, rule.max_bytes)
+    if not rule.raw:
+        receive = timed(receive)
+        if is_json(scope):
+            receive = await read_strict(receive)
+    return receive
+
+
+async def check_length(scope: Scope, receive: Receive, rule: BodyRule) -> None:
     """Refuse a body that announces to be too large, before it is read."""
     # The HTTP parser has refused a length that is not made of digits.
     announced = int(header(scope, b"content-length") or 0)
-    if announced > limit:
-        if announced <= limit * DRAIN:
-            await drain(receive)
-        raise too_large(limit)
+    if announced > rule.max_bytes:
+        if not rule.open and announced <= rule.max_bytes * DRAIN:
+            await drain(receive if rule.raw else timed(receive))
+        raise too_large(rule.max_bytes)
 
 
 def is_json(scope: Scope) -> bool:
@@ -123,6 +174,32 @@ async def drain(receive: Receive) -> None:
         message = await receive()
         if message["type"] != "http.request" or not message.get("more_body"):
             return
+
+
+def timed(receive: Receive, *, seconds: float = BODY_S) -> Receive:
+    """`receive` that ends in a 408 when a body takes too long."""
+    ends = time.monotonic() + seconds
+
+    async def receive_in_time() -> Message:
+        nonlocal ends
+        try:
+            left = None if ends == math.inf else ends - time.monotonic()
+            message = await asyncio.wait_for(receive(), left)
+        except asyncio.TimeoutError:
+            raise EarlyProblem(too_slow(seconds)) from None
+        ends += len(message.get("body", b"")) / LEAST_RATE
+        if message["type"] != "http.request" or not message.get("more_body"):
+            ends = math.inf  # what comes next is the end of the connection, whenever that is
+        return message
+
+    return receive_in_time
+
+
+def too_slow(seconds: float) -> BodyTooSlow:
+    return BodyTooSlow(
+        f"expected the whole body within {seconds:.0f} s, or {LEAST_RATE // 1024} KiB per second",
+        headers={"Connection": "close"},
+    )
 
 
 def counted(receive: Receive, limit: int) -> Receive:

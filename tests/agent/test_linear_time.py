@@ -1,5 +1,4 @@
-"""What the agent reads from a server, a cache or an application takes linear time, whatever it is.
-"""
+"""What the agent reads from servers, caches and applications takes linear time, whatever it is."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ def test_problems_and_links(shape: str) -> None:
     assert_linear(read, ANSWERS[shape], size=1 << 14, largest=1 << 18)
 
 
-@pytest.mark.parametrize("value", ["9" * 5000, "0" * 5000, "1e9", "-1", "", "٣"])  # noqa: RUF001
+@pytest.mark.parametrize("value", ["9" * 5000, "0" * 5000, "1e9", "-1", "", "٣"])
 def test_any_retry_after_is_read_without_an_error(value: str) -> None:
     """Python refuses to read thousands of digits as a number."""
     said = client.ServerSaid(Answer(429, {"retry-after": value}, b""))

@@ -105,7 +105,9 @@ CHECK_INS: dict[str, Make] = {
         + b"1,1," * (n // 4)
         + b'1,1],"below":[]}}]}'
     ),
-    "a device's name of digits": lambda n: BEGUN.replace(b'"d"', b'"' + b"1" * n + b'"') + b'"z":1}',
+    "a device's name of digits": lambda n: (
+        BEGUN.replace(b'"d"', b'"' + b"1" * n + b'"') + b'"z":1}'
+    ),
     "a time of digits": lambda n: BEGUN + b'"refusal":{"reason":"' + b"0" * n + b'"}}',
 }
 

@@ -126,8 +126,9 @@ def test_a_body_that_announces_to_be_huge_is_refused_before_it_is_read(
         assert problem(answer)["max_bytes"] == limit
     where = urlsplit(server.url)
     with socket.create_connection((where.hostname, where.port or 0), timeout=10) as raw:
-        head = f"POST {API}/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: {10**15}\r\n\r\n"
-        raw.sendall(head.encode())
+        token = admin.headers["Authorization"]
+        head = f"POST {API}/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n"
+        raw.sendall(f"{head}Content-Length: {10**15}\r\n\r\n".encode())
         assert raw.recv(100).startswith(b"HTTP/1.1 413")
 
 

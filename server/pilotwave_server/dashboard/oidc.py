@@ -15,7 +15,7 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
-from urllib.parse import urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import httpx
 from authlib.common.errors import AuthlibBaseError
@@ -116,7 +116,7 @@ def _off(context: Context, *, next: str, link: str = "") -> Response:
     response = RedirectResponse(f"{found['authorization_endpoint']}?{urlencode(wish)}", 303)
     response.set_cookie(
         WAY,
-        json.dumps(way),
+        quote(json.dumps(way)),  # a cookie with escapes would be left out (`strangers.py`)
         max_age=WAY_S,
         httponly=True,
         samesite="lax",
@@ -156,9 +156,9 @@ def back(
 
 def _way(page: Page) -> dict[str, str]:
     try:
-        way = json.loads(page.request.cookies.get(WAY, ""))
+        way = json.loads(unquote(page.request.cookies.get(WAY, "")))
         return {key: str(way[key]) for key in ("state", "nonce", "verifier", "next", "link")}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise OidcRefused("this login was not begun in this browser: begin again") from None
 
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from starlette.types import Receive, Scope
 
-from pilotwave_server.errors import ServerError, TooLarge
+from pilotwave_server.edge import BodyTooSlow
+from pilotwave_server.errors import TooLarge
 
 DEADLINE_S = 10.0
 CLOSE = {"Connection": "close"}
@@ -18,14 +19,6 @@ class BodyTooLarge(TooLarge):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"expected at most {limit} bytes", headers=CLOSE, max_bytes=limit)
-
-
-class BodyTooSlow(ServerError):
-    """The body did not arrive in time. The connection is closed."""
-
-    status: ClassVar[int] = 408
-    code: ClassVar[str] = "body_too_slow"
-    title: ClassVar[str] = "The request took too long to arrive"
 
 
 class Gone(Exception):

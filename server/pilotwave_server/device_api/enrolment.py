@@ -15,7 +15,7 @@ from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.messages import ENROL_TYPE, MAX_ENROL_BYTES, Enrol, parse_enrol
 from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Ctx, Now, WriteSession
-from pilotwave_server.device_api.body import BodyTooLarge, BodyTooSlow
+from pilotwave_server.device_api.body import BodyTooLarge
 from pilotwave_server.device_api.check_in import (
     BadCheckIn,
     BadSignature,
@@ -33,6 +33,7 @@ from pilotwave_server.devices.errors import (
     NameTaken,
     TooManyPending,
 )
+from pilotwave_server.edge import BodyTooSlow
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.problems import DatabaseUnavailable, responses
 from pilotwave_server.registry.trust import DirectorKeyUnknown, TrustNotReady
