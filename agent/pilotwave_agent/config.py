@@ -79,7 +79,8 @@ class Config:
     `mirrors` are asked before the server; `proxy` leads to both.
     `deltas` lets files be patched from those that run; `delta_memory_mb` bounds what that may take.
     `selftest_cpu_s` bounds a self-test's seconds of CPU; 0 is twice its wall time.
-    `apps_group` is the group whose members' applications may report. `profile` battery spares
+    `apps_group` is the group whose members' applications may report, `app_users` the ids of those
+    users alone who may report on a model. `profile` battery spares
     wake-ups; `metered` and `timezone` say what cannot be seen from here.
     """
 
@@ -103,6 +104,7 @@ class Config:
     max_check_in_interval_s: float = 86_400.0
     tell: tuple[Tell, ...] = ()
     apps_group: str = ""
+    app_users: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     network_timeout_s: float = 10.0
     profile: str = "standard"
     metered: bool | None = None
@@ -160,6 +162,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         max_poll_interval_s=_seconds(f, "max_poll_interval_s", 86_400.0, low=1.0),
         max_check_in_interval_s=_seconds(f, "max_check_in_interval_s", 86_400.0, low=1.0),
         apps_group=_group(f),
+        app_users=_app_users(f),
         tell=tuple(read_tell(t, base) for t in f.objects("tell", limit=16, default=[])),
         network_timeout_s=_seconds(f, "network_timeout_s", 10.0, low=0.1),
         profile=_word(f, "profile", PROFILES),
@@ -244,6 +247,26 @@ def _group(f: Fields) -> str:
         except KeyError:
             raise f.fail("apps_group", "a group of this machine", found) from None
     return found
+
+
+def _app_users(f: Fields) -> dict[str, tuple[int, ...]]:
+    section = _section(f, "app_users")
+    found = {}
+    for model in f.mapping("app_users", limit=256, default={}):
+        users = section.texts(names.check_model(model), limit=64, length=256)
+        found[model] = tuple(_uid(section, model, name) for name in users)
+    return found
+
+
+def _uid(f: Fields, model: str, name: str) -> int:
+    if name.isdecimal() and len(name) < 10:
+        return int(name)  # of a container, say, whose users this machine has no names for
+    import pwd  # seldom needed
+
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):
+        raise f.fail(model, "names or numbers of users of this machine", name) from None
 
 
 def _zone(f: Fields) -> str:

@@ -6,14 +6,18 @@ What is in the files is checked where they are read.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pilotwave_agent import desks
+from pilotwave_agent.shared_folder import SharedFolder
 from pilotwave_agent.slots import Layout
-from pilotwave_protocol.errors import PilotwaveError
+from pilotwave_protocol import names
+from pilotwave_protocol.errors import PilotwaveError, ProtocolError
 
 Kind = Callable[[int], bool]
 
@@ -26,7 +30,8 @@ class BadCustody(PilotwaveError):
 
 def check(layout: Layout) -> None:
     """Refuse a data folder that is another user's, that others may write to, or that has links
-    where folders and files should be. What is not there yet is fine. Raises `BadCustody`."""
+    where folders and files should be. What is not there yet is fine. Where applications may write,
+    the sticky bit is set: earlier releases did not. Raises `BadCustody`."""
     try:
         found = os.stat(layout.root)  # the data folder itself may be named by a link
     except OSError:
@@ -34,9 +39,35 @@ def check(layout: Layout) -> None:
     _check_kind(layout.root, found, stat.S_ISDIR)
     _check_owner(layout.root, found)
     for path in _folders(layout):
-        _check_inside(path, stat.S_ISDIR, shared=path.is_relative_to(layout.live))
+        _check_inside(path, stat.S_ISDIR)
+    for path in (layout.live, *_of_applications(layout)):
+        _check_inside(path, stat.S_ISDIR, shared=True)
     for path in _files(layout):
         _check_inside(path, stat.S_ISREG)
+
+
+def close_up(layout: Layout, group: str) -> None:
+    """Have applications write in folders of their own only, as `desks.prepare` makes them: earlier
+    releases let them write in `live` itself. What cannot be mended is left to `check`."""
+    with contextlib.suppress(OSError, KeyError):
+        if os.lstat(layout.live).st_uid in (os.geteuid(), 0):
+            desks.prepare_all(layout.live, _models(layout), group)
+
+
+def _of_applications(layout: Layout) -> Iterator[Path]:
+    """Yield the folders of models in which applications may write."""
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(layout.live)):
+            if name[0] != "." and (layout.live / name).is_dir():
+                yield layout.live / name
+
+
+def _models(layout: Layout) -> list[str]:
+    found = []
+    for name in sorted(os.listdir(layout.models)):
+        with contextlib.suppress(ProtocolError):
+            found.append(names.check_model(name))
+    return found
 
 
 def check_settings(path: Path) -> None:
@@ -54,7 +85,7 @@ def check_settings(path: Path) -> None:
 def _folders(layout: Layout) -> Iterator[Path]:
     of_files = (layout.key, layout.journal, layout.inbox, layout.telemetry)
     yield from (path.parent for path in of_files)
-    yield from (layout.tuf, layout.root / "trust", layout.blobs, layout.live, layout.models)
+    yield from (layout.tuf, layout.root / "trust", layout.blobs, layout.models)
     try:
         models = sorted(os.listdir(layout.models))
     except OSError:
@@ -99,9 +130,22 @@ def _check_mode(path: Path, found: os.stat_result, *, shared: bool = False) -> N
     others = bool(found.st_mode & stat.S_IWOTH)
     # a group of the user's own, as many systems give each user, is no other's
     group = bool(found.st_mode & stat.S_IWGRP) and found.st_gid != os.getegid()
-    if others or (group and not shared):
+    if shared and group and not others:
+        # each may make files there, and with the sticky bit none may remove another's
+        if not (found.st_mode & stat.S_ISVTX or _made_sticky(path)):
+            raise BadCustody(f"{path}: has no sticky bit; run: chmod +t {path}")
+    elif others or group:
         who = "every user" if others else f"group {found.st_gid}"
         raise BadCustody(f"{path}: {who} may write to it; run: chmod go-w {path}")
+
+
+def _made_sticky(path: Path) -> bool:
+    try:
+        with SharedFolder(path) as folder:
+            os.fchmod(folder.fd, stat.S_IMODE(os.fstat(folder.fd).st_mode) | stat.S_ISVTX)
+    except OSError:
+        return False
+    return True
 
 
 def _name(uid: int) -> str:

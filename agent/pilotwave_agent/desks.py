@@ -1,6 +1,8 @@
 """Read what applications say of themselves in `live/<model>/`: who lives, serves, refused, crashed.
 
-Their files are another program's: each is bounded, and one that makes no sense is passed over.
+Their files are another program's, and often another user's: each is bounded, and one that makes no
+sense is passed over. `live` itself is the agent's alone. In `live/<model>` members of a group may
+make files, and the sticky bit keeps each from removing another's.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pilotwave_agent.shared_folder import SharedFolder, remove_tree
 
 MAX_FILES = 256
 MAX_BYTES = 64 << 10
@@ -21,7 +25,13 @@ _LATE_BEATS = 3
 _GRACE_S = 5.0
 _WELL_ENDED = "stopped"
 _ENDED = (_WELL_ENDED, "crashed")
-_SHARED = 0o2775  # what is made inside belongs to the group too
+_OWN = 0o755
+_SHARED = 0o3775  # what is made inside belongs to the group too, and only its owner removes it
+_ASIDE = ".gone-"
+_KEEP_S = 86_400.0
+
+Users = Mapping[str, Collection[int]]
+"""Who may speak for a model: user ids. A model that is not named: whoever can write there."""
 
 
 @dataclass(frozen=True)
@@ -75,55 +85,119 @@ def uptime() -> float:
 
 def prepare(live: Path, model: str, group: str) -> None:
     """Make the folder where a model's applications have their desks. Members of `group` may write
-    there; without one, only the agent's own user may. No model: the folder of all. May raise
+    there; without one, only the agent's own user may. No model: the folder of all, in which
+    nobody else may write. What lies in place of either is moved out of the way. May raise
     `OSError`."""
-    for folder in dict.fromkeys((live, live / model)):
-        folder.mkdir(exist_ok=True)
-        if group:
-            import grp
-
-            found = folder.stat()
-            gid = grp.getgrnam(group).gr_gid
-            if (found.st_gid, stat.S_IMODE(found.st_mode)) != (gid, _SHARED):
-                os.chown(folder, -1, gid)
-                folder.chmod(_SHARED)
+    gid = _gid(group)
+    _made(live, None, gid)
+    if not model:
+        return
+    with SharedFolder(live) as all_of_them:
+        _clear(all_of_them, model)
+        _made(Path(model), all_of_them.fd, gid, shared=True)
 
 
-def read(folder: Path) -> list[App]:
-    """Return the applications that have a desk for a model, by file name."""
-    return [app for path in names(folder, ".json") if (app := _app(path))]
+def prepare_all(live: Path, models: Iterable[str], group: str) -> None:
+    """Do so for each model that is on this device, and tidy up. May raise `OSError`."""
+    prepare(live, "", group)
+    for model in models:
+        prepare(live, model, group)
+        tidy(live, model)
+    with SharedFolder(live) as folder:
+        for name in [n for n in os.listdir(folder.fd) if n.startswith(_ASIDE)]:
+            with contextlib.suppress(OSError):
+                remove_tree(name, within=folder.fd)
+
+
+def tidy(live: Path, model: str) -> None:
+    """Remove old desks and what a user has made too much of; a folder that cannot be cleared is
+    replaced. May raise `OSError`."""
+    with SharedFolder(live) as all_of_them:
+        with SharedFolder(Path(model), within=all_of_them.fd) as folder:
+            if folder.tidy(time.time(), keep_s=_KEEP_S):
+                return
+            found = os.fstat(folder.fd)
+        os.rename(model, _aside(), src_dir_fd=all_of_them.fd, dst_dir_fd=all_of_them.fd)
+        shared = bool(found.st_mode & stat.S_IWGRP)
+        _made(Path(model), all_of_them.fd, found.st_gid if shared else None, shared=shared)
+
+
+def _gid(group: str) -> int | None:
+    if not group:
+        return None
+    import grp
+
+    return grp.getgrnam(group).gr_gid
+
+
+def _clear(live: SharedFolder, model: str) -> None:
+    """Move away what is no folder of the agent's own: a link, or a folder that somebody made."""
+    found = live.stat(model)
+    if found is None:
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        os.unlink(model, dir_fd=live.fd)
+    elif found.st_uid not in (os.geteuid(), 0):
+        os.rename(model, _aside(), src_dir_fd=live.fd, dst_dir_fd=live.fd)
+
+
+def _aside() -> str:
+    return f"{_ASIDE}{os.urandom(8).hex()}"
+
+
+def _made(path: Path, within: int | None, gid: int | None, *, shared: bool = False) -> None:
+    """Make a folder, or give one that is there the group and the mode that it should have."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, _OWN, dir_fd=within)
+    with SharedFolder(path, within=within) as folder:
+        found = os.fstat(folder.fd)
+        mode = stat.S_IMODE(found.st_mode)
+        others = bool(mode & stat.S_IWOTH)
+        if gid is not None and shared:
+            if (found.st_gid, mode) != (gid, _SHARED):
+                os.fchown(folder.fd, -1, gid)
+                os.fchmod(folder.fd, _SHARED)
+        elif others or (mode & stat.S_IWGRP and found.st_gid != os.getegid()):
+            os.fchmod(folder.fd, mode & ~(stat.S_IWGRP | stat.S_IWOTH | stat.S_ISGID))
+
+
+def read(folder: Path, users: Collection[int] | None = None) -> list[App]:
+    """Return the applications that have a desk for a model, by file name. With `users`, only what
+    they (and the agent's own user, which writes what comes by the socket) wrote counts."""
+    return [app for path in names(folder, ".json") if (app := _app(path, users))]
 
 
 def names(folder: Path, ending: str) -> Iterator[Path]:
     """Yield a folder's visible files of one ending, at most `MAX_FILES`."""
     try:
-        found = sorted(n for n in os.listdir(folder) if n.endswith(ending) and n[0] != ".")
+        with SharedFolder(folder) as shared:
+            found = shared.names(ending, MAX_FILES)
     except OSError:
         return
-    for name in found[:MAX_FILES]:
+    for name in found:
         yield folder / name
 
 
-def load(path: Path) -> Any:
-    """Return the JSON of a small regular file; None for anything else."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+def load(path: Path, users: Collection[int] | None = None) -> Any:
+    """Return the JSON of a small regular file, of one of `users` if any are named; None for
+    anything else."""
     try:
-        fd = os.open(path, flags)
-    except OSError:
-        return None
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+        with SharedFolder(path.parent) as folder:
+            found = folder.read(path.name, MAX_BYTES)
+        if found is None or not heard(found[1], users):
             return None
-        return json.loads(os.read(fd, MAX_BYTES))
+        return json.loads(found[0])
     except (ValueError, RecursionError, OSError):
         return None
-    finally:
-        os.close(fd)
 
 
-def _app(path: Path) -> App | None:
-    found = load(path)
+def heard(uid: int, users: Collection[int] | None) -> bool:
+    """Say whether a user may speak for a model."""
+    return users is None or uid in users or uid in (0, os.geteuid())
+
+
+def _app(path: Path, users: Collection[int] | None) -> App | None:
+    found = load(path, users)
     if not isinstance(found, dict) or found.get("schema") != "pilotwave/app/1":
         return None
     try:
@@ -131,9 +205,11 @@ def _app(path: Path) -> App | None:
         return App(
             path=path,
             app=printable(found["app"], 64),
-            state=str(found["state"]),
-            serving=None if found.get("serving") is None else str(found["serving"]),
-            refused=Refused(str(no["name"]), float(no["at"]), printable(no["sentence"], 400))
+            state=printable(found["state"], 32),
+            serving=None if found.get("serving") is None else printable(found["serving"], 256),
+            refused=Refused(
+                printable(no["name"], 256), float(no["at"]), printable(no["sentence"], 400)
+            )
             if no
             else None,
             started=float(found["started"] if "started" in found else found["beat"]),

@@ -39,8 +39,8 @@ class Disk:
 
     # primitives: each changes one thing
     def open_new(self, path: Path, mode: int = 0o600) -> int:
-        """Open a file for writing from its start, empty; return the descriptor."""
-        return os.open(path, _FLAGS | os.O_TRUNC, mode)
+        """Make a file that is not there yet and open it for writing; return the descriptor."""
+        return os.open(path, _FLAGS | os.O_EXCL, mode)
 
     def open_append(self, path: Path, mode: int = 0o600) -> int:
         """Open a file for writing at its end; return the descriptor."""
@@ -81,9 +81,12 @@ class Disk:
         path.unlink(missing_ok=True)
 
     def mkdir(self, path: Path, mode: int = 0o755) -> None:
-        """Make one folder; one that is there already is fine."""
-        if not path.is_dir():
+        """Make one folder; one that is there already is fine, a link to one is not."""
+        try:
             os.mkdir(path, mode)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                raise
 
     def rmdir(self, path: Path) -> None:
         """Remove an empty folder."""
@@ -115,8 +118,12 @@ class Disk:
 
     # reading
     def read(self, path: Path) -> bytes:
-        """Return a file's bytes."""
-        return path.read_bytes()
+        """Return a regular file's bytes. What waits for a writer or leads elsewhere is none."""
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "expected a regular file", str(path))
+            return stream.read()
 
     def read_link(self, path: Path) -> str | None:
         """Return where a symbolic link points; None if there is none."""

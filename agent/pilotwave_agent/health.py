@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +64,10 @@ def ask(
     *,
     live: Path = Path(),
     since: Since | None = None,
+    users: Collection[int] | None = None,
 ) -> RefusedError | None:
     """Return the "no" of one probe; `selftest` runs the version's self-test or raises one, `live`
-    is where applications have their desks."""
+    is where applications have their desks, `users` who may speak for them (None: anyone)."""
     since = since or Since()
     try:
         match probe.kind:
@@ -81,7 +82,8 @@ def ask(
                 for path in ("/v2/health/live", f"/v2/models/{name}/ready"):
                     _get(base + path, probe.timeout_s)
             case "apps":
-                _ask_apps(probe, subject, live / subject.model, since)
+                found = desks.read(live / subject.model, users)
+                _ask_apps(probe, subject, found, since)
             case "systemd":
                 _ask_unit(probe, subject, since)
             case _:
@@ -91,8 +93,7 @@ def ask(
     return None
 
 
-def _ask_apps(probe: Probe, subject: Subject, folder: Path, since: Since) -> None:
-    found = desks.read(folder)
+def _ask_apps(probe: Probe, subject: Subject, found: list[desks.App], since: Since) -> None:
     crashed = [a for a in found if a.beat >= since.uptime and a.crashed()]
     if len(crashed) >= probe.crashes:
         words = f"{crashed[-1].app} ended {len(crashed)} times without a word since the switch"

@@ -2,7 +2,8 @@
 
 One datagram is one JSON object: how a process is (`pilotwave/app/1`, written to its desk) or
 numbers that it measured (`pilotwave/sample/1`, counted into sketches). Nothing is answered, and
-what makes no sense is passed over. While no agent runs, sends fail and applications go on.
+what makes no sense is passed over. The kernel says which user sent it: no user speaks at another's
+desk. While no agent runs, sends fail and applications go on.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import json
 import os
 import re
 import socket
+import stat
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilotwave_agent import desks
+from pilotwave_agent.shared_folder import SharedFolder
 from pilotwave_protocol import names
 from pilotwave_protocol.errors import ProtocolError
 
@@ -23,6 +27,12 @@ if TYPE_CHECKING:
     from pilotwave_agent.live.recorder import Recorder
 
 NAME = "agent.sock"
+_CREDENTIALS = struct.Struct("=iII")  # process, user, group
+_ROOM = socket.CMSG_SPACE(_CREDENTIALS.size)
+_NONSENSE = (
+    *(ProtocolError, ValueError, TypeError, KeyError, OverflowError, RecursionError),
+    OSError,  # the folder of a model that is none
+)
 _MAX_MESSAGE = 64 << 10
 _MAX_AT_ONCE = 256
 _MAX_NUMBERS = 1000
@@ -35,25 +45,34 @@ _WORDS = ("app", "state", "serving", "refused", "pid", "start", "ns", "started",
 class Mailbox:
     """The socket `live/agent.sock` of the resident agent."""
 
-    def __init__(self, live: Path, group: str) -> None:
-        """Bind it, in place of one that a killed agent left. May raise `OSError`."""
-        self._live = live
+    def __init__(self, live: Path, group: str, users: desks.Users | None = None) -> None:
+        """Bind it, in place of one that a killed agent left. `users` may speak for their models.
+        May raise `OSError`."""
+        self._live, self._users = live, users or {}
         self._recorders: dict[str, Recorder] = {}
         self._versions: dict[str, set[str]] = {}
         desks.prepare(live, "", group)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        folder = os.open(live, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(NAME, dir_fd=folder)
-            # by way of /proc: a socket's own path may have 107 bytes only
-            self._socket.bind(f"/proc/self/fd/{folder}/{NAME}")
-            os.chmod(NAME, 0o660 if group else 0o600, dir_fd=folder)
+            with SharedFolder(live) as folder:
+                self._bind(folder, group)
         except OSError:
             self._socket.close()
             raise
-        finally:
-            os.close(folder)
+
+    def _bind(self, folder: SharedFolder, group: str) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        folder.remove(NAME)
+        # its mode from the first moment on, whatever the umask lets through
+        os.fchmod(self._socket.fileno(), 0o600)
+        # by way of /proc: a socket's own path may have 107 bytes only
+        self._socket.bind(f"/proc/self/fd/{folder.fd}/{NAME}")
+        if group:
+            import grp
+
+            gid = grp.getgrnam(group).gr_gid
+            os.chown(NAME, -1, gid, dir_fd=folder.fd, follow_symlinks=False)
+            os.chmod(NAME, 0o660, dir_fd=folder.fd)  # nobody else may write in this folder
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there is mail."""
@@ -63,32 +82,35 @@ class Mailbox:
         """Take what has come in."""
         for _ in range(_MAX_AT_ONCE):
             try:
-                raw = self._socket.recv(_MAX_MESSAGE)
+                raw, more, _, _ = self._socket.recvmsg(_MAX_MESSAGE, _ROOM)
             except OSError:
                 return
-            with contextlib.suppress(
-                ProtocolError, ValueError, TypeError, KeyError, OverflowError, RecursionError
-            ):
-                self._take(json.loads(raw))
+            with contextlib.suppress(*_NONSENSE):
+                self._take(json.loads(raw), _sender(more))
 
-    def _take(self, said: dict[str, Any]) -> None:
+    def _take(self, said: dict[str, Any], uid: int) -> None:
         model = names.check_model(said["model"])
-        if not (self._live / model).is_dir():
+        if not desks.heard(uid, self._users.get(model)):
+            return
+        if not stat.S_ISDIR(os.lstat(self._live / model).st_mode):
             return  # no such model on this device
         if said["schema"] == "pilotwave/app/1":
-            self._write_desk(self._live / model, said)
+            self._write_desk(self._live / model, said, uid)
         elif said["schema"] == "pilotwave/sample/1":
             self._count(model, names.check_version(said["version"]), said["numbers"])
 
-    def _write_desk(self, folder: Path, said: dict[str, Any]) -> None:
+    def _write_desk(self, folder: Path, said: dict[str, Any], uid: int) -> None:
         from pilotwave_agent.live.desk import replace_file
 
         name = str(said["id"])
         path = folder / f"{name}.json"
         if not _ID.fullmatch(name):
             return
-        if not path.exists() and len(list(desks.names(folder, ".json"))) >= _MAX_DESKS:
+        owner = _owner(path)
+        if owner is None and len(list(desks.names(folder, ".json"))) >= _MAX_DESKS:
             return
+        if owner not in (None, uid) and uid != 0:
+            return  # somebody else's desk
         words = {word: said[word] for word in _WORDS if word in said}
         told = {
             "schema": said["schema"],
@@ -96,6 +118,7 @@ class Mailbox:
             "heartbeat_s": 15,
             **words,
             "beat": round(desks.uptime(), 2),
+            "uid": uid,
         }
         replace_file(path, json.dumps(told, allow_nan=False).encode() + b"\n")
 
@@ -129,3 +152,23 @@ class Mailbox:
         self._socket.close()
         with contextlib.suppress(OSError):
             (self._live / NAME).unlink()
+
+
+def _sender(more: list[tuple[int, int, bytes]]) -> int:
+    """Return the user id of who sent a datagram, as the kernel says it."""
+    for level, kind, data in more:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            _, uid, _ = _CREDENTIALS.unpack(data[: _CREDENTIALS.size])
+            return int(uid)
+    raise ValueError("a datagram without a sender")
+
+
+def _owner(path: Path) -> int | None:
+    """Return whose desk a file is: its owner's, or of who sent it if the agent wrote it."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    said = desks.load(path) if found.st_uid == os.geteuid() else None
+    uid = said.get("uid") if isinstance(said, dict) else None
+    return uid if isinstance(uid, int) else found.st_uid

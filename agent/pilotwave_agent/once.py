@@ -30,6 +30,7 @@ _STALE_TRIES = 3
 def once(config: Config, config_path: Path) -> str | None:
     """Check in, poll, work, check in. Return a sentence if something could not be done."""
     layout = Layout(config.data_dir)
+    custody.close_up(layout, config.apps_group)
     custody.check(layout)
     who = identity.load(layout)
     with lock.held(layout.run_lock, "the agent"):
@@ -46,7 +47,7 @@ class _Visit:
         self.channel = channel_of(config)
         self.seq = Sequence(Disk(), layout.seq)
         self.acked = 0
-        self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry)
+        self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry, config.app_users)
 
     def make(self) -> str | None:
         token, trouble = "", None

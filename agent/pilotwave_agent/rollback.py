@@ -29,6 +29,7 @@ class NothingToGoBackTo(PilotwaveError):
 def rollback(config: Config, model: str) -> str:
     """Send a model back and return a sentence. Raises `NothingToGoBackTo`, `Held`."""
     layout, disk = Layout(config.data_dir), Disk()
+    custody.close_up(layout, config.apps_group)
     custody.check(layout)
     before = read_state(layout.journal).slot(model)
     if before.current is None:

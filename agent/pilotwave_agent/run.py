@@ -125,9 +125,13 @@ class Agent:
 
     def _open_mailbox(self) -> None:
         try:
-            self._mailbox = Mailbox(self._layout.live, self._config.apps_group)
+            self._mailbox = self._made_mailbox()
         except (OSError, KeyError) as e:
             say(f"applications cannot send anything: {e}", level="warning")
+
+    def _made_mailbox(self) -> Mailbox:
+        config = self._config
+        return Mailbox(self._layout.live, config.apps_group, config.app_users)
 
     def start(self) -> None:
         """Plan the first things to do."""
@@ -386,6 +390,7 @@ def wake(layout: Layout) -> None:
 def run(config: Config, config_path: Path) -> None:
     """Run the resident agent until a signal ends it. Raises `Held`, `NotEnrolled`, `OSError`."""
     layout = Layout(config.data_dir)
+    custody.close_up(layout, config.apps_group)
     custody.check(layout)
     who = identity.load(layout)
     with lock.held(layout.run_lock, "the agent"), contextlib.suppress(Stop), signals() as wakeup:

@@ -110,7 +110,8 @@ class Switching(Hands):
         return "".join(notes)
 
     def _tellers(self, model: str) -> list[Teller]:
-        return tellers_of(self.config.tell, model, self.disk, self.layout.live)
+        config = self.config
+        return tellers_of(config.tell, model, self.disk, self.layout.live, config.app_users)
 
     def _release(self, slot: ModelSlot, version: Installed, state: ModelState) -> Release:
         build = install.build_of(self.disk, self.layout, version)

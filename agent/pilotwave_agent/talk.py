@@ -84,7 +84,7 @@ class Talk:
 
     def __post_init__(self) -> None:
         layout = Layout(self.config.data_dir)
-        self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry)
+        self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry, self.config.app_users)
         self.channel = channel_of(self.config)
 
     def say_once(self, words: str) -> None:

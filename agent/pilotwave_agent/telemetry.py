@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 
 from pilotwave_agent import desks
 from pilotwave_agent.disk import Disk
+from pilotwave_agent.shared_folder import SharedFolder
 from pilotwave_protocol import names
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.fields import format_time, parse_time
@@ -54,8 +57,11 @@ class _Found:
 class Telemetry:
     """The windows of one device."""
 
-    def __init__(self, disk: Disk, live: Path, path: Path) -> None:
-        self._disk, self._live, self._path = disk, live, path
+    def __init__(
+        self, disk: Disk, live: Path, path: Path, users: desks.Users | None = None
+    ) -> None:
+        """`users` may speak for their models."""
+        self._disk, self._live, self._path, self._users = disk, live, path, users or {}
         self._spool = _read(disk, path)
 
     @property
@@ -71,6 +77,9 @@ class Telemetry:
         """Take what applications left, if there is room for it. A disk that says no is asked
         another time."""
         models = self._models()
+        for model in models:
+            with contextlib.suppress(OSError):
+                desks.tidy(self._live, model)
         waiting = [path for m in models for path in desks.names(self._live / m, ".window")]
         if len(self._spool.reports) >= MAX_METRICS and len(waiting) < _CROWD:
             return
@@ -103,13 +112,19 @@ class Telemetry:
     # --- taking
 
     def _models(self) -> list[str]:
-        return [n for n in self._disk.names(self._live) if (self._live / n).is_dir()]
+        """Name the models that have a folder; what else lies there is none of them."""
+        found = []
+        for name in self._disk.names(self._live):
+            with contextlib.suppress(OSError, ProtocolError):
+                if stat.S_ISDIR(os.lstat(self._live / names.check_model(name)).st_mode):
+                    found.append(name)
+        return found
 
     def _take(self, files: list[tuple[str, Path]], wall: float) -> None:
         found: dict[tuple[str, str, str], _Found] = {}
         for model, path in files:
             if path.name not in self._spool.taken:
-                for key, window in _measured(model, path):
+                for key, window in _measured(model, path, self._users.get(model)):
                     known = found.setdefault(key, _Found(window.begun, window.ended, Sketch()))
                     known.begun = min(known.begun, window.begun)
                     known.ended = max(known.ended, window.ended)
@@ -119,7 +134,15 @@ class Telemetry:
         self._spool.taken = [path.name for _, path in files]
         self._write()
         for _, path in files:
+            self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Remove what was taken. It may be anything that an application named so."""
+        try:
             self._disk.unlink(path)
+        except (IsADirectoryError, PermissionError):
+            with SharedFolder(path.parent) as folder:
+                folder.remove(path.name)
 
     def _add(self, model: str, version: str, metric: str, window: _Found, wall: float) -> None:
         spool, of = self._spool, f"{model}/{metric}"
@@ -157,9 +180,11 @@ class Telemetry:
         self._disk.write_atomic(self._path, json.dumps(plain).encode() + b"\n")
 
 
-def _measured(model: str, path: Path) -> Iterator[tuple[tuple[str, str, str], _Found]]:
+def _measured(
+    model: str, path: Path, users: Collection[int] | None
+) -> Iterator[tuple[tuple[str, str, str], _Found]]:
     """Yield what one file holds; what makes no sense in it is passed over."""
-    plain = desks.load(path)
+    plain = desks.load(path, users)
     if not isinstance(plain, dict) or plain.get("schema") != _SCHEMA:
         return
     try:

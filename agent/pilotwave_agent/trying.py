@@ -52,6 +52,7 @@ class Trying(Hands):
             subject,
             lambda: self._selftest(slot.model, current),
             live=self.layout.live,
+            users=self.config.app_users.get(slot.model),
             since=health.Since(watch.started, watch.restarts) if watch else None,
         )
         now = self.now()

@@ -114,6 +114,7 @@ def work(
     """
     disk, layout = disk or Disk(), Layout(config.data_dir)
     world = Surroundings(clock or Clock(), root)
+    custody.close_up(layout, config.apps_group)
     custody.check(layout)
     who = identity.load(layout)
     try:

@@ -113,7 +113,8 @@ static void tell(const char *state) {
                  refused_at, why);
     snprintf(path, sizeof path, "%s/live/%s/c-app-%d.json", data_dir, model, (int)getpid());
     snprintf(temp, sizeof temp, "%s/live/%s/.c-app-%d.new", data_dir, model, (int)getpid());
-    FILE *file = fopen(temp, "w");
+    unlink(temp); /* others may write in this folder: "x" makes the file or fails, follows no link */
+    FILE *file = fopen(temp, "wx");
     if (!file) return; /* a full disk, or no right to write: serve on, try again later */
     fprintf(file,
             "{\"schema\": \"pilotwave/app/1\", \"app\": \"c-app\", \"state\": \"%s\", "

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pilotwave_agent.shared_folder import SharedFolder
+
 SCHEMA = "pilotwave/app/1"
 
 
@@ -87,16 +89,13 @@ class Desk:
 
 def replace_file(path: Path, data: bytes, note: Any = lambda trouble: None) -> bool:
     """Replace a file at one stroke, without waiting for the medium; False if it cannot be."""
-    temp = path.with_name(f".{path.name}.new")
     try:
         if not path.parent.is_dir():
-            path.parent.mkdir(mode=0o775)
-        temp.write_bytes(data)
-        os.replace(temp, path)
+            path.parent.mkdir(mode=0o755)
+        with SharedFolder(path.parent) as folder:
+            folder.replace(path.name, data)
     except OSError as e:
         note(e)
-        with contextlib.suppress(OSError):
-            temp.unlink(missing_ok=True)
         return False
     note(None)
     return True

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pilotwave_agent.live.desk import replace_file
 from pilotwave_agent.live.generation import Version
+from pilotwave_agent.shared_folder import SharedFolder
 from pilotwave_protocol.names import check_metric
 from pilotwave_protocol.sketch import Sketch
 
@@ -121,11 +122,12 @@ class Recorder:
 
 def _take_back(path: Path) -> bool:
     """Take a window back that the agent has not taken. Who renames it first has it."""
-    mine = path.with_name(f".{path.name}.mine")
+    mine = f".{path.name}.{os.urandom(8).hex()}.mine"
     try:
-        os.rename(path, mine)
+        with SharedFolder(path.parent) as folder:
+            os.rename(path.name, mine, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+            with contextlib.suppress(OSError):
+                os.unlink(mine, dir_fd=folder.fd)
     except OSError:
         return False
-    with contextlib.suppress(OSError):
-        mine.unlink()
     return True

@@ -3,6 +3,7 @@ the switch, and say at their desks whether they took it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from pilotwave_agent import desks
@@ -16,15 +17,18 @@ _ROUNDED_S = 0.02  # applications tell the time in hundredths of a second
 class Apps(Quiet):
     """Wait until each application that lives, and at least so many, serves the version."""
 
-    def __init__(self, tell: Tell, live: Path) -> None:
+    def __init__(self, tell: Tell, live: Path, users: Collection[int] | None = None) -> None:
+        """`users` may speak for the model; None: anyone who can write there."""
         self.within_s, self._least, self._live = tell.timeout_s, tell.apps, live
+        self._users = users
 
     def activate(self, release: Release) -> None:
         """The link is the message."""
 
     def confirm(self, release: Release, since: float) -> bool:
         """One that refused is an end; one that lives and serves another version is not yet."""
-        living = [app for app in desks.read(self._live / release.model) if app.lives()]
+        found = desks.read(self._live / release.model, self._users)
+        living = [app for app in found if app.lives()]
         for app in living:
             no = app.refused
             if no and no.name == release.name and no.at >= since - _ROUNDED_S:

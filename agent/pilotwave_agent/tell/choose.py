@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from pilotwave_agent.desks import Users
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.tell.apps import Apps
 from pilotwave_agent.tell.base import Teller
@@ -16,12 +17,16 @@ from pilotwave_agent.tell.versioned import Versioned
 from pilotwave_agent.tell.web import Http
 
 
-def tellers_of(tells: Iterable[Tell], model: str, disk: Disk, live: Path) -> list[Teller]:
-    """Return who is told of a model's switch, in order; `live` is where applications' desks are."""
-    return [_make(t, model, disk, live) for t in tells if not t.models or model in t.models]
+def tellers_of(
+    tells: Iterable[Tell], model: str, disk: Disk, live: Path, users: Users | None = None
+) -> list[Teller]:
+    """Return who is told of a model's switch, in order; `live` is where applications' desks are,
+    `users` say who may speak at them."""
+    told = [t for t in tells if not t.models or model in t.models]
+    return [_make(t, model, disk, live, users or {}) for t in told]
 
 
-def _make(tell: Tell, model: str, disk: Disk, live: Path) -> Teller:
+def _make(tell: Tell, model: str, disk: Disk, live: Path, users: Users) -> Teller:
     match tell.kind:
         case "exec":
             return Exec(tell)
@@ -36,4 +41,4 @@ def _make(tell: Tell, model: str, disk: Disk, live: Path) -> Teller:
         case "deepstream":
             return DeepStream(tell)
         case _:
-            return Apps(tell, live)
+            return Apps(tell, live, users.get(model))

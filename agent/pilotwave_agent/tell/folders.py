@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from pilotwave_agent import install
 from pilotwave_agent.disk import Disk
+from pilotwave_agent.shared_folder import remove_tree
 from pilotwave_agent.tell.base import Release
 
 _TEMP = ".tmp-"
@@ -38,8 +39,8 @@ class Folders:
 
     def _build(self, release: Release, target: Path) -> None:
         temp = target.with_name(f"{_TEMP}{release.number}")
-        self._disk.remove_tree(temp)
-        self._disk.mkdir(temp)
+        _remove(temp)
+        os.mkdir(temp, 0o755)  # what somebody else put there meanwhile is not used
         for source, name in self._files(release):
             self._disk.make_dirs((temp / name).parent)
             install.place_file(self._disk, source, temp / name)
@@ -74,15 +75,15 @@ class Folders:
         self._note(mine & keep)
         for name in self._disk.names(self._base):
             if name.startswith(_TEMP):
-                self._disk.remove_tree(self._base / name)
+                _remove(self._base / name)
 
     def _drop(self, number: int) -> None:
         folder = self._base / str(number)
         if folder.is_dir():
             temp = folder.with_name(f"{_TEMP}{number}")
-            self._disk.remove_tree(temp)
+            _remove(temp)
             self._disk.move(folder, temp)
-            self._disk.remove_tree(temp)
+            _remove(temp)
 
     def _mine(self) -> set[int]:
         path = self._base / _MINE
@@ -94,3 +95,14 @@ class Folders:
         if numbers != self._mine():
             text = "".join(f"{n}\n" for n in sorted(numbers))
             self._disk.write_atomic(self._base / _MINE, text.encode(), 0o644)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or what lies in its place, without following any link: the repository may be
+    a folder where others write too."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        remove_tree(path)
