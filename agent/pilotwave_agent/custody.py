@@ -97,6 +97,7 @@ def _folders(layout: Layout) -> Iterator[Path]:
 def _files(layout: Layout) -> Iterator[Path]:
     yield from (layout.key, layout.pinned_root, layout.enrolled, layout.seq, layout.journal)
     yield from (layout.inbox, layout.telemetry, layout.run_lock, layout.work_lock, layout.status)
+    yield layout.confinement
 
 
 def _check_inside(path: Path, kind: Kind, *, shared: bool = False) -> None:

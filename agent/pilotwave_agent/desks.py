@@ -26,7 +26,7 @@ _GRACE_S = 5.0
 _WELL_ENDED = "stopped"
 _ENDED = (_WELL_ENDED, "crashed")
 _OWN = 0o755
-_SHARED = 0o3775  # what is made inside belongs to the group too, and only its owner removes it
+_SHARED = 0o1775  # only its owner removes or replaces what is made inside
 _ASIDE = ".gone-"
 _KEEP_S = 86_400.0
 
@@ -158,7 +158,7 @@ def _made(path: Path, within: int | None, gid: int | None, *, shared: bool = Fal
                 os.fchown(folder.fd, -1, gid)
                 os.fchmod(folder.fd, _SHARED)
         elif others or (mode & stat.S_IWGRP and found.st_gid != os.getegid()):
-            os.fchmod(folder.fd, mode & ~(stat.S_IWGRP | stat.S_IWOTH | stat.S_ISGID))
+            os.fchmod(folder.fd, mode & 0o755)
 
 
 def read(folder: Path, users: Collection[int] | None = None) -> list[App]:

@@ -16,6 +16,7 @@ from pilotwave_agent import board, power
 from pilotwave_agent.accelerators import accelerator_facts
 from pilotwave_agent.network import metered
 from pilotwave_agent.runtimes.installed import runtime_facts, version_of
+from pilotwave_agent.slots import Layout
 from pilotwave_agent.texts import text
 from pilotwave_protocol.fields import Scalar
 
@@ -63,6 +64,7 @@ def read_facts(
         **board.jetson_facts(root),
         **accelerator_facts(root),
         **runtime_facts(runtimes or {}, root),
+        "selftest.confinement": text(Layout(data_dir).confinement),
         **(own or {}),
     }
     return {key: _clean(value) for key, value in facts.items() if value not in (None, "")}

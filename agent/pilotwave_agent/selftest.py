@@ -11,20 +11,21 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pilotwave_agent.config import RuntimeSettings
 from pilotwave_agent.runtimes import COMMAND, RUNTIMES, Options, Tensor, engines
+from pilotwave_agent.runtimes.confine import lacking
 from pilotwave_agent.runtimes.faults import OUT_OF_MEMORY
 from pilotwave_agent.runtimes.programs import SHARED_MEMORY
+from pilotwave_agent.shared_folder import remove_tree
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.states import Reason
@@ -36,6 +37,8 @@ _START = (
 _PACKAGES = ("pilotwave_agent", "pilotwave_protocol")
 _SHARED = re.compile(r"shm-[\w-]{1,64}")
 _TAIL = 2000
+_STARTS = (COMMAND, "edge-impulse", "tensorrt")  # runtimes that start programs
+_PATIENCE_S = 8.0
 _BY_SIGNAL: dict[int, Reason] = {
     signal.SIGSEGV: Reason.SELFTEST_SEGFAULT,
     signal.SIGBUS: Reason.SELFTEST_SEGFAULT,
@@ -45,13 +48,14 @@ _BY_SIGNAL: dict[int, Reason] = {
 @dataclass(frozen=True)
 class TestLimits:
     """What a self-test may take: wall seconds, MiB of memory (0: unbounded), seconds of CPU (0:
-    twice the wall seconds)."""
+    twice the wall seconds); whether formats that run code are tried where nothing confines them."""
 
     __test__ = False
 
     timeout_s: float = 60.0
     memory_mb: int = 1024
     cpu_s: float = 0.0
+    allow_unconfined: bool = False
 
     @property
     def cpu_limit_s(self) -> int:
@@ -87,13 +91,26 @@ class Figures:
     where: str = ""
     confined: tuple[str, ...] = ()
 
+    @property
+    def confinement(self) -> str:
+        """How confined the test was: "full", or what the model was not kept from."""
+        return confinement_of(self.confined)
+
     def __str__(self) -> str:
         words = [f"{self.cases} golden cases" if self.cases else "no golden cases"]
         if self.agreement is not None:
             words.append(f"top-1 agreement {self.agreement:.0%}")
         words += [f"p50 {self.p50_ms:.2f} ms, p95 {self.p95_ms:.2f} ms"]
         words.append(f"peak memory {self.peak_mb:.0f} MB")
+        if lacking(self.confined):
+            words.append(f"confined {self.confinement}")
         return ", ".join([*words, self.where] if self.where else words)
+
+
+def confinement_of(held: Iterable[str]) -> str:
+    """Say in words how confined a test was, of which these held."""
+    missing = lacking(held)
+    return f"without: {', '.join(missing)}" if missing else "full"
 
 
 def run_selftest(
@@ -102,8 +119,10 @@ def run_selftest(
     limits: TestLimits,
     settings: RuntimeSettings = _BY_DEFAULT,
     place: Place = _ANYWHERE,
+    note: Callable[[str], None] = lambda confinement: None,
 ) -> Figures:
-    """Try the variant in `folder`. Raises `RefusedError`, `OSError` if no child can be started."""
+    """Try the variant in `folder`; `note` is told how confined the test was, however it ended.
+    Raises `RefusedError`, `OSError` if no child can be started."""
     if variant.runtime not in RUNTIMES and variant.runtime != COMMAND:
         sentence = f"this agent cannot run {variant.runtime}"
         raise RefusedError(Reason.RUNTIME_MISSING, sentence)
@@ -127,9 +146,14 @@ def run_selftest(
         "memory_mb": limits.memory_mb,
         "cpu_s": limits.cpu_limit_s,
         "parent": os.getpid(),
+        "starts": variant.runtime in _STARTS,
+        "talks": variant.runtime == "edge-impulse",
+        "allow_unconfined": limits.allow_unconfined,
     }
     ended = _in_child(spec, settings.python or sys.executable, limits.timeout_s)
     _remove_shared(ended)
+    if (held := ended.last("confined")) is not None:
+        note(confinement_of(held))
     return _judged(ended, variant, limits)
 
 
@@ -185,7 +209,8 @@ def _in_child(spec: dict[str, Any], python: str, timeout_s: float) -> _Ended:
             noise.seek(max(noise.seek(0, os.SEEK_END) - _TAIL, 0))
             return _Ended(_lines(reader), child.returncode, timed_out, noise.read())
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(scratch)
 
 
 def _start(words: list[str], **how: Any) -> subprocess.Popen[bytes]:
@@ -244,6 +269,9 @@ def _wait(child: subprocess.Popen[bytes], told: bytes, timeout_s: float) -> bool
         child.communicate(told, timeout=timeout_s)
     except subprocess.TimeoutExpired:
         timed_out = True
+        child.terminate()  # its supervisor ends all that the model started
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_PATIENCE_S)
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)

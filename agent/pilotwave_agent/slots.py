@@ -71,6 +71,11 @@ class Layout:
         return self.root / "models"
 
     @property
+    def confinement(self) -> Path:
+        """How confined the last self-test was, in words."""
+        return self.root / "confinement"
+
+    @property
     def live(self) -> Path:
         """Where applications say how they are: a folder per model."""
         return self.root / "live"

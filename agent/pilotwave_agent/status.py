@@ -11,6 +11,7 @@ from pilotwave_agent.config import Config
 from pilotwave_agent.journal import read_state
 from pilotwave_agent.report import status_of
 from pilotwave_agent.slots import Layout
+from pilotwave_agent.texts import text
 
 
 def status(config: Config) -> dict[str, Any]:
@@ -23,6 +24,7 @@ def status(config: Config) -> dict[str, Any]:
         "server": config.server,
         "data_dir": str(config.data_dir),
         "running": lock.holder(layout.run_lock) is not None,
+        "confinement": text(layout.confinement),
         **status_of(read_state(layout.journal)),
     }
 
@@ -31,6 +33,8 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines for people."""
     running = "running" if found["running"] else "not running"
     yield f"{found['device']} of fleet {found['fleet']} at {found['server']}: agent {running}"
+    if found["confinement"]:
+        yield f"self-tests: confinement {found['confinement']}"
     if not found["models"]:
         yield "no models yet"
     for model in found["models"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from pilotwave_agent import health, install, outcomes
 from pilotwave_agent.config import RuntimeSettings
 from pilotwave_agent.hands import TRANSIENT, Hands, disk_says_no, rules_of
@@ -32,14 +34,24 @@ class Trying(Hands):
         variant = install.build_of(self.disk, self.layout, version).variant
         config, own = self.config, self.config.data_dir
         limits = TestLimits(
-            config.selftest_timeout_s, config.selftest_memory_mb, config.selftest_cpu_s
+            config.selftest_timeout_s,
+            config.selftest_memory_mb,
+            config.selftest_cpu_s,
+            config.selftest_allow_unconfined,
         )
         settings = config.runtimes.get(variant.runtime, RuntimeSettings())
         place = Place(own=own, cache=own / engines.FOLDER)
         folder = self.layout.version(model, version)
         if variant.runtime == "tensorrt":
             prepare(folder, variant, settings, place)
-        return str(run_selftest(folder, variant, limits, settings, place))
+        return str(run_selftest(folder, variant, limits, settings, place, self._note_confinement))
+
+    def _note_confinement(self, found: str) -> None:
+        """Keep for the report how confined the last self-test was."""
+        path, raw = self.layout.confinement, found.encode() + b"\n"
+        with contextlib.suppress(OSError):
+            if self.disk.size(path) != len(raw) or self.disk.read(path) != raw:
+                self.disk.write_atomic(path, raw, 0o644)
 
     def _probe(self, slot: ModelSlot, *, last: bool) -> None:
         current = slot.current

@@ -1,8 +1,9 @@
 """Write the systemd unit of the agent: text from a few facts, nothing is touched here.
 
 The unit gives the agent a user of its own, one folder to write to and no privilege. What is left
-open is left open for a reason: namespaces for the self-test (it takes the network away from a model
-under test), executable memory for runtimes that compile, devices of accelerators.
+open is left open for a reason: namespaces for the self-test (it gives a model under test a world of
+its own, without the network), executable memory for runtimes that compile,
+devices of accelerators.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ def _hardening(plan: Plan) -> list[str]:
         "ProtectSystem=strict",
         f"ProtectHome={homes}",
         "PrivateTmp=yes",
+        "PrivateMounts=yes",
         "ProtectProc=invisible",
         "ProtectClock=yes",
         "ProtectHostname=yes",
@@ -119,7 +121,7 @@ def _hardening(plan: Plan) -> list[str]:
         "LockPersonality=yes",
         "RestrictRealtime=yes",
         "RestrictSUIDSGID=yes",
-        "RestrictNamespaces=user net",
+        "RestrictNamespaces=user net pid",
         "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
         "RemoveIPC=yes",
         "KeyringMode=private",
@@ -128,6 +130,8 @@ def _hardening(plan: Plan) -> list[str]:
         "SystemCallFilter=~@privileged @resources",
         # what the self-test takes away from a model: memory, rank, the network, the file system
         "SystemCallFilter=setrlimit prlimit64 setpriority sched_setaffinity seccomp",
+        # folders and the socket of applications are given to their group, of which it is a member
+        "SystemCallFilter=fchown fchownat",
         "SystemCallFilter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
         "SystemCallErrorNumber=EPERM",
         "DevicePolicy=closed",

@@ -104,7 +104,7 @@ def unharmed(data: Path) -> bool:
         lambda live: os.unlink(live / "agent.sock"),
         lambda live: os.rename(live / "agent.sock", live / "detector" / "agent.sock"),
         lambda live: os.mkdir(live / "evil"),
-        lambda live: os.chmod(live / "detector", 0o3777),  # noqa: S103
+        lambda live: os.chmod(live / "detector", 0o1777),  # noqa: S103
     ],
     ids=["model's folder", "another model", "socket", "socket away", "new folder", "mode"],
 )
@@ -139,7 +139,7 @@ def test_what_an_earlier_release_left_open_is_closed(data: Path, live: Path) -> 
     custody.check(layout)
     modes = {p.name: stat.S_IMODE(os.lstat(p).st_mode) for p in (live, *live.iterdir())}
     if ROOT:
-        assert modes == {"live": 0o755, "detector": 0o3775, "other": 0o3775}
+        assert modes == {"live": 0o755, "detector": 0o1775, "other": 0o1775}
     assert not (live / "other").is_symlink()
     assert unharmed(data)
 
@@ -151,7 +151,7 @@ def test_a_folder_that_an_application_made_becomes_the_agents(data: Path, live: 
     assert as_user(EYE, lambda: (live / "detector").mkdir(0o700)) == ""
     custody.close_up(Layout(data), group_name())
     found = os.lstat(live / "detector")
-    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, 0o3775)
+    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, 0o1775)
     assert os.listdir(live) == ["detector"]
 
 
@@ -172,7 +172,7 @@ def test_the_agent_of_another_user_than_root_does_the_same(data: Path) -> None:
         Mailbox(data / "live", group_name()).close()
         found = os.lstat(data / "live" / "detector")
         assert (found.st_uid, found.st_gid) == (OTHER, GROUP)
-        assert stat.S_IMODE(found.st_mode) == 0o3775
+        assert stat.S_IMODE(found.st_mode) == 0o1775
         assert stat.S_IMODE(os.lstat(data / "live").st_mode) == 0o755
 
     assert as_user(OTHER, start, groups=(OTHER, GROUP)) == ""
@@ -436,7 +436,7 @@ def test_folders_that_cannot_be_removed_do_not_crowd_others_out(data: Path) -> N
     tidy = lambda: desks.tidy(live, "detector")  # noqa: E731
     assert as_user(OTHER, tidy, groups=(OTHER, GROUP)) == ""
     found = os.lstat(live / "detector")
-    assert (os.listdir(live / "detector"), stat.S_IMODE(found.st_mode)) == ([], 0o3775)
+    assert (os.listdir(live / "detector"), stat.S_IMODE(found.st_mode)) == ([], 0o1775)
 
 
 def test_old_desks_go_and_young_ones_stay(live: Path) -> None:

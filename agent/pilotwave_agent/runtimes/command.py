@@ -26,7 +26,9 @@ _NUMBERS = {"worst": 0.0, "p50_ms": 0.0, "p95_ms": 0.0}
 
 def run(file: Path, folder: Path, cases: Path | None) -> dict[str, Any]:
     """Let the program test itself; return its figures. Raises `RefusedError` or `OSError`."""
-    with tempfile.TemporaryDirectory(prefix="command-") as scratch, tempfile.TemporaryFile() as out:
+    # whoever started this process removes its scratch, and whatever a model made in it
+    scratch = tempfile.mkdtemp(prefix="command-")
+    with tempfile.TemporaryFile() as out:
         environment = {"PILOTWAVE_CASES": str(cases) if cases else ""}
         program = programs.runnable(file, Path(scratch))
         child = programs.start([program, "selftest"], cwd=folder, out=out, environment=environment)

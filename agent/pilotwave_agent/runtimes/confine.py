@@ -12,63 +12,110 @@ import resource
 import signal
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+from pilotwave_agent.runtimes.cgroup import MOST_PROCESSES
 from pilotwave_agent.runtimes.landlock import fence
+from pilotwave_agent.runtimes.seccomp import filter_calls
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
-_CLONE_NEWUSER = 0x10000000
-_CLONE_NEWNET = 0x40000000
 _CAPABILITIES_3 = 0x20080522
 _FILE_LIMIT = 64 << 20
 
 
-def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when `parent`, which started it, dies."""
+def die_with_parent(parent: int | None, by: int = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when `parent`, which started it, dies. It has no
+    number here (None) if it is of another world of processes."""
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above
+    libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
+    if parent is not None and os.getppid() != parent:  # it died before the line above
         os._exit(1)
 
 
-def confine(
-    *,
-    memory_mb: int,
-    cpu_s: int,
-    hidden: Path | None = None,
-    shown: Iterable[Path] = (),
-    writable: Iterable[Path] = (),
-) -> list[str]:
-    """Set limits for this process and its children; return the names of those that took.
+@dataclass(frozen=True)
+class Wish:
+    """What a model under test is to be held to.
 
     `memory_mb` bounds the data segment (0: unbounded): the address space itself would be the wrong
     measure, as runtimes map far more than they use. Files in `hidden` (the agent's own) are out of
-    reach but for `shown`; only `writable` folders and devices can be written to.
+    reach but for `shown`; only `writable` folders and devices can be written to. `starts` says
+    that the runtime starts programs, `talks` that it connects to one that is the model.
     """
+
+    memory_mb: int
+    cpu_s: int
+    hidden: Path | None = None
+    shown: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
+    starts: bool = False
+    talks: bool = False
+
+
+def confine(wish: Wish, took: set[str]) -> list[str]:
+    """Set limits for this process and its children, beside what it `took` leave of before; return
+    the names of all that hold."""
     with contextlib.suppress(OSError):
         os.nice(10)
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_CPU, cpu_s)
+    _limit(resource.RLIMIT_CPU, wish.cpu_s)
     _limit(resource.RLIMIT_FSIZE, _FILE_LIMIT)
-    if memory_mb:
-        _limit(resource.RLIMIT_DATA, memory_mb << 20)
+    _limit(resource.RLIMIT_NPROC, _most_processes())
+    if wish.memory_mb:
+        _limit(resource.RLIMIT_DATA, wish.memory_mb << 20)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    took = {
-        "offline": _leave_network(libc),
-        "no_files": fence(hidden=hidden, shown=shown, writable=writable),
-        "no_capabilities": _drop_capabilities(libc),
-    }
-    return [name for name, done in took.items() if done]
+    held = set(took) | ({"memory"} if wish.memory_mb else set())
+    shared_memory = wish.starts or "own_shared_memory" in held
+    if fence(
+        hidden=wish.hidden,
+        shown=wish.shown,
+        writable=wish.writable,
+        shared_memory=shared_memory,
+    ):
+        held.add("no_files")
+    if _drop_capabilities(libc):
+        held.add("no_capabilities")
+    own_world = "own_processes" in held
+    if filter_calls(connects=wish.talks, signals=wish.starts or own_world):
+        held |= {"no_sockets", "offline"}
+        if not own_world:
+            held.add("no_signals")
+    return sorted(held)
 
 
-def _leave_network(libc: ctypes.CDLL) -> bool:
-    if not hasattr(libc, "unshare"):
-        return False
-    # root may do the first, anyone else the second where user namespaces are allowed
-    ways = (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET)
-    return any(libc.unshare(way) == 0 for way in ways)
+def confine_program(*, own_world: bool) -> None:
+    """Take from a program that is the model what the process that talks to it needs."""
+    filter_calls(signals=own_world)
+
+
+NEEDED = {
+    "offline": "the network",
+    "no_files": "the agent's files",
+    "no_sockets": "sockets of other programs",
+    "no_survivors": "processes that outlive the test",
+}
+"""What has to hold before a format that runs code is opened, and what each keeps it from."""
+
+
+def lacking(held: Iterable[str]) -> list[str]:
+    """Name what a model would not be kept from."""
+    there = set(held)
+    if there & {"own_processes", "no_signals"}:
+        there.add("no_survivors")  # the supervisor cannot be killed, and kills what is left
+    return [words for name, words in NEEDED.items() if name not in there]
+
+
+def _most_processes() -> int:
+    """Return a limit on this user's processes and threads that leaves the model its share."""
+    mine = 0
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if os.stat(f"/proc/{name}").st_uid == os.getuid():
+                    mine += len(os.listdir(f"/proc/{name}/task"))
+    return mine + 2 * MOST_PROCESSES
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> bool:
@@ -90,10 +137,35 @@ def peak_mb(pid: int | str = "self") -> float:
     `wait4` would report the parent's size where that was larger at the fork.
     """
     try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-            for line in status:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return 0.0
+        return _status(pid).get("VmHWM", 0) / 1024
+    except (OSError, ValueError):
+        return 0.0
+
+
+def peak_of_children_mb() -> float:
+    """Return the sum of it over the processes that this one started and that live.
+
+    They are found by their parent, since /proc may be of another world than this process's, in
+    which numbers of processes differ.
+    """
+    total = 0.0
+    mine = _status("self").get("Pid")
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if _status(name).get("PPid") == mine:
+                    total += peak_mb(name)
+            except (OSError, ValueError):
+                continue
+    return total
+
+
+def _status(pid: int | str) -> dict[str, int]:
+    """Return the numbers that /proc says of a process."""
+    found = {}
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            key, _, words = line.partition(":")
+            if key in ("Pid", "PPid", "VmHWM"):
+                found[key] = int(words.split()[0])
+    return found

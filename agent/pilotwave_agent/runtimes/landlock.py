@@ -29,11 +29,17 @@ _TCP = 0b11  # bind, connect
 _SCOPES = 0b11  # abstract sockets and signals beyond this process's own
 
 
-def fence(*, hidden: Path | None, shown: Iterable[Path], writable: Iterable[Path]) -> bool:
+def fence(
+    *,
+    hidden: Path | None,
+    shown: Iterable[Path],
+    writable: Iterable[Path],
+    shared_memory: bool = False,
+) -> bool:
     """Restrict this process; say whether the kernel took it.
 
     Everything may be read but what lies in `hidden`, of which the paths in `shown` may be after
-    all. PR_SET_NO_NEW_PRIVS has to be set before.
+    all. With `shared_memory`, files may be made there. PR_SET_NO_NEW_PRIVS has to be set before.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     version = libc.syscall(_CREATE, None, ctypes.c_size_t(0), _ASK_VERSION)
@@ -51,8 +57,12 @@ def fence(*, hidden: Path | None, shown: Iterable[Path], writable: Iterable[Path
             _allow(libc, rules, path, _READ & known, follow=False)
         for path in shown:
             _allow(libc, rules, path, _READ & known)
-        for path in (*writable, Path("/dev"), Path("/proc/self")):
+        for path in (*writable, Path("/proc/self")):
             _allow(libc, rules, path, known)
+        # devices may be used as they are; files are made in shared memory alone
+        _allow(libc, rules, Path("/dev"), (_READ | _ON_FILES) & known)
+        if shared_memory:
+            _allow(libc, rules, Path("/dev/shm"), known)  # noqa: S108
         return bool(libc.syscall(_RESTRICT, rules, 0) == 0)
     finally:
         os.close(rules)

@@ -10,12 +10,14 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
 _EXECUTABLE = 0o500
+before_start: Callable[[], None] | None = None
+"""What a program does first, set once by the process of a self-test: give up what it needs not."""
 
 
 def runnable(file: Path, scratch: Path) -> Path:
@@ -43,6 +45,7 @@ def start(
         stderr=out,
         cwd=cwd,
         env={**os.environ, **(environment or {})},
+        preexec_fn=before_start,
     )
 
 

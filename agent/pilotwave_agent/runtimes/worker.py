@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave_agent import runtimes
-from pilotwave_agent.runtimes import faults
+from pilotwave_agent.runtimes import confine, faults, namespaces, programs, supervise
 from pilotwave_agent.runtimes.base import Options, Runner, Tensor
-from pilotwave_agent.runtimes.confine import confine, die_with_parent, peak_mb
+from pilotwave_agent.runtimes.confine import peak_mb, peak_of_children_mb
+from pilotwave_agent.runtimes.seccomp import forbid_processes
 from pilotwave_protocol import sniff
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.formats import OPENS
@@ -32,6 +33,7 @@ class _Line:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self.stage = "start"
+        self.held: list[str] = []
 
     def say(self, **words: Any) -> None:
         os.write(self._fd, json.dumps(words, allow_nan=False).encode() + b"\n")
@@ -48,11 +50,16 @@ def _try(spec: dict[str, Any], line: _Line) -> dict[str, Any]:
     if spec["runtime"] == runtimes.COMMAND:
         from pilotwave_agent.runtimes import command
 
+        _check_confined(spec, line, "it is a program")
         line.enter("run")
         return {**command.run(file, folder, cases), "peak_mb": peak_mb()}
     runtimes.adapter(spec["runtime"])  # what it takes to import the runtime is not the model's
     line.enter("format")
-    _check_format(file, spec["runtime"])
+    unsafe = _check_format(file, spec["runtime"])
+    if unsafe:
+        _check_confined(spec, line, unsafe)
+    if not spec["starts"]:
+        forbid_processes()  # only now: a runtime that is imported may look for its libraries so
     base = peak_mb()
     line.enter("load")
     model = runtimes.load(
@@ -81,8 +88,18 @@ def _options(spec: dict[str, Any]) -> Options:
     )
 
 
-def _check_format(file: Path, runtime: str) -> None:
-    """The content decides what a file is; its name and the manifest are only words."""
+def _check_confined(spec: dict[str, Any], line: _Line, why: str) -> None:
+    """What runs code is opened only where the kernel keeps it from all that it should."""
+    missing = confine.lacking(line.held)
+    if missing and not spec["allow_unconfined"]:
+        sentence = f"{why}, and this system cannot keep it from {', '.join(missing)}"
+        settled = "allow_unconfined = true under [selftest] in agent.toml has it tried all the same"
+        raise RefusedError(Reason.UNSAFE_FORMAT, f"{sentence}; {settled}")
+
+
+def _check_format(file: Path, runtime: str) -> str | None:
+    """The content decides what a file is; its name and the manifest are only words. Return why the
+    format may run code, if it may."""
     try:
         found = sniff.sniff_file(file)
     except sniff.BadModel as e:
@@ -92,6 +109,7 @@ def _check_format(file: Path, runtime: str) -> None:
         words = " or ".join(known)
         sentence = f"{file.name} is {found.format} by its content; {runtime} opens {words}"
         raise RefusedError(Reason.SELFTEST_FORMAT, sentence)
+    return found.unsafe
 
 
 def _compared(
@@ -114,24 +132,41 @@ def _compared(
             rtol=float(spec["rtol"]),
             compare=lambda: line.enter("compare"),
         )
-    peak = peak_mb() + sum(peak_mb(pid) for pid in getattr(model, "pids", ()))
+    peak = peak_mb() + (peak_of_children_mb() if spec["starts"] else 0.0)
     return {**asdict(figures), "peak_mb": round(peak, 1)}
+
+
+def _confined(spec: dict[str, Any]) -> list[str]:
+    """Go on in a process that is kept from all that the model needs not; say from what."""
+    wish = confine.Wish(
+        memory_mb=spec["memory_mb"],
+        cpu_s=spec["cpu_s"],
+        hidden=Path(spec["hidden"]) if spec["hidden"] else None,
+        shown=tuple(Path(path) for path in (spec["folder"], spec["cache"]) if path),
+        writable=(Path.cwd(),),
+        starts=spec["starts"],
+        talks=spec["talks"],
+    )
+    world = supervise.World(
+        wish.memory_mb,
+        Path.cwd(),
+        lambda: namespaces.furnish(
+            hidden=wish.hidden, shown=(*wish.shown, *wish.writable), memory_mb=wish.memory_mb
+        ),
+    )
+    took = supervise.below(spec["parent"], world)
+    own_world = "own_processes" in took
+    programs.before_start = lambda: confine.confine_program(own_world=own_world)
+    return confine.confine(wish, took)
 
 
 def main() -> None:
     """Run one self-test as told on stdin."""
     spec = json.loads(sys.stdin.buffer.read())
     faulthandler.enable()
-    die_with_parent(spec["parent"])
     line = _Line(spec["fd"])
-    confined = confine(
-        memory_mb=spec["memory_mb"],
-        cpu_s=spec["cpu_s"],
-        hidden=Path(spec["hidden"]) if spec["hidden"] else None,
-        shown=[Path(path) for path in (spec["folder"], spec["cache"]) if path],
-        writable=[Path.cwd()],
-    )
-    line.say(stage="start", confined=confined)
+    line.held = _confined(spec)
+    line.say(stage="start", confined=line.held)
     try:
         line.say(verdict="ok", figures=_try(spec, line))
     except BaseException as e:  # a runtime may raise anything, and the parent must hear of it
