@@ -61,7 +61,7 @@ def run_in_thread(app: Any, *, context: Context | None = None) -> Iterator[Runni
         app,
         host="127.0.0.1",
         port=0,
-        http="httptools",
+        http=getattr(app, "connections", "httptools"),
         loop="asyncio",
         ws=getattr(app, "websockets", "none"),
         log_config=None,

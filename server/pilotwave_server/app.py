@@ -11,11 +11,13 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pilotwave_server import __version__, openapi, problems, system
+from pilotwave_server import __version__, openapi, openfiles, problems, system
 from pilotwave_server.audit import routes as audit
 from pilotwave_server.blobs import routes as blobs
 from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.connections import Connections
 from pilotwave_server.context import Clock, Context, utc_now
+from pilotwave_server.crowds import Crowds
 from pilotwave_server.dashboard import setup as dashboard
 from pilotwave_server.db import Database
 from pilotwave_server.deltas import setup as deltas
@@ -55,6 +57,7 @@ class PilotwaveApp:
         )
         self._asgi: ASGIApp = devices.in_front_of(edge)
         self.websockets = devices.websockets
+        self.connections = make_connections(context.settings, devices)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._asgi(scope, receive, send)
@@ -93,6 +96,17 @@ def make_context(settings: Settings, clock: Clock) -> Context:
         blobs=FileBlobs(settings.blobs_dir),
         workers=[Periodic("last-used", tokens.flush, interval_s=LAST_USED_S, at_stop=True)],
     )
+
+
+def make_connections(settings: Settings, devices: DeviceApi) -> Connections:
+    """What makes the connections' protocol objects, within the limit of open files."""
+    files = openfiles.for_connections(openfiles.limit())
+    most = min(settings.max_connections or files, files)
+
+    def room() -> int:
+        return min(most, files - devices.push.held)
+
+    return Connections(Crowds(room=room, per_address=settings.max_connections_per_address))
 
 
 def body_rules(settings: Settings) -> list[BodyRule]:

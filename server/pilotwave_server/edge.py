@@ -110,7 +110,9 @@ class Edge:
             without_escapes(scope)
             request = Request(scope)
             if has_body(request):
-                if rule.open or await self._is_known(request):
+                known = await self._is_known(request)
+                scope["known"] = known  # whose body is not cut off for others' (`connections.py`)
+                if known or rule.open:
                     receive = await take_body(scope, receive, rule)
                 else:
                     receive = without_body(scope, receive)

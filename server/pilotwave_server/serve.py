@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 
+from pilotwave_server import openfiles
 from pilotwave_server.app import PilotwaveApp, create_app
 from pilotwave_server.errors import SetupError
 from pilotwave_server.processes import Processes
@@ -130,6 +131,7 @@ def serve_alone(
 ) -> None:
     """Serve in this process."""
     sys.setswitchinterval(SWITCH_S)
+    openfiles.raise_limit()
     gc.set_threshold(*COLLECT_AT)
     # uvicorn raises the signal once more when it has shut down; it has been heeded by then.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
@@ -174,7 +176,7 @@ def environment(settings: Settings) -> dict[str, str]:
 def config(settings: Settings, app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=getattr(app, "connections", "httptools"),
         loop="uvloop",
         ws=getattr(app, "websockets", "none"),
         interface="asgi3",

@@ -132,6 +132,20 @@ class Settings(BaseSettings):
         description="Kilobits per second of all downloads by devices on this machine; 0: no limit.",
     )
 
+    max_connections: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="HTTP connections at once in each server process; 0: as many as it may have "
+        "files open.",
+    )
+    max_connections_per_address: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="HTTP connections at once from one address in each process; beyond, idle and "
+        "silent ones are closed for new ones; 0: no limit.",
+    )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest body of a JSON request.")
     max_metadata_bytes: int = Field(
         8 * 1024 * 1024, ge=1024, description="Largest body of a request that carries TUF metadata."

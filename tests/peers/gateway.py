@@ -1,4 +1,5 @@
-"""A site's gateway: real nginx on the configuration that the project gives out, on a free port."""
+"""Real nginx on a configuration that the project gives out, on a free port: a site's gateway, or
+what stands before a server."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
 TEMPLATE = REPO / "docker" / "site-gateway.conf.template"
+FRONT = REPO / "docker" / "front.conf.template"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin") or ""
 MAIN = """
 daemon off;
@@ -33,7 +35,7 @@ http {{
 class Gateway:
     """nginx before the server at `origin` (a URL); it keeps what it caches in `folder`."""
 
-    def __init__(self, origin: str, folder: Path) -> None:
+    def __init__(self, origin: str, folder: Path, *, template: Path = TEMPLATE) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port = folder, _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -45,7 +47,7 @@ class Gateway:
             "PILOTWAVE_CACHE": str(folder / "cache"),
             "PILOTWAVE_CACHE_SIZE": "1g",
         }
-        text = TEMPLATE.read_text()
+        text = template.read_text()
         for word, value in words.items():
             text = text.replace("${" + word + "}", value)
         assert "${" not in text, "a word of the configuration is not filled in"

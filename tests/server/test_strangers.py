@@ -118,5 +118,6 @@ def test_a_body_that_drips_is_refused_and_one_that_flows_has_its_time() -> None:
     with pytest.raises(EarlyProblem) as refused:
         asyncio.run(read([b"a"] * 100, gap_s=0.02, seconds=0.2))
     assert isinstance(refused.value.error, BodyTooSlow)
+    assert refused.value.error.code == "body_too_slow"
     assert refused.value.error.headers == {"Connection": "close"}
     assert asyncio.run(read([b"a" * 4096] * 20, gap_s=0.02, seconds=0.2)) == 20 * 4096

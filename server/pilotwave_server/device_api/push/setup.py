@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pilotwave_protocol.push import PushTerms
+from pilotwave_server import openfiles
 from pilotwave_server.context import Context
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.push.broker import Broker
@@ -34,6 +35,11 @@ class Push:
             ping_s=settings.push_ping_s,
             spread_s=1 + listening // settings.push_rate,
         )
+
+    @property
+    def held(self) -> int:
+        """How many WebSockets this process holds."""
+        return 0 if self.door is None else len(self.door.sessions)
 
     def channel_of(self, device: str) -> str | None:
         """Which channel of a device lives, as far as this process knows."""
@@ -66,7 +72,7 @@ def install(context: Context, polls: Polls) -> Push:
         push.door = Door(
             desk("websocket"),
             polls,
-            limit=settings.push_connections,
+            limit=min(settings.push_connections, openfiles.for_push(openfiles.limit())),
             per_second=settings.push_handshakes,
             silent_s=settings.push_ping_s * SILENT_PINGS,
         )
