@@ -19,6 +19,7 @@ from pilotwave_agent.runtimes.installed import runtime_facts, version_of
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.texts import text
 from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.messages import MAX_ENTRIES
 
 if TYPE_CHECKING:
     from pilotwave_agent.config import Config, RuntimeSettings
@@ -66,6 +67,7 @@ def read_facts(
         **runtime_facts(runtimes or {}, root),
         "selftest.confinement": text(Layout(data_dir).confinement),
         **(own or {}),
+        "max_models": MAX_ENTRIES,
     }
     return {key: _clean(value) for key, value in facts.items() if value not in (None, "")}
 

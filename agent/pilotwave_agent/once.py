@@ -21,7 +21,7 @@ from pilotwave_agent.report import check_in_of
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.telemetry import Telemetry
 from pilotwave_agent.work import Done, Job, work
-from pilotwave_protocol.messages import CheckInReply
+from pilotwave_protocol.messages import SMALL_CHECK_IN_BYTES, CheckInReply
 
 _NO = (ServerSaid, Unreachable, BadAnswer)
 _STALE_TRIES = 3
@@ -46,7 +46,7 @@ class _Visit:
         self.config, self.who, self.layout = config, who, layout
         self.channel = channel_of(config)
         self.seq = Sequence(Disk(), layout.seq)
-        self.acked = 0
+        self.acked, self.max_bytes = 0, SMALL_CHECK_IN_BYTES
         self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry, config.app_users)
 
     def make(self) -> str | None:
@@ -106,8 +106,9 @@ class _Visit:
             facts=facts_of(self.config),
             progress={},
             metrics=self.telemetry.pending(),
+            max_bytes=self.max_bytes,
         )
         reply = client.check_in(self.channel, self.who.key, report)
-        self.acked = reply.acked_event
+        self.acked, self.max_bytes = reply.acked_event, reply.max_check_in_bytes
         self.telemetry.acked(reply.acked_metric)
         return reply

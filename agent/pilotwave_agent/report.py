@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from pilotwave_agent.state import DeviceState, ModelSlot, plain_slot
+from pilotwave_agent.trimming import room, trimmed
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import MAX_EVENTS, CheckIn, MetricReport, ModelReport
+from pilotwave_protocol.messages import (
+    MAX_EVENTS,
+    SMALL_CHECK_IN_BYTES,
+    CheckIn,
+    MetricReport,
+    ModelReport,
+)
 from pilotwave_protocol.states import ModelState
-
-# an envelope is a third larger than its payload, and check-ins have 64 KiB
-_MAX_PAYLOAD = 44 << 10
 
 
 def check_in_of(
@@ -25,12 +29,14 @@ def check_in_of(
     progress: Mapping[str, int],
     trouble: tuple[str, str] | None = None,
     metrics: tuple[MetricReport, ...] = (),
+    max_bytes: int = SMALL_CHECK_IN_BYTES,
 ) -> CheckIn:
     """Make the next check-in.
 
     `facts` is None if they are as last reported; `trouble` is a reason and a sentence for a device
     that cannot even write its journal (a full disk). Events and windows of `metrics` beyond the
-    message's size wait for the next one.
+    message's size wait for the next one. The registry takes envelopes of `max_bytes`; models that
+    do not fit are said in short, or left out.
     """
     refusal = (
         {"reason": state.refusal.reason, "detail": state.refusal.detail} if state.refusal else None
@@ -53,8 +59,8 @@ def check_in_of(
             refusal=refusal,
             metrics=metrics,
         )
-        if (count <= 1 and not metrics) or len(report.to_bytes()) <= _MAX_PAYLOAD:
-            return report
+        if (count <= 1 and not metrics) or len(report.to_bytes()) <= room(max_bytes):
+            return trimmed(report, state.orders, max_bytes=max_bytes)
         if count > 1:
             count //= 2
         else:

@@ -27,7 +27,7 @@ from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
 from pilotwave_agent.telemetry import Telemetry
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import CheckInReply
+from pilotwave_protocol.messages import SMALL_CHECK_IN_BYTES, CheckInReply
 from pilotwave_protocol.push import PushTerms
 
 NO = (ServerSaid, Unreachable, BadAnswer)
@@ -78,6 +78,8 @@ class Talk:
     push: PushTerms | None = None
     _token_ends: float = 0.0
     _told: int = 0
+    _max_bytes: int = SMALL_CHECK_IN_BYTES
+    _cut: bool = False  # something on the way takes less than the server said
     _etag: str = ""
     _facts: Mapping[str, Scalar] | None = None
     _said: str = ""
@@ -123,6 +125,7 @@ class Talk:
                 progress=self.progress,
                 trouble=self.trouble,
                 metrics=self.telemetry.pending(),
+                max_bytes=self._max_bytes,
             )
             kept = self.channel.kept
             try:
@@ -154,6 +157,8 @@ class Talk:
         self.token = reply.token
         self._token_ends = now + reply.token_expires_in_s - _TOKEN_MARGIN_S
         self.push = reply.push
+        if not self._cut:
+            self._max_bytes = reply.max_check_in_bytes
         schedule.ask(
             poll_s=min(reply.poll_interval_s, self.config.max_poll_interval_s),
             check_in_s=min(reply.check_in_interval_s, self.config.max_check_in_interval_s),
@@ -171,6 +176,8 @@ class Talk:
             self.schedule.check_in_failed(now)
             return
         wait = e.retry_after_s or 0.0
+        if e.status == 413:
+            self._max_bytes, self._cut = SMALL_CHECK_IN_BYTES, True
         if e.status in (401, 403):
             # this device is not accepted yet, or not any more: knocking harder helps nobody
             wait = max(wait, self.schedule.spread(self.schedule.poll_s))

@@ -24,10 +24,15 @@ CHECK_IN_TYPE = "application/vnd.pilotwave.check-in.v1+json"
 ENROL_TYPE = "application/vnd.pilotwave.enrol.v1+json"
 
 MAX_DIRECTIVE_BYTES = 256 << 10
-MAX_CHECK_IN_BYTES = 64 << 10
+MAX_CHECK_IN_BYTES = 512 << 10
+SMALL_CHECK_IN_BYTES = 64 << 10
+"""What a registry of before 2026-11-29 takes; a larger one only where the registry says so."""
 MAX_ENROL_BYTES = 16 << 10
 MAX_REPLY_BYTES = 16 << 10
-MAX_ENTRIES = 64
+MAX_ENTRIES = 256
+SMALL_ENTRIES = 64
+"""What an agent of before 2026-11-29 takes in a directive, and a registry in a check-in."""
+MAX_REPORTS = 512
 MAX_EVENTS = 64
 MAX_FACTS = 64
 MAX_METRICS = 16
@@ -233,6 +238,7 @@ class CheckInReply:
     now: datetime
     acked_metric: int = 0
     push: PushTerms | None = None
+    max_check_in_bytes: int = SMALL_CHECK_IN_BYTES  # what the registry takes
 
     def to_bytes(self) -> bytes:
         """Write the reply."""
@@ -270,7 +276,7 @@ def parse_check_in(payload: bytes) -> CheckIn:
         agent=f.text("agent", limit=64),
         directive_seq=f.integer("directive_seq"),
         tuf=_tuf(f.inner("tuf")),
-        models=tuple(_report(m) for m in f.objects("models", limit=MAX_ENTRIES)),
+        models=tuple(_report(m) for m in f.objects("models", limit=MAX_REPORTS)),
         events=tuple(_event(e) for e in f.objects("events", limit=MAX_EVENTS)),
         facts=facts,
         dropped_events=f.integer("dropped_events", default=0),
@@ -324,8 +330,17 @@ def parse_check_in_reply(raw: bytes) -> CheckInReply:
             now=f.time("now"),
             acked_metric=f.integer("acked_metric", default=0),
             push=_push_terms(f.opt_inner("push")),
+            max_check_in_bytes=_room(f.raw("max_check_in_bytes", None)),
         ),
     )
+
+
+def _room(said: object) -> int:
+    """Read how large a check-in may be: an unsigned word, held within what every registry takes
+    and what this one may ever have said."""
+    if isinstance(said, bool) or not isinstance(said, int):
+        return SMALL_CHECK_IN_BYTES
+    return min(max(said, SMALL_CHECK_IN_BYTES), MAX_CHECK_IN_BYTES)
 
 
 def _push_terms(f: Fields | None) -> PushTerms | None:

@@ -301,6 +301,12 @@ def yank(role: Targets, model: str, version: str, *, reason: str, now: datetime)
     set_policy(role, model, ModelPolicy(policy.floor, policy.yanked | {digest}))
 
 
+def versions_below(role: Targets, model: str, counter: int) -> list[str]:
+    """Return the paths of a model's versions with release counters below `counter`."""
+    policy = names.policy_path(model)
+    return [p for p, t in role.targets.items() if p != policy and t.custom["counter"] < counter]
+
+
 def policy_of(role: Targets, model: str) -> ModelPolicy:
     """Return a model's signed policy; an absent one forbids nothing."""
     found = role.targets.get(names.policy_path(model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +19,7 @@ from pilotwave_cli.output import Json
 from pilotwave_cli.submitting import DoneBefore, find_publisher, submit
 from pilotwave_protocol import names, signing
 
-cli = typer.Typer(help="Versions: list, look, yank, deny.", no_args_is_help=True)
+cli = typer.Typer(help="Versions: list, look, yank, set the oldest, deny.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="The model.")]
 Version = Annotated[str, typer.Argument(help="The version.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; devices and operators are shown it.")]
@@ -110,6 +111,51 @@ def yank(
             raise Failed(f"{model} {version} is yanked already; a yank is for ever") from None
     if done is not None:
         output.say(f"{model} {version} is yanked; devices that run it leave it")
+
+
+@cli.command("floor")
+def floor(
+    model: Model,
+    version: Version,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Also take the versions below it off the role's list.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    key: KeyFiles = None,
+    folder: Dir = None,
+    passphrase_file: PassphraseFile = None,
+    out: Out = None,
+) -> None:
+    """Sign that no version older than this one may run; devices remember that for ever."""
+    names.check_version(version)
+    path = names.target_path(model, version)
+
+    def change(role: Metadata[Targets]) -> None:
+        found = role.signed.targets.get(path)
+        if found is None:
+            raise Failed(f"{model} {version} is not published, so it cannot be the oldest one")
+        known = signing.policy_of(role.signed, model)
+        counter = int(found.custom["counter"])
+        if counter < known.floor:
+            raise Failed(f"the floor of {model} is above {version} already; it never falls")
+        below = signing.versions_below(role.signed, model, counter) if prune else []
+        if counter == known.floor and not below:
+            raise DoneBefore
+        signing.set_policy(role.signed, model, replace(known, floor=counter))
+        for old in below:
+            del role.signed.targets[old]
+
+    question = f"Have every device refuse all versions of {model} before {version}, for ever?"
+    if not yes and not typer.confirm(question):
+        raise Failed("nothing was changed")
+    with connect() as api:
+        publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
+        try:
+            done = submit(api, publisher, change, out)
+        except DoneBefore:
+            raise Failed(f"{version} is the oldest version of {model} already") from None
+    if done is not None:
+        output.say(f"{model} {version} is the oldest version that devices may run")
 
 
 @cli.command("deny")

@@ -196,6 +196,20 @@ def test_the_yank_of_a_version_is_signed_and_final(pw: Operator, model: str) -> 
     assert pw.json("versions", "list", model)[0]["yanked"] is not None
 
 
+def test_the_oldest_version_is_signed_and_older_ones_leave_the_list(
+    pw: Operator, model: str
+) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        pw("publish", model, version, "--variant", f"onnx={DIGITS / version}")
+    asked = pw.run("versions", "floor", model, "1.1.0", "--prune", stdin="n\n")
+    assert "refuse all versions" in asked.stdout
+    assert "nothing was changed" in asked.stderr
+    assert "not published" in pw.fails("versions", "floor", model, "3.0.0", "--yes")
+    pw("versions", "floor", model, "1.1.0", "--prune", "--yes")
+    assert "already" in pw.fails("versions", "floor", model, "1.1.0", "--yes")
+    assert pw.json("models", "show", model)["floor"] == 2
+
+
 def test_a_denial_can_be_taken_back(pw: Operator, model: str) -> None:
     pw("publish", model, "1.0.0", "--variant", f"onnx={DIGITS / '1.0.0'}")
     pw("versions", "deny", model, "1.0.0", "--reason", "drops frames")

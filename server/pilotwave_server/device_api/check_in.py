@@ -148,6 +148,7 @@ class CheckIns:
             now=now,
             acked_metric=stored.acked_metric,
             push=self._push_terms(),
+            max_check_in_bytes=MAX_CHECK_IN_BYTES,
         ).to_bytes()
 
 

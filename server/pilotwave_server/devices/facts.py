@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from pilotwave_protocol.fields import Scalar
 
 SMALLEST = 1e-300
-_CAPABILITY_KEYS = frozenset({"arch", "memory_mb", "allow_unsafe_formats"})
+_CAPABILITY_KEYS = frozenset(
+    {"arch", "memory_mb", "allow_unsafe_formats", "max_models", "removes_models"}
+)
 _CAPABILITY_PREFIXES = ("runtime.", "accelerator.")
 
 
@@ -23,7 +25,8 @@ def normal_facts(facts: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 
 def is_capability(key: str) -> bool:
-    """Say whether a fact can decide which variant fits the device (`trust.variant_fits`)."""
+    """Say whether a fact can decide what the device is told: which variant fits it
+    (`trust.variant_fits`), how many models it takes, whether it takes removals."""
     return key in _CAPABILITY_KEYS or key.startswith(_CAPABILITY_PREFIXES)
 
 

@@ -170,7 +170,7 @@ def resets_of(targets: Targets | None) -> dict[str, ModelReset]:
     return read_resets(targets, delegated_models(targets)) if targets else {}
 
 
-def holders(targets: Targets, model: str) -> tuple[frozenset[str], int] | None:
-    """Who holds a model's role: key ids and threshold; None where it is not delegated."""
-    role = delegated_models(targets).get(model)
-    return None if role is None else (frozenset(role.keyids), role.threshold)
+def holders(targets: Targets | None) -> dict[str, tuple[frozenset[str], int]]:
+    """Who holds each model's role: key ids and threshold."""
+    delegated = delegated_models(targets) if targets else {}
+    return {model: (frozenset(role.keyids), role.threshold) for model, role in delegated.items()}

@@ -27,6 +27,9 @@ S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
 
 # Clients ignore their own cap where the parent states a length, so the cap must be kept here.
 MAX_DOCUMENT_BYTES = {Root: 500_000, Targets: 2_000_000}
+_HOW_TO_SHRINK: Mapping[type, str] = {
+    Targets: " A model's role gets smaller by `pilotwave versions floor MODEL VERSION --prune`"
+}
 MAX_SIGNATURES = 32
 CLOCK_SKEW_S = 300
 
@@ -78,7 +81,8 @@ def read_document(data: Mapping[str, Any], kind: type[S], *, now: datetime) -> M
     limit = MAX_DOCUMENT_BYTES[kind]
     if size > limit:
         raise MetadataTooLarge(
-            f"expected {kind.type} metadata of at most {limit} bytes; got {size}"
+            f"expected {kind.type} metadata of at most {limit} bytes; got {size}."
+            f"{_HOW_TO_SHRINK.get(kind, '')}"
         )
     if not isinstance(document.signed, kind):
         raise WrongType(f"expected {kind.type} metadata; got {document.signed.type}")

@@ -215,6 +215,8 @@ def _accept_roles(
     """Each role that came, and each that stays: all must be valid under `targets`, which resets the
     models of `resets`."""
     delegated = authority.delegated_models(targets)
+    held_before = authority.holders(before.signed if before else None)
+    held = authority.holders(targets)
     changes = []
     for model in roles:
         if model not in delegated:
@@ -236,9 +238,7 @@ def _accept_roles(
                     f"models-{model}: new versions are published with POST /models/{model}/metadata"
                 )
             changes.append(change)
-        elif before is None or authority.holders(before.signed, model) != authority.holders(
-            targets, model
-        ):
+        elif held_before.get(model) != held.get(model):
             _check_stays_valid(session, model, targets)
     return changes
 

@@ -13,6 +13,7 @@ from pilotwave_server.db import touch_fleet
 from pilotwave_server.errors import NotFound
 from pilotwave_server.groups.service import get_group
 from pilotwave_server.groups.tables import GroupRow
+from pilotwave_server.rollouts import capacity
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.offer import check_may_be_offered
 from pilotwave_server.rollouts.states import RolloutState
@@ -35,9 +36,10 @@ def set_baseline(
 ) -> BaselineRow:
     """Have a group run a version from now on.
 
-    GroupUnknown, ModelUnknown, VersionUnknown, VersionNotOffered. What the group was to run before
-    stays as what to fall back on, but only where it is older: who goes back to 1.1.0 after 1.2.0
-    does not want 1.2.0 again should 1.1.0 be denied. What aborted rollouts left ends too.
+    GroupUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, TooManyModels. What the group was
+    to run before stays as what to fall back on, but only where it is older: who goes back to 1.1.0
+    after 1.2.0 does not want 1.2.0 again should 1.1.0 be denied. What aborted rollouts left ends
+    too.
     """
     row = get_group(session, group, lock=True)
     anyone_in_it = DeviceView(name="", groups=frozenset({row.id}))
@@ -46,6 +48,7 @@ def set_baseline(
     before = standing[0] if standing else None
     if before is not None and before.version == version and not _left(session, before):
         return before
+    capacity.check_group(session, snapshot, row, model)
     counter = snapshot.versions[model, version].counter
     for old in standing:
         if old.counter >= counter:

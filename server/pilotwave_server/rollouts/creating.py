@@ -20,6 +20,7 @@ from pilotwave_server.groups.selector import compile_sql, parse
 from pilotwave_server.groups.service import count_devices, get_group, in_group
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.registry.service import Released
+from pilotwave_server.rollouts import capacity
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.leases import may_be_missing
 from pilotwave_server.rollouts.offer import check_may_be_offered
@@ -90,7 +91,7 @@ def create_rollout(
     """Add a rollout. It begins as a draft, waiting for approval, scheduled or running.
 
     GroupUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, CanaryGroupUnknown, NobodyThere,
-    NoVariantFits, RolloutInTheWay, BadTimes.
+    NoVariantFits, TooManyModels, RolloutInTheWay, BadTimes.
     """
     group = check_wish(session, snapshot, wish, now=now, lock=True)
     salt = wish.salt or draw_salt()
@@ -142,6 +143,7 @@ def check_wish(
     check_may_be_offered(session, snapshot, anyone_in_it, **named)
     check_way_is_free(session, group, wish.model)
     _check_fits(session, group, snapshot.versions[wish.model, wish.version], wish.allow_empty)
+    capacity.check_group(session, snapshot, group, wish.model)
     for index, wave in enumerate(wish.policy.waves):
         _check_canary(session, group, wave, index, allow_empty=wish.allow_empty)
     return group

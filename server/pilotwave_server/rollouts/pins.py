@@ -16,6 +16,7 @@ from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.errors import Conflict, NotFound
 from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.registry.tables import ModelRow
+from pilotwave_server.rollouts import capacity
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.looking import look
 from pilotwave_server.rollouts.offer import check_may_be_offered
@@ -48,11 +49,12 @@ def pin(
 ) -> PinRow:
     """Hold a device on a version, whatever its groups say.
 
-    DeviceUnknown, ModelUnknown, VersionUnknown, VersionNotOffered.
+    DeviceUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, TooManyModels.
     """
     device = get_device(session, name, lock=True)
     view = look(session, snapshot, name).view
     check_may_be_offered(session, snapshot, view, model=model, version=version)
+    capacity.check_device(session, snapshot, name, model)
     row = session.get(PinRow, (device.id, model))
     before = None if row is None else {"version": row.version, "reason": row.reason}
     if row is None:

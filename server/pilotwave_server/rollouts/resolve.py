@@ -23,17 +23,19 @@ from pilotwave_protocol.trust import Fit, variant_fits
 from pilotwave_server.devices.facts import allows_unsafe
 from pilotwave_server.devices.tables import PRIME
 from pilotwave_server.registry.service import Released
+from pilotwave_server.rollouts.capacity import left_out
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot, RunningRollout
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.waves import position
 
 
 class Wait(str, Enum):
-    """Why a rollout to a device's group does not offer its version yet. Stable, as `Reason` is."""
+    """Why a device is not offered a version that is meant for it yet. Stable, as `Reason` is."""
 
     WAVE_NOT_OPEN = "wave_not_open"
     ROLLOUT_PAUSED = "rollout_paused"
     NEEDS_LEASE = "needs_lease"
+    TOO_MANY_MODELS = "too_many_models"
 
     def __str__(self) -> str:
         return str(self.value)
@@ -85,7 +87,23 @@ def resolve(device: DeviceView, snapshot: FleetSnapshot) -> Resolution:
         steps += chain
         if chain and chain[-1].hold is None:
             entries.append(_entry(device, snapshot, chain[-1]))
-    return Resolution(tuple(entries), tuple(steps))
+    return _within_capacity(device, entries, steps)
+
+
+def _within_capacity(device: DeviceView, entries: list[Entry], steps: list[Step]) -> Resolution:
+    """Hold what the device's directive has no room for."""
+    out = left_out(entries, device.facts)
+    if not out:
+        return Resolution(tuple(entries), tuple(steps))
+
+    def held(step: Step) -> Step:
+        sentence = out.get(step.candidate.model)
+        if sentence is None or step.hold is not None:
+            return step
+        return Step(step.candidate, Hold(Wait.TOO_MANY_MODELS, sentence))
+
+    kept = tuple(e for e in entries if e.model not in out)
+    return Resolution(kept, tuple(held(step) for step in steps))
 
 
 def explain(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator[Step]:

@@ -17,6 +17,7 @@ from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.registry.service import VersionUnknown, get_version
 from pilotwave_server.rollouts import operating, reading, showing
+from pilotwave_server.rollouts.capacity import TooManyModels
 from pilotwave_server.rollouts.creating import (
     BadTimes,
     CanaryGroupUnknown,
@@ -128,7 +129,13 @@ def list_rollouts(
     status_code=201,
     summary="Create a rollout",
     responses=responses(
-        *PLAN, BadTimes, VersionNotOffered, NobodyThere, NoVariantFits, RolloutInTheWay
+        *PLAN,
+        BadTimes,
+        VersionNotOffered,
+        NobodyThere,
+        NoVariantFits,
+        TooManyModels,
+        RolloutInTheWay,
     ),
 )
 def create(

@@ -16,6 +16,7 @@ from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.registry.service import VersionUnknown
 from pilotwave_server.rollouts import baselines, pins
 from pilotwave_server.rollouts.baselines import NoBaseline
+from pilotwave_server.rollouts.capacity import TooManyModels
 from pilotwave_server.rollouts.fleet import FleetSnapshot
 from pilotwave_server.rollouts.looking import forbidden_here, look
 from pilotwave_server.rollouts.offer import VersionNotOffered
@@ -68,7 +69,9 @@ def list_baselines(group: GroupName, viewer: Viewer, session: ReadSession) -> Ba
 @groups.put(
     "/{model}",
     summary="Assign a version to a group at once",
-    responses=responses(GroupUnknown, ModelUnknown, VersionUnknown, VersionNotOffered),
+    responses=responses(
+        GroupUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, TooManyModels
+    ),
 )
 def set_baseline(
     group: GroupName,
@@ -151,7 +154,9 @@ def explain(
 @devices.post(
     "/models/{model}/pin",
     summary="Hold a device on a version",
-    responses=responses(DeviceUnknown, ModelUnknown, VersionUnknown, VersionNotOffered),
+    responses=responses(
+        DeviceUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, TooManyModels
+    ),
 )
 def pin(
     device: DeviceName,
@@ -181,7 +186,12 @@ def pin(
     "/models/{model}/rollback",
     summary="Send a device back to a version and hold it there",
     responses=responses(
-        DeviceUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, NothingToRollBackTo
+        DeviceUnknown,
+        ModelUnknown,
+        VersionUnknown,
+        VersionNotOffered,
+        TooManyModels,
+        NothingToRollBackTo,
     ),
 )
 def roll_back(

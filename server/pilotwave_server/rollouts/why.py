@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
-from pilotwave_server.rollouts.resolve import Step, explain
+from pilotwave_server.rollouts.resolve import Step, resolve
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ def why(
     device: DeviceView, snapshot: FleetSnapshot, *, model: str, state: str, says: str = ""
 ) -> Why:
     """Explain `resolve`'s answer for one model. `says` is the device's own word, if it has one."""
-    steps = tuple(explain(device, snapshot, model))
+    steps = tuple(s for s in resolve(device, snapshot).steps if s.candidate.model == model)
     told = tuple((step, _told(step)) for step in steps)
     last = steps[-1] if steps else None
     if last is None:

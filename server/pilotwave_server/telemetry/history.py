@@ -15,6 +15,8 @@ from pilotwave_protocol.messages import DeviceEvent, ModelReport
 from pilotwave_protocol.states import ModelState
 
 SWITCHED, HEALTHY, FAILED, ROLLED_BACK = "switched", "healthy", "failed", "rolled_back"
+REMOVED = "removed"
+"""The kind of the event of a model that was removed from a device."""
 KINDS = frozenset({SWITCHED, HEALTHY, FAILED, ROLLED_BACK})
 
 

@@ -22,7 +22,7 @@ from pilotwave_server.db import lock_fleet, next_revision, update_rows, upsert
 from pilotwave_server.devices.facts import normal_facts
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import Conflict, ServerError, Unauthorised
-from pilotwave_server.telemetry.history import shown_by, told_by
+from pilotwave_server.telemetry.history import REMOVED, shown_by, told_by
 from pilotwave_server.telemetry.live import NewWindow, store_windows
 from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
 
@@ -62,6 +62,10 @@ class Stored:
     acked_metric: int = 0
     windows: tuple[NewWindow, ...] = ()
     refusal: ServerError | None = None
+
+
+MAY_BE_CUT = 32
+"""A device leaves models out of a report that is too large; so many fit into any report."""
 
 
 @dataclass
@@ -234,9 +238,10 @@ def _add_models(
             since = before.since if before is not None and same else batch.now
             batch.models.append({"device_id": device.id, **values, "since": since})
     batch.history += [{"device_id": device.id, **became._asdict()} for became in history]
-    batch.gone += [
-        (device.id, model) for model in known.keys() - {r.model for r in check_in.models}
-    ]
+    absent = known.keys() - {r.model for r in check_in.models}
+    if len(check_in.models) >= MAY_BE_CUT:
+        absent &= {e.model for e in fresh if e.kind == REMOVED}
+    batch.gone += [(device.id, model) for model in absent]
 
 
 def _plain_model(report: ModelReport) -> dict[str, Any]:

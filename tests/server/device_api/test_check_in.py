@@ -11,7 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilotwave_protocol import dsse
-from pilotwave_protocol.messages import CHECK_IN_TYPE, DeviceEvent
+from pilotwave_protocol.messages import CHECK_IN_TYPE, MAX_CHECK_IN_BYTES, DeviceEvent
 from pilotwave_protocol.states import ModelState
 from tests.server.device_api.peer import SimulatedDevice, code_of, installed, report
 from tests.server.fleet_fixtures import Fleet, only_sqlite
@@ -35,6 +35,7 @@ def test_answer_holds_a_token_the_pace_and_the_newest_metadata(fleet: Fleet, clo
         "now": "2026-01-31T09:30:00Z",
         "acked_metric": 0,
         "push": {"poll_interval_s": 900, "ping_s": 240, "spread_s": 1},
+        "max_check_in_bytes": MAX_CHECK_IN_BYTES,
     }
 
 
@@ -225,10 +226,10 @@ def test_report_outside_the_protocol_is_refused_with_a_sentence(fleet: Fleet) ->
 @only_sqlite
 def test_report_over_the_limit_is_refused_before_it_is_read(fleet: Fleet) -> None:
     cam = fleet.device()
-    assert code_of(cam.post(PATH, b"x" * (64 * 1024 + 1))) == (413, "body_too_large")
+    assert code_of(cam.post(PATH, b"x" * (MAX_CHECK_IN_BYTES + 1))) == (413, "body_too_large")
 
     def endless() -> Any:
-        for _ in range(100):
+        for _ in range(MAX_CHECK_IN_BYTES // 1024 + 36):
             yield b"x" * 1024
 
     unannounced = fleet.client.post(PATH, content=endless())
