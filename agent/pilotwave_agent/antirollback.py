@@ -7,16 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pilotwave_protocol.states import Reason
 
 if TYPE_CHECKING:
-    from pilotwave_protocol.trust import ModelPolicy, ModelReset
+    from pilotwave_protocol.trust import DirectorKeys, ModelPolicy, ModelReset
 
 MAX_YANKS = 10_000
 """Digests that are remembered for one model; the floor stands for what a role no longer lists."""
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """The newest directive of one director key that was accepted: its number and its set."""
+
+    seq: int
+    set_digest: str
 
 
 @dataclass(frozen=True)
@@ -27,16 +34,38 @@ class AntiRollback:
     `floors` are the highest release counters below which a model may not go, `yanks` the digests
     of a model's manifests that may not run again, `epochs` the resets that were followed. `yanked`
     was learned by an older agent, which did not keep yanks by model: it counts for every model that
-    was never reset. `time_floor` is the view's at the last accepted directive, for reports.
+    was never reset.
+
+    `ordered` is by director key: a key's numbers bind for as long as TUF lists that key, so that a
+    stolen one cannot use them up for its successor. `directive_seq` and `set_digest` are the last
+    accepted directive's; without `ordered`, an older agent kept them and did not say for which key.
     """
 
     directive_seq: int = 0
     set_digest: str = ""
     floors: Mapping[str, int] = field(default_factory=dict)
     yanked: frozenset[str] = frozenset()
-    time_floor: datetime | None = None
     yanks: Mapping[str, frozenset[str]] = field(default_factory=dict)
     epochs: Mapping[str, int] = field(default_factory=dict)
+    ordered: Mapping[str, Ordered] = field(default_factory=dict)
+
+    def under(self, director: DirectorKeys) -> AntiRollback:
+        """Return the memory under the director keys that TUF lists now: what belongs to others
+        falls. What no key is known for is held against each of them."""
+        if not self.ordered and self.set_digest:
+            kept = {key: Ordered(self.directive_seq, self.set_digest) for key in director.keys}
+            return replace(self, ordered=kept)
+        kept = {key: last for key, last in self.ordered.items() if key in director.keys}
+        if kept == self.ordered:
+            return self
+        last = Ordered(self.directive_seq, self.set_digest)
+        last = last if last in kept.values() else Ordered(0, "")
+        return replace(self, ordered=kept, directive_seq=last.seq, set_digest=last.set_digest)
+
+    def accepted(self, key: str, seq: int, set_digest: str) -> AntiRollback:
+        """Return the memory with a directive of this director key as the last accepted one."""
+        ordered = {**self.ordered, key: Ordered(seq, set_digest)}
+        return replace(self, directive_seq=seq, set_digest=set_digest, ordered=ordered)
 
     def learned(
         self, model: str, policy: ModelPolicy, reset: ModelReset | None = None

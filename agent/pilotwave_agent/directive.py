@@ -9,11 +9,11 @@ switching are the machine's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from pilotwave_agent.antirollback import AntiRollback
+from pilotwave_agent.antirollback import AntiRollback, Ordered
 from pilotwave_protocol import dsse, messages
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import BadEnvelope, BadManifest, BadMessage, RefusedError, WrongKey
@@ -92,11 +92,13 @@ def verify(
 ) -> VerifiedDirective:
     """Return the directive if all thirteen steps pass, or raise `RefusedError`."""
     moment = max(now, view.time_floor)
-    payload = _opened(raw, view.director())  # steps 1 and 2
+    director = view.director()
+    memory = memory.under(director)
+    payload, signers = _opened(raw, director)  # steps 1 and 2
     directive = _parsed(payload)  # step 3
-    _check_address(directive, fleet, device, view.director())  # steps 4 and 5
+    _check_address(directive, fleet, device, director)  # steps 4 and 5
     _check_time(directive, moment)  # step 6
-    _check_seq(directive, memory)  # step 7
+    key = _check_seq(directive, signers, director, memory)  # step 7
     _check_snapshot(directive, view)  # step 8
     targets = [_target(entry, view) for entry in directive.entries]  # step 9, and below
     manifests = [_manifest(entry, fetch_manifest) for entry in directive.entries]
@@ -109,27 +111,20 @@ def verify(
         _check_yank(entry, target, known)  # step 11
     for entry in directive.entries:
         _check_floor(entry, known)  # step 12
-    accepted = replace(  # step 13
-        known,
-        directive_seq=directive.seq,
-        set_digest=directive.set_digest,
-        time_floor=view.time_floor,
-    )
+    accepted = known.accepted(key, directive.seq, directive.set_digest)  # step 13
     return VerifiedDirective(directive, versions, accepted)
 
 
-def _opened(raw: bytes, director: DirectorKeys) -> bytes:
+def _opened(raw: bytes, director: DirectorKeys) -> tuple[bytes, frozenset[str]]:
+    """Return the payload and the director keys that signed it."""
     if len(raw) > MAX_ENVELOPE_BYTES:
         sentence = f"expected a directive of at most {MAX_ENVELOPE_BYTES} bytes; got {len(raw)}"
         raise RefusedError(Reason.DIRECTIVE_TOO_LARGE, sentence)
     try:
-        return dsse.open_envelope(
-            raw,
-            payload_type=messages.DIRECTIVE_TYPE,
-            keys=director.keys,
-            threshold=director.threshold,
-            max_bytes=MAX_ENVELOPE_BYTES,
-        )
+        kind, keys = messages.DIRECTIVE_TYPE, director.keys
+        claimed = dsse.peek_unverified(raw, payload_type=kind, max_bytes=MAX_ENVELOPE_BYTES)
+        payload = dsse.verified(claimed, payload_type=kind, keys=keys, threshold=director.threshold)
+        return payload, dsse.signers(claimed, payload_type=kind, keys=keys)
     except WrongKey as e:
         raise RefusedError(Reason.WRONG_KEY, f"directive: {e}") from e
     except BadEnvelope as e:
@@ -156,19 +151,42 @@ def _check_address(directive: Directive, fleet: str, device: str, director: Dire
 def _check_time(directive: Directive, moment: datetime) -> None:
     shown = format_time(moment)
     if directive.issued - CLOCK_SLACK > moment:
-        sentence = f"issued {format_time(directive.issued)}, but here it is only {shown}"
+        sentence = (
+            f"this device's clock ({shown}) is behind the order, issued "
+            f"{format_time(directive.issued)}; set the clock"
+        )
         raise RefusedError(Reason.NOT_YET_VALID, sentence)
     if moment >= directive.expires:
         sentence = f"expired {format_time(directive.expires)}; here it is {shown}"
         raise RefusedError(Reason.DIRECTIVE_EXPIRED, sentence)
 
 
-def _check_seq(directive: Directive, memory: AntiRollback) -> None:
-    if directive.seq < memory.directive_seq:
-        sentence = f"expected seq {memory.directive_seq} or later; got {directive.seq}"
+def _check_seq(
+    directive: Directive, signers: frozenset[str], director: DirectorKeys, memory: AntiRollback
+) -> str:
+    """Return the newest key that signed it, whose numbers the directive's goes by.
+
+    Where two keys are listed, the older is good until the newer has been followed; after that a
+    thief of the older can replay nothing. Where nobody signed which one is newer, each directive
+    goes by the numbers of all.
+    """
+    rank = {key: n for n, key in enumerate(director.order)}
+    key = max(signers, key=lambda k: (rank.get(k, 0), k))
+    newer = [k for k in memory.ordered if rank.get(k, 0) > rank.get(key, 0)]
+    if newer:
+        sentence = f"signed by director key {key[:12]}, which key {newer[0][:12]} has replaced"
         raise RefusedError(Reason.DIRECTIVE_REPLAYED, sentence)
-    same_seq = directive.seq == memory.directive_seq and memory.set_digest
-    if same_seq and directive.set_digest != memory.set_digest:
+    shared = [] if director.order else [k for k in memory.ordered if k != key]
+    for last in (memory.ordered[k] for k in (key, *shared) if k in memory.ordered):
+        _check_after(directive, last)
+    return key
+
+
+def _check_after(directive: Directive, last: Ordered) -> None:
+    if directive.seq < last.seq:
+        sentence = f"expected seq {last.seq} or later; got {directive.seq}"
+        raise RefusedError(Reason.DIRECTIVE_REPLAYED, sentence)
+    if directive.seq == last.seq and directive.set_digest != last.set_digest:
         sentence = f"two different directives carry seq {directive.seq}"
         raise RefusedError(Reason.DIRECTIVE_FORK, sentence)
 

@@ -191,8 +191,8 @@ def _accepted(state: DeviceState, record: Record) -> DeviceState:
 
 
 def _merged(a: AntiRollback, b: AntiRollback) -> AntiRollback:
-    later = b if b.directive_seq >= a.directive_seq else a
-    moments = [m for m in (a.time_floor, b.time_floor) if m]
+    # what is kept by key is whole in each record; what an older agent kept only ever grew
+    later = b if b.ordered or a.ordered or b.directive_seq >= a.directive_seq else a
     known = a
     for model in sorted({*b.floors, *b.yanks, *b.epochs}):
         known = known.merged(model, b)
@@ -202,7 +202,7 @@ def _merged(a: AntiRollback, b: AntiRollback) -> AntiRollback:
         set_digest=later.set_digest,
         floors=dict(sorted(known.floors.items())),
         yanked=a.yanked | b.yanked,
-        time_floor=max(moments, default=None),
+        ordered=later.ordered,
     )
 
 

@@ -6,11 +6,13 @@ what they say is written into the journal.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from pilotwave_agent import directive, fold, install
+from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.facts import facts_of
@@ -19,7 +21,7 @@ from pilotwave_agent.fold import Record
 from pilotwave_agent.identity import Identity
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
-from pilotwave_agent.trust import TrustedMetadata, TrustedView
+from pilotwave_agent.trust import LONGEST_TRUST, TrustedMetadata, TrustedView
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages import Entry
@@ -98,7 +100,9 @@ class Judge:
                 judged = "" if passing else digest
                 record(fold.refused(str(no.reason), no.sentence, raw_digest=judged, at=at))
             return Judged(passing=no if passing else None)
-        return Judged(refresh_at=view.refresh_after.timestamp())
+        # the timestamp's own date may be of a clock that ran ahead
+        soonest = min(view.refresh_after.timestamp(), time.time() + LONGEST_TRUST.total_seconds())
+        return Judged(refresh_at=soonest)
 
     def _is_open(self, state: DeviceState, digest: str) -> bool:
         """What was accepted stays accepted; what was refused may pass newer metadata."""
@@ -132,7 +136,7 @@ class Judge:
     def _learn(
         self, view: TrustedView, state: DeviceState, record: Callable[[Record], None], at: float
     ) -> None:
-        memory = state.memory
+        memory = self._under(state.memory, view)
         for model in sorted({*state.models, *state.orders}):
             try:
                 memory = directive.learn(memory, view, [model])
@@ -140,6 +144,13 @@ class Judge:
                 continue  # one model's metadata being unavailable silences no other's
         if memory != state.memory or view.versions() != dict(state.tuf):
             record(fold.learned(memory, view.versions(), at=at))
+
+    @staticmethod
+    def _under(memory: AntiRollback, view: TrustedView) -> AntiRollback:
+        try:
+            return memory.under(view.director())
+        except RefusedError:
+            return memory
 
     def _judge(
         self,

@@ -463,7 +463,7 @@ def back(
     """Make the record that begins the way back; `fault` holds it against the current version."""
     failed, attempt = None, slot.attempt
     if order and order.wanted == slot.current:
-        attempt = max(attempt, order.attempt)
+        attempt = order.attempt
     if fault and slot.current:
         failed = Failure(slot.current.sha256, slot.current.variant, attempt, str(reason))
     return moved(

@@ -7,7 +7,7 @@ from typing import Any
 
 from pilotwave_agent.state import DeviceState, ModelSlot, plain_slot
 from pilotwave_agent.trimming import room, trimmed
-from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.fields import MAX_INT, Scalar
 from pilotwave_protocol.messages import (
     MAX_EVENTS,
     SMALL_CHECK_IN_BYTES,
@@ -16,6 +16,8 @@ from pilotwave_protocol.messages import (
     ModelReport,
 )
 from pilotwave_protocol.states import ModelState
+
+_TUF_ROLES = ("root", "timestamp", "snapshot")
 
 
 def check_in_of(
@@ -51,7 +53,7 @@ def check_in_of(
             seq=seq,
             agent=agent,
             directive_seq=state.memory.directive_seq,
-            tuf={role: state.tuf.get(role, 0) for role in ("root", "timestamp", "snapshot")},
+            tuf={role: min(state.tuf.get(role, 0), MAX_INT) for role in _TUF_ROLES},
             models=tuple(_model(slot, progress) for slot in state.models.values()),
             events=state.events[:count],
             facts=dict(facts) if facts is not None else None,

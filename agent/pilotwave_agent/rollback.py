@@ -37,7 +37,7 @@ def rollback(config: Config, model: str) -> str:
     lock.interrupt(layout.work_lock)
     with lock.held(layout.work_lock, "the agent's work", wait_s=_WAIT_S):
         journal = Journal(disk, layout.journal)
-        state, now = journal.state, now_of(journal.state)
+        state, now = journal.state, now_of(layout)
         records = step_back(state.slot(model), state.orders.get(model), state.memory, at=now.wall)
         if not records:
             raise NothingToGoBackTo(f"{model}: no earlier version here may run")

@@ -61,6 +61,11 @@ class Layout:
         return self.root / "tuf"
 
     @property
+    def trust_memory(self) -> Path:
+        """What this device remembers of TUF, beside its cache."""
+        return self.root / "trust" / "tuf.json"
+
+    @property
     def blobs(self) -> Path:
         """Files by their digest."""
         return self.root / "blobs"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pilotwave_agent.antirollback import AntiRollback
+from pilotwave_agent.antirollback import AntiRollback, Ordered
 from pilotwave_protocol.fields import format_time, parse_time
 from pilotwave_protocol.messages import DeviceEvent, Installed
 from pilotwave_protocol.states import ModelState, Reason
@@ -131,10 +131,11 @@ class ModelSlot:
         return (*kept, Numbered(*mine, max(last + 1, int(at))))
 
     def failed_here(self, version: Installed, attempt: int) -> Failure | None:
-        """Return the failure that forbids trying `version` again at this `attempt`."""
+        """Return the failure that forbids trying `version` again at this `attempt`: any other
+        number is another wish, as a restored server counts from lower ones."""
         for failure in self.failures:
             same = (failure.sha256, failure.variant) == (version.sha256, version.variant)
-            if same and attempt <= failure.attempt:
+            if same and attempt == failure.attempt:
                 return failure
         return None
 
@@ -213,24 +214,24 @@ def plain_memory(memory: AntiRollback) -> dict[str, Any]:
         "set_digest": memory.set_digest,
         "floors": dict(memory.floors),
         "yanked": sorted(memory.yanked),
-        "time_floor": format_time(memory.time_floor) if memory.time_floor else None,
+        "time_floor": None,  # for agents of before 2026-11-29, which kept a second one here
         "yanks": {model: sorted(digests) for model, digests in memory.yanks.items()},
         "epochs": dict(memory.epochs),
+        "ordered": {key: [last.seq, last.set_digest] for key, last in memory.ordered.items()},
     }
 
 
 def read_memory(plain: Mapping[str, Any]) -> AntiRollback:
     """Read what `plain_memory` wrote."""
-    floor = plain["time_floor"]
     return AntiRollback(
         directive_seq=plain["directive_seq"],
         set_digest=plain["set_digest"],
         floors=plain["floors"],
         yanked=frozenset(plain["yanked"]),
-        time_floor=parse_time(floor) if floor else None,
         # an agent of before 2026-11-29 kept yanks without their models, and knew no resets
         yanks={model: frozenset(found) for model, found in plain.get("yanks", {}).items()},
         epochs=plain.get("epochs", {}),
+        ordered={key: Ordered(*last) for key, last in plain.get("ordered", {}).items()},
     )
 
 

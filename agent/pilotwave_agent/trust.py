@@ -9,7 +9,7 @@ that survives a lost cache, everything on disk before anyone acts on it, and one
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from tuf.ngclient.updater import Updater
 
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.refusals import refusals
-from pilotwave_agent.timefloor import BUILD_FLOOR
+from pilotwave_agent.timefloor import BUILD_FLOOR, earliest
 from pilotwave_agent.tufrefresh import (
     Refresh,
     role_of,
@@ -32,11 +32,17 @@ from pilotwave_agent.tufrefresh import (
 from pilotwave_agent.tufstore import TrustStore
 from pilotwave_protocol import names, rolebounds
 from pilotwave_protocol.errors import BadName, BadTrustData, RefusedError
+from pilotwave_protocol.fields import MAX_INT
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import DirectorKeys, ModelPolicy, ModelReset, VersionTarget
 
 if TYPE_CHECKING:
     from pilotwave_agent.fetcher import Fetcher
+
+
+LONGEST_TRUST = timedelta(days=15)
+"""Half the life of the longest timestamp (30 days, at sites without a network): a date far away
+must not keep a device from asking."""
 
 
 class TrustedMetadata:
@@ -70,7 +76,7 @@ class TrustedMetadata:
         )
         with refusals(), store.opened():
             updater, remembered = fetcher.honest(refresh.run)
-        return TrustedView(store, updater, fetcher, targets_url, remembered.floor.moment(floor))
+        return TrustedView(store, updater, fetcher, targets_url, earliest(remembered.floor, floor))
 
 
 class TrustedView:
@@ -99,9 +105,11 @@ class TrustedView:
         return snapshot_of(self._updater).version
 
     def versions(self) -> dict[str, int]:
-        """Return the versions of root, timestamp and snapshot, as check-ins report them."""
+        """Return the versions of root, timestamp and snapshot, as check-ins report them: a thief of
+        the online key may have signed higher ones than any message can hold."""
         roles = top_level(self._updater)
-        return {role: roles[role].version for role in ("root", "timestamp", "snapshot")}
+        found = {role: roles[role].version for role in ("root", "timestamp", "snapshot")}
+        return {role: min(version, MAX_INT) for role, version in found.items()}
 
     @property
     def expires(self) -> dict[str, datetime]:
@@ -110,10 +118,11 @@ class TrustedView:
 
     @property
     def refresh_after(self) -> datetime:
-        """The middle of the timestamp's life: refresh by then even if no hint says so."""
+        """The middle of the timestamp's life, or `LONGEST_TRUST` after it was signed: refresh by
+        then even if no hint says so."""
         timestamp = timestamp_of(self._updater)
         begun = signed_moment(timestamp) or min(self.time_floor, timestamp.expires)
-        return begun + (timestamp.expires - begun) / 2
+        return begun + min((timestamp.expires - begun) / 2, LONGEST_TRUST)
 
     def director(self) -> DirectorKeys:
         """Return who may sign directives. Only top-level targets can say so, no delegated role."""

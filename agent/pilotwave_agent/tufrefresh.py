@@ -17,7 +17,7 @@ from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestam
 from tuf.ngclient.updater import Updater
 
 from pilotwave_agent import tufstate
-from pilotwave_agent.timefloor import TimeFloor, signed_at
+from pilotwave_agent.timefloor import earliest, next_floor, signed_at
 from pilotwave_agent.tufstate import Signers, TufMemory
 from pilotwave_agent.tufstore import TrustStore
 from pilotwave_protocol.errors import RefusedError
@@ -41,39 +41,32 @@ class Refresh:
     def run(self) -> tuple[Updater, TufMemory]:
         """Return a refreshed updater and the memory that is now on disk."""
         memory = tufstate.load(self.store.memory)
-        updater = self._updater(memory.floor)
-        try:
-            updater.refresh()
-        except ExpiredMetadataError:
-            # root may have replaced the key whose word about the time is behind this
-            kept = _still_valid(memory, root_of(updater))
-            if kept.floor == memory.floor:
-                raise
-            memory = kept
-            tufstate.save(self.store.disk, self.store.memory, memory)
-            updater = self._updater(memory.floor)
-            updater.refresh()
+        updater = self._updater()
+        updater.refresh()
         kept = _still_valid(memory, root_of(updater))
         _check_rollback(updater, kept)
         fresh = _remember(updater, kept, self.store.cache)
+        signed = signed_moment(timestamp_of(updater))
+        fresh = replace(fresh, floor=next_floor(kept.floor, signed, self.now))
         self._check_expiry(updater, fresh.floor)
         if fresh != memory:
             tufstate.save(self.store.disk, self.store.memory, fresh)
         return updater, fresh
 
-    def _updater(self, floor: TimeFloor) -> Updater:
+    def _updater(self) -> Updater:
         updater = Updater(
             str(self.store.cache),
             self.metadata_url,
             fetcher=self.fetcher,
             bootstrap=self.bootstrap,
         )
-        _set_time(updater, max(self.now, floor.moment(self.build)))
+        # not by the floor yet: it may rest on the mistake that a newer timestamp takes back
+        _set_time(updater, max(self.now, self.build))
         return updater
 
-    def _check_expiry(self, updater: Updater, floor: TimeFloor) -> None:
-        """Judge all roles by what the newest of them proves about the time."""
-        moment = max(self.now, floor.moment(self.build))
+    def _check_expiry(self, updater: Updater, floor: datetime | None) -> None:
+        """Judge all roles by what the timestamp proves about the time."""
+        moment = max(self.now, earliest(floor, self.build))
         for role, signed in top_level(updater).items():
             if signed.is_expired(moment):
                 raise ExpiredMetadataError(f"{role}.json is expired")
@@ -157,11 +150,7 @@ def _remember(updater: Updater, memory: TufMemory, cache: Path) -> TufMemory:
     if snapshot.version != memory.snapshot or roles != memory.roles:
         signers = _signers(root, Snapshot.type, cache)
         memory = replace(memory, snapshot=snapshot.version, roles=roles, snapshot_signers=signers)
-    offline = [signed_moment(root), signed_moment(targets_of(updater))]
-    floor = memory.floor.raised(
-        offline=[m for m in offline if m], timestamp=signed_moment(timestamp)
-    )
-    return replace(memory, root=root.version, floor=floor)
+    return replace(memory, root=root.version)
 
 
 def signed_moment(signed: Signed) -> datetime | None:

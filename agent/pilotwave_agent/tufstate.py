@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 from pilotwave_agent.disk import Disk
-from pilotwave_agent.timefloor import TimeFloor
 from pilotwave_protocol import strictjson
 from pilotwave_protocol.errors import BadJson, ProtocolError
 from pilotwave_protocol.fields import Fields, format_time
@@ -44,7 +44,8 @@ class Signers:
 
 @dataclass(frozen=True)
 class TufMemory:
-    """Trusted versions, who had signed for them, and what they prove about the time."""
+    """Trusted versions, who had signed for them, and the floor of the time, which rests on the
+    signers of the timestamp."""
 
     root: int = 0  # holds for ever: nothing but a later root can replace a root
     timestamp: int = 0
@@ -52,7 +53,7 @@ class TufMemory:
     timestamp_signers: Signers = field(default_factory=Signers)
     roles: Mapping[str, int] = field(default_factory=dict)
     snapshot_signers: Signers = field(default_factory=Signers)
-    floor: TimeFloor = field(default_factory=TimeFloor)
+    floor: datetime | None = None
 
     def without_timestamp(self) -> TufMemory:
         """Forget what rests on the timestamp key."""
@@ -61,7 +62,7 @@ class TufMemory:
             timestamp=0,
             snapshot=0,
             timestamp_signers=Signers(),
-            floor=self.floor.without_timestamp(),
+            floor=None,
         )
 
     def without_roles(self) -> TufMemory:
@@ -89,7 +90,6 @@ def save(disk: Disk, path: Path, memory: TufMemory) -> None:
 
 
 def _to_bytes(memory: TufMemory) -> bytes:
-    floor = memory.floor
     return strictjson.dumps(
         {
             "schema": _SCHEMA,
@@ -99,8 +99,8 @@ def _to_bytes(memory: TufMemory) -> bytes:
             "timestamp_signers": sorted(memory.timestamp_signers.keyids),
             "roles": {name: min(v, _MAX_VERSION) for name, v in memory.roles.items()},
             "snapshot_signers": sorted(memory.snapshot_signers.keyids),
-            "floor_offline": format_time(floor.offline) if floor.offline else None,
-            "floor_timestamp": format_time(floor.timestamp) if floor.timestamp else None,
+            "floor_offline": None,  # for agents of before 2026-11-29, which kept two floors
+            "floor_timestamp": format_time(memory.floor) if memory.floor else None,
         }
     )
 
@@ -111,6 +111,7 @@ def _parse(raw: bytes) -> TufMemory:
         raise f.fail("schema", _SCHEMA, f.raw("schema"))
     roles = f.inner("roles")
     names = f.mapping("roles", limit=100_000)
+    f.opt_time("floor_offline")
     memory = TufMemory(
         root=f.integer("root"),
         timestamp=f.integer("timestamp", high=_MAX_VERSION),
@@ -118,7 +119,7 @@ def _parse(raw: bytes) -> TufMemory:
         timestamp_signers=Signers(frozenset(f.texts("timestamp_signers", limit=64))),
         roles={name: roles.integer(name, high=_MAX_VERSION) for name in names},
         snapshot_signers=Signers(frozenset(f.texts("snapshot_signers", limit=64))),
-        floor=TimeFloor(f.opt_time("floor_offline"), f.opt_time("floor_timestamp")),
+        floor=f.opt_time("floor_timestamp"),
     )
     f.done()
     return memory

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave_agent import config as settings
-from pilotwave_agent import custody, fold, identity, lock
+from pilotwave_agent import custody, fold, identity, lock, tufstate
 from pilotwave_agent.channel import Channel
 from pilotwave_agent.clock import Clock
 from pilotwave_agent.config import Config
@@ -36,9 +36,8 @@ from pilotwave_agent.report import status_of, substance
 from pilotwave_agent.runtimes.confine import die_with_parent
 from pilotwave_agent.scratch import use_scratch
 from pilotwave_agent.slots import Layout
-from pilotwave_agent.state import DeviceState
 from pilotwave_agent.surroundings import look_around, told
-from pilotwave_agent.timefloor import BUILD_FLOOR
+from pilotwave_agent.timefloor import earliest
 from pilotwave_agent.world import World
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_protocol.fields import Scalar
@@ -134,9 +133,10 @@ class Surroundings:
     root: Path
 
 
-def now_of(state: DeviceState, clock: Clock | None = None) -> Moment:
-    """Return now, never before what signed documents have proven."""
-    return moment((state.memory.time_floor or BUILD_FLOOR).timestamp(), clock or Clock())
+def now_of(layout: Layout, clock: Clock | None = None) -> Moment:
+    """Return now, never before what the trusted timestamp proves."""
+    floor = earliest(tufstate.load(layout.trust_memory).floor)
+    return moment(floor.timestamp(), clock or Clock())
 
 
 class _Work:
@@ -188,7 +188,7 @@ class _Work:
         )
 
     def _now(self) -> Moment:
-        return now_of(self.journal.state, self.clock)
+        return now_of(self.layout, self.clock)
 
     def _look_around(self) -> World:
         return look_around(self.config, self._now().wall, root=self.root)

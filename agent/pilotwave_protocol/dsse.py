@@ -121,6 +121,15 @@ def open_envelope(
     return verified(claimed, payload_type=payload_type, keys=keys, threshold=threshold)
 
 
+def signers(
+    claimed: Unverified, *, payload_type: str, keys: Mapping[str, Ed25519PublicKey]
+) -> frozenset[str]:
+    """Return the ids of the keys among `keys` that have signed it."""
+    message = pae(payload_type, claimed.payload)
+    signed = (s for s in claimed.signatures if s.keyid in keys)
+    return frozenset(s.keyid for s in signed if _is_good(keys[s.keyid], s.sig, message))
+
+
 def verified(
     claimed: Unverified,
     *,
@@ -131,12 +140,8 @@ def verified(
     """`open_envelope` for one that was taken apart already, to find out whose keys to look for."""
     if threshold < 1:
         raise ValueError("a threshold is at least 1")
-    message = pae(payload_type, claimed.payload)
-    good: set[bytes] = set()
-    for name, sig in claimed.signatures:
-        key = keys.get(name)
-        if key is not None and _is_good(key, sig, message):
-            good.add(raw_public(key))
+    found = signers(claimed, payload_type=payload_type, keys=keys)
+    good = {raw_public(keys[name]) for name in found}
     if len(good) < threshold:
         raise WrongKey(f"expected {threshold} valid signature(s) by known keys; got {len(good)}")
     return claimed.payload

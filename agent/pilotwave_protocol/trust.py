@@ -30,15 +30,19 @@ MAX_REMOVED = 1000
 
 @dataclass(frozen=True)
 class DirectorKeys:
-    """Who may sign directives: the fleet's name, its director keys and how many must sign."""
+    """Who may sign directives: the fleet's name, its director keys and how many must sign.
+
+    `order` names the keys from the oldest to the newest where several are listed; empty: unsaid.
+    """
 
     fleet: str
     keys: Mapping[str, Ed25519PublicKey]
     threshold: int
+    order: tuple[str, ...] = ()
 
     @classmethod
     def from_custom(cls, custom: object) -> DirectorKeys:
-        """Read the `custom` of `fleet/director`: {fleet, keys: {keyid: hex}, threshold}."""
+        """Read the `custom` of `fleet/director`: {fleet, keys: {keyid: hex}, threshold, order?}."""
         f = Fields(custom, "fleet/director", BadTrustData)
         fleet = f.named("fleet", names.check_fleet)
         found = f.mapping("keys", limit=MAX_DIRECTOR_KEYS)
@@ -46,12 +50,16 @@ class DirectorKeys:
         threshold = f.integer("threshold", low=1, high=max(1, len(keys)))
         if not keys:
             raise f.fail("keys", "at least one director key", found)
-        return cls(fleet, keys, threshold)
+        order = tuple(f.texts("order", limit=MAX_DIRECTOR_KEYS, default=[]))
+        if order and sorted(order) != sorted(keys):
+            raise f.fail("order", "each listed key once", list(order))
+        return cls(fleet, keys, threshold, order)
 
     def to_custom(self) -> dict[str, Any]:
         """Write the `custom` of `fleet/director`."""
         keys = {keyid: dsse.raw_public(key).hex() for keyid, key in self.keys.items()}
-        return {"fleet": self.fleet, "keys": keys, "threshold": self.threshold}
+        order = {"order": list(self.order)} if self.order else {}
+        return {"fleet": self.fleet, "keys": keys, "threshold": self.threshold, **order}
 
 
 def _director_key(f: Fields, keyid: str, value: object) -> tuple[str, Ed25519PublicKey]:

@@ -74,9 +74,9 @@ class Api:
         """GET `/api/v1` + path."""
         return _json(self.send("GET", f"/api/v1{path}", params=params))
 
-    def post(self, path: str, body: Any = None) -> Any:
+    def post(self, path: str, body: Any = None, **params: Any) -> Any:
         """POST JSON; returns the answer's JSON, or None where it has none."""
-        return _json(self.send("POST", f"/api/v1{path}", json=body))
+        return _json(self.send("POST", f"/api/v1{path}", json=body, params=params))
 
     def put(self, path: str, body: Any = None) -> Any:
         """PUT JSON."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from securesystemslib.signer import Key, Signer
@@ -43,8 +43,19 @@ def rotate(
         list[str] | None, typer.Option("--new", help="New key files that exist; else made.")
     ] = None,
     threshold: Annotated[int | None, typer.Option(min=1, max=16)] = None,
+    keep_old: Annotated[
+        bool,
+        typer.Option("--keep-old", help="director: list the old key for now; never a stolen one."),
+    ] = False,
     retire_old: Annotated[
-        bool, typer.Option("--retire-old", help="director: drop the old key now.")
+        bool, typer.Option("--retire-old", help="director: drop what --keep-old left listed.")
+    ] = False,
+    fresh_key: Annotated[
+        bool,
+        typer.Option(
+            "--fresh-key",
+            help="online, director: make another key even if one waits; for a stolen server.",
+        ),
     ] = False,
     reset: Annotated[
         bool,
@@ -66,8 +77,14 @@ def rotate(
     where, ask = folder or keys_dir(), Passphrases(passphrase_file)
     if (which is Holder.PUBLISHER) != (model is not None):
         raise CliError("--model goes with `rotate publisher`, and only with it")
-    if retire_old and which is not Holder.DIRECTOR:
-        raise CliError("--retire-old goes with `rotate director`; the others drop the old key")
+    if (keep_old or retire_old) and which is not Holder.DIRECTOR:
+        raise CliError(
+            "--keep-old and --retire-old go with `rotate director`; the others drop the old key"
+        )
+    if retire_old and (keep_old or fresh_key):
+        raise CliError("--retire-old goes alone: it makes no key")
+    if fresh_key and which not in (Holder.ONLINE, Holder.DIRECTOR):
+        raise CliError("--fresh-key goes with `rotate online` and `rotate director`")
     if (reset or good) and which is not Holder.PUBLISHER:
         raise CliError("--reset and --good go with `rotate publisher`, and only with it")
     fresh: list[Signer] = []
@@ -75,9 +92,10 @@ def rotate(
         document = resetting.chosen(api, model, good) if reset and model else None
         root, targets = documents.fetch_root(api), documents.fetch_targets(api)
         if which is Holder.ONLINE:
-            draft = _online(api, root)
+            draft = _online(api, root, fresh_key)
         elif which is Holder.DIRECTOR:
-            draft = _director(api, root, targets, retire_old)
+            staged = _retiring(api, targets) if retire_old else _staged(api, "director", fresh_key)
+            draft = _director(root, targets, staged, keep_old=keep_old)
         else:
             held = _held(root, targets, which, model)
             fresh = _new_keys(new, where, which, held, plain, ask)
@@ -88,28 +106,38 @@ def rotate(
         signers = signers_for([draft], key, where, ask, which.value, besides=fresh)
         done = complete(api, draft, signers, out=out, spare=spare_file(where, which.value))
     if done:
-        listed = which is Holder.DIRECTOR and not retire_old
-        old = "listed until --retire-old" if listed else "good for nothing more"
+        old = "listed until --retire-old" if keep_old else "no longer valid"
         output.say(f"{which.value} keys are rotated; the old one is {old}")
 
 
-def _online(api: Api, root: Metadata[Root]) -> Draft:
-    staged = api.post("/trust/online-key")
+def _staged(api: Api, kind: str, fresh_key: bool) -> Any:
+    """Return the server's key that shall follow, as it describes it."""
+    return api.post(f"/trust/{kind}-key", fresh="true" if fresh_key else None)
+
+
+def _online(api: Api, root: Metadata[Root], fresh_key: bool) -> Draft:
+    staged = _staged(api, "online", fresh_key)
     key = Key.from_dict(staged["keyid"], dict(staged["key"]))
     return rotation.rotate_online(root, key, now())
 
 
+def _retiring(api: Api, targets: Metadata[Targets]) -> Any:
+    """Return the newest listed director key, which is to stay alone."""
+    listed = rotation.director_of(targets.signed).keys
+    if len(listed) < 2:
+        raise Failed("there is no old director key to retire; only --keep-old leaves one listed")
+    held = api.get("/trust/server-keys")["director"]
+    return [key for key in held if key["keyid"] in listed][-1]
+
+
 def _director(
-    api: Api, root: Metadata[Root], targets: Metadata[Targets], retire_old: bool
+    root: Metadata[Root], targets: Metadata[Targets], staged: Any, *, keep_old: bool
 ) -> Draft:
-    if not retire_old:
-        staged = api.post("/trust/director-key")
-    elif len(rotation.director_of(targets.signed).keys) > 1:
-        staged = api.get("/trust/server-keys")["director"][-1]
-    else:
-        raise Failed("there is no old director key to retire; `keys rotate director` comes first")
     public = bytes.fromhex(staged["public"])
-    return rotation.rotate_director(root, targets, public, now(), keep_old=not retire_old)
+    try:
+        return rotation.rotate_director(root, targets, public, now(), keep_old=keep_old)
+    except ValueError as e:
+        raise CliError(str(e)) from e
 
 
 def _held(

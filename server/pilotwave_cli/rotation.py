@@ -63,13 +63,23 @@ def rotate_online(root: RootDoc, key: Key, now: datetime) -> Draft:
 def rotate_director(
     root: RootDoc, targets: TargetsDoc, public: bytes, now: datetime, *, keep_old: bool
 ) -> Draft:
-    """Targets that list the server's new director key, beside the old ones for a while."""
+    """Targets that list the server's new director key, with `keep_old` as the newest of several.
+
+    Devices need no overlap: they take in the new targets before they judge a directive. Raises
+    `ValueError` where one key cannot meet the threshold.
+    """
     fresh = next_targets(targets, now)
     held = director_of(targets.signed)
     key = Ed25519PublicKey.from_public_bytes(public)
-    kept = dict(held.keys) if keep_old else {}
-    keys = {**kept, dsse.keyid(key): key}
-    signing.set_director(fresh.signed, DirectorKeys(held.fleet, keys, held.threshold))
+    known = [k for k in (held.order or sorted(held.keys)) if k != dsse.keyid(key)]
+    order = (*(known if keep_old else []), dsse.keyid(key))
+    if len(order) < held.threshold:
+        raise ValueError(
+            f"{held.threshold} director keys must sign: rotate with --keep-old, once for each"
+        )
+    keys = {k: held.keys[k] for k in order[:-1]} | {order[-1]: key}
+    listed = DirectorKeys(held.fleet, keys, held.threshold, order if len(order) > 1 else ())
+    signing.set_director(fresh.signed, listed)
     return Draft("/trust/targets", targets=fresh, judge=root, owner=targets)
 
 

@@ -65,7 +65,6 @@ def test_every_role_gets_other_keys_and_no_device_is_left_behind(
     for words in (
         ("online",),
         ("director",),
-        ("director", "--retire-old"),
         ("root", "--plain"),
         ("targets", "--plain"),
         ("publisher", "--model", "detector", "--plain"),
@@ -93,12 +92,60 @@ def test_the_old_director_key_is_listed_until_it_is_retired(
     pw, _ = rotating
     assert "no old director key" in pw.fails("keys", "rotate", "director", "--retire-old")
     (first,) = _holders(pw)["director"]
-    assert "listed until" in pw("keys", "rotate", "director")
+    assert "listed until" in pw("keys", "rotate", "director", "--keep-old")
     both = _holders(pw)["director"]
     assert first in both
     assert len(both) == 2
+    assert director_order(pw)[0] == first
+    assert "listed until" in pw("keys", "rotate", "director", "--keep-old")
+    order = director_order(pw)
+    assert [order[0], order[1]] == [first, *(both - {first})]
     pw("keys", "rotate", "director", "--retire-old")
-    assert _holders(pw)["director"] == both - {first}
+    assert _holders(pw)["director"] == {order[2]}
+    assert director_order(pw) == []
+
+
+def test_an_old_director_key_is_retired_unless_it_is_to_be_kept(
+    rotating: tuple[Operator, Reader],
+) -> None:
+    pw, _ = rotating
+    (first,) = _holders(pw)["director"]
+    assert "no longer valid" in pw("keys", "rotate", "director")
+    (second,) = _holders(pw)["director"]
+    assert second != first
+    for words in (
+        ("director", "--retire-old", "--keep-old"),
+        ("online", "--keep-old"),
+        ("root", "--fresh-key"),
+        ("director", "--retire-old", "--fresh-key"),
+    ):
+        pw.fails("keys", "rotate", *words, status=2)
+
+
+@pytest.mark.parametrize("kind", ["online", "director"])
+def test_a_key_that_waited_on_a_stolen_server_is_passed_over(
+    rotating: tuple[Operator, Reader], kind: str
+) -> None:
+    """A thief of the server has the key that waits to follow, and may have made it wait."""
+    pw, reader = rotating
+    headers = {"Authorization": f"Bearer {pw.token}"}
+    staged = httpx.post(f"{pw.url}/api/v1/trust/{kind}-key", headers=headers, timeout=30).json()
+    role = {"online": "timestamp"}.get(kind, kind)
+    pw("keys", "rotate", kind, "--fresh-key")
+    (now,) = _holders(pw)[role]
+    assert now != staged["keyid"]
+    assert reader.sees("models/detector/1.0.0.json")
+    pw("publish", "detector", "1.1.0", "--variant", f"onnx={DIGITS / '1.1.0'}")
+    assert reader.sees("models/detector/1.1.0.json")
+
+
+def director_order(pw: Operator) -> list[str]:
+    """The listed director keys from the oldest to the newest, as the targets keys signed it."""
+    headers = {"Authorization": f"Bearer {pw.token}"}
+    url = f"{pw.url}/api/v1/trust/metadata/targets"
+    signed = httpx.get(url, headers=headers, timeout=30).json()["signed"]
+    order: list[str] = signed["targets"]["fleet/director"]["custom"].get("order", [])
+    return order
 
 
 def test_a_root_is_signed_by_people_who_hold_one_key_each(

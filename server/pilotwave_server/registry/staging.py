@@ -16,9 +16,16 @@ from pilotwave_server.registry.trust import TrustStore
 
 
 def stage_key(
-    *, db: Database, trust: TrustStore, kind: Kind, actor: str, now: datetime
+    *,
+    db: Database,
+    trust: TrustStore,
+    kind: Kind,
+    actor: str,
+    now: datetime,
+    fresh: bool = False,
 ) -> ServerKey:
-    """Make the key that shall follow, or return the one that waits already.
+    """Make the key that shall follow, or return the one that waits already, unless another is
+    wanted (`fresh`): whoever stole the server has the one that waits, too.
 
     A new online key signs at once, beside the old one, so that a root which lists only the new one
     finds valid documents.
@@ -27,7 +34,7 @@ def stage_key(
         lock_fleet(session)
         keys = trust.keys(kind)
         newest = keys[-1] if keys else None
-        if newest is None or _is_trusted(session, newest):
+        if fresh or newest is None or _is_trusted(session, newest):
             newest = trust.stage(kind)
             audit.record(
                 session,

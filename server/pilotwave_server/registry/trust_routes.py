@@ -39,6 +39,9 @@ RoleName = Annotated[
         description="root, targets, snapshot, timestamp or models-<model>",
     ),
 ]
+Fresh = Annotated[
+    bool, Query(description="Make another key even if one waits: for a server that was stolen.")
+]
 REFUSALS = (
     documents.BadMetadata,
     documents.WrongType,
@@ -183,20 +186,32 @@ def _view(done: rotation.Accepted, response: Response) -> TrustView:
 
 
 @router.post("/online-key", responses=responses(documents.NotBootstrapped, ExportFailed))
-def stage_online_key(admin: Admin, context: Ctx, now: Now) -> OnlineKeyView:
+def stage_online_key(admin: Admin, context: Ctx, now: Now, fresh: Fresh = False) -> OnlineKeyView:
     """Make the online key that shall follow. It signs beside the old one from now on; a root that
     lists it alone completes the change. Asking again returns the same key."""
     key = staging.stage_key(
-        db=context.db, trust=context.trust, kind="online", actor=str(admin), now=now
+        db=context.db,
+        trust=context.trust,
+        kind="online",
+        actor=str(admin),
+        now=now,
+        fresh=fresh,
     )
     return online_view(key, trusted=False)
 
 
 @router.post("/director-key", responses=responses(documents.NotBootstrapped, ExportFailed))
-def stage_director_key(admin: Admin, context: Ctx, now: Now) -> DirectorKeyView:
+def stage_director_key(
+    admin: Admin, context: Ctx, now: Now, fresh: Fresh = False
+) -> DirectorKeyView:
     """Make the director key that shall follow. Directives are signed with it as soon as targets
     lists it. Asking again returns the same key."""
     key = staging.stage_key(
-        db=context.db, trust=context.trust, kind="director", actor=str(admin), now=now
+        db=context.db,
+        trust=context.trust,
+        kind="director",
+        actor=str(admin),
+        now=now,
+        fresh=fresh,
     )
     return director_view(key, trusted=False)

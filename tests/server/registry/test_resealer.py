@@ -81,3 +81,19 @@ def test_days_to_expiry_are_told_for_every_role(registry: Registry) -> None:
         "timestamp": -7,
     }
     assert timedelta(days=left["timestamp"]) < timedelta(0)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=1), timedelta(days=100)])
+def test_what_was_signed_by_a_clock_that_ran_ahead_is_signed_anew_at_once(
+    registry: Registry, tmp_path: Path, ahead: timedelta
+) -> None:
+    registry.clock.advance(seconds=ahead.total_seconds())
+    assert reseal(registry)
+    registry.clock.advance(seconds=-ahead.total_seconds())
+    wrong = registry.trust.versions
+    assert reseal(registry)
+    assert registry.trust.versions == (wrong.root, wrong.timestamp + 1, wrong.snapshot + 1)
+    served = json.loads((registry.data_dir / "tuf/metadata/timestamp.json").read_bytes())
+    assert served["signed"]["signed_at"] == registry.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+    registry.device(tmp_path / "d").refresh()
+    assert not reseal(registry)
