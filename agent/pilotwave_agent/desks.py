@@ -98,8 +98,14 @@ def prepare(live: Path, model: str, group: str) -> None:
 
 
 def prepare_all(live: Path, models: Iterable[str], group: str) -> None:
-    """Do so for each model that is on this device, and tidy up. May raise `OSError`."""
+    """Do so for each model that is on this device, and tidy up: links and others' folders in `live`
+    are from a time when others could write there. May raise `OSError`."""
     prepare(live, "", group)
+    with SharedFolder(live) as folder:
+        for name in [n for n in os.listdir(folder.fd) if not n.startswith(_ASIDE)]:
+            found = folder.stat(name)
+            if found and (stat.S_ISLNK(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+                _clear(folder, name)
     for model in models:
         prepare(live, model, group)
         tidy(live, model)
