@@ -17,6 +17,7 @@ from packaging.version import Version as Pep440
 from pilotwave_protocol.errors import BadName
 
 DIRECTOR_PATH = "fleet/director"
+FACT = "fact."
 _SLUG = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _KEY = re.compile(r"[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*")
 _METRIC = re.compile(r"[a-z][a-z0-9_.]{0,63}")
@@ -77,9 +78,20 @@ def check_fleet(value: object) -> str:
 
 
 def check_label_key(value: object) -> str:
-    """Check a label key: `site`, `hw.rev`."""
+    """Check a label key: `site`, `hw.rev`. What begins with `fact.` is a fact, and no label."""
     words = "a small letter first, then small letters and digits joined by '.', '_' or '-', <= 64"
-    return _match("label key", _KEY, 64, words, value)
+    found = _match("label key", _KEY, 64, words, value)
+    if found.startswith(FACT):
+        raise BadName(f"label key: expected one that does not begin with {FACT!r}; got {found!r}")
+    return found
+
+
+def check_selector_key(value: object) -> str:
+    """Check what a selector or a gate may ask by: a label, `site`, or a fact, `fact.arch`."""
+    if isinstance(value, str) and value.startswith(FACT):
+        check_fact_key(value[len(FACT) :])
+        return value
+    return check_label_key(value)
 
 
 def check_fact_key(value: object) -> str:

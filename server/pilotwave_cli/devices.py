@@ -29,7 +29,7 @@ def _runs(device: dict[str, Any]) -> str:
 @cli.command("list")
 def list_(
     selector: Annotated[
-        str | None, typer.Option(help="Like `site=berlin, hw in (orin, nano), !quarantined`.")
+        str | None, typer.Option(help="Like `site=berlin, fact.hw in (orin, nano), !quarantined`.")
     ] = None,
     state: Annotated[
         str | None, typer.Option(help="enrolled, pending, revoked or decommissioned.")

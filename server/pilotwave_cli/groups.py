@@ -39,7 +39,8 @@ def list_(as_json: Json = False) -> None:
 def create(
     group: Group,
     selector: Annotated[
-        str | None, typer.Option(help="Like `site=berlin, hw in (orin, nano), battery>20`.")
+        str | None,
+        typer.Option(help="Like `site=berlin, fact.hw in (orin, nano), fact.battery>20`."),
     ] = None,
     device: Annotated[
         list[str] | None, typer.Option("--device", help="A member; repeatable.")

@@ -16,7 +16,7 @@ from pilotwave_protocol import names
 from pilotwave_protocol.errors import BadName
 
 SLUG = r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$"
-KEY = r"^[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*$"
+LABEL_KEY = r"^(?!fact\.)[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*$"
 VERSION = r"^[0-9A-Za-z](?:[0-9A-Za-z.+-]*[0-9A-Za-z])?$"
 SHA256 = r"^[0-9a-f]{64}$"
 
@@ -52,7 +52,7 @@ _version = _checked(names.check_version, 64, VERSION, "1.4.0")
 _variant = _checked(names.check_variant, 64, SLUG, "onnx-int8")
 _device = _checked(names.check_device, 64, SLUG, "cam-017")
 _group = _checked(names.check_group, 64, SLUG, "berlin-cams")
-_label_key = _checked(names.check_label_key, 64, KEY, "site")
+_label_key = _checked(names.check_label_key, 64, LABEL_KEY, "site")
 _label_value = _checked(names.check_label_value, 128, "", "berlin")
 _sha256 = _checked(names.check_sha256, 64, SHA256, "0" * 64)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.names import FACT
 
 SMALLEST = 1e-300
 _CAPABILITY_KEYS = frozenset(
@@ -22,6 +23,11 @@ def normal_number(value: float) -> float:
 def normal_facts(facts: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Return the facts as they are stored."""
     return {k: normal_number(v) if isinstance(v, float) else v for k, v in facts.items()}
+
+
+def told_by(labels: Mapping[str, str], facts: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return what gates may ask a device by: its labels, and its facts as `fact.arch`."""
+    return {**{f"{FACT}{key}": value for key, value in facts.items()}, **labels}
 
 
 def is_capability(key: str) -> bool:

@@ -38,7 +38,7 @@ SelectorText = Annotated[
     str | None,
     Query(
         max_length=4096,
-        description="Only devices that this takes, like `site=berlin, hw in (orin, nano)`.",
+        description="Only devices that this takes, like `site=berlin, fact.hw in (orin, nano)`.",
         examples=["site=berlin, !quarantined"],
     ),
 ]

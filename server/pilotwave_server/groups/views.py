@@ -9,8 +9,11 @@ from pydantic import Field
 
 from pilotwave_server.fields import ApiReply, ApiRequest, GroupName
 
-SELECTOR = "Who is in it, like `site=berlin, hw in (orin, nano)`; null: a static list of devices."
-EXAMPLE = "site=berlin, battery>20, !quarantined"
+SELECTOR = (
+    "Who is in it, by label and by fact, like `site=berlin, fact.hw in (orin, nano)`; "
+    "null: a static list of devices."
+)
+EXAMPLE = "site=berlin, fact.battery>20, !quarantined"
 
 
 class GroupChange(ApiRequest):

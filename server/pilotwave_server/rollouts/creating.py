@@ -198,7 +198,7 @@ def empty_group(group: GroupRow) -> str:
         return f"the group {group.name} is an empty list: put devices on it first"
     return (
         f"the group {group.name} has no enrolled device: its selector `{group.selector}` "
-        "matches none"
+        "matches none (labels are written `site=berlin`, devices' own facts `fact.arch=aarch64`)"
     )
 
 

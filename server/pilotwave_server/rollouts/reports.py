@@ -19,6 +19,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.messages import DeviceEvent, ModelReport
+from pilotwave_server.devices.facts import told_by
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.rollouts.fleet import RunningRollout
 from pilotwave_server.rollouts.leases import DID_NOT, TOOK_IT, revise
@@ -146,7 +147,7 @@ def _slices(
     found = {}
     query = select(d.id, d.labels, d.facts).where(d.id.in_(wanted))
     for id, labels, facts in session.execute(query):
-        known = {**facts, **labels}
+        known = told_by(labels, facts)
         for rollout in wanted[id]:
             keys = [key for key in rollout.slice_keys if key in known]
             found[rollout.row_id, id] = {key: str(known[key]) for key in keys}

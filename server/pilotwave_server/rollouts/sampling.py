@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.fields import MAX_INT
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_server.db import upsert
+from pilotwave_server.devices.facts import told_by
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.rollouts.gates.data import series
 from pilotwave_server.rollouts.tables import RolloutSampleRow, RolloutSketchRow
@@ -98,7 +99,7 @@ def _slices(session: Session, wanted: Sequence[Wanted]) -> Mapping[tuple[int, in
         return {}
     d = DeviceRow
     query = select(d.id, d.labels, d.facts).where(d.id.in_({w.window.device_id for w in asked}))
-    known = {id: {**facts, **labels} for id, labels, facts in session.execute(query)}
+    known = {id: told_by(labels, facts) for id, labels, facts in session.execute(query)}
     return {
         (w.rollout, w.window.device_id): {
             key: str(known[w.window.device_id][key])

@@ -10,6 +10,13 @@ from pilotwave_server.devices.facts import normal_number
 KEYS = st.sampled_from(["a", "a.b", "a-b", "in", "true", "b", "runtime.x"])
 ORDERED_KEYS = st.sampled_from(["a", "a.b", "b", "in"])
 
+
+def _by(keys: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return keys | keys.map(lambda key: f"fact.{key}")
+
+
+ASKED, ASKED_IN_ORDER = _by(KEYS), _by(ORDERED_KEYS)
+
 ODD = [
     *(
         "0",
@@ -57,9 +64,11 @@ values = (texts | decimals | st.integers(-3, 13).map(str)).map(quote)
 
 
 @st.composite
-def conditions(draw: st.DrawFn) -> str:
+def conditions(
+    draw: st.DrawFn, asked: st.SearchStrategy[str], order: st.SearchStrategy[str]
+) -> str:
     kind = draw(st.sampled_from(["set", "unset", "equal", "list", "order"]))
-    key = draw(ORDERED_KEYS if kind == "order" else KEYS)
+    key = draw(order if kind == "order" else asked)
     if kind == "set":
         return key
     if kind == "unset":
@@ -72,6 +81,9 @@ def conditions(draw: st.DrawFn) -> str:
     return f"{key}{draw(st.sampled_from(['<', '<=', '>', '>=']))}{draw(decimals)}"
 
 
-def selectors() -> st.SearchStrategy[str]:
-    several = st.lists(conditions(), min_size=1, max_size=3).map(",".join)
+def selectors(
+    asked: st.SearchStrategy[str] = ASKED, order: st.SearchStrategy[str] = ASKED_IN_ORDER
+) -> st.SearchStrategy[str]:
+    """By label and by fact, unless told otherwise."""
+    several = st.lists(conditions(asked, order), min_size=1, max_size=3).map(",".join)
     return several | st.just("*")

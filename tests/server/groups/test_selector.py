@@ -16,53 +16,60 @@ FACTS: dict[str, Scalar] = {
     "load": 0.5,
     "metered": False,
     "idle": True,
-    "site": "a fact that the label hides",
+    "site": "paris",
     "runtime.onnxruntime": "1.23.2",
 }
 
 HOLDS = [
     "site=berlin",
+    "fact.site=paris",  # its own word, of the same name
     "site == berlin",
     "site!=paris",
-    "hw in (orin, nano)",
-    "hw notin (nano)",
-    "battery>20, site=berlin",
-    "battery = 42.0",  # a number equals whatever writes the same number
-    "battery in (41, 42)",
-    "battery<=42",
-    "load<1, load>0.4",
+    "fact.hw in (orin, nano)",
+    "fact.hw notin (nano)",
+    "fact.battery>20, site=berlin",
+    "fact.battery = 42.0",  # a number equals whatever writes the same number
+    "fact.battery in (41, 42)",
+    "fact.battery<=42",
+    "fact.load<1, fact.load>0.4",
     "rack>9",  # as numbers: as text "12" would be before "9"
     "dock=12.50",
-    "idle",
-    "idle=true",
-    "!metered",  # it is there, and it says false
-    "metered=false",
+    "fact.idle",
+    "fact.idle=true",
+    "!fact.metered",  # it is there, and it says false
+    "fact.metered=false",
     "!retired",
     "!quarantined",  # not there at all
     "quarantined!=yes",
     "quarantined notin (yes)",
     "*",
-    " \t site = berlin ,\n idle ",
+    " \t site = berlin ,\n fact.idle ",
     'quote="O\'Brien"',
     r"quote='O\'Brien'",
-    "runtime.onnxruntime=1.23.2",
+    "fact.runtime.onnxruntime=1.23.2",
 ]
 
 FAILS = [
     "site=Berlin",  # letter by letter
-    "site=berlin, hw=nano",
-    "hw notin (orin)",
-    "battery>42",
+    "site=berlin, fact.hw=nano",
+    "fact.hw notin (orin)",
+    "fact.battery>42",
     "dock=12.5",  # text is compared as text
-    "metered",
+    "fact.metered",
     "retired",
     "quarantined",
     "missing>0",  # no number, no order
     "missing<=0",
     "site>0",
-    "idle>0",  # true is not 1
-    "idle=1",
-    "hw!=orin",
+    "fact.idle>0",  # true is not 1
+    "fact.idle=1",
+    "fact.hw!=orin",
+    "hw=orin",  # a fact is no label
+    "hw",
+    "battery>20",
+    "fact.rack=12",  # and a label no fact
+    "fact.site=berlin",
+    "site=paris",
 ]
 
 
@@ -97,7 +104,11 @@ WRONG = [
     ("battery=>3", 9, "expected a value"),
     ("site='berlin", 6, "expected a closing '"),
     ("site='ber\\lin'", 11, "expected a quote or a backslash"),
+    ("fact.runtime.onnxruntime>=1.20", 1, "is a version, not a number"),
     ("runtime.onnxruntime>=1.20", 1, "is a version, not a number"),
+    ("fact.=1", 1, "fact key"),
+    ("fact.Arch=1", 1, "fact key"),
+    ("fact." + "s" * 65, 1, "fact key"),
     ("*, site", 2, "expected the end after *"),
     ("site=*", 6, "expected a value"),
     ("site" + " " * 5000, 4097, "at most 4096"),
@@ -114,6 +125,19 @@ def test_error_names_the_position_and_what_was_expected(
     with pytest.raises(BadSelector) as caught:
         parse(text)
     assert (caught.value.position, expected in str(caught.value)) == (position, True), caught.value
+
+
+@pytest.mark.parametrize("text", ["tier=gold", "tier", "tier in (gold)", "tier!=silver, tier"])
+def test_a_fact_does_not_pose_as_a_label(text: str) -> None:
+    """A device that reported tier=gold joined the group of those labelled so, and got its model."""
+    selects = compile_predicate(parse(text))
+    assert not selects({}, {"tier": "gold", "fact.tier": "gold", "label.tier": "gold"})
+    assert selects({"tier": "gold"}, {"tier": "silver"})
+
+
+def test_a_fact_whose_key_begins_with_fact_is_asked_by_its_whole_key() -> None:
+    assert compile_predicate(parse("fact.fact.x=1"))({}, {"fact.x": "1"})
+    assert not compile_predicate(parse("fact.x=1"))({"fact.x": "1"}, {"fact.x": "1"})
 
 
 def test_equality_is_membership_of_one() -> None:

@@ -6,18 +6,21 @@
               | key ( "=" | "==" | "!=" ) value
               | key ( "in" | "notin" ) "(" value { "," value } ")"
               | key ( ">" | ">=" | "<" | "<=" ) number
+    key       = a label's, or "fact." and a fact's
     value     = a word, or text in "…" or '…' with \\ before a quote or a backslash
 
 What each means for a device (both compilers follow this, and are tested against each other):
 
-- A key is looked up among the labels first, then among the facts: a label hides a fact.
+- `site` is a label, what operators say of a device; `fact.arch` is a fact, what the device says of
+  itself. Neither is ever looked up among the other: a device chooses its facts, and so its groups
+  by fact, as it likes.
 - A key is *set* when it is there and does not say false (the fact `false` or the text "false").
 - `=` and `in` compare text exactly, letter by letter; a true/false fact reads as the text "true" or
   "false"; a number fact equals every value that writes the same number (`cpu_count=4`, `=4.0`).
 - `!=` and `notin` are the opposite of `=` and `in`, so they hold for a device without the key.
 - `>`, `>=`, `<`, `<=` compare numbers (as 64-bit floats). They apply to number facts, and to text
   that is a plain decimal number (`-12.5`, at most 16 characters); for anything else, and for a
-  missing key, they do not hold. Versions are not numbers, so `runtime.*` keys refuse them.
+  missing key, they do not hold. Versions are not numbers, so `fact.runtime.*` keys refuse them.
 """
 
 from __future__ import annotations

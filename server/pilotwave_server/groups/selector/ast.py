@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from pilotwave_protocol.names import FACT
+
 PLAIN_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
 MAX_NUMBER_LENGTH = 16  # 15 digits and a point: what a 64-bit float holds exactly, everywhere
 BARE_WORD = re.compile(r"[^\s,()=!<>\"'*][^\s,()=!<>\"']*")
@@ -41,6 +43,16 @@ class Condition:
     key: str
     op: Op
     values: tuple[str, ...] = ()
+
+    @property
+    def is_fact(self) -> bool:
+        """Whether it asks what the device says of itself."""
+        return self.key.startswith(FACT)
+
+    @property
+    def name(self) -> str:
+        """The key of the label or fact itself."""
+        return self.key.removeprefix(FACT)
 
     @property
     def numbers(self) -> tuple[float, ...]:

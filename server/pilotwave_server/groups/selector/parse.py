@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from pilotwave_protocol.errors import BadName
-from pilotwave_protocol.names import check_label_key
+from pilotwave_protocol.names import FACT, check_selector_key
 from pilotwave_server.errors import Invalid
 from pilotwave_server.groups.selector.ast import (
     BARE_WORD,
@@ -106,7 +106,7 @@ class _Parser:
         if token.kind != "word":
             raise self._error(expected)
         try:
-            check_label_key(token.text)
+            check_selector_key(token.text)
         except BadName as error:
             raise BadSelector(token.at, str(error)) from error
         return self._take().text
@@ -133,7 +133,7 @@ class _Parser:
         return tuple(values)
 
     def _number(self, key: str, key_at: int) -> str:
-        if key.startswith("runtime."):
+        if key.removeprefix(FACT).startswith("runtime."):
             raise BadSelector(
                 key_at, f"{key} is a version, not a number: expected = != in or notin"
             )

@@ -22,14 +22,11 @@ _ORDER: dict[Op, Callable[[float, float], bool]] = {
 
 def compile_predicate(selector: Selector) -> Predicate:
     """Return the function that says whether a device with these labels and facts is selected."""
-    tests = tuple((c.key, _test(c)) for c in selector.conditions)
+    tests = tuple((c.is_fact, c.name, _test(c)) for c in selector.conditions)
 
     def selects(labels: Mapping[str, str], facts: Facts) -> bool:
-        for key, test in tests:
-            value: Scalar | None = labels.get(key)
-            if value is None:
-                value = facts.get(key)
-            if not test(value):
+        for is_fact, name, test in tests:
+            if not test(facts.get(name) if is_fact else labels.get(name)):
                 return False
         return True
 

@@ -40,7 +40,7 @@ def compile_sql(
     `dialect` is the database's name, "sqlite" or "postgresql".
     """
     make = _SqliteValue if dialect == "sqlite" else _PostgresqlValue
-    leaves = [_leaf(c, make(c.key, labels, facts)) for c in selector.conditions]
+    leaves = [_leaf(c, make(c.name, facts if c.is_fact else labels)) for c in selector.conditions]
     return and_(true(), *leaves)
 
 
@@ -61,15 +61,11 @@ def _leaf(condition: Condition, value: _Value) -> ColumnElement[bool]:
 
 
 class _SqliteValue(_Value):
-    def __init__(self, key: str, labels: Any, facts: Any) -> None:
-        # a key holds no quote or backslash (names.check_label_key), so the path needs no escape
+    def __init__(self, key: str, column: Any) -> None:
+        # a key holds no quote or backslash (names.check_selector_key): the path needs no escape
         path = literal(f'$."{key}"', String)
-        label = func.json_extract(labels, path, type_=Text)
-        value = func.coalesce(label, func.json_extract(facts, path, type_=Text))
-        kind = case(
-            (label.is_not(None), func.json_type(labels, path, type_=Text)),
-            else_=func.json_type(facts, path, type_=Text),
-        )
+        value = func.json_extract(column, path, type_=Text)
+        kind = func.json_type(column, path, type_=Text)
         self.text = case(
             (kind == "text", value), (kind == "true", "true"), (kind == "false", "false")
         )
@@ -86,11 +82,8 @@ class _SqliteValue(_Value):
 
 
 class _PostgresqlValue(_Value):
-    def __init__(self, key: str, labels: Any, facts: Any) -> None:
-        name = literal(key, String)
-        value = func.coalesce(
-            labels.op("->", return_type=JSONB)(name), facts.op("->", return_type=JSONB)(name)
-        )
+    def __init__(self, key: str, column: Any) -> None:
+        value = column.op("->", return_type=JSONB)(literal(key, String))
         kind = func.jsonb_typeof(value, type_=Text)
         bare = value.op("#>>", return_type=Text)(array([], type_=Text))
         self.text = case((kind.in_(("string", "boolean")), bare))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilotwave_protocol.names import check_label_key, check_metric
+from pilotwave_protocol.names import check_metric, check_selector_key
 from pilotwave_server.rollouts.policies.document import Gate, InstallGate, MetricGate
 from pilotwave_server.rollouts.policies.faults import Faults
 from pilotwave_server.rollouts.policies.kinds import matching, named, share, text, whole, word
@@ -41,7 +41,7 @@ def _gate(faults: Faults, value: Any, path: str) -> Gate:
         name=part.take("name", text(64), usual.name),
         max_failure_rate=part.take("max_failure_rate", share(0.0001, 0.99), usual.max_failure_rate),
         alpha=part.take("alpha", _ALPHA, usual.alpha),
-        slice_by=part.list_of("slice_by", named(check_label_key), MAX_SLICES),
+        slice_by=part.list_of("slice_by", named(check_selector_key), MAX_SLICES),
     )
 
 
@@ -59,5 +59,5 @@ def _metric_gate(faults: Faults, value: Any, path: str) -> MetricGate:
         min_devices=part.take("min_devices", whole(1, 1_000_000), MetricGate.min_devices),
         min_windows=part.take("min_windows", whole(1, 1_000_000), MetricGate.min_windows),
         alpha=part.take("alpha", _ALPHA, MetricGate.alpha),
-        slice_by=part.list_of("slice_by", named(check_label_key), MAX_SLICES),
+        slice_by=part.list_of("slice_by", named(check_selector_key), MAX_SLICES),
     )
