@@ -17,7 +17,9 @@ from typing import Any
 
 import uvicorn
 
+from pilotwave_server.app import PilotwaveApp
 from pilotwave_server.context import Context
+from pilotwave_server.serve import proxies
 from tests import programs
 
 
@@ -69,6 +71,7 @@ def run_in_thread(app: Any, *, context: Context | None = None) -> Iterator[Runni
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=5,
+        **(proxies(app.context.settings) if isinstance(app, PilotwaveApp) else {}),
     )
     server = _Server(config)
     # With the protocol named, asyncio turns Nagle's algorithm off; else each answer waits 40 ms.

@@ -181,6 +181,7 @@ def config(settings: Settings, app: Any) -> uvicorn.Config:
         ws=getattr(app, "websockets", "none"),
         interface="asgi3",
         lifespan="on",
+        **proxies(settings),
         server_header=False,
         date_header=False,
         access_log=settings.access_log,
@@ -188,6 +189,12 @@ def config(settings: Settings, app: Any) -> uvicorn.Config:
         backlog=BACKLOG,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
+
+
+def proxies(settings: Settings) -> dict[str, Any]:
+    """Whose X-Forwarded-… is believed; uvicorn's own default is whoever is on this machine."""
+    trusted = settings.trusted_proxies
+    return {"proxy_headers": bool(trusted), "forwarded_allow_ips": trusted}
 
 
 def log_config(settings: Settings) -> dict[str, Any]:

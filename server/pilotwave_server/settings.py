@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pilotwave_server.errors import BadSetting
@@ -26,6 +27,11 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8600, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks of reverse proxies, with commas between, whose "
+        "`X-Forwarded-For` and `X-Forwarded-Proto` are believed; default: nobody's.",
+    )
     workers: int = Field(1, ge=1, le=64, description="Server processes.")
     public_url: str = Field("", description="The URL under which devices reach this server.")
     page_url: str = Field(
@@ -153,6 +159,15 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         64 * 1024**3, ge=1024, description="Largest blob that may be uploaded."
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        for part in parts:
+            if ip_network(part, strict=False).prefixlen == 0:
+                raise ValueError("expected the proxies' own addresses, not everybody's")
+        return ",".join(parts)
 
     @property
     def resolved_database_url(self) -> str:

@@ -9,13 +9,13 @@ from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.dashboard.forms import read_form
 from pilotwave_server.dashboard.pages import ActViewer, Look, Page, page_router
-from pilotwave_server.dashboard.signing_in import address_of, with_cookie
+from pilotwave_server.dashboard.signing_in import with_cookie
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.db import after_commit
 from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.errors import NotFound, ServerError
 from pilotwave_server.operators import people, sessions, throttle, totp
-from pilotwave_server.operators.passwords import verify_password
+from pilotwave_server.operators.passwords import KNOWN, verify_password
 
 router = page_router()
 
@@ -50,11 +50,11 @@ async def act(deed: str, page: ActViewer, context: Ctx, now: Now) -> Response:
     def change() -> Response:
         known = form.get("current", "")
         with context.db.read() as session:
-            throttle.check(session, name=name, address=address_of(page.request), now=now)
+            throttle.check(session, throttle.inside(name), now=now)
             row = people.get_person(session, name)
-        if not verify_password(row.password_hash, known):
+        if not verify_password(row.password_hash, known, lane=KNOWN):
             with context.db.write() as session:
-                throttle.failed(session, name=name, address=address_of(page.request), now=now)
+                throttle.failed(session, throttle.inside(name), now=now)
             return again({f"{deed}-current": N_("This is not your password.")})
         try:
             with context.db.write() as session:

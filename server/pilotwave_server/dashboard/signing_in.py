@@ -29,8 +29,13 @@ from pilotwave_server.deps import (
     check_csrf,
 )
 from pilotwave_server.errors import ServerError
-from pilotwave_server.operators import people, sessions, throttle, totp
-from pilotwave_server.operators.passwords import verify_password
+from pilotwave_server.operators import known, people, sessions, throttle, totp
+from pilotwave_server.operators.passwords import (
+    KNOWN,
+    STRANGERS,
+    TooManyLogins,
+    verify_password,
+)
 from pilotwave_server.operators.sessions import COOKIE, LIFE, SignedIn
 from pilotwave_server.operators.tables import PersonRow
 
@@ -84,28 +89,30 @@ async def login(
 ) -> Response:
     """Check a password. What was wrong is not told apart."""
     check_own_form(page.request)
-    address = address_of(page.request)
 
-    def sign_in() -> tuple[str, bool]:
+    def sign_in() -> tuple[str, bool, str]:
         with context.db.read() as session:
-            throttle.check(session, name=name, address=address, now=now)
+            who = who_tries(page.request, session, name, now)
+            throttle.check(session, who.keys, now=now)
             row = session.query(PersonRow).filter_by(name=name).one_or_none()
-        good = verify_password(row.password_hash if row else None, password)
+        lane = KNOWN if who.trusted else STRANGERS
+        good = verify_password(row.password_hash if row else None, password, lane=lane)
         with context.db.write() as session:
             person = session.get(PersonRow, row.id) if row else None
             if not good or person is None or person.disabled_at is not None:
-                throttle.failed(session, name=name, address=address, now=now)
-                return "", False
-            half_way = person.totp_secret is not None
-            if not half_way:
-                throttle.succeeded(session, name=name)
-                people.note_login(session, person, how="password", now=now)
-            return sessions.start(session, person, now=now, half_way=half_way), half_way
+                throttle.failed(session, who.keys, now=now)
+                return "", False, ""
+            if person.totp_secret is not None:
+                return sessions.start(session, person, now=now, half_way=True), True, ""
+            throttle.succeeded(session, who.keys)
+            people.note_login(session, person, how="password", now=now)
+            mark = known.remember(session, person, address=who.address, now=now)
+            return sessions.start(session, person, now=now), False, mark
 
     try:
-        cookie, half_way = await run_in_threadpool(sign_in)
-    except throttle.TooManyTries as error:
-        response = _form(page, context, next=to, name=name, wrong=error.detail, status=429)
+        cookie, half_way, mark = await run_in_threadpool(sign_in)
+    except (throttle.TooManyTries, TooManyLogins) as error:
+        response = _form(page, context, next=to, name=name, wrong=error.detail, status=error.status)
         response.headers.update(error.headers)
         return response
     if not cookie:
@@ -113,7 +120,28 @@ async def login(
         return _form(page, context, next=to, name=name, wrong=wrong, status=401)
     end_old(context, page.signed_in)
     response = page.go(f"/login/code?next={safe_next(to)}" if half_way else safe_next(to))
-    return with_cookie(response, page.request, cookie)
+    return with_mark(with_cookie(response, page.request, cookie), page.request, mark)
+
+
+def who_tries(request: Request, session: Session, name: str, now: datetime) -> throttle.Try:
+    """Who tries to sign in, as far as cookie and address tell."""
+    cookie = request.cookies.get(known.COOKIE, "")
+    return known.recognise(session, name=name, address=address_of(request), cookie=cookie, now=now)
+
+
+def with_mark(response: Response, request: Request, value: str) -> Response:
+    """Have the browser be known the next time; nothing where `value` is empty."""
+    if value:
+        response.set_cookie(
+            known.COOKIE,
+            value,
+            max_age=int(known.LIFE.total_seconds()),
+            httponly=True,
+            samesite="lax",
+            secure=request.url.scheme == "https",
+            path="/login",
+        )
+    return response
 
 
 def end_old(context: Context, old: SignedIn | None) -> None:
@@ -160,22 +188,25 @@ def check_code(
     half = page.signed_in
     if half is None or not half.half_way:
         return page.go("/login")
-    name, address = half.actor.name, address_of(page.request)
+    name = half.actor.name
+    who = who_tries(page.request, session, name, now)
     try:
-        throttle.check(session, name=name, address=address, now=now)
+        throttle.check(session, who.code_keys, now=now)
     except throttle.TooManyTries as error:
         return page.render("login_code.html", status=429, next=safe_next(to), wrong=error.detail)
     person = people.get_person(session, name, lock=True)
     if not totp.use_code(session, person, code, now=now):
-        throttle.failed(session, name=name, address=address, now=now)
+        throttle.failed(session, who.code_keys, now=now)
         wrong = N_("The code is wrong, too old, or was used already.")
         return page.render("login_code.html", status=401, next=safe_next(to), wrong=wrong)
-    throttle.succeeded(session, name=name)
+    throttle.succeeded(session, [*who.keys, *who.code_keys])
     sessions.end(session, half.session_id)
+    mark = known.remember(session, person, address=who.address, now=now)
     people.note_login(session, person, how="password and code", now=now)
     cookie = sessions.start(session, person, now=now)
     after_commit(session, context.people.forget)
-    return with_cookie(page.go(safe_next(to)), page.request, cookie)
+    response = with_cookie(page.go(safe_next(to)), page.request, cookie)
+    return with_mark(response, page.request, mark)
 
 
 @router.post("/logout")
@@ -227,12 +258,14 @@ def use_link(
         nested.rollback()
         return _link(page, session, secret, now, wrong=error.detail, status=error.status)
     nested.commit()
-    half_way = row.totp_secret is not None
+    half_way, mark = row.totp_secret is not None, ""
     if not half_way:
         people.note_login(session, row, how="link", now=now)
+        mark = known.remember(session, row, address=address_of(page.request), now=now)
     cookie = sessions.start(session, row, now=now, half_way=half_way)
     after_commit(session, context.people.forget)
-    return with_cookie(page.go("/login/code" if half_way else "/"), page.request, cookie)
+    response = with_cookie(page.go("/login/code" if half_way else "/"), page.request, cookie)
+    return with_mark(response, page.request, mark)
 
 
 @router.post("/language")

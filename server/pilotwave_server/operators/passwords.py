@@ -1,28 +1,61 @@
 """Passwords: argon2id at rest (RFC 9106's second choice, which argon2-cffi takes), and how plain
 one may be.
 
-A few at a time: each check takes 64 MiB, and strangers may ask for as many as they like.
+Each check takes 64 MiB, and strangers may ask for as many as they like: so a few are made at a
+time, a few more wait, and the rest are told to come again. Who signed in here before has a lane
+that strangers cannot fill.
 """
 
 from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from pilotwave_server.errors import Invalid
+from pilotwave_server.errors import Invalid, Unavailable
 
 MIN_LENGTH = 10
 MAX_LENGTH = 256
-AT_ONCE = threading.BoundedSemaphore(2)
+WAITING = 8
 _hasher = PasswordHasher()
 
 
 class WeakPassword(Invalid):
     code: ClassVar[str] = "weak_password"
+
+
+class TooManyLogins(Unavailable):
+    """More passwords to check at once than this process has memory set aside for."""
+
+    code: ClassVar[str] = "too_many_logins"
+
+
+class Lane:
+    """At most `at_once` run, at most `waiting` wait. TooManyLogins beyond."""
+
+    def __init__(self, at_once: int, waiting: int) -> None:
+        self._run = threading.BoundedSemaphore(at_once)
+        self._places = threading.BoundedSemaphore(at_once + waiting)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for a turn, and hold it for the block."""
+        if not self._places.acquire(blocking=False):
+            raise TooManyLogins("too many people sign in at once: try again in a moment")
+        try:
+            with self._run:
+                yield
+        finally:
+            self._places.release()
+
+
+STRANGERS = Lane(at_once=2, waiting=WAITING)
+KNOWN = Lane(at_once=1, waiting=WAITING)
 
 
 def check_quality(password: str, *, name: str) -> None:
@@ -37,13 +70,17 @@ def check_quality(password: str, *, name: str) -> None:
 
 
 def hash_password(password: str) -> str:
-    with AT_ONCE:
+    """The hash to keep. TooManyLogins."""
+    with KNOWN.turn():
         return _hasher.hash(password)
 
 
-def verify_password(known: str | None, password: str) -> bool:
-    """Whether the password is the one. Without a known hash it takes as long, and is False."""
-    with AT_ONCE:
+def verify_password(known: str | None, password: str, *, lane: Lane = STRANGERS) -> bool:
+    """Whether the password is the one. Without a known hash it takes as long, and is False.
+
+    TooManyLogins where the lane is full.
+    """
+    with lane.turn():
         try:
             _hasher.verify(known or nobody(), password[:MAX_LENGTH])
         except (VerificationError, InvalidHashError):

@@ -83,8 +83,21 @@ class LoginLinkRow(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class KnownBrowserRow(Base):
+    """A browser that a person has signed in with, and the network that it was in."""
+
+    __tablename__ = "known_browsers"
+
+    secret_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    person_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("people.id", ondelete="CASCADE"), index=True
+    )
+    address: Mapped[str] = mapped_column(String(64))
+    used_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class LoginThrottleRow(Base):
-    """Failed logins, counted by `name:…` and `address:…`."""
+    """Failed tries, counted by what `throttle` names."""
 
     __tablename__ = "login_throttle"
 

@@ -106,7 +106,7 @@ def test_guessing_is_slowed_down_by_account_and_the_right_password_waits_too(
     browser: httpx.Client, make_person: MakePerson, clock: Any
 ) -> None:
     make_person("ada")
-    for _ in range(throttle.FREE_BY_NAME + 1):
+    for _ in range(throttle.FREE_BY_PAIR + 1):
         assert sign_in(browser, "ada", "wrong password").status_code == 401
     slowed = sign_in(browser, "ada")
     assert slowed.status_code == 429
