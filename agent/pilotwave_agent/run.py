@@ -26,6 +26,7 @@ from pilotwave_agent.log import say
 from pilotwave_agent.mailbox import Mailbox
 from pilotwave_agent.proxies import named_in_environment
 from pilotwave_agent.push.keeper import Keeper, opener_of
+from pilotwave_agent.reconsider import Reconsider
 from pilotwave_agent.schedule import NEVER, PROFILES, Schedule
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
@@ -97,6 +98,7 @@ class Agent:
         self._mailbox: Mailbox | None = None
         self._watch: dict[str, Any] = {}
         self._look_at = 0.0
+        self._reconsider = Reconsider(config, config_path, self.clock, root)
         self._boot = self._refresh = True
         self._asked_refresh = False
         self._refresh_at = NEVER
@@ -160,6 +162,9 @@ class Agent:
             self._refresh, self._refresh_at = True, NEVER
             self.schedule.work_at(self.clock.uptime())
         self._watch_conditions()
+        if self._reconsider.is_due(refusing=self._state.refusal is not None):
+            self._refresh = True
+            self.schedule.work_at(self.clock.uptime())
         if self._child is None and self.clock.uptime() >= self.schedule.next_work:
             self._start_work()
 

@@ -111,6 +111,9 @@ class CheckIns:
         stored = await self._writer.write(VerifiedCheckIn(record.id, record.generation, check_in))
         if stored.refusal is not None:
             raise stored.refusal
+        # the record may have been loaded anew meanwhile
+        current = self._fleet.records.get(record.name, record)
+        current.heard(refusing=check_in.refusal is not None)
         return self._reply(record, stored)
 
     async def _verify(self, claimed: Unverified, check_in: CheckIn) -> DeviceRecord:

@@ -192,6 +192,7 @@ class FleetState:
             else None,
             leases=self._leases.setdefault(leases, leases),
             site=sys.intern(str(device.labels.get(LABEL, ""))),
+            refusing=device.refusing,
         )
         if old is not None:
             record.seen, record.note_after = old.seen, old.note_after

@@ -16,7 +16,7 @@ from pilotwave_server.context import Clock
 from pilotwave_server.device_api.directives import Director, make_directive
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.loader import Loader
-from pilotwave_server.device_api.records import DeviceRecord
+from pilotwave_server.device_api.records import DeviceRecord, Order
 from pilotwave_server.device_api.seen import NOTE_S
 from pilotwave_server.device_api.tokens import BadToken, DeviceTokens, peek_unverified
 from pilotwave_server.downloads.counting import For
@@ -79,7 +79,8 @@ class Polls:
             record = self._known(authorization, now.timestamp())
             if record is None:
                 record = await self._loaded(authorization, now.timestamp())
-            body = b"" if record.etag == seen_etag else self._directive(record, now)
+            seen = record.etag == seen_etag or self._was_told(record, seen_etag, now)
+            body = b"" if seen else self._directive(record, now)
         except ServerError as error:
             self._metrics.polls.labels(str(error.status)).inc()
             await error_response(error)(scope, receive, send)
@@ -167,12 +168,25 @@ class Polls:
             raise RevokedToken("this device was revoked or enrolled anew: enrol again")
         if moment >= record.etag_until and record.order is not None:
             period, into = divmod(moment + record.phase % self._half_s, self._half_s)
-            record.etag = record.order.etag(int(period), self._fleet.hint.director)
+            if record.refusing:
+                record.etag = self._etag_of_seq(record, record.order, int(period))
+            else:
+                record.etag = record.order.etag(int(period), self._fleet.hint.director)
             record.etag_until = moment - into + self._half_s
         record.seen = moment
         if record.wants and moment >= record.asks_after:
             self._ask_lease(record, moment)
         return record
+
+    def _was_told(self, record: DeviceRecord, etag: bytes, now: datetime) -> bool:
+        """Whether the device has this very set from when, or where, it was known to refuse one."""
+        if record.refusing or not etag or record.order is None:
+            return False
+        moment = now.timestamp() + record.phase % self._half_s
+        return etag == self._etag_of_seq(record, record.order, int(moment // self._half_s))
+
+    def _etag_of_seq(self, record: DeviceRecord, order: Order, period: int) -> bytes:
+        return order.etag_of(record.seq, period, self._fleet.hint.director)
 
     def _order(self, record: DeviceRecord, snapshot: FleetSnapshot) -> bool:
         """Resolve anew. False where record and snapshot were not taken at one moment."""

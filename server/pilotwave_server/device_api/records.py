@@ -51,13 +51,19 @@ class Order:
             etag = self._etags[period, director] = f'"{text[:16]}"'.encode()
         return etag
 
+    def etag_of(self, seq: int, period: int, director: str) -> bytes:
+        """Return the ETag for a device that refused a set: it changes with each `seq`, too, because
+        the number, or what it stands for, may be what the device refused."""
+        return self.etag(period, f"{director} {seq}")
+
 
 class DeviceRecord:
     """One device. `order` is valid for the snapshot `ordered_in`, `etag` until `etag_until`.
 
     `token` is the last one whose mac was found good. `wants` are the paced rollouts, by row number,
     that include it and that it has no lease of; `leases` those that it has one of. What it wants is
-    asked for again after `asks_after`. `site` is its label, empty without one.
+    asked for again after `asks_after`. `site` is its label, empty without one. `refusing` says that
+    it refused the last set that it was offered, as far as this process heard.
     """
 
     __slots__ = (
@@ -75,6 +81,7 @@ class DeviceRecord:
         "personal",
         "profile",
         "public_key",
+        "refusing",
         "revision",
         "seen",
         "site",
@@ -97,6 +104,7 @@ class DeviceRecord:
         personal: Personal | None,
         leases: frozenset[int] = NO_LEASES,
         site: str = "",
+        refusing: bool = False,
     ) -> None:
         self.id = id
         self.name = name
@@ -109,6 +117,7 @@ class DeviceRecord:
         self.personal = personal
         self.leases = leases
         self.site = site
+        self.refusing = refusing
         self.wants: tuple[int, ...] = ()
         self.asks_after = 0.0
         self.order: Order | None = None
@@ -119,7 +128,24 @@ class DeviceRecord:
         self.seen = 0.0
         self.note_after = 0.0
 
+    def heard(self, *, refusing: bool) -> None:
+        """Take in whether the device refuses what it was offered."""
+        if refusing != self.refusing:
+            self.refusing, self.etag_until = refusing, 0.0
+
     # Made anew when they are needed, which is when something changed: a million of each is dear.
+
+    @property
+    def seq(self) -> int:
+        """The number of its directive."""
+        return max(self.revision, self.ordered_in.revision if self.ordered_in else 0)
+
+    @property
+    def offer(self) -> str:
+        """Changes when the device should ask again: with its set or, if it refused that, its
+        number. It has an order."""
+        digest = self.order.digest if self.order else ""
+        return f"{digest} {self.seq}" if self.refusing else digest
 
     @property
     def bucket(self) -> int:

@@ -29,6 +29,7 @@ class LoadedDevice:
     pins: Mapping[str, str]
     attempts: Mapping[str, int]
     member_of: frozenset[int]
+    refusing: bool = False
 
 
 def load_devices(session: Session, names: Collection[str]) -> dict[str, LoadedDevice]:
@@ -36,7 +37,7 @@ def load_devices(session: Session, names: Collection[str]) -> dict[str, LoadedDe
     d = DeviceRow
     columns = (d.id, d.name, d.state, d.generation, d.revision, d.public_key)
     rows = session.execute(
-        select(*columns, d.labels, d.facts, d.attempts).where(d.name.in_(names))
+        select(*columns, d.labels, d.facts, d.attempts, d.refusal).where(d.name.in_(names))
     ).all()
     ids = [row.id for row in rows]
     pins = _pins(session, ids)
@@ -54,6 +55,7 @@ def load_devices(session: Session, names: Collection[str]) -> dict[str, LoadedDe
             pins=pins.get(row.id, {}),
             attempts=row.attempts,
             member_of=frozenset(members.get(row.id, ())),
+            refusing=bool(row.refusal),
         )
         for row in rows
     }

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 from sqlalchemy import event
 
 from pilotwave_protocol import dsse, signing
@@ -334,3 +335,53 @@ def test_seq_rises_with_each_change_that_concerns_the_device(fleet: Fleet) -> No
         change()
         seqs.append(cam.directive().seq)
     assert seqs == sorted(set(seqs))
+
+
+REFUSAL = {"reason": "directive_replayed", "detail": "expected seq 90 or later; got 20"}
+
+
+def test_a_refused_set_is_offered_again_with_each_number_and_no_other_is(
+    fleet: Fleet, context: Context
+) -> None:
+    """A set is refused for its number, too (after a restore); that number is not the set's."""
+    cam, well = fleet.device(), fleet.device("cam-2")
+    fleet.group("all", "*")
+    fleet.assign("all", "1.0.0")
+    fleet.group("elsewhere", "site=nowhere")
+    for device in (cam, well):
+        assert device.poll().status_code == 200
+        assert device.poll().status_code == 304
+    cam.check_in(refusal=REFUSAL)
+    assert cam.poll().status_code == 200, "the number became part of what it is asked about"
+    assert [cam.poll().status_code for _ in range(3)] == [304] * 3
+    for version in ("1.0.0", "1.1.0"):
+        fleet.assign("elsewhere", version)
+        assert well.poll().status_code == 304
+        assert cam.poll().status_code == 200
+        assert [cam.poll().status_code for _ in range(3)] == [304] * 3
+    cam.check_in(refusal=None)
+    assert cam.poll().status_code == 304, "it has that very set"
+    fleet.assign("elsewhere", "1.0.0")
+    assert [cam.poll().status_code for _ in range(3)][1:] == [304] * 2
+    fleet.assign("elsewhere", "1.1.0")
+    assert cam.poll().status_code == 304
+
+
+def test_processes_that_heard_of_a_refusal_or_not_tell_one_device_the_same(
+    fleet: Fleet, settings: Settings, clock: Any
+) -> None:
+    fleet.group("all", "*")
+    fleet.assign("all", "1.0.0")
+    cam = fleet.device()
+    cam.poll()
+    app = create_app(settings, clock=clock)
+    with run_in_thread(app) as other, httpx.Client(base_url=other.url) as http:
+        there = SimulatedDevice(cam.name, http, key=cam.key, token=cam.token, etag=cam.etag)
+        assert there.poll().status_code == 304
+        cam.check_in(refusal=REFUSAL)
+        there.token = cam.token
+        assert cam.poll().status_code == 200
+        held = cam.etag
+        for _ in range(3):
+            there.etag = cam.etag = held
+            assert (there.poll().status_code, cam.poll().status_code) == (304, 304)

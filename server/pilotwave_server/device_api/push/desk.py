@@ -93,7 +93,7 @@ class PushDesk:
         if record is None:
             self._note([listener.name])
         elif record.order is not None:
-            listener.digest = record.order.digest
+            listener.digest = record.offer
 
     def left(self, listener: Listener) -> None:
         """Forget a listener, unless another one has its name by now."""
@@ -166,8 +166,8 @@ class PushDesk:
             self._end(name)
             return True
         assert record.order is not None
-        if record.order.digest != listener.digest:
-            listener.digest = record.order.digest
+        if record.offer != listener.digest:
+            listener.digest = record.offer
             concerned.append(listener)
         if record.wants:
             self._waiting.add(name)
