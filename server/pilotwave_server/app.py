@@ -32,6 +32,7 @@ from pilotwave_server.operators import people_routes as people
 from pilotwave_server.operators import routes as operators
 from pilotwave_server.operators.authenticate import OperatorTokens
 from pilotwave_server.operators.sessions import PersonSessions
+from pilotwave_server.pacing import Pacing
 from pilotwave_server.registry import setup as registry
 from pilotwave_server.routing import API
 from pilotwave_server.settings import Settings, check_settings
@@ -54,6 +55,7 @@ class PilotwaveApp:
             max_bytes=context.settings.max_body_bytes,
             rules=body_rules(context.settings),
             is_known=lambda request: is_known(request, context),
+            pacing=context.pacing,
         )
         self._asgi: ASGIApp = devices.in_front_of(edge)
         self.websockets = devices.websockets
@@ -94,6 +96,7 @@ def make_context(settings: Settings, clock: Clock) -> Context:
         operators=tokens,
         people=PersonSessions(db),
         blobs=FileBlobs(settings.blobs_dir),
+        pacing=Pacing(),
         workers=[Periodic("last-used", tokens.flush, interval_s=LAST_USED_S, at_stop=True)],
     )
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pilotwave_server.metrics import Metrics
     from pilotwave_server.operators.authenticate import OperatorTokens
     from pilotwave_server.operators.sessions import PersonSessions
+    from pilotwave_server.pacing import Pacing
     from pilotwave_server.registry.trust import TrustStore
     from pilotwave_server.workers import Worker
 
@@ -46,6 +47,7 @@ class Context:
     operators: OperatorTokens
     people: PersonSessions
     blobs: FileBlobs
+    pacing: Pacing
     blob_gates: list[BlobGate] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
     # called before open connections are waited for: answers without end have to end

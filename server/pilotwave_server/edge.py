@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilotwave_server.errors import Invalid, ServerError, TooLarge
 from pilotwave_server.metrics import Metrics
+from pilotwave_server.pacing import Pacing
 from pilotwave_server.problems import EarlyProblem, error_response
 from pilotwave_server.strangers import (
     MAX_BYTES,
@@ -34,6 +35,9 @@ DRAIN = 16
 # A body has this long to begin and to end, and besides a second for each so many bytes.
 BODY_S = 30.0
 LEAST_RATE = 16 * 1024
+# What devices read with tokens of their own, or anybody for little.
+FOR_DEVICES = ("/blobs/", "/deltas/", "/tuf/", "/device/v1/links/", "/device/v1/may-read/")
+REFUSALS = frozenset({400, 401, 403, 404, 408, 413, 422, 429})
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -75,10 +79,12 @@ class Edge:
         max_bytes: int,
         rules: list[BodyRule],
         is_known: Callable[[Request], Awaitable[bool]],
+        pacing: Pacing,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._is_known = is_known
+        self._pacing = pacing
         self._rules = [
             BodyRule(OPEN, MAX_BYTES, open=True),
             *rules,
@@ -102,10 +108,14 @@ class Edge:
             await self._guarded(scope, receive, watch)
         finally:
             self._count(scope, status, time.monotonic() - started)
+            if is_paid_for(scope, status):
+                self._pacing.refused(scope)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         rule = next(rule for rule in self._rules if rule.path.fullmatch(scope["path"]))
         try:
+            if not scope["path"].startswith(FOR_DEVICES):
+                await self._pacing.wait(scope)
             check_url(scope)
             without_escapes(scope)
             request = Request(scope)
@@ -129,6 +139,14 @@ class Edge:
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(method, route).observe(seconds)
+
+
+def is_paid_for(scope: Scope, status: int) -> bool:
+    """Whether a request is paid for by its address: a stranger's that was refused, or one of the
+    few that strangers may make."""
+    if scope.get("known") or scope["path"].startswith(FOR_DEVICES):
+        return False
+    return status in REFUSALS or OPEN.fullmatch(scope["path"]) is not None
 
 
 def check_url(scope: Scope) -> None:

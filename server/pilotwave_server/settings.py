@@ -69,6 +69,30 @@ class Settings(BaseSettings):
         description="How long a directive is good; renewed at half of it.",
     )
 
+    check_ins_per_minute: int = Field(
+        12,
+        ge=1,
+        le=100_000,
+        description="Check-ins of one device per minute, after 30 at once; four per "
+        "check_in_interval_s are allowed in any case.",
+    )
+    events_per_hour: int = Field(
+        2000,
+        ge=64,
+        le=10_000_000,
+        description="Events, and windows of metrics, that one device may have stored per hour; "
+        "more wait on the device.",
+    )
+    event_days: int = Field(
+        90, ge=1, le=36_500, description="For how many days devices' events are kept."
+    )
+    events_per_device: int = Field(
+        5000,
+        ge=100,
+        le=10_000_000,
+        description="How many events, and how many lines of history, are kept of one device.",
+    )
+
     push_connections: int = Field(
         20_000,
         ge=0,

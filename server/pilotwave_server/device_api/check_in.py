@@ -25,6 +25,7 @@ from pilotwave_protocol.messages import (
 from pilotwave_protocol.push import PushTerms
 from pilotwave_server.context import Clock
 from pilotwave_server.device_api.body import Gone, read_body
+from pilotwave_server.device_api.budgets import DeviceBudgets, TooManyCheckIns
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.loader import Loader
 from pilotwave_server.device_api.records import DeviceRecord
@@ -33,6 +34,7 @@ from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.errors import Forbidden, Invalid, ServerError, Unauthorised
 from pilotwave_server.metrics import Metrics
+from pilotwave_server.pacing import Pacing
 from pilotwave_server.problems import error_response
 from pilotwave_server.settings import Settings
 from pilotwave_server.telemetry.store import Revoked, Stored, VerifiedCheckIn
@@ -74,7 +76,10 @@ class CheckIns:
         clock: Clock,
         metrics: Metrics,
         push_terms: Callable[[], PushTerms | None],
+        pacing: Pacing,
     ) -> None:
+        self._pacing = pacing
+        self._budgets = DeviceBudgets(settings)
         self._push_terms = push_terms
         self._fleet = fleet
         self._loader = loader
@@ -85,13 +90,17 @@ class CheckIns:
         self._counts = metrics.check_ins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raw = b""
         try:
+            await self._pacing.wait(scope)
             raw = await read_body(scope, receive, limit=MAX_CHECK_IN_BYTES)
             body = await self._take(raw)
         except Gone:
             return
         except ServerError as error:
             self._counts.labels(error.code).inc()
+            if error.status < 500 and not isinstance(error, TooManyCheckIns):
+                self._pacing.refused(scope, size=len(raw))
             await error_response(error)(scope, receive, send)
             return
         self._counts.labels("stored").inc()
@@ -108,13 +117,23 @@ class CheckIns:
         record = await self._verify(claimed, check_in)
         if check_in.fleet != self._fleet.snapshot.fleet:
             raise WrongFleet(f"this server's fleet is not {check_in.fleet}")
+        check_in = await self._within_budget(record, check_in)
         stored = await self._writer.write(VerifiedCheckIn(record.id, record.generation, check_in))
         if stored.refusal is not None:
+            self._budgets.refund(record.id, check_in)
             raise stored.refusal
         # the record may have been loaded anew meanwhile
         current = self._fleet.records.get(record.name, record)
         current.heard(refusing=check_in.refusal is not None)
         return self._reply(record, stored)
+
+    async def _within_budget(self, record: DeviceRecord, check_in: CheckIn) -> CheckIn:
+        """Return what may be stored of it. Raises TooManyCheckIns."""
+        try:
+            return self._budgets.spend(record.id, check_in)
+        except TooManyCheckIns:
+            await self._budgets.hold(record.id)
+            raise
 
     async def _verify(self, claimed: Unverified, check_in: CheckIn) -> DeviceRecord:
         """Return the device that signed this. Raises what stands above."""

@@ -16,6 +16,7 @@ from pilotwave_protocol.messages import ENROL_TYPE, MAX_ENROL_BYTES, Enrol, pars
 from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Ctx, Now, WriteSession
 from pilotwave_server.device_api.body import BodyTooLarge
+from pilotwave_server.device_api.budgets import TooManyCheckIns
 from pilotwave_server.device_api.check_in import (
     BadCheckIn,
     BadSignature,
@@ -35,6 +36,7 @@ from pilotwave_server.devices.errors import (
 )
 from pilotwave_server.edge import BodyTooSlow
 from pilotwave_server.fields import ApiReply
+from pilotwave_server.pacing import TooManyRefusals, address_of
 from pilotwave_server.problems import DatabaseUnavailable, responses
 from pilotwave_server.registry.trust import DirectorKeyUnknown, TrustNotReady
 from pilotwave_server.routing import root_router
@@ -144,12 +146,13 @@ def ask_to_join(
     now: Now,
     context: Ctx,
     response: Response,
+    request: Request,
 ) -> EnrolAnswer:
     """With a one-time code the device is in at once; without one it waits for an operator.
 
     The envelope is signed by the device's new key. Repeating it changes nothing.
     """
-    enrolled = enrol(session, wish=wish, now=now)
+    enrolled = enrol(session, wish=wish, now=now, address=address_of(request.scope))
     if not enrolled.changed:
         response.status_code = 200
     return EnrolAnswer(
@@ -190,6 +193,8 @@ class _Handled(Response):
             StaleSeq,
             BodyTooLarge,
             BodyTooSlow,
+            TooManyCheckIns,
+            TooManyRefusals,
             DatabaseUnavailable,
         ),
     },

@@ -23,6 +23,7 @@ from pilotwave_server.downloads.counting import For
 from pilotwave_server.downloads.desk import Desk
 from pilotwave_server.errors import ServerError
 from pilotwave_server.metrics import Metrics
+from pilotwave_server.pacing import Pacing
 from pilotwave_server.problems import error_response
 from pilotwave_server.rollouts.fleet import FleetSnapshot
 
@@ -52,7 +53,9 @@ class Polls:
         note_seen: Callable[[DeviceRecord], None],
         ask_lease: Callable[[DeviceRecord, float], None],
         downloads: Desk,
+        pacing: Pacing,
     ) -> None:
+        self._pacing = pacing
         self._fleet = fleet
         self._tokens = tokens
         self._director = director
@@ -83,6 +86,8 @@ class Polls:
             body = b"" if seen else self._directive(record, now)
         except ServerError as error:
             self._metrics.polls.labels(str(error.status)).inc()
+            if error.status < 500:
+                await self._pacing.slow_down(scope)
             await error_response(error)(scope, receive, send)
             return
         # a minute has passed, or the clock was set back

@@ -110,6 +110,7 @@ def install(context: Context) -> DeviceApi:
         note_seen=seen.note,
         ask_lease=desk.ask,
         downloads=context.downloads,
+        pacing=context.pacing,
     )
     context.fleet, context.tokens, context.checkins = fleet, tokens, writer
     push = make_push(context, polls)
@@ -122,6 +123,7 @@ def install(context: Context) -> DeviceApi:
         clock=clock,
         metrics=context.metrics,
         push_terms=push.terms,
+        pacing=context.pacing,
     )
     context.blob_gates.append(polls.may_read)
     # what is changed here shows at the very next poll; what others change, at the next look

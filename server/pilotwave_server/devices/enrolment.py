@@ -7,7 +7,7 @@ such a name is free again only for who holds a code.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
@@ -25,6 +25,8 @@ from pilotwave_server.groups.tables import GroupMemberRow
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 MAX_PENDING = 1000
+MAX_PENDING_OF_ONE = 250  # address
+PENDING = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class Enrolled:
     changed: bool
 
 
-def enrol(session: Session, *, wish: Enrol, now: datetime) -> Enrolled:
-    """Take in a device whose wish was signed by the key in it.
+def enrol(session: Session, *, wish: Enrol, now: datetime, address: str = "") -> Enrolled:
+    """Take in a device whose wish was signed by the key in it, and came from `address`.
 
     Raises BadCode, NameTaken, KeyRevoked, TooManyPending.
     """
     row = find_device(session, wish.name, lock=True)
     if row is None:
-        return Enrolled(_new_device(session, wish, now), True)
+        return Enrolled(_new_device(session, wish, now, address), True)
     if row.public_key == wish.public_key:
         return _same_key(session, row, wish, now)
     if row.state == "enrolled":
@@ -56,11 +58,46 @@ def enrol(session: Session, *, wish: Enrol, now: datetime) -> Enrolled:
     return _let_in(session, row, code, now)
 
 
-def _new_device(session: Session, wish: Enrol, now: datetime) -> DeviceRow:
+def _make_room(session: Session, address: str, now: datetime) -> None:
+    """Let one more device wait to be accepted. Raises TooManyPending.
+
+    Where too many wait, the oldest of the address that asked for most of them goes: so whoever
+    asks a thousand times pushes out their own.
+    """
+    d = DeviceRow
+    pending = select(d).where(d.state == "pending").order_by(d.id)
+    for old in session.scalars(pending.where(d.created_at < now - PENDING)).all():
+        _give_up(session, old, now)
+    asked = select(d.asked_from, func.count()).where(d.state == "pending").group_by(d.asked_from)
+    counts = dict(session.execute(asked).tuples().all())
+    mine = counts.get(address, 0)
+    most = max(counts, key=lambda of: counts[of], default=None)
+    full = sum(counts.values()) >= MAX_PENDING
+    if mine >= MAX_PENDING_OF_ONE or (full and counts[most] <= mine + 1):
+        raise TooManyPending("too many devices wait to be accepted; use an enrolment code")
+    if full:
+        theirs = d.asked_from.is_(None) if most is None else d.asked_from == most
+        for oldest in session.scalars(pending.where(theirs).limit(1)).all():
+            _give_up(session, oldest, now)
+
+
+def _give_up(session: Session, row: DeviceRow, now: datetime) -> None:
+    """Forget a device that waited; it may ask again."""
+    record(
+        session,
+        actor="server",
+        verb="device.expire",
+        object=f"device/{row.name}",
+        now=now,
+        before={"public_key": row.public_key},
+    )
+    session.flush()
+    session.execute(delete(DeviceRow).where(DeviceRow.id == row.id))
+
+
+def _new_device(session: Session, wish: Enrol, now: datetime, address: str) -> DeviceRow:
     if wish.code is None:
-        pending = select(func.count()).where(DeviceRow.state == "pending")
-        if (session.scalar(pending) or 0) >= MAX_PENDING:
-            raise TooManyPending("too many devices wait to be accepted; use an enrolment code")
+        _make_room(session, address, now)
     code = None
     if wish.code is not None:
         code = use_code(session, code=wish.code, device=wish.name, now=now)
@@ -71,6 +108,7 @@ def _new_device(session: Session, wish: Enrol, now: datetime) -> DeviceRow:
         revision=next_revision(session),
         facts=normal_facts(wish.facts),
         created_at=now,
+        asked_from=address[:64] or None,
     )
     session.add(row)
     try:

@@ -65,6 +65,8 @@ class DeviceRow(Base):
     tuf_snapshot: Mapped[int] = mapped_column(BigInteger, default=0)
     refusal: Mapped[dict[str, Any] | None] = mapped_column(JsonB)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    # the address that an enrolment without a code came from
+    asked_from: Mapped[str | None] = mapped_column(String(64))
     enrolled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_seen: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_check_in: Mapped[datetime | None] = mapped_column(UtcDateTime)
