@@ -1,25 +1,35 @@
 # Two images from one tree: `--target server` (server and operator CLI), `--target agent` (a device).
-FROM python:3.11-slim AS source
+# `sh docker/pin-images.sh` writes this image's digest into .env, for `docker compose` to pass on.
+ARG PYTHON_IMAGE=python:3.11-slim
+
+# pip takes only files whose hash is in the lock: for what builds the package, and for the rest
+FROM ${PYTHON_IMAGE} AS source
 WORKDIR /source
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY requirements requirements
+RUN python -m venv /opt/build \
+ && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.lock \
+ && python -m venv /opt/pilotwave
+COPY pyproject.toml README.md LICENSE ./
 COPY agent agent
 COPY server server
 COPY migrations migrations
-RUN python -m venv /opt/pilotwave
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
 FROM source AS server-build
-RUN /opt/pilotwave/bin/pip install --no-cache-dir -c constraints.txt '.[server,cli]'
+RUN /opt/pilotwave/bin/pip install --no-cache-dir --require-hashes -r requirements/server.lock \
+ && /opt/pilotwave/bin/pip install --no-deps --no-index /wheels/*.whl
 
 FROM source AS agent-build
-RUN /opt/pilotwave/bin/pip install --no-cache-dir -c constraints.txt '.[onnxruntime]'
+RUN /opt/pilotwave/bin/pip install --no-cache-dir --require-hashes -r requirements/agent.lock \
+ && /opt/pilotwave/bin/pip install --no-deps --no-index /wheels/*.whl
 
-FROM python:3.11-slim AS runtime
+FROM ${PYTHON_IMAGE} AS runtime
 ENV PATH=/opt/pilotwave/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 # The folders exist, and belong to the user, so that named volumes mounted there do too.
 RUN useradd --system --uid 10001 --create-home pilotwave \
- && install -d -o pilotwave -g pilotwave -m 0700 /data /operator \
+ && install -d -o pilotwave -g pilotwave -m 0700 /data /operator /token \
  && install -d -o pilotwave -g pilotwave -m 0750 /enrolment
 COPY docker /opt/pilotwave-docker
 USER pilotwave

@@ -4,5 +4,5 @@
 set -eu
 
 pilotwave-server init --fleet "${PILOTWAVE_FLEET:-trial}" \
-  --token-file "${PILOTWAVE_OPERATOR_DIR:-/operator}/admin-token"
+  --token-file "${PILOTWAVE_TOKEN_DIR:-/token}/admin-token"
 exec pilotwave-server run

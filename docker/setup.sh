@@ -5,7 +5,10 @@ set -eu
 
 operator=${PILOTWAVE_OPERATOR_DIR:-/operator}
 enrolment=${PILOTWAVE_ENROLMENT_DIR:-/enrolment}
-PILOTWAVE_TOKEN=$(cat "$operator/admin-token")
+# a server that was set up by an older file left it beside the keys
+token=${PILOTWAVE_TOKEN_DIR:-/token}/admin-token
+[ -e "$token" ] || token=$operator/admin-token
+PILOTWAVE_TOKEN=$(cat "$token")
 export PILOTWAVE_TOKEN
 umask 077
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ REPO = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((REPO / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 SCRIPTS = "".join(p.read_text() for p in sorted((REPO / "docker").glob("*.sh")))
-STAGES = set(re.findall(r"^FROM \S+ AS (\S+)$", (REPO / "Dockerfile").read_text(), re.M))
+DOCKERFILE = (REPO / "Dockerfile").read_text()
+STAGES = set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.M))
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -58,5 +61,61 @@ def test_images_hold_every_file_that_the_build_reads() -> None:
         for line in (REPO / ".dockerignore").read_text().splitlines()
         if line.startswith("!")
     }
-    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (REPO / "Dockerfile").read_text(), re.M)
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.M)
     assert {word for line in copied for word in line.split()} <= allowed
+
+
+def test_no_server_sees_a_key_and_none_is_root() -> None:
+    """The volume with the publishers' keys was mounted into the server, for its first token."""
+    for name, service in SERVICES.items():
+        volumes = {v.split(":")[0] for v in service.get("volumes", [])}
+        assert ("operator" in volumes) == (name in ("setup", "operator")), name
+    server = SERVICES["server"]
+    assert server["user"].split(":")[0] not in ("0", "root")
+    assert server["cap_drop"] == ["ALL"]
+    assert server["read_only"]
+    assert re.search(r"^USER (?!root)", DOCKERFILE, re.M)
+
+
+def test_every_image_from_elsewhere_can_be_named_by_digest() -> None:
+    """Each is a variable that docker/pin-images.sh fills, or a stage of our own."""
+    pinned = set(re.findall(r"\b([A-Z]+_IMAGE)=", (REPO / "docker" / "pin-images.sh").read_text()))
+    for image in re.findall(r"^FROM (\S+)", DOCKERFILE, re.M):
+        assert image in STAGES or image.strip("${}") in pinned, image
+    for service in SERVICES.values():
+        found = re.fullmatch(r"\$\{([A-Z_]+):-[^}]+\}", service["image"])
+        assert service["image"].startswith("pilotwave-") or (found and found[1] in pinned)
+        if "build" in service:
+            assert set(service["build"]["args"]) <= pinned
+
+
+@pytest.mark.parametrize(
+    ("said", "status"), [("sha256:" + "a" * 64, 0), ("", 1), ("sha256:abc", 1), ("3.11-slim", 1)]
+)
+def test_images_are_pinned_by_what_the_registry_says_or_not_at_all(
+    tmp_path: Path, said: str, status: int
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\necho '{said}'\n")
+    docker.chmod(0o755)
+    file = tmp_path / "env"
+    file.write_text("PILOTWAVE_FLEET=berlin\nPYTHON_IMAGE=old\n")
+    done = subprocess.run(
+        ["sh", str(REPO / "docker" / "pin-images.sh"), str(file)],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status, done.stderr
+    lines = file.read_text().splitlines()
+    if status:
+        assert lines == ["PILOTWAVE_FLEET=berlin", "PYTHON_IMAGE=old"]
+        assert "expected a digest" in done.stderr
+    else:
+        images = [f"PYTHON_IMAGE=python:3.11-slim@{said}", f"POSTGRES_IMAGE=postgres:16@{said}"]
+        assert lines == ["PILOTWAVE_FLEET=berlin", *images]
+
+
+def test_images_install_nothing_whose_hash_is_not_known() -> None:
+    for line in re.findall(r"pip install .*", DOCKERFILE):
+        assert "--require-hashes" in line or "--no-index" in line, line

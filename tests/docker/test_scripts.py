@@ -18,7 +18,7 @@ Start = Callable[[str, str], Path]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    for name in ("operator", "enrolment", "cam-001"):
+    for name in ("operator", "token", "enrolment", "cam-001"):
         (tmp_path / name).mkdir()
     return {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -27,6 +27,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "PILOTWAVE_PORT": "0",
         "PILOTWAVE_POLL_INTERVAL_S": "1",
         "PILOTWAVE_OPERATOR_DIR": str(tmp_path / "operator"),
+        "PILOTWAVE_TOKEN_DIR": str(tmp_path / "token"),
         "PILOTWAVE_ENROLMENT_DIR": str(tmp_path / "enrolment"),
         "PILOTWAVE_KEYS": str(tmp_path / "operator" / "keys"),
         "PILOTWAVE_DEVICE": "cam-001",
