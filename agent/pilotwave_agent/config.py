@@ -98,6 +98,9 @@ class Config:
     runtimes: Mapping[str, RuntimeSettings] = field(default_factory=dict)
     allow_unsafe_formats: bool = False
     keep_free_mb: int = 64
+    max_model_mb: int = 0
+    max_models_mb: int = 0
+    allow_removal: bool = True
     limits: OwnLimits = field(default_factory=OwnLimits)
     deltas: bool = True
     delta_memory_mb: int = 128
@@ -158,6 +161,9 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         runtimes=_runtimes(f),
         allow_unsafe_formats=f.boolean("allow_unsafe_formats", default=False),
         keep_free_mb=f.integer("keep_free_mb", default=64),
+        max_model_mb=f.integer("max_model_mb", default=0),
+        max_models_mb=f.integer("max_models_mb", default=0),
+        allow_removal=f.boolean("allow_removal", default=True),
         limits=read_limits(_section(f, "limits")),
         deltas=f.boolean("deltas", default=True),
         delta_memory_mb=f.integer("delta_memory_mb", default=128),

@@ -12,12 +12,14 @@ from pilotwave_agent.fetching import Fetching
 from pilotwave_agent.fold import moved
 from pilotwave_agent.hands import rules_of
 from pilotwave_agent.machine import (
+    ClearAway,
     Confirm,
     Fetch,
     Memo,
     Moment,
     Move,
     Probe,
+    Remove,
     Restore,
     Stage,
     Step,
@@ -25,8 +27,8 @@ from pilotwave_agent.machine import (
     Trial,
     next_step,
 )
+from pilotwave_agent.removing import Removing
 from pilotwave_agent.runtimes import engines
-from pilotwave_agent.switching import Switching
 from pilotwave_agent.trying import Trying
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import ModelState, Reason
@@ -39,7 +41,7 @@ _GATES = {
 }
 
 
-class Effects(Fetching, Trying, Switching):
+class Effects(Fetching, Trying, Removing):
     """The hands of one process that holds the work lock."""
 
     def next(self) -> Step:
@@ -85,6 +87,10 @@ class Effects(Fetching, Trying, Switching):
                     self._probe(self._slot(model), last=last)
                 case Restore(model, ways):
                     self._restore(self._slot(model), ways)
+                case Remove(model):
+                    self._remove(self._slot(model))
+                case ClearAway(model):
+                    self._clear_away(model)
                 case _:
                     return False
         except RefusedError as no:
@@ -95,6 +101,8 @@ class Effects(Fetching, Trying, Switching):
         """Leave a model where it is, say why, and do not try it again in this process."""
         slot = self._slot(getattr(step, "model"))  # noqa: B009 - a Move or Wait refuses nothing
         self.parked[slot.model] = no
+        if isinstance(step, ClearAway):
+            return  # the model is gone already; its files go when the disk lets them
         self.record(outcomes.blocked(slot, no, self.now()))
 
     # --- at start and at the end

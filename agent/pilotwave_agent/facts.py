@@ -118,6 +118,7 @@ def own_facts(config: Config) -> dict[str, Scalar]:
         "network.metered": config.metered,
         "timezone": config.timezone or None,
         "allow_unsafe_formats": config.allow_unsafe_formats,
+        "removes_models": config.allow_removal,
     }
     return {key: value for key, value in said.items() if value is not None}
 

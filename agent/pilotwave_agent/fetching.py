@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pilotwave_agent import conditions, desks, install, outcomes
+from pilotwave_agent import budget, conditions, desks, install, outcomes
 from pilotwave_agent.conditions import Hold
 from pilotwave_agent.deltas import Deltas
 from pilotwave_agent.download import Downloader, Limits, Paused, missing_bytes
@@ -29,6 +29,7 @@ class Fetching(Hands):
         files = build.variant.files
         total = max(total_of(files), 1)
         left = missing_bytes(self.disk, self.layout.blobs, files)
+        budget.check(self.config, self.disk, self.layout.blobs, total=total, missing=left)
         if left and not self.token:
             # no news to anyone: the server has not answered since this agent started
             no = RefusedError(Reason.BLOB_DENIED, "waiting for the server to answer")

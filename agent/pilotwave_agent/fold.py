@@ -94,6 +94,7 @@ def accepted(found: VerifiedDirective, *, raw_digest: str, at: float) -> Record:
         "raw": raw_digest,
         "orders": [asdict(o) for o in orders],
         "expires": found.directive.expires.timestamp(),
+        "remove": sorted(found.directive.remove),
         "memory": plain_memory(found.memory),
     }
 
@@ -102,6 +103,21 @@ def refused(reason: str, detail: str, *, raw_digest: str, at: float) -> Record:
     """Make the record of a refused directive."""
     refusal = {"reason": reason, "detail": detail[:MAX_DETAIL]}
     return {"k": "refused", "at": at, "raw": raw_digest, "refusal": refusal}
+
+
+def removed(slot: ModelSlot, *, at: float, detail: str | None = None) -> Record:
+    """Make the record of a model that is off the device: nothing of it is used any more, and its
+    files may go. What must never be forgotten is kept elsewhere (`AntiRollback`)."""
+    record: Record = {"k": "removed", "at": at, "m": slot.model}
+    if slot.current is not None:
+        version = slot.current.version
+        record["event"] = {"kind": "removed", "version": version, "detail": detail}
+    return record
+
+
+def cleared(model: str, *, at: float) -> Record:
+    """Make the record that the files of a model that was removed are gone."""
+    return {"k": "cleared", "at": at, "m": model}
 
 
 def learned(memory: AntiRollback, tuf: Mapping[str, int], *, at: float) -> Record:
@@ -139,6 +155,11 @@ def apply(state: DeviceState, record: Record) -> DeviceState:
         state = replace(state, judged=record["raw"], refusal=refusal)
         if news:
             state = _spooled(state, {"kind": "refused", **record["refusal"]}, record["at"], None)
+    elif kind == "removed":
+        models = {name: slot for name, slot in state.models.items() if name != record["m"]}
+        state = replace(state, models=models, leaving=state.leaving | {record["m"]})
+    elif kind == "cleared":
+        state = replace(state, leaving=state.leaving - {record["m"]})
     elif kind == "learned":
         known = _merged(state.memory, read_memory(record["memory"]))
         state = replace(state, memory=known, tuf=record["tuf"])
@@ -183,10 +204,14 @@ def _accepted(state: DeviceState, record: Record) -> DeviceState:
         memory=_merged(state.memory, read_memory(record["memory"])),
         judged=record["raw"],
         refusal=None,
+        remove=frozenset(record.get("remove", ())),
     )
-    if orders == before.orders and before.refusal is None:
+    same = (orders, state.remove) == (before.orders, before.remove)
+    if same and before.refusal is None:
         return state
-    wanted = ", ".join(f"{o.model} {o.version}" for o in orders.values()) or "nothing"
+    parts = [f"{o.model} {o.version}" for o in orders.values()]
+    parts += [f"no {model}" for model in sorted(state.remove)]
+    wanted = ", ".join(parts) or "nothing"
     return _spooled(state, {"kind": "accepted", "detail": wanted[:MAX_DETAIL]}, record["at"], None)
 
 

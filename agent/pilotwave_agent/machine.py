@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from pilotwave_agent.antirollback import AntiRollback
-from pilotwave_agent.fold import Record, moved
+from pilotwave_agent.fold import Record, moved, removed
 from pilotwave_agent.state import DeviceState, Failure, ModelSlot, Order, Telling, Watch
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState, Reason
@@ -122,6 +122,20 @@ class Restore:
 
 
 @dataclass(frozen=True)
+class Remove:
+    """Tell the application that a model goes, and take it off the device."""
+
+    model: str
+
+
+@dataclass(frozen=True)
+class ClearAway:
+    """Remove the links and files of a model that was taken off."""
+
+    model: str
+
+
+@dataclass(frozen=True)
 class Wait:
     """Nothing to do for so many seconds."""
 
@@ -133,7 +147,20 @@ class Rest:
     """Nothing to do until the world changes."""
 
 
-Step = Move | Fetch | Stage | Trial | Switch | Confirm | Probe | Restore | Wait | Rest
+Step = (
+    Move
+    | Fetch
+    | Stage
+    | Trial
+    | Switch
+    | Confirm
+    | Probe
+    | Restore
+    | Remove
+    | ClearAway
+    | Wait
+    | Rest
+)
 
 
 def next_step(state: DeviceState, now: Moment, rules: Rules, memo: Memo | None = None) -> Step:
@@ -146,7 +173,8 @@ def next_step(state: DeviceState, now: Moment, rules: Rules, memo: Memo | None =
 
 def _steps(state: DeviceState, now: Moment, rules: Rules, memo: Memo) -> Iterator[Step]:
     slots = [state.slot(name) for name in sorted({*state.models, *state.orders})]
-    free = [slot for slot in slots if slot.model not in memo.parked]
+    free = [s for s in slots if s.model not in memo.parked and s.model not in state.leaving]
+    yield from (ClearAway(m) for m in sorted(state.leaving) if m not in memo.parked)
     yield from _half_done(free, state, now)
     asking = {s.model: _ask_due(s.telling, memo.asked.get(s.model)) for s in free if _told(s, now)}
     for model, due in asking.items():
@@ -157,6 +185,7 @@ def _steps(state: DeviceState, now: Moment, rules: Rules, memo: Memo) -> Iterato
         record = settle(slot, state.orders.get(slot.model), state.memory, now)
         if record:
             yield Move(record)
+    yield from _leaving(free, state, now)
     on_watch = [slot for slot in free if slot.state in WATCHED and slot.watch]
     dues = {slot.model: _due(slot, now, rules, memo) for slot in on_watch}
     yield from _probes(state, on_watch, dues, now, rules)
@@ -167,6 +196,19 @@ def _steps(state: DeviceState, now: Moment, rules: Rules, memo: Memo) -> Iterato
         yield from _after_staging(free, now)
     if budget is not None:
         yield Wait(max(budget, 0.0))
+
+
+def _leaving(slots: list[ModelSlot], state: DeviceState, now: Moment) -> Iterator[Step]:
+    """What is ordered off the device, and what was never installed and is ordered no more. A model
+    between two versions is finished first, one whose candidate is on its way has dropped it."""
+    for slot in slots:
+        if slot.model in state.orders or slot.model not in state.models:
+            continue
+        at_rest = slot.state in RESTING or slot.state is S.PROBATION
+        if slot.model in state.remove and at_rest:
+            yield Remove(slot.model)
+        elif slot.state is S.IDLE and slot.current is None and not slot.failures:
+            yield Move(removed(slot, at=now.wall))
 
 
 def _before_staging(

@@ -154,6 +154,8 @@ class DeviceState:
 
     `orders` is the set of the accepted directive, `judged` the digest of the last directive's bytes
     that was accepted or refused, `events` the spool of what the server has not acknowledged.
+    `remove` are the models that the directive orders off the device, `leaving` those that are off
+    it while their files are not yet.
     """
 
     models: Mapping[str, ModelSlot] = field(default_factory=dict)
@@ -167,6 +169,8 @@ class DeviceState:
     next_event: int = 1
     acked: int = 0
     dropped: int = 0
+    remove: frozenset[str] = frozenset()
+    leaving: frozenset[str] = frozenset()
 
     def slot(self, model: str) -> ModelSlot:
         """Return a model's slot; one that is new to the device is idle."""
@@ -187,6 +191,8 @@ def to_plain(state: DeviceState) -> dict[str, Any]:
         "next_event": state.next_event,
         "acked": state.acked,
         "dropped": state.dropped,
+        "remove": sorted(state.remove),
+        "leaving": sorted(state.leaving),
     }
 
 
@@ -204,6 +210,8 @@ def from_plain(plain: Mapping[str, Any]) -> DeviceState:
         next_event=plain["next_event"],
         acked=plain["acked"],
         dropped=plain["dropped"],
+        remove=frozenset(plain.get("remove", ())),
+        leaving=frozenset(plain.get("leaving", ())),
     )
 
 

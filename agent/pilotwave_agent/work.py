@@ -30,7 +30,18 @@ from pilotwave_agent.fetcher import Fetcher
 from pilotwave_agent.identity import Identity
 from pilotwave_agent.journal import Journal
 from pilotwave_agent.judge import Judge, Judged
-from pilotwave_agent.machine import Confirm, Moment, Move, Probe, Rest, Restore, Step, Switch, Wait
+from pilotwave_agent.machine import (
+    ClearAway,
+    Confirm,
+    Moment,
+    Move,
+    Probe,
+    Rest,
+    Restore,
+    Step,
+    Switch,
+    Wait,
+)
 from pilotwave_agent.mirrors import Mirrors
 from pilotwave_agent.report import status_of, substance
 from pilotwave_agent.runtimes.confine import die_with_parent
@@ -222,7 +233,9 @@ class _Work:
         if self.job.boot:
             self.effects.reconcile()
         # a model between two versions, or one to be probed, waits for no server
-        self._loop(lambda step: isinstance(step, (Move, Switch, Confirm, Restore, Probe)))
+        self._loop(
+            lambda step: isinstance(step, (Move, Switch, Confirm, Restore, Probe, ClearAway))
+        )
         judged = Judged()
         if self.job.refresh or self.judge.is_due(self.journal.state):
             judged = self.judge.sit(lambda: self.journal.state, self.effects.record, at=wall)

@@ -67,6 +67,7 @@ class Directive:
     expires: datetime
     min_snapshot: int
     entries: tuple[Entry, ...]
+    remove: tuple[str, ...] = ()  # models to take off the device; only told to agents that can
 
     def to_bytes(self) -> bytes:
         """Write the payload that is signed."""
@@ -80,13 +81,15 @@ class Directive:
                 "expires": format_time(self.expires),
                 "min_snapshot": self.min_snapshot,
                 "set": plain_set(self.entries),
+                # agents of before 2026-11-29 refuse a directive with this field
+                **({"remove": sorted(self.remove)} if self.remove else {}),
             }
         )
 
     @property
     def set_digest(self) -> str:
-        """Digest of the set alone: equal for directives that order the same."""
-        return set_digest(self.entries)
+        """Digest of what is ordered alone: equal for directives that order the same."""
+        return set_digest(self.entries, self.remove)
 
 
 def plain_set(entries: tuple[Entry, ...]) -> list[dict[str, Any]]:
@@ -94,9 +97,10 @@ def plain_set(entries: tuple[Entry, ...]) -> list[dict[str, Any]]:
     return [vars(e) for e in sorted(entries, key=lambda e: e.model)]
 
 
-def set_digest(entries: tuple[Entry, ...]) -> str:
-    """Return the SHA-256 (hex) of a set's canonical form."""
-    return sha256_hex(strictjson.dumps(plain_set(entries)))
+def set_digest(entries: tuple[Entry, ...], remove: tuple[str, ...] = ()) -> str:
+    """Return the SHA-256 (hex) of the canonical form of a set and of the models to remove."""
+    ordered = plain_set(entries)
+    return sha256_hex(strictjson.dumps([ordered, sorted(remove)] if remove else ordered))
 
 
 @dataclass(frozen=True)
@@ -257,11 +261,21 @@ def parse_directive(payload: bytes) -> Directive:
         expires=f.time("expires"),
         min_snapshot=f.integer("min_snapshot"),
         entries=tuple(_entry(e) for e in f.objects("set", limit=MAX_ENTRIES)),
+        remove=_removals(f),
     )
     f.done()
-    if len({e.model for e in directive.entries}) != len(directive.entries):
-        raise BadMessage("set: expected each model once")
+    named = [*(e.model for e in directive.entries), *directive.remove]
+    if len(set(named)) != len(named):
+        raise BadMessage("set and remove: expected each model once")
     return directive
+
+
+def _removals(f: Fields) -> tuple[str, ...]:
+    found = f.texts("remove", limit=MAX_ENTRIES, default=[])
+    try:
+        return tuple(names.check_model(model) for model in found)
+    except ProtocolError as e:
+        raise BadMessage(f"remove: {e}") from e
 
 
 def parse_check_in(payload: bytes) -> CheckIn:

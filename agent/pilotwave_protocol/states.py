@@ -104,6 +104,7 @@ class Reason(_Word):
     BLOB_UNAVAILABLE = "blob_unavailable"
     DISK_FULL = "disk_full"
     DISK_READONLY = "disk_readonly"
+    OVER_BUDGET = "over_budget"
     # its self-test
     SELFTEST_FORMAT = "selftest_format"
     SELFTEST_LOAD = "selftest_load"

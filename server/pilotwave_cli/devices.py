@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotwave_cli import output
+from pilotwave_cli import output, removing
 from pilotwave_cli.client import check_id, connect
 from pilotwave_cli.durations import Duration, pairs
 from pilotwave_cli.output import Json
@@ -218,6 +218,19 @@ def rollback(
         output.show_json(pin)
     else:
         output.say(f"{name} is pinned to {model} {pin['version']}; unpin gives it back")
+
+
+@cli.command("remove")
+def remove(
+    device: Device,
+    model: Model,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Take a model that nothing tells the device to run off its disk."""
+    name, model = names.check_device(device), names.check_model(model)
+    with connect() as api:
+        path = f"/devices/{name}/models/{model}/removal"
+        removing.remove(api, path, model, name, yes=yes)
 
 
 @cli.command("pin")

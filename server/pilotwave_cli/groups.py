@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotwave_cli import output
+from pilotwave_cli import output, removing
 from pilotwave_cli.client import connect
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import Json
@@ -137,9 +137,16 @@ def assign(
 def unassign(
     model: Annotated[str, typer.Argument(help="The model.")],
     group: Annotated[str, typer.Option("--group", help="Whose word to take back.")],
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Also take the model off the group's devices.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before removing.")] = False,
 ) -> None:
-    """Take back what a group was assigned; its devices keep what they have."""
+    """Take back what a group was assigned; its devices keep what they have without --remove."""
     path = f"/groups/{names.check_group(group)}/baselines/{names.check_model(model)}"
     with connect() as api:
+        if remove:
+            removing.remove(api, f"{path}/removal", model, f"the devices of {group}", yes=yes)
+            return
         api.delete(path)
     output.say(f"{group} has no version of {model} of its own any more")

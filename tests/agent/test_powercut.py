@@ -136,6 +136,30 @@ def test_the_agent_recovers_from_what_a_power_cut_leaves(story: Scene) -> None:
     recover_from(run, story, share=len(run.states) // 12)
 
 
+def test_a_removal_that_a_power_cut_breaks_off_is_finished(scene: Scene) -> None:
+    """In each state that is left: the whole model, or nothing of it, and nothing in the end."""
+    scene.runs(scene.old)
+    scene.registry.yank("detector", "1.1.0")
+    scene.registry.seq += 1
+    scene.registry.directive = scene.registry.sign_directive((), remove=("detector",))
+    run = scene.record()
+    run.finish()
+    assert run.broken_promises() == []
+    left = scene.device.config.data_dir.parent / "left"
+    for tree in some(run.states, len(run.states) // 24):
+        lay_out(tree, left)
+        device = moved_to(scene.device, left)
+        before = device.slot()
+        if before.current is not None:
+            assert intact(Disk(), device.layout, "detector", before.current, deep=True)
+        done = device.work(disk=Plain(), refresh=True, boot=True)
+        assert done.retry is None, done
+        assert not device.state.models
+        assert not device.state.leaving
+        assert device.state.memory.has_yanked("detector", scene.new.sha256)
+        assert [*(left / "models").iterdir(), *(left / "blobs").iterdir()] == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_agent_recovers_from_all_that_a_power_cut_leaves(story: Scene) -> None:

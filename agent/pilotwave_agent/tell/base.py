@@ -57,6 +57,10 @@ class Teller(Protocol):
         """Tell it that `current` names `good` again instead of `bad`."""
         ...
 
+    def remove(self, release: Release) -> None:
+        """Tell it that the model goes; links and files follow. May raise `OSError`."""
+        ...
+
 
 def refused(sentence: str) -> RefusedError:
     """Return the "no" of an application that said so."""
@@ -77,3 +81,6 @@ class Quiet:
     def confirm(self, release: Release, since: float) -> bool:
         """What was told has been acknowledged by then."""
         return True
+
+    def remove(self, release: Release) -> None:
+        """The application sees that the link is gone, or serves on what it has loaded."""

@@ -23,6 +23,10 @@ class Exec(Quiet):
         """Run it with PILOTWAVE_STATE=rolled_back."""
         run(self._command, good, self.within_s)
 
+    def remove(self, release: Release) -> None:
+        """Run it with PILOTWAVE_STATE=removed."""
+        run(self._command, release, self.within_s)
+
 
 class Systemd(Quiet):
     """Reload or restart a unit, then see that it is active."""

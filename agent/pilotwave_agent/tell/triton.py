@@ -55,6 +55,14 @@ class Triton:
                 raise refused(f"Triton gave {release.version} up: {line.get('reason', '')}")
         return False
 
+    def remove(self, release: Release) -> None:
+        """Unload it, and take the folders away that this agent made."""
+        url = f"{self._url}/v2/repository/models/{self._name}/unload"
+        answer = web.ask("POST", url, within_s=self.within_s, body={})
+        self._folders.tidy(set())
+        if answer.status != 200:
+            raise refused(f"Triton cannot unload {self._name}: {web.words(answer)}")
+
     def rollback(self, bad: Release | None, good: Release) -> None:
         """Take the bad number away and load: the highest one left is the good one."""
         self.stage(good)

@@ -38,6 +38,12 @@ class Versioned:
             if answer.status not in (200, 201):
                 raise refused(f"the model server cannot reload: {web.words(answer)}")
 
+    def remove(self, release: Release) -> None:
+        """Take the folders away that this agent made, and have the server look."""
+        self._folders.tidy(set())
+        if self._reload:
+            web.ask("POST", f"{self._url}/v1/config/reload", within_s=self.within_s)
+
     def confirm(self, release: Release, since: float) -> bool:
         """Ask how the version is: AVAILABLE is the acknowledgement, END with an error is a no."""
         if not self._url:

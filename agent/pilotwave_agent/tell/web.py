@@ -78,3 +78,7 @@ class Http(Quiet):
     def rollback(self, bad: Release | None, good: Release) -> None:
         """Send the same of the version that is current again; its state says `rolled_back`."""
         self.activate(good)
+
+    def remove(self, release: Release) -> None:
+        """Send the same of the version that goes; its state says `removed`."""
+        self.activate(release)

@@ -37,5 +37,6 @@ def make_directive(
         expires=now + timedelta(seconds=lifetime_s),
         min_snapshot=min_snapshot,
         entries=order.entries,
+        remove=order.remove,
     )
     return director.sign_directive(DIRECTIVE_TYPE, directive.to_bytes())

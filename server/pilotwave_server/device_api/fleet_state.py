@@ -210,7 +210,7 @@ class FleetState:
         known = record.bucket, record.profile.groups, record.name, record.leases
         running = [r for rollouts in snapshot.rollouts.values() for r in rollouts]
         record.wants = tuple(r.row_id for r in running if r.wants_lease(*known))
-        if record.personal is not None:
+        if record.personal is not None or record.name in snapshot.told_apart:
             return self._resolve(record, snapshot)
         offers = tuple(r.row_id for r in running if r.offers(*known))
         key = (snapshot.revision, record.profile, offers)
@@ -245,9 +245,10 @@ class FleetState:
         )
 
     def _resolve(self, record: DeviceRecord, snapshot: FleetSnapshot) -> Order:
-        entries = resolve(self._view(record), snapshot).entries
+        found = resolve(self._view(record), snapshot)
+        entries = found.entries
         releases = (snapshot.versions[e.model, e.version] for e in entries)
-        return Order(entries, frozenset().union(*(r.blobs for r in releases)))
+        return Order(entries, frozenset().union(*(r.blobs for r in releases)), found.remove)
 
     def _view(self, record: DeviceRecord) -> DeviceView:
         personal = record.personal or NO_PERSONAL

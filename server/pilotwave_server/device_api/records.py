@@ -33,12 +33,15 @@ class Personal(NamedTuple):
 class Order:
     """A set of entries, shared by all devices that have it, with what is derived from it."""
 
-    __slots__ = ("_etags", "blobs", "digest", "entries")
+    __slots__ = ("_etags", "blobs", "digest", "entries", "remove")
 
-    def __init__(self, entries: tuple[Entry, ...], blobs: frozenset[str]) -> None:
+    def __init__(
+        self, entries: tuple[Entry, ...], blobs: frozenset[str], remove: tuple[str, ...] = ()
+    ) -> None:
         self.entries = entries
         self.blobs = blobs
-        self.digest = set_digest(entries)
+        self.remove = remove
+        self.digest = set_digest(entries, remove)
         self._etags: dict[tuple[int, str], bytes] = {}
 
     def etag(self, period: int, director: str) -> bytes:

@@ -27,7 +27,7 @@ from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices import routes as devices
 from pilotwave_server.groups import routes as groups
-from pilotwave_server.rollouts import reports, rollout_routes
+from pilotwave_server.rollouts import removal_routes, reports, rollout_routes
 from pilotwave_server.rollouts import routes as rollouts
 from pilotwave_server.rollouts.engine.engine import Engine
 from pilotwave_server.rollouts.policies import routes as policies
@@ -42,6 +42,7 @@ routers: list[APIRouter] = [
     groups.router,
     *rollouts.routers,
     rollout_routes.router,
+    *removal_routes.routers,
     policies.router,
 ]
 TOKEN_KEYS = "device-tokens.json"

@@ -46,4 +46,5 @@ def allows_unsafe(facts: Iterable[tuple[str, Scalar]] | Mapping[str, Scalar]) ->
 
     A device that does not say is offered them: it checks again by its own configuration.
     """
-    return dict(facts).get("allow_unsafe_formats") is not False
+    said = dict(facts).get("allow_unsafe_formats")
+    return said is None or said != 0  # SQLite gives a JSON false as 0

@@ -13,7 +13,7 @@ from pilotwave_server.db import touch_fleet
 from pilotwave_server.errors import NotFound
 from pilotwave_server.groups.service import get_group
 from pilotwave_server.groups.tables import GroupRow
-from pilotwave_server.rollouts import capacity
+from pilotwave_server.rollouts import capacity, removal_ends
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.offer import check_may_be_offered
 from pilotwave_server.rollouts.states import RolloutState
@@ -53,6 +53,7 @@ def set_baseline(
     for old in standing:
         if old.counter >= counter:
             old.ended_at = now
+    removal_ends.end_for_group(session, row.id, model)
     baseline = BaselineRow(
         group_id=row.id,
         model=model,

@@ -20,7 +20,7 @@ from pilotwave_server.groups.selector import compile_sql, parse
 from pilotwave_server.groups.service import count_devices, get_group, in_group
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.registry.service import Released
-from pilotwave_server.rollouts import capacity
+from pilotwave_server.rollouts import capacity, removal_ends
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.leases import may_be_missing
 from pilotwave_server.rollouts.offer import check_may_be_offered
@@ -116,6 +116,7 @@ def create_rollout(
     )
     session.add(row)
     session.flush()
+    removal_ends.end_for_group(session, group.id, wish.model)
     note_created(session, row, actor=actor, now=now)
     if state is RolloutState.RUNNING:
         sentence = f"started by {actor}"

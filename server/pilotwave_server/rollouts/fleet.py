@@ -128,6 +128,14 @@ class Quarantine:
 
 
 @dataclass(frozen=True)
+class Removal:
+    """Where a model is ordered off: groups by number, devices by name."""
+
+    groups: frozenset[int] = frozenset()
+    devices: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class FleetSnapshot:
     """All that decides what devices run, except what is known of the single device.
 
@@ -144,6 +152,12 @@ class FleetSnapshot:
     baselines: Mapping[str, tuple[Baseline, ...]] = field(default_factory=_nothing)
     rollouts: Mapping[str, tuple[RunningRollout, ...]] = field(default_factory=_nothing)
     quarantines: tuple[Quarantine, ...] = ()
+    removals: Mapping[str, Removal] = field(default_factory=_nothing)
+
+    @cached_property
+    def told_apart(self) -> frozenset[str]:
+        """The devices that a removal names, so that they share no order with others."""
+        return frozenset().union(*(removal.devices for removal in self.removals.values()))
 
     def groups_of(
         self, labels: Mapping[str, str], facts: Mapping[str, Scalar], member_of: frozenset[int]

@@ -16,7 +16,7 @@ from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.errors import Conflict, NotFound
 from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.registry.tables import ModelRow
-from pilotwave_server.rollouts import capacity
+from pilotwave_server.rollouts import capacity, removal_ends
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.looking import look
 from pilotwave_server.rollouts.offer import check_may_be_offered
@@ -60,6 +60,7 @@ def pin(
     if row is None:
         row = PinRow(device_id=device.id, model=model)
         session.add(row)
+    removal_ends.end_for_device(session, device.id, model)
     row.version, row.reason, row.set_by, row.set_at = version, reason, actor, now
     device.revision = next_revision(session)
     after = {"version": version, "reason": reason}

@@ -13,11 +13,11 @@ floor, or quarantined for a group that the device is in. This comes before every
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from pilotwave_protocol.manifest import Variant
-from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.messages import MAX_ENTRIES, Entry
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import Fit, variant_fits
 from pilotwave_server.devices.facts import allows_unsafe
@@ -71,10 +71,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Resolution:
-    """The device's full set, and per model how it came about, the chosen candidate last."""
+    """The device's full set, per model how it came about, the chosen candidate last, and the models
+    that it is told to remove."""
 
     entries: tuple[Entry, ...]
     steps: tuple[Step, ...] = field(repr=False)
+    remove: tuple[str, ...] = ()
 
 
 def resolve(device: DeviceView, snapshot: FleetSnapshot) -> Resolution:
@@ -87,7 +89,25 @@ def resolve(device: DeviceView, snapshot: FleetSnapshot) -> Resolution:
         steps += chain
         if chain and chain[-1].hold is None:
             entries.append(_entry(device, snapshot, chain[-1]))
-    return _within_capacity(device, entries, steps)
+    found = _within_capacity(device, entries, steps)
+    return replace(found, remove=tuple(removed(device, snapshot))[:MAX_ENTRIES])
+
+
+def removed(device: DeviceView, snapshot: FleetSnapshot) -> Iterator[str]:
+    """Yield the models that the device is told to remove: those ordered off it that nothing asks it
+    to run, not even what may not be offered now."""
+    if device.facts.get("removes_models") is not True:
+        return  # an older agent would refuse the whole directive
+    for model in ordered_off(device, snapshot):
+        if next(candidates(device, snapshot, model), None) is None:
+            yield model
+
+
+def ordered_off(device: DeviceView, snapshot: FleetSnapshot) -> Iterator[str]:
+    """Yield the models that a removal takes off the device's groups or the device itself."""
+    for model, removal in snapshot.removals.items():
+        if device.name in removal.devices or not removal.groups.isdisjoint(device.groups):
+            yield model
 
 
 def _within_capacity(device: DeviceView, entries: list[Entry], steps: list[Step]) -> Resolution:

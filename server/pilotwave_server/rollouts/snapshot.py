@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.manifest import Variant
 from pilotwave_server.db import fleet_row
+from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.selector import compile_predicate, parse
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.registry import service as registry
@@ -23,6 +24,7 @@ from pilotwave_server.rollouts.fleet import (
     FleetSnapshot,
     GroupView,
     Quarantine,
+    Removal,
     RunningRollout,
 )
 from pilotwave_server.rollouts.leases import TOOK_IT
@@ -32,6 +34,7 @@ from pilotwave_server.rollouts.states import OFFERING, RolloutState
 from pilotwave_server.rollouts.tables import (
     BaselineRow,
     QuarantineRow,
+    RemovalRow,
     RolloutDeviceRow,
     RolloutRow,
 )
@@ -65,6 +68,7 @@ def read_snapshot(session: Session, remembered: Remembered) -> FleetSnapshot:
         baselines=_baselines(session, names),
         rollouts=_rollouts(rollouts, policies, {g.name: g.id for g in groups}),
         quarantines=_quarantines(session),
+        removals=_removals(session),
     )
 
 
@@ -175,6 +179,27 @@ def _baselines(session: Session, names: dict[int, str]) -> dict[str, tuple[Basel
             Baseline(row.group_id, names[row.group_id], row.model, row.version, row.revision)
         )
     return {model: tuple(found) for model, found in by_model.items()}
+
+
+def _removals(session: Session) -> dict[str, Removal]:
+    """By model, the groups and devices that it was ordered off."""
+    r, groups, devices = (
+        RemovalRow,
+        defaultdict[str, set[int]](set),
+        defaultdict[str, set[str]](set),
+    )
+    query = select(r.model, r.group_id, DeviceRow.name)
+    for model, group, device in session.execute(
+        query.outerjoin(DeviceRow, DeviceRow.id == r.device_id)
+    ):
+        if group is not None:
+            groups[model].add(group)
+        elif device is not None:
+            devices[model].add(device)
+    return {
+        model: Removal(frozenset(groups[model]), frozenset(devices[model]))
+        for model in sorted({*groups, *devices})
+    }
 
 
 def _quarantines(session: Session) -> tuple[Quarantine, ...]:

@@ -32,6 +32,25 @@ class BaselineRow(Base):
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class RemovalRow(Base):
+    """A model that was ordered off a group's devices, or off one device; gone once it is assigned
+    there again."""
+
+    __tablename__ = "removals"
+    __table_args__ = (UniqueConstraint("group_id", "model"), UniqueConstraint("device_id", "model"))
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    model: Mapped[str] = mapped_column(String(64))
+    group_id: Mapped[int | None] = mapped_column(
+        BigInteger, ForeignKey("groups.id", ondelete="CASCADE")
+    )
+    device_id: Mapped[int | None] = mapped_column(
+        BigInteger, ForeignKey("devices.id", ondelete="CASCADE")
+    )
+    set_by: Mapped[str] = mapped_column(String(200))
+    set_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class QuarantineRow(Base):
     """A version that a group (null: the whole fleet) may not be offered, and why."""
 

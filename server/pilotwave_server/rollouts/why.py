@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
-from pilotwave_server.rollouts.resolve import Step, resolve
+from pilotwave_server.rollouts.resolve import Step, ordered_off, resolve
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,18 @@ def why(
     device: DeviceView, snapshot: FleetSnapshot, *, model: str, state: str, says: str = ""
 ) -> Why:
     """Explain `resolve`'s answer for one model. `says` is the device's own word, if it has one."""
-    steps = tuple(s for s in resolve(device, snapshot).steps if s.candidate.model == model)
+    found = resolve(device, snapshot)
+    steps = tuple(s for s in found.steps if s.candidate.model == model)
     told = tuple((step, _told(step)) for step in steps)
     last = steps[-1] if steps else None
-    if last is None:
+    if last is None and model in found.remove:
+        sentence = f"{device.name} is told to remove {model}: an operator ordered it off"
+    elif last is None and model in ordered_off(device, snapshot):
+        sentence = (
+            f"{device.name} keeps what it has of {model} though an operator ordered it off: its"
+            " agent cannot remove models (update it) or may not (allow_removal in its settings)"
+        )
+    elif last is None:
         sentence = f"{device.name} keeps what it has of {model}: nothing asks it to run any version"
     elif last.hold is not None:
         sentence = f"{device.name} keeps what it has of {model}: nothing that asks may be offered"
