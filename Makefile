@@ -8,7 +8,9 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' \
 	>/dev/null 2>&1 && { echo "$$p"; break; }; done)
-EXTRAS ?= server,cli,mqtt,onnxruntime,litert,openvino,dev
+USUAL := server,cli,mqtt,onnxruntime,litert,openvino,dev
+EXTRAS ?= $(USUAL)
+LOCKS := requirements/dev.lock requirements/build.lock
 DATA ?= .data
 ARGS ?=
 
@@ -25,15 +27,23 @@ SIDE_BY_SIDE = -n $(shell $(PY) -c 'import os; print(min(6, (os.cpu_count() or 1
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
-.venv: $(STAMP)  ## Set up the virtual environment, as pyproject.toml and constraints.txt say
+.venv: $(STAMP)  ## Set up the virtual environment, of files whose hashes are in requirements/
 
-$(STAMP): pyproject.toml constraints.txt
+# other extras than the usual ones have their versions from constraints.txt, without hashes
+ifeq ($(EXTRAS),$(USUAL))
+INSTALL = --require-hashes $(addprefix -r ,$(LOCKS)) && \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --no-input \
+	  --no-deps --no-build-isolation -e .
+else
+INSTALL = -c constraints.txt -e '.[$(EXTRAS)]'
+endif
+
+$(STAMP): pyproject.toml constraints.txt $(LOCKS)
 	@test -n "$(PYTHON)" || { echo "No Python 3.10 or later with venv was found." \
 	  "Install one (on Debian: python3-venv) or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -x $(PY) || { echo "Making .venv with $(PYTHON)"; "$(PYTHON)" -m venv .venv; }
 	@echo "Installing what pyproject.toml asks for"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input \
-	  -c constraints.txt -e '.[$(EXTRAS)]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input $(INSTALL)
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## The whole chain on this machine: server, six agents, good and bad versions

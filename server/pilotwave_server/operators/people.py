@@ -160,8 +160,8 @@ def bind(
     known = identity(issuer, subject)
     if row.password_hash is not None and not remove_password:
         raise HasPassword(
-            f"{row.name} has a password, and an account has one way in: remove the password "
-            f"with `pilotwave people bind {row.name} --remove-password`"
+            f"{row.name} has a password, and an account has one way in: "
+            "allow the password to be removed (`pilotwave people bind … --remove-password`)"
         )
     taken = session.scalar(
         select(PersonRow.name).where(PersonRow.oidc_subject == known, PersonRow.id != row.id)
