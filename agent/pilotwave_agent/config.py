@@ -79,7 +79,8 @@ class Config:
     `mirrors` are asked before the server; `proxy` leads to both.
     `deltas` lets files be patched from those that run; `delta_memory_mb` bounds what that may take.
     `selftest_cpu_s` bounds a self-test's seconds of CPU; 0 is twice its wall time;
-    `selftest_allow_unconfined` has formats that run code tried where nothing confines them.
+    `selftest_allow_unconfined` has formats that run code tried where nothing confines them;
+    `selftest_filter_calls` keeps a model from system calls that it should not need.
     `apps_group` is the group whose members' applications may report, `app_users` the ids of those
     users alone who may report on a model. `profile` battery spares
     wake-ups; `metered` and `timezone` say what cannot be seen from here.
@@ -95,6 +96,7 @@ class Config:
     selftest_memory_mb: int = 1024
     selftest_cpu_s: float = 0.0
     selftest_allow_unconfined: bool = False
+    selftest_filter_calls: bool = True
     runtimes: Mapping[str, RuntimeSettings] = field(default_factory=dict)
     allow_unsafe_formats: bool = False
     keep_free_mb: int = 64
@@ -158,6 +160,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         selftest_memory_mb=test.integer("memory_mb", default=1024),
         selftest_cpu_s=_seconds(test, "cpu_s", 0.0),
         selftest_allow_unconfined=test.boolean("allow_unconfined", default=False),
+        selftest_filter_calls=test.boolean("filter_calls", default=True),
         runtimes=_runtimes(f),
         allow_unsafe_formats=f.boolean("allow_unsafe_formats", default=False),
         keep_free_mb=f.integer("keep_free_mb", default=64),

@@ -48,7 +48,8 @@ _BY_SIGNAL: dict[int, Reason] = {
 @dataclass(frozen=True)
 class TestLimits:
     """What a self-test may take: wall seconds, MiB of memory (0: unbounded), seconds of CPU (0:
-    twice the wall seconds); whether formats that run code are tried where nothing confines them."""
+    twice the wall seconds); whether formats that run code are tried where nothing confines them;
+    whether system calls are filtered."""
 
     __test__ = False
 
@@ -56,6 +57,7 @@ class TestLimits:
     memory_mb: int = 1024
     cpu_s: float = 0.0
     allow_unconfined: bool = False
+    filter_calls: bool = True
 
     @property
     def cpu_limit_s(self) -> int:
@@ -149,6 +151,7 @@ def run_selftest(
         "starts": variant.runtime in _STARTS,
         "talks": variant.runtime == "edge-impulse",
         "allow_unconfined": limits.allow_unconfined,
+        "filter_calls": limits.filter_calls,
     }
     ended = _in_child(spec, settings.python or sys.executable, limits.timeout_s)
     _remove_shared(ended)

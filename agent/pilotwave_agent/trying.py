@@ -38,6 +38,7 @@ class Trying(Hands):
             config.selftest_memory_mb,
             config.selftest_cpu_s,
             config.selftest_allow_unconfined,
+            config.selftest_filter_calls,
         )
         settings = config.runtimes.get(variant.runtime, RuntimeSettings())
         place = Place(own=own, cache=own / engines.FOLDER)

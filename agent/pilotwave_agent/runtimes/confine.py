@@ -40,8 +40,9 @@ class Wish:
 
     `memory_mb` bounds the data segment (0: unbounded): the address space itself would be the wrong
     measure, as runtimes map far more than they use. Files in `hidden` (the agent's own) are out of
-    reach but for `shown`; only `writable` folders and devices can be written to. `starts` says
-    that the runtime starts programs, `talks` that it connects to one that is the model.
+    reach but for `shown`; only `writable` folders and devices can be written to. `filtered` has
+    system calls filtered; `starts` says that the runtime starts programs, `talks` that it connects
+    to one that is the model.
     """
 
     memory_mb: int
@@ -49,6 +50,7 @@ class Wish:
     hidden: Path | None = None
     shown: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
+    filtered: bool = True
     starts: bool = False
     talks: bool = False
 
@@ -78,16 +80,17 @@ def confine(wish: Wish, took: set[str]) -> list[str]:
     if _drop_capabilities(libc):
         held.add("no_capabilities")
     own_world = "own_processes" in held
-    if filter_calls(connects=wish.talks, signals=wish.starts or own_world):
+    if wish.filtered and filter_calls(connects=wish.talks, signals=wish.starts or own_world):
         held |= {"no_sockets", "offline"}
         if not own_world:
             held.add("no_signals")
     return sorted(held)
 
 
-def confine_program(*, own_world: bool) -> None:
+def confine_program(wish: Wish, *, own_world: bool) -> None:
     """Take from a program that is the model what the process that talks to it needs."""
-    filter_calls(signals=own_world)
+    if wish.filtered:
+        filter_calls(signals=own_world)
 
 
 NEEDED = {

@@ -58,7 +58,7 @@ def _try(spec: dict[str, Any], line: _Line) -> dict[str, Any]:
     unsafe = _check_format(file, spec["runtime"])
     if unsafe:
         _check_confined(spec, line, unsafe)
-    if not spec["starts"]:
+    if spec["filter_calls"] and not spec["starts"]:
         forbid_processes()  # only now: a runtime that is imported may look for its libraries so
     base = peak_mb()
     line.enter("load")
@@ -144,6 +144,7 @@ def _confined(spec: dict[str, Any]) -> list[str]:
         hidden=Path(spec["hidden"]) if spec["hidden"] else None,
         shown=tuple(Path(path) for path in (spec["folder"], spec["cache"]) if path),
         writable=(Path.cwd(),),
+        filtered=spec["filter_calls"],
         starts=spec["starts"],
         talks=spec["talks"],
     )
@@ -156,7 +157,7 @@ def _confined(spec: dict[str, Any]) -> list[str]:
     )
     took = supervise.below(spec["parent"], world)
     own_world = "own_processes" in took
-    programs.before_start = lambda: confine.confine_program(own_world=own_world)
+    programs.before_start = lambda: confine.confine_program(wish, own_world=own_world)
     return confine.confine(wish, took)
 
 

@@ -403,6 +403,18 @@ def test_what_cannot_be_confined_is_refused_unless_the_owner_says_otherwise(
     assert words.split(",")[0] in figures.confinement
 
 
+def test_a_driver_that_needs_other_calls_can_have_them(tmp_path: Path) -> None:
+    """With the owner's leave: the filter is off, the rest holds, and the report says so."""
+    variant = lay_out(tmp_path / "v", "mlp.onnx")
+    limits = TestLimits(60, 512, filter_calls=False)
+    figures = run_selftest(tmp_path / "v", variant, limits, place=Place(own=tmp_path))
+    assert "no_files" in figures.confined
+    assert "no_sockets" not in figures.confined
+    assert figures.confinement == "without: sockets of other programs"
+    with pytest.raises(RefusedError, match="sockets of other programs"):
+        less(tmp_path, "", filter_calls=False)
+
+
 def test_a_safe_format_is_tried_anywhere(tmp_path: Path) -> None:
     variant = lay_out(tmp_path / "v", "mlp.onnx")
     settings = settings_of(tmp_path, "unshare", "landlock", "seccomp")
