@@ -17,11 +17,13 @@ from pilotwave_server.groups import routes as api
 from pilotwave_server.groups.views import GroupChange, GroupRequest
 from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.registry.service import list_models, list_versions
-from pilotwave_server.rollouts import rollout_routes
+from pilotwave_server.rollouts import removal_routes, removals, rollout_routes
 from pilotwave_server.rollouts import routes as running
 from pilotwave_server.rollouts.views import BaselineRequest
 
 router = page_router()
+REMOVED = N_("Devices that remove %(model)s at their next poll: %(count)s.")
+NOT_SURE = N_("Tick that you are sure.")
 ASSIGNED = N_("%(fits)s of %(all)s devices are told at their next poll.")
 ALL = PageRequest(limit=500)
 
@@ -90,11 +92,16 @@ def _show(
     refusal: Refused | None = None,
 ) -> Response:
     models = [found.row.name for found in list_models(session, page=ALL)[0]]
+    baselines = running.list_baselines(group, page.actor, session).items
     return page.render(
         "group.html",
         status=refusal.status if refusal else 200,
         group=api.get_group(group, page.actor, session),
-        baselines=running.list_baselines(group, page.actor, session).items,
+        baselines=baselines,
+        have_it={
+            b.model: removals.of_group(session, group=group, model=b.model).have_it
+            for b in baselines
+        },
         members=api.list_members(group, page.actor, session, context, paging),
         rollouts=rollout_routes.list_rollouts(page.actor, session, PageRequest(8), group=group),
         choices=[
@@ -154,6 +161,12 @@ def _change(
             return page.told(ASSIGNED, fits=done.fits, all=done.devices)
         case "unassign":
             running.end_baseline(group, form.get("model", ""), who, session, now)
+        case "wipe":
+            model = form.get("model", "")
+            if form.get("sure") != "yes":
+                raise Refused(form, {f"wipe-{model}": page.told(NOT_SURE)})
+            gone = removal_routes.remove_from_group(group, model, who, session, now)
+            return page.told(REMOVED, count=gone.can_remove, model=model)
         case "add":
             api.add_member(group, _device(form), who, session, now)
         case "remove":

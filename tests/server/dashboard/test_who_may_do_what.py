@@ -79,6 +79,10 @@ NEEDS = {
         DELETE /api/v1/groups/{group}/members/{device}
         PUT /api/v1/groups/{group}/baselines/{model}
         DELETE /api/v1/groups/{group}/baselines/{model}
+        PUT /api/v1/groups/{group}/baselines/{model}/removal
+        DELETE /api/v1/groups/{group}/baselines/{model}/removal
+        PUT /api/v1/devices/{device}/models/{model}/removal
+        DELETE /api/v1/devices/{device}/models/{model}/removal
         POST /api/v1/devices/{device}/models/{model}/pin
         POST /api/v1/devices/{device}/models/{model}/rollback
         DELETE /api/v1/devices/{device}/models/{model}/pin
@@ -112,6 +116,8 @@ NEEDS = {
         GET /api/v1/devices/{device}/why
         GET /api/v1/groups|GET /api/v1/groups/{group}|GET /api/v1/groups/{group}/devices
         GET /api/v1/groups/{group}/baselines
+        GET /api/v1/groups/{group}/baselines/{model}/removal
+        GET /api/v1/devices/{device}/models/{model}/removal
         GET /api/v1/rollouts|GET /api/v1/rollouts/{rollout}|GET /api/v1/rollouts/{rollout}/preview
         GET /api/v1/rollouts/{rollout}/devices|GET /api/v1/rollouts/{rollout}/decisions
         GET /api/v1/policies|POST /api/v1/policies/check|GET /api/v1/policies/{policy}

@@ -1,0 +1,36 @@
+"""A model is taken off a group's devices on the page: it says how many, and wants a yes."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+
+from tests.server.dashboard.conftest import MakePerson, sign_in
+from tests.server.device_api.peer import ONNX, report
+from tests.server.fleet_fixtures import Fleet, only_sqlite
+
+pytestmark = only_sqlite
+
+
+def test_removing_a_model_names_count_and_consequence_and_wants_a_yes(
+    fleet: Fleet, browser: httpx.Client, make_person: MakePerson
+) -> None:
+    make_person("ada")
+    assert sign_in(browser, "ada").status_code == 303
+    cam = fleet.device("cam-1", site="berlin")
+    fleet.group("berlin", "site=berlin")
+    fleet.assign("berlin", "1.0.0")
+    cam.check_in(report("1.0.0"), facts={**ONNX, "removes_models": True})
+    shown = browser.get("/groups/berlin").text
+    assert "Devices that run detector: 1. Its files go, and applications there lose it." in shown
+    found = re.search(r'name="csrf" value="([^"]+)"', shown)
+    assert found
+    wish = {"csrf": found.group(1), "model": "detector"}
+    refused = browser.post("/groups/berlin/wipe", data=wish)
+    assert refused.status_code == 422
+    assert "Tick that you are sure." in refused.text
+    assert cam.directive().remove == ()
+    done = browser.post("/groups/berlin/wipe", data={**wish, "sure": "yes"})
+    assert done.status_code == 303
+    assert cam.directive().remove == ("detector",)
