@@ -110,10 +110,10 @@ def test_setup_may_be_repeated_and_changes_nothing(
 ) -> None:
     serve(start, environment)
     run(environment, "setup.sh", "cam-001")
-    made = {p: p.read_bytes() for p in tmp_path.glob("[eo]*/**/*") if p.is_file()}
+    made = {p: p.read_bytes() for p in tmp_path.glob("[eot]*/**/*") if p.is_file()}
     assert {"root.json", "cam-001.code", "publisher.pem", "admin-token"} <= {p.name for p in made}
     run(environment, "setup.sh", "cam-001")
-    assert {p: p.read_bytes() for p in tmp_path.glob("[eo]*/**/*") if p.is_file()} == made
+    assert {p: p.read_bytes() for p in tmp_path.glob("[eot]*/**/*") if p.is_file()} == made
 
 
 def test_device_that_is_not_enrolled_is_not_healthy(environment: dict[str, str]) -> None:
