@@ -70,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
         "--proxy", metavar="URL", help="forward proxy, or `environment` for http_proxy and its kin"
     )
     enrol.add_argument("--wait", action="store_true", help="wait until an operator has accepted")
+    enrol.add_argument(
+        "--new-identity", action="store_true", help="make a new key: this folder was copied"
+    )
     _command(commands, "run", _run, "poll, install and report until stopped")
     _command(commands, "once", _once, "do all that is to be done now, report, end")
     status = _command(commands, "status", _status, "say what this device runs, and why")
@@ -132,6 +135,7 @@ def _enrol(arguments: argparse.Namespace) -> int:
         ca_file=arguments.ca_file.absolute() if arguments.ca_file else None,
         proxy=arguments.proxy,
         wait=arguments.wait,
+        new_identity=arguments.new_identity,
     )
     return _tell(enrol(wish, config_path(arguments), data_dir))
 

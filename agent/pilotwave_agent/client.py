@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilotwave_agent.channel import Answer, BadAnswer, Channel
 from pilotwave_agent.config import Config
-from pilotwave_protocol import dsse, messages, strictjson
+from pilotwave_protocol import dsse, messages, names, strictjson
 from pilotwave_protocol.errors import BadJson, PilotwaveError, ProtocolError
 
 # base64 grows the payload by a third; the envelope's own fields take the rest
 MAX_DIRECTIVE = messages.MAX_DIRECTIVE_BYTES * 4 // 3 + (8 << 10)
 _JSON = {"Content-Type": "application/json"}
-_MAX_RETRY_AFTER_S = 86_400
+# whoever can forge an answer may silence a device for no longer than this at a time
+MAX_RETRY_AFTER_S = 3600
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,512}")
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,74}"')
 
 
 class ServerSaid(PilotwaveError):
@@ -27,8 +32,10 @@ class ServerSaid(PilotwaveError):
         self.status = answer.status
         self.problem = str(problem.get("code", ""))[:64]
         last = problem.get("last_seq")
-        self.last_seq = last if isinstance(last, int) else None
-        self.retry_after_s = _retry_after(answer.headers.get("retry-after", ""))
+        self.last_seq = last if type(last) is int and last >= 0 else None
+        self.challenge = _told(messages.check_challenge, problem.get("challenge"))
+        self.fleet = _told(names.check_fleet, problem.get("fleet"))
+        self.retry_after_s = retry_after(answer.headers.get("retry-after", ""))
         detail = problem.get("detail") or problem.get("title") or "no reason given"
         words = "".join(c for c in str(detail) if c.isprintable())[:300]
         super().__init__(f"the server said {answer.status} {self.problem}: {words}")
@@ -52,11 +59,18 @@ def _problem(body: bytes) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _retry_after(value: str) -> float | None:
-    if not value.isdecimal():
+def _told(check: Callable[[object], str], found: object) -> str | None:
+    try:
+        return check(found)
+    except ProtocolError:
         return None
-    # int() refuses thousands of digits, and a number that long is as good as the longest wait
-    return float(min(int(value[:9]), _MAX_RETRY_AFTER_S))
+
+
+def retry_after(value: str) -> float | None:
+    """Read a `Retry-After` in seconds, held within what an unsigned answer may ask; else None."""
+    if not (value.isascii() and value.isdigit()):
+        return None
+    return float(min(int(value[:9]), MAX_RETRY_AFTER_S))
 
 
 @dataclass(frozen=True)
@@ -79,9 +93,14 @@ def enrol(channel: Channel, key: Ed25519PrivateKey, wish: messages.Enrol) -> mes
     if answer.status not in (200, 201):
         raise ServerSaid(answer)
     try:
-        return messages.parse_enrol_reply(answer.body)
+        reply = messages.parse_enrol_reply(answer.body)
     except ProtocolError as e:
         raise BadAnswer(f"enrol: {e}") from e
+    if reply.device != wish.name:
+        raise BadAnswer(f"enrol: expected an answer for {wish.name}; this is for {reply.device}")
+    if reply.state not in ("enrolled", "pending"):
+        raise BadAnswer(f"enrol: expected enrolled or pending; got {reply.state!a}")
+    return reply
 
 
 def check_in(
@@ -93,9 +112,12 @@ def check_in(
     if answer.status != 200:
         raise ServerSaid(answer)
     try:
-        return messages.parse_check_in_reply(answer.body)
+        reply = messages.parse_check_in_reply(answer.body)
     except ProtocolError as e:
         raise BadAnswer(f"check-in: {e}") from e
+    if not _TOKEN.fullmatch(reply.token):
+        raise BadAnswer("check-in: expected a token that fits into a header")
+    return reply
 
 
 def poll(channel: Channel, token: str, etag: str) -> Polled:
@@ -113,10 +135,15 @@ def poll(channel: Channel, token: str, etag: str) -> Polled:
     fresh = answer.status == 200
     return Polled(
         raw=answer.body if fresh else None,
-        etag=answer.headers.get("etag", "")[:80] if fresh else etag,
+        etag=_etag(answer.headers.get("etag", "")) if fresh else etag,
         root=root,
         timestamp=timestamp,
     )
+
+
+def _etag(value: str) -> str:
+    """Return an ETag that can be sent back; one that cannot would spoil every later request."""
+    return value if _ETAG.fullmatch(value) else ""
 
 
 def _hint(text: str) -> tuple[int, int]:

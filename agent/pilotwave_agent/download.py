@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilotwave_agent.channel import BadAnswer, Channel, Streamed, TooSlow, Unreachable
+from pilotwave_agent.client import retry_after
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.mirrors import Mirrors
 from pilotwave_agent.sources import Sources
@@ -32,7 +33,6 @@ MB = 1 << 20
 SYNC_EVERY = 16 * MB
 BURST_S = 0.25
 DEFAULT_AFTER_S = 5.0
-MAX_AFTER_S = 86_400
 PATIENCE_S = 60.0
 """So long in all a process waits for its turn; starting another one costs more than that."""
 
@@ -326,7 +326,8 @@ def check_turn(entry: FileEntry, answer: Streamed) -> None:
     """Raise `ComeAgain` where a server is too busy to send the file now."""
     if answer.status in (429, 503):
         said = answer.headers.get("retry-after", "")
-        after_s = float(min(int(said), MAX_AFTER_S)) if said.isdecimal() else DEFAULT_AFTER_S
+        after_s = retry_after(said)
+        after_s = DEFAULT_AFTER_S if after_s is None else after_s
         sentence = f"{entry.path}: the source is busy, and asks to come again in {after_s:.0f} s"
         raise ComeAgain(Reason.BLOB_UNAVAILABLE, sentence, after_s)
 

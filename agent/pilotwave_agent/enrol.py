@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pilotwave_agent import client, config, custody, identity
+from pilotwave_agent import client, config, copies, custody, identity
 from pilotwave_agent.channel import Channel
 from pilotwave_agent.config import BadConfig, Config
 from pilotwave_agent.disk import Disk
@@ -21,11 +23,13 @@ from pilotwave_protocol.messages import Enrol, EnrolReply
 
 _MAX_ROOT = 512_000
 _WAIT_S = 5.0
+_DEVICE = re.compile(r"^device\s*=.*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person asked for. One of `root_file` and `root_sha256` is given."""
+    """What a person asked for. One of `root_file` and `root_sha256` is given. `new_identity`: a key
+    of its own for a data folder that was copied, even where the copy cannot be noticed."""
 
     server: str
     name: str
@@ -35,21 +39,30 @@ class Wish:
     ca_file: Path | None = None
     proxy: str | None = None
     wait: bool = False
+    new_identity: bool = False
 
 
-def enrol(wish: Wish, config_path: Path, data_dir: Path | None) -> Iterator[str]:
-    """Enrol and yield lines for a person. Doing it again with the same key changes nothing.
+def enrol(
+    wish: Wish, config_path: Path, data_dir: Path | None, *, machine: Path = Path("/")
+) -> Iterator[str]:
+    """Enrol and yield lines for a person. Doing it again with the same key changes nothing; a data
+    folder that was copied from another machine gets a key of its own.
 
-    `data_dir` None: it is what the settings file says. Raises `BadConfig`, `BadIdentity`,
-    `ServerSaid`, `Unreachable`, `OSError`.
+    `data_dir` None: it is what the settings file says. `machine` stands in for `/` where this
+    machine is told from others. Raises `BadConfig`, `BadIdentity`, `ServerSaid`, `Unreachable`,
+    `OSError`.
     """
-    settings = _settings(wish, config_path, data_dir)
+    settings, anew = _settings(wish, config_path, data_dir, machine)
     layout, disk = Layout(settings.data_dir), Disk()
     channel = client.channel_of(settings)
     custody.check(layout)
     root = _root(wish, channel)
+    if anew:
+        copies.forget_identity(disk, layout)
+        yield f"{layout.root} gets a new identity: {_why_new(wish)}"
     disk.make_dirs(layout.key.parent)
     _pin(disk, layout, root)
+    copies.note(disk, layout, machine)
     key = identity.make_key(disk, layout.key)
     ask = Enrol(settings.device, identity.public_hex(key), wish.code, facts_of(settings))
     try:
@@ -68,8 +81,15 @@ def enrol(wish: Wish, config_path: Path, data_dir: Path | None) -> Iterator[str]
     yield f"start the agent: pilotwave-agent run --config {config_path}"
 
 
-def _settings(wish: Wish, config_path: Path, data_dir: Path | None) -> Config:
-    """Return the settings that will hold; a file that is there must agree with the wish."""
+def _why_new(wish: Wish) -> str:
+    return "you asked for one" if wish.new_identity else "it was copied from another machine"
+
+
+def _settings(
+    wish: Wish, config_path: Path, data_dir: Path | None, machine: Path
+) -> tuple[Config, bool]:
+    """Return the settings that will hold, and whether an identity that is there makes place for a
+    new one; a file that is there must agree with the wish but for a new identity's name."""
     server = config.check_server(wish.server)
     try:
         names.check_device(wish.name)
@@ -79,14 +99,21 @@ def _settings(wish: Wish, config_path: Path, data_dir: Path | None) -> Config:
         folder = data_dir or config_path.parent
         ca_file = str(wish.ca_file) if wish.ca_file else None
         proxy = wish.proxy or ""
-        return Config(
+        made = Config(
             server=server, device=wish.name, data_dir=folder, ca_file=ca_file, proxy=proxy
         )
+        return made, _is_anew(wish, folder, machine)
     known = config.load(config_path)
+    anew = _is_anew(wish, known.data_dir, machine)
     for key, old, new in (("server", known.server, server), ("device", known.device, wish.name)):
-        if old != new:
+        if old != new and not (anew and key == "device"):
             raise BadConfig(f"{config_path}: {key} is {old} there; change or remove the file first")
-    return known
+    return replace(known, device=wish.name), anew
+
+
+def _is_anew(wish: Wish, data_dir: Path, machine: Path) -> bool:
+    layout = Layout(data_dir)
+    return layout.key.exists() and (wish.new_identity or copies.is_copy(layout, machine))
 
 
 def _root(wish: Wish, channel: Channel) -> bytes:
@@ -127,6 +154,11 @@ def _keep(
         disk.make_dirs(config_path.parent)
         mode = 0o600 if "@" in settings.proxy else 0o644  # it may hold a password
         disk.write_atomic(config_path, _toml(settings, config_path).encode(), mode)
+    elif config.load(config_path).device != settings.device:
+        named = f"device = {json.dumps(settings.device)}"
+        words = _DEVICE.sub(named, config_path.read_text(encoding="utf-8"), count=1)
+        mode = stat.S_IMODE(config_path.stat().st_mode)
+        disk.write_atomic(config_path, words.encode(), mode)
 
 
 def _toml(settings: Config, config_path: Path) -> str:

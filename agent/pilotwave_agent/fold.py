@@ -27,6 +27,8 @@ from pilotwave_agent.state import (
     read_memory,
     to_plain,
 )
+from pilotwave_agent.texts import clean
+from pilotwave_protocol.fields import ROOM
 from pilotwave_protocol.messages import DeviceEvent, Installed
 from pilotwave_protocol.states import ModelState, may_follow
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 MAX_SPOOL = 256
 MAX_DETAIL = 500
+LAST_MOMENT = 253_402_300_799.0  # the last second of the year 9999
 # when the spool is full, these go first: the state that follows them says the same
 _LOW_VALUE = frozenset({"accepted", "fetching", "staged", "tested", "blocked"})
 
@@ -76,7 +79,7 @@ def moved(
 
 def _plain(value: Any) -> Any:
     if isinstance(value, str):
-        return str(value)[:MAX_DETAIL]
+        return clean(str(value), MAX_DETAIL)
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
@@ -101,7 +104,7 @@ def accepted(found: VerifiedDirective, *, raw_digest: str, at: float) -> Record:
 
 def refused(reason: str, detail: str, *, raw_digest: str, at: float) -> Record:
     """Make the record of a refused directive."""
-    refusal = {"reason": reason, "detail": detail[:MAX_DETAIL]}
+    refusal = {"reason": reason, "detail": clean(detail, MAX_DETAIL)}
     return {"k": "refused", "at": at, "raw": raw_digest, "refusal": refusal}
 
 
@@ -130,11 +133,17 @@ def acked(event: int, *, at: float) -> Record:
     return {"k": "acked", "at": at, "id": event}
 
 
+def numbered(name: str, *, at: float) -> Record:
+    """Make the record of the name under which events count from here on. Where the count has no
+    room left (`ROOM`), it begins anew."""
+    return {"k": "numbered", "at": at, "name": name}
+
+
 def noticed(
     kind: str, *, at: float, reason: str | None = None, detail: str | None = None
 ) -> Record:
     """Make the record of an event that belongs to no model's step."""
-    event = {"kind": kind, "reason": reason, "detail": detail}
+    event = {"kind": kind, "reason": reason, "detail": detail and clean(detail, MAX_DETAIL)}
     return {"k": "event", "at": at, "event": event}
 
 
@@ -160,6 +169,8 @@ def apply(state: DeviceState, record: Record) -> DeviceState:
         state = replace(state, models=models, leaving=state.leaving | {record["m"]})
     elif kind == "cleared":
         state = replace(state, leaving=state.leaving - {record["m"]})
+    elif kind == "numbered":
+        state = _numbered(state, record["name"])
     elif kind == "learned":
         known = _merged(state.memory, read_memory(record["memory"]))
         state = replace(state, memory=known, tuf=record["tuf"])
@@ -236,7 +247,7 @@ def _spooled(
 ) -> DeviceState:
     told = DeviceEvent(
         id=state.next_event,
-        at=datetime.fromtimestamp(at, timezone.utc).replace(microsecond=0),
+        at=moment_of(at),
         kind=event["kind"],
         model=model,
         version=event.get("version"),
@@ -249,6 +260,19 @@ def _spooled(
     return replace(state, events=events, next_event=told.id + 1, dropped=dropped)
 
 
+def moment_of(at: float) -> datetime:
+    """Return when it was, within what a date can say, whatever the clock said."""
+    within = min(max(at, 0.0), LAST_MOMENT)
+    return datetime.fromtimestamp(within, timezone.utc).replace(microsecond=0)
+
+
+def _numbered(state: DeviceState, name: str) -> DeviceState:
+    if state.next_event <= ROOM:
+        return replace(state, numbering=name)
+    fresh = tuple(replace(e, id=1 + n) for n, e in enumerate(state.events))
+    return replace(state, numbering=name, events=fresh, acked=0, next_event=1 + len(fresh))
+
+
 def _without_one(events: tuple[DeviceEvent, ...]) -> tuple[DeviceEvent, ...]:
     """Drop the oldest event of low value, else the oldest."""
     drop = next((n for n, e in enumerate(events) if e.kind in _LOW_VALUE), 0)
@@ -259,7 +283,8 @@ def _acked(state: DeviceState, event: int) -> DeviceState:
     if event < state.next_event:
         kept = tuple(e for e in state.events if e.id > event)
         return replace(state, events=kept, acked=max(state.acked, event))
-    # the server knows a later event than this journal ever numbered: the journal was lost once, and
-    # under its old numbers the server would take today's events for ones it has
+    # an older server, which knows of no numberings, has a later event than this journal ever
+    # numbered: the journal was lost once, and under its old numbers that server would take today's
+    # events for ones it has. Whoever writes the record bounds the jump (`report.py`).
     fresh = tuple(replace(e, id=event + 1 + n) for n, e in enumerate(state.events))
     return replace(state, events=fresh, acked=event, next_event=event + 1 + len(fresh))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from pilotwave_protocol.errors import PilotwaveError, ProtocolError
 from pilotwave_protocol.fields import Fields
 from pilotwave_protocol.messages import EnrolReply
 
-_BLOCK = 256
 _MAX_BYTES = 16 << 10
+_LONGEST_S = 3600  # until the first check-in is answered; nobody signed what is in the file
 
 
 class BadIdentity(ProtocolError):
@@ -114,48 +113,9 @@ def load(layout: Layout) -> Identity:
         fleet=f.named("fleet", names.check_fleet),
         key=key,
         root=root,
-        poll_interval_s=f.integer("poll_interval_s", low=1),
-        check_in_interval_s=f.integer("check_in_interval_s", low=1),
+        poll_interval_s=min(f.integer("poll_interval_s", low=1), _LONGEST_S),
+        check_in_interval_s=min(f.integer("check_in_interval_s", low=1), _LONGEST_S),
     )
-
-
-class Sequence:
-    """The numbers of check-ins: each one is used once, across restarts and power cuts.
-
-    Numbers are reserved on disk in blocks, so that most check-ins write nothing.
-    """
-
-    def __init__(self, disk: Disk, path: Path) -> None:
-        self._disk, self._path = disk, path
-        self._next = self._reserved = _read_reserved(path)
-
-    def take(self) -> int:
-        """Return the next number."""
-        self._next += 1
-        if self._next > self._reserved:
-            self._reserve(self._next + _BLOCK)
-        return self._next
-
-    def jump(self, last: int) -> None:
-        """Go on above `last`, the highest number that the server has seen."""
-        self._next = max(self._next, last)
-
-    def _reserve(self, end: int) -> None:
-        # a disk that says no is what most needs to be reported: a number that is used again after
-        # a restart is refused as stale, and the answer says where to go on
-        with contextlib.suppress(OSError):
-            self._disk.write_atomic(self._path, strictjson.dumps({"reserved": end}))
-        self._reserved = end
-
-
-def _read_reserved(path: Path) -> int:
-    """A file that is lost or damaged starts anew: the server then says where to go on."""
-    try:
-        found = strictjson.loads(path.read_bytes(), max_bytes=_MAX_BYTES)
-        number = found["reserved"]
-    except (OSError, ProtocolError, KeyError, TypeError):
-        return 0
-    return number if isinstance(number, int) and number > 0 else 0
 
 
 def check_root(raw: bytes, sha256: str | None) -> bytes:

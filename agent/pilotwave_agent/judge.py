@@ -163,7 +163,7 @@ class Judge:
         found = directive.verify(
             raw,
             view=view,
-            fleet=self.identity.fleet,
+            fleet=view.director().fleet,  # as it is signed; what enrolment answered is not
             device=self.identity.device,
             now=datetime.now(timezone.utc),
             memory=state.memory,

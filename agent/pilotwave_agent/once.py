@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from pilotwave_agent import client, custody, identity, lock
 from pilotwave_agent.channel import BadAnswer, Unreachable
 from pilotwave_agent.client import ServerSaid, channel_of
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk
-from pilotwave_agent.facts import agent_version, facts_of
-from pilotwave_agent.identity import Identity, Sequence
+from pilotwave_agent.facts import facts_of
+from pilotwave_agent.identity import Identity
 from pilotwave_agent.journal import read_state
-from pilotwave_agent.report import check_in_of
+from pilotwave_agent.numbering import Sequence
+from pilotwave_agent.reporter import News, Reporter
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.telemetry import Telemetry
 from pilotwave_agent.work import Done, Job, work
-from pilotwave_protocol.messages import SMALL_CHECK_IN_BYTES, CheckInReply
+from pilotwave_protocol.messages import CheckInReply
 
 _NO = (ServerSaid, Unreachable, BadAnswer)
-_STALE_TRIES = 3
 
 
 def once(config: Config, config_path: Path) -> str | None:
@@ -45,9 +46,9 @@ class _Visit:
     def __init__(self, config: Config, who: Identity, layout: Layout) -> None:
         self.config, self.who, self.layout = config, who, layout
         self.channel = channel_of(config)
-        self.seq = Sequence(Disk(), layout.seq)
-        self.acked, self.max_bytes = 0, SMALL_CHECK_IN_BYTES
         self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry, config.app_users)
+        seq = Sequence(Disk(), layout.seq)
+        self.reporter = Reporter(self.channel, who, seq, self.telemetry)
 
     def make(self) -> str | None:
         token, trouble = "", None
@@ -65,12 +66,12 @@ class _Visit:
         return trouble or done.sentence or None
 
     def _work(self, token: str) -> Done:
-        job = Job(token=token, acked=self.acked, refresh=bool(token), boot=True)
+        job = Job(token=token, refresh=bool(token), boot=True, **self._acked)
         done = work(self.config, job)
         changed = done.changed
         while done.next_wake_s is not None:
             time.sleep(done.next_wake_s)
-            done = work(self.config, Job(token=token, acked=self.acked, probed=done.probed))
+            done = work(self.config, Job(token=token, probed=done.probed, **self._acked))
             changed = changed or done.changed
         return Done(sentence=done.sentence, changed=changed)
 
@@ -81,34 +82,13 @@ class _Visit:
             disk.make_dirs(self.layout.inbox.parent)
             disk.write_atomic(self.layout.inbox, polled.raw)
 
-    def _report(self) -> CheckInReply:
-        for _ in range(_STALE_TRIES - 1):
-            kept = self.channel.kept
-            try:
-                return self._send()
-            except Unreachable:
-                if not kept:
-                    raise
-            except ServerSaid as e:
-                if e.problem != "stale_seq" or e.last_seq is None:
-                    raise
-                self.seq.jump(e.last_seq)
-        return self._send()
+    @property
+    def _acked(self) -> dict[str, Any]:
+        return {"acked": self.reporter.acked, "journal": self.reporter.journal}
 
-    def _send(self) -> CheckInReply:
+    def _report(self) -> CheckInReply:
         self.telemetry.collect(time.time())
-        report = check_in_of(
-            read_state(self.layout.journal),
-            fleet=self.who.fleet,
-            device=self.who.device,
-            seq=self.seq.take(),
-            agent=agent_version(),
-            facts=facts_of(self.config),
-            progress={},
-            metrics=self.telemetry.pending(),
-            max_bytes=self.max_bytes,
-        )
-        reply = client.check_in(self.channel, self.who.key, report)
-        self.acked, self.max_bytes = reply.acked_event, reply.max_check_in_bytes
+        news = News(facts=facts_of(self.config))
+        reply = self.reporter.send(read_state(self.layout.journal), news)
         self.telemetry.acked(reply.acked_metric)
         return reply

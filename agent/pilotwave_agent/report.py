@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
+from pilotwave_agent.sound import sound
 from pilotwave_agent.state import DeviceState, ModelSlot, plain_slot
+from pilotwave_agent.texts import clean
 from pilotwave_agent.trimming import room, trimmed
 from pilotwave_protocol.fields import MAX_INT, Scalar
 from pilotwave_protocol.messages import (
@@ -17,7 +20,20 @@ from pilotwave_protocol.messages import (
 )
 from pilotwave_protocol.states import ModelState
 
-_TUF_ROLES = ("root", "timestamp", "snapshot")
+_ROLES = ("root", "timestamp", "snapshot")
+
+
+class Spare(Enum):
+    """What is left out of a report that the server cannot take: nothing, all but the models and
+    what the device follows, all but the latter."""
+
+    NOTHING = 0
+    SOME = 1
+    MOST = 2
+
+    def more(self) -> Spare:
+        """Return the next step."""
+        return Spare(min(self.value + 1, Spare.MOST.value))
 
 
 def check_in_of(
@@ -32,41 +48,78 @@ def check_in_of(
     trouble: tuple[str, str] | None = None,
     metrics: tuple[MetricReport, ...] = (),
     max_bytes: int = SMALL_CHECK_IN_BYTES,
+    spare: Spare = Spare.NOTHING,
+    numbering: str | None = None,
+    boot: str | None = None,
+    challenge: str | None = None,
 ) -> CheckIn:
     """Make the next check-in.
 
     `facts` is None if they are as last reported; `trouble` is a reason and a sentence for a device
     that cannot even write its journal (a full disk). Events and windows of `metrics` beyond the
     message's size wait for the next one. The registry takes envelopes of `max_bytes`; models that
-    do not fit are said in short, or left out.
+    do not fit are said in short, or left out. What no server could read is left out (`sound`).
     """
-    refusal = (
-        {"reason": state.refusal.reason, "detail": state.refusal.detail} if state.refusal else None
-    )
-    if trouble:
-        refusal = {"reason": trouble[0], "detail": trouble[1][:500]}
-    count = max(min(MAX_EVENTS, len(state.events)), 1)
+    whole = spare is Spare.NOTHING
+    events = tuple(e for e in state.events if e.id <= MAX_INT) if whole else ()
+    metrics = metrics if whole else ()
+    count = max(min(MAX_EVENTS, len(events)), 1)
     while True:
         report = CheckIn(
             fleet=fleet,
             device=device,
             seq=seq,
             agent=agent,
-            directive_seq=state.memory.directive_seq,
-            tuf={role: min(state.tuf.get(role, 0), MAX_INT) for role in _TUF_ROLES},
-            models=tuple(_model(slot, progress) for slot in state.models.values()),
-            events=state.events[:count],
-            facts=dict(facts) if facts is not None else None,
-            dropped_events=state.dropped,
-            refusal=refusal,
+            directive_seq=_held(state.memory.directive_seq),
+            tuf={role: _held(state.tuf.get(role, 0)) for role in _ROLES},
+            models=()
+            if spare is Spare.MOST
+            else tuple(_model(slot, progress) for slot in state.models.values()),
+            events=events[:count],
+            facts=dict(facts) if facts is not None and whole else None,
+            dropped_events=_held(state.dropped),
+            refusal=_refusal(state, trouble) if whole else None,
             metrics=metrics,
+            numbering=numbering,
+            boot=boot,
+            challenge=challenge,
         )
-        if (count <= 1 and not metrics) or len(report.to_bytes()) <= room(max_bytes):
-            return trimmed(report, state.orders, max_bytes=max_bytes)
-        if count > 1:
-            count //= 2
-        else:
-            metrics = metrics[: len(metrics) // 2]
+        if (count > 1 or metrics) and _is_larger(report, room(max_bytes)):
+            count, metrics = (count // 2, metrics) if count > 1 else (1, _half(metrics))
+            continue
+        readable = _readable(report, state, max_bytes)
+        if readable.events or not report.events:
+            return readable
+        events = events[count:]  # nobody can read these: the next ones
+
+
+def _readable(report: CheckIn, state: DeviceState, max_bytes: int) -> CheckIn:
+    try:
+        return sound(trimmed(report, state.orders, max_bytes=max_bytes))
+    except ValueError:  # text that cannot be written, so that its size is not known
+        return trimmed(sound(report), state.orders, max_bytes=max_bytes)
+
+
+def _is_larger(report: CheckIn, most: int) -> bool:
+    try:
+        return len(report.to_bytes()) > most
+    except ValueError:  # text that cannot be written; `sound` leaves it out
+        return False
+
+
+def _half(metrics: tuple[MetricReport, ...]) -> tuple[MetricReport, ...]:
+    return metrics[: len(metrics) // 2]
+
+
+def _held(number: int) -> int:
+    """Hold a number within what a message can say: metadata may have higher ones."""
+    return min(max(number, 0), MAX_INT)
+
+
+def _refusal(state: DeviceState, trouble: tuple[str, str] | None) -> dict[str, str] | None:
+    refusal = state.refusal
+    said = trouble or (refusal and (refusal.reason, refusal.detail))
+    return {"reason": clean(said[0], 64), "detail": clean(said[1], 500)} if said else None
 
 
 def _model(slot: ModelSlot, progress: Mapping[str, int]) -> ModelReport:
@@ -77,8 +130,8 @@ def _model(slot: ModelSlot, progress: Mapping[str, int]) -> ModelReport:
         current=slot.current,
         previous=slot.previous,
         candidate=slot.candidate,
-        reason=slot.reason,
-        detail=slot.detail,
+        reason=slot.reason and clean(slot.reason, 64),
+        detail=slot.detail and clean(slot.detail, 500),
         progress=progress.get(slot.model) if fetching else None,
     )
 

@@ -15,15 +15,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pilotwave_agent import custody, identity, lock, watchdog
+from pilotwave_agent import copies, custody, identity, lock, watchdog
 from pilotwave_agent.child import Child
 from pilotwave_agent.clock import Clock
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk, refusal_of
-from pilotwave_agent.identity import Identity, Sequence
+from pilotwave_agent.identity import Identity
 from pilotwave_agent.journal import read_state
 from pilotwave_agent.log import say
 from pilotwave_agent.mailbox import Mailbox
+from pilotwave_agent.numbering import Sequence
 from pilotwave_agent.proxies import named_in_environment
 from pilotwave_agent.push.keeper import Keeper, opener_of
 from pilotwave_agent.reconsider import Reconsider
@@ -271,7 +272,8 @@ class Agent:
         self._asked_refresh = self._refresh
         job = {
             "token": self._talk.token,
-            "acked": self._talk.acked,
+            "acked": self._talk.reporter.acked,
+            "journal": self._talk.reporter.journal,
             "refresh": self._refresh,
             "boot": self._boot,
             "probed": self._probed,
@@ -399,6 +401,13 @@ def run(config: Config, config_path: Path) -> None:
     custody.check(layout)
     who = identity.load(layout)
     with lock.held(layout.run_lock, "the agent"), contextlib.suppress(Stop), signals() as wakeup:
+        copies.note(Disk(), layout)
+        if copies.is_copy(layout):
+            say(
+                "this data folder was made on another machine; if that one is still there, give "
+                "this one its own identity: pilotwave-agent enrol --new-identity",
+                level="warning",
+            )
         say(f"{who.device} of fleet {who.fleet}, server {config.server}, data {config.data_dir}")
         unused = "" if config.proxy else named_in_environment()
         if unused:

@@ -41,6 +41,11 @@ class Layout:
         return self.root / "identity" / "seq.json"
 
     @property
+    def machine(self) -> Path:
+        """Which machine the identity was made on."""
+        return self.root / "identity" / "machine.json"
+
+    @property
     def journal(self) -> Path:
         """The journal file."""
         return self.root / "journal" / "log"

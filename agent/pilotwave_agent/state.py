@@ -156,6 +156,7 @@ class DeviceState:
     that was accepted or refused, `events` the spool of what the server has not acknowledged.
     `remove` are the models that the directive orders off the device, `leaving` those that are off
     it while their files are not yet.
+    `numbering` is the random name under which this journal counts its events; empty: none yet.
     """
 
     models: Mapping[str, ModelSlot] = field(default_factory=dict)
@@ -171,6 +172,7 @@ class DeviceState:
     dropped: int = 0
     remove: frozenset[str] = frozenset()
     leaving: frozenset[str] = frozenset()
+    numbering: str = ""
 
     def slot(self, model: str) -> ModelSlot:
         """Return a model's slot; one that is new to the device is idle."""
@@ -193,6 +195,7 @@ def to_plain(state: DeviceState) -> dict[str, Any]:
         "dropped": state.dropped,
         "remove": sorted(state.remove),
         "leaving": sorted(state.leaving),
+        "numbering": state.numbering,
     }
 
 
@@ -212,6 +215,7 @@ def from_plain(plain: Mapping[str, Any]) -> DeviceState:
         dropped=plain["dropped"],
         remove=frozenset(plain.get("remove", ())),
         leaving=frozenset(plain.get("leaving", ())),
+        numbering=plain.get("numbering", ""),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -18,21 +18,22 @@ from pilotwave_agent.client import ServerSaid, channel_of
 from pilotwave_agent.clock import Clock
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk
-from pilotwave_agent.facts import agent_version, facts_of
-from pilotwave_agent.identity import Identity, Sequence
+from pilotwave_agent.facts import facts_of
+from pilotwave_agent.identity import Identity
 from pilotwave_agent.log import say
-from pilotwave_agent.report import check_in_of
+from pilotwave_agent.numbering import Sequence
+from pilotwave_agent.reporter import News, Reporter
 from pilotwave_agent.schedule import Schedule
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
 from pilotwave_agent.telemetry import Telemetry
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import SMALL_CHECK_IN_BYTES, CheckInReply
+from pilotwave_protocol.messages import CheckInReply
 from pilotwave_protocol.push import PushTerms
 
 NO = (ServerSaid, Unreachable, BadAnswer)
 _TOKEN_MARGIN_S = 5.0
-_STALE_TRIES = 3
+_HOUR_S = 3600.0
 
 
 class Ears(Protocol):
@@ -55,7 +56,7 @@ class Ears(Protocol):
         ...
 
     def renumber(self) -> None:
-        """The server knows later events than the journal ever numbered."""
+        """An older server knows later events than the journal ever numbered."""
         ...
 
 
@@ -71,15 +72,12 @@ class Talk:
     clock: Clock = field(default_factory=Clock)
     root: Path = Path("/")
     online: bool = True
-    acked: int = 0
     token: str = ""
     progress: Mapping[str, int] = field(default_factory=dict)
     trouble: tuple[str, str] | None = None
     push: PushTerms | None = None
     _token_ends: float = 0.0
-    _told: int = 0
-    _max_bytes: int = SMALL_CHECK_IN_BYTES
-    _cut: bool = False  # something on the way takes less than the server said
+    _etag_until: float = 0.0
     _etag: str = ""
     _facts: Mapping[str, Scalar] | None = None
     _said: str = ""
@@ -88,6 +86,7 @@ class Talk:
         layout = Layout(self.config.data_dir)
         self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry, self.config.app_users)
         self.channel = channel_of(self.config)
+        self.reporter = Reporter(self.channel, self.who, self.seq, self.telemetry)
 
     def say_once(self, words: str) -> None:
         """Tell of a trouble, but not each time it comes again."""
@@ -102,69 +101,34 @@ class Talk:
         facts = facts_of(self.config, root=self.root)
         state = self.ears.state()
         self.telemetry.collect(self.clock.wall())
+        news = News(facts if facts != self._facts else None, self.progress, self.trouble)
+        already = self.reporter.acked
         try:
-            reply = self._send(state, facts if facts != self._facts else None)
+            reply = self.reporter.send(state, news)
         except NO as e:
             self._check_in_refused(e)
             return
-        self._facts = facts
-        self._take(state, reply)
+        self._facts = facts if self.reporter.whole else None
+        self._take(state, reply, already)
 
-    def _send(self, state: DeviceState, facts: Mapping[str, Scalar] | None) -> CheckInReply:
-        unacked = tuple(e for e in state.events if e.id > self.acked)
-        state = replace(state, events=unacked)
-        tries = 0
-        while True:
-            report = check_in_of(
-                state,
-                fleet=self.who.fleet,
-                device=self.who.device,
-                seq=self.seq.take(),
-                agent=agent_version(),
-                facts=facts,
-                progress=self.progress,
-                trouble=self.trouble,
-                metrics=self.telemetry.pending(),
-                max_bytes=self._max_bytes,
-            )
-            kept = self.channel.kept
-            try:
-                reply = client.check_in(self.channel, self.who.key, report)
-                self._told = max([self._told, *(e.id for e in report.events)])
-                return reply
-            except ServerSaid as e:
-                tries += 1
-                if e.problem != "stale_seq" or e.last_seq is None or tries >= _STALE_TRIES:
-                    raise
-                self.seq.jump(e.last_seq)
-            except Unreachable:
-                # what lies between may have forgotten the connection; what did arrive, and comes
-                # again with the next number, is counted once
-                if not kept:
-                    raise
-
-    def _take(self, state: DeviceState, reply: CheckInReply) -> None:
+    def _take(self, state: DeviceState, reply: CheckInReply, already: int) -> None:
         now, schedule = self.clock.uptime(), self.schedule
-        if self._told < reply.acked_event < state.next_event:
-            # no server has an event that it was never told: the answer was damaged on its way
-            reply = replace(reply, acked_event=max(self._told, self.acked))
         waiting = [e.id for e in state.events if e.id > reply.acked_event]
         # a server that acknowledges nothing new gets no second report at once
-        more = bool(waiting) and reply.acked_event > self.acked
+        more = bool(waiting) and reply.acked_event > already
         with contextlib.suppress(OSError):  # a full disk: they are sent and acknowledged again
             more = self.telemetry.acked(reply.acked_metric) or more
-        self.acked = max(self.acked, reply.acked_event)
         self.token = reply.token
         self._token_ends = now + reply.token_expires_in_s - _TOKEN_MARGIN_S
         self.push = reply.push
-        if not self._cut:
-            self._max_bytes = reply.max_check_in_bytes
+        poll_s, check_in_s = reply.poll_interval_s, reply.check_in_interval_s
+        longest = self.config.max_poll_interval_s, self.config.max_check_in_interval_s
         schedule.ask(
-            poll_s=min(reply.poll_interval_s, self.config.max_poll_interval_s),
-            check_in_s=min(reply.check_in_interval_s, self.config.max_check_in_interval_s),
+            poll_s=_asked(poll_s, schedule.poll_s, longest[0]),
+            check_in_s=_asked(check_in_s, schedule.check_in_s, longest[1]),
         )
         schedule.checked_in(now, more=more)
-        if reply.acked_event >= state.next_event:
+        if self.reporter.lost:
             self.ears.renumber()
         self._heard()
         self.ears.hint(reply.tuf.get("root", 0), reply.tuf.get("timestamp", 0))
@@ -176,8 +140,6 @@ class Talk:
             self.schedule.check_in_failed(now)
             return
         wait = e.retry_after_s or 0.0
-        if e.status == 413:
-            self._max_bytes, self._cut = SMALL_CHECK_IN_BYTES, True
         if e.status in (401, 403):
             # this device is not accepted yet, or not any more: knocking harder helps nobody
             wait = max(wait, self.schedule.spread(self.schedule.poll_s))
@@ -195,12 +157,16 @@ class Talk:
         if not self.token or now >= self._token_ends:
             self.schedule.need_token(now)
             return
+        if now >= self._etag_until and self.ears.state().refusal:
+            self._etag = ""  # what was refused may have come under the ETag of what is right
         try:
             polled = client.poll(self.channel, self.token, self._etag)
         except NO as e:
             self._poll_refused(e)
             return
         self.schedule.polled(now, changed=polled.raw is not None)
+        if polled.raw is not None:
+            self._etag_until = now + _HOUR_S
         self._etag = polled.etag
         if polled.raw is not None and not self.ears.directive(polled.raw):
             self._etag = ""  # so that the server offers it again
@@ -236,3 +202,9 @@ class Talk:
     def _lost(self, e: Exception, words: str = "") -> None:
         self.online = isinstance(e, ServerSaid)
         self.say_once(words or str(e))
+
+
+def _asked(wish_s: float, now_s: float, longest_s: float) -> float:
+    """Return the interval that an answer brings: at most an hour or twice the present one, so that
+    a single forged answer does not silence the device for a day."""
+    return min(wish_s, longest_s, max(_HOUR_S, 2 * now_s))

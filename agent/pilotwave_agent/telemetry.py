@@ -13,17 +13,19 @@ import json
 import os
 import stat
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from pilotwave_agent import desks
 from pilotwave_agent.disk import Disk
+from pilotwave_agent.fold import moment_of
+from pilotwave_agent.numbering import may_jump, new_name
 from pilotwave_agent.shared_folder import SharedFolder
 from pilotwave_protocol import names
 from pilotwave_protocol.errors import ProtocolError
-from pilotwave_protocol.fields import format_time, parse_time
+from pilotwave_protocol.fields import ROOM, format_time, parse_time
 from pilotwave_protocol.messages import MAX_METRICS, MetricReport
 from pilotwave_protocol.sketch import Sketch
 
@@ -35,14 +37,16 @@ _SCHEMA = "pilotwave/window/1"
 
 @dataclass
 class _Spool:
-    """What the file says: the last number given, windows, when each metric's last one ended, the
-    files that are counted already, how many windows were dropped."""
+    """What the file says: the last number given and the random name under which numbers are given,
+    windows, when each metric's last one ended, the files that are counted already, how many windows
+    were dropped."""
 
     last: int = 0
     reports: list[MetricReport] = field(default_factory=list)
     ends: dict[str, float] = field(default_factory=dict)
     taken: list[str] = field(default_factory=list)
     dropped: int = 0
+    numbering: str = ""
 
 
 @dataclass
@@ -63,6 +67,11 @@ class Telemetry:
         """`users` may speak for their models."""
         self._disk, self._live, self._path, self._users = disk, live, path, users or {}
         self._spool = _read(disk, path)
+
+    @property
+    def numbering(self) -> str:
+        """The name under which windows are numbered; empty: there was none yet."""
+        return self._spool.numbering
 
     @property
     def dropped(self) -> int:
@@ -95,10 +104,15 @@ class Telemetry:
             self._spool = _read(self._disk, self._path)  # what is not on disk has not come about
 
     def acked(self, number: int) -> bool:
-        """Forget the windows that the server has; say whether others wait."""
+        """Forget the windows that the server has; say whether others wait.
+
+        A number that was never given is an older server's, which knows of no numberings: the file
+        was lost once, and under its old numbers these windows would be taken for ones it has.
+        """
         spool = self._spool
         if number > spool.last:
-            # the file was lost once: under its old numbers these would be taken for ones it has
+            if not may_jump(spool.last, number):
+                return False
             again = enumerate(spool.reports, start=number + 1)
             spool.reports = [MetricReport(**{**vars(r), "id": n}) for n, r in again]
             spool.last = number + len(spool.reports)
@@ -154,7 +168,7 @@ class Telemetry:
         end = max(start, end)
         spool.ends[of] = end
         spool.last += 1
-        first, last = (datetime.fromtimestamp(t, timezone.utc) for t in (start, end))
+        first, last = (moment_of(t) for t in (start, end))
         spool.reports.append(
             MetricReport(spool.last, model, version, metric, first, last, window.sketch)
         )
@@ -164,6 +178,7 @@ class Telemetry:
 
     def _write(self) -> None:
         spool = self._spool
+        spool.numbering = spool.numbering or new_name()
         plain = {
             **vars(spool),
             "reports": [
@@ -202,7 +217,7 @@ def _measured(
 
 
 def _read(disk: Disk, path: Path) -> _Spool:
-    """Read the file; one that is lost or damaged is begun anew, and the server says its numbers."""
+    """Read the file; one that is lost, damaged or out of room is begun anew, under a new name."""
     try:
         plain: dict[str, Any] = json.loads(disk.read(path))
         reports = [
@@ -216,6 +231,13 @@ def _read(disk: Disk, path: Path) -> _Spool:
             )
             for r in plain.pop("reports")
         ]
-        return _Spool(**plain, reports=reports)
+        return _with_room(_Spool(**plain, reports=reports))
     except (OSError, ProtocolError, ValueError, TypeError, KeyError, AttributeError):
         return _Spool()
+
+
+def _with_room(spool: _Spool) -> _Spool:
+    if spool.last < ROOM:
+        return spool
+    reports = [replace(r, id=n) for n, r in enumerate(spool.reports, start=1)]
+    return replace(spool, last=len(reports), reports=reports, numbering=new_name())

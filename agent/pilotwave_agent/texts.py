@@ -1,4 +1,4 @@
-"""Read the small text files in which a kernel describes the machine."""
+"""Read the small text files in which a kernel describes the machine; make text fit to be sent."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def names(folder: Path) -> list[str]:
         return sorted(p.name for p in folder.iterdir())
     except OSError:
         return []
+
+
+def clean(words: str, limit: int) -> str:
+    """Return text that UTF-8 and every database can hold: no NUL, no half of a surrogate pair."""
+    return words.replace("\0", "").encode("utf-8", "replace").decode("utf-8")[:limit]

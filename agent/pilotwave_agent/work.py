@@ -43,6 +43,7 @@ from pilotwave_agent.machine import (
     Wait,
 )
 from pilotwave_agent.mirrors import Mirrors
+from pilotwave_agent.numbering import new_name
 from pilotwave_agent.report import status_of, substance
 from pilotwave_agent.runtimes.confine import die_with_parent
 from pilotwave_agent.scratch import use_scratch
@@ -51,7 +52,7 @@ from pilotwave_agent.surroundings import look_around, told
 from pilotwave_agent.timefloor import earliest
 from pilotwave_agent.world import World
 from pilotwave_protocol.errors import PilotwaveError
-from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.fields import ROOM, Scalar
 from pilotwave_protocol.states import Reason
 
 LINGER_S = 1.5
@@ -71,12 +72,14 @@ _NETWORK = frozenset(
 class Job:
     """What the resident process tells its child.
 
-    `token` reads blobs, `acked` is the newest event the server has, `refresh` asks for a refresh of
-    metadata, `boot` for a check of everything on disk, `probed` is when models were last probed.
+    `token` reads blobs, `acked` is the newest event the server has in the count of the journal
+    called `journal`, `refresh` asks for a refresh of metadata, `boot` for a check of everything on
+    disk, `probed` is when models were last probed.
     """
 
     token: str = ""
     acked: int = 0
+    journal: str = ""
     refresh: bool = False
     boot: bool = False
     parent: int = 0
@@ -148,6 +151,17 @@ def now_of(layout: Layout, clock: Clock | None = None) -> Moment:
     """Return now, never before what the trusted timestamp proves."""
     floor = earliest(tufstate.load(layout.trust_memory).floor)
     return moment(floor.timestamp(), clock or Clock())
+
+
+def count(journal: Journal, job: Job, at: float) -> None:
+    """Note what the server has, and give a journal that counts under no name, or has no room left
+    for its count, a name of its own."""
+    state = journal.state
+    # what is acknowledged of a journal that was lost says nothing of this one
+    if job.acked > state.acked and job.journal == state.numbering:
+        journal.append(fold.acked(job.acked, at=at))
+    if not state.numbering or state.next_event > ROOM:
+        journal.append(fold.numbered(new_name(), at=at))
 
 
 class _Work:
@@ -228,8 +242,7 @@ class _Work:
         if self.journal.damaged:
             detail = f"{self.journal.damaged} lines were damaged and are passed over"
             self.effects.record(fold.noticed("journal_damaged", at=wall, detail=detail))
-        if self.job.acked > self.journal.state.acked:
-            self.journal.append(fold.acked(self.job.acked, at=wall))
+        count(self.journal, self.job, wall)
         if self.job.boot:
             self.effects.reconcile()
         # a model between two versions, or one to be probed, waits for no server

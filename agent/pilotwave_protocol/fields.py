@@ -16,6 +16,7 @@ from pilotwave_protocol.errors import BadName, ProtocolError
 T = TypeVar("T")
 Scalar = str | int | float | bool
 MAX_INT = 2**53 - 1  # what every JSON reader can hold exactly
+ROOM = 2**52  # where a count begins anew: half of what a message can hold is left above it
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 # much quicker than strptime, and check-ins hold many
 _TIME_TEXT = re.compile(r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})Z", re.ASCII)
@@ -23,7 +24,8 @@ _TIME_TEXT = re.compile(r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})Z", re.
 
 def format_time(moment: datetime) -> str:
     """Write an aware moment as `2026-01-31T09:30:00Z`, whole seconds, UTC."""
-    return moment.astimezone(timezone.utc).strftime(_TIME)
+    # strftime writes years before 1000 with fewer digits than it reads them with
+    return moment.astimezone(timezone.utc).strftime(_TIME).rjust(20, "0")
 
 
 def parse_time(text: str) -> datetime:

@@ -6,6 +6,7 @@ signed by the device key. Parsing proves the form only; who signed it is `dsse`'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from pilotwave_protocol import names, strictjson
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.errors import BadJson, BadMessage, ProtocolError
+from pilotwave_protocol.errors import BadJson, BadMessage, BadName, ProtocolError
 from pilotwave_protocol.fields import MAX_INT, Fields, Scalar, format_time
 from pilotwave_protocol.push import PushTerms
 from pilotwave_protocol.sketch import Sketch
@@ -36,6 +37,11 @@ MAX_REPORTS = 512
 MAX_EVENTS = 64
 MAX_FACTS = 64
 MAX_METRICS = 16
+NUMBERING = "numbering"
+"""In `CheckInReply.accepts`: the registry reads `numbering`, `boot` and `challenge`."""
+_NUMBERED = ("numbering", "boot", "challenge")
+_NUMBER_NAME = re.compile(r"[0-9a-f]{8,64}")
+_CHALLENGE = re.compile(r"[A-Za-z0-9._~-]{1,256}")
 M = TypeVar("M")
 
 
@@ -174,11 +180,16 @@ class CheckIn:
     dropped_events: int = 0
     refusal: dict[str, str] | None = None  # {"reason", "detail"} of the last refused directive
     metrics: tuple[MetricReport, ...] = ()
+    # what follows is sent only to a registry that `accepts` it
+    numbering: str | None = None  # under which `seq`, events and windows count
+    boot: str | None = None  # tells this start of the agent from every other
+    challenge: str | None = None  # from the 409 that this answers
 
     def to_bytes(self) -> bytes:
         """Write the payload that is signed."""
         return strictjson.dumps(
             {
+                **{name: v for name in _NUMBERED if (v := getattr(self, name)) is not None},
                 "schema": "pilotwave/check-in/1",
                 "fleet": self.fleet,
                 "device": self.device,
@@ -243,6 +254,7 @@ class CheckInReply:
     acked_metric: int = 0
     push: PushTerms | None = None
     max_check_in_bytes: int = SMALL_CHECK_IN_BYTES  # what the registry takes
+    accepts: tuple[str, ...] = ()  # fields of later check-ins that this registry can read
 
     def to_bytes(self) -> bytes:
         """Write the reply."""
@@ -296,6 +308,9 @@ def parse_check_in(payload: bytes) -> CheckIn:
         dropped_events=f.integer("dropped_events", default=0),
         refusal=None if refusal is None else _refusal(refusal),
         metrics=tuple(_metric(w) for w in f.objects("metrics", limit=MAX_METRICS, default=[])),
+        numbering=f.opt_named("numbering", check_number_name),
+        boot=f.opt_named("boot", check_number_name),
+        challenge=f.opt_named("challenge", check_challenge),
     )
     f.done()
     if len({m.model for m in check_in.models}) != len(check_in.models):
@@ -345,6 +360,7 @@ def parse_check_in_reply(raw: bytes) -> CheckInReply:
             acked_metric=f.integer("acked_metric", default=0),
             push=_push_terms(f.opt_inner("push")),
             max_check_in_bytes=_room(f.raw("max_check_in_bytes", None)),
+            accepts=_accepts(f.raw("accepts", None)),
         ),
     )
 
@@ -355,6 +371,26 @@ def _room(said: object) -> int:
     if isinstance(said, bool) or not isinstance(said, int):
         return SMALL_CHECK_IN_BYTES
     return min(max(said, SMALL_CHECK_IN_BYTES), MAX_CHECK_IN_BYTES)
+
+
+def _accepts(found: object) -> tuple[str, ...]:
+    """Read which fields the registry can read; what is no word is none of them."""
+    words = found if isinstance(found, list) else []
+    return tuple(word for word in words if isinstance(word, str))
+
+
+def check_number_name(value: object) -> str:
+    """Check the random name of a numbering or of a start of the agent, or raise `BadName`."""
+    if not isinstance(value, str) or not _NUMBER_NAME.fullmatch(value):
+        raise BadName(f"expected 8 to 64 hex digits; got {ascii(value)[:80]}")
+    return value
+
+
+def check_challenge(value: object) -> str:
+    """Check the form of a challenge; what it holds is the registry's own affair."""
+    if not isinstance(value, str) or not _CHALLENGE.fullmatch(value):
+        raise BadName(f"expected a challenge as a 409 carries it; got {ascii(value)[:80]}")
+    return value
 
 
 def _push_terms(f: Fields | None) -> PushTerms | None:

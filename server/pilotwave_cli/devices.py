@@ -34,7 +34,9 @@ def list_(
     state: Annotated[
         str | None, typer.Option(help="enrolled, pending, revoked or decommissioned.")
     ] = None,
-    standing: Annotated[str | None, typer.Option(help="online, silent or failing.")] = None,
+    standing: Annotated[
+        str | None, typer.Option(help="online, silent, failing or conflict.")
+    ] = None,
     sort: Annotated[
         str, typer.Option(help="name, state, agent or last_seen; `-` before it turns it round.")
     ] = "name",
@@ -50,7 +52,7 @@ def list_(
         return
     columns: list[output.Column] = [
         ("device", "name"),
-        ("state", "state"),
+        ("state", lambda r: "conflict" if r.get("conflict_since") else r["state"]),
         ("last seen", lambda r: output.when(r["last_seen"])),
         ("runs", _runs),
         ("labels", "labels"),
@@ -69,7 +71,7 @@ def show(device: Device, as_json: Json = False) -> None:
         return
     skip = {"models", "labels", "facts", "name"}
     lines = [
-        (k, output.when(v) if k.endswith(("_at", "last_seen")) else v)
+        (k, output.when(v) if k.endswith(("_at", "_since", "last_seen")) else v)
         for k, v in found.items()
         if k not in skip
     ]
@@ -129,6 +131,12 @@ def reject(device: Device) -> None:
 def revoke(device: Device) -> None:
     """End a device's credentials at once (lost, stolen)."""
     _act(device, "revoke", "is revoked; a new code made with --device lets it enrol again")
+
+
+@cli.command("settle")
+def settle(device: Device) -> None:
+    """End the conflict over a device's key: one of its two machines is enrolled anew or gone."""
+    _act(device, "settle", "is in conflict no more; it is offered versions again")
 
 
 @cli.command("decommission")

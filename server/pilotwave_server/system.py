@@ -16,6 +16,7 @@ from pilotwave_server.audit.notices import list_notices
 from pilotwave_server.context import Context
 from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Credentials, Ctx, Now, ReadSession, Viewer, get_actor
+from pilotwave_server.devices import conflicts
 from pilotwave_server.devices import service as devices
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.metrics import CONTENT_TYPE, gauge
@@ -119,5 +120,8 @@ def status(viewer: Viewer, session: ReadSession, context: Ctx, now: Now) -> Stan
 def read_devices(context: Context) -> list[GaugeMetricFamily]:
     """Devices by state, for the metrics."""
     with context.db.read() as session:
-        counts = devices.count_by_state(session)
-    return [gauge("pilotwave_devices", "Devices by state.", "state", counts.items())]
+        counts, in_conflict = devices.count_by_state(session), conflicts.count(session)
+    conflict = GaugeMetricFamily(
+        "pilotwave_devices_in_conflict", "Devices whose key two machines use.", value=in_conflict
+    )
+    return [gauge("pilotwave_devices", "Devices by state.", "state", counts.items()), conflict]

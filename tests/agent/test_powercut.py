@@ -21,9 +21,9 @@ from pilotwave_agent import fold, identity
 from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.config import Probe
 from pilotwave_agent.disk import Disk
-from pilotwave_agent.identity import Sequence
 from pilotwave_agent.install import intact
 from pilotwave_agent.journal import Journal
+from pilotwave_agent.numbering import Sequence
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.work import Job, work
 from pilotwave_protocol.messages import Entry

@@ -71,6 +71,7 @@ class Registry:
         self.last_seq = 0
         self.pending = False
         self.acked_metric = 0
+        self.accepts: tuple[str, ...] = (messages.NUMBERING,)  # empty: as registries of 0.1.0 were
         self.link_s = 300
         self.etag = 0
         self.seq = 0
@@ -369,6 +370,7 @@ class Registry:
             check_in_interval_s=self.check_in_s,
             acked_event=max(self.events, default=0),
             acked_metric=self.acked_metric,
+            accepts=self.accepts,
             tuf={"root": 1, "timestamp": self.snapshot_version, "snapshot": self.snapshot_version},
             now=self.now,
         )

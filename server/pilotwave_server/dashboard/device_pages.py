@@ -146,7 +146,8 @@ def log(device: DeviceName, page: Look, session: ReadSession) -> Response:
 
 
 def _simple(name: str) -> Any:
-    return {"accept": api.accept, "revoke": api.revoke, "decommission": api.decommission}.get(name)
+    deeds = {"accept": api.accept, "revoke": api.revoke, "settle": api.settle}
+    return {**deeds, "decommission": api.decommission}.get(name)
 
 
 @router.post("/devices/{device}/do/{deed}")
@@ -158,7 +159,7 @@ def act(
     now: Now,
     context: Ctx,
 ) -> Response:
-    """Accept, reject, revoke, decommission."""
+    """Accept, reject, revoke, settle, decommission."""
     if deed == "reject":
         api.reject(device, page.actor, session, now)
         return page.go("/devices?state=pending", say=page.told(TURNED_DOWN, device=device))

@@ -93,6 +93,8 @@ def standing(device: Any, now: datetime, silent_after_s: float) -> str:
     """The word for a device: its state, or of one that is enrolled whether it is heard of."""
     if device.state != "enrolled":
         return str(device.state)
+    if getattr(device, "conflict_since", None) is not None:
+        return "conflict"
     if device.last_seen is None:
         return "never"
     return "silent" if (now - device.last_seen).total_seconds() > silent_after_s else "online"

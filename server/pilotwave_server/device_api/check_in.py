@@ -18,6 +18,7 @@ from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.messages import (
     CHECK_IN_TYPE,
     MAX_CHECK_IN_BYTES,
+    NUMBERING,
     CheckIn,
     CheckInReply,
     parse_check_in,
@@ -116,7 +117,8 @@ class CheckIns:
         claimed, check_in = _read(raw)
         record = await self._verify(claimed, check_in)
         if check_in.fleet != self._fleet.snapshot.fleet:
-            raise WrongFleet(f"this server's fleet is not {check_in.fleet}")
+            fleet = self._fleet.snapshot.fleet
+            raise WrongFleet(f"this server's fleet is not {check_in.fleet}", fleet=fleet)
         check_in = await self._within_budget(record, check_in)
         stored = await self._writer.write(VerifiedCheckIn(record.id, record.generation, check_in))
         if stored.refusal is not None:
@@ -171,6 +173,7 @@ class CheckIns:
             acked_metric=stored.acked_metric,
             push=self._push_terms(),
             max_check_in_bytes=MAX_CHECK_IN_BYTES,
+            accepts=(NUMBERING,),
         ).to_bytes()
 
 

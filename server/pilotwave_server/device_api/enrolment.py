@@ -40,7 +40,8 @@ from pilotwave_server.pacing import TooManyRefusals, address_of
 from pilotwave_server.problems import DatabaseUnavailable, responses
 from pilotwave_server.registry.trust import DirectorKeyUnknown, TrustNotReady
 from pilotwave_server.routing import root_router
-from pilotwave_server.telemetry.store import Revoked, StaleSeq
+from pilotwave_server.telemetry.freshness import StaleSeq
+from pilotwave_server.telemetry.store import Revoked
 
 router = root_router(tag="device", prefix="/device/v1")
 device_bearer = HTTPBearer(
@@ -99,6 +100,10 @@ class CheckInAnswer(ApiReply):
     tuf: TufHint = Field(description="The newest metadata versions, as an unsigned hint.")
     now: str = Field(description="The server's time, for display.")
     acked_metric: int = Field(description="Windows of metrics up to this number are stored.")
+    accepts: list[str] = Field(
+        description="Fields of later check-ins that this server can read: `numbering` stands for "
+        "`numbering`, `boot` and `challenge`."
+    )
 
 
 async def read_wish(request: Request) -> Enrol:

@@ -193,6 +193,7 @@ class FleetState:
             leases=self._leases.setdefault(leases, leases),
             site=sys.intern(str(device.labels.get(LABEL, ""))),
             refusing=device.refusing,
+            conflict=device.conflict,
         )
         if old is not None:
             record.seen, record.note_after = old.seen, old.note_after
@@ -210,7 +211,10 @@ class FleetState:
         known = record.bucket, record.profile.groups, record.name, record.leases
         running = [r for rollouts in snapshot.rollouts.values() for r in rollouts]
         record.wants = tuple(r.row_id for r in running if r.wants_lease(*known))
-        if record.personal is not None or record.name in snapshot.told_apart:
+        if record.conflict:
+            record.wants = ()
+        alone = record.personal is not None or record.name in snapshot.told_apart
+        if alone or record.conflict:
             return self._resolve(record, snapshot)
         offers = tuple(r.row_id for r in running if r.offers(*known))
         key = (snapshot.revision, record.profile, offers)
@@ -260,6 +264,7 @@ class FleetState:
             attempts=personal.attempts,
             bucket=record.bucket,
             leases=record.leases,
+            conflict=record.conflict,
         )
 
     def matters(self, fleet_revision: int, labels: Labels, before: Facts, after: Facts) -> bool:

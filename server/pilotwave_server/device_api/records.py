@@ -66,11 +66,13 @@ class DeviceRecord:
     `token` is the last one whose mac was found good. `wants` are the paced rollouts, by row number,
     that include it and that it has no lease of; `leases` those that it has one of. What it wants is
     asked for again after `asks_after`. `site` is its label, empty without one. `refusing` says that
-    it refused the last set that it was offered, as far as this process heard.
+    it refused the last set that it was offered, as far as this process heard; `conflict` that two
+    machines use its key.
     """
 
     __slots__ = (
         "asks_after",
+        "conflict",
         "etag",
         "etag_until",
         "generation",
@@ -108,6 +110,7 @@ class DeviceRecord:
         leases: frozenset[int] = NO_LEASES,
         site: str = "",
         refusing: bool = False,
+        conflict: bool = False,
     ) -> None:
         self.id = id
         self.name = name
@@ -121,6 +124,7 @@ class DeviceRecord:
         self.leases = leases
         self.site = site
         self.refusing = refusing
+        self.conflict = conflict
         self.wants: tuple[int, ...] = ()
         self.asks_after = 0.0
         self.order: Order | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,6 +14,7 @@ from starlette.types import ASGIApp
 from pilotwave_server.context import Context
 from pilotwave_server.db import lock_fleet
 from pilotwave_server.device_api import enrolment, links, outcome_desk
+from pilotwave_server.device_api.challenges import DeviceChallenges
 from pilotwave_server.device_api.check_in import CheckIns
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.front import DevicePaths
@@ -25,6 +28,7 @@ from pilotwave_server.device_api.push.setup import install as make_push
 from pilotwave_server.device_api.seen import FLUSH_S, LastSeen
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
+from pilotwave_server.devices import conflicts
 from pilotwave_server.devices import routes as devices
 from pilotwave_server.groups import routes as groups
 from pilotwave_server.rollouts import removal_routes, reports, rollout_routes
@@ -35,6 +39,7 @@ from pilotwave_server.rollouts.sampling import take_samples
 from pilotwave_server.telemetry.store import Stored, VerifiedCheckIn, store_check_ins
 from pilotwave_server.workers import Periodic
 
+log = logging.getLogger(__name__)
 routers: list[APIRouter] = [
     enrolment.router,
     links.router,
@@ -79,6 +84,7 @@ def install(context: Context) -> DeviceApi:
     seen = LastSeen(db, fleet)
     desk = LeaseDesk(db, fleet, clock)
     metrics = MetricDesk(fleet)
+    challenges = DeviceChallenges(tokens, clock)
 
     engine = Engine(db, fleet, clock, check_in_s=settings.check_in_interval_s)
     rollouts_worker = engine.worker()
@@ -89,15 +95,29 @@ def install(context: Context) -> DeviceApi:
         with db.write() as session:
             if reports.is_news(session, news, now=now):
                 lock_fleet(session)
-            stored = store_check_ins(session, items, matters=fleet.matters, now=now)
+            stored = store_check_ins(
+                session, items, matters=fleet.matters, challenges=challenges, now=now
+            )
             pairs = zip(items, stored, strict=True)
             taken = {item.device_id for item, one in pairs if one.refusal is None}
             moved = reports.take(session, [h for h in news if h.device_id in taken], now=now)
             windows = metrics.wanted(items, stored, moment=now.timestamp())
             take_samples(session, windows, now=now)
+        for item, one in zip(items, stored, strict=True):
+            if one.conflict:
+                look_at_conflict(item.check_in.device, now)
         if moved or windows:
             rollouts_worker.wake()
         return stored
+
+    def look_at_conflict(device: str, now: datetime) -> None:
+        """In a transaction of its own: it holds the fleet's row before the device's."""
+        ends = conflicts.ends_after(settings.check_in_interval_s)
+        try:
+            with db.write() as session:
+                conflicts.look(session, name=device, ends=ends, now=now)
+        except Exception:  # the report is stored; the next one says the same
+            log.exception("a device's conflict could not be noted")
 
     writer = CheckInWriter(store)
     polls = Polls(

@@ -142,6 +142,9 @@ def _start_anew(session: Session, row: DeviceRow, wish: Enrol, code: EnrolmentCo
     row.facts = normal_facts(wish.facts)
     row.attempts = {}
     row.last_seq = row.acked_event = row.acked_window = 0
+    row.numbering, row.boots = "", []
+    row.plain_seq = row.top_event = 0
+    row.conflict_since = row.conflict_at = None
     row.dropped_events = row.directive_seq = 0
     row.refusal = None
     row.last_seen = row.last_check_in = None

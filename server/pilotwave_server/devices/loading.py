@@ -16,7 +16,8 @@ from pilotwave_server.groups.tables import GroupMemberRow
 
 @dataclass(frozen=True)
 class LoadedDevice:
-    """One device as stored. `member_of` are the ids of the static groups that list it."""
+    """One device as stored. `member_of` are the ids of the static groups that list it; `conflict`
+    says whether two machines use its key."""
 
     id: int
     name: str
@@ -30,6 +31,7 @@ class LoadedDevice:
     attempts: Mapping[str, int]
     member_of: frozenset[int]
     refusing: bool = False
+    conflict: bool = False
 
 
 def load_devices(session: Session, names: Collection[str]) -> dict[str, LoadedDevice]:
@@ -37,7 +39,9 @@ def load_devices(session: Session, names: Collection[str]) -> dict[str, LoadedDe
     d = DeviceRow
     columns = (d.id, d.name, d.state, d.generation, d.revision, d.public_key)
     rows = session.execute(
-        select(*columns, d.labels, d.facts, d.attempts, d.refusal).where(d.name.in_(names))
+        select(*columns, d.labels, d.facts, d.attempts, d.refusal, d.conflict_since).where(
+            d.name.in_(names)
+        )
     ).all()
     ids = [row.id for row in rows]
     pins = _pins(session, ids)
@@ -56,6 +60,7 @@ def load_devices(session: Session, names: Collection[str]) -> dict[str, LoadedDe
             attempts=row.attempts,
             member_of=frozenset(members.get(row.id, ())),
             refusing=bool(row.refusal),
+            conflict=row.conflict_since is not None,
         )
         for row in rows
     }

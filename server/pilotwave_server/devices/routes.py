@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Path, Query, Response
 
 from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
-from pilotwave_server.devices import codes, service
+from pilotwave_server.devices import codes, conflicts, service
 from pilotwave_server.devices.errors import CodeUnknown, CodeUsed, DeviceUnknown, WrongState
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.devices.views import (
@@ -64,7 +64,7 @@ def list_devices(
         Query(
             description="Only enrolled devices that were heard of in the last three check-in "
             "intervals (`online`) or were not (`silent`); only those on which a model failed or "
-            "went back (`failing`)."
+            "went back (`failing`); only those whose key two machines use (`conflict`)."
         ),
     ] = None,
     sort: Annotated[
@@ -150,6 +150,20 @@ def revoke(
 ) -> DeviceSummary:
     """For a device that was lost or stolen. Its name needs a new key and a code to come back."""
     row = service.revoke(session, name=device, actor=str(operator), now=now)
+    return _summaries(session, context, [row])[0]
+
+
+@router.post(
+    "/devices/{device}/settle",
+    summary="End the conflict over a device's key",
+    responses=responses(DeviceUnknown),
+)
+def settle(
+    device: DeviceName, operator: Operator, session: WriteSession, now: Now, context: Ctx
+) -> DeviceSummary:
+    """Two machines used it. Do this when one of them was enrolled anew or is gone: the device is
+    offered versions again. If both are still there, the conflict comes back."""
+    row = conflicts.settle(session, name=device, actor=str(operator), now=now)
     return _summaries(session, context, [row])[0]
 
 

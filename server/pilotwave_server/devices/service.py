@@ -22,7 +22,7 @@ from pilotwave_server.paging import PageRequest, paginate, paginate_with_empty
 from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
 
 NEVER = datetime(1970, 1, 1, tzinfo=timezone.utc)
-Standing = Literal["online", "silent", "failing"]
+Standing = Literal["online", "silent", "failing", "conflict"]
 
 
 def find_device(session: Session, name: str, *, lock: bool = False) -> DeviceRow | None:
@@ -89,6 +89,8 @@ def _stand(standing: Standing, silent_since: datetime | None) -> list[ColumnElem
         case "silent":
             seen = func.coalesce(d.last_seen, literal(NEVER, d.last_seen.type))
             return [enrolled, seen <= silent_since]
+        case "conflict":
+            return [d.conflict_since.is_not(None)]
         case "failing":
             return [d.id.in_(select(m.device_id).where(m.state.in_(("failed", "rolled_back"))))]
 

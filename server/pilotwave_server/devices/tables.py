@@ -28,10 +28,18 @@ class DeviceRow(Base):
     """One device. Of its key the server holds the public half only.
 
     `generation` rises with each revocation and kills the tokens given out before; `revision` is
-    the fleet's counter at the last change that may alter this device's set. `last_seq` is that of
-    its last check-in, `acked_event` the number of its last stored event, `acked_window` that of its
-    last stored window of metrics. `bucket` is its name's hash (`bucket_of`), by which rollouts
-    choose devices.
+    the fleet's counter at the last change that may alter this device's set. `bucket` is its name's
+    hash (`bucket_of`), by which rollouts choose devices.
+
+    `last_seq` is that of its last check-in, `acked_event` the number of its last stored event,
+    `acked_window` that of its last stored window of metrics, all under the name `numbering` by
+    which it counts (empty: its agent knows of none). `plain_seq` is the highest number without a
+    name. `event_run` rises each time its events count anew, `top_event` is the highest number that
+    any of them had.
+
+    `boots` are the names of its agent's last starts. `conflict_at` is when one of them last came
+    back, which only two machines with one key bring about; `conflict_since` is since when that is
+    so (null: it is not, or not any more).
     """
 
     __tablename__ = "devices"
@@ -57,6 +65,13 @@ class DeviceRow(Base):
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)
     acked_event: Mapped[int] = mapped_column(BigInteger, default=0)
     acked_window: Mapped[int] = mapped_column(BigInteger, default=0)
+    numbering: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    plain_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    event_run: Mapped[int] = mapped_column(default=0, server_default="0")
+    top_event: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    boots: Mapped[list[str]] = mapped_column(JsonB, default=list, server_default="[]")
+    conflict_since: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
+    conflict_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     dropped_events: Mapped[int] = mapped_column(BigInteger, default=0)
     directive_seq: Mapped[int] = mapped_column(BigInteger, default=0)
     agent: Mapped[str] = mapped_column(String(64), default="")

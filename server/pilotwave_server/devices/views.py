@@ -55,6 +55,9 @@ class DeviceSummary(ApiReply):
     enrolled_at: datetime | None
     last_seen: datetime | None = Field(description="Its last poll or check-in, to the minute.")
     last_check_in: datetime | None
+    conflict_since: datetime | None = Field(
+        description="Since when two machines use this device's key; nothing is offered meanwhile."
+    )
     models: list[ModelOnDevice]
 
 
@@ -184,5 +187,6 @@ def _common(
         "enrolled_at": row.enrolled_at,
         "last_seen": max((t for t in (row.last_seen, polled) if t is not None), default=None),
         "last_check_in": row.last_check_in,
+        "conflict_since": row.conflict_since,
         "models": [ModelOnDevice.model_validate(m) for m in models],
     }

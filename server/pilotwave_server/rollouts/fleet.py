@@ -176,7 +176,8 @@ class DeviceView:
     """What is known of one device: its groups, the facts that decide what fits, its pins.
 
     `attempts` counts, by model, how often an operator asked it to try again. `leases` are the
-    rollouts (by row number) that it may take the version of, or took it of.
+    rollouts (by row number) that it may take the version of, or took it of. `conflict` says
+    whether two machines use its key.
     """
 
     name: str
@@ -186,3 +187,4 @@ class DeviceView:
     attempts: Mapping[str, int] = field(default_factory=_nothing)
     bucket: int = 0
     leases: frozenset[int] = frozenset()
+    conflict: bool = False

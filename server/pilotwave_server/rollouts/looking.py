@@ -35,6 +35,7 @@ def look(session: Session, snapshot: FleetSnapshot, name: str) -> Looked:
         attempts=row.attempts,
         bucket=bucket_of(name),
         leases=read_leases(session, [row.id]).get(row.id, frozenset()),
+        conflict=row.conflict,
     )
     return Looked(row, view)
 

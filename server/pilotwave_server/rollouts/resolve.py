@@ -6,8 +6,9 @@ first; a group's older baselines follow its newest). The first candidate that ma
 a variant that fits wins. Each one passed over leaves a `Hold`. Where none is left, the model is
 absent from the set, which tells the device to keep what it has.
 
-May not be offered: unknown, denied by an operator, yanked by its publisher, below the model's
-floor, or quarantined for a group that the device is in. This comes before everything, pins too.
+A device whose key two machines use is offered nothing. May not be offered: unknown, denied by an
+operator, yanked by its publisher, below the model's floor, or quarantined for a group that the
+device is in. This comes before everything, pins too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.messages import MAX_ENTRIES, Entry
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import Fit, variant_fits
+from pilotwave_server.devices.conflicts import SENTENCE
 from pilotwave_server.devices.facts import allows_unsafe
 from pilotwave_server.devices.tables import PRIME
 from pilotwave_server.registry.service import Released
@@ -36,6 +38,7 @@ class Wait(str, Enum):
     ROLLOUT_PAUSED = "rollout_paused"
     NEEDS_LEASE = "needs_lease"
     TOO_MANY_MODELS = "too_many_models"
+    DEVICE_CONFLICT = "device_conflict"
 
     def __str__(self) -> str:
         return str(self.value)
@@ -96,7 +99,7 @@ def resolve(device: DeviceView, snapshot: FleetSnapshot) -> Resolution:
 def removed(device: DeviceView, snapshot: FleetSnapshot) -> Iterator[str]:
     """Yield the models that the device is told to remove: those ordered off it that nothing asks it
     to run, not even what may not be offered now."""
-    if device.facts.get("removes_models") is not True:
+    if device.conflict or device.facts.get("removes_models") is not True:
         return  # an older agent would refuse the whole directive
     for model in ordered_off(device, snapshot):
         if next(candidates(device, snapshot, model), None) is None:
@@ -129,8 +132,10 @@ def _within_capacity(device: DeviceView, entries: list[Entry], steps: list[Step]
 def explain(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator[Step]:
     """Yield a model's candidates in order, up to and including the one that wins."""
     for candidate in candidates(device, snapshot, model):
-        hold = _does_not_offer(device, candidate.rollout) or may_not_be_offered(
-            device, snapshot, candidate
+        hold = (
+            _conflict(device)
+            or _does_not_offer(device, candidate.rollout)
+            or may_not_be_offered(device, snapshot, candidate)
         )
         if hold is None:
             release = snapshot.versions[candidate.model, candidate.version]
@@ -155,6 +160,13 @@ def candidates(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Itera
     for baseline in snapshot.baselines.get(model, ()):
         if baseline.group_id in device.groups:
             yield Candidate("baseline", model, baseline.version, baseline.group)
+
+
+def _conflict(device: DeviceView) -> Hold | None:
+    """What one of two machines would be told, the other would hear: neither is told anything."""
+    if not device.conflict:
+        return None
+    return Hold(Wait.DEVICE_CONFLICT, SENTENCE.format(device=device.name))
 
 
 def _does_not_offer(device: DeviceView, rollout: RunningRollout | None) -> Hold | None:

@@ -21,24 +21,25 @@ from pilotwave_protocol.messages import CheckIn, DeviceEvent, MetricReport, Mode
 from pilotwave_server.db import lock_fleet, next_revision, update_rows, upsert
 from pilotwave_server.devices.facts import normal_facts
 from pilotwave_server.devices.tables import DeviceRow
-from pilotwave_server.errors import Conflict, ServerError, Unauthorised
+from pilotwave_server.errors import ServerError, Unauthorised
+from pilotwave_server.telemetry import boots
+from pilotwave_server.telemetry.counting import (
+    Count,
+    add_events,
+    count_of,
+    event_key,
+    event_rows,
+    stored_events,
+)
+from pilotwave_server.telemetry.freshness import Challenges, StaleSeq, judge
 from pilotwave_server.telemetry.history import REMOVED, shown_by, told_by
 from pilotwave_server.telemetry.live import NewWindow, store_windows
-from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
+from pilotwave_server.telemetry.tables import DeviceHistoryRow, DeviceModelRow
 
 Labels = Mapping[str, str]
 Facts = Mapping[str, Scalar]
 Matters = Callable[[int, Labels, Facts, Facts], bool]
 """(fleet revision, labels, facts before, facts after): may the device's set change by this?"""
-
-
-class StaleSeq(Conflict):
-    """A check-in that is not newer than the last: replayed, or from a device that lost its state.
-
-    It goes on above `last_seq`.
-    """
-
-    code: ClassVar[str] = "stale_seq"
 
 
 class Revoked(Unauthorised):
@@ -56,12 +57,14 @@ class VerifiedCheckIn:
 
 @dataclass(frozen=True)
 class Stored:
-    """What became of one check-in: what is acknowledged and the new windows, or the refusal."""
+    """What became of one check-in: what is acknowledged and the new windows, or the refusal.
+    `conflict`: whether two machines use the key has to be looked at (`devices.conflicts`)."""
 
     acked_event: int = 0
     acked_metric: int = 0
     windows: tuple[NewWindow, ...] = ()
     refusal: ServerError | None = None
+    conflict: bool = False
 
 
 MAY_BE_CUT = 32
@@ -82,7 +85,12 @@ class _Batch:
 
 
 def store_check_ins(
-    session: Session, items: Sequence[VerifiedCheckIn], *, matters: Matters, now: datetime
+    session: Session,
+    items: Sequence[VerifiedCheckIn],
+    *,
+    matters: Matters,
+    challenges: Challenges,
+    now: datetime,
 ) -> list[Stored]:
     """Store what is new, in the caller's transaction; one answer per item, in order.
 
@@ -97,14 +105,15 @@ def store_check_ins(
     models = _models(session, ids)
     batch = _Batch(now)
     answers: list[Stored] = []
-    for item in items:
-        device = known.get(item.device_id)
-        refusal = _refusal(device, item)
-        if refusal is not None or device is None:
-            answers.append(Stored(refusal=refusal))
+    counts = [_count(known.get(item.device_id), item, challenges) for item in items]
+    stored = stored_events(session, [c.again for c in counts if isinstance(c, Count) and c.again])
+    for item, count in zip(items, counts, strict=True):
+        if not isinstance(count, Count):
+            answers.append(Stored(refusal=count))
             continue
-        fresh = _fresh(device, item.check_in)
-        _add_device(batch, device, item.check_in, fresh)
+        device = count.device
+        fresh = [e for e in count.events if event_key(device.id, e) not in stored]
+        _add_device(batch, count, item.check_in, fresh)
         _add_models(batch, device, item.check_in, fresh, models[device.id])
         if device.id in facts and item.check_in.facts is not None:
             labels, before = facts[device.id]
@@ -114,7 +123,8 @@ def store_check_ins(
                 if matters(fleet_revision, labels, before, after):
                     batch.revised.append(device.id)
         kept = batch.devices[-1]
-        answers.append(Stored(kept["acked_event"], kept["acked_window"]))
+        acked = kept["acked_event"], kept["acked_window"]
+        answers.append(Stored(*acked, conflict=_is_conflict(device, kept)))
     _write(session, batch)
     return _with_windows(session, items, answers, batch)
 
@@ -136,7 +146,9 @@ def _with_windows(
 
 def _lock_devices(session: Session, ids: list[int]) -> dict[int, Row[Any]]:
     d = DeviceRow
-    columns = select(d.id, d.state, d.generation, d.last_seq, d.acked_event, d.acked_window)
+    numbers = (d.last_seq, d.acked_event, d.acked_window, d.numbering, d.plain_seq, d.event_run)
+    conflict = (d.top_event, d.boots, d.conflict_since, d.conflict_at)
+    columns = select(d.id, d.state, d.generation, *numbers, *conflict)
     # in order of id, so that two batches never wait for each other in a ring
     locked = columns.where(d.id.in_(ids)).order_by(d.id).with_for_update()
     return {row.id: row for row in session.execute(locked)}
@@ -158,41 +170,38 @@ def _models(session: Session, ids: list[int]) -> dict[int, dict[str, Row[Any]]]:
     return found
 
 
-def _refusal(device: Row[Any] | None, item: VerifiedCheckIn) -> ServerError | None:
+def _count(
+    device: Row[Any] | None, item: VerifiedCheckIn, challenges: Challenges
+) -> Count | ServerError:
     if device is None or device.state != "enrolled" or device.generation != item.generation:
         return Revoked("this device was revoked or enrolled anew: enrol again")
-    if item.check_in.seq <= device.last_seq:
-        return StaleSeq(
-            f"expected a seq above {device.last_seq}; got {item.check_in.seq}",
-            last_seq=device.last_seq,
-            acked_event=device.acked_event,
-            acked_metric=device.acked_window,
-        )
-    return None
+    fresh = judge(device, item.check_in, item.generation, challenges)
+    return fresh if isinstance(fresh, StaleSeq) else count_of(device, item.check_in, fresh)
 
 
-def _fresh(device: Row[Any], check_in: CheckIn) -> list[DeviceEvent]:
-    """The events that are not stored yet: a device sends each until it is acknowledged."""
-    by_id = {e.id: e for e in check_in.events if e.id > device.acked_event}
-    return [by_id[id] for id in sorted(by_id)]
-
-
-def _fresh_windows(device: Row[Any], check_in: CheckIn) -> list[MetricReport]:
-    by_id = {w.id: w for w in check_in.metrics if w.id > device.acked_window}
-    return [by_id[id] for id in sorted(by_id)]
+def _is_conflict(device: Row[Any], kept: Mapping[str, Any]) -> bool:
+    """Say whether a conflict begins, or one that there was may be over."""
+    return device.conflict_since is not None or kept["conflict_at"] != device.conflict_at
 
 
 def _add_device(
-    batch: _Batch, device: Row[Any], check_in: CheckIn, fresh: Sequence[DeviceEvent]
+    batch: _Batch, count: Count, check_in: CheckIn, fresh: Sequence[DeviceEvent]
 ) -> None:
-    windows = _fresh_windows(device, check_in)
-    batch.windows += [(device.id, window) for window in windows]
+    device, ids = count.device, [e.id for e in count.events]
+    batch.windows += [(device.id, window) for window in count.windows]
+    started = boots.after(device.boots, check_in.boot)
     batch.devices.append(
         {
             "id": device.id,
             "last_seq": check_in.seq,
-            "acked_event": max([device.acked_event, *(e.id for e in fresh)]),
-            "acked_window": max([device.acked_window, *(w.id for w in windows)]),
+            "numbering": check_in.numbering or "",
+            "plain_seq": count.plain_seq,
+            "event_run": count.event_run,
+            "top_event": max([device.top_event, *ids]),
+            "boots": started.names,
+            "conflict_at": batch.now if started.came_back else device.conflict_at,
+            "acked_event": max([count.acked_event, *ids]),
+            "acked_window": max([count.acked_window, *(w.id for w in count.windows)]),
             "dropped_events": check_in.dropped_events,
             "directive_seq": check_in.directive_seq,
             "agent": check_in.agent,
@@ -204,21 +213,7 @@ def _add_device(
             "last_check_in": batch.now,
         }
     )
-    batch.events += [
-        {
-            "device_id": device.id,
-            "generation": device.generation,
-            "number": e.id,
-            "received_at": batch.now,
-            "at": e.at,
-            "model": e.model,
-            "version": e.version,
-            "kind": e.kind,
-            "reason": e.reason,
-            "detail": e.detail,
-        }
-        for e in fresh
-    ]
+    batch.events += event_rows(device, count.event_run, fresh, now=batch.now)
 
 
 def _add_models(
@@ -276,7 +271,6 @@ def _write(session: Session, batch: _Batch) -> None:
             delete(DeviceModelRow).where(key.in_(batch.gone)),
             execution_options={"synchronize_session": False},
         )
-    if batch.events:
-        session.execute(insert(DeviceEventRow), batch.events)
+    add_events(session, batch.events)
     if batch.history:
         session.execute(insert(DeviceHistoryRow), batch.history)

@@ -62,7 +62,8 @@ class DeviceHistoryRow(Base):
 class DeviceEventRow(Base):
     """Something that happened on a device. `at` is by the device's clock, `received_at` by ours.
 
-    A device counts its events; it counts anew under a new key, that is under a new generation.
+    A device counts its events, and may have to count anew. `generation` tells its counts apart: the
+    sum of the device's generation and `event_run`, both of which only rise.
     """
 
     __tablename__ = "device_events"

@@ -72,6 +72,7 @@ NEEDS = {
         PATCH /api/v1/devices/{device}|POST /api/v1/devices/{device}/accept
         POST /api/v1/devices/{device}/reject|POST /api/v1/devices/{device}/revoke
         POST /api/v1/devices/{device}/decommission
+        POST /api/v1/devices/{device}/settle
         GET /api/v1/enrolment-codes|POST /api/v1/enrolment-codes
         DELETE /api/v1/enrolment-codes/{code_id}
         POST /api/v1/groups|PUT /api/v1/groups/{group}|DELETE /api/v1/groups/{group}

@@ -48,6 +48,7 @@ from pilotwave_server.rollouts.resolve import resolve
 from pilotwave_server.rollouts.snapshot import Remembered, read_snapshot
 from pilotwave_server.rollouts.tables import RolloutDeviceRow
 from pilotwave_server.telemetry.store import VerifiedCheckIn, store_check_ins
+from tests.server.challenges import NoChallenges
 from tests.server.fleet_fixtures import VERSIONS
 from tests.server.registry.registry import Registry
 
@@ -268,7 +269,9 @@ class World:
         matters = self.processes[0].fleet.matters
         now = self.registry.clock()
         with self.db.write() as session:
-            store_check_ins(session, [VerifiedCheckIn(id, 1, check_in)], matters=matters, now=now)
+            items = [VerifiedCheckIn(id, 1, check_in)]
+            given = {"matters": matters, "challenges": NoChallenges()}
+            store_check_ins(session, items, **given, now=now)
 
     def poll(self, process: int, device: str) -> Directive:
         found = self.processes[process].ask(device)

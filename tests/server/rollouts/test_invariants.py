@@ -65,6 +65,7 @@ from pilotwave_server.rollouts.tables import (
 )
 from pilotwave_server.rollouts.waves import position
 from pilotwave_server.telemetry.store import VerifiedCheckIn, store_check_ins
+from tests.server.challenges import NoChallenges
 from tests.server.registry.registry import Registry
 
 S = ModelState
@@ -153,7 +154,8 @@ class Process:
         with self.db.write() as session:
             if reports.is_news(session, news, now=now):
                 lock_fleet(session)
-            stored = store_check_ins(session, [item], matters=self.fleet.matters, now=now)
+            given = {"matters": self.fleet.matters, "challenges": NoChallenges()}
+            stored = store_check_ins(session, [item], **given, now=now)
             assert stored[0].refusal is None
             reports.take(session, news, now=now)
 
