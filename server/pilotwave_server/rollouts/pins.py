@@ -60,8 +60,8 @@ def pin(
     if row is None:
         row = PinRow(device_id=device.id, model=model)
         session.add(row)
-    removal_ends.end_for_device(session, device.id, model)
     row.version, row.reason, row.set_by, row.set_at = version, reason, actor, now
+    removal_ends.end_for_device(session, device.id, model)
     device.revision = next_revision(session)
     after = {"version": version, "reason": reason}
     _note(session, device, model, verb, actor, now, before=before, after=after)
