@@ -207,7 +207,8 @@ def _leaving(slots: list[ModelSlot], state: DeviceState, now: Moment) -> Iterato
         at_rest = slot.state in RESTING or slot.state is S.PROBATION
         if slot.model in state.remove and at_rest:
             yield Remove(slot.model)
-        elif slot.state is S.IDLE and slot.current is None and not slot.failures:
+        # one that failed, or had numbers with serving layers, is remembered
+        elif slot == ModelSlot(slot.model, attempt=slot.attempt, since=slot.since):
             yield Move(removed(slot, at=now.wall))
 
 

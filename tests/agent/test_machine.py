@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pilotwave_agent import fold, outcomes
 from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.machine import (
+    ClearAway,
     Confirm,
     Fetch,
     Memo,
@@ -74,7 +75,13 @@ def moved_to(found: Step) -> tuple[ModelState, str | None]:
 
 # what follows from a state, an order and what is remembered; each row tells one story
 STORIES = [
-    ("nothing ordered, nothing to do", slot(S.IDLE, None), None, {}, Rest()),
+    (
+        "what was never installed and is ordered no more is forgotten",
+        slot(S.IDLE, None),
+        None,
+        {},
+        Move(fold.removed(slot(S.IDLE, None), at=NOW.wall)),
+    ),
     ("an order begins a fetch", slot(S.IDLE, None), order(V1), {}, S.FETCHING),
     ("what is ordered runs already", slot(S.HEALTHY), order(V1), {}, Rest()),
     ("another version is ordered", slot(S.HEALTHY), order(V2), {}, S.FETCHING),
@@ -601,6 +608,8 @@ class World:
                 self.probed[known.model] = self.uptime
                 wish = self.state.orders.get(known.model)
                 return outcomes.probed(known, no, now, RULES, last=last, order=wish)
+            case ClearAway(model=model):
+                return fold.cleared(model, at=now.wall)
             case Restore(ways=ways):
                 if no or not ways:
                     return outcomes.nowhere_to_go(known, now)
