@@ -70,6 +70,22 @@ class Sketch:
         self.sum = min(max(self.sum + sum, -_MAX_SUM), _MAX_SUM)
         self.min, self.max = min(self.min, low), max(self.max, high)
 
+    def scaled(self, most: int) -> Sketch:
+        """Return a sketch of the same spread with about `most` values at most (each bin keeps one),
+        so that no sketch outweighs others when they are merged."""
+        found = Sketch()
+        found.merge(self)
+        if self.count <= most:
+            return found
+        share = most / self.count
+        for bins in (found._above, found._below):
+            for key, count in bins.items():
+                bins[key] = max(1, round(count * share))
+        found._zero = math.ceil(self._zero * share)
+        found.count = sum(found._above.values()) + sum(found._below.values()) + found._zero
+        found.sum = min(max(self.mean * found.count, -_MAX_SUM), _MAX_SUM)
+        return found
+
     @property
     def mean(self) -> float:
         """The average of all values. ValueError if there is none."""

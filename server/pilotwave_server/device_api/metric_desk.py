@@ -10,44 +10,19 @@ are told and are in neither.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from pilotwave_protocol.messages import CheckIn
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.records import DeviceRecord
+from pilotwave_server.device_api.window_budget import Panel, own_time, phase_of
 from pilotwave_server.rollouts.fleet import RunningRollout
-from pilotwave_server.rollouts.sampling import Wanted
+from pilotwave_server.rollouts.sampling import Wanted, is_kept
 from pilotwave_server.rollouts.states import OFFERING
 from pilotwave_server.telemetry.live import NewWindow
 from pilotwave_server.telemetry.store import Stored, VerifiedCheckIn
 
-PERIOD_S = 900.0
-MOST_NEW = 400  # windows of an arm, metric and period; more tell a gate nothing new
+MOST_NEW = 400  # devices of an arm, metric and period; more tell a gate nothing new
 MOST_OLD = 200
-_WHOLE = 2**32
-
-
-@dataclass
-class _Panel:
-    """The devices of an arm whose windows are kept: a share of them by hash, always the same ones.
-    It is halved each time it brings more than it should within a period."""
-
-    most: int
-    share: int = _WHOLE
-    since: float = 0.0
-    taken: int = 0
-
-    def takes(self, phase: int, moment: float) -> bool:
-        """Say whether a window of the device of this hash is kept, and count it."""
-        if phase >= self.share:
-            return False
-        if not 0 <= moment - self.since < PERIOD_S:
-            self.since, self.taken = moment, 0
-        if self.taken >= self.most:
-            self.share //= 2
-            self.taken = 0
-        self.taken += 1
-        return True
 
 
 class MetricDesk:
@@ -55,12 +30,12 @@ class MetricDesk:
 
     def __init__(self, fleet: FleetState) -> None:
         self._fleet = fleet
-        self._panels: dict[tuple[int, bool, str], _Panel] = {}
+        self._panels: dict[tuple[int, bool, str], Panel] = {}
 
     def wanted(
         self, items: Sequence[VerifiedCheckIn], stored: Sequence[Stored], *, moment: float
     ) -> list[Wanted]:
-        """Return the windows that gates ask for. `moment` is in seconds since whenever."""
+        """Return the windows that gates ask for. `moment` is now, in seconds since 1970."""
         asking = {
             model: [r for r in found if r.asks and r.state in OFFERING]
             for model, found in self._fleet.snapshot.rollouts.items()
@@ -84,16 +59,25 @@ class MetricDesk:
         if statistics is None or record is None or not _runs(check_in, window):
             return
         new = _arm(record, rollout, window)
-        if new is None or window.number < 2:
+        at = own_time(window.start, window.end, moment=moment)
+        if new is None or at is None or window.number < 2 or (new and not is_kept(window.number)):
             return
-        most = MOST_NEW if new else MOST_OLD
-        panel = self._panels.setdefault((rollout.row_id, new, window.metric), _Panel(most))
-        if panel.takes(record.phase, moment):
-            yield Wanted(rollout.row_id, new, window, statistics, rollout.slice_keys)
+        panel = self._panels.setdefault(
+            (rollout.row_id, new, window.metric), Panel(MOST_NEW if new else MOST_OLD)
+        )
+        phase = phase_of(_secret(rollout, new=new, metric=window.metric), record.name)
+        if panel.takes(window.device_id, phase, moment):
+            yield Wanted(rollout.row_id, new, window, statistics, rollout.slice_keys, at)
 
     def _forget(self, rollouts: set[int]) -> None:
         for key in [key for key in self._panels if key[0] not in rollouts]:
             del self._panels[key]
+
+
+def _secret(rollout: RunningRollout, *, new: bool, metric: str) -> bytes:
+    """The rollout's draw, which no device is told: all server processes choose the same panel."""
+    text = f"{rollout.multiplier} {rollout.offset} {new} {metric}"
+    return text.encode()[:64]
 
 
 def _runs(check_in: CheckIn, window: NewWindow) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from heapq import merge
+from operator import itemgetter
 
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
@@ -22,15 +23,20 @@ from pilotwave_server.rollouts.leases import (
     IN_FLIGHT,
     LEASED,
     SILENT,
+    TOOK_IT,
 )
 from pilotwave_server.rollouts.policies.document import MetricGate, Policy
-from pilotwave_server.rollouts.sampling import NEW
+from pilotwave_server.rollouts.sampling import NEW, OLD
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow, RolloutSampleRow
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 MOST_SAMPLES = 30_000
-"""Of one series; the first ones are looked at. Those of 2,500 devices in all their first windows
-are as many, and a difference that these do not show is of no account."""
+"""Of one arm of a series; the first ones are looked at. Those of 2,500 devices in all their first
+windows are as many, and a difference that these do not show is of no account."""
+
+LISTEN = 3
+"""Reports that devices which took the version are given to be heard, before the first ones that
+were may decide alone."""
 
 _COMING = [
     str(state)
@@ -46,8 +52,14 @@ _COMING = [
 _NONE = Outcomes()
 
 
-def load(session: Session, rollout: RolloutRow, policy: Policy, now: datetime) -> Evidence:
-    """Return what is known of the rollout now. A fixed number of statements for each metric."""
+def load(
+    session: Session, rollout: RolloutRow, policy: Policy, now: datetime, *, check_in_s: int = 0
+) -> Evidence:
+    """Return what is known of the rollout now. A fixed number of statements for each metric.
+
+    `check_in_s` is how often a device reports. The first window of a version is warm-up, so whoever
+    took it at the same time as the first one to speak has spoken after three reports.
+    """
     d = RolloutDeviceRow
     mine = d.rollout_id == rollout.id
     by_outcome = select(d.outcome, func.count(), func.max(d.changed_at)).where(mine)
@@ -65,6 +77,9 @@ def load(session: Session, rollout: RolloutRow, policy: Policy, now: datetime) -
         quiet_s=max(0.0, (now - changed).total_seconds()),
         in_use_s=_in_use_s(session, rollout, now) if asked else None,
         patience_s=policy.deadlines.silent_s,
+        took=sum(number for outcome, number, _ in counted if outcome in TOOK_IT),
+        heard_s=_heard_s(session, rollout, now) if asked else {},
+        listen_s=LISTEN * check_in_s,
     )
 
 
@@ -121,18 +136,30 @@ def _reasons(session: Session, rollout: RolloutRow) -> dict[str, int]:
 
 
 def _samples(session: Session, rollout: RolloutRow, name: str) -> Sequence[Sample]:
+    """The windows of both arms in the order in which they came; of each arm so many at most."""
+    arms = (_of_arm(session, rollout, name, arm) for arm in (NEW, OLD))
+    return [sample for _, sample in merge(*arms, key=itemgetter(0))]
+
+
+def _of_arm(
+    session: Session, rollout: RolloutRow, name: str, arm: str
+) -> Iterator[tuple[int, Sample]]:
     s = RolloutSampleRow
-    query = select(s.device_id, s.arm, s.value, s.reference, s.slices).where(
-        s.rollout_id == rollout.id, s.metric == name
-    )
-    rows = session.execute(query.order_by(s.id).limit(MOST_SAMPLES))
-    return [_sample(*row) for row in rows]
+    columns = s.id, s.device_id, s.value, s.reference, s.slices, s.at, s.ended_at, s.seconds
+    mine = s.rollout_id == rollout.id, s.metric == name, s.arm == arm
+    rows = session.execute(select(*columns).where(*mine).order_by(s.id).limit(MOST_SAMPLES))
+    for id, device, value, reference, slices, at, ended_at, seconds in rows:
+        ended = (ended_at or at).timestamp()
+        yield id, Sample(device, arm == NEW, value, reference, slices, ended, seconds or 0.0)
 
 
-def _sample(
-    device: int, arm: str, value: float, reference: float | None, slices: Mapping[str, Any]
-) -> Sample:
-    return Sample(device, arm == NEW, value, reference, slices)
+def _heard_s(session: Session, rollout: RolloutRow, now: datetime) -> dict[str, float]:
+    s = RolloutSampleRow
+    mine = s.rollout_id == rollout.id, s.arm == NEW
+    first = select(s.metric, func.min(s.at)).where(*mine).group_by(s.metric)
+    return {
+        name: max(0.0, (now - at).total_seconds()) for name, at in session.execute(first).tuples()
+    }
 
 
 def _in_use_s(session: Session, rollout: RolloutRow, now: datetime) -> float | None:

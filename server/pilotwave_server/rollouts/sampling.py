@@ -2,14 +2,15 @@
 
 Which windows are a rollout's, and of which arm, is the caller's to say (`device_api/metric_desk`).
 A sample is one figure of one window of one device. Of a device on the new version the first
-`_FIRST` windows are kept and then ever fewer; what is merged for people gets each.
+`_FIRST` windows are kept and then ever fewer. What is merged for people gets the same windows, each
+with at most `MOST_VALUES` values, so that no device's calls drown the others'.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from sqlalchemy import insert, select
@@ -28,16 +29,19 @@ from pilotwave_server.telemetry.live import NewWindow
 NEW, OLD = "new", "old"
 _FIRST = 12
 _MERGED_BINS = 1024
+MOST_VALUES = 10_000
 
 
 class Wanted(NamedTuple):
-    """A window that a rollout's gates ask for, with the labels and facts they are asked by."""
+    """A window that a rollout's gates ask for, with the labels and facts they are asked by. `at` is
+    when it ended, in seconds since 1970, never later than it came."""
 
     rollout: int
     new: bool
     window: NewWindow
     statistics: tuple[str, ...]
     slice_keys: tuple[str, ...] = ()
+    at: float = 0.0
 
     @property
     def arm(self) -> str:
@@ -77,9 +81,10 @@ def take_samples(session: Session, wanted: Iterable[Wanted], *, now: datetime) -
             "count": min(w.window.sketch.count, MAX_INT),
             "slices": slices.get((w.rollout, w.window.device_id), {}),
             "at": now,
+            "ended_at": min(datetime.fromtimestamp(w.at, timezone.utc), now),
+            "seconds": max(0.0, (w.window.end - w.window.start).total_seconds()),
         }
         for w in wanted
-        if not w.new or is_kept(w.window.number)
         for statistic in w.statistics
     ]
     if rows:
@@ -115,7 +120,7 @@ def _merge(session: Session, wanted: Sequence[Wanted]) -> None:
     each other in a ring, and none overwrites what the other has merged."""
     arms: dict[tuple[int, str, str], Sketch] = defaultdict(Sketch)
     for w in wanted:
-        arms[w.rollout, w.arm, w.window.metric].merge(w.window.sketch)
+        arms[w.rollout, w.arm, w.window.metric].merge(w.window.sketch.scaled(MOST_VALUES))
     s = RolloutSketchRow
     keys = ("rollout_id", "arm", "metric")
     empty = [{**dict(zip(keys, arm, strict=True)), "sketch": {}} for arm in sorted(arms)]

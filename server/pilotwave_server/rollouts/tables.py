@@ -184,7 +184,8 @@ class RolloutSampleRow(Base):
     """One window of one device's live metric, as a gate sees it.
 
     `arm` is `new` or `old`. `value` is the figure itself (in the metric's own unit), `reference`
-    the same device's figure on its version before, where there is one. `count` observations.
+    the same device's figure on its version before, where there is one. `count` observations. It
+    came `at`; by the device's own clock it ended at `ended_at` and is `seconds` long.
     """
 
     __tablename__ = "rollout_samples"
@@ -200,6 +201,8 @@ class RolloutSampleRow(Base):
     count: Mapped[int] = mapped_column(BigInteger)
     slices: Mapped[dict[str, Any]] = mapped_column(JsonB, default=dict)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    seconds: Mapped[float | None]
 
 
 class RolloutSketchRow(Base):

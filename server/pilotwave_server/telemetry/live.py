@@ -28,7 +28,7 @@ class NewWindow(NamedTuple):
     """A window that was stored. `number` counts those of its version on the device, from 1.
 
     `before` is all of this version before the window, `past` all of the version that the device had
-    before this one.
+    before this one. `start` and `end` are by the device's own clock.
     """
 
     device_id: int
@@ -39,6 +39,8 @@ class NewWindow(NamedTuple):
     sketch: Sketch
     before: Sketch | None
     past: Sketch | None
+    start: datetime
+    end: datetime
 
 
 class _Key(NamedTuple):
@@ -116,6 +118,8 @@ class _Book:
             report.sketch,
             before=known.sketch if known else None,
             past=self._kept[others[-1]].sketch if others else None,
+            start=report.start,
+            end=report.end,
         )
 
     def _put(self, key: _Key, kept: _Kept) -> None:

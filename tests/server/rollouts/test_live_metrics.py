@@ -50,15 +50,14 @@ class InUse:
         for _ in range(40):
             sketch.add(load * 1.1 ** self.rng.gauss(0, 1))
         start = self.clock.now
-        told: dict[str, Any] = {"metric": "latency_ms", "version": self.current, **changes}
-        return MetricReport(
-            id=self.windows,
-            model="detector",
-            start=start,
-            end=start + WINDOW,
-            sketch=sketch,
-            **told,
-        )
+        told: dict[str, Any] = {
+            "metric": "latency_ms",
+            "version": self.current,
+            "start": start,
+            "end": start + WINDOW,
+            "sketch": sketch,
+        }
+        return MetricReport(id=self.windows, model="detector", **{**told, **changes})
 
     def report(self, *windows: MetricReport) -> dict[str, Any]:
         current = installed(self.current, COUNTERS[self.current])

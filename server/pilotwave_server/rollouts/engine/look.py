@@ -57,7 +57,7 @@ def look(
             "open": open,
             **_counts(session, row),
             **_overdue(session, row, policy, moment),
-            "verdicts": _verdicts(session, row, policy, moment.now) if open else (),
+            "verdicts": _verdicts(session, row, policy, moment) if open else (),
             "withheld": _withheld(snapshot, row),
         }
     elif state is RolloutState.SCHEDULED:
@@ -129,13 +129,13 @@ def overdue_trials(rollout_id: int, before: datetime, now: datetime) -> list[Col
 
 
 def _verdicts(
-    session: Session, row: RolloutRow, policy: Policy, now: datetime
+    session: Session, row: RolloutRow, policy: Policy, moment: Moment
 ) -> tuple[Verdict, ...]:
     """What the open wave's gates say, but for those that an operator overruled in this wave."""
     gates = [g for g in policy.waves[row.wave].gates if g.name not in overruled(row)]
     if not gates:
         return ()
-    found = evidence.load(session, row, policy, now)
+    found = evidence.load(session, row, policy, moment.now, check_in_s=moment.check_in_s)
     return tuple(verdict for gate in gates for verdict in judge(gate, found))
 
 

@@ -7,7 +7,24 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 Slice = tuple[str, str]
-"""A label or fact, and its value: `("board", "jetson-nano")`."""
+"""A label or fact, and its value: `("board", "jetson-nano")`, `("fact.board", "jetson-nano")`."""
+
+BY_FACT = "fact."
+"""Begins the key of a slice that its devices themselves say they are in."""
+
+
+def may_decide(part: Slice, devices: int, of: int) -> bool:
+    """Say whether a slice of so many devices may end a rollout alone. One that devices put
+    themselves into may not if it is less than a quarter of them: they could all be lying."""
+    return not part[0].startswith(BY_FACT) or 4 * devices >= of
+
+
+def asks_a_person(part: Slice, told: str) -> str:
+    """Return the sentence of a slice that shows a failure and may not decide it."""
+    return (
+        f"{told}. Its devices say themselves that they are of {part[0]}={part[1]}, and they are "
+        "less than a quarter of all, so it is for a person to judge"
+    )
 
 
 @dataclass(frozen=True)
@@ -38,13 +55,16 @@ class Outcomes:
 
 class Sample(NamedTuple):
     """One window of one device's metric. `reference` is the device's figure on the version it had
-    before (on its present one so far, for a device of the old arm), where there is one."""
+    before (on its present one so far, for a device of the old arm), where there is one. `at` is
+    when the window ended, in seconds since 1970, `seconds` how long it is."""
 
     device: int
     new: bool
     value: float
     reference: float | None
     slices: Mapping[str, str] = {}
+    at: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +74,9 @@ class Evidence:
     `reasons` are the devices' own words for what failed, with how many gave each. `samples` are in
     the order in which they came, by series ("latency_ms p95"). `quiet_s` is how long ago an outcome
     changed last, `in_use_s` how long ago the first device took the version (None: none has);
-    `patience_s` is how long a device may take to say something.
+    `patience_s` is how long a device may take to say something. `took` devices run the version by
+    what they report; `heard_s` is, by series, how long ago the first window of the new version
+    came, and `listen_s` how long the others are given to be heard too.
     """
 
     outcomes: Outcomes = Outcomes()
@@ -64,6 +86,9 @@ class Evidence:
     quiet_s: float = 0.0
     in_use_s: float | None = None
     patience_s: float = 1800.0
+    took: int = 0
+    heard_s: Mapping[str, float] = field(default_factory=dict)
+    listen_s: float = 0.0
 
 
 def series(metric: str, statistic: str) -> str:

@@ -8,12 +8,21 @@ whatever the version is worth; of those that have *begun*, never.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pilotwave_server.rollouts.gates import alpha as shares
 from pilotwave_server.rollouts.gates import mixture
 from pilotwave_server.rollouts.gates.alpha import percent
-from pilotwave_server.rollouts.gates.data import Evidence, Outcomes
+from pilotwave_server.rollouts.gates.data import (
+    BY_FACT,
+    Evidence,
+    Outcomes,
+    Slice,
+    asks_a_person,
+    may_decide,
+)
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
 from pilotwave_server.rollouts.policies.document import InstallGate
 
@@ -27,14 +36,28 @@ _MOST_REASONS = 3
 
 def judge_install(gate: InstallGate, evidence: Evidence) -> list[Verdict]:
     """Return the verdict on all devices, then one for each slice of which a device has settled."""
-    mine = {part: o for part, o in evidence.slices.items() if part[0] in gate.slice_by}
+    mine = {p: o for p, o in evidence.slices.items() if _counts(gate, p, o)}
     whole = shares.for_whole(gate.alpha, len(mine))
     each = shares.for_slice(gate.alpha, len(mine))
     found = [_judge(gate, evidence.outcomes, whole, reasons=evidence.reasons)]
-    for (key, value), outcomes in sorted(mine.items()):
+    for part, outcomes in sorted(mine.items()):
         if outcomes.settled:
-            found.append(_judge(gate, outcomes, each, slice=f"{key}={value}"))
+            told = _judge(gate, outcomes, each, slice="=".join(part))
+            alone = may_decide(part, outcomes.begun, evidence.outcomes.begun)
+            found.append(told if alone else _for_people(part, told))
     return found
+
+
+def _counts(gate: InstallGate, part: Slice, outcomes: Outcomes) -> bool:
+    """Say whether the slice is asked for; one that a single device put itself into is none."""
+    lone = part[0].startswith(BY_FACT) and outcomes.begun < 2
+    return part[0] in gate.slice_by and not lone
+
+
+def _for_people(part: Slice, told: Verdict) -> Verdict:
+    if told.word is not Word.FAIL:
+        return told
+    return replace(told, word=Word.INCONCLUSIVE, sentence=asks_a_person(part, told.sentence))
 
 
 def _judge(
@@ -58,11 +81,35 @@ def _judge(
         "evidence": _plain(evidence),
         "stops_at": _plain(level),
         "at_most": mixture.upper_bound(outcomes.bad, outcomes.settled, alpha),
+        "lies_to_stop": _lies_to_stop(outcomes, bound, level),
+        "lies_to_pass": _lies_to_pass(outcomes, bound, level),
     }
     doubt = level - _SLICE_DOUBT if slice else min(_DOUBT, level)
     word = _word(outcomes, evidence, level, doubt)
     sentence = _say(word, gate, outcomes, numbers["at_most"], reasons or {})
     return Verdict(gate.name, word, sentence, numbers, slice)
+
+
+def _lies_to_stop(outcomes: Outcomes, bound: float, level: float) -> int:
+    """So many devices of those in good health would have to report a failure to have a FAIL."""
+    return max(0, _least_failures(outcomes.begun, bound, level) - outcomes.bad)
+
+
+def _lies_to_pass(outcomes: Outcomes, bound: float, level: float) -> int:
+    """So many devices that failed would have to report good health to undo a FAIL; where it is
+    none, so many of those in good health would have failed if it is none by their lies."""
+    least = _least_failures(outcomes.begun, bound, level)
+    return abs(outcomes.bad - least) + (outcomes.bad >= least)
+
+
+def _least_failures(begun: int, bound: float, level: float) -> int:
+    """Of so many devices, how many failures stop; of too few, one more than there are."""
+    found = range(begun + 1)
+    return bisect_left(found, True, key=lambda bad: _fails(bad, begun, bound, level))
+
+
+def _fails(bad: int, begun: int, bound: float, level: float) -> bool:
+    return mixture.log_evidence(bad, begun, bound) >= level
 
 
 def _plain(log_value: float) -> float:

@@ -9,21 +9,33 @@ the two arms differ by chance alone. Three tests share the gate's error:
 3. the sign of each window, whether it is worse than allowed against the device's own past: for
    groups that are too small for the first two (fewer than `_FEW` old devices). It holds if windows
    of one device come out above and below its past independently.
+
+Each device has one voice. That few of them that lie turn no gate is `agreement.py`'s, and that the
+first ones to speak are not all that is heard, `_heard`'s.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
 from pilotwave_server.rollouts.gates import alpha as shares
 from pilotwave_server.rollouts.gates import mixture, ranks
+from pilotwave_server.rollouts.gates.agreement import Agreement
 from pilotwave_server.rollouts.gates.alpha import percent
-from pilotwave_server.rollouts.gates.change import Window, units, windows
-from pilotwave_server.rollouts.gates.data import Evidence, Sample, series
+from pilotwave_server.rollouts.gates.change import Window, units, voices, windows
+from pilotwave_server.rollouts.gates.data import (
+    Evidence,
+    Sample,
+    Slice,
+    asks_a_person,
+    may_decide,
+    series,
+)
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
 from pilotwave_server.rollouts.policies.document import MetricGate
 
@@ -59,14 +71,24 @@ class View:
     old: tuple[Window, ...]
     changes: bool
     worse_windows: int
+    agreement: Agreement
 
     @property
     def devices(self) -> int:
-        return len({w.device for w in self.new})
+        return len(self.agreement.new)
 
     @property
     def old_devices(self) -> int:
-        return len({w.device for w in self.old})
+        return len(self.agreement.old)
+
+    @property
+    def fails(self) -> bool:
+        """Whether the evidence is there, and enough devices show it."""
+        return self.worst.margin >= 0 and self.agreement.stops
+
+    @property
+    def doubts(self) -> bool:
+        return self.agreement.doubts or any(test.doubts for test in self.tests)
 
     @property
     def worst(self) -> Test:
@@ -78,18 +100,43 @@ def judge_metric(gate: MetricGate, evidence: Evidence) -> list[Verdict]:
     samples = evidence.samples.get(series(gate.metric, gate.statistic), ())
     if not any(sample.new for sample in samples):
         return [_nothing(gate, evidence, bool(samples))]
-    parts = sorted(
-        {(k, v) for s in samples if s.new for k, v in s.slices.items() if k in gate.slice_by}
-    )
+    samples = _in_one_slice(samples)
+    parts = _parts(gate, samples)
     view = _view(gate, samples, shares.for_whole(gate.alpha, len(parts)))
     found = [_whole(gate, view, evidence)]
     each = shares.for_slice(gate.alpha, len(parts))
-    for key, value in parts:
-        view = _view(gate, list(_of_slice(samples, key, value)), each)
-        word = Word.FAIL if view.worst.margin >= 0 else Word.PASS
-        numbers = _numbers(gate, view)
-        found.append(Verdict(gate.name, word, _told(gate, view, word), numbers, f"{key}={value}"))
+    heard, devices = _heard(view, evidence, gate), view.devices
+    for part in parts:
+        view = _view(gate, list(_of_slice(samples, *part)), each)
+        found.append(_part(gate, part, view, may_fail=heard, of=devices))
     return found
+
+
+def _part(gate: MetricGate, part: Slice, view: View, *, may_fail: bool, of: int) -> Verdict:
+    word = Word.FAIL if view.fails and may_fail else Word.PASS
+    told = _told(gate, view, word)
+    if word is Word.FAIL and not may_decide(part, view.devices, of):
+        word, told = Word.INCONCLUSIVE, asks_a_person(part, told)
+    return Verdict(gate.name, word, told, _numbers(gate, view), "=".join(part))
+
+
+def _in_one_slice(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Have each device stay in the slices that it was seen in first: facts are its own words, and
+    none shall be in several slices, or make ever new ones, by changing them."""
+    if not any(sample.slices for sample in samples):
+        return samples
+    first: dict[int, Mapping[str, str]] = {}
+    return [s._replace(slices=first.setdefault(s.device, s.slices)) for s in samples]
+
+
+def _parts(gate: MetricGate, samples: Sequence[Sample]) -> list[Slice]:
+    """The slices that devices of the new arm are in: more than one, for the whole tells of one."""
+    found: dict[Slice, set[int]] = defaultdict(set)
+    for s in samples:
+        for part in s.slices.items() if s.new else ():
+            if part[0] in gate.slice_by:
+                found[part].add(s.device)
+    return sorted(part for part, devices in found.items() if len(devices) > 1)
 
 
 def _of_slice(samples: Sequence[Sample], key: str, value: str) -> Iterator[Sample]:
@@ -111,14 +158,15 @@ def _view(gate: MetricGate, samples: Sequence[Sample], alpha: float) -> View:
     found, changes = windows(samples, worse=gate.worse)
     new, old = ([w for w in found if w.new is arm] for arm in (True, False))
     worse = sum(w.worse > gate.min_effect for w in new)
+    agreement = Agreement(*voices(found, size=_LATER), gate.min_effect)
     tests = [
         Test(ranks.log_evidence(units(found, size=size, allowed=gate.min_effect)), level)
         for size, level in rank_tests(alpha)
     ]
-    if changes and len({w.device for w in old}) < _FEW:
+    if changes and len(agreement.old) < _FEW:
         signs = mixture.log_evidence(worse, len(new), _MIDDLE)
         tests.append(Test(signs, mixture.threshold(_MIDDLE, _SIGN_SHARE * alpha), sign=True))
-    return View(tuple(tests), tuple(new), tuple(old), changes, worse)
+    return View(tuple(tests), tuple(new), tuple(old), changes, worse, agreement)
 
 
 def _whole(gate: MetricGate, view: View, evidence: Evidence) -> Verdict:
@@ -129,7 +177,8 @@ def _whole(gate: MetricGate, view: View, evidence: Evidence) -> Verdict:
 
 def _word(gate: MetricGate, view: View, evidence: Evidence) -> tuple[Word, str]:
     """Return the word, and what is waited for or was waited for in vain."""
-    if view.worst.margin >= 0:
+    heard = _heard(view, evidence, gate)
+    if view.fails and heard:
         return Word.FAIL, ""
     lacking = list(_lacking(gate, view))
     over = evidence.quiet_s > evidence.patience_s and not evidence.outcomes.under_way
@@ -138,8 +187,13 @@ def _word(gate: MetricGate, view: View, evidence: Evidence) -> tuple[Word, str]:
         if view.devices < gate.min_devices and over:
             return Word.INCONCLUSIVE, f"It takes {short}, and no other device is under way"
         return Word.WAIT, f"It takes {short}"
-    if any(test.doubts for test in view.tests):
+    if not heard:
+        told = f"{view.devices} of the {evidence.took} devices with the version have reported"
+        return Word.WAIT, f"{told}: the others are waited for, lest the first ones decide alone"
+    if view.doubts:
         told = "That may still be chance"
+        if view.worst.margin >= 0:
+            told = "Too few devices show it to rule out that a few of them report falsely"
         enough = len(view.new) >= 4 * max(gate.min_windows, _LATER * view.devices)
         if over and enough:
             return Word.INCONCLUSIVE, f"{told}, and more windows do not settle it"
@@ -147,11 +201,26 @@ def _word(gate: MetricGate, view: View, evidence: Evidence) -> tuple[Word, str]:
     return Word.PASS, ""
 
 
+def _heard(view: View, evidence: Evidence, gate: MetricGate) -> bool:
+    """Say whether those that spoke first are not all that was heard: enough of the devices that
+    took the version, or as many as the others had time for."""
+    heard_s = evidence.heard_s.get(series(gate.metric, gate.statistic), 0.0)
+    if view.fails and 2 * view.agreement.worse >= evidence.took:
+        return True
+    return 4 * view.devices >= 3 * evidence.took or heard_s >= evidence.listen_s
+
+
 def _lacking(gate: MetricGate, view: View) -> Iterator[str]:
     if view.devices < gate.min_devices:
         yield f"{gate.min_devices} devices (so far {view.devices})"
-    if len(view.new) < gate.min_windows:
-        yield f"{gate.min_windows} windows (so far {len(view.new)})"
+    if (count := _counted(gate, view)) < gate.min_windows:
+        yield f"{gate.min_windows} windows (so far {count})"
+
+
+def _counted(gate: MetricGate, view: View) -> int:
+    """Count the windows, but of one device no more than its part of those that are asked for."""
+    most = -(-gate.min_windows // max(gate.min_devices, 1))
+    return sum(min(count, most) for count in Counter(w.device for w in view.new).values())
 
 
 def _nothing(gate: MetricGate, evidence: Evidence, old_reports: bool) -> Verdict:
@@ -193,10 +262,17 @@ def _told(gate: MetricGate, view: View, word: Word) -> str:
         told += f", {_direction(_typical(view.old))} on {view.old_devices} without it"
     else:
         told += ", and no device without it reports"
+    allowed += f"; {_liars(view, word)} would have to lie to turn this"
     if word is Word.FAIL:
         seldom = shares.in_words(gate.alpha)
         return f"{told}; {allowed}. Chance alone does this in fewer than {seldom}"
     return f"{told}; {allowed}"
+
+
+def _liars(view: View, word: Word) -> str:
+    agreement = view.agreement
+    count = agreement.to_pass if word is Word.FAIL else agreement.to_stop
+    return f"at least {count} {'device' if count == 1 else 'devices'}"
 
 
 def _typical(found: Sequence[Window]) -> float:
@@ -222,6 +298,9 @@ def _numbers(gate: MetricGate, view: View) -> dict[str, Any]:
         "change": round(_typical(view.new), 4),
         "change_without": round(_typical(view.old), 4) if view.old else None,
         "allowed": gate.min_effect,
+        "devices_worse": view.agreement.worse,
+        "lies_to_stop": None if view.fails else view.agreement.to_stop,
+        "lies_to_pass": view.agreement.to_pass,
         "evidence": float(f"{math.exp(min(view.worst.evidence, 27.0)):.4g}"),
         "stops_at": float(f"{math.exp(min(view.worst.level, 27.0)):.4g}"),
     }
