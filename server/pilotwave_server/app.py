@@ -109,7 +109,13 @@ def make_connections(settings: Settings, devices: DeviceApi) -> Connections:
     def room() -> int:
         return min(most, files - devices.push.held)
 
-    return Connections(Crowds(room=room, per_address=settings.max_connections_per_address))
+    return Connections(
+        Crowds(
+            room=room,
+            per_address=settings.max_connections_per_address,
+            is_proxy=settings.is_trusted_proxy,
+        )
+    )
 
 
 def body_rules(settings: Settings) -> list[BodyRule]:

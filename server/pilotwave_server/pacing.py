@@ -24,7 +24,7 @@ from pilotwave_server.errors import ServerError
 # A unit is about a millisecond of the event loop.
 BURST = 100.0
 PER_SECOND = 20.0
-IN_ALL_PER_SECOND = 100.0
+IN_ALL_PER_SECOND = 40.0
 BYTES_PER_UNIT = 8192
 LONGEST_S = 5.0
 MOST_WAITING = 32
@@ -49,9 +49,9 @@ class Pacing:
         self._in_all: Buckets[str] = Buckets(burst=BURST, per_second=IN_ALL_PER_SECOND)
         self._waiting: defaultdict[str, int] = defaultdict(int)
 
-    def refused(self, scope: Scope, *, size: int = 0) -> None:
+    def refused(self, scope: Scope, *, size: int = 0, units: float = 1.0) -> None:
         """Have the sender's address pay for a refusal after `size` bytes were read."""
-        units, now = 1.0 + size / BYTES_PER_UNIT, self._clock()
+        units, now = units + size / BYTES_PER_UNIT, self._clock()
         self._debts.charge(address_of(scope), now, units)
         self._in_all.charge(EVERYBODY, now, units)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -192,6 +192,17 @@ class Settings(BaseSettings):
             if ip_network(part, strict=False).prefixlen == 0:
                 raise ValueError("expected the proxies' own addresses, not everybody's")
         return ",".join(parts)
+
+    def is_trusted_proxy(self, address: str) -> bool:
+        """Whether many clients stand behind an address."""
+        if not self.trusted_proxies:
+            return False
+        try:
+            host = ip_address(address)
+        except ValueError:
+            return False
+        networks = (ip_network(part, strict=False) for part in self.trusted_proxies.split(","))
+        return any(host in network for network in networks)
 
     @property
     def resolved_database_url(self) -> str:
