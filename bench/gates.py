@@ -7,19 +7,24 @@ Installs: devices settle one by one, each fails with the same chance; the gate a
 Latency: devices differ in speed by a factor of two (one sigma), each drifts by 3 % with heavy tails
 (Student's t of 3 degrees), each window scatters by 4 %, and all share a daily swing of 10 %. 80
 devices are on the old version, the new one comes to 60, one at a time; the gate allows 2 %.
+Liars: see `_liars.py`. Of each kind of lie, how often a healthy version is stopped, how often one
+that is 25 % slower passes all waves, and on how many devices it is by the end.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from _bench import Bench, main
+from _liars import DEVICES, LIES, Came, Fleet, run
 
 from pilotwave_server.rollouts.gates import mixture
-from pilotwave_server.rollouts.gates.change import units, windows
+from pilotwave_server.rollouts.gates.agreement import Agreement
+from pilotwave_server.rollouts.gates.change import units, voices, windows
 from pilotwave_server.rollouts.gates.data import Evidence, Outcomes, Sample, series
 from pilotwave_server.rollouts.gates.judge import judge
 from pilotwave_server.rollouts.gates.metric import rank_tests
@@ -42,6 +47,7 @@ def measure(bench: Bench) -> None:
     rng = np.random.default_rng(2026)
     installs(bench, rng, runs=2_000 if bench.quick else 10_000)
     latencies(bench, rng, healthy=300 if bench.quick else 10_000, bad=60 if bench.quick else 1_000)
+    liars(bench, runs=2 if bench.quick else 100)
 
 
 # ---- installs
@@ -163,7 +169,8 @@ def samples(rng: np.random.Generator, shift: float) -> list[Sample]:
             worse = math.log1p(shift) if new else 0.0
             change = drift[device] + swing + worse + 0.04 * rng.standard_normal()
             value = float(speed[device] * math.exp(change))
-            found.append(Sample(device, new, value, float(speed[device])))
+            at, seconds = 900.0 * step, 900.0
+            found.append(Sample(device, new, value, float(speed[device]), {}, at, seconds))
     return found
 
 
@@ -177,23 +184,25 @@ def stops_of(found: list[Sample], *, check: bool) -> Stops:
 
 def gate_stop(found: list[Sample]) -> tuple[int, int]:
     """Return how many devices had the version at the first FAIL, and after which sample it came."""
-    first = (NEW + 1, len(found) + 1)
     changes, _ = windows(found, worse="higher")
-    for size, level in rank_tests(LATENCY.alpha):
-        stakes, begun = Stakes(), set()
-        taken = iter(units(changes, size=size, allowed=LATENCY.min_effect))
-        counted: dict[tuple[int, bool], int] = {}
-        for place, sample in enumerate(found, 1):
-            key = sample.device, sample.new
-            counted[key] = counted.get(key, 0) + 1
-            if sample.new:
-                begun.add(sample.device)
+    tests = [
+        (size, level, Stakes(), iter(units(changes, size=size, allowed=LATENCY.min_effect)))
+        for size, level in rank_tests(LATENCY.alpha)
+    ]
+    begun: set[int] = set()
+    counted: dict[tuple[int, bool], int] = {}
+    for place, sample in enumerate(found, 1):
+        key = sample.device, sample.new
+        counted[key] = counted.get(key, 0) + 1
+        if sample.new:
+            begun.add(sample.device)
+        for size, _, stakes, taken in tests:
             if counted[key] == size:
                 stakes.add(next(taken))
-                if sample.new and stakes.log_evidence >= level:
-                    first = min(first, (len(begun), place))
-                    break
-    return first
+        shown = any(stakes.log_evidence >= level for _, level, stakes, _ in tests)
+        if shown and Agreement(*voices(changes[:place], size=5), LATENCY.min_effect).stops:
+            return len(begun), place
+    return NEW + 1, len(found) + 1
 
 
 def check_latency(found: list[Sample], stop: tuple[int, int]) -> None:
@@ -203,7 +212,7 @@ def check_latency(found: list[Sample], stop: tuple[int, int]) -> None:
         told = judge(LATENCY, Evidence(samples={name: found[:place]}))[0]
         old = len({s.device for s in found[:place] if not s.new})
         if old >= 20:  # below that the gate has a third test
-            assert (told.word is Word.FAIL) == (place >= stop[1]), (place, stop, told)
+            assert (told.word is Word.FAIL) == (place == stop[1]), (place, stop, told)
 
 
 def plain_stop(found: list[Sample], says_stop: Callable[[Float, Float], bool]) -> int:
@@ -229,6 +238,36 @@ def welch(new: Float, old: Float) -> bool:
     """A test of means at 1 %, as if it were the only look."""
     error = math.sqrt(new.var(ddof=1) / len(new) + old.var(ddof=1) / len(old))
     return bool((new.mean() - (1 + LATENCY.min_effect) * old.mean()) / error > 2.326)
+
+
+# ---- liars
+
+
+def liars(bench: Bench, *, runs: int) -> None:
+    bench.say(f"liars: {runs:,} rollouts of each kind of lie, {DEVICES} devices")
+    gate = replace(LATENCY, min_devices=3, min_windows=12)
+
+    def ask(evidence: Evidence) -> Word:
+        return judge(gate, evidence)[0].word
+
+    for share in (0.0, 0.01, 0.05, 0.10, 0.25):
+        worst: dict[str, float] = {"false stops": 0.0, "false passes": 0.0, "exposed": 0.0}
+        for lie in LIES if share else LIES[:1]:
+            rng = np.random.default_rng(2026)
+            good = [run(Fleet(rng, shift=0.0, share=share), ask, lie, 1) for _ in range(runs)]
+            bad = [run(Fleet(rng, shift=0.25, share=share), ask, lie, -1) for _ in range(runs)]
+            for name, value in of_liars(good, bad).items():
+                worst[name] = max(worst[name], value)
+        for name, value in worst.items():
+            bench.figure(f"{share:.0%} of each arm lie, the worst: {name}", value)
+
+
+def of_liars(good: list[Came], bad: list[Came]) -> dict[str, float]:
+    return {
+        "false stops": sum(c.word == "stopped" for c in good) / len(good),
+        "false passes": sum(c.word == "passed" for c in bad) / len(bad),
+        "exposed": sum(c.devices for c in bad) / len(bad),
+    }
 
 
 # ---- figures
