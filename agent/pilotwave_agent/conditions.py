@@ -15,6 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pilotwave_agent.limits import OwnLimits
+from pilotwave_agent.ties import TOGETHER, is_named
 from pilotwave_agent.windows import BadWindow, open_in
 from pilotwave_agent.world import World
 from pilotwave_protocol.states import Reason
@@ -27,6 +28,7 @@ _GATES = {
     "disk_free_mb": {FETCH},
     "idle": {CHANGE},
     "windows": {CHANGE},
+    TOGETHER: set(),  # `ties` judges it
 }
 _WATCHED = {
     "power": ("power",),
@@ -72,6 +74,9 @@ def _holds(conditions: Mapping[str, Any], world: World, gate: str) -> Iterator[H
         if key not in _GATES:
             sentence = f"the order names the condition {key}, which this agent does not know"
             yield Hold(Reason.WAITING_CONDITION, f"{sentence}; update the agent"[:300])
+        elif key == TOGETHER and not is_named(value):
+            sentence = f"the condition {key} cannot be read: {ascii(value)[:80]}"
+            yield Hold(Reason.WAITING_CONDITION, sentence)
         elif gate in _GATES[key]:
             found = _judge(key, value, world)
             if found:

@@ -6,8 +6,9 @@ true. What the next step is, and what an outcome means, is `machine`'s and `outc
 
 from __future__ import annotations
 
-from pilotwave_agent import conditions, install, outcomes
+from pilotwave_agent import conditions, install, outcomes, ties
 from pilotwave_agent.clock import Clock
+from pilotwave_agent.conditions import Hold
 from pilotwave_agent.fetching import Fetching
 from pilotwave_agent.fold import moved
 from pilotwave_agent.hands import rules_of
@@ -29,6 +30,7 @@ from pilotwave_agent.machine import (
 )
 from pilotwave_agent.removing import Removing
 from pilotwave_agent.runtimes import engines
+from pilotwave_agent.state import ModelSlot
 from pilotwave_agent.trying import Trying
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import ModelState, Reason
@@ -47,25 +49,44 @@ class Effects(Fetching, Trying, Removing):
     def next(self) -> Step:
         """Name the next step."""
         self._hold_back()
-        memo = Memo(frozenset({*self.parked, *self.holds}), self.probed, self.asked)
+        memo = Memo(
+            frozenset({*self.parked, *self.holds}), self.probed, self.asked, dict(self.fetched)
+        )
         return next_step(self.journal.state, self.now(), rules_of(self.config), memo)
 
     def _hold_back(self) -> None:
-        """Hold the models back whose orders' conditions are not met, and say why."""
+        """Hold the models back whose orders' conditions are not met, or that wait for a tied one,
+        and say why."""
         state = self.journal.state
-        for slot in state.models.values():
-            order, gate = state.orders.get(slot.model), _GATES.get(slot.state)
-            no = None
-            if order and gate:
-                no = self._held(slot, order.conditions, gate)
-            if no is None:
-                self.holds.pop(slot.model, None)
-                if gate and (slot.reason or "").startswith("waiting_"):
-                    self.record(outcomes.released(slot, self.now()))
+        ordered = [state.models[model] for model in state.orders if model in state.models]
+        waiting = [slot for slot in ordered if slot.state in _GATES]
+        holds = {slot.model: self._conditions_hold(slot) for slot in waiting}
+        held = {*self.parked, *(model for model, no in holds.items() if no)}
+        for slot in waiting:
+            holds[slot.model] = holds[slot.model] or self._tie_holds(slot, held)
+        for slot in list(state.models.values()):
+            no = holds.get(slot.model)
+            if no is not None:
+                self.holds[slot.model] = no
+                told = RefusedError(no.reason, no.sentence)
+                self.record(outcomes.blocked(slot, told, self.now()))
                 continue
-            self.holds[slot.model] = no
-            told = RefusedError(no.reason, no.sentence)
-            self.record(outcomes.blocked(slot, told, self.now()))
+            self.holds.pop(slot.model, None)
+            if slot.state in _GATES and (slot.reason or "").startswith("waiting_"):
+                self.record(outcomes.released(slot, self.now()))
+
+    def _conditions_hold(self, slot: ModelSlot) -> Hold | None:
+        state = self.journal.state
+        others = [state.slot(name) for name in ties.mates(state, slot.model)]
+        if ties.is_tested(slot) and any(ties.has_begun(other) for other in others):
+            return None  # of models that change together, one has begun to
+        return self._held(slot, state.orders[slot.model].conditions, _GATES[slot.state])
+
+    def _tie_holds(self, slot: ModelSlot, held: set[str]) -> Hold | None:
+        if slot.state is ModelState.FETCHING:
+            return None
+        words = ties.waits_for(self.journal.state, slot, held)
+        return Hold(Reason.WAITING_TOGETHER, f"waits: {words}") if words else None
 
     def carry_out(self, step: Step) -> bool:
         """Do one step and journal its outcome; False if there is nothing to do now."""

@@ -11,6 +11,7 @@ from pilotwave_agent import budget, conditions, desks, install, outcomes
 from pilotwave_agent.conditions import Hold
 from pilotwave_agent.deltas import Deltas
 from pilotwave_agent.download import Downloader, Limits, Paused, missing_bytes
+from pilotwave_agent.fold import moved
 from pilotwave_agent.hands import Hands, disk_says_no
 from pilotwave_agent.state import ModelSlot
 from pilotwave_agent.world import World
@@ -34,6 +35,9 @@ class Fetching(Hands):
             # no news to anyone: the server has not answered since this agent started
             no = RefusedError(Reason.BLOB_DENIED, "waiting for the server to answer")
             self.parked[slot.model] = no
+            if slot.reason is None:
+                at, why = self.now().wall, no.reason
+                self.record(moved(slot, slot.state, at=at, reason=why, detail=no.sentence))
             return
 
         def came(count: int) -> None:
@@ -59,6 +63,7 @@ class Fetching(Hands):
             with disk_says_no():
                 fetcher.fetch(files, budget_s=budget_s)
         except Paused:
+            self.fetched[slot.model] = self.now().uptime
             return
         self.record(outcomes.fetched(slot, self.now()))
 

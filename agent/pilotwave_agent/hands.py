@@ -60,6 +60,7 @@ class Hands:
     tell_news: Callable[[], None] = lambda: None
     probed: dict[str, float] = field(default_factory=dict)
     asked: dict[str, float] = field(default_factory=dict)
+    fetched: dict[str, float] = field(default_factory=dict)
     parked: dict[str, RefusedError] = field(default_factory=dict)
     changed: bool = False
     look_around: Callable[[], World] = lambda: World(time.time())

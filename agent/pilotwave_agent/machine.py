@@ -5,24 +5,28 @@ the other steps have an effect, which `work` carries out and `outcomes` turns in
 crash the journal says where each model stood, and the same step is named again; every effect can be
 repeated.
 
-What a directive orders is done as a whole: nothing is tested or switched until each ordered version
-is staged. Models then go their ways one by one.
+Each model goes its way alone: one that is held back, fails, or takes hours to fetch holds up no
+other. Those that an order ties (`ties`) are tested once each is staged, switched once each has
+passed, and taken back together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.fold import Record, moved, removed
 from pilotwave_agent.state import DeviceState, Failure, ModelSlot, Order, Telling, Watch
+from pilotwave_agent.ties import falls_with, is_tested, waits_for
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState, Reason
 
 S = ModelState
 _ASK_EVERY_S = 0.2
 _ASK_SLOWER = 0.1
+TURN_S = 30.0
 RESTING = frozenset({S.IDLE, S.HEALTHY, S.ROLLED_BACK, S.FAILED})
 WATCHED = frozenset({S.PROBATION, S.ROLLED_BACK})
 COMING = frozenset({S.FETCHING, S.VERIFYING, S.STAGED, S.TESTING})
@@ -53,12 +57,13 @@ class Memo:
 
     `parked` models have met a "no" that only time or the server can change; `probed` says when
     (uptime) each model was last probed, `asked` when its application was last asked whether it has
-    taken the candidate.
+    taken the candidate, `fetched` when a fetch of it ended last: several are fetched in turn.
     """
 
     parked: frozenset[str] = frozenset()
     probed: Mapping[str, float] = field(default_factory=dict)
     asked: Mapping[str, float] = field(default_factory=dict)
+    fetched: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -182,7 +187,11 @@ def _steps(state: DeviceState, now: Moment, rules: Rules, memo: Memo) -> Iterato
         if telling and due <= now.uptime:
             yield Confirm(model, last=now.uptime >= telling.since + telling.within_s)
     for slot in slots:
-        record = settle(slot, state.orders.get(slot.model), state.memory, now)
+        if slot.state is S.ROLLED_BACK and slot.watch and slot.reason == Reason.TOGETHER_ROLLBACK:
+            continue  # first it is seen to be well on what it went back to
+        record = _with_others(state, slot, now) or settle(
+            slot, state.orders.get(slot.model), state.memory, now
+        )
         if record:
             yield Move(record)
     yield from _leaving(free, state, now)
@@ -191,9 +200,9 @@ def _steps(state: DeviceState, now: Moment, rules: Rules, memo: Memo) -> Iterato
     yield from _probes(state, on_watch, dues, now, rules)
     all_dues = [*asking.values(), *dues.values()]
     budget = min((due - now.uptime for due in all_dues), default=None)
-    yield from _before_staging(free, budget, now, expired=now.wall >= state.orders_expire)
-    if not any(slot.state in (S.FETCHING, S.VERIFYING) for slot in slots):
-        yield from _after_staging(free, now)
+    yield from _after_staging(state, free, now, memo)
+    fetching = sorted(free, key=lambda slot: memo.fetched.get(slot.model, 0.0))
+    yield from _before_staging(fetching, budget, now, expired=now.wall >= state.orders_expire)
     if budget is not None:
         yield Wait(max(budget, 0.0))
 
@@ -215,6 +224,9 @@ def _leaving(slots: list[ModelSlot], state: DeviceState, now: Moment) -> Iterato
 def _before_staging(
     slots: list[ModelSlot], budget: float | None, now: Moment, *, expired: bool
 ) -> Iterator[Step]:
+    turn = [slot for slot in slots if slot.state is S.FETCHING]
+    if len(turn) > 1:
+        budget = TURN_S if budget is None else min(budget, TURN_S)
     for slot in slots:
         if slot.state is S.FETCHING and not expired:
             yield Fetch(slot.model, budget)
@@ -264,12 +276,41 @@ def _ask_due(telling: Telling | None, asked: float | None) -> float:
     return min(due, max(telling.since + telling.within_s, asked + _ASK_EVERY_S))
 
 
-def _after_staging(slots: list[ModelSlot], now: Moment) -> Iterator[Step]:
+def _after_staging(
+    state: DeviceState, slots: list[ModelSlot], now: Moment, memo: Memo
+) -> Iterator[Step]:
     for slot in slots:
+        if slot.state not in (S.STAGED, S.TESTING) or waits_for(state, slot, memo.parked):
+            continue
         if slot.state is S.STAGED:
             yield Move(moved(slot, S.TESTING, at=now.wall))
-        if slot.state is S.TESTING:
+        elif is_tested(slot):
+            yield Move(switching(slot, now))
+        else:
             yield Trial(slot.model)
+
+
+def switching(slot: ModelSlot, now: Moment, **more: Any) -> Record:
+    """Make the record with which the candidate's switch begins."""
+    numbers = slot.numbered(slot.candidate, now.wall) if slot.candidate else slot.numbers
+    return moved(
+        slot,
+        S.SWITCHING,
+        at=now.wall,
+        telling=None,
+        numbers=[asdict(n) for n in numbers],
+        **{"reason": None, **more},
+    )
+
+
+def _with_others(state: DeviceState, slot: ModelSlot, now: Moment) -> Record | None:
+    """Take a model back whose tied one failed."""
+    if slot.state not in (S.PROBATION, S.HEALTHY) or not ways_back(slot, state.memory):
+        return None
+    why = falls_with(state, slot)
+    if why is None:
+        return None
+    return back(slot, Reason.TOGETHER_ROLLBACK, why, at=now.wall, fault=False)
 
 
 def _probes(
@@ -468,6 +509,7 @@ def _fetch(slot: ModelSlot, order: Order, now: Moment) -> Record:
         reason=None,
         detail=None,
         watch=None,
+        tested=None,
     )
 
 

@@ -6,10 +6,10 @@ why; a "no" of the version itself (its self-test, its probes) ends its try.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from pilotwave_agent.fold import Record, moved
-from pilotwave_agent.machine import Moment, Rules, back
+from pilotwave_agent.machine import Moment, Rules, back, switching
 from pilotwave_agent.state import Failure, ModelSlot, Order, Telling, Watch
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages import Installed
@@ -65,17 +65,20 @@ def unstageable(slot: ModelSlot, no: RefusedError, now: Moment) -> Record:
 
 def passed(slot: ModelSlot, figures: str, now: Moment) -> Record:
     """The self-test passed; from here on the switch will happen."""
-    numbers = slot.numbered(slot.candidate, now.wall) if slot.candidate else slot.numbers
+    return switching(slot, now, event="tested", about=slot.candidate, detail=figures)
+
+
+def tested(slot: ModelSlot, figures: str, now: Moment) -> Record:
+    """The self-test passed; the switch waits for the models that change together with this one."""
     return moved(
         slot,
-        S.SWITCHING,
+        S.TESTING,
         at=now.wall,
         event="tested",
         about=slot.candidate,
         reason=None,
         detail=figures,
-        telling=None,
-        numbers=[asdict(n) for n in numbers],
+        tested=slot.candidate,
     )
 
 

@@ -110,6 +110,7 @@ class ModelSlot:
     failures: tuple[Failure, ...] = ()
     telling: Telling | None = None
     numbers: tuple[Numbered, ...] = ()  # rising; the last is the highest ever given
+    tested: Installed | None = None  # of tied models: the candidate, once it has passed its test
 
     def number_of(self, version: Installed) -> int:
         """Return the number that a version has with serving layers; 0 if it never got one."""
@@ -261,7 +262,7 @@ def read_field(key: str, value: Any) -> Any:
     """Read one field of a slot from its JSON value."""
     if value is None:
         return None
-    if key in ("current", "previous", "last_healthy", "older", "candidate"):
+    if key in ("current", "previous", "last_healthy", "older", "candidate", "tested"):
         return Installed(**value)
     if key == "watch":
         return Watch(**value)

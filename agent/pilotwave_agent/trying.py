@@ -10,6 +10,7 @@ from pilotwave_agent.hands import TRANSIENT, Hands, disk_says_no, rules_of
 from pilotwave_agent.runtimes import engines
 from pilotwave_agent.selftest import Place, TestLimits, prepare, run_selftest
 from pilotwave_agent.state import ModelSlot
+from pilotwave_agent.ties import mates
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState
@@ -28,7 +29,8 @@ class Trying(Hands):
                 raise
             self.record(outcomes.failed(slot, no, self.now()))
             return
-        self.record(outcomes.passed(slot, figures, self.now()))
+        passed = outcomes.tested if mates(self.journal.state, slot.model) else outcomes.passed
+        self.record(passed(slot, figures, self.now()))
 
     def _selftest(self, model: str, version: Installed) -> str:
         variant = install.build_of(self.disk, self.layout, version).variant

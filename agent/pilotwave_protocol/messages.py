@@ -45,6 +45,10 @@ _CHALLENGE = re.compile(r"[A-Za-z0-9._~-]{1,256}")
 M = TypeVar("M")
 
 
+AGENT_TIES = "agent.together"
+"""The fact of an agent that heeds the condition `together`; one without it changes all at once."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One model's assignment: the version (by its signed manifest), its variant, and why."""

@@ -127,6 +127,7 @@ class Reason(_Word):
     WAITING_IDLE = "waiting_idle"
     WAITING_WINDOW = "waiting_window"
     WAITING_CONDITION = "waiting_condition"
+    WAITING_TOGETHER = "waiting_together"
     # its life after the switch
     APP_REFUSED = "app_refused"
     APP_SILENT = "app_silent"
@@ -134,5 +135,6 @@ class Reason(_Word):
     PROBE_TIMEOUT = "probe_timeout"
     OPERATOR_ROLLBACK = "operator_rollback"
     LOCAL_ROLLBACK = "local_rollback"
+    TOGETHER_ROLLBACK = "together_rollback"
     FAILED_HERE_BEFORE = "failed_here_before"
     INTERNAL = "internal"

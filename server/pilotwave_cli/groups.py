@@ -118,16 +118,25 @@ def assign(
     model: Annotated[str, typer.Argument(help="The model.")],
     version: Annotated[str, typer.Argument(help="The version.")],
     group: Annotated[str, typer.Option("--group", help="Who gets it.")],
+    together: Annotated[
+        list[str] | None,
+        typer.Option("--together", help="A model that must change in one with it; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Give a version to a group at once."""
     path = f"/groups/{names.check_group(group)}/baselines/{names.check_model(model)}"
     with connect() as api:
-        made = api.put(path, {"version": names.check_version(version)})
+        body: dict[str, Any] = {"version": names.check_version(version)}
+        if together:
+            body["together"] = [names.check_model(other) for other in together]
+        made = api.put(path, body)
     if as_json:
         output.show_json(made)
         return
     output.say(f"{group} runs {model} {version} from now on")
+    if together:
+        output.say(f"  it changes in one with {', '.join(together)}")
     counts = {k: v for k, v in made.items() if isinstance(v, int) and not isinstance(v, bool)}
     output.say(f"  {output.plain(counts)}")
     for reason, count in made.get("holds", {}).items():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pilotwave_agent import fold, outcomes
 from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.machine import (
+    TURN_S,
     ClearAway,
     Confirm,
     Fetch,
@@ -32,6 +33,7 @@ from pilotwave_agent.machine import (
     ways_back,
 )
 from pilotwave_agent.state import DeviceState, Failure, ModelSlot, Order, Telling, Watch
+from pilotwave_agent.ties import is_tested, mates, waits_for
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState, Reason, may_follow
@@ -292,31 +294,121 @@ def test_story_ends_where_it_says() -> None:
     assert step(state) == Rest()
 
 
-class TestBundle:
-    """A directive's versions are tested and switched only when all of them are staged."""
+class TestAlone:
+    """Each model goes its way, whatever the others wait for."""
 
-    def state(self, other: ModelState) -> DeviceState:
+    def state(self, other: ModelState, **more: Any) -> DeviceState:
         ready = ModelSlot("a", S.STAGED, V1, candidate=V2)
-        late = ModelSlot("b", other, V1, candidate=V2)
+        late = ModelSlot("b", other, V1, candidate=V2, **more)
         return device(ready, late, orders=(order(V2, model="a"), order(V2, model="b")))
 
+    @pytest.mark.parametrize("other", [S.FETCHING, S.VERIFYING, S.STAGED])
+    def test_what_is_staged_goes_before_what_is_still_to_come(self, other: ModelState) -> None:
+        assert moved_to(step(self.state(other)))[0] is S.TESTING
+
+    def test_one_that_cannot_be_had_holds_up_no_other(self) -> None:
+        found = step(self.state(S.FETCHING), memo=Memo(frozenset({"b"})))
+        assert moved_to(found)[0] is S.TESTING
+
+    def test_several_are_fetched_in_turn(self) -> None:
+        one, two = (ModelSlot(name, S.FETCHING, V1, candidate=V2) for name in "ab")
+        state = device(one, two, orders=(order(V2, model="a"), order(V2, model="b")))
+        assert step(state) == Fetch("a", TURN_S)
+        assert step(state, memo=Memo(fetched={"a": 5.0})) == Fetch("b", TURN_S)
+        assert step(state, memo=Memo(fetched={"a": 5.0, "b": 9.0})) == Fetch("a", TURN_S)
+
+
+TIED = {"conditions": {"together": ["b"]}}
+
+
+class TestTogether:
+    """Models that an order ties are tested once all are staged, and switched once all passed."""
+
+    def state(self, first: ModelSlot, other: ModelSlot) -> DeviceState:
+        return device(first, other, orders=(order(V2, model="a", **TIED), order(V2, model="b")))
+
+    def staged(self, model: str = "a") -> ModelSlot:
+        return ModelSlot(model, S.STAGED, V1, candidate=V2)
+
+    def passed(self, model: str = "a") -> ModelSlot:
+        return ModelSlot(model, S.TESTING, V1, candidate=V2, tested=V2)
+
+    def coming(self, state: ModelState) -> ModelSlot:
+        return ModelSlot("b", state, V1, candidate=V2)
+
     def test_waits_for_the_one_that_is_fetched(self) -> None:
-        assert step(self.state(S.FETCHING)) == Fetch("b")
+        assert step(self.state(self.staged(), self.coming(S.FETCHING))) == Fetch("b")
 
     def test_waits_even_while_that_one_cannot_be_had(self) -> None:
-        assert step(self.state(S.FETCHING), memo=Memo(frozenset({"b"}))) == Rest()
+        state = self.state(self.staged(), self.coming(S.FETCHING))
+        assert step(state, memo=Memo(frozenset({"b"}))) == Rest()
+        assert "b 1.2.0 is not staged yet" in str(waits_for(state, state.slot("a"), {"b"}))
 
-    def test_waits_for_the_one_that_is_verified(self) -> None:
-        assert step(self.state(S.VERIFYING)) == Stage("b")
+    def test_it_holds_for_the_one_that_is_named_as_well(self) -> None:
+        first = ModelSlot("a", S.FETCHING, V1, candidate=V2)
+        state = self.state(first, self.staged("b"))
+        assert step(state) == Fetch("a")
 
-    def test_goes_on_once_both_are_staged(self) -> None:
-        assert moved_to(step(self.state(S.STAGED)))[0] is S.TESTING
+    def test_is_tested_once_both_are_staged(self) -> None:
+        assert moved_to(step(self.state(self.staged(), self.staged("b"))))[0] is S.TESTING
 
-    def test_a_version_that_failed_here_holds_nobody_up(self) -> None:
+    def test_does_not_switch_before_both_have_passed(self) -> None:
+        state = self.state(self.passed(), ModelSlot("b", S.TESTING, V1, candidate=V2))
+        assert step(state) == Trial("b")
+
+    def test_both_switch_once_both_have_passed(self) -> None:
+        state = self.state(self.passed(), self.passed("b"))
+        for model in ("a", "b"):
+            found = step(state)
+            assert isinstance(found, Move)
+            assert (found.record["m"], found.record["s"]) == (model, "switching")
+            state = fold.apply(state, found.record)
+            assert step(state) == Switch(model)
+            slot = state.slot(model)
+            state = fold.apply(state, outcomes.switched(slot, NOW))
+
+    def test_neither_switches_while_the_other_is_held(self) -> None:
+        state = self.state(self.passed(), replace(self.passed("b"), reason="waiting_window"))
+        assert step(state, memo=Memo(frozenset({"b"}))) == Rest()
+
+    def test_what_has_begun_is_finished_whatever_holds(self) -> None:
+        """A power cut between two switches leaves the first done, or begun."""
+        begun = ModelSlot("b", S.SWITCHING, V1, candidate=V2)
+        state = self.state(self.passed(), begun)
+        assert step(state) == Switch("b")
+        state = fold.apply(state, outcomes.switched(begun, NOW))
+        assert moved_to(step(state))[0] is S.SWITCHING
+
+    def test_one_that_failed_its_test_keeps_the_other_from_switching(self) -> None:
         failed = ModelSlot("b", S.FAILED, V1, candidate=V2, failures=(FAILED_V2,))
-        ready = ModelSlot("a", S.STAGED, V1, candidate=V2)
-        state = device(ready, failed, orders=(order(V2, model="a"), order(V2, model="b")))
+        state = self.state(self.passed(), failed)
+        assert step(state) == Rest()
+        assert "b 1.2.0 failed here (selftest_load)" in str(waits_for(state, state.slot("a"), ()))
+
+    def test_one_that_is_taken_back_takes_the_other_back(self) -> None:
+        for state_of_a in (S.PROBATION, S.HEALTHY):
+            well = ModelSlot("a", state_of_a, V2, V1, V1, watch=Watch("a", NOW.uptime))
+            bad = ModelSlot("b", S.ROLLED_BACK, V1, V2, V1, candidate=V2, failures=(FAILED_V2,))
+            found = step(self.state(well, bad))
+            assert moved_to(found) == (S.ROLLING_BACK, Reason.TOGETHER_ROLLBACK)
+            assert isinstance(found, Move)
+            assert "failed" not in found.record  # nothing is held against the version itself
+
+    def test_a_model_that_is_named_and_not_ordered_ties_nobody(self) -> None:
+        state = device(self.staged(), orders=(order(V2, model="a", **TIED),))
         assert moved_to(step(state))[0] is S.TESTING
+
+    def test_ties_go_on_from_one_to_the_next(self) -> None:
+        orders = (
+            order(V2, model="a", conditions={"together": ["b"]}),
+            order(V2, model="b"),
+            order(V2, model="c", conditions={"together": ["b", "x"]}),
+            order(V2, model="d"),
+        )
+        state = device(orders=orders)
+        assert mates(state, "a") == ("b", "c")
+        assert mates(state, "b") == ("a", "c")
+        assert mates(state, "d") == ()
 
 
 FAILED_V2 = Failure(V2.sha256, "onnx", 0, "selftest_load")
@@ -527,7 +619,8 @@ ACTS = st.one_of(
 class World:
     """The machine with effects that succeed or fail as a list says."""
 
-    def __init__(self, luck: list[Reason | None], *, tells: bool) -> None:
+    def __init__(self, luck: list[Reason | None], *, tells: bool, tied: bool = False) -> None:
+        self.tied = {"together": ["a", "b"]} if tied else {}
         self.state, self.luck, self.tells = DeviceState(), luck, tells
         self.asked: dict[str, float] = {}
         self.numbers: dict[tuple[str, int], Installed] = {}
@@ -544,7 +637,8 @@ class World:
     def act(self, kind: str, what: Any) -> None:
         if kind == "order":
             orders = {
-                m: order(version(n), model=m, attempt=attempt) for m, (n, attempt) in what.items()
+                m: order(version(n), model=m, attempt=attempt, conditions=self.tied)
+                for m, (n, attempt) in what.items()
             }
             self.state = replace(self.state, orders=orders, orders_expire=1.0)
         elif kind == "yank":
@@ -591,10 +685,11 @@ class World:
             case Stage():
                 return outcomes.staged(known, now)
             case Trial():
-                self.check_bundle()
-                return outcomes.failed(known, no, now) if no else outcomes.passed(known, "", now)
+                passed = outcomes.tested if mates(self.state, known.model) else outcomes.passed
+                return outcomes.failed(known, no, now) if no else passed(known, "", now)
             case Switch():
                 self.check_number(known)
+                self.check_ties(known)
                 if no:
                     return outcomes.not_taken(known, no, now)
                 return outcomes.told(known, now, 3) if self.tells else outcomes.switched(known, now)
@@ -625,28 +720,33 @@ class World:
         assert number >= max(mine, default=1)
         assert self.numbers.setdefault((known.model, number), known.candidate) == known.candidate
 
-    def check_bundle(self) -> None:
-        states = {m.state for m in self.state.models.values()}
-        assert not states & {S.FETCHING, S.VERIFYING}
+    def check_ties(self, known: ModelSlot) -> None:
+        """No tied model begins to switch before the others may follow at once."""
+        for name in mates(self.state, known.model):
+            other, wish = self.state.slot(name), self.state.orders[name]
+            there = other.current == wish.wanted
+            assert there or other.state is S.SWITCHING or is_tested(other), other
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(ACTS, max_size=8), st.lists(NO, max_size=30), st.booleans())
+@given(st.lists(ACTS, max_size=8), st.lists(NO, max_size=30), st.booleans(), st.booleans())
 def test_every_history_comes_to_rest_and_keeps_its_promises(
-    acts: list[tuple[str, Any]], luck: list[Reason | None], tells: bool
+    acts: list[tuple[str, Any]], luck: list[Reason | None], tells: bool, tied: bool
 ) -> None:
-    world = World(luck, tells=tells)
+    world = World(luck, tells=tells, tied=tied)
     for kind, what in acts:
         world.act(kind, what)
         world.settle()
     memory = world.state.memory
     for known in world.state.models.values():
-        assert known.state not in (S.SWITCHING, S.ROLLING_BACK, S.PROBATION, S.TESTING)
+        assert known.state not in (S.SWITCHING, S.ROLLING_BACK, S.PROBATION)
+        if known.state in (S.STAGED, S.TESTING):
+            assert waits_for(world.state, known, ())
         unfit = known.current and memory.forbids(
             known.model, known.current.sha256, known.current.counter
         )
         if unfit and not known.damaged:
-            assert known.state in (S.FAILED, S.FETCHING, S.VERIFYING, S.STAGED)
+            assert known.state in (S.FAILED, S.FETCHING, S.VERIFYING, S.STAGED, S.TESTING)
             assert not ways_back(known, memory)
     # and what was folded is what is read back
     assert fold.apply(DeviceState(), fold.snapshot(world.state)) == world.state

@@ -58,6 +58,7 @@ SIGNS: dict[str, Sign] = {
     "probation": Sign(N_("in probation"), "eye", "busy"),
     "healthy": Sign(N_("healthy"), "check", "good"),
     "failed": Sign(N_("failed"), "cross", "bad"),
+    "returned": Sign(N_("taken back"), "back", "calm"),
     "leased": Sign(N_("may take it"), "down", "busy"),
     "expired": Sign(N_("did not take it"), "dots", "calm"),
     # versions

@@ -28,6 +28,7 @@ from pilotwave_protocol.messages import Entry
 from pilotwave_server.db import Database, fleet_row
 from pilotwave_server.device_api.records import (
     NO_LEASES,
+    NO_TOOK,
     DeviceRecord,
     Order,
     Personal,
@@ -40,7 +41,7 @@ from pilotwave_server.downloads.sites import LABEL
 from pilotwave_server.registry.tables import VersionRow
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot, RunningRollout
-from pilotwave_server.rollouts.leases import read_leases
+from pilotwave_server.rollouts.leases import Took, read_leases, read_took
 from pilotwave_server.rollouts.resolve import explain, resolve
 from pilotwave_server.rollouts.snapshot import Remembered, read_snapshot
 from pilotwave_server.telemetry.store import Facts, Labels
@@ -81,6 +82,7 @@ class FleetState:
         self._profiles: dict[Profile, Profile] = {}
         self._revisions: dict[int, int] = {}
         self._leases: dict[frozenset[int], frozenset[int]] = {}
+        self._took: dict[Took, Took] = {}
         self._unfrozen = 0
         self.records: dict[str, DeviceRecord] = {}
         self.hint = Hint()
@@ -145,7 +147,8 @@ class FleetState:
             with self._db.read() as session:
                 at = fleet_row(session).revision
                 found = load_devices(session, names)
-                leases = read_leases(session, [device.id for device in found.values()])
+                ids = [device.id for device in found.values()]
+                leases, took = read_leases(session, ids), read_took(session, ids)
             if at > self._revision:
                 self.refresh()
             with self._lock:
@@ -153,7 +156,9 @@ class FleetState:
                     continue
                 snapshot = self.snapshot
                 made = {
-                    name: self._record(d, leases.get(d.id, NO_LEASES), snapshot)
+                    name: self._record(
+                        d, leases.get(d.id, NO_LEASES), took.get(d.id, NO_TOOK), snapshot
+                    )
                     for name, d in found.items()
                 }
                 self.records.update(made)
@@ -169,7 +174,7 @@ class FleetState:
             gc.freeze()
 
     def _record(
-        self, device: LoadedDevice, leases: frozenset[int], snapshot: FleetSnapshot
+        self, device: LoadedDevice, leases: frozenset[int], took: Took, snapshot: FleetSnapshot
     ) -> DeviceRecord:
         groups = snapshot.groups_of(device.labels, device.facts, device.member_of)
         profile = Profile(groups, capabilities(device.facts))
@@ -177,6 +182,8 @@ class FleetState:
             self._profiles = {}
         if len(self._leases) > MAX_SHARED:
             self._leases = {}
+        if len(self._took) > MAX_SHARED:
+            self._took = {}
         old = self.records.get(device.name)
         record = DeviceRecord(
             id=device.id,
@@ -191,6 +198,7 @@ class FleetState:
             if device.pins or device.attempts
             else None,
             leases=self._leases.setdefault(leases, leases),
+            took=self._took.setdefault(took, took) if took else NO_TOOK,
             site=sys.intern(str(device.labels.get(LABEL, ""))),
             refusing=device.refusing,
             conflict=device.conflict,
@@ -217,7 +225,9 @@ class FleetState:
         if alone or record.conflict:
             return self._resolve(record, snapshot)
         offers = tuple(r.row_id for r in running if r.offers(*known))
-        key = (snapshot.revision, record.profile, offers)
+        back = {r.row_id for r in running if r.takes_back} if record.took else ()
+        returns = frozenset(taken for taken in record.took if taken[0] in back)
+        key = (snapshot.revision, record.profile, offers, returns)
         order = self._orders.get(key)
         if order is None:
             if len(self._orders) > MAX_SHARED:
@@ -265,6 +275,7 @@ class FleetState:
             bucket=record.bucket,
             leases=record.leases,
             conflict=record.conflict,
+            took=record.took,
         )
 
     def matters(self, fleet_revision: int, labels: Labels, before: Facts, after: Facts) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pilotwave_protocol.messages import CheckIn, ModelReport
+from pilotwave_protocol.messages import CheckIn, DeviceEvent, ModelReport
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.records import DeviceRecord
 from pilotwave_server.rollouts.fleet import FleetSnapshot, RunningRollout
 from pilotwave_server.rollouts.reports import Heard
+from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.telemetry.store import VerifiedCheckIn
 
 
@@ -26,7 +27,7 @@ def heard(fleet: FleetState, items: Sequence[VerifiedCheckIn]) -> list[Heard]:
         h
         for item in items
         if item.check_in.device in records
-        for h in _of_one(item, records[item.check_in.device], snapshot)
+        for h in _of_one(fleet, item, records[item.check_in.device], snapshot)
     ]
 
 
@@ -46,7 +47,7 @@ def _concerned(check_in: CheckIn, snapshot: FleetSnapshot) -> bool:
 
 
 def _of_one(
-    item: VerifiedCheckIn, record: DeviceRecord, snapshot: FleetSnapshot
+    fleet: FleetState, item: VerifiedCheckIn, record: DeviceRecord, snapshot: FleetSnapshot
 ) -> Iterator[Heard]:
     check_in = item.check_in
     for report in check_in.models:
@@ -57,17 +58,42 @@ def _of_one(
                 report=report,
                 events=[e for e in check_in.events if e.model == report.model],
                 directive_seq=check_in.directive_seq,
-                may_join=_may_join(record, rollout, report),
+                may_join=_may_join(fleet, record, rollout, report, check_in.events),
             )
 
 
-def _may_join(record: DeviceRecord, rollout: RunningRollout, report: ModelReport) -> bool:
+def _may_join(
+    fleet: FleetState,
+    record: DeviceRecord,
+    rollout: RunningRollout,
+    report: ModelReport,
+    events: Sequence[DeviceEvent],
+) -> bool:
     """Say whether the device, not yet on the rollout's books, may have acted by its word.
 
     A paced one has each of its devices on the books before it offers them anything; a pinned
     device does what its pin says.
     """
     pinned = record.personal is not None and report.model in record.personal.pins
-    if rollout.paced or pinned:
+    if rollout.paced or pinned or rollout.state is RolloutState.ROLLED_BACK:
         return False
-    return rollout.includes(record.bucket, record.profile.groups, record.name)
+    if rollout.includes(record.bucket, record.profile.groups, record.name):
+        return True
+    return bool(rollout.open) and _took_it_and_was_moved(fleet, record, rollout, report, events)
+
+
+def _took_it_and_was_moved(
+    fleet: FleetState,
+    record: DeviceRecord,
+    rollout: RunningRollout,
+    report: ModelReport,
+    events: Sequence[DeviceEvent],
+) -> bool:
+    """Say whether it has just switched to the version, and nothing tells it to: it took it, and
+    left the group before it could say so."""
+    runs = report.current is not None and report.current.version == rollout.version
+    mine = (rollout.model, rollout.version)
+    if not runs or not any(e.kind == "switched" and (e.model, e.version) == mine for e in events):
+        return False
+    entries = fleet.order(record, fleet.snapshot).entries
+    return not any((e.model, e.version) == mine for e in entries)

@@ -11,9 +11,11 @@ from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages import Entry, set_digest
 from pilotwave_server.devices.tables import bucket_of
 from pilotwave_server.rollouts.fleet import FleetSnapshot
+from pilotwave_server.rollouts.leases import Took
 
 Capabilities = tuple[tuple[str, Scalar], ...]
 NO_LEASES: frozenset[int] = frozenset()
+NO_TOOK: Took = frozenset()
 
 
 class Profile(NamedTuple):
@@ -64,10 +66,10 @@ class DeviceRecord:
     """One device. `order` is valid for the snapshot `ordered_in`, `etag` until `etag_until`.
 
     `token` is the last one whose mac was found good. `wants` are the paced rollouts, by row number,
-    that include it and that it has no lease of; `leases` those that it has one of. What it wants is
-    asked for again after `asks_after`. `site` is its label, empty without one. `refusing` says that
-    it refused the last set that it was offered, as far as this process heard; `conflict` that two
-    machines use its key.
+    that include it and that it has no lease of; `leases` those that it has one of, `took` those
+    that would take it back. What it wants is asked for again after `asks_after`. `site` is its
+    label, empty without one. `refusing` says that it refused the last set that it was offered, as
+    far as this process heard; `conflict` that two machines use its key.
     """
 
     __slots__ = (
@@ -92,6 +94,7 @@ class DeviceRecord:
         "site",
         "state",
         "token",
+        "took",
         "wants",
     )
 
@@ -108,6 +111,7 @@ class DeviceRecord:
         groups_key: str,
         personal: Personal | None,
         leases: frozenset[int] = NO_LEASES,
+        took: Took = NO_TOOK,
         site: str = "",
         refusing: bool = False,
         conflict: bool = False,
@@ -122,6 +126,7 @@ class DeviceRecord:
         self.groups_key = groups_key
         self.personal = personal
         self.leases = leases
+        self.took = took
         self.site = site
         self.refusing = refusing
         self.conflict = conflict

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.messages import AGENT_TIES
 from pilotwave_protocol.names import FACT
 
 SMALLEST = 1e-300
 _CAPABILITY_KEYS = frozenset(
-    {"arch", "memory_mb", "allow_unsafe_formats", "max_models", "removes_models"}
+    {"arch", "memory_mb", "allow_unsafe_formats", "max_models", "removes_models", AGENT_TIES}
 )
 _CAPABILITY_PREFIXES = ("runtime.", "accelerator.")
 
@@ -32,7 +33,7 @@ def told_by(labels: Mapping[str, str], facts: Mapping[str, Scalar]) -> dict[str,
 
 def is_capability(key: str) -> bool:
     """Say whether a fact can decide what the device is told: which variant fits it
-    (`trust.variant_fits`), how many models it takes, whether it takes removals."""
+    (`trust.variant_fits`), how many models it takes, whether it takes removals or ties."""
     return key in _CAPABILITY_KEYS or key.startswith(_CAPABILITY_PREFIXES)
 
 

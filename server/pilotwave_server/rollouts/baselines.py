@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import ClassVar
 
@@ -13,6 +14,8 @@ from pilotwave_server.db import touch_fleet
 from pilotwave_server.errors import NotFound
 from pilotwave_server.groups.service import get_group
 from pilotwave_server.groups.tables import GroupRow
+from pilotwave_server.registry.publish import ModelUnknown
+from pilotwave_server.registry.tables import ModelRow
 from pilotwave_server.rollouts import capacity, removal_ends
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.offer import check_may_be_offered
@@ -33,20 +36,23 @@ def set_baseline(
     version: str,
     actor: str,
     now: datetime,
+    together: Sequence[str] = (),
 ) -> BaselineRow:
     """Have a group run a version from now on.
 
     GroupUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, TooManyModels. What the group was
     to run before stays as what to fall back on, but only where it is older: who goes back to 1.1.0
     after 1.2.0 does not want 1.2.0 again should 1.1.0 be denied. What aborted rollouts left ends
-    too.
+    too. Devices change it in one with the models of `together`.
     """
+    tied = sorted({*together} - {model})
     row = get_group(session, group, lock=True)
     anyone_in_it = DeviceView(name="", groups=frozenset({row.id}))
     check_may_be_offered(session, snapshot, anyone_in_it, model=model, version=version)
     standing = _standing(session, row, model)
     before = standing[0] if standing else None
-    if before is not None and before.version == version and not _left(session, before):
+    same = before is not None and (before.version, before.together or []) == (version, tied)
+    if before is not None and same and not _left(session, before):
         return before
     capacity.check_group(session, snapshot, row, model)
     counter = snapshot.versions[model, version].counter
@@ -62,10 +68,18 @@ def set_baseline(
         revision=touch_fleet(session),
         set_by=actor,
         set_at=now,
+        together=tied or None,
     )
     session.add(baseline)
     _note(session, row, model, "baseline.set", before, baseline, actor, now)
     return baseline
+
+
+def check_tied(session: Session, models: Iterable[str]) -> None:
+    """Return if there are such models, or ModelUnknown."""
+    for model in models:
+        if session.get(ModelRow, model) is None:
+            raise ModelUnknown(model)
 
 
 def end_baseline(session: Session, *, group: str, model: str, actor: str, now: datetime) -> None:

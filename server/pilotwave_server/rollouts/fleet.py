@@ -37,18 +37,20 @@ class GroupView:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a group was told to run, at a revision."""
+    """What a group was told to run, at a revision; `together` with which other models."""
 
     group_id: int
     group: str
     model: str
     version: str
     revision: int
+    together: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RunningRollout:
-    """A version on its way to a group, or one that an aborted rollout left on devices.
+    """A version on its way to a group, or one that devices took of a rollout that is over: an
+    aborted one leaves it to them, one that is rolled back takes them back.
 
     `threshold` bounds the positions that the open percent and count waves take; `canaries` are the
     groups and `named` the devices of the open canary waves. Where `pace` has
@@ -80,6 +82,11 @@ class RunningRollout:
         """Whether a device needs a lease."""
         return self.pace.limits
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether the devices that took the version are sent back, wherever they are now."""
+        return self.state in (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
+
     def includes(self, bucket: int, groups: frozenset[int], name: str) -> bool:
         """Say whether the open waves take the device of this bucket, these groups, this name."""
         return self.group_id in groups and (
@@ -97,7 +104,7 @@ class RunningRollout:
         or paused, to those with a lease. An aborted one stays with the devices that took it; one
         that is being rolled back offers nothing.
         """
-        if self.state is RolloutState.ROLLING_BACK:
+        if self.takes_back:
             return False
         if self.state is RolloutState.ABORTED:
             return self.row_id in leases and self.group_id in groups
@@ -176,8 +183,9 @@ class DeviceView:
     """What is known of one device: its groups, the facts that decide what fits, its pins.
 
     `attempts` counts, by model, how often an operator asked it to try again. `leases` are the
-    rollouts (by row number) that it may take the version of, or took it of. `conflict` says
-    whether two machines use its key.
+    rollouts (by row number) that it may take the version of, or took it of; `took` those that would
+    take it back, each with the version that it ran before. `conflict` says whether two machines use
+    its key.
     """
 
     name: str
@@ -188,3 +196,4 @@ class DeviceView:
     bucket: int = 0
     leases: frozenset[int] = frozenset()
     conflict: bool = False
+    took: frozenset[tuple[int, str | None]] = frozenset()

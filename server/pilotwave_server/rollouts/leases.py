@@ -15,26 +15,29 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from pilotwave_server.db import lock_fleet, next_revision
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.rollouts.policies.document import Pace
-from pilotwave_server.rollouts.states import RolloutState
+from pilotwave_server.rollouts.states import OFFERING, RolloutState
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
+from pilotwave_server.telemetry.tables import DeviceModelRow
 
 LEASED, SWITCHED, HEALTHY, SILENT = "leased", "switched", "healthy", "silent"
 FAILED, ROLLED_BACK, EXPIRED = "failed", "rolled_back", "expired"
+RETURNED = "returned"
 IN_FLIGHT = (LEASED, SWITCHED)
 TOOK_IT = (SWITCHED, HEALTHY, SILENT)
 KEEPS = (LEASED, *TOOK_IT)
 DID_NOT = (FAILED, ROLLED_BACK)
-OUTCOMES = (*KEEPS, *DID_NOT, EXPIRED)
+OUTCOMES = (*KEEPS, *DID_NOT, EXPIRED, RETURNED)
 
 # Standing in for "all" where a ramp has long outgrown every other limit.
 MANY_HEALTHY = 100_000
 MINUTE = timedelta(seconds=60)
+_TAKES_BACK = [str(s) for s in (*OFFERING, RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)]
 _KEEPING = [str(s) for s in (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ABORTED)]
 
 
@@ -53,6 +56,31 @@ def read_leases(session: Session, device_ids: Collection[int]) -> dict[int, froz
     for device, rollout in session.execute(query):
         found[device].add(rollout)
     return {device: frozenset(rollouts) for device, rollouts in found.items()}
+
+
+Took = frozenset[tuple[int, str | None]]
+"""Rollouts, by row number, with what the device ran before."""
+
+
+def read_took(session: Session, device_ids: Collection[int]) -> dict[int, Took]:
+    """By device, the rollouts that take it back should they be rolled back: it took their version,
+    and was not heard to leave it. A device on its way back is among them until it is well there;
+    once a rollout is over, a device is only by its last report."""
+    d, r, m = RolloutDeviceRow, RolloutRow, DeviceModelRow
+    over = r.state == str(RolloutState.ROLLED_BACK)
+    runs_it = and_(d.left_at.is_(None), or_(~over, m.current_version == r.version))
+    coming_back = and_(m.current_version == d.came_from, m.state == ROLLED_BACK)
+    query = (
+        select(d.device_id, d.rollout_id, d.came_from)
+        .join(r, r.id == d.rollout_id)
+        .outerjoin(m, and_(m.device_id == d.device_id, m.model == r.model))
+        .where(d.device_id.in_(device_ids), d.outcome.in_(TOOK_IT), r.state.in_(_TAKES_BACK))
+        .where(or_(runs_it, coming_back))
+    )
+    found: dict[int, set[tuple[int, str | None]]] = defaultdict(set)
+    for device, rollout, came_from in session.execute(query):
+        found[device].add((rollout, came_from))
+    return {device: frozenset(took) for device, took in found.items()}
 
 
 def revise(session: Session, device_ids: Collection[int]) -> None:

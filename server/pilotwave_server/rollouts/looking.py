@@ -11,7 +11,7 @@ from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.loading import LoadedDevice, load_devices
 from pilotwave_server.devices.tables import bucket_of
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
-from pilotwave_server.rollouts.leases import read_leases
+from pilotwave_server.rollouts.leases import read_leases, read_took
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 
@@ -36,6 +36,7 @@ def look(session: Session, snapshot: FleetSnapshot, name: str) -> Looked:
         bucket=bucket_of(name),
         leases=read_leases(session, [row.id]).get(row.id, frozenset()),
         conflict=row.conflict,
+        took=read_took(session, [row.id]).get(row.id, frozenset()),
     )
     return Looked(row, view)
 

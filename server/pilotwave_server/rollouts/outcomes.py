@@ -22,6 +22,7 @@ from pilotwave_server.rollouts.leases import (
     HEALTHY,
     KEEPS,
     LEASED,
+    RETURNED,
     ROLLED_BACK,
     SWITCHED,
     TOOK_IT,
@@ -47,13 +48,15 @@ class Stand(str, Enum):
 
 @dataclass(frozen=True)
 class Sign:
-    """What a report says of the version; times are never later than the report."""
+    """What a report says of the version; times are never later than the report. `rests` is whether
+    the device is well on what it runs."""
 
     stand: Stand
     reason: str | None = None
     detail: str | None = None
     came_from: str | None = None
     switched_at: datetime | None = None
+    rests: bool = False
 
 
 class Known(Protocol):
@@ -92,17 +95,23 @@ def sign_of(
         return Sign(Stand.COMING)
     if report.state is S.ROLLED_BACK and candidate == version:
         return _went_back(*told, current, switched)
+    rests = report.state is S.HEALTHY
     gone = next((e for e in reversed(mine) if e.kind == "rolled_back"), None)
     if gone is not None:
-        return _went_back(gone.reason, gone.detail, current, switched)
-    return Sign(Stand.ABSENT, came_from=current, switched_at=switched)
+        return _went_back(gone.reason, gone.detail, current, switched, rests=rests)
+    return Sign(Stand.ABSENT, came_from=current, switched_at=switched, rests=rests)
 
 
 def _went_back(
-    reason: str | None, detail: str | None, current: str | None, switched: datetime | None
+    reason: str | None,
+    detail: str | None,
+    current: str | None,
+    switched: datetime | None,
+    *,
+    rests: bool = False,
 ) -> Sign:
     stand = Stand.ABSENT if reason in _SENT_BACK else Stand.WENT_BACK
-    return Sign(stand, reason, detail, current, switched)
+    return Sign(stand, reason, detail, current, switched, rests)
 
 
 def becomes(
@@ -114,6 +123,8 @@ def becomes(
     while the rollout's devices are sent back, which is no device's failure.
     """
     outcome = None if row is None else row.outcome
+    if outcome == RETURNED:
+        return None  # what it runs now is no word of this rollout's
     match sign.stand:
         case Stand.ON_TRIAL:
             return _took(row, SWITCHED, sign, now) if outcome not in TOOK_IT else None
@@ -167,6 +178,10 @@ def _absent(row: Known, sign: Sign, now: datetime, *, sending_back: bool) -> dic
         return None
     if row.outcome == SWITCHED and not sending_back:
         return {"outcome": EXPIRED, "changed_at": now, "reason": LEFT, "left_at": now}
+    if sending_back and sign.rests and sign.came_from is not None:
+        detail = f"taken back with the rollout; it runs {sign.came_from}"
+        left_at = row.left_at or now
+        return {"outcome": RETURNED, "changed_at": now, "left_at": left_at, "detail": detail}
     return {"left_at": now} if row.left_at is None else None
 
 

@@ -22,9 +22,8 @@ from pilotwave_protocol.messages import DeviceEvent, ModelReport
 from pilotwave_server.devices.facts import told_by
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.rollouts.fleet import RunningRollout
-from pilotwave_server.rollouts.leases import DID_NOT, TOOK_IT, revise
+from pilotwave_server.rollouts.leases import DID_NOT, RETURNED, TOOK_IT, revise
 from pilotwave_server.rollouts.outcomes import Sign, Stand, becomes, keeps, sign_of
-from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
 
 # a lease of a device that is on its way is not written anew with each report
@@ -81,13 +80,22 @@ def take(session: Session, heard: Iterable[Heard], *, now: datetime) -> set[int]
         if h.key in slices:
             after["slices"] = slices[h.key]
         values.append({"rollout_id": h.rollout.row_id, "device_id": h.device_id, **after})
-        if keeps(before["outcome"]) != keeps(after["outcome"]):
+        if _matters(before, after, sending_back=h.rollout.takes_back):
             moved.append(h.device_id)
         if before["outcome"] != after["outcome"] or before["left_at"] != after["left_at"]:
             news.add(h.rollout.row_id)
     _upsert(session, values)
     revise(session, sorted(set(moved)))
     return news
+
+
+def _matters(before: Mapping[str, Any], after: Mapping[str, Any], *, sending_back: bool) -> bool:
+    """Say whether the device's record (`read_leases`, `read_took`) is another one now."""
+    if keeps(before["outcome"]) != keeps(after["outcome"]):
+        return not (sending_back and after["outcome"] == RETURNED)
+    left = (before["left_at"] is None) != (after["left_at"] is None)
+    took = keeps(after["outcome"]) and before["came_from"] != after["came_from"]
+    return (left and not sending_back) or took
 
 
 def _rows(session: Session, heard: Sequence[Heard]) -> _Rows:
@@ -109,7 +117,7 @@ def _changes(
             continue
         if row is not None and sign.stand is Stand.COMING and now - row.changed_at < FRESH_LEASE:
             continue
-        sending_back = h.rollout.state is RolloutState.ROLLING_BACK
+        sending_back = h.rollout.takes_back
         seq = h.directive_seq
         change = becomes(row, sign, directive_seq=seq, sending_back=sending_back, now=now)
         if change is not None:

@@ -2,9 +2,10 @@
 
 Per model the candidates are, in this order: the device's pin, the rollouts to its groups (newest
 first; `RunningRollout.offers` says whether one has reached it), the baselines of its groups (newest
-first; a group's older baselines follow its newest). The first candidate that may be offered and has
-a variant that fits wins. Each one passed over leaves a `Hold`. Where none is left, the model is
-absent from the set, which tells the device to keep what it has.
+first; a group's older baselines follow its newest), and what it ran before a rollout that is being
+rolled back (or what that rollout's group runs), wherever the device is now. The first candidate
+that may be offered and has a variant that fits wins. Each one passed over leaves a `Hold`. Where
+none is left, the model is absent from the set, which tells the device to keep what it has.
 
 A device whose key two machines use is offered nothing. May not be offered: unknown, denied by an
 operator, yanked by its publisher, below the model's floor, or quarantined for a group that the
@@ -16,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 from pilotwave_protocol.manifest import Variant
-from pilotwave_protocol.messages import MAX_ENTRIES, Entry
+from pilotwave_protocol.messages import AGENT_TIES, MAX_ENTRIES, Entry
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import Fit, variant_fits
 from pilotwave_server.devices.conflicts import SENTENCE
@@ -54,13 +56,18 @@ class Hold:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version that something asks this device to run: `reason` is pin, rollout or baseline."""
+    """A version that something asks this device to run: `reason` is pin, rollout or baseline.
+
+    With `back`, the rollout takes the device back to it.
+    """
 
     reason: str
     model: str
     version: str
     group: str | None = None
     rollout: RunningRollout | None = None
+    back: bool = False
+    together: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def explain(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator
     for candidate in candidates(device, snapshot, model):
         hold = (
             _conflict(device)
-            or _does_not_offer(device, candidate.rollout)
+            or _does_not_offer(device, candidate)
             or may_not_be_offered(device, snapshot, candidate)
         )
         if hold is None:
@@ -153,13 +160,16 @@ def candidates(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Itera
         yield Candidate("pin", model, pin)
     for rollout in snapshot.rollouts.get(model, ()):
         left = rollout.state is RolloutState.ABORTED and rollout.row_id not in device.leases
-        gone = left or rollout.state is RolloutState.ROLLING_BACK
+        gone = left or rollout.takes_back
         if rollout.group_id in device.groups and not gone:
             group = snapshot.group_name(rollout.group_id)
             yield Candidate("rollout", model, rollout.version, group, rollout)
     for baseline in snapshot.baselines.get(model, ()):
         if baseline.group_id in device.groups:
-            yield Candidate("baseline", model, baseline.version, baseline.group)
+            yield Candidate(
+                "baseline", model, baseline.version, baseline.group, together=baseline.together
+            )
+    yield from _ways_back(device, snapshot, model)
 
 
 def _conflict(device: DeviceView) -> Hold | None:
@@ -169,10 +179,25 @@ def _conflict(device: DeviceView) -> Hold | None:
     return Hold(Wait.DEVICE_CONFLICT, SENTENCE.format(device=device.name))
 
 
-def _does_not_offer(device: DeviceView, rollout: RunningRollout | None) -> Hold | None:
+def _ways_back(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator[Candidate]:
+    """Yield where rollouts take this device back to that are rolled back."""
+    took = dict(device.took)
+    for rollout in snapshot.rollouts.get(model, ()):
+        if not rollout.takes_back or rollout.row_id not in took:
+            continue
+        groups_own = [
+            b.version for b in snapshot.baselines.get(model, ()) if b.group_id == rollout.group_id
+        ]
+        group = snapshot.group_name(rollout.group_id)
+        for version in dict.fromkeys([took[rollout.row_id], *groups_own]):
+            if version is not None and version != rollout.version:
+                yield Candidate("rollout", model, version, group, rollout, back=True)
+
+
+def _does_not_offer(device: DeviceView, candidate: Candidate) -> Hold | None:
     """Say what the device waits for, or None where its turn has come (or nothing is in waves)."""
-    known = device.bucket, device.groups, device.name
-    if rollout is None or rollout.offers(*known, device.leases):
+    known, rollout = (device.bucket, device.groups, device.name), candidate.rollout
+    if rollout is None or candidate.back or rollout.offers(*known, device.leases):
         return None
     if not rollout.includes(*known):
         return Hold(Wait.WAVE_NOT_OPEN, _outside(device, rollout))
@@ -255,5 +280,18 @@ def _entry(device: DeviceView, snapshot: FleetSnapshot, step: Step) -> Entry:
         reason=chosen.reason,
         rollout=None if rollout is None else rollout.id,
         attempt=device.attempts.get(chosen.model, 0),
-        conditions={} if rollout is None else dict(rollout.conditions),
+        conditions=_conditions(device, chosen),
     )
+
+
+def _conditions(device: DeviceView, chosen: Candidate) -> dict[str, Any]:
+    """What the device has to wait for. An agent that does not know ties is not told of them: it
+    changes nothing before all of its order is there, which ties everything."""
+    if chosen.back:
+        return {}
+    told: dict[str, Any] = {} if chosen.rollout is None else dict(chosen.rollout.conditions)
+    if chosen.together:
+        told["together"] = list(chosen.together)
+    if device.facts.get(AGENT_TIES) is not True:
+        told.pop("together", None)
+    return told

@@ -27,11 +27,13 @@ RolloutName = Annotated[
     ),
 ]
 Salt = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,9}\.(?:0|[1-9][0-9]{0,9})$")]
-Outcome = Literal["leased", "switched", "healthy", "failed", "rolled_back", "silent", "expired"]
+Outcome = Literal[
+    "leased", "switched", "healthy", "failed", "rolled_back", "silent", "expired", "returned"
+]
 OUTCOMES = (
     "`leased` may take the version now, `switched` is in probation, `healthy`, `failed` before or "
     "`rolled_back` after the switch, `silent` since the switch, `expired`: had its turn and did "
-    "not use it"
+    "not use it, `returned`: taken back with the rollout, and well on the version before"
 )
 
 

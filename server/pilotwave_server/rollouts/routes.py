@@ -56,6 +56,7 @@ def _baseline(group: str, row: BaselineRow) -> BaselineView:
         version=row.version,
         set_by=row.set_by,
         at=row.set_at,
+        together=row.together or [],
     )
 
 
@@ -84,6 +85,7 @@ def set_baseline(
 ) -> BaselineAnswer:
     """All its devices are told at their next poll. The answer counts those that cannot take it."""
     snapshot = _snapshot(session, context)
+    baselines.check_tied(session, body.together)
     row = baselines.set_baseline(
         session,
         snapshot,
@@ -92,6 +94,7 @@ def set_baseline(
         version=body.version,
         actor=str(operator),
         now=now,
+        together=body.together,
     )
     version = snapshot.versions[model, body.version]
     fitting = count_fitting(session, get_group(session, group), version)

@@ -27,10 +27,10 @@ from pilotwave_server.rollouts.fleet import (
     Removal,
     RunningRollout,
 )
-from pilotwave_server.rollouts.leases import TOOK_IT
+from pilotwave_server.rollouts.leases import ROLLED_BACK, TOOK_IT
 from pilotwave_server.rollouts.policies.document import Policy
 from pilotwave_server.rollouts.policies.stored import stored_policy
-from pilotwave_server.rollouts.states import OFFERING, RolloutState
+from pilotwave_server.rollouts.states import OFFERING, OVER, RolloutState
 from pilotwave_server.rollouts.tables import (
     BaselineRow,
     QuarantineRow,
@@ -39,6 +39,7 @@ from pilotwave_server.rollouts.tables import (
     RolloutRow,
 )
 from pilotwave_server.rollouts.waves import canary_group_id
+from pilotwave_server.telemetry.tables import DeviceModelRow
 
 
 class Remembered:
@@ -84,10 +85,10 @@ def _groups_key(groups: Iterable[GroupRow], canaries: Iterable[GroupView]) -> st
 
 
 def _in_force() -> ColumnElement[bool]:
-    """The rollouts that decide what devices run: those that offer, and aborted ones that devices
-    took, until their group is given a baseline after that. Ones that are being rolled back offer
-    nothing, but devices still report on them."""
-    r, b, d = RolloutRow, BaselineRow, RolloutDeviceRow
+    """The rollouts that decide what devices run: those that offer, aborted ones that devices took,
+    until their group is given a baseline after that, and ones that are rolled back, as long as a
+    device runs what it took of them."""
+    r, b, d, m = RolloutRow, BaselineRow, RolloutDeviceRow, DeviceModelRow
     newer = exists().where(
         b.group_id == r.group_id,
         b.model == r.model,
@@ -96,8 +97,14 @@ def _in_force() -> ColumnElement[bool]:
     )
     taken = exists().where(d.rollout_id == r.id, d.outcome.in_(TOOK_IT))
     left = and_(r.state == str(RolloutState.ABORTED), taken, ~newer)
+    on_it = (
+        exists()
+        .where(d.rollout_id == r.id, d.outcome.in_(TOOK_IT), m.device_id == d.device_id)
+        .where(m.model == r.model, or_(m.current_version == r.version, m.state == ROLLED_BACK))
+    )
+    not_back = and_(r.state == str(RolloutState.ROLLED_BACK), on_it)
     states = [str(state) for state in (*OFFERING, RolloutState.ROLLING_BACK)]
-    return or_(r.state.in_(states), left)
+    return or_(r.state.in_(states), left, not_back)
 
 
 def _policies(rows: Sequence[RolloutRow], remembered: Remembered) -> dict[int, Policy]:
@@ -110,7 +117,7 @@ def _policies(rows: Sequence[RolloutRow], remembered: Remembered) -> dict[int, P
 def _canary_groups(rows: Sequence[RolloutRow], policies: dict[int, Policy]) -> Iterator[GroupView]:
     """The unnamed groups of canary selectors, opened or not, so that opening one moves no device
     from group to group."""
-    for row in (r for r in rows if r.state != RolloutState.ABORTED):
+    for row in (r for r in rows if r.state not in OVER):
         for index, wave in enumerate(policies[row.id].waves):
             if wave.canary is not None and wave.canary.selector is not None:
                 selects = compile_predicate(parse(wave.canary.selector))
@@ -163,6 +170,8 @@ def entry_conditions(policy: Policy) -> dict[str, object]:
     """What a device is told to wait for before it changes: conditions, and `windows` of which one
     has to be open. What does not matter is left out."""
     told = {key: value for key, value in vars(policy.conditions).items() if value is not None}
+    if policy.together:
+        told["together"] = sorted(policy.together)
     return {**told, "windows": [vars(w) for w in policy.windows]} if policy.windows else told
 
 
@@ -176,7 +185,14 @@ def _baselines(session: Session, names: dict[int, str]) -> dict[str, tuple[Basel
     by_model: dict[str, list[Baseline]] = defaultdict(list)
     for row in session.scalars(standing):
         by_model[row.model].append(
-            Baseline(row.group_id, names[row.group_id], row.model, row.version, row.revision)
+            Baseline(
+                row.group_id,
+                names[row.group_id],
+                row.model,
+                row.version,
+                row.revision,
+                tuple(row.together or ()),
+            )
         )
     return {model: tuple(found) for model, found in by_model.items()}
 

@@ -15,7 +15,8 @@ class BaselineRow(Base):
     """A version that a group was told to run. The one of the highest revision counts.
 
     The older ones stay as what to fall back on if the newest may no longer be offered; `ended_at`
-    takes one out of that line: the operator went back behind it, or removed the baseline.
+    takes one out of that line: the operator went back behind it, or removed the baseline. Devices
+    change it in one with the models of `together`.
     """
 
     __tablename__ = "baselines"
@@ -30,6 +31,7 @@ class BaselineRow(Base):
     set_by: Mapped[str] = mapped_column(String(200))
     set_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    together: Mapped[list[str] | None] = mapped_column(JsonB)
 
 
 class RemovalRow(Base):
@@ -152,9 +154,10 @@ class RolloutDeviceRow(Base):
 
     `outcome`: leased (may take the version now), switched (in probation), healthy, failed,
     rolled_back, silent (said nothing in time after the switch), expired (a lease that it did not
-    use). `slices` are the labels and facts that the policy's gates look at. `came_from` is the
-    version that it ran before, `left_at` when it was heard to run another again. A failure that it
-    reports under a directive older than `counts_from` is one that it was asked to forget.
+    use), returned (taken back with the rollout, and well on what it runs now). `slices` are the
+    labels and facts that the policy's gates look at. `came_from` is the version that it ran before,
+    `left_at` when it was heard to run another again. A failure that it reports under a directive
+    older than `counts_from` is one that it was asked to forget.
     """
 
     __tablename__ = "rollout_devices"

@@ -6,11 +6,16 @@ from datetime import datetime
 
 from pydantic import Field
 
-from pilotwave_server.fields import ApiReply, ApiRequest, ReasonText, VersionName
+from pilotwave_server.fields import ApiReply, ApiRequest, ModelName, ReasonText, VersionName
 
 
 class BaselineRequest(ApiRequest):
     version: VersionName
+    together: list[ModelName] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Models of the same devices that change in one with this one.",
+    )
 
 
 class BaselineView(ApiReply):
@@ -19,6 +24,7 @@ class BaselineView(ApiReply):
     version: str
     set_by: str
     at: datetime = Field(description="Since when.")
+    together: list[str] = Field(description="Models that change in one with it.")
 
 
 class BaselineAnswer(BaselineView):

@@ -64,6 +64,9 @@ def _asks(step: Step) -> str:
     candidate = step.candidate
     if candidate.reason == "pin":
         return "an operator pinned it"
+    if candidate.rollout is not None and candidate.back:
+        rollout = candidate.rollout
+        return f"rollout {rollout.id}, of which it took {rollout.version}, was rolled back"
     if candidate.rollout is not None:
         return f"rollout {candidate.rollout.id} brings it to group {candidate.group}"
     return f"it is the baseline of group {candidate.group}"

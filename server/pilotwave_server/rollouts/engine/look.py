@@ -63,7 +63,7 @@ def look(
     elif state is RolloutState.SCHEDULED:
         known = {"withheld": _withheld(snapshot, row)}
     else:
-        known = _way_back(session, row, policy, moment)
+        known = _way_back(session, snapshot, row, policy, moment)
     return Picture(
         id=row.id,
         name=name_of(row),
@@ -154,11 +154,16 @@ def _withheld(snapshot: FleetSnapshot, row: RolloutRow) -> str | None:
     return None if hold is None else hold.sentence
 
 
-def _way_back(session: Session, row: RolloutRow, policy: Policy, moment: Moment) -> dict[str, Any]:
+def _way_back(
+    session: Session, snapshot: FleetSnapshot, row: RolloutRow, policy: Policy, moment: Moment
+) -> dict[str, Any]:
     d = DecisionRow
     began = select(func.max(d.at)).where(d.rollout_id == row.id, d.action == "rollback")
     heard_after = moment.before(moment.silent_s(policy))
+    found = still_on(session, snapshot, row, heard_after=heard_after)
     return {
-        "still_on": still_on(session, row, heard_after=heard_after),
+        "still_on": found.leaving,
+        "unheard": found.unheard,
+        "kept": found.kept,
         "rolling_back_since": session.scalar(began),
     }

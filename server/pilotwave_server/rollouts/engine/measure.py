@@ -3,9 +3,11 @@ taken seldom (`engine.Counts`), and only when a decision hangs on them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, exists, func, not_, select
+from sqlalchemy import ColumnElement, and_, exists, func, not_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.tables import DeviceRow, PinRow
@@ -14,12 +16,16 @@ from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.fleet import FleetSnapshot
 from pilotwave_server.rollouts.leases import DID_NOT, HEALTHY, SILENT, TOOK_IT
+from pilotwave_server.rollouts.looking import look
 from pilotwave_server.rollouts.planning import thresholds, wave_of
 from pilotwave_server.rollouts.policies.document import Policy
 from pilotwave_server.rollouts.preview import count_fitting
+from pilotwave_server.rollouts.resolve import explain
 from pilotwave_server.rollouts.service import group_of
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
 from pilotwave_server.telemetry.tables import DeviceModelRow
+
+FEW = 50
 
 
 def reachable(
@@ -68,19 +74,51 @@ def _not_quarantined(
     return rules
 
 
-def still_on(session: Session, rollout: RolloutRow, *, heard_after: datetime) -> int:
-    """Count the devices heard since then that took the version and have not left it."""
+class StillOn(NamedTuple):
+    """Devices that took the version and have not said that they left it: those that are told to and
+    were heard lately, those not heard, and those that keep it, with why (`kept`: reason, devices).
+    """
+
+    leaving: int = 0
+    unheard: int = 0
+    kept: tuple[tuple[str, int], ...] = ()
+
+
+def still_on(
+    session: Session, snapshot: FleetSnapshot, rollout: RolloutRow, *, heard_after: datetime
+) -> StillOn:
+    """Count them. Why a device keeps the version is looked into where they are few."""
     r, d = RolloutDeviceRow, DeviceRow
-    query = (
-        select(func.count())
-        .select_from(r)
-        .join(d, d.id == r.device_id)
-        .where(
-            r.rollout_id == rollout.id,
-            r.outcome.in_(TOOK_IT),
-            r.left_at.is_(None),
-            d.state == "enrolled",
-            d.last_check_in > heard_after,
-        )
+    heard = and_(d.last_check_in.is_not(None), d.last_check_in > heard_after)
+    rules = (
+        r.rollout_id == rollout.id,
+        r.outcome.in_(TOOK_IT),
+        r.left_at.is_(None),
+        d.state == "enrolled",
     )
-    return session.scalar(query) or 0
+    on_it = select(d.name, heard).join(r, d.id == r.device_id).where(*rules).order_by(d.id)
+    found = session.execute(on_it.limit(FEW + 1)).tuples().all()
+    if len(found) > FEW:
+        counted = select(heard, func.count()).join(r, d.id == r.device_id).where(*rules)
+        number = dict(session.execute(counted.group_by(heard)).tuples().all())
+        return StillOn(number.get(True, 0), number.get(False, 0))
+    why = {name: _keeps(session, snapshot, rollout, name) for name, _ in found}
+    kept = Counter(reason for reason in why.values() if reason)
+    told = [was_heard for name, was_heard in found if not why[name]]
+    return StillOn(sum(map(bool, told)), sum(not h for h in told), tuple(sorted(kept.items())))
+
+
+def _keeps(session: Session, snapshot: FleetSnapshot, rollout: RolloutRow, name: str) -> str:
+    """Say why this device is not told to leave the version; empty where it is."""
+    steps = list(explain(look(session, snapshot, name).view, snapshot, rollout.model))
+    last = steps[-1] if steps else None
+    if last is None or last.hold is not None:
+        return "there is no other version that it could go to"
+    asks = last.candidate
+    if asks.version != rollout.version:
+        return ""
+    if asks.reason == "pin":
+        return "an operator pinned it there"
+    if asks.rollout is not None:
+        return f"{asks.rollout.id} brings it to group {asks.group}, in which it is now"
+    return f"it is what group {asks.group} runs, in which it is now"

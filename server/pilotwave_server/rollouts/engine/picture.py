@@ -55,7 +55,8 @@ class Picture:
     last change among them was at `last_change`. `verdicts` are those of the open wave's gates that
     were not overruled. `idle_leases` and `silent` count devices over their deadlines. `size` counts
     the devices that the open waves can reach, `left` those of them that have not settled.
-    `still_on` counts devices that were not heard to have left the version.
+    `still_on` counts devices that are told to leave the version and were not heard to have left
+    it, `unheard` those that were not heard lately at all, `kept` those that keep it, with why.
     """
 
     id: int
@@ -78,6 +79,8 @@ class Picture:
     size: int | None = None
     left: int | None = None
     still_on: int = 0
+    unheard: int = 0
+    kept: tuple[tuple[str, int], ...] = ()
     rolling_back_since: datetime | None = None
 
     def count(self, *outcomes: str) -> int:

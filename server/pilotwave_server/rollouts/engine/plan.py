@@ -185,12 +185,38 @@ def _last(p: Picture, open: OpenWave, verdict: Verdict | None, m: Moment) -> Ite
 
 def _rolling_back(p: Picture, m: Moment) -> Iterator[Action]:
     if not p.still_on:
-        yield EndRollback(p.id, p.generation, "no device runs it any more")
+        told = "no device that took it was heard to run it any more"
+        if not p.unheard and not p.kept:
+            told = "each device that took it has left it"
+        yield EndRollback(p.id, p.generation, _and_others(p, told), None, _left_behind(p))
     elif p.rolling_back_since is not None:
         waited = m.waited(p.rolling_back_since)
         if waited >= m.silent_s(p.policy):
-            told = f"{p.still_on} devices have not said yet that they left it; they are told to"
-            yield EndRollback(p.id, p.generation, told, None, {"still_on": p.still_on})
+            have = counted(p.still_on, "device has", "devices have")
+            told = f"{have} not said yet to have left it, and will be told to at each poll"
+            yield EndRollback(p.id, p.generation, _and_others(p, told), None, _left_behind(p))
+
+
+def _and_others(p: Picture, told: str) -> str:
+    """Say who else runs the version, and why."""
+    parts = [told]
+    if p.unheard:
+        have = counted(p.unheard, "device has", "devices have")
+        parts.append(f"{have} not been heard lately, and will be told to leave it at the next poll")
+    for why, number in p.kept:
+        parts.append(f"{counted(number, 'device keeps', 'devices keep')} it: {why}")
+    return "; ".join(parts)
+
+
+def _left_behind(p: Picture) -> dict[str, int]:
+    kept = sum(number for _, number in p.kept)
+    found = {"still_on": p.still_on, "unheard": p.unheard, "kept": kept}
+    return {name: number for name, number in found.items() if number}
+
+
+def counted(number: int, one: str, more: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {one if number == 1 else more}"
 
 
 def _sample(p: Picture, wave: Wave) -> Verdict | Measure | None:

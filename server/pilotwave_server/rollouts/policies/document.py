@@ -142,7 +142,7 @@ class Deadlines:
 
 @dataclass(frozen=True)
 class Policy:
-    """A recipe, complete and consistent."""
+    """A recipe, complete and consistent. `together` are models that change in one with this one."""
 
     name: str
     waves: tuple[Wave, ...]
@@ -153,6 +153,7 @@ class Policy:
     conditions: Conditions = field(default_factory=Conditions)
     deadlines: Deadlines = field(default_factory=Deadlines)
     approval: bool = False
+    together: tuple[str, ...] = ()
 
     @property
     def slice_keys(self) -> tuple[str, ...]:

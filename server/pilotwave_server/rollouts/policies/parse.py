@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from pilotwave_protocol.names import check_device, check_group
+from pilotwave_protocol.names import check_device, check_group, check_model
 from pilotwave_server.fields import SLUG
 from pilotwave_server.groups.selector import BadSelector
 from pilotwave_server.groups.selector import parse as parse_selector
@@ -38,6 +38,7 @@ from pilotwave_server.rollouts.policies.section import Section
 MAX_WAVES = 100
 MAX_CANARIES = 1000
 MOST_DEVICES = 100_000_000
+MAX_TOGETHER = 16
 _KEYS = (
     "name",
     "description",
@@ -48,6 +49,7 @@ _KEYS = (
     "conditions",
     "deadlines",
     "approval",
+    "together",
 )
 _SIZES = ("canary", "count", "percent")
 _NAME = matching(
@@ -78,6 +80,7 @@ def parse_policy(
         conditions=read_conditions(top),
         deadlines=read_deadlines(top),
         approval=top.take("approval", flag, False),
+        together=top.list_of("together", named(check_model), MAX_TOGETHER),
     )
     faults.check()
     return policy
