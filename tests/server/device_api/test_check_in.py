@@ -251,7 +251,7 @@ def test_odd_texts_come_back_as_they_were(fleet: Fleet, clock: Any) -> None:
 
 def test_facts_that_matter_change_what_the_device_is_told(fleet: Fleet) -> None:
     cam = fleet.device()
-    fleet.group("charged", "battery>20")
+    fleet.group("charged", "fact.battery>20")
     fleet.assign("charged", "1.0.0")
     assert cam.runs() == {}
     seq = cam.directive().seq
