@@ -16,7 +16,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.context import Context
-from pilotwave_server.devices.service import count_by_state
+from pilotwave_server.devices.service import count_by_state, is_failing
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.registry.service import expiries
 from pilotwave_server.rollouts.reading import group_names
@@ -24,7 +24,6 @@ from pilotwave_server.rollouts.rollout_views import RolloutSummary
 from pilotwave_server.rollouts.showing import summary
 from pilotwave_server.rollouts.tables import RolloutRow
 from pilotwave_server.telemetry.distribution import count_now
-from pilotwave_server.telemetry.tables import DeviceModelRow
 
 T = TypeVar("T")
 KEEP = timedelta(seconds=5)
@@ -112,8 +111,7 @@ def _online(session: Session, since: datetime) -> int:
 
 
 def _failing(session: Session) -> int:
-    m = DeviceModelRow
-    query = select(func.count(m.device_id.distinct())).where(m.state.in_(("failed", "rolled_back")))
+    query = select(func.count()).select_from(DeviceRow).where(is_failing())
     return session.scalar(query) or 0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, delete, func, literal, select
+from sqlalchemy import ColumnElement, delete, func, literal, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pilotwave_server.audit.service import record
@@ -79,7 +79,7 @@ def list_devices(
 
 
 def _stand(standing: Standing, silent_since: datetime | None) -> list[ColumnElement[bool]]:
-    d, m = DeviceRow, DeviceModelRow
+    d = DeviceRow
     # said so that no index serves it: SQLite would take it and sort the whole fleet, where the
     # index of the sort finds a page at once
     enrolled = d.state.not_in(("pending", "revoked", "decommissioned"))
@@ -92,7 +92,15 @@ def _stand(standing: Standing, silent_since: datetime | None) -> list[ColumnElem
         case "conflict":
             return [d.conflict_since.is_not(None)]
         case "failing":
-            return [d.id.in_(select(m.device_id).where(m.state.in_(("failed", "rolled_back"))))]
+            return [is_failing()]
+
+
+def is_failing() -> ColumnElement[bool]:
+    """The WHERE expression over devices that holds where one refuses its orders, or where a version
+    of a model failed on it or went back."""
+    d, m = DeviceRow, DeviceModelRow
+    failed = d.id.in_(select(m.device_id).where(m.state.in_(("failed", "rolled_back"))))
+    return or_(d.refusal.is_not(None), failed)
 
 
 def models_of(session: Session, devices: Sequence[DeviceRow]) -> Mapping[int, list[DeviceModelRow]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.states import Reason
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.loading import LoadedDevice, load_devices
-from pilotwave_server.devices.tables import bucket_of
+from pilotwave_server.devices.tables import DeviceRow, bucket_of
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.leases import read_leases, read_took
 from pilotwave_server.telemetry.tables import DeviceModelRow
@@ -41,9 +42,26 @@ def look(session: Session, snapshot: FleetSnapshot, name: str) -> Looked:
     return Looked(row, view)
 
 
-def forbidden_here(session: Session, device_id: int, model: str) -> str:
-    """What a device says that still serves a version which it may not run; empty otherwise."""
+def device_says(session: Session, device_id: int, model: str) -> str:
+    """What a device says against running what it should: that it refuses its orders, that it still
+    serves what it may not run, or that the version failed there. With what a person has to do;
+    empty if it says nothing of the kind."""
+    refusal = session.scalar(select(DeviceRow.refusal).where(DeviceRow.id == device_id))
+    if refusal is not None:
+        return _refuses(str(refusal.get("reason", "")), str(refusal.get("detail") or ""))
     row = session.get(DeviceModelRow, (device_id, model))
-    if row is None or row.reason not in (Reason.YANKED, Reason.BELOW_FLOOR):
+    if row is None:
         return ""
-    return row.detail or row.reason
+    if row.reason in (Reason.YANKED, Reason.BELOW_FLOOR):
+        return row.detail or row.reason
+    if row.state not in ("failed", "rolled_back") or row.reason == Reason.OPERATOR_ROLLBACK:
+        return ""
+    stays = f"it stays on {row.current_version}" if row.current_version else "it runs none"
+    failed = f"{row.candidate_version} failed here" if row.candidate_version else "it failed"
+    told = f" ({row.detail or row.reason})" if row.reason else ""
+    return f"{failed}{told}; {stays} until `pilotwave devices retry`"
+
+
+def _refuses(reason: str, detail: str) -> str:
+    told = f"it refuses its orders: {detail or reason}"
+    return f"{told}; set this device's clock" if reason == Reason.NOT_YET_VALID else told

@@ -18,7 +18,7 @@ from pilotwave_server.rollouts import baselines, pins
 from pilotwave_server.rollouts.baselines import NoBaseline
 from pilotwave_server.rollouts.capacity import TooManyModels
 from pilotwave_server.rollouts.fleet import FleetSnapshot
-from pilotwave_server.rollouts.looking import forbidden_here, look
+from pilotwave_server.rollouts.looking import device_says, look
 from pilotwave_server.rollouts.offer import VersionNotOffered
 from pilotwave_server.rollouts.pins import NothingToRollBackTo, NotPinned
 from pilotwave_server.rollouts.preview import count_fitting
@@ -129,7 +129,7 @@ def explain(
     """Everything that asks for a version, in the order of strength, until one can be taken."""
     snapshot = _snapshot(session, context)
     row, view = look(session, snapshot, device)
-    says = forbidden_here(session, row.id, model)
+    says = device_says(session, row.id, model)
     found = why(view, snapshot, model=model, state=row.state, says=says)
     candidates = [
         CandidateView(
