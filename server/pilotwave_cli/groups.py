@@ -134,7 +134,7 @@ def assign(
     if as_json:
         output.show_json(made)
         return
-    output.say(f"{group} runs {model} {version} from now on")
+    output.say(f"{group} is told to run {model} {version}; its devices take it as they poll")
     if together:
         output.say(f"  it changes in one with {', '.join(together)}")
     counts = {k: v for k, v in made.items() if isinstance(v, int) and not isinstance(v, bool)}
