@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.golden import Schema, check_cases, schema_of
 from pilotwave_cli.wishes import Wishes
-from pilotwave_protocol import digest, names, sniff
+from pilotwave_protocol import digest, names, secrets, sniff
 from pilotwave_protocol.errors import BadName
 from pilotwave_protocol.formats import OPENS
 from pilotwave_protocol.manifest import FileEntry, Requires, SelfTest, TensorSpec, Variant
@@ -32,6 +32,7 @@ def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
     """Describe a file or folder as a variant, or raise `CliError` saying what is wrong with it."""
     names.check_variant(name)
     files = _files(source)
+    _check_secrets(files, wishes.not_secret)
     entries, sources = [], {}
     for path, real in files.items():
         sha256, size = digest.hash_file(real)
@@ -125,7 +126,24 @@ def _files(source: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def _check_secrets(files: Mapping[str, Path], allowed: Iterable[str]) -> None:
+    """Refuse what looks secret. A private key is never shipped; the rest can be only alike."""
+    if stray := sorted(set(allowed) - files.keys()):
+        raise CliError(f"--not-secret {stray[0]}: is not among the files")
+    for inside, real in files.items():
+        found = secrets.secret_in_file(real)
+        if found and found.certain:
+            raise CliError(f"{real}: holds {found.what}; it is never shipped")
+        if found and inside not in allowed:
+            raise CliError(
+                f"{real}: holds what looks like {found.what}; take it out, or say "
+                f"--not-secret {inside} if it is none"
+            )
+
+
 def _checked(inside: str, path: Path) -> str:
+    if word := secrets.secret_by_name(inside):
+        raise CliError(f"{path}: {word} is where secrets are kept; it is never shipped")
     try:
         return names.check_file_path(inside)
     except BadName as e:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from tuf.api.metadata import Metadata, Targets
 
-from pilotwave_cli import documents, output
+from pilotwave_cli import documents, leaving, output
 from pilotwave_cli.building import CASES, Built, build_variant
 from pilotwave_cli.client import Api, connect
 from pilotwave_cli.durations import pairs
@@ -73,6 +72,14 @@ def publish(
     near_check: Annotated[
         str, typer.Option(help="A command that is given the rounded folder; status 0 lets it pass.")
     ] = "",
+    not_secret: Annotated[
+        Words, typer.Option(help=f"A file that only looks like it holds a password. {EACH}")
+    ] = None,
+    all_files: Annotated[
+        bool, typer.Option("--all-files", help="Allow the folder you are in, or one above it.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, at a terminal.")] = False,
     folder: Dir = None,
     passphrase_file: PassphraseFile = None,
     out: Out = None,
@@ -93,10 +100,11 @@ def publish(
         "entrypoint": entrypoint,
         "inputs": inputs,
         "outputs": outputs,
+        "not_secret": not_secret,
     }
+    paths = leaving.check_choice(chosen, all_files=all_files)
     wishes = wishes_for(chosen, options, requires=requires, unsafe_format=unsafe_format)
     with ExitStack() as stack:
-        paths = {name: Path(path) for name, path in chosen.items()}
         if not as_is:
             paths = stack.enter_context(restored(paths))
         built = [build_variant(name, path, wishes[name]) for name, path in paths.items()]
@@ -118,6 +126,15 @@ def publish(
             template.to_bytes()
         )  # what the server would refuse is refused before uploading
         _warn(built)
+        if dry_run and as_json:
+            output.show_json({"files": leaving.files_as_json(built)})
+            return
+        if not as_json:
+            leaving.list_files(built)
+        if dry_run:
+            output.say("nothing was sent: this was a dry run")
+            return
+        leaving.ask(model, version, yes=yes or as_json)
         with connect() as api:
             publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
             try:

@@ -28,6 +28,7 @@ class Wishes:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     unsafe_format: bool = False
+    not_secret: tuple[str, ...] = ()
 
 
 def wishes_for(
@@ -72,6 +73,8 @@ def _with(wishes: Wishes, option: str, value: str) -> Wishes:
         return replace(wishes, max_latency_ms=int(value))
     if option in ("inputs", "outputs"):
         return replace(wishes, **{option: tuple(value.split(","))})  # type: ignore[arg-type]
+    if option == "not_secret":
+        return replace(wishes, not_secret=(*wishes.not_secret, value))
     return replace(wishes, **{option: value})  # type: ignore[arg-type]  # all others are texts
 
 

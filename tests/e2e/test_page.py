@@ -120,7 +120,7 @@ def test_the_three_jobs_are_done_by_clicks_alone(stage: Stage, tab: Watched) -> 
     expect(command).to_contain_text("pilotwave publish detector 1.1.0")
     expect(page.get_by_text("Waiting for the signature")).to_be_visible()
     words = shlex.split(command.inner_text())
-    words = [w.replace("=.", f"={stage.root / '1.1.0'}") if w.endswith("=.") else w for w in words]
+    words = [w.replace("=FOLDER", f"={stage.root / '1.1.0'}") for w in words]
     done = subprocess.run(
         [str(BIN / words[0]), *words[1:]],
         cwd=stage.root,

@@ -2,7 +2,8 @@
 
 12 the manifest is here, has the signed digest and length, parses, and is of this very version
 13 every blob that it lists is here, with its size
-14 the files are what they are said to be; what can run code when loaded is signed as such
+14 the files are what they are said to be; what can run code when loaded is signed as such; none of
+   them is or holds a private key
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pilotwave_protocol import sniff
+from pilotwave_protocol import secrets, sniff
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import BadManifest
 from pilotwave_protocol.formats import OPENS
@@ -64,6 +65,12 @@ class SchemaMismatch(Invalid):
 
 class UnsafeFormat(Invalid):
     code = "unsafe_format"
+
+
+class PrivateKeyFound(Invalid):
+    """A version goes to every device and never changes: a key in it is lost."""
+
+    code = "private_key_found"
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,7 @@ def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
     companion runs code when loaded, unless that was signed."""
     where = f"{variant.name}/{file.path}"
     entrypoint = file.path == variant.entrypoint
+    check_no_key(where, file, blobs)
     try:
         found = look_into(file, blobs)
     except sniff.BadModel as error:
@@ -191,6 +199,16 @@ def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
             f"{where}: {found.unsafe}; publish it with unsafe_format if that is meant, and allow"
             " it on the devices"
         )
+
+
+def check_no_key(where: str, file: FileEntry, blobs: BlobStore) -> None:
+    """Refuse a file that is or holds a private key."""
+    if file.size == 0:
+        return
+    with mapped(file, blobs) as data:
+        found = secrets.key_in_bytes(data)
+    if found:
+        raise PrivateKeyFound(f"{where}: holds {found.what}; take it out and publish without it")
 
 
 def _check_declared(variant: Variant, where: str, found: sniff.Sniffed) -> None:
@@ -235,7 +253,11 @@ def look_into(file: FileEntry, blobs: BlobStore) -> sniff.Sniffed:
     """Sniff a blob without reading it whole; BadModel where it is damaged."""
     if file.size == 0:
         raise sniff.BadModel("the file is empty")
+    return sniff.sniff_bytes(mapped(file, blobs), file.path.rpartition("/")[2])
+
+
+def mapped(file: FileEntry, blobs: BlobStore) -> memoryview:
+    """Return a blob's bytes without reading them; a view that is let go closes the file."""
     with blobs.open(file.sha256) as stream:
         # Not closed by hand: the views in a BadModel's traceback would still hold it.
-        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    return sniff.sniff_bytes(memoryview(mapped), file.path.rpartition("/")[2])
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))

@@ -470,6 +470,19 @@ def an_onnx_file_cut_short(u: Upload) -> None:
     u.files(**{"model.onnx": onnx("a model")[:-2]})
 
 
+KEY = b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAE\n"
+
+
+@case("private_key_found")
+def a_private_key_beside_the_model(u: Upload) -> None:
+    u.files(**{"model.onnx": onnx("a model"), "notes.txt": KEY})
+
+
+@case("private_key_found")
+def a_private_key_deep_in_the_weights(u: Upload) -> None:
+    u.files(**{"model.onnx": onnx("a model"), "weights.bin": b"\0" * 2_000_000 + KEY})
+
+
 @case("unsafe_format")
 def a_pickle_among_the_files(u: Upload) -> None:
     u.files(**{"model.onnx": onnx("a model"), "extra.bin": pickle.dumps([1, 2])})

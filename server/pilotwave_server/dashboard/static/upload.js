@@ -48,6 +48,11 @@
     }
     return tell(words.done, 1);
   };
+  // The server refuses them as well, but then they have travelled.
+  const refuseKeys = async (file) => {
+    const head = await file.slice(0, PIECE).text();
+    if (/BEGIN [A-Z0-9 ]*PRIVATE KEY|AGE-SECRET-KEY-|PuTTY-User-Key-File-/.test(head)) throw new Error(`${file.name}: ${words.secret}`);
+  };
   const quoted = (text) => (/^[A-Za-z0-9._+=\/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
   form.addEventListener("submit", async (event) => {
@@ -69,9 +74,10 @@
       };
     });
     try {
+      for (const file of files) await refuseKeys(file);
       for (const [n, file] of files.entries()) await send(file, await hashed(file, rows[n]), rows[n]);
       const [model, version, variant] = ["model", "version", "variant"].map((id) => $(id).value);
-      const where = files.length === 1 ? files[0].name : ".";
+      const where = files.length === 1 ? files[0].name : "FOLDER";
       $("command").textContent =
         `pilotwave publish ${quoted(model)} ${quoted(version)} --variant ${quoted(variant)}=${quoted(where)} --key keys/publisher.pem`;
       $("sign").hidden = false;
