@@ -11,12 +11,20 @@ from sqlalchemy import func, select
 from pilotwave_protocol.messages import MAX_METRICS
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_server.rollouts.tables import RolloutSampleRow, RolloutSketchRow
+from pilotwave_server.settings import Settings
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 from tests.server.rollouts.test_engine_http import create, in_state, live_until
 from tests.server.rollouts.test_live_metrics import InUse, cams, waves
 
 __all__ = ["cams"]
 LIAR = 29  # not among the canaries
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Budgets that hold nothing back: what gates do with a flood is theirs to prove."""
+    wide = {"check_ins_per_minute": 6000, "events_per_hour": 100_000}
+    return settings.model_copy(update=wide)
 
 
 def send(cam: InUse, count: int, **changes: Any) -> None:
