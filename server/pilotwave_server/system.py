@@ -118,10 +118,25 @@ def status(viewer: Viewer, session: ReadSession, context: Ctx, now: Now) -> Stan
 
 
 def read_devices(context: Context) -> list[GaugeMetricFamily]:
-    """Devices by state, for the metrics."""
+    """Devices by state, and how many of them are in trouble, for the metrics."""
     with context.db.read() as session:
         counts, in_conflict = devices.count_by_state(session), conflicts.count(session)
-    conflict = GaugeMetricFamily(
-        "pilotwave_devices_in_conflict", "Devices whose key two machines use.", value=in_conflict
-    )
-    return [gauge("pilotwave_devices", "Devices by state.", "state", counts.items()), conflict]
+        failing, refusing = devices.count_failing(session), devices.count_refusing(session)
+    return [
+        gauge("pilotwave_devices", "Devices by state.", "state", counts.items()),
+        GaugeMetricFamily(
+            "pilotwave_devices_in_conflict",
+            "Devices whose key two machines use.",
+            value=in_conflict,
+        ),
+        GaugeMetricFamily(
+            "pilotwave_devices_failing",
+            "Devices that refuse their orders, or on which a version failed or went back.",
+            value=failing,
+        ),
+        GaugeMetricFamily(
+            "pilotwave_devices_refusing",
+            "Devices that refuse their orders.",
+            value=refusing,
+        ),
+    ]

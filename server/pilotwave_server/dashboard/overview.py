@@ -16,7 +16,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.context import Context
-from pilotwave_server.devices.service import count_by_state, is_failing
+from pilotwave_server.devices.service import count_by_state, count_failing
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.registry.service import expiries
 from pilotwave_server.rollouts.reading import group_names
@@ -92,7 +92,7 @@ def take(context: Context) -> Overview:
             states=states,
             online=online,
             silent=states.get("enrolled", 0) - online,
-            failing=_failing(session),
+            failing=count_failing(session),
             versions=_versions(session),
             rollouts=_rollouts(session, "running", "rolling_back", "scheduled"),
             waiting=_waiting(session, now),
@@ -107,11 +107,6 @@ def take(context: Context) -> Overview:
 def _online(session: Session, since: datetime) -> int:
     d = DeviceRow
     query = select(func.count()).where(d.state == "enrolled", d.last_seen > since)
-    return session.scalar(query) or 0
-
-
-def _failing(session: Session) -> int:
-    query = select(func.count()).select_from(DeviceRow).where(is_failing())
     return session.scalar(query) or 0
 
 

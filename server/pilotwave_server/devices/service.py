@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, delete, func, literal, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, literal, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pilotwave_server.audit.service import record
@@ -22,6 +22,8 @@ from pilotwave_server.paging import PageRequest, paginate, paginate_with_empty
 from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
 
 NEVER = datetime(1970, 1, 1, tzinfo=timezone.utc)
+OUT = ("pending", "revoked", "decommissioned")
+"""States of devices that are offered nothing."""
 Standing = Literal["online", "silent", "failing", "conflict"]
 
 
@@ -82,7 +84,7 @@ def _stand(standing: Standing, silent_since: datetime | None) -> list[ColumnElem
     d = DeviceRow
     # said so that no index serves it: SQLite would take it and sort the whole fleet, where the
     # index of the sort finds a page at once
-    enrolled = d.state.not_in(("pending", "revoked", "decommissioned"))
+    enrolled = d.state.not_in(OUT)
     match standing:
         case "online":
             return [enrolled, d.last_seen > silent_since]
@@ -97,10 +99,22 @@ def _stand(standing: Standing, silent_since: datetime | None) -> list[ColumnElem
 
 def is_failing() -> ColumnElement[bool]:
     """The WHERE expression over devices that holds where one refuses its orders, or where a version
-    of a model failed on it or went back."""
+    of a model failed on it or went back; not for one that is out of service."""
     d, m = DeviceRow, DeviceModelRow
     failed = d.id.in_(select(m.device_id).where(m.state.in_(("failed", "rolled_back"))))
-    return or_(d.refusal.is_not(None), failed)
+    return and_(d.state.not_in(OUT), or_(d.refusal.is_not(None), failed))
+
+
+def count_failing(session: Session) -> int:
+    """How many devices fail (`is_failing`)."""
+    return session.scalar(select(func.count()).select_from(DeviceRow).where(is_failing())) or 0
+
+
+def count_refusing(session: Session) -> int:
+    """How many devices refuse their orders."""
+    d = DeviceRow
+    query = select(func.count()).where(d.refusal.is_not(None), d.state.not_in(OUT))
+    return session.scalar(query) or 0
 
 
 def models_of(session: Session, devices: Sequence[DeviceRow]) -> Mapping[int, list[DeviceModelRow]]:

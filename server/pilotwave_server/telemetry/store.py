@@ -22,7 +22,7 @@ from pilotwave_server.db import lock_fleet, next_revision, update_rows, upsert
 from pilotwave_server.devices.facts import normal_facts
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import ServerError, Unauthorised
-from pilotwave_server.telemetry import boots
+from pilotwave_server.telemetry import boots, refusing
 from pilotwave_server.telemetry.counting import (
     Count,
     add_events,
@@ -114,6 +114,8 @@ def store_check_ins(
         device = count.device
         fresh = [e for e in count.events if event_key(device.id, e) not in stored]
         _add_device(batch, count, item.check_in, fresh)
+        if refusing.has_turned(device.refusal, item.check_in):
+            refusing.note(session, item.check_in, device.refusal, now=now)
         _add_models(batch, device, item.check_in, fresh, models[device.id])
         if device.id in facts and item.check_in.facts is not None:
             labels, before = facts[device.id]
@@ -147,7 +149,7 @@ def _with_windows(
 def _lock_devices(session: Session, ids: list[int]) -> dict[int, Row[Any]]:
     d = DeviceRow
     numbers = (d.last_seq, d.acked_event, d.acked_window, d.numbering, d.plain_seq, d.event_run)
-    conflict = (d.top_event, d.boots, d.conflict_since, d.conflict_at)
+    conflict = (d.top_event, d.boots, d.conflict_since, d.conflict_at, d.refusal)
     columns = select(d.id, d.state, d.generation, *numbers, *conflict)
     # in order of id, so that two batches never wait for each other in a ring
     locked = columns.where(d.id.in_(ids)).order_by(d.id).with_for_update()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pilotwave_protocol.messages import ModelReport
@@ -51,3 +52,43 @@ def test_why_says_that_a_version_failed_there_and_how_to_try_it_again(fleet: Fle
     )
     device.check_in(ModelReport("detector", S.HEALTHY, new))
     assert "failed here" not in why(fleet)
+
+
+def gauge(fleet: Fleet, name: str) -> str:
+    found = re.search(
+        rf"^pilotwave_devices_{name} (\S+)$", fleet.operator.get("/metrics").text, re.M
+    )
+    return found[1] if found else "none"
+
+
+def test_a_refusal_is_an_event_when_it_begins_and_when_it_ends(fleet: Fleet) -> None:
+    device = fleet.device("cam-1")
+
+    def told() -> list[tuple[str, Any]]:
+        lines = fleet.operator.get("/api/v1/events").json()["items"]
+        seen = [e for e in lines if e["verb"].startswith("device.refusing")]
+        assert all(e["object"] == e["actor"] == "device/cam-1" for e in seen)
+        return [(e["verb"], e["after"]) for e in seen[::-1]]
+
+    refused = {"reason": "not_yet_valid", "detail": CLOCK}
+    for _ in range(3):
+        assert device.check_in(refusal=refused).status_code == 200
+        assert told() == [("device.refusing", refused)]
+    for _ in range(2):
+        assert device.check_in(refusal=None).status_code == 200
+        assert told() == [("device.refusing", refused), ("device.refusing_end", None)]
+    device.check_in(refusal=refused)
+    assert len(told()) == 3
+
+
+def test_metrics_count_those_that_refuse_and_those_that_fail(fleet: Fleet) -> None:
+    one, other = fleet.device("cam-1"), fleet.device("cam-2")
+    assert (gauge(fleet, "refusing"), gauge(fleet, "failing")) == ("0.0", "0.0")
+    one.check_in(refusal={"reason": "not_yet_valid", "detail": CLOCK})
+    told = {"reason": "selftest_load", "detail": "it does not load"}
+    other.check_in(ModelReport("detector", S.FAILED, candidate=installed("1.1.0", 2), **told))  # type: ignore[arg-type]
+    assert (gauge(fleet, "refusing"), gauge(fleet, "failing")) == ("1.0", "2.0")
+    for name in ("cam-1", "cam-2"):
+        assert fleet.act(name, "decommission").status_code == 200
+    assert (gauge(fleet, "refusing"), gauge(fleet, "failing")) == ("0.0", "0.0")
+    assert not failing(fleet)
