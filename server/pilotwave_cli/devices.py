@@ -26,6 +26,12 @@ def _runs(device: dict[str, Any]) -> str:
     return ", ".join(shown) or "-"
 
 
+def _state(device: dict[str, Any]) -> str:
+    if device.get("conflict_since"):
+        return "conflict"
+    return "refusing" if device.get("refusal") else str(device["state"])
+
+
 @cli.command("list")
 def list_(
     selector: Annotated[
@@ -52,12 +58,15 @@ def list_(
         return
     columns: list[output.Column] = [
         ("device", "name"),
-        ("state", lambda r: "conflict" if r.get("conflict_since") else r["state"]),
+        ("state", _state),
         ("last seen", lambda r: output.when(r["last_seen"])),
         ("runs", _runs),
         ("labels", "labels"),
     ]
     output.table("Devices", rows, columns)
+    for row in rows:
+        if row.get("refusal"):
+            output.warn(f"{row['name']} refuses its orders: {row['refusal'].get('action', '')}")
 
 
 @cli.command("show")
@@ -69,7 +78,7 @@ def show(device: Device, as_json: Json = False) -> None:
     if as_json:
         output.show_json({**found, "bytes": sent})
         return
-    skip = {"models", "labels", "facts", "name"}
+    skip = {"models", "labels", "facts", "name", "refusal"}
     lines = [
         (k, output.when(v) if k.endswith(("_at", "_since", "last_seen")) else v)
         for k, v in found.items()
@@ -86,6 +95,10 @@ def show(device: Device, as_json: Json = False) -> None:
         ("detail", "detail"),
     ]
     output.table("Models", found["models"], columns)
+    refusal = found.get("refusal")
+    if refusal:
+        output.warn(f"it refuses its orders: {refusal['detail'] or refusal['reason']}")
+        output.warn(f"  what to do: {refusal.get('action', 'set its clock, or read its log')}")
     show_table("Bytes sent", sent, ["model", "version"])
 
 

@@ -95,6 +95,8 @@ def standing(device: Any, now: datetime, silent_after_s: float) -> str:
         return str(device.state)
     if getattr(device, "conflict_since", None) is not None:
         return "conflict"
+    if getattr(device, "refusal", None) is not None:
+        return "refusing"
     if device.last_seen is None:
         return "never"
     return "silent" if (now - device.last_seen).total_seconds() > silent_after_s else "online"

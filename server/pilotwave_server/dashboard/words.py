@@ -42,6 +42,7 @@ SIGNS: dict[str, Sign] = {
     "silent": Sign(N_("silent"), "moon", "warn"),
     "never": Sign(N_("never seen"), "question", "calm"),
     "failing": Sign(N_("failing"), "cross", "bad"),
+    "refusing": Sign(N_("refuses its orders"), "cross", "bad"),
     "conflict": Sign(N_("two machines"), "warn", "bad"),
     "pending": Sign(N_("waits to join"), "hand", "warn"),
     "enrolled": Sign(N_("enrolled"), "check", "good"),

@@ -63,8 +63,9 @@ def list_devices(
         service.Standing | None,
         Query(
             description="Only enrolled devices that were heard of in the last three check-in "
-            "intervals (`online`) or were not (`silent`); only those on which a model failed or "
-            "went back (`failing`); only those whose key two machines use (`conflict`)."
+            "intervals (`online`) or were not (`silent`); only those that refuse their orders or "
+            "on which a model failed or went back (`failing`); only those whose key two machines "
+            "use (`conflict`)."
         ),
     ] = None,
     sort: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field
 
 from pilotwave_protocol import dsse
+from pilotwave_server.devices.refusals import action
 from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.fields import ApiReply, ApiRequest, DeviceName, LabelKey, LabelValue
 from pilotwave_server.telemetry.tables import DeviceModelRow
@@ -46,6 +47,12 @@ class ModelOnDevice(ApiReply):
     since: datetime = Field(description="Since when it is in this state.")
 
 
+class RefusalView(ApiReply):
+    reason: str = Field(description="Why the device refused its last directive, as a stable word.")
+    detail: str = Field(description="The same in the device's own words.")
+    action: str = Field(description="What a person must do about it.")
+
+
 class DeviceSummary(ApiReply):
     name: str
     state: DeviceState
@@ -57,6 +64,9 @@ class DeviceSummary(ApiReply):
     last_check_in: datetime | None
     conflict_since: datetime | None = Field(
         description="Since when two machines use this device's key; nothing is offered meanwhile."
+    )
+    refusal: RefusalView | None = Field(
+        description="Why it refuses its orders, as it last reported; null: it takes them."
     )
     models: list[ModelOnDevice]
 
@@ -75,11 +85,6 @@ class TufOnDevice(ApiReply):
     snapshot: int
 
 
-class RefusalView(ApiReply):
-    reason: str = Field(description="Why the device refused its last directive, as a stable word.")
-    detail: str
-
-
 class DeviceDetail(DeviceSummary):
     facts: dict[str, str | int | float | bool] = Field(description="What it says of itself.")
     keyid: str = Field(description="SHA-256 of its public key, to compare with what it shows.")
@@ -87,7 +92,6 @@ class DeviceDetail(DeviceSummary):
     pins: list[PinView]
     directive_seq: int = Field(description="The seq of the last directive that it took.")
     tuf: TufOnDevice = Field(description="The metadata versions that it has.")
-    refusal: RefusalView | None
     dropped_events: int = Field(description="Events that it had to drop for want of room.")
     push: str | None = Field(
         description="The push channel that lives, `websocket` or `mqtt`, as far as the server "
@@ -169,10 +173,16 @@ def detail(
         pins=[PinView.model_validate(pin) for pin in pins],
         directive_seq=row.directive_seq,
         tuf=TufOnDevice(root=row.tuf_root, timestamp=row.tuf_timestamp, snapshot=row.tuf_snapshot),
-        refusal=None if row.refusal is None else RefusalView(**row.refusal),
         dropped_events=row.dropped_events,
         push=push,
     )
+
+
+def refusal_of(row: DeviceRow, said: Mapping[str, Any]) -> RefusalView:
+    """What a device says against its orders, with what to do."""
+    reason, detail = str(said.get("reason", "")), str(said.get("detail") or "")
+    what = action(row.name, reason, detail, heard=row.last_check_in)
+    return RefusalView(reason=reason, detail=detail, action=what)
 
 
 def _common(
@@ -188,5 +198,6 @@ def _common(
         "last_seen": max((t for t in (row.last_seen, polled) if t is not None), default=None),
         "last_check_in": row.last_check_in,
         "conflict_since": row.conflict_since,
+        "refusal": None if row.refusal is None else refusal_of(row, row.refusal),
         "models": [ModelOnDevice.model_validate(m) for m in models],
     }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.states import Reason
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.loading import LoadedDevice, load_devices
 from pilotwave_server.devices.tables import DeviceRow, bucket_of
+from pilotwave_server.devices.views import refusal_of
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.leases import read_leases, read_took
 from pilotwave_server.telemetry.tables import DeviceModelRow
@@ -46,9 +46,10 @@ def device_says(session: Session, device_id: int, model: str) -> str:
     """What a device says against running what it should: that it refuses its orders, that it still
     serves what it may not run, or that the version failed there. With what a person has to do;
     empty if it says nothing of the kind."""
-    refusal = session.scalar(select(DeviceRow.refusal).where(DeviceRow.id == device_id))
-    if refusal is not None:
-        return _refuses(str(refusal.get("reason", "")), str(refusal.get("detail") or ""))
+    device = session.get_one(DeviceRow, device_id)
+    if device.refusal is not None:
+        no = refusal_of(device, device.refusal)
+        return f"it refuses its orders: {no.detail or no.reason}; {no.action}"
     row = session.get(DeviceModelRow, (device_id, model))
     if row is None:
         return ""
@@ -60,8 +61,3 @@ def device_says(session: Session, device_id: int, model: str) -> str:
     failed = f"{row.candidate_version} failed here" if row.candidate_version else "it failed"
     told = f" ({row.detail or row.reason})" if row.reason else ""
     return f"{failed}{told}; {stays} until `pilotwave devices retry`"
-
-
-def _refuses(reason: str, detail: str) -> str:
-    told = f"it refuses its orders: {detail or reason}"
-    return f"{told}; set this device's clock" if reason == Reason.NOT_YET_VALID else told

@@ -122,3 +122,20 @@ def test_metrics_become_charts_whatever_they_are_called(
     assert "1.0.0 p95" in text
     told = page.get("/api/v1/devices/cam-1/metrics").json()["metrics"]
     assert [point["mean"] for point in told[0]["points"]] == [3.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    "path", ["/devices", "/devices/cam-2", "/devices?state=failing", "/groups/berlin"]
+)
+def test_a_device_that_refuses_its_orders_says_so_with_what_to_do(
+    page: httpx.Client, fleet: Fleet, path: str
+) -> None:
+    device = fleet.device("cam-2", site="berlin")
+    assert "refuses its orders" not in page.get(path).text
+    told = "this device's clock (2001-01-01T00:00:00Z) is behind the order"
+    device.check_in(refusal={"reason": "not_yet_valid", "detail": told})
+    shown = unescape(page.get(path).text)
+    assert "refuses its orders" in shown
+    assert "this device's clock says 2001-01-01T00:00:00Z; set it" in shown
+    device.check_in(refusal=None)
+    assert "refuses its orders" not in page.get(path).text

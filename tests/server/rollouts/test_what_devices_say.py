@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
+
 from pilotwave_protocol.messages import ModelReport
 from pilotwave_protocol.states import ModelState as S
 from tests.server.device_api.peer import installed
 from tests.server.fleet_fixtures import Fleet
 
 CLOCK = "issued 2026-01-31T09:30:00Z, but here it is only 2001-01-01T00:00:00Z"
+SET_IT = "this device's clock says 2001-01-01T00:00:00Z; set it"
 
 
 def why(fleet: Fleet) -> str:
@@ -33,7 +36,7 @@ def test_a_device_that_refuses_its_orders_is_failing_and_why_says_what_to_do(fle
     assert not failing(fleet)
     device.check_in(refusal={"reason": "not_yet_valid", "detail": CLOCK})
     assert [item["name"] for item in failing(fleet)] == ["cam-1"]
-    assert f"it refuses its orders: {CLOCK}; set this device's clock" in why(fleet)
+    assert f"it refuses its orders: {CLOCK}; {SET_IT}" in why(fleet)
     device.check_in(refusal=None)
     assert not failing(fleet)
     assert "refuses" not in why(fleet)
@@ -92,3 +95,42 @@ def test_metrics_count_those_that_refuse_and_those_that_fail(fleet: Fleet) -> No
         assert fleet.act(name, "decommission").status_code == 200
     assert (gauge(fleet, "refusing"), gauge(fleet, "failing")) == ("0.0", "0.0")
     assert not failing(fleet)
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "todo"),
+    [
+        ("not_yet_valid", CLOCK, SET_IT),
+        (
+            "not_yet_valid",
+            "this device's clock (2001-01-01T00:00:00Z) is behind the order, issued "
+            "2026-01-31T09:30:00Z; set the clock",
+            SET_IT,
+        ),
+        ("not_yet_valid", "issued in the time to come", "set this device's clock"),
+        ("not_yet_valid", "it is 2026-99-99T00:00:00Z", "set this device's clock"),
+        (
+            "directive_expired",
+            "expired 2026-02-01T09:30:00Z; here it is 2099-01-01T00:00:00Z",
+            "this device's clock says 2099-01-01T00:00:00Z; set it",
+        ),
+        (
+            "directive_expired",
+            "expired 2020-01-01T00:00:00Z; here it is 2020-01-01T00:00:01Z",
+            "look at what lies between it and the server: a proxy, a portal, a slow link",
+        ),
+        ("disk_full", "", "free room on its disk"),
+        (
+            "bad_envelope",
+            "<b>",
+            "look at `pilotwave devices events cam-1`, and at its agent's log there",
+        ),
+    ],
+)
+def test_a_refusal_is_told_with_what_a_person_must_do(
+    fleet: Fleet, reason: str, detail: str, todo: str
+) -> None:
+    fleet.device("cam-1").check_in(refusal={"reason": reason, "detail": detail})
+    told = {"reason": reason, "detail": detail, "action": todo}
+    assert failing(fleet)[0]["refusal"] == told
+    assert fleet.operator.get("/api/v1/devices/cam-1").json()["refusal"] == told
