@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pilotwave_agent.config import BadConfig, Config, load
 from pilotwave_agent.custody import BadCustody, check_settings
-from pilotwave_agent.identity import BadIdentity, NotEnrolled
+from pilotwave_agent.identity import ENROL, BadIdentity, NotEnrolled
 from pilotwave_agent.lock import Held
 from pilotwave_protocol.errors import PilotwaveError
 
@@ -116,7 +116,7 @@ def config_path(arguments: argparse.Namespace) -> Path:
 def _settings(arguments: argparse.Namespace) -> tuple[Config, Path]:
     path = config_path(arguments)
     if arguments.data and not path.exists():
-        raise NotEnrolled(f"{path}: no such file; run `pilotwave-agent enrol` first")
+        raise NotEnrolled(f"{path}: no such file; run {ENROL} first")
     check_settings(path)
     return load(path), path
 

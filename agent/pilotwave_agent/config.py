@@ -132,7 +132,7 @@ def load(path: Path) -> Config:
     try:
         raw = path.read_bytes()
     except FileNotFoundError as e:
-        raise BadConfig(f"{path}: no such file; `pilotwave-agent enrol` writes one") from e
+        raise BadConfig(f"{path}: no such file; enrolling this device writes one") from e
     except OSError as e:
         raise BadConfig(f"{path}: cannot be read: {e.strerror}") from e
     try:

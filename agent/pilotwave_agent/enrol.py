@@ -68,6 +68,7 @@ def enrol(
     try:
         reply = client.enrol(channel, key, ask)
         _keep(disk, layout, settings, config_path, reply)
+        yield f"the key of this device is {identity.key_id(key)}"
         if reply.state == "pending":
             yield f"{reply.device} waits for an operator: pilotwave devices accept {reply.device}"
         # the code is used up by now; asking again with the key tells how it stands

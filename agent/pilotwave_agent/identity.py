@@ -23,6 +23,7 @@ from pilotwave_protocol.errors import PilotwaveError, ProtocolError
 from pilotwave_protocol.fields import Fields
 from pilotwave_protocol.messages import EnrolReply
 
+ENROL = "`pilotwave-agent enrol --server URL --name NAME --root root.json --data DIR`"
 _MAX_BYTES = 16 << 10
 _LONGEST_S = 3600  # until the first check-in is answered; nobody signed what is in the file
 
@@ -69,7 +70,7 @@ def load_key(path: Path) -> Ed25519PrivateKey:
         found = path.lstat()
         raw = path.read_bytes() if stat.S_ISREG(found.st_mode) else b""
     except FileNotFoundError as e:
-        raise NotEnrolled(f"{path}: no device key; run `pilotwave-agent enrol` first") from e
+        raise NotEnrolled(f"{path}: no device key; run {ENROL} first") from e
     except OSError as e:
         raise BadIdentity(f"{path}: the device key cannot be read: {e.strerror}") from e
     if not stat.S_ISREG(found.st_mode):
@@ -92,6 +93,11 @@ def public_hex(key: Ed25519PrivateKey) -> str:
     return dsse.raw_public(key.public_key()).hex()
 
 
+def key_id(key: Ed25519PrivateKey) -> str:
+    """Return the SHA-256 of the public half, which operators compare with what the page shows."""
+    return dsse.keyid(key.public_key())
+
+
 def keep_enrolment(disk: Disk, layout: Layout, reply: EnrolReply) -> None:
     """Remember what the server answered."""
     disk.write_atomic(layout.enrolled, strictjson.dumps(vars(reply)), 0o644)
@@ -104,7 +110,7 @@ def load(layout: Layout) -> Identity:
         raw = layout.enrolled.read_bytes()
         root = layout.pinned_root.read_bytes()
     except FileNotFoundError as e:
-        raise NotEnrolled(f"{e.filename}: missing; run `pilotwave-agent enrol` first") from e
+        raise NotEnrolled(f"{e.filename}: missing; run {ENROL} first") from e
     except OSError as e:
         raise BadIdentity(f"{e.filename}: cannot be read: {e.strerror}") from e
     f = Fields(strictjson.loads(raw, max_bytes=_MAX_BYTES), str(layout.enrolled), BadIdentity)

@@ -405,7 +405,9 @@ def run(config: Config, config_path: Path) -> None:
         if copies.is_copy(layout):
             say(
                 "this data folder was made on another machine; if that one is still there, give "
-                "this one its own identity: pilotwave-agent enrol --new-identity",
+                "this one its own identity: pilotwave-agent enrol --new-identity --server "
+                f"{config.server} --name NEW-NAME --code CODE --root root.json "
+                f"--data {layout.root}",
                 level="warning",
             )
         say(f"{who.device} of fleet {who.fleet}, server {config.server}, data {config.data_dir}")

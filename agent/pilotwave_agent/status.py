@@ -23,6 +23,7 @@ def status(config: Config) -> dict[str, Any]:
         "fleet": who.fleet,
         "server": config.server,
         "data_dir": str(config.data_dir),
+        "key": identity.key_id(who.key),
         "running": lock.holder(layout.run_lock) is not None,
         "confinement": text(layout.confinement),
         **status_of(read_state(layout.journal)),
@@ -33,6 +34,7 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines for people."""
     running = "running" if found["running"] else "not running"
     yield f"{found['device']} of fleet {found['fleet']} at {found['server']}: agent {running}"
+    yield f"the key of this device is {found['key']}"
     if found["confinement"]:
         yield f"self-tests: confinement {found['confinement']}"
     if not found["models"]:

@@ -107,7 +107,7 @@ def _read_key(path: Path) -> bytes:
             mode = os.fstat(stream.fileno()).st_mode
             raw = stream.read(64 << 10)
     except FileNotFoundError as e:
-        raise SigningError(f"{path}: no such key file; name one with --key") from e
+        raise SigningError(f"{path}: no such file; expected a key (PEM) or a key reference") from e
     except OSError as e:
         raise SigningError(f"{path}: cannot be read: {e.strerror}") from e
     plain = b"PRIVATE KEY" in raw and b"ENCRYPTED" not in raw
@@ -122,7 +122,7 @@ def _private_key(path: Path, raw: bytes, ask: Passphrase | None) -> Any:
     encrypted = b"ENCRYPTED" in raw
     secret = ask(path.name) if encrypted and ask else None
     if encrypted and not secret:
-        raise SigningError(f"{path}: is encrypted; give its passphrase")
+        raise SigningError(f"{path}: is encrypted; give its passphrase (PILOTWAVE_PASSPHRASE)")
     try:
         return load_pem_private_key(raw, secret.encode() if secret else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:

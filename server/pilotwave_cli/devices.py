@@ -131,7 +131,13 @@ def _act(device: str, verb: str, done: str) -> None:
 @cli.command("accept")
 def accept(device: Device) -> None:
     """Let a device in that asked to join without a code."""
-    _act(device, "accept", "is enrolled; it starts with its next poll")
+    name = names.check_device(device)
+    with connect() as api:
+        key = api.get(f"/devices/{name}")["keyid"]
+        api.post(f"/devices/{name}/accept")
+    output.say(f"{name} is enrolled; it starts with its next poll")
+    output.say(f"its key is {key}; `status` of its agent must say the same, or")
+    output.say(f"somebody else took its name: `pilotwave devices revoke {name}`")
 
 
 @cli.command("reject")

@@ -67,8 +67,12 @@ class Draft:
         data["targets"] = plain(self.targets) if self.targets else None
         data["roles"] = {name: plain(md) for name, md in self.roles.items()}
         fresh = path.with_name(f".{path.name}.new")
-        fresh.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
-        fresh.replace(path)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fresh.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+            fresh.replace(path)
+        except OSError as e:
+            raise CliError(f"{path}: cannot be written: {e.strerror}; name another --out") from e
 
     @classmethod
     def read(cls, path: Path) -> Draft:
@@ -86,7 +90,9 @@ class Draft:
         except OSError as e:
             raise CliError(f"{path}: cannot be read: {e.strerror}") from e
         except (BadJson, KeyError, TypeError, AttributeError, ValueError, RepositoryError) as e:
-            raise CliError(f"{path}: expected a draft made by `pilotwave keys`: {e}") from e
+            raise CliError(
+                f"{path}: expected a draft, as `--out` of a command writes it: {e}"
+            ) from e
 
     def holders(self) -> dict[str, set[str]]:
         """Return the key ids that may sign each document, by document."""
@@ -174,6 +180,18 @@ def _load(data: Any, kind: type[Root] | type[Targets]) -> Any:
     if found is not None and not isinstance(found.signed, kind):
         raise ValueError(f"a {found.signed.type} document stands where {kind.type} belongs")
     return found
+
+
+def read_document(path: Path) -> Metadata[Root] | Metadata[Targets] | None:
+    """Return a signed root or targets document that is a file, as `root.json`; None: it is none."""
+    try:
+        data = strictjson.loads(path.read_bytes(), max_bytes=MAX_DRAFT)
+        found: Metadata[Any] = Metadata.from_dict(data)
+    except OSError as e:
+        raise CliError(f"{path}: cannot be read: {e.strerror}") from e
+    except (BadJson, KeyError, TypeError, AttributeError, ValueError, RepositoryError):
+        return None
+    return found if isinstance(found.signed, (Root, Targets)) else None
 
 
 def fetch_root(api: Api) -> Metadata[Root]:

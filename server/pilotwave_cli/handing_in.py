@@ -24,7 +24,9 @@ def hand_in(api: Api, draft: Draft) -> bool:
     """
     lacking = draft.missing()
     if lacking:
-        raise Failed("; ".join(lacking) + "; let the holders run `pilotwave keys sign`")
+        raise Failed(
+            "; ".join(lacking) + "; let the holders run `pilotwave keys sign FILE --key KEY`"
+        )
     try:
         done = api.post(draft.route, draft.to_body()) or {}
     except ApiError as e:

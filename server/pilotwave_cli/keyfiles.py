@@ -79,7 +79,8 @@ def _load_key(ref: str, ask: Passphrases, known: Sequence[Key]) -> Signer:
     if not known:
         raise CliError(
             f"{scheme}: the public half of this key is not known yet; "
-            "make a key reference with `pilotwave keys reference` and name that file"
+            "make a key reference (`pilotwave keys reference URI --public-key PEM --out FILE`) and "
+            "name that file"
         )
     for key in known:
         with contextlib.suppress(NotThisKey):

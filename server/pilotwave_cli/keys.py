@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from securesystemslib.signer import Key, Signer
-from tuf.api.metadata import Role
+from tuf.api.metadata import Role, Root, Targets
 
 from pilotwave_cli import documents, output, rotating, rotation
 from pilotwave_cli.client import connect
@@ -133,7 +133,8 @@ def _server_keys(offline: bool, file: Path | None) -> tuple[Key, DirectorKeys]:
     try:
         if any(key["trusted"] for key in data["online"]):
             raise Failed(
-                "this fleet has its root of trust already; `pilotwave keys rotate` changes keys"
+                "this fleet has its root of trust already; `pilotwave keys rotate --help` says how "
+                "its keys are changed"
             )
         online = data["online"][-1]
         director = data["director"][-1]
@@ -188,26 +189,41 @@ def _tell_init(where: Path, root: int, targets: int, offline: bool, as_json: boo
 @cli.command("show")
 def show(
     file: Annotated[
-        Path | None, typer.Argument(help="A draft; without it, the fleet's roles.")
+        Path | None,
+        typer.Argument(help="A draft, or a document as root.json; without it, the fleet's roles."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Show who holds which role, or what a draft would change."""
-    if file is not None:
+    document = None if file is None else documents.read_document(file)
+    if document is not None:
+        _show_roles(_rows(document.signed), as_json)
+    elif file is not None:
         _show_draft(Draft.read(file), as_json)
-        return
-    with connect() as api:
-        root = documents.fetch_root(api).signed
-        targets = documents.fetch_targets(api).signed
-    roles: dict[str, Role] = dict(root.roles)
-    if targets.delegations:
-        roles |= targets.delegations.roles or {}
+    else:
+        with connect() as api:
+            root, targets = documents.fetch_root(api), documents.fetch_targets(api)
+        _show_roles([*_rows(root.signed), *_rows(targets.signed)], as_json)
+
+
+def _rows(document: Root | Targets) -> list[dict[str, Any]]:
+    """Return who may sign what, as far as one document says it."""
+    if isinstance(document, Root):
+        roles: dict[str, Role] = dict(document.roles)
+    else:
+        delegations = document.delegations
+        roles = dict((delegations.roles if delegations else None) or {})
     rows = [
         {"role": name, "keys": list(role.keyids), "threshold": role.threshold}
         for name, role in roles.items()
     ]
-    director = rotation.director_of(targets)
-    rows.append({"role": "director", "keys": list(director.keys), "threshold": director.threshold})
+    if isinstance(document, Targets) and names.DIRECTOR_PATH in document.targets:
+        found = rotation.director_of(document)
+        rows.append({"role": "director", "keys": list(found.keys), "threshold": found.threshold})
+    return rows
+
+
+def _show_roles(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         output.show_json(rows)
         return

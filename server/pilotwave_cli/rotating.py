@@ -148,7 +148,10 @@ def _held(
         return root.signed.roles[which.value]
     role = delegated(targets).get(names.role_for_model(model))
     if role is None:
-        raise CliError(f"there is no model {model}; make it with `pilotwave models create`")
+        raise CliError(
+            f"there is no model {model}; "
+            f"make it with `pilotwave models create {model} --publisher publisher.pem`"
+        )
     return role
 
 

@@ -58,7 +58,10 @@ def find_publisher(
     targets = documents.fetch_targets(api)
     role = delegated(targets).get(names.role_for_model(model))
     if role is None:
-        raise Failed(f"there is no model {model}; make it with `pilotwave models create`")
+        raise Failed(
+            f"there is no model {model}; "
+            f"make it with `pilotwave models create {model} --publisher publisher.pem`"
+        )
     delegations = targets.signed.delegations
     known = [delegations.keys[k] for k in role.keyids] if delegations else []
     if key:

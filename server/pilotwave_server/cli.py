@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -84,7 +85,8 @@ def init(
     elif made.admin_token is None:
         typer.echo(
             f"The fleet {fleet} was set up already; keys, database and tokens are as they were. "
-            "`pilotwave-server new-token` makes a token if the first one is lost."
+            f"`pilotwave-server new-token --name NAME --data {made.data_dir}` makes a token if the "
+            "first one is lost."
         )
     else:
         typer.echo(f"The fleet {fleet} is set up in {made.data_dir}.")
@@ -93,7 +95,17 @@ def init(
             "The first admin signs in to the web page, once, to set a password, at\n\n"
             f"    {base_url(settings)}{made.login_link}\n"
         )
-        typer.echo("Next: `pilotwave-server run`, then `pilotwave keys init` where keys are kept.")
+        typer.echo(
+            f"Next: `{run_command(made.data_dir, database_url)}`, then `pilotwave login "
+            f"{base_url(settings)}` and `pilotwave keys init` where keys are kept."
+        )
+
+
+def run_command(data_dir: Path, database_url: str | None) -> str:
+    """The command line that serves what `init` has just made."""
+    line = f"pilotwave-server run --data {shlex.quote(str(data_dir))}"
+    # its password is not repeated
+    return line if database_url is None else f"{line} --database-url …"
 
 
 @app.command()

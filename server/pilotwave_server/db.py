@@ -93,6 +93,12 @@ class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
 
 
+NO_FLEET = (
+    "this database holds no fleet yet: run `pilotwave-server init --data FOLDER --fleet NAME` "
+    "with the settings of this server"
+)
+
+
 class FleetRow(Base):
     """The one row of the fleet: its name and its revision counter."""
 
@@ -109,7 +115,7 @@ def fleet_row(session: Session) -> FleetRow:
     """The fleet's row, or NotInitialised."""
     row = session.get(FleetRow, 1)
     if row is None:
-        raise NotInitialised("this database holds no fleet yet: run `pilotwave-server init`")
+        raise NotInitialised(NO_FLEET)
     return row
 
 
@@ -117,7 +123,7 @@ def lock_fleet(session: Session) -> FleetRow:
     """The fleet's row, held until the transaction ends, so that one writer goes at a time."""
     row = session.get(FleetRow, 1, with_for_update=True, populate_existing=True)
     if row is None:
-        raise NotInitialised("this database holds no fleet yet: run `pilotwave-server init`")
+        raise NotInitialised(NO_FLEET)
     return row
 
 
@@ -137,7 +143,7 @@ def _advance(session: Session, **values: Any) -> int:
         counted.returning(FleetRow.revision), execution_options={"synchronize_session": False}
     ).scalar_one_or_none()
     if revision is None:
-        raise NotInitialised("this database holds no fleet yet: run `pilotwave-server init`")
+        raise NotInitialised(NO_FLEET)
     row = session.identity_map.get(session.identity_key(FleetRow, 1))
     if row is not None:
         session.expire(row)

@@ -70,7 +70,8 @@ bearer = HTTPBearer(
     auto_error=False,
     scheme_name="operatorToken",
     bearerFormat="pw_<id>_<secret>",
-    description="An operator token, made by `pilotwave-server init`, `new-token` or POST /tokens.",
+    description="An operator token, made when the server is set up, by `pilotwave-server new-token "
+    "--name NAME` or by POST /tokens.",
 )
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 

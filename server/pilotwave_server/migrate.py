@@ -72,13 +72,16 @@ def require_head(session: Session) -> str:
     SchemaUnknown otherwise."""
     found, needed = current(session), head()
     if found is None:
-        raise NotInitialised("the database is empty: run `pilotwave-server init`")
+        raise NotInitialised(
+            "the database is empty: run `pilotwave-server init --data FOLDER --fleet NAME` "
+            "with the settings of this server"
+        )
     if found == needed:
         return found
     if found in {script.revision for script in scripts().walk_revisions()}:
         raise SchemaBehind(
             f"the database is at {found} and this version needs {needed}: "
-            "run `pilotwave-server migrate`"
+            "run `pilotwave-server migrate --data FOLDER` with the settings of this server"
         )
     raise SchemaUnknown(
         f"the database is at {found}, which this version does not know: "

@@ -129,8 +129,9 @@ def preflight(settings: Settings) -> str:
     for kind in ("online", "director"):
         if not load_keys(settings.data_dir, kind):
             raise NotInitialised(
-                f"there is no {kind} key in {settings.keys_dir}: restore it from your backup, "
-                "or run `pilotwave-server init` if this server is new"
+                f"there is no {kind} key in {settings.keys_dir}: restore it from your backup, or, "
+                f"if this server is new, run `pilotwave-server init --data {settings.data_dir} "
+                "--fleet NAME`"
             )
     return fleet
 

@@ -135,7 +135,7 @@ def test_keys_that_could_not_be_handed_in_are_not_lost(fresh: Fresh) -> None:
 @pytest.mark.parametrize(
     ("content", "mode", "said"),
     [
-        (None, 0o600, "no such key file"),
+        (None, 0o600, "no such file; expected a key"),
         ("not a key", 0o600, "expected a PEM private key"),
         ("{}", 0o600, "expected a key reference"),
         ("plain key", 0o644, "chmod 600"),
@@ -194,3 +194,39 @@ def test_the_uri_of_a_key_store_is_tried_against_the_keys_that_may_sign(
     make = ("keys", "reference", f"file2:{pw.keys / 'publisher.pem'}", "--out", tmp_path / "r.json")
     assert "is another one" in pw.fails(*make, "--public-key", public, status=2)
     assert "PEM public key" in pw.fails(*make, "--public-key", __file__, status=2)
+
+
+def test_who_may_sign_is_read_from_a_document_that_is_a_file(pw: Operator) -> None:
+    rows = {row["role"]: row for row in pw.json("keys", "show", pw.keys / "root.json")}
+    assert (len(rows["root"]["keys"]), rows["root"]["threshold"]) == (3, 2)
+    assert "timestamp" in pw("keys", "show", pw.keys / "root.json")
+    line = pw.fails("keys", "show", pw.keys / "root-1.keyid", status=2)
+    assert "expected a draft" in line
+
+
+def test_file_that_is_no_key_is_named_without_an_option_that_means_another(
+    pw: Operator, tmp_path: Path, name: str
+) -> None:
+    missing = tmp_path / "missing.pem"
+    line = pw.fails("models", "create", name, "--publisher", missing, status=2)
+    assert f"{missing}: no such file; expected a key" in line
+    assert "--key" not in line
+
+
+def test_draft_is_written_though_its_folder_is_not_there_yet(
+    pw: Operator, tmp_path: Path, name: str
+) -> None:
+    key = tmp_path / "publisher.pem"
+    key.write_bytes((pw.keys / "publisher.pem").read_bytes())
+    key.chmod(0o600)
+    elsewhere = pw.but(keys=tmp_path / "none" / "keys")
+    line = elsewhere.fails_with_warning("models", "create", name, "--publisher", key)
+    draft = tmp_path / "none" / "keys" / f"create-{name}.draft.json"
+    assert f"{draft} waits for signatures" in line
+    assert draft.exists()
+    blocked = pw.but(keys=key / "keys")
+    done = blocked.run("models", "create", name, "--publisher", key)
+    line = done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert ".new" not in line
+    assert "cannot be written: Not a directory; name another --out" in line

@@ -28,6 +28,13 @@ def commands() -> list[str]:
     return [line.partition("#")[0].strip() for line in lines]
 
 
+def rollout_commands() -> list[str]:
+    """Return the commands with which the README brings the next version to the group."""
+    text = (REPO / "README.md").read_text()
+    (block,) = re.findall(r"The next version[^\n]*\n```sh\n(.*?)```", text, re.DOTALL)
+    return [line.partition("#")[0].strip() for line in block.splitlines()]
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
@@ -108,6 +115,16 @@ def wait_until(true: Callable[[], bool], desk: Desk) -> None:
         time.sleep(0.1)
 
 
+def rolls_out_the_next_version(desk: Desk, model: Path) -> None:
+    publish, dry_run, create, show = rollout_commands()
+    desk.type(publish)
+    assert "it could not be created now" not in desk.type(dry_run)
+    assert "running" in desk.type(create)
+    expected = (REPO / "examples/digits/1.1.0/model.onnx").read_bytes()
+    wait_until(lambda: model.read_bytes() == expected, desk)
+    assert "detector 1.1.0 to berlin" in desk.type(show)
+
+
 @pytest.mark.timeout(600)  # a probation as it is set for people, a minute, lies in between
 def test_ten_commands_lead_from_nothing_to_a_device_that_runs_a_model(desk: Desk) -> None:
     init, run, login, keys, create, publish, codes, enrol, agent, assign = commands()
@@ -133,6 +150,7 @@ def test_ten_commands_lead_from_nothing_to_a_device_that_runs_a_model(desk: Desk
     wait_until(lambda: bool(re.search(told, " ".join(desk.type(listed).split()))), desk)
     why = desk.type("pilotwave devices why cam-1 --model detector")
     assert "1.0.0" in why
+    rolls_out_the_next_version(desk, model)
     # what is secret lies where only its owner reads
     for secret in ("keys/publisher.pem", "keys/root-1.pem", "device/identity/device.key"):
         assert (desk.folder / secret).stat().st_mode & 0o077 == 0

@@ -260,7 +260,7 @@ def test_a_database_one_migration_behind_is_refused_until_it_is_migrated(
     done = newer_pw(newer, "run", "--data", data)
     assert done.returncode == 2
     assert f"at {migrate.head()} and this version needs add_newer" in done.stderr
-    assert "run `pilotwave-server migrate`" in done.stderr
+    assert "run `pilotwave-server migrate --data" in done.stderr
     done = newer_pw(newer, "migrate", "--data", data)
     assert done.stdout == f"Migrated from {migrate.head()} to add_newer.\n"
     assert newer_pw(newer, "check", "--data", data).returncode == 0

@@ -224,8 +224,9 @@ class Who:
     def ask(self) -> str:
         """What to send to an admin."""
         name = self.name if NAME.fullmatch(self.name) else "NAME"
-        told = f"--issuer {shlex.quote(self.issuer)} --subject {shlex.quote(self.subject)}"
-        return f"ask an admin to run: pilotwave people bind {name} {told}"
+        issuer, subject = shlex.quote(self.issuer), shlex.quote(self.subject)
+        told = f"pilotwave people bind {name} --issuer {issuer} --subject {subject}"
+        return f"ask an admin to run: {told}"
 
 
 def _who(context: Context, claims: CodeIDToken) -> Who:

@@ -19,7 +19,8 @@ from pilotwave_server.devices.tables import DeviceRow
 
 SENTENCE = (
     "two machines use the key of {device}, probably copies of one disk image: nothing is offered "
-    "until one of them is enrolled anew (`pilotwave-agent enrol --new-identity` on it), and then "
+    "until one of them is enrolled anew (on it: `pilotwave-agent enrol --new-identity --server URL "
+    "--name NEW-NAME --code CODE --root root.json --data DIR`), and then "
     "`pilotwave devices settle {device}`"
 )
 _INTERVALS = 10

@@ -48,7 +48,11 @@ def enrol(session: Session, *, wish: Enrol, now: datetime, address: str = "") ->
     if row.public_key == wish.public_key:
         return _same_key(session, row, wish, now)
     if row.state == "enrolled":
-        raise NameTaken(f"another device is called {wish.name}; choose another name")
+        raise NameTaken(
+            f"another device is called {wish.name}; choose another name, or, if it is this one "
+            f"with a new key, run `pilotwave devices revoke {wish.name}` and enrol with a code of "
+            f"`pilotwave codes create --device {wish.name}`"
+        )
     if wish.code is None:
         raise NameTaken(
             f"another device is or was called {wish.name}; an enrolment code is needed to follow it"

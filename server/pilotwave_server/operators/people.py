@@ -161,7 +161,8 @@ def bind(
     if row.password_hash is not None and not remove_password:
         raise HasPassword(
             f"{row.name} has a password, and an account has one way in: "
-            "allow the password to be removed (`pilotwave people bind … --remove-password`)"
+            "allow the password to be removed (`pilotwave people bind NAME --subject SUBJECT "
+            "--remove-password`)"
         )
     taken = session.scalar(
         select(PersonRow.name).where(PersonRow.oidc_subject == known, PersonRow.id != row.id)

@@ -42,7 +42,10 @@ class ModelUnknown(NotFound):
     code = "model_unknown"
 
     def __init__(self, model: str) -> None:
-        super().__init__(f"there is no model {model}; `pilotwave models create` makes one")
+        super().__init__(
+            f"there is no model {model}; "
+            f"`pilotwave models create {model} --publisher publisher.pem` makes one"
+        )
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ def bootstrap(
         first = documents.find(session, Root.type)
         if first is not None and not _accepted_before(session, submission):
             raise AlreadyBootstrapped(
-                "this fleet has a root of trust already; change it with `pilotwave keys rotate`"
+                "this fleet has a root of trust already; "
+                "`pilotwave keys rotate --help` says how its keys are changed"
             )
     return submit(db=db, trust=trust, submission=submission, actor=actor, now=now)
 

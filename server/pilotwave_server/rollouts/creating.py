@@ -243,12 +243,13 @@ def in_canary(session: Session, canary: Canary) -> ColumnElement[bool]:
 
 
 def warnings(session: Session, group: GroupRow, policy: Policy) -> Iterator[str]:
-    """Say what will keep the rollout from its end, though it may begin. It counts the group."""
+    """Say what a person may not expect of the rollout, though it may begin. It counts the group."""
     pace = policy.pace
     if pace.min_available:
         size = count_devices(session, group)
-        if may_be_missing(pace, size) < 1:
+        if (1 - pace.min_available) * size < may_be_missing(pace, size) - 1e-9:
             yield (
-                f"{pace.min_available:.0%} of the {size} devices of {group.name} must be "
-                "available, so that not one may be in flight: it will stand still"
+                f"{pace.min_available:.0%} of {group.name} must be available, which is more than "
+                f"its {size} {'device' if size == 1 else 'devices'} can keep: it goes on to one "
+                "at a time, and to none while one has failed"
             )

@@ -168,8 +168,9 @@ def limits(pace: Pace, counts: Counts, *, group_size: int) -> list[Limit]:
 
 
 def may_be_missing(pace: Pace, group_size: int) -> int:
-    """Return how many devices of the group may be in flight or failed at once."""
-    return int((1 - pace.min_available) * group_size + 1e-9)
+    """Return how many devices of the group may be in flight or failed at once: always one, so that
+    a small group does not stand still for ever."""
+    return max(1, int((1 - pace.min_available) * group_size + 1e-9))
 
 
 def ramp(pace: Pace, healthy: int) -> int:

@@ -60,4 +60,5 @@ def device_says(session: Session, device_id: int, model: str) -> str:
     stays = f"it stays on {row.current_version}" if row.current_version else "it runs none"
     failed = f"{row.candidate_version} failed here" if row.candidate_version else "it failed"
     told = f" ({row.detail or row.reason})" if row.reason else ""
-    return f"{failed}{told}; {stays} until `pilotwave devices retry`"
+    name = session.get_one(DeviceRow, device_id).name
+    return f"{failed}{told}; {stays} until `pilotwave devices retry {name} --model {model}`"

@@ -130,7 +130,7 @@ def last_good(
     because = "; ".join(passed) or "no older version was ever healthy there"
     raise NothingToRollBackTo(
         f"{device.name} runs {model} {current} and has nothing to go back to: {because}. "
-        "Name a version with `to`"
+        "Name the version to go back to (on the command line: `--to VERSION`)"
     )
 
 

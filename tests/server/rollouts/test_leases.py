@@ -113,6 +113,19 @@ def test_so_many_of_the_group_stay_available(world: World) -> None:
     assert grant(world, name, range(1, 11), pace) == 1
 
 
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_small_group_goes_one_by_one_where_its_share_leaves_room_for_none(
+    world: World, size: int
+) -> None:
+    name, pace = started(world, min_available=0.9), Pace(min_available=0.9)
+    assert grant(world, name, range(1, size + 1), pace, size=size) == 1
+    assert grant(world, name, range(1, size + 1), pace, size=size) == 0
+    became(world, name, "failed")
+    assert grant(world, name, range(1, size + 1), pace, size=size) == 0
+    world.do(operating.retry_failed, name)
+    assert grant(world, name, range(1, size + 1), pace, size=size) == 1
+
+
 def test_device_that_failed_gets_no_second_lease_until_it_is_asked_to_retry(world: World) -> None:
     name, pace = started(world, max_in_flight=1), Pace(max_in_flight=1)
     assert grant(world, name, [1], pace) == 1

@@ -184,11 +184,11 @@ def test_preview_tells_what_would_be_refused(cams: Fleet) -> None:
     assert "matches none" in seen["refusal_sentence"]
 
 
-def test_pace_that_can_never_move_is_warned_of(cams: Fleet) -> None:
+def test_pace_that_a_small_group_cannot_keep_is_warned_of(cams: Fleet) -> None:
     document = {**CAREFUL, "pace": {"min_available": 0.9}}
     made = create(cams, document=document)
     assert made["state"] == "draft"
-    assert "stand still" in made["warnings"][0]
+    assert "one at a time" in made["warnings"][0]
 
 
 def test_list_is_paged_and_filtered(cams: Fleet) -> None:

@@ -50,8 +50,8 @@ def test_why_says_that_a_version_failed_there_and_how_to_try_it_again(fleet: Fle
     told = {"reason": "selftest_load", "detail": "it does not load"}
     device.check_in(ModelReport("detector", S.FAILED, old, candidate=new, **told))  # type: ignore[arg-type]
     assert (
-        "1.1.0 failed here (it does not load); it stays on 1.0.0 until `pilotwave devices retry`"
-        in why(fleet)
+        "1.1.0 failed here (it does not load); it stays on 1.0.0 until "
+        "`pilotwave devices retry cam-1 --model detector`" in why(fleet)
     )
     device.check_in(ModelReport("detector", S.HEALTHY, new))
     assert "failed here" not in why(fleet)

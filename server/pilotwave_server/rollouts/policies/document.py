@@ -89,7 +89,8 @@ class Pace:
     """How fast devices are let in. None or 0: no limit.
 
     `ramp_start` devices in flight at first, times `ramp_factor` each time as many became healthy;
-    `min_available` is the share of the group that must not be in flight or failed.
+    `min_available` is the share of the group that must not be in flight or failed; one device may
+    be even so.
     """
 
     max_in_flight: int | None = None
