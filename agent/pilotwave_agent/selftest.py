@@ -81,7 +81,7 @@ _ANYWHERE = Place()
 @dataclass(frozen=True)
 class Figures:
     """What a passed self-test measured. `agreement` is a share from 0 to 1, `where` says which
-    runtime on which device answered."""
+    runtime on which device answered. Not `tried`: it loaded, and that is all that is known."""
 
     cases: int
     worst: float
@@ -92,6 +92,7 @@ class Figures:
     base_mb: float = 0.0
     where: str = ""
     confined: tuple[str, ...] = ()
+    tried: bool = True
 
     @property
     def confinement(self) -> str:
@@ -100,9 +101,12 @@ class Figures:
 
     def __str__(self) -> str:
         words = [f"{self.cases} golden cases" if self.cases else "no golden cases"]
+        if not self.tried:
+            words.append("loaded, not tried: it took no input that was made up")
         if self.agreement is not None:
             words.append(f"top-1 agreement {self.agreement:.0%}")
-        words += [f"p50 {self.p50_ms:.2f} ms, p95 {self.p95_ms:.2f} ms"]
+        if self.tried:
+            words += [f"p50 {self.p50_ms:.2f} ms, p95 {self.p95_ms:.2f} ms"]
         words.append(f"peak memory {self.peak_mb:.0f} MB")
         if lacking(self.confined):
             words.append(f"confined {self.confinement}")

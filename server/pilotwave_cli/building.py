@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.golden import Schema, check_cases, schema_of
+from pilotwave_cli.golden import Schema, check_cases, is_cases, schema_of
 from pilotwave_cli.wishes import Wishes
 from pilotwave_protocol import digest, names, secrets, sniff
 from pilotwave_protocol.errors import BadName
 from pilotwave_protocol.formats import OPENS
 from pilotwave_protocol.manifest import FileEntry, Requires, SelfTest, TensorSpec, Variant
+from pilotwave_protocol.tensortypes import CASES, CASES_JSON
 
-CASES = "selftest.safetensors"
 _NAMELESS = ("torchscript", "torchscript-lite", "executorch")
 
 
@@ -51,8 +51,9 @@ def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
     runtime = wishes.runtime or found.runtime
     if runtime is None:
         raise CliError(f"{source}: no runtime is known for {found.format}; say --runtime")
-    if CASES in files:
-        check_cases(files[CASES], found)
+    cases = _cases(files)
+    if cases:
+        check_cases(files[cases], found)
     opened = OPENS.get(runtime)
     if opened is not None and found.format not in opened:
         raise CliError(
@@ -78,8 +79,9 @@ def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
 
 def _schema(found: sniff.Sniffed, files: Mapping[str, Path], wishes: Wishes) -> Schema:
     """What the file says; where it names no inputs or outputs, what the golden cases say."""
-    if found.format in _NAMELESS and CASES in files:
-        return schema_of(files[CASES], wishes.inputs, wishes.outputs)
+    cases = _cases(files)
+    if found.format in _NAMELESS and cases:
+        return schema_of(files[cases], wishes.inputs, wishes.outputs)
     named = all(t.name for t in (*found.inputs, *found.outputs))
     return Schema(found.inputs, found.outputs) if named else Schema()
 
@@ -94,10 +96,18 @@ def _requires(found: sniff.Sniffed, wishes: Wishes) -> Requires:
     )
 
 
+def _cases(files: Mapping[str, Path]) -> str | None:
+    """Return the file of golden cases. Beside the safetensors, a JSON file only adds to them."""
+    if CASES in files:
+        return CASES
+    return CASES_JSON if CASES_JSON in files and is_cases(files[CASES_JSON]) else None
+
+
 def _selftest(files: Mapping[str, Path], wishes: Wishes) -> SelfTest | None:
-    if CASES not in files:
+    cases = _cases(files)
+    if cases is None:
         return None
-    return SelfTest(CASES, wishes.atol, wishes.rtol, wishes.max_latency_ms)
+    return SelfTest(cases, wishes.atol, wishes.rtol, wishes.max_latency_ms)
 
 
 def _specs(tensors: tuple[sniff.Tensor, ...]) -> tuple[TensorSpec, ...]:

@@ -1,4 +1,4 @@
-"""Look into `selftest.safetensors` before it is signed: would the devices understand it?
+"""Look into golden cases before they are signed: would the devices understand them?
 
 Only the header is read: which tensors there are, of what type and shape. Whether the outputs are
 right is for the devices to find out; cases that fit no model would only fail on all of them.
@@ -6,6 +6,8 @@ right is for the devices to find out; cases that fit no model would only fail on
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,9 @@ from typing import Any
 from pilotwave_cli.errors import CliError
 from pilotwave_protocol import sniff, strictjson
 from pilotwave_protocol.errors import BadJson
+from pilotwave_protocol.tensortypes import BY_SAFETENSORS, CASES_FORMAT, NAMES
 
 MAX_HEADER = 1 << 20
-_DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool",
-    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
-    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,11 @@ def check_cases(path: Path, found: sniff.Sniffed) -> None:
     _match(path, "output", outputs, found.outputs)
 
 
+def is_cases(path: Path) -> bool:
+    """Say whether a JSON file means to hold golden cases."""
+    return _read_json(path) is not None
+
+
 def _part(cases: dict[str, _Case], prefix: str) -> dict[str, _Case]:
     return {n.removeprefix(prefix): case for n, case in cases.items() if n.startswith(prefix)}
 
@@ -110,6 +113,21 @@ def _fits(case: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _read(path: Path) -> dict[str, _Case]:
+    """Return the tensors of the cases and of their JSON twin, where there is one."""
+    if path.suffix == ".json":
+        found = _read_json(path)
+        if found is None:
+            raise CliError(f'{path}: expected golden cases with "format": "{CASES_FORMAT}"')
+        return found
+    found = _read_safetensors(path)
+    twin = path.with_suffix(".json")
+    more = (_read_json(twin) if twin.is_file() else None) or {}
+    if both := found.keys() & more.keys():
+        raise CliError(f"{twin}: {min(both)} is in {path.name} too; expected it in one")
+    return found | more
+
+
+def _read_safetensors(path: Path) -> dict[str, _Case]:
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
@@ -118,9 +136,41 @@ def _read(path: Path) -> dict[str, _Case]:
             raw = file.read(size)
         header = strictjson.loads(raw, max_bytes=MAX_HEADER)
         return {
-            str(name): _Case(_DTYPES.get(entry["dtype"], "?"), tuple(map(int, entry["shape"])))
+            str(name): _Case(_known(path, name, entry["dtype"]), tuple(map(int, entry["shape"])))
             for name, entry in header.items()
             if name != "__metadata__"
         }
     except (BadJson, ValueError, KeyError, TypeError, AttributeError) as e:
         raise CliError(f"{path}: expected golden cases as safetensors: {e}") from e
+
+
+def _known(path: Path, name: str, word: object) -> str:
+    known = BY_SAFETENSORS.get(str(word))
+    if known is None:
+        words = ", ".join(BY_SAFETENSORS)
+        raise CliError(f"{path}: {name} has the type {word}, which devices cannot read; {words}")
+    return known
+
+
+def _read_json(path: Path) -> dict[str, _Case] | None:
+    """Return the tensors; None for a JSON file that says nothing of golden cases."""
+    try:
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict) or found.get("format") != CASES_FORMAT:
+            return None
+        return {name: _listed(entry) for name, entry in found["tensors"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise CliError(f"{path}: expected golden cases as JSON: {e}") from e
+
+
+def _listed(entry: dict[str, Any]) -> _Case:
+    dtype, shape = entry["dtype"], tuple(map(int, entry["shape"]))
+    if dtype not in NAMES:
+        raise ValueError(f"no golden cases have the type {dtype}")
+    if (given := _count(entry["data"])) != math.prod(shape):
+        raise ValueError(f"the shape {list(shape)} has {math.prod(shape)} values; got {given}")
+    return _Case(dtype, shape)
+
+
+def _count(data: object) -> int:
+    return sum(map(_count, data)) if isinstance(data, list) else 1

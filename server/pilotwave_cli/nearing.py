@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotwave_cli import output
-from pilotwave_cli.building import CASES, Built
+from pilotwave_cli.building import Built
 from pilotwave_cli.client import Api
 from pilotwave_cli.errors import CliError, Failed
+from pilotwave_protocol.tensortypes import CASES
 
 LARGEST = 4 << 30
 

@@ -9,7 +9,7 @@ import typer
 from tuf.api.metadata import Metadata, Targets
 
 from pilotwave_cli import documents, leaving, output
-from pilotwave_cli.building import CASES, Built, build_variant
+from pilotwave_cli.building import Built, build_variant
 from pilotwave_cli.client import Api, connect
 from pilotwave_cli.durations import pairs
 from pilotwave_cli.errors import CliError, Failed
@@ -24,6 +24,7 @@ from pilotwave_cli.wishes import wishes_for
 from pilotwave_protocol import names, signing
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.manifest import VersionManifest, parse_manifest
+from pilotwave_protocol.tensortypes import CASES
 from pilotwave_protocol.trust import ModelReset, VersionTarget
 
 EACH = "For one variant: NAME:VALUE."

@@ -6,6 +6,7 @@ handed over once, or closed if nobody waits for it any more.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -97,10 +98,19 @@ class Loading:
         return Generation(version_of(about, self.name, self._place), self._runners)
 
     def _warm(self, runner: Runner, about: About) -> None:
-        feeds = self._wish.warmup or _first_case(self._place, self.name, about, runner)
+        feeds, finite = self._wish.warmup, True
+        if not feeds and about.cases:
+            feeds, finite = _first_case(self._place, self.name, about, runner)
+        if not feeds and not self._wish.check:
+            # made up: that a model refuses it, or answers with NaN, says nothing against it
+            with contextlib.suppress(Exception):
+                runner.run(_zeros(runner))
+            return
+        feeds = feeds or _zeros(runner)
         runner.run(feeds)  # it pays for what later calls find ready
         outputs = runner.run(feeds)
-        _check_finite(outputs)
+        if finite:
+            _check_finite(outputs)
         if self._wish.check and self._wish.check(dict(outputs)) is False:
             raise Refused("the application's check refused its answer")
 
@@ -139,16 +149,22 @@ def _options(about: About, wish: Wish, engines: Path) -> Options:
     )
 
 
-def _first_case(place: Place, name: str, about: About, runner: Runner) -> Feeds:
-    """Return the first golden inputs where the version has some, else zeros."""
-    from pilotwave_agent.runtimes import base, golden
+def _first_case(place: Place, name: str, about: About, runner: Runner) -> tuple[Feeds, bool]:
+    """Return the first golden inputs, and whether the answer to them is finite."""
+    import numpy as np
 
-    inputs = list(runner.inputs)
-    if about.cases:
-        cases = golden.read_cases(place.files(name) / about.cases)
-        for feeds, _ in golden.feeds_of(cases, inputs):
-            return feeds
-    return {t.name: base.zeros(t) for t in inputs}
+    from pilotwave_agent.runtimes import golden
+
+    cases = golden.read_cases(place.files(name) / (about.cases or ""))
+    feeds, part = next(golden.feeds_of(cases, list(runner.inputs)))
+    floats = (a[part] for a in cases.outputs.values() if a.dtype.kind in "fc")
+    return feeds, all(bool(np.isfinite(a).all()) for a in floats)
+
+
+def _zeros(runner: Runner) -> Feeds:
+    from pilotwave_agent.runtimes import base
+
+    return {t.name: base.zeros(t) for t in runner.inputs}
 
 
 def _check_finite(outputs: Mapping[str, Any]) -> None:

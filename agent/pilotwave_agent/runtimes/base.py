@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from pilotwave_protocol.tensortypes import BFLOAT16, STRING
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -93,10 +95,13 @@ class CannotLoad(Exception):
 
 
 def zeros(tensor: Tensor) -> Array:
-    """Return an input of zeros, each dimension that may vary being 1."""
+    """Return an input of zeros (texts: empty), each dimension that may vary being 1."""
     import numpy as np
 
-    return np.zeros([1 if n < 0 else n for n in tensor.shape or ()], np.dtype(tensor.dtype))
+    shape = [1 if n < 0 else n for n in tensor.shape or ()]
+    if tensor.dtype == STRING:
+        return np.full(shape, "", object)
+    return np.zeros(shape, np.dtype("float32" if tensor.dtype == BFLOAT16 else tensor.dtype))
 
 
 def dtype_name(dtype: np.dtype[Any] | type) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,14 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilotwave_agent.runtimes.base import Array, Runner, Tensor, zeros
+from pilotwave_agent.runtimes.casefile import BadCases, read_tensors
+from pilotwave_agent.runtimes.faults import reason_of
 from pilotwave_protocol.states import Reason
 
-_DTYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?", "I64": "<i8", "I32": "<i4",
-    "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
-}  # fmt: skip
 _REPEATS = 20
 _REPEAT_S = 1.0
+# what a made-up input tells of a model for sure
+_REFUSED = (
+    Reason.SELFTEST_MEMORY,
+    Reason.SELFTEST_TIMEOUT,
+    Reason.SELFTEST_OPERATOR,
+    Reason.SELFTEST_UNSUPPORTED,
+    Reason.RUNTIME_MISSING,
+)
 
 
 class Failed(Exception):
@@ -45,8 +50,11 @@ class Cases:
 
 
 def read_cases(path: Path) -> Cases:
-    """Read `input.<name>` and `output.<name>` from a safetensors file."""
-    found = _read_safetensors(path)
+    """Read tensors `input.<name>` and `output.<name>`, all of the same number of cases."""
+    try:
+        found = read_tensors(path)
+    except BadCases as e:
+        raise Failed(Reason.SELFTEST_SCHEMA, f"{path.name}: {e}") from e
     cases = Cases(_with_prefix(found, "input."), _with_prefix(found, "output."))
     known = len(cases.inputs) + len(cases.outputs)
     if not cases.inputs or not cases.outputs or known != len(found):
@@ -54,33 +62,9 @@ def read_cases(path: Path) -> Cases:
         raise Failed(Reason.SELFTEST_SCHEMA, sentence)
     if len({len(a) if a.ndim else 0 for a in found.values()}) != 1:
         raise Failed(Reason.SELFTEST_SCHEMA, f"{path.name}: the tensors differ in their cases")
+    if not all(a.ndim and len(a) for a in found.values()):
+        raise Failed(Reason.SELFTEST_SCHEMA, f"{path.name}: expected at least one case; got none")
     return cases
-
-
-def _read_safetensors(path: Path) -> dict[str, Array]:
-    """Read all tensors: eight bytes of size, a JSON header, then the numbers.
-
-    Read here and not by the package of that name, as the interpreter of an old runtime has none.
-    https://huggingface.co/docs/safetensors/index#format
-    """
-    raw = path.read_bytes()
-    start = 8 + int.from_bytes(raw[:8], "little")
-    try:
-        header = json.loads(raw[8:start])
-        header.pop("__metadata__", None)
-        return {name: _tensor(raw, start, entry) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        sentence = f"{path.name}: expected golden cases as safetensors: {e}"
-        raise Failed(Reason.SELFTEST_SCHEMA, sentence) from e
-
-
-def _tensor(raw: bytes, start: int, entry: Mapping[str, Any]) -> Array:
-    first, last = entry["data_offsets"]
-    if not 0 <= first <= last <= len(raw) - start:
-        raise ValueError("a tensor lies outside the file")
-    flat = np.frombuffer(raw[start + first : start + last], _DTYPES[entry["dtype"]])
-    # reshaped copies: what a runtime is given has to be its own to write to
-    return flat.reshape(entry["shape"]).copy()
 
 
 def _with_prefix(found: Mapping[str, Array], prefix: str) -> dict[str, Array]:
@@ -115,29 +99,48 @@ def _same_shape(declared: tuple[int, ...], found: tuple[int, ...] | None) -> boo
 
 
 def feeds_of(cases: Cases, inputs: list[Tensor]) -> Iterator[tuple[dict[str, Array], slice]]:
-    """Yield each call's inputs and which cases it answers.
+    """Yield each call's inputs and which cases it answers; together they are all cases.
 
-    The cases' axis is the model's batch axis where the ranks agree; a fixed batch takes as many
-    cases at once.
+    Of an input that has the model's rank, the cases' axis is the model's batch axis; of one with a
+    rank more it stands before all of the model's. A fixed batch takes as many cases at once, and
+    the last of them again where there are too few.
     """
     missing = {t.name for t in inputs} ^ cases.inputs.keys()
     if missing:
         raise Failed(Reason.SELFTEST_SCHEMA, f"cases and model disagree on input {min(missing)}")
-    known = {t.name: t.shape for t in inputs if t.shape is not None}
-    batched = all(cases.inputs[name].ndim == len(shape) for name, shape in known.items())
-    sizes = [shape[0] for shape in known.values() if shape]
-    step = max([1, *sizes]) if batched else 1
-    for start in range(0, cases.count - step + 1, step):
-        part = slice(start, start + step)
-        at = part if batched else start
-        yield {name: a[at] for name, a in cases.inputs.items()}, part
+    ranks = {t.name: t.shape for t in inputs}
+    batched = {n: _is_batched(a, ranks[n]) for n, a in cases.inputs.items()}
+    sizes = {s[0] for n, s in ranks.items() if batched[n] and s and s[0] > 0}
+    if len(sizes) > 1:
+        sentence = f"the inputs' batches differ: {', '.join(map(str, sorted(sizes)))}"
+        raise Failed(Reason.SELFTEST_SCHEMA, sentence)
+    batch = max([1, *sizes])
+    step = batch if all(batched.values()) else 1
+    for start in range(0, cases.count, step):
+        part = slice(start, min(start + step, cases.count))
+        yield {n: _fed(a, part, batched[n], batch) for n, a in cases.inputs.items()}, part
+
+
+def _is_batched(array: Array, shape: tuple[int, ...] | None) -> bool:
+    return shape is None or array.ndim == len(shape)
+
+
+def _fed(array: Array, part: slice, batched: bool, batch: int) -> Array:
+    if not batched:
+        # an array even of a scalar, which indexing makes a number of
+        return np.asarray(array[part.start], array.dtype)
+    given = array[part]
+    lacking = max(batch - len(given), 0)
+    return np.concatenate([given, np.repeat(given[-1:], lacking, axis=0)]) if lacking else given
 
 
 @dataclass
 class Figures:
-    """What was measured; `agreement` is the share of cases with the expected largest output."""
+    """What was measured; `agreement` is the share of cases with the expected largest output. Not
+    `tried`: there were no cases, and the model refused an input that was made up."""
 
     cases: int = 0
+    tried: bool = True
     worst: float = 0.0
     agreement: float | None = None
     p50_ms: float = 0.0
@@ -156,20 +159,24 @@ def run_cases(
         answers.append((model.run(feeds), part))
         times.append(time.perf_counter() - begun)
     compare()
+    near, scaled = Tolerance(atol, rtol), {t.name for t in model.outputs if t.scale}
     wrong = 0
     for got, part in answers:
         bad = np.zeros(part.stop - part.start, bool)
         for name, expected in cases.outputs.items():
             wanted = expected[part]
             found = _output(got, name, wanted)
-            difference, differ = _compare(name, found, wanted, atol, rtol)
+            difference, differ = compare_outputs(name, found, wanted, near, name in scaled)
             figures.worst, bad = max(figures.worst, difference), bad | differ
-            if wanted.ndim == 2 and wanted.shape[1] > 1:
+            if wanted.ndim == 2 and wanted.shape[1] > 1 and wanted.dtype.kind in "fiu":
                 agree += list(found.argmax(1) == wanted.argmax(1))
         figures.cases += len(bad)
         wrong += int(bad.sum())
     if wrong:
         sentence = f"{wrong} of {figures.cases} golden cases differ, by up to {figures.worst:.4g}"
+        raise Failed(Reason.SELFTEST_MISMATCH, sentence)
+    if figures.cases != cases.count:
+        sentence = f"{cases.count} golden cases are declared; {figures.cases} were run"
         raise Failed(Reason.SELFTEST_MISMATCH, sentence)
     figures.agreement = float(np.mean(agree)) if agree else None
     repeated = _repeat(model, calls[0][0]) if calls else []
@@ -181,6 +188,8 @@ def _output(got: Mapping[str, Array], name: str, wanted: Array) -> Array:
     if name not in got:
         raise Failed(Reason.SELFTEST_SCHEMA, f"the model has no output {name}")
     found = np.asarray(got[name])
+    if found.ndim == wanted.ndim and len(found) > len(wanted):
+        found = found[: len(wanted)]  # what answers the cases that only filled the batch
     if found.shape == wanted.shape[1:] and len(wanted) == 1:
         found = found[np.newaxis]
     if found.shape != wanted.shape:
@@ -189,31 +198,70 @@ def _output(got: Mapping[str, Array], name: str, wanted: Array) -> Array:
     return found
 
 
-def _compare(
-    name: str, found: Array, wanted: Array, atol: float, rtol: float
+@dataclass(frozen=True)
+class Tolerance:
+    """How near an output must be: |y - y0| <= atol + rtol |y0|."""
+
+    atol: float
+    rtol: float
+
+
+def compare_outputs(
+    name: str, found: Array, wanted: Array, near: Tolerance, scaled: bool = False
 ) -> tuple[float, NDArray[np.bool_]]:
-    """Return the largest difference, and for each case whether it is beyond the tolerance."""
-    _check_finite(name, found)
-    expected = wanted.astype(np.float64)
-    difference = np.abs(found.astype(np.float64) - expected)
-    # so put, a case whose expected output is NaN never passes
-    within = difference <= atol + rtol * np.abs(expected)
-    differ = np.asarray(~within.reshape(len(wanted), -1).all(axis=1))
-    return float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0)), differ
+    """Return the largest difference, and for each case whether it is beyond the tolerance.
+
+    Texts and booleans are equal or not, and so are integers, but for those that stand for real
+    numbers (`scaled`, quantised outputs): those may differ by `atol`. NaN agrees with NaN, an
+    infinity with itself.
+    """
+    kinds = found.dtype.kind + wanted.dtype.kind
+    if set(kinds) & set("fc"):
+        return _compare_floats(name, found, wanted, near)
+    if set(kinds) <= set("iu") and scaled:
+        apart = np.abs(found.astype(np.float64) - wanted.astype(np.float64))
+        return float(apart.max(initial=0.0)), _any_per_case(apart > near.atol)
+    differ = np.asarray(found != wanted, bool)
+    return float(differ.any()), _any_per_case(differ)
 
 
-def _check_finite(name: str, found: Array) -> None:
-    if found.dtype.kind in "fc" and not np.isfinite(found).all():
+def _compare_floats(
+    name: str, found: Array, wanted: Array, near: Tolerance
+) -> tuple[float, NDArray[np.bool_]]:
+    wide = np.complex128 if "c" in found.dtype.kind + wanted.dtype.kind else np.float64
+    got, expected = found.astype(wide), wanted.astype(wide)
+    finite = np.isfinite(got) & np.isfinite(expected)
+    if (~np.isfinite(got) & np.isfinite(expected)).any():
         raise Failed(Reason.SELFTEST_NONFINITE, f"output {name} holds NaN or infinity")
+    same = (got == expected) | (np.isnan(got) & np.isnan(expected))
+    apart = np.where(same, 0.0, np.inf)
+    apart[finite] = np.abs(got[finite] - expected[finite])
+    allowed = np.zeros(apart.shape)
+    allowed[finite] = near.atol + near.rtol * np.abs(expected[finite])
+    return float(apart.max(initial=0.0)), _any_per_case(~(apart <= allowed))
+
+
+def _any_per_case(differ: Array) -> NDArray[np.bool_]:
+    return np.asarray(differ.reshape(len(differ), -1).any(axis=1))
 
 
 def run_zeros(model: Runner) -> Figures:
-    """Without golden cases: one input of zeros must give finite outputs."""
-    feeds = {t.name: zeros(t) for t in model.inputs}
-    for name, found in model.run(feeds).items():
-        _check_finite(name, np.asarray(found))
+    """Without golden cases: one call with zeros, each free size being 1.
+
+    The input is made up: a model that refuses it, or answers it with NaN, may be a good one. It is
+    loaded, then, and not tried. Running out of memory counts all the same.
+    """
     figures = Figures()
-    _time(figures, _repeat(model, feeds))
+    try:
+        feeds = {t.name: zeros(t) for t in model.inputs}
+        answers = [np.asarray(found) for found in model.run(feeds).values()]
+        figures.tried = all(np.isfinite(a).all() for a in answers if a.dtype.kind in "fc")
+        if figures.tried:
+            _time(figures, _repeat(model, feeds))
+    except Exception as e:
+        if reason_of(e, "run") in _REFUSED:
+            raise
+        figures.tried = False
     return figures
 
 

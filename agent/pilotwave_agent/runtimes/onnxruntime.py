@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
 from pilotwave_agent.runtimes.base import Array, Info, Options, Tensor
+from pilotwave_agent.runtimes.casefile import narrowed, widened
+from pilotwave_protocol.tensortypes import BFLOAT16
 
+_BF16 = 16  # TensorProto.BFLOAT16
 _CPU = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64"}
 
@@ -23,12 +29,26 @@ class _Session:
         self.inputs = tuple(_tensor(t) for t in session.get_inputs())
         self.outputs = tuple(_tensor(t) for t in session.get_outputs())
         self._names = [t.name for t in self.outputs]
+        self._halves = {t.name for t in (*self.inputs, *self.outputs) if t.dtype == BFLOAT16}
         provider = session.get_providers()[0]
         self.info = Info("onnxruntime", ort.__version__, provider)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        if self._halves:
+            return self._run_halves(feeds)
         found = self._session.run(self._names, dict(feeds), self._how)
         return dict(zip(self._names, found, strict=True))
+
+    def _run_halves(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a model with bfloat16, which numpy has not: float32 stands for it here."""
+        given = {
+            name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(narrowed(array), _BF16)
+            if name in self._halves
+            else ort.OrtValue.ortvalue_from_numpy(array)
+            for name, array in feeds.items()
+        }
+        found = self._session.run_with_ort_values(self._names, given, self._how)
+        return {n: _as_numpy(n in self._halves, v) for n, v in zip(self._names, found, strict=True)}
 
     def cancel(self) -> None:
         """Break off the calls that are running, and any to come; from another thread."""
@@ -36,6 +56,15 @@ class _Session:
 
     def close(self) -> None:
         self._session = None
+
+
+def _as_numpy(halves: bool, value: Any) -> Array:
+    if not halves:
+        plain: Array = value.numpy()
+        return plain
+    count = math.prod(value.shape())
+    raw = ctypes.string_at(value.data_ptr(), 2 * count) if count else b""
+    return widened(np.frombuffer(raw, np.uint16)).reshape(value.shape())
 
 
 def _tensor(arg: Any) -> Tensor:

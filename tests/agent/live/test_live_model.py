@@ -159,7 +159,7 @@ def test_a_version_that_will_not_do_is_refused_and_the_one_before_serves_on(
     import re
 
     shelf.serve(1)
-    model = opened(load_timeout_s=1.0)
+    model = opened(load_timeout_s=1.0, warmup=X)
     bad = shelf.serve(2, kind)
     refused = until(lambda: model.refused)
     assert list(refused) == [shelf.layout.version("detector", bad).name]
@@ -171,6 +171,16 @@ def test_a_version_that_will_not_do_is_refused_and_the_one_before_serves_on(
     shelf.back()
     shelf.serve(3)
     assert model.wait_for("1.3.0", SOON_S)
+
+
+def test_an_answer_to_made_up_zeros_says_nothing_against_a_version(
+    shelf: Shelf, opened: Callable[..., LiveModel]
+) -> None:
+    shelf.serve(1)
+    model = opened()
+    shelf.serve(2, "nan")
+    assert model.wait_for("1.2.0", SOON_S)
+    assert not model.refused
 
 
 def test_the_applications_own_check_may_refuse(

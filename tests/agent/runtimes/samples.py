@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from pilotwave_cli.building import CASES, build_variant
+from pilotwave_cli.building import build_variant
 from pilotwave_cli.wishes import Wishes
 from pilotwave_protocol.manifest import Variant
+from pilotwave_protocol.tensortypes import CASES
 from tests.agent.runtimes.cases import Case
 
 MODELS = Path(__file__).parent.parent.parent / "data" / "models"
