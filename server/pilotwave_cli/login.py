@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,9 +54,25 @@ def status(as_json: Json = False) -> None:
     output.table("Trust", roles, columns)
     for notice in found.get("notices", []):
         output.warn(f"{notice['object']} {notice['sentence']}")
+    tell_ahead(found)
     for role in roles:
         if role["days_left"] < SOON_DAYS and role["role"] not in {"snapshot", "timestamp"}:
             output.warn(
                 f"{role['role']} expires in {role['days_left']} days; "
                 f"run `pilotwave renew --role {role['role']}`"
             )
+
+
+def tell_ahead(found: dict[str, Any]) -> None:
+    """Say which devices are ahead of the server, and what helps."""
+    if found.get("ahead"):
+        output.warn(
+            f"{found['ahead']['sentence']}. If the server was restored, run "
+            "`pilotwave-server restore --data FOLDER` there"
+        )
+    for role in found.get("roles_behind", []):
+        name, seen = role["role"], role["seen"]
+        output.warn(
+            f"{name}: devices know document {seen}, the server has {role['here']}; sign past it "
+            f"(`pilotwave renew --role {name} --past {seen}`), or `pilotwave keys rotate online`"
+        )

@@ -24,6 +24,8 @@ from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
 from pilotwave_protocol import names
 from pilotwave_protocol.signing import RoleKeys
 
+MOST_RENEWALS = 1000
+
 
 class Holder(str, Enum):
     """Whose keys are rotated."""
@@ -206,6 +208,12 @@ def renew(
     role: Annotated[
         list[str] | None, typer.Option("--role", help="root, targets, models-NAME; repeatable.")
     ] = None,
+    past: Annotated[
+        int | None,
+        typer.Option(
+            "--past", min=1, help="Sign on until the version is above this one: after a restore."
+        ),
+    ] = None,
     key: KeyFiles = None,
     folder: Dir = None,
     passphrase_file: PassphraseFile = None,
@@ -213,14 +221,34 @@ def renew(
 ) -> None:
     """Sign offline roles again, without a change but their expiry (all of them by default)."""
     where, ask = folder or keys_dir(), Passphrases(passphrase_file)
+    if past is not None and (len(role or []) != 1 or out is not None):
+        raise CliError("--past goes with one --role, and without --out")
     with connect() as api:
         models = delegated(documents.fetch_targets(api))
-        for name in role or ["root", "targets", *models]:
+        for name in _repeated(api, role or ["root", "targets", *models], past):
             draft = _renewal(api, name)
             target = out.with_stem(f"{out.stem}-{name}") if out else None
             signers = signers_for([draft], key, where, ask, name)
             if complete(api, draft, signers, out=target, spare=spare_file(where, name)):
                 output.say(f"{name} is renewed")
+
+
+def _repeated(api: Api, names_: list[str], past: int | None) -> list[str]:
+    """Name a role as often as it is to be signed."""
+    if past is None:
+        return names_
+    versions = {row["role"]: int(row["version"]) for row in api.get("/status")["roles"]}
+    if names_[0] not in versions:
+        return names_  # refused with the sentence for an unknown role
+    missing = past + 1 - versions[names_[0]]
+    if missing > MOST_RENEWALS:
+        raise CliError(
+            f"{names_[0]} is at {versions[names_[0]]}: {missing} signatures are too many (at most "
+            f"{MOST_RENEWALS}); `pilotwave keys rotate online` helps, too"
+        )
+    if missing < 1:
+        raise CliError(f"{names_[0]} is at {versions[names_[0]]} already")
+    return names_ * missing
 
 
 def _renewal(api: Api, name: str) -> Draft:

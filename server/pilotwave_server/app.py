@@ -33,6 +33,7 @@ from pilotwave_server.operators import routes as operators
 from pilotwave_server.operators.authenticate import OperatorTokens
 from pilotwave_server.operators.sessions import PersonSessions
 from pilotwave_server.pacing import Pacing
+from pilotwave_server.recovery.telling import read_ahead
 from pilotwave_server.registry import setup as registry
 from pilotwave_server.routing import API
 from pilotwave_server.settings import Settings, check_settings
@@ -82,6 +83,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
     deltas.install(context)
     telemetry.install(context)
     context.metrics.add_reading(lambda: system.read_devices(context))
+    context.metrics.add_reading(lambda: read_ahead(context.db))
     return PilotwaveApp(context, devices)
 
 

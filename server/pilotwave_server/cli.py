@@ -251,6 +251,31 @@ def base_url(settings: Settings) -> str:
     return settings.public_url.rstrip("/") or f"http://{host}:{settings.port}"
 
 
+@app.command()
+@clear_errors
+def restore(
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    by: Annotated[
+        int, typer.Option("--by", min=1, max=2**40, help="How far to lift the numbers.")
+    ] = 1_000_000,
+    as_json: Json = False,
+) -> None:
+    """After putting a backup in place: lift the numbers above what devices have seen, sign anew."""
+    # Imported here: it pulls in TUF, which most other commands do without.
+    from pilotwave_server.recovery.command import restore as run_restore
+
+    settings = load_settings(data_dir=data, database_url=database_url)
+    setup.preflight(settings)
+    with setup.open_database(settings) as db:
+        lines, answer = run_restore(db, settings.data_dir, by=by, now=utc_now())
+    if as_json:
+        print_json(answer)
+    else:
+        for line in lines:
+            typer.echo(line)
+
+
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 

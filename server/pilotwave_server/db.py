@@ -26,6 +26,7 @@ from sqlalchemy import (
     String,
     Update,
     bindparam,
+    case,
     column,
     create_engine,
     event,
@@ -135,6 +136,13 @@ def next_revision(session: Session) -> int:
 def touch_fleet(session: Session) -> int:
     """Count one up for a change that may concern every device, and return the new number."""
     return _advance(session, revision=FleetRow.revision + 1, fleet_revision=FleetRow.revision + 1)
+
+
+def lift_fleet(session: Session, revision: int) -> int:
+    """Count on from `revision`, or by one if that is not higher, for a change that may concern
+    every device; return the new number."""
+    higher = case((FleetRow.revision < revision, revision), else_=FleetRow.revision + 1)
+    return _advance(session, revision=higher, fleet_revision=higher)
 
 
 def _advance(session: Session, **values: Any) -> int:

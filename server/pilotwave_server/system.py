@@ -22,6 +22,8 @@ from pilotwave_server.fields import ApiReply
 from pilotwave_server.metrics import CONTENT_TYPE, gauge
 from pilotwave_server.operators.authenticate import TokenMissing
 from pilotwave_server.problems import DatabaseUnavailable, responses
+from pilotwave_server.recovery.ahead import look, roles_that_went_back
+from pilotwave_server.recovery.telling import AheadView, RoleBehind, roles_behind, view
 from pilotwave_server.registry import service as registry
 from pilotwave_server.registry.tables import ModelRow
 from pilotwave_server.routing import api_router, root_router
@@ -63,7 +65,14 @@ class Standing(ApiReply):
     poll_interval_s: int
     check_in_interval_s: int
     notices: list[NoticeView] = Field(
-        description="What upgrades decided; until `pilotwave-server notices --dismiss`."
+        description="What upgrades and the server decided; until `pilotwave-server notices "
+        "--dismiss`."
+    )
+    ahead: AheadView | None = Field(
+        description="Devices that have seen more than this database holds: was it restored?"
+    )
+    roles_behind: list[RoleBehind] = Field(
+        description="Roles of which devices know later documents; a lift of numbers cannot help."
     )
 
 
@@ -114,6 +123,8 @@ def status(viewer: Viewer, session: ReadSession, context: Ctx, now: Now) -> Stan
         poll_interval_s=context.settings.poll_interval_s,
         check_in_interval_s=context.settings.check_in_interval_s,
         notices=[NoticeView.model_validate(row) for row in list_notices(session)],
+        ahead=view(look(session)),
+        roles_behind=roles_behind(roles_that_went_back(session)),
     )
 
 

@@ -1,6 +1,8 @@
-"""What upgrades decided, listed until somebody says that it was read."""
+"""What upgrades and the server decided, listed until somebody says that it was read."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -18,3 +20,9 @@ def dismiss_notices(session: Session) -> int:
     found = list_notices(session)
     session.execute(delete(NoticeRow))
     return len(found)
+
+
+def put_notice(session: Session, *, object: str, sentence: str, now: datetime) -> None:
+    """Add what the server decided, in place of what it said of the same thing before."""
+    session.execute(delete(NoticeRow).where(NoticeRow.object == object))
+    session.add(NoticeRow(object=object, sentence=sentence, at=now))

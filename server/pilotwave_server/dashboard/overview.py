@@ -18,6 +18,8 @@ from sqlalchemy.orm import Session
 from pilotwave_server.context import Context
 from pilotwave_server.devices.service import count_by_state, count_failing
 from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.recovery.ahead import roles_that_went_back
+from pilotwave_server.recovery.telling import sentences
 from pilotwave_server.registry.service import expiries
 from pilotwave_server.rollouts.reading import group_names
 from pilotwave_server.rollouts.rollout_views import RolloutSummary
@@ -46,6 +48,7 @@ class Overview:
     rollouts: list[RolloutSummary] = field(default_factory=list)
     waiting: list[RolloutSummary] = field(default_factory=list)
     expiring: list[tuple[str, float]] = field(default_factory=list)
+    recovering: list[str] = field(default_factory=list)
 
 
 class Kept(Generic[T]):
@@ -96,6 +99,7 @@ def take(context: Context) -> Overview:
             versions=_versions(session),
             rollouts=_rollouts(session, "running", "rolling_back", "scheduled"),
             waiting=_waiting(session, now),
+            recovering=sentences(session, roles_that_went_back(session)),
             expiring=[
                 (role.role, role.days_left(now))
                 for role in expiries(session)

@@ -79,10 +79,12 @@ class CheckIns:
         metrics: Metrics,
         push_terms: Callable[[], PushTerms | None],
         pacing: Pacing,
+        heard: Callable[[CheckIn, int], None],
     ) -> None:
         self._pacing = pacing
         self._budgets = DeviceBudgets(settings)
         self._turn = asyncio.Lock()
+        self._heard = heard
         self._push_terms = push_terms
         self._fleet = fleet
         self._loader = loader
@@ -136,6 +138,7 @@ class CheckIns:
         # the record may have been loaded anew meanwhile
         current = self._fleet.records.get(record.name, record)
         current.heard(refusing=check_in.refusal is not None)
+        self._heard(check_in, max(current.revision, self._fleet.snapshot.revision))
         return self._reply(record, stored)
 
     async def _within_budget(self, record: DeviceRecord, check_in: CheckIn) -> CheckIn:

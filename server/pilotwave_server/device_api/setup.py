@@ -31,6 +31,7 @@ from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices import conflicts
 from pilotwave_server.devices import routes as devices
 from pilotwave_server.groups import routes as groups
+from pilotwave_server.recovery.worker import Recovery
 from pilotwave_server.rollouts import removal_routes, reports, rollout_routes
 from pilotwave_server.rollouts import routes as rollouts
 from pilotwave_server.rollouts.engine.engine import Engine
@@ -135,6 +136,7 @@ def install(context: Context) -> DeviceApi:
     )
     context.fleet, context.tokens, context.checkins = fleet, tokens, writer
     push = make_push(context, polls)
+    recovery = Recovery(db, context.trust, clock)
     check_ins = CheckIns(
         fleet,
         loader,
@@ -145,6 +147,7 @@ def install(context: Context) -> DeviceApi:
         metrics=context.metrics,
         push_terms=push.terms,
         pacing=context.pacing,
+        heard=lambda check_in, seq: recovery.heard(check_in, seq, fleet.hint),
     )
     context.blob_gates.append(polls.may_read)
     # what is changed here shows at the very next poll; what others change, at the next look
@@ -153,6 +156,7 @@ def install(context: Context) -> DeviceApi:
         Watcher(fleet),
         Preload(db, fleet),
         writer,
+        recovery,
         rollouts_worker,
         Periodic("leases", desk.work, interval_s=INTERVAL_S),
         Periodic("last-seen", seen.flush, interval_s=FLUSH_S, at_stop=True, can_wait=True),

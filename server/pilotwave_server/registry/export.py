@@ -59,7 +59,7 @@ class Exporter:
             with _locked(self._folder), self._db.read() as session:
                 if all_files:
                     self._last_version_id = 0
-                    self._written = {path.name for path in self.metadata.iterdir()}
+                    self._written = set()
                 self._export_manifests(session)
                 self._export_metadata(session)
         except OSError as error:
@@ -101,7 +101,10 @@ class Exporter:
             return
         row = documents.find(session, role, version)
         if row is not None:
-            write_durably(self.metadata / name, row.document)
+            path = self.metadata / name
+            # a restored database may give a number again that it had given before
+            if not path.exists() or path.read_bytes() != row.document:
+                write_durably(path, row.document)
             self._written.add(name)
 
     def tidy(self) -> None:

@@ -51,8 +51,10 @@ def seal(
     changed: Iterable[str],
     keys: Sequence[ServerKey],
     now: datetime,
+    least: tuple[int, int] = (0, 0),
 ) -> None:
-    """Write snapshot+1 (with the newest documents of the `changed` roles) and timestamp+1."""
+    """Write snapshot+1 (with the newest documents of the `changed` roles) and timestamp+1; with
+    `least`, no lower versions of timestamp and snapshot than these."""
     root = documents.need(session, Root.type, Root).signed
     old = documents.load(session, Snapshot.type, Snapshot)
     # An entry is never dropped: clients refuse a snapshot that forgets a role.
@@ -64,7 +66,7 @@ def seal(
         meta[f"{role}.json"] = MetaFile.from_data(row.version, row.document, ["sha256"])
     snapshot = Metadata(
         Snapshot(
-            version=old.signed.version + 1 if old else 1,
+            version=max(old.signed.version + 1 if old else 1, least[1]),
             spec_version=SPEC_VERSION,
             expires=(now + SNAPSHOT_LIFETIME).replace(microsecond=0),
             meta=meta,
@@ -72,18 +74,20 @@ def seal(
     )
     sign(snapshot, online_signers(root, Snapshot.type, keys))
     documents.insert(session, Snapshot.type, snapshot, now=now)
-    stamp(session, root=root, keys=keys, now=now)
+    stamp(session, root=root, keys=keys, now=now, least=least[0])
 
 
-def stamp(session: Session, *, root: Root, keys: Sequence[ServerKey], now: datetime) -> None:
-    """Write timestamp+1 over the newest snapshot."""
+def stamp(
+    session: Session, *, root: Root, keys: Sequence[ServerKey], now: datetime, least: int = 0
+) -> None:
+    """Write timestamp+1, or `least` if that is higher, over the newest snapshot."""
     row = documents.find(session, Snapshot.type)
     if row is None:
         raise documents.NotBootstrapped
     old = documents.load(session, Timestamp.type, Timestamp)
     timestamp = Metadata(
         Timestamp(
-            version=old.signed.version + 1 if old else 1,
+            version=max(old.signed.version + 1 if old else 1, least),
             spec_version=SPEC_VERSION,
             expires=(now + TIMESTAMP_LIFETIME).replace(microsecond=0),
             snapshot_meta=MetaFile.from_data(row.version, row.document, ["sha256"]),

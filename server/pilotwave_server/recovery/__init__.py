@@ -1,0 +1,1 @@
+"""Going on after a restore or a failover: devices may have seen more than this database holds."""
