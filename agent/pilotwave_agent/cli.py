@@ -52,11 +52,22 @@ def _fail(words: str, status: int) -> int:
     return status
 
 
+class _SayVersion(argparse.Action):
+    """Print the version; what reads it is imported only when somebody asks."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from pilotwave_agent.facts import agent_version
+
+        sys.stdout.write(f"pilotwave-agent {agent_version()}\n")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line's grammar."""
     top = argparse.ArgumentParser(
         prog="pilotwave-agent", description="Keep this device on the model versions it is assigned."
     )
+    top.add_argument("--version", action=_SayVersion, nargs=0, help="say which version this is")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     enrol = _command(commands, "enrol", _enrol, "join a fleet: make a key, pin the fleet's root")
     enrol.add_argument("--server", required=True, metavar="URL", help="where the registry is")

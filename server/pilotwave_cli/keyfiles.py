@@ -7,8 +7,10 @@ or by the bare URI of such a key where its public half is known from the documen
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from getpass import getpass
@@ -26,6 +28,16 @@ from pilotwave_protocol.errors import BadJson, SigningError
 
 PROBE = b"pilotwave: is this the key?"
 MAX_REFERENCE = 64 << 10
+_TRIED_FIRST = (
+    "password",
+    "passwort",
+    "passphrase",
+    "qwerty",
+    "qwertz",
+    "asdf",
+    "letmein",
+    "secret",
+)
 
 
 class Passphrases:
@@ -58,13 +70,45 @@ class Passphrases:
     def choose(self) -> str:
         """Ask for a new passphrase, twice on a terminal."""
         if self._given is not None:
-            return self._given
+            return check_strength(self._given)
         if not sys.stdin.isatty():
             raise CliError("give a passphrase (--passphrase-file, PILOTWAVE_PASSPHRASE) or --plain")
         first = getpass("Passphrase for the new keys: ")
         if not first or first != getpass("Once more: "):
             raise CliError("expected the same passphrase twice, and not an empty one")
-        return first
+        return check_strength(first)
+
+
+def check_strength(passphrase: str) -> str:
+    """Return a passphrase for new keys, or raise `CliError` where it can be guessed in a day.
+
+    A stolen key file is tried offline. Length is what counts; repeats and runs add none.
+    """
+    least, different = 12, 6
+    told = _without_patterns(passphrase)
+    if len(told) >= least and len(set(told)) >= different:
+        return passphrase
+    why = (
+        f"has {len(passphrase)} characters"
+        if len(passphrase) < least
+        else "repeats itself, counts up or is one of those that are tried first"
+    )
+    raise CliError(
+        f"the passphrase {why}; expected {least} or more that nobody can guess, such as four words "
+        "drawn by chance"
+    )
+
+
+def _without_patterns(text: str) -> str:
+    """Return a passphrase without what adds nothing: repeats, runs, words that all try first."""
+    text = re.sub("|".join(_TRIED_FIRST), "", text.casefold())
+    text = re.sub(r"(.+?)\1+", r"\1", text)
+    steps = [ord(b) - ord(a) for a, b in itertools.pairwise(text)]
+    return "".join(
+        c
+        for i, c in enumerate(text)
+        if i < 2 or steps[i - 1] != steps[i - 2] or abs(steps[i - 1]) > 1
+    )
 
 
 def load_keys(refs: Iterable[str], ask: Passphrases, known: Sequence[Key] = ()) -> list[Signer]:

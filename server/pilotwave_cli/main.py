@@ -7,6 +7,8 @@ failed, 2 called or set up wrongly.
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -41,6 +43,25 @@ cli = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pilotwave {version('pilotwave')}")
+        raise typer.Exit
+
+
+@cli.callback(help=__doc__.split("\n")[0])
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Say which version this is.", is_eager=True, callback=_say_version
+        ),
+    ] = False,
+) -> None: ...
+
+
 login.add_to(cli)
 cli.add_typer(keys.cli, name="keys")
 keys.add_to(cli)

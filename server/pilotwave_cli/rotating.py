@@ -166,6 +166,7 @@ def _offline(
     holders: RoleKeys,
 ) -> Draft:
     if which is Holder.ROOT:
+        rotation.keep_apart(root, targets, "root", holders)
         return rotation.rotate_root(root, holders, now())
     if model is None:
         return rotation.rotate_targets(root, targets, holders, now())

@@ -14,12 +14,37 @@ from securesystemslib.signer import Key
 from tuf.api.metadata import Metadata, Root, Targets
 
 from pilotwave_cli.documents import Draft
+from pilotwave_cli.errors import CliError
 from pilotwave_protocol import dsse, names, signing
 from pilotwave_protocol.signing import RoleKeys
 from pilotwave_protocol.trust import DirectorKeys
 
 RootDoc = Metadata[Root]
 TargetsDoc = Metadata[Targets]
+
+
+def keep_apart(root: RootDoc, targets: TargetsDoc, role: str, holders: RoleKeys) -> None:
+    """Refuse a key for `role` that holds another kind of role, or raise nothing.
+
+    A publisher's key lies where versions are made, often in a CI; the same key as a root or targets
+    key would make whoever steals it there the owner of every model. Keys are compared by what they
+    are: an id can be chosen.
+    """
+    taken = {
+        str(root.signed.keys[keyid].keyval): name
+        for name in ("root", "targets")
+        for keyid in root.signed.roles[name].keyids
+    }
+    delegations = targets.signed.delegations
+    if role in ("root", "targets") and delegations:
+        taken |= {str(key.keyval): "publisher" for key in delegations.keys.values()}
+    for key in holders.keys:
+        found = taken.get(str(key.keyval), role)
+        if found != role:
+            raise CliError(
+                f"key {key.keyid[:12]}… is a {found} key of this fleet and cannot be a {role} key "
+                "too: make another key, so that a thief of the one has not both"
+            )
 
 
 def next_root(root: RootDoc, now: datetime) -> RootDoc:
@@ -46,6 +71,7 @@ def rotate_root(root: RootDoc, holders: RoleKeys, now: datetime) -> Draft:
 
 def rotate_targets(root: RootDoc, targets: TargetsDoc, holders: RoleKeys, now: datetime) -> Draft:
     """One bundle: root N+1 that lists the new targets keys, and targets signed by them."""
+    keep_apart(root, targets, "targets", holders)
     fresh = next_root(root, now)
     signing.set_role_keys(fresh.signed, "targets", holders)
     bundle = next_targets(targets, now)
@@ -95,6 +121,7 @@ def rotate_publisher(
 
     Consistent snapshots show devices the old pair or the new one, never a mixture.
     """
+    keep_apart(root, targets, "publisher", holders)
     fresh = next_targets(targets, now)
     signing.delegate(fresh.signed, model, holders)
     roles = {names.role_for_model(model): next_role(role, now)}
@@ -114,6 +141,7 @@ def add_model(
     root: RootDoc, targets: TargetsDoc, model: str, holders: RoleKeys, now: datetime
 ) -> Draft:
     """Targets that give a new model to its publisher, and the model's first, empty role."""
+    keep_apart(root, targets, "publisher", holders)
     fresh = next_targets(targets, now)
     signing.delegate(fresh.signed, model, holders)
     roles = {names.role_for_model(model): signing.make_role(model, now=now)}

@@ -12,6 +12,7 @@ from pilotwave_cli import output
 from pilotwave_cli.client import check_id, connect
 from pilotwave_cli.durations import Duration
 from pilotwave_cli.output import Json
+from pilotwave_protocol import names
 
 cli = typer.Typer(help="Tokens for the operator API.", no_args_is_help=True)
 
@@ -30,10 +31,22 @@ def create(
     name: Annotated[str, typer.Argument(help="Whose token, or what for.")],
     role: Annotated[Role, typer.Option(help="What it may do.")],
     expires: Annotated[str | None, typer.Option(help="When it ends: 90d, 12h.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="The models that it may change [all]; repeatable."),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option("--group", help="The groups that it may change [all]; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a token; it is shown this once."""
     body: dict[str, object] = {"name": name, "role": role.value}
+    if model:
+        body["models"] = [names.check_model(word) for word in model]
+    if group:
+        body["groups"] = [names.check_group(word) for word in group]
     if expires:
         ends = datetime.now(timezone.utc).replace(microsecond=0) + Duration.parse(expires)
         body["expires_at"] = ends.isoformat().replace("+00:00", "Z")
@@ -58,6 +71,8 @@ def list_(as_json: Json = False) -> None:
         ("id", "id"),
         ("name", "name"),
         ("role", "role"),
+        ("models", lambda r: output.plain(r["models"] or "all")),
+        ("groups", lambda r: output.plain(r["groups"] or "all")),
         ("made", lambda r: output.when(r["created_at"])),
         ("last used", lambda r: output.when(r["last_used_at"])),
         ("ends", lambda r: output.when(r["expires_at"])),

@@ -51,6 +51,25 @@ TokenFile = Annotated[
 ]
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pilotwave-server {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    help="The Pilotwave server. Settings also come from the environment: PILOTWAVE_PORT=8600."
+)
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Say which version this is.", is_eager=True, callback=_say_version
+        ),
+    ] = False,
+) -> None: ...
+
+
 def clear_errors(command: F) -> F:
     """End with one sentence and status 2 where a command cannot do what it was asked."""
 
