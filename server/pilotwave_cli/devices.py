@@ -204,7 +204,7 @@ def history(
         ("model", "model"),
         ("version", "version"),
         ("became", "became"),
-        ("reason", "reason"),
+        ("reason", lambda r: r.get("sentence") or r["reason"]),
     ]
     output.table(f"History of {device}", rows, columns)
 

@@ -107,7 +107,7 @@ def _show(
         whys=whys,
         pins={pin.model: pin for pin in found.pins},
         versions={m: _versions(session, m) for m in models},
-        history=api.list_history(device, page.actor, session, HISTORY_PAGE),
+        history=running.list_history(device, page.actor, session, HISTORY_PAGE),
         silent_after_s=3 * context.settings.check_in_interval_s,
         now=now,
         charts=_charts(device, page, session),

@@ -18,6 +18,7 @@ from pilotwave_server.registry import routes as api
 from pilotwave_server.registry.tables import VersionRow
 from pilotwave_server.registry.views import DenyRequest
 from pilotwave_server.rollouts import rollout_routes
+from pilotwave_server.rollouts.reading import rolled_back
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 router = page_router()
@@ -67,6 +68,7 @@ def show_model(
         model=api.get_model(model, page.actor, session),
         versions=api.list_versions(model, page.actor, session, paging),
         running=running(session, model),
+        back=rolled_back(session, model),
         rollouts=rollout_routes.list_rollouts(page.actor, session, PageRequest(8), model=model),
         now=now,
         api=f"/api/v1/models/{model}",
@@ -83,6 +85,7 @@ def show_version(
         "version.html",
         version=found,
         running=running(session, model).get(version, 0),
+        back=rolled_back(session, model).get(version, []),
         api=f"/api/v1/models/{model}/versions/{version}",
     )
 

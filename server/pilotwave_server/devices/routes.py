@@ -19,14 +19,13 @@ from pilotwave_server.devices.views import (
     DeviceState,
     DeviceSummary,
     EventView,
-    HistoryView,
     LabelsRequest,
     NewCodes,
     NewCodeView,
     detail,
     summary,
 )
-from pilotwave_server.fields import DeviceName, ModelName
+from pilotwave_server.fields import DeviceName
 from pilotwave_server.groups.selector import BadSelector
 from pilotwave_server.groups.service import groups_of
 from pilotwave_server.paging import BadCursor, Page, Paging
@@ -192,23 +191,6 @@ def list_events(
     """Newest first, in the order in which they came."""
     rows, cursor = service.list_events(session, name=device, page=page)
     return Page(items=[EventView.model_validate(row) for row in rows], next_cursor=cursor)
-
-
-@router.get(
-    "/devices/{device}/history",
-    summary="Which versions a device ran, and how each did",
-    responses=responses(DeviceUnknown, BadCursor),
-)
-def list_history(
-    device: DeviceName,
-    viewer: Viewer,
-    session: ReadSession,
-    page: Paging,
-    model: Annotated[ModelName | None, Query(description="Only this model's.")] = None,
-) -> Page[HistoryView]:
-    """Newest first."""
-    rows, cursor = service.list_history(session, name=device, page=page, model=model)
-    return Page(items=[HistoryView.model_validate(row) for row in rows], next_cursor=cursor)
 
 
 @router.get("/enrolment-codes", summary="List enrolment codes", responses=responses(BadCursor))

@@ -115,7 +115,11 @@ class HistoryView(ApiReply):
     model: str
     version: str
     became: str = Field(description="`switched`, `healthy`, `failed` or `rolled_back`.")
-    reason: str | None
+    reason: str | None = Field(description="Why, as the device's own stable word.")
+    rollout: str | None = Field(None, description="The rollout that took it back, as `r17`.")
+    sentence: str | None = Field(
+        None, description="Who took it back and why, where a rollout did; else null."
+    )
 
 
 class CodesRequest(ApiRequest):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -22,6 +23,8 @@ from pilotwave_server.rollouts.tables import (
     RolloutRow,
     RolloutWaveRow,
 )
+
+_MOST = 200
 
 
 def list_rollouts(
@@ -49,6 +52,28 @@ def group_names(session: Session, rows: list[RolloutRow]) -> dict[int, str]:
     ids = {row.group_id for row in rows}
     query = select(GroupRow.id, GroupRow.name).where(GroupRow.id.in_(ids))
     return dict(session.execute(query).tuples().all())
+
+
+class RolledBack(NamedTuple):
+    """A rollout that took its version back, from which group, and why."""
+
+    rollout: str
+    group: str
+    reason: str
+
+
+def rolled_back(session: Session, model: str) -> dict[str, list[RolledBack]]:
+    """By version of a model, the rollouts that took it back or do so now, the newest first."""
+    r = RolloutRow
+    back = r.state.in_((str(RolloutState.ROLLING_BACK), str(RolloutState.ROLLED_BACK)))
+    query = select(r).where(r.model == model, back).order_by(r.id.desc()).limit(_MOST)
+    rows = list(session.scalars(query))
+    groups = group_names(session, rows)
+    found: dict[str, list[RolledBack]] = defaultdict(list)
+    for row in rows:
+        told = RolledBack(f"r{row.id}", groups[row.group_id], row.reason or "")
+        found[row.version].append(told)
+    return found
 
 
 def outcomes_by_wave(session: Session, rollout: RolloutRow) -> dict[int, dict[str, int]]:

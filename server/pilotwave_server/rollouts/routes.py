@@ -8,9 +8,12 @@ from fastapi import Query
 
 from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
 from pilotwave_server.devices.errors import DeviceUnknown
+from pilotwave_server.devices.service import list_history as list_device_history
 from pilotwave_server.devices.tables import PinRow
+from pilotwave_server.devices.views import HistoryView
 from pilotwave_server.fields import DeviceName, GroupName, ModelName
 from pilotwave_server.groups.service import GroupUnknown, get_group
+from pilotwave_server.paging import BadCursor, Page, Paging
 from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.registry.service import VersionUnknown
@@ -18,6 +21,7 @@ from pilotwave_server.rollouts import baselines, pins
 from pilotwave_server.rollouts.baselines import NoBaseline
 from pilotwave_server.rollouts.capacity import TooManyModels
 from pilotwave_server.rollouts.fleet import FleetSnapshot
+from pilotwave_server.rollouts.history import taken_back_by
 from pilotwave_server.rollouts.looking import device_says, look
 from pilotwave_server.rollouts.offer import VersionNotOffered
 from pilotwave_server.rollouts.pins import NothingToRollBackTo, NotPinned
@@ -151,6 +155,32 @@ def explain(
         version=found.version,
         variant=found.variant,
         candidates=candidates,
+    )
+
+
+@devices.get(
+    "/history",
+    summary="Which versions a device ran, and how each did",
+    responses=responses(DeviceUnknown, BadCursor),
+)
+def list_history(
+    device: DeviceName,
+    viewer: Viewer,
+    session: ReadSession,
+    page: Paging,
+    model: Annotated[ModelName | None, Query(description="Only this model's.")] = None,
+) -> Page[HistoryView]:
+    """Newest first. Where a rollout took a version back, it is named."""
+    rows, cursor = list_device_history(session, name=device, page=page, model=model)
+    by = taken_back_by(session, rows[0].device_id, rows) if rows else {}
+    return Page(
+        items=[
+            HistoryView.model_validate(row).model_copy(
+                update=by[row.id]._asdict() if row.id in by else {}
+            )
+            for row in rows
+        ],
+        next_cursor=cursor,
     )
 
 
