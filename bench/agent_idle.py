@@ -102,7 +102,7 @@ def measure(bench: Bench) -> None:
         meter = Meter(int(stage.url.rsplit(":", 1)[1]))
         publish(stage, "1.0.0")
         stage.pilotwave("groups", "create", "all", "--selector", "site=bench")
-        stage.pilotwave("assign", MODEL, "1.0.0", "--group", "all")
+        stage.pilotwave("assign", "--yes", MODEL, "1.0.0", "--group", "all")
         enrol(stage, "idle-1", server_url=meter.url, extra="probation_s = 1")
         agent = stage.start("idle-1", "pilotwave-agent", "run", "--data", "idle-1")
         deadline = time.monotonic() + 60

@@ -163,7 +163,7 @@ def measure(bench: Bench) -> None:
         bench.say(f"{VICTIMS} devices, each killed 0.05 to 6 s after a start; seeds from 11")
         for number in range(rounds):
             wanted = versions[number % 2]
-            stage.pilotwave("assign", MODEL, wanted, "--group", "all")
+            stage.pilotwave("assign", "--yes", MODEL, wanted, "--group", "all")
             list(pool.map(lambda v: [v.episode() for _ in range(4)], victims))
         list(pool.map(lambda v: v.settle(wanted), victims))
         figures(bench, victims, wanted)

@@ -102,7 +102,7 @@ def prepare(stage: Stage) -> None:
     publish(stage, "1.0.0")
     publish(stage, "1.1.0")
     stage.pilotwave("groups", "create", "all", "--selector", "site")
-    stage.pilotwave("assign", MODEL, "1.0.0", "--group", "all")
+    stage.pilotwave("assign", "--yes", MODEL, "1.0.0", "--group", "all")
 
 
 def first_polls(bench: Bench, kind: str, stage: Stage, load: Load) -> None:

@@ -88,7 +88,7 @@ def measure(bench: Bench) -> None:
     with server(token_lifetime_s=3600) as stage:
         publish(stage, "1.0.0")
         stage.pilotwave("groups", "create", "all", "--selector", "site")
-        stage.pilotwave("assign", MODEL, "1.0.0", "--group", "all")
+        stage.pilotwave("assign", "--yes", MODEL, "1.0.0", "--group", "all")
         names = add_devices(stage.root / "data", devices)
         time.sleep(1)
         port = int(stage.url.rsplit(":", 1)[1])

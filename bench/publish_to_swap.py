@@ -40,7 +40,7 @@ def measure(bench: Bench) -> None:
             began = time.monotonic()
             publish(stage, version, source)
             published = time.monotonic()
-            stage.pilotwave("assign", MODEL, version, "--group", "all")
+            stage.pilotwave("assign", "--yes", MODEL, version, "--group", "all")
             assigned = time.monotonic()
             swapped = wait_for(link, version)
             while True:

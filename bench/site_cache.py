@@ -53,7 +53,7 @@ class Site:
         shutil.copytree(DIGITS / example, folder)
         (folder / "weights.bin").write_bytes(self.chance.randbytes(self.size))
         publish(self.stage, version, folder)
-        self.stage.pilotwave("assign", MODEL, version, "--group", "all")
+        self.stage.pilotwave("assign", "--yes", MODEL, version, "--group", "all")
         return sum(p.stat().st_size for p in folder.iterdir())
 
     def update(self, devices: list[str]) -> int:

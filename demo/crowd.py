@@ -62,7 +62,7 @@ def gather(stage: Stage, account: Account, model: str) -> None:
     stage.pilotwave("groups", "create", "berlin", "--selector", "site=berlin")
     stage.pilotwave("policies", "save", "field-in-three", "field.yaml")
     stage.pilotwave("policies", "save", "four-eyes", "asking.yaml")
-    stage.pilotwave("assign", model, "1.0.0", "--group", "field")
+    stage.pilotwave("assign", "--yes", model, "1.0.0", "--group", "field")
     words = ("--devices", str(DEVICES), "--prefix", "sim", "--profile", "crowd.yaml")
     stage.start("crowd", "pilotwave", "simulate", *words, "--seed", "7", "--root", "keys/root.json")
     account.wait(

@@ -153,7 +153,7 @@ class Story:
     def first_version(self) -> None:
         self.account.chapter(f"{MODEL} 1.0.0 is published and assigned to everyone")
         self.publish("1.0.0")
-        self.stage.pilotwave("assign", MODEL, "1.0.0", "--group", "everyone")
+        self.stage.pilotwave("assign", "--yes", MODEL, "1.0.0", "--group", "everyone")
         self.everyone_runs("1.0.0", DEVICES)
         folders = [str(self.stage.root / device) for device in DEVICES]
         self.stage.start_python("app", "demo.app", *folders)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_cli import output, removing
+from pilotwave_cli.asking import Yes, sure
 from pilotwave_cli.client import check_id, connect
 from pilotwave_cli.durations import Duration, pairs
 from pilotwave_cli.output import Json
@@ -141,14 +142,21 @@ def accept(device: Device) -> None:
 
 
 @cli.command("reject")
-def reject(device: Device) -> None:
+def reject(device: Device, yes: Yes = False) -> None:
     """Turn down a device that asked to join."""
+    told = f"1 device: {names.check_device(device)} is forgotten until it asks again."
+    sure(told, f"Turn {device} down?", yes=yes)
     _act(device, "reject", "was turned down")
 
 
 @cli.command("revoke")
-def revoke(device: Device) -> None:
+def revoke(device: Device, yes: Yes = False) -> None:
     """End a device's credentials at once (lost, stolen)."""
+    name = names.check_device(device)
+    told = (
+        f"1 device: the key of {name} ends for good; it comes back only with a new key and a code."
+    )
+    sure(told, f"Revoke {name}?", yes=yes)
     _act(device, "revoke", "is revoked; a new code made with --device lets it enrol again")
 
 
@@ -159,8 +167,11 @@ def settle(device: Device) -> None:
 
 
 @cli.command("decommission")
-def decommission(device: Device) -> None:
+def decommission(device: Device, yes: Yes = False) -> None:
     """Take a device out of service for good; its history stays."""
+    name = names.check_device(device)
+    told = f"1 device: {name} gets nothing any more; it comes back only with a code."
+    sure(told, f"Decommission {name}?", yes=yes)
     _act(device, "decommission", "is decommissioned")
 
 
@@ -342,8 +353,11 @@ def list_codes(as_json: Json = False) -> None:
 
 
 @codes.command("delete")
-def delete_code(code_id: Annotated[str, typer.Argument(help="Its id, from `codes list`.")]) -> None:
+def delete_code(
+    code_id: Annotated[str, typer.Argument(help="Its id, from `codes list`.")], yes: Yes = False
+) -> None:
     """Take back a code that was not used."""
+    sure(f"1 code: nobody can enrol with code {code_id}.", "Take it back?", yes=yes)
     with connect() as api:
         api.delete(f"/enrolment-codes/{check_id(code_id)}")
     output.say(f"code {code_id} is gone")

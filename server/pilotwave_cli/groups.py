@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_cli import output, removing
+from pilotwave_cli.asking import Yes, about_assignment, count, sure
 from pilotwave_cli.client import connect
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import Json
@@ -91,9 +92,14 @@ def show(
 
 
 @cli.command("delete")
-def delete(group: Group) -> None:
+def delete(group: Group, yes: Yes = False) -> None:
     """Delete a group; its devices keep what they run."""
     with connect() as api:
+        devices = count(api.get(f"/groups/{names.check_group(group)}")["devices"])
+        told = (
+            f"{devices} of {group}: what they run stays, and they are told nothing by it any more."
+        )
+        sure(told, f"Delete the group {group}?", yes=yes)
         api.delete(f"/groups/{names.check_group(group)}")
     output.say(f"group {group} is gone; its devices keep what they run")
 
@@ -122,11 +128,14 @@ def assign(
         list[str] | None,
         typer.Option("--together", help="A model that must change in one with it; repeatable."),
     ] = None,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Give a version to a group at once."""
     path = f"/groups/{names.check_group(group)}/baselines/{names.check_model(model)}"
     with connect() as api:
+        if not yes:
+            sure(*about_assignment(api, group, model, names.check_version(version)), yes=yes)
         body: dict[str, Any] = {"version": names.check_version(version)}
         if together:
             body["together"] = [names.check_model(other) for other in together]
@@ -139,8 +148,8 @@ def assign(
         output.say(f"  it changes in one with {', '.join(together)}")
     counts = {k: v for k, v in made.items() if isinstance(v, int) and not isinstance(v, bool)}
     output.say(f"  {output.plain(counts)}")
-    for reason, count in made.get("holds", {}).items():
-        output.warn(f"  {count} of its devices cannot take it: {reason}")
+    for reason, some in made.get("holds", {}).items():
+        output.warn(f"  {some} of its devices cannot take it: {reason}")
 
 
 def unassign(

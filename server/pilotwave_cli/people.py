@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_cli import output
+from pilotwave_cli.asking import Yes, sure
 from pilotwave_cli.client import connect
 from pilotwave_cli.output import Json
 from pilotwave_cli.tokens import Role
@@ -90,8 +91,10 @@ def bind(
 
 
 @cli.command("unbind")
-def unbind(name: Person) -> None:
+def unbind(name: Person, yes: Yes = False) -> None:
     """Let somebody in by OpenID Connect no more; a login link opens the account again."""
+    told = f"1 person: {name} signs in no more until somebody makes a login link."
+    sure(told, f"Unbind {name}?", yes=yes)
     with connect() as api:
         api.delete(_path(name, "/oidc"))
     output.say(f"{name} is not bound to a provider")

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-import typer
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from pilotwave_cli import documents, output
+from pilotwave_cli.asking import sure
 from pilotwave_cli.client import Api
 from pilotwave_cli.documents import Draft
 from pilotwave_cli.errors import ApiError, CliError, Failed
@@ -167,5 +167,5 @@ def ask(cleared: Cleared, model: str, *, yes: bool) -> None:
     output.say(f"The reset of {model}:")
     for line in cleared.lines():
         output.say(f"  {line}")
-    if not yes and not typer.confirm(f"Reset {model} on the server and on every device?"):
-        raise Failed("nothing was changed")
+    told = "Every device of the fleet follows."
+    sure(told, f"Reset {model} on the server and on every device?", yes=yes)

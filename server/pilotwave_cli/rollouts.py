@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_cli import output
+from pilotwave_cli.asking import Yes, about_rollout, sure
 from pilotwave_cli.client import connect
 from pilotwave_cli.errors import ApiError, CliError
 from pilotwave_cli.output import Json
@@ -187,8 +188,10 @@ def decisions(rollout: Rollout, limit: Limit = 100, as_json: Json = False) -> No
         show_decisions(rows)
 
 
-def _step(rollout: str, verb: str, reason: str, as_json: bool) -> None:
+def _step(rollout: str, verb: str, reason: str, as_json: bool, *, ask: bool = False) -> None:
     with connect() as api:
+        if ask:
+            sure(*about_rollout(api, _id(rollout), verb), yes=False)
         found = api.post(f"/rollouts/{_id(rollout)}/{verb}", {"reason": reason})
     _show(found, as_json, _stepped)
 
@@ -225,21 +228,21 @@ def resume(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None
 
 
 @cli.command("next")
-def next_(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+def next_(rollout: Rollout, reason: Reason = "", yes: Yes = False, as_json: Json = False) -> None:
     """Open the next wave by hand, whatever the gates say."""
-    _step(rollout, "next", reason, as_json)
+    _step(rollout, "next", reason, as_json, ask=not yes)
 
 
 @cli.command("abort")
-def abort(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+def abort(rollout: Rollout, reason: Reason = "", yes: Yes = False, as_json: Json = False) -> None:
     """Stop offering it, and leave what is installed."""
-    _step(rollout, "abort", reason, as_json)
+    _step(rollout, "abort", reason, as_json, ask=not yes)
 
 
 @cli.command("rollback")
-def rollback(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+def rollback(rollout: Rollout, reason: Reason, yes: Yes = False, as_json: Json = False) -> None:
     """Send its devices back to what they had, and keep the version from the group."""
-    _step(rollout, "rollback", reason, as_json)
+    _step(rollout, "rollback", reason, as_json, ask=not yes)
 
 
 @cli.command("retry")

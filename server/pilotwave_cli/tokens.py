@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pilotwave_cli import output
+from pilotwave_cli.asking import Yes, sure
 from pilotwave_cli.client import check_id, connect
 from pilotwave_cli.durations import Duration
 from pilotwave_cli.output import Json
@@ -82,8 +83,13 @@ def list_(as_json: Json = False) -> None:
 
 
 @cli.command("revoke")
-def revoke(token_id: Annotated[str, typer.Argument(help="Its id, from `tokens list`.")]) -> None:
+def revoke(
+    token_id: Annotated[str, typer.Argument(help="Its id, from `tokens list`.")], yes: Yes = False
+) -> None:
     """End a token at once."""
+    sure(
+        f"1 token: whoever uses {token_id} is refused from now on, for good.", "Revoke it?", yes=yes
+    )
     with connect() as api:
         api.delete(f"/tokens/{check_id(token_id)}")
     output.say(f"token {token_id} is revoked")

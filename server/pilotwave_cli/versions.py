@@ -9,6 +9,7 @@ import typer
 from tuf.api.metadata import Metadata, Targets
 
 from pilotwave_cli import output, sent
+from pilotwave_cli.asking import Yes, sure
 from pilotwave_cli.client import connect
 from pilotwave_cli.documents import now
 from pilotwave_cli.errors import Failed
@@ -86,6 +87,7 @@ def yank(
     model: Model,
     version: Version,
     reason: Reason,
+    yes: Yes = False,
     key: KeyFiles = None,
     folder: Dir = None,
     passphrase_file: PassphraseFile = None,
@@ -103,6 +105,8 @@ def yank(
             raise DoneBefore
         signing.yank(role.signed, model, version, reason=reason, now=now())
 
+    told = f"Every device of the fleet leaves {model} {version} and refuses it for ever."
+    sure(told, f"Yank {model} {version}?", yes=yes)
     with connect() as api:
         publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
         try:
@@ -120,7 +124,7 @@ def floor(
     prune: Annotated[
         bool, typer.Option("--prune", help="Also take the versions below it off the role's list.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     key: KeyFiles = None,
     folder: Dir = None,
     passphrase_file: PassphraseFile = None,
@@ -145,9 +149,8 @@ def floor(
         for old in below:
             del role.signed.targets[old]
 
-    question = f"Have every device refuse all versions of {model} before {version}, for ever?"
-    if not yes and not typer.confirm(question):
-        raise Failed("nothing was changed")
+    told = f"Every device refuses all versions of {model} before {version}, for ever."
+    sure(told, f"Make {version} the oldest?", yes=yes)
     with connect() as api:
         publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
         try:
@@ -159,8 +162,10 @@ def floor(
 
 
 @cli.command("deny")
-def deny(model: Model, version: Version, reason: Reason) -> None:
+def deny(model: Model, version: Version, reason: Reason, yes: Yes = False) -> None:
     """Stop offering a version to anyone, at once and without a key."""
+    told = f"The whole fleet is offered {model} {version} no more, until it is undenied."
+    sure(told, f"Deny {model} {version}?", yes=yes)
     path = f"/models/{names.check_model(model)}/versions/{names.check_version(version)}/deny"
     with connect() as api:
         api.post(path, {"reason": reason})

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_cli import output
+from pilotwave_cli.asking import Yes, sure
 from pilotwave_cli.client import Api, connect
 from pilotwave_cli.errors import Failed
 from pilotwave_cli.output import Json
@@ -84,8 +85,10 @@ def change(
 
 
 @cli.command("delete")
-def delete(name: Name) -> None:
+def delete(name: Name, yes: Yes = False) -> None:
     """Remove a webhook with its deliveries."""
+    told = f"1 webhook: {name} is called no more, and what was sent to it is forgotten."
+    sure(told, f"Delete {name}?", yes=yes)
     with connect() as api:
         api.delete(_path(name))
     output.say(f"webhook {name} is gone")

@@ -46,7 +46,7 @@ def test_board_that_was_flashed_again_takes_its_name_over(
     said = enrol(pw, name, tmp_path / "after", status=1)
     for command in (f"devices revoke {name}", f"codes create --device {name}"):
         assert f"`pilotwave {command}`" in said
-    pw("devices", "revoke", name)
+    pw("devices", "revoke", "--yes", name)
     code = pw("codes", "create", "--device", name).strip()
     new = key_in(enrol(pw, name, tmp_path / "after", "--code", code))
     found = pw.json("devices", "show", name)

@@ -80,7 +80,7 @@ def test_token_is_limited_to_models_and_groups(pw: Operator, model: str, name: s
     assert (made["models"], made["groups"]) == ([model], [name])
     limited = pw.but(token=made["token"])
     assert "may change" in limited.fails(
-        "versions", "deny", f"{model}-other", "1.0.0", "--reason", "x"
+        "versions", "deny", "--yes", f"{model}-other", "1.0.0", "--reason", "x"
     )
 
 

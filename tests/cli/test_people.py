@@ -18,7 +18,7 @@ def test_a_person_is_made_bound_listed_and_unbound(pw: Operator, name: str) -> N
     pw("people", "create", other, "--role", "viewer")
     taken = pw.fails("people", "bind", other, "--subject", "a b", "--issuer", ISSUER)
     assert f"bound to {name}" in taken
-    pw("people", "unbind", name)
+    pw("people", "unbind", "--yes", name)
     (row,) = [row for row in pw.json("people", "list") if row["name"] == name]
     assert row["oidc_subject"] is None
 
@@ -28,5 +28,5 @@ def test_what_cannot_be_bound_is_told_in_a_sentence(pw: Operator, name: str) -> 
     assert "oidc_issuer" in pw.fails("people", "bind", name, "--subject", "x")
     long = pw.fails("people", "bind", name, "--issuer", ISSUER, "--subject", "x" * 256)
     assert "255" in long
-    assert "no person called nobody" in pw.fails("people", "unbind", "nobody")
+    assert "no person called nobody" in pw.fails("people", "unbind", "--yes", "nobody")
     assert "expected small letters" in pw.fails("people", "link", "../tokens", status=2)

@@ -186,9 +186,11 @@ def test_nothing_is_sent_for_a_version_that_would_be_refused(
 
 def test_the_yank_of_a_version_is_signed_and_final(pw: Operator, model: str) -> None:
     pw("publish", model, "1.0.0", "--variant", f"onnx={DIGITS / '1.0.0'}")
-    assert "not published" in pw.fails("versions", "yank", model, "3.0.0", "--reason", "x")
-    pw("versions", "yank", model, "1.0.0", "--reason", "leaks [red]data[/red]")
-    assert "yanked already" in pw.fails("versions", "yank", model, "1.0.0", "--reason", "x")
+    assert "not published" in pw.fails("versions", "yank", "--yes", model, "3.0.0", "--reason", "x")
+    pw("versions", "yank", "--yes", model, "1.0.0", "--reason", "leaks [red]data[/red]")
+    assert "yanked already" in pw.fails(
+        "versions", "yank", "--yes", model, "1.0.0", "--reason", "x"
+    )
     (row,) = pw.json("versions", "list", model)
     assert row["yanked"]["reason"] == "leaks [red]data[/red]"
     assert "leaks [red]data[/red]" in pw("versions", "list", model)
@@ -212,13 +214,15 @@ def test_the_oldest_version_is_signed_and_older_ones_leave_the_list(
 
 def test_a_denial_can_be_taken_back(pw: Operator, model: str) -> None:
     pw("publish", model, "1.0.0", "--variant", f"onnx={DIGITS / '1.0.0'}")
-    pw("versions", "deny", model, "1.0.0", "--reason", "drops frames")
+    pw("versions", "deny", "--yes", model, "1.0.0", "--reason", "drops frames")
     assert pw.json("versions", "list", model)[0]["denied"]["reason"] == "drops frames"
     assert "drops frames" in pw("versions", "show", model, "1.0.0")
     assert pw.json("models", "show", model)["latest"] is None
     pw("versions", "undeny", model, "1.0.0")
     assert pw.json("models", "show", model)["latest"] == "1.0.0"
-    assert "has no version 9.9.9" in pw.fails("versions", "deny", model, "9.9.9", "--reason", "x")
+    assert "has no version 9.9.9" in pw.fails(
+        "versions", "deny", "--yes", model, "9.9.9", "--reason", "x"
+    )
 
 
 def test_a_version_of_two_publishers_travels_between_them(

@@ -58,7 +58,9 @@ def test_a_rollout_is_previewed_created_steered_and_explained(
     assert "somebody else has to approve it" in own.stderr
     assert rollout in pw("rollouts", "list", "--group", name)
     assert "awaiting approval" in pw("rollouts", "show", rollout)
-    assert "by token/admin: a mistake" in pw("rollouts", "abort", rollout, "--reason", "a mistake")
+    assert "by token/admin: a mistake" in pw(
+        "rollouts", "abort", "--yes", rollout, "--reason", "a mistake"
+    )
     assert "a mistake" in pw("rollouts", "decisions", rollout)
     assert "nothing yet" in pw("rollouts", "devices", rollout)
     assert pw.run("rollouts", "show", "17").returncode == 2

@@ -41,7 +41,7 @@ def assigned(pw: Operator, model: str, name: str) -> str:
         *("--key", pw.keys / "publisher.pem"),
     )
     pw("groups", "create", name, "--selector", f"simulated={name}")
-    pw("assign", model, "1.0.0", "--group", name)
+    pw("assign", "--yes", model, "1.0.0", "--group", name)
     return name
 
 

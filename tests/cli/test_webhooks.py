@@ -37,7 +37,7 @@ def test_a_webhook_from_its_making_to_its_end(pw_any: Operator) -> None:
     changed = pw("webhooks", "change", "ops", "--disable", "--on", "device.*")
     assert "is off" in changed
     assert "device.*" in pw("webhooks", "list")
-    pw("webhooks", "delete", "ops")
+    pw("webhooks", "delete", "--yes", "ops")
     assert pw.json("webhooks", "list") == []
     assert "no webhook called ops" in pw.fails("webhooks", "test", "ops")
 

@@ -98,7 +98,7 @@ def test_devices_enrol_by_themselves_and_run_what_is_assigned(
         "--variant", variant, "--key", publisher,
     )  # fmt: skip
     run(environment, "operator.sh", "groups", "create", "trial", "--selector", "site=trial")
-    run(environment, "operator.sh", "assign", "detector", "1.0.0", "--group", "trial")
+    run(environment, "operator.sh", "assign", "--yes", "detector", "1.0.0", "--group", "trial")
 
     current = tmp_path / "cam-001/models/detector/current"
     wait_until(lambda: (current / "model.onnx").exists(), device)

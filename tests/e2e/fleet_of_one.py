@@ -43,7 +43,7 @@ class FleetOfOne:
         )
 
     def assign(self, model: str, version: str) -> None:
-        self.stage.pilotwave("assign", model, version, "--group", "boards")
+        self.stage.pilotwave("assign", "--yes", model, version, "--group", "boards")
 
     def slot(self, model: str) -> dict[str, Any]:
         """What the device last said of one model."""

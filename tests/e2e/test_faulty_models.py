@@ -88,7 +88,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetOfOne]:
     with fleet_of_one(root, settings=LIMITS) as made:
         pilotwave(made, "models", "create", MODEL, "--publisher", "keys/publisher.pem")
         publish(made, root / "good", GOOD, Fault("mlp.onnx", Reason.INTERNAL, ""))
-        pilotwave(made, "assign", MODEL, GOOD, "--group", "boards")
+        pilotwave(made, "assign", "--yes", MODEL, GOOD, "--group", "boards")
         made.until(MODEL, GOOD, "healthy")
         yield made
 
@@ -139,7 +139,7 @@ def test_the_server_hears_why_and_the_device_stays(
 ) -> None:
     version = f"2.{next(NUMBERS)}.0"
     publish(fleet, tmp_path / "v", version, fault)
-    pilotwave(fleet, "assign", MODEL, version, "--group", "boards")
+    pilotwave(fleet, "assign", "--yes", MODEL, version, "--group", "boards")
 
     def ended() -> bool:
         said = fleet.slot(MODEL)

@@ -61,12 +61,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         where = ("--server", stage.url, "--name", "cam-1", "--code", code)
         stage.run("pilotwave-agent", "enrol", *where, "--root", "keys/root.json", "--data", "cam-1")
         stage.pilotwave("groups", "create", "berlin", "--selector", "site=berlin")
-        stage.pilotwave("assign", "detector", "1.0.0", "--group", "berlin")
+        stage.pilotwave("assign", "--yes", "detector", "1.0.0", "--group", "berlin")
         (stage.root / "quick.yaml").write_text(QUICK)
         stage.pilotwave("policies", "save", "quick", "quick.yaml")
         wish = ("create", "detector", "1.0.0", "--group", "berlin", "--policy", "quick")
         stage.pilotwave("rollouts", *wish)
-        stage.pilotwave("rollouts", "abort", "r1")
+        stage.pilotwave("rollouts", "abort", "--yes", "r1")
         stage.start("cam-1", "pilotwave-agent", "run", "--data", "cam-1")
         yield stage
     finally:
@@ -137,6 +137,8 @@ def test_the_three_jobs_are_done_by_clicks_alone(stage: Stage, tab: Watched) -> 
     page.get_by_label("To the group").select_option("berlin")
     page.get_by_label("Under the policy").select_option("quick")
     expect(page.get_by_text("onnx-fp32: 1")).to_be_visible()
+    expect(page.get_by_label("Start at once")).not_to_be_checked()
+    page.get_by_label("Start at once").check()
     page.get_by_role("button", name="Create the rollout").click()
     expect(page.get_by_role("heading", name="detector 1.1.0 → berlin")).to_be_visible()
     page.evaluate("window.sameDocument = true")

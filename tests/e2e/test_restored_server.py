@@ -55,7 +55,7 @@ class Story:
         self.stage.pilotwave("publish", "m", version, "--variant", f"v={DIGITS / folder}", *SIGNED)
 
     def assign(self, version: str) -> None:
-        self.stage.pilotwave("assign", "m", version, "--group", "g")
+        self.stage.pilotwave("assign", "--yes", "m", version, "--group", "g")
 
     def stop(self) -> None:
         for process in self.stage.processes:

@@ -103,7 +103,7 @@ def test_the_owner_publishes_and_yanks_again_after_rotation_and_reset(fleet: Fle
     stage.pilotwave("publish", MODEL, "1.1.0", *version, *key)
     fleet.assign(MODEL, "1.1.0")
     fleet.until(MODEL, "1.1.0", "healthy")
-    stage.pilotwave("versions", "yank", MODEL, "1.1.0", "--reason", "wrong", *key)
+    stage.pilotwave("versions", "yank", "--yes", MODEL, "1.1.0", "--reason", "wrong", *key)
 
     def gone_back() -> bool:
         return fleet.slot(MODEL).get("current_version") == "1.0.0"

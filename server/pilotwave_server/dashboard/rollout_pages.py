@@ -24,11 +24,19 @@ from pilotwave_server.rollouts.policies.chosen import policy_names
 from pilotwave_server.rollouts.rollout_views import (
     PreviewRequest,
     PreviewView,
+    RollBackStep,
     RolloutName,
     RolloutRequest,
     StepRequest,
 )
 from pilotwave_server.rollouts.states import TRANSITIONS, RolloutState
+
+
+class ReasonNeeded(ServerError):
+    """A whole rollout is rolled back for a reason, as one device is."""
+
+    status, code = 422, "reason_needed"
+
 
 router = page_router()
 ALL = PageRequest(limit=500)
@@ -243,6 +251,9 @@ def take_step(
     if step not in DOING:
         raise NotFound(f"there is no step {step}")
     more = {"context": context} if step in NEEDS_CONTEXT else {}
-    body = StepRequest(reason=reason.strip()[:500])
+    told = reason.strip()[:500]
+    if step == "rollback" and not told:
+        raise ReasonNeeded("say why it is rolled back: it goes into the log and to its devices")
+    body: Any = RollBackStep(reason=told) if step == "rollback" else StepRequest(reason=told)
     DOING[step](rollout=rollout, operator=page.actor, session=session, now=now, body=body, **more)
     return page.go(f"/rollouts/{rollout}")

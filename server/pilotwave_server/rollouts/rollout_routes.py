@@ -43,6 +43,7 @@ from pilotwave_server.rollouts.rollout_views import (
     PreviewRequest,
     PreviewView,
     RetriedRollout,
+    RollBackStep,
     RolloutDetail,
     RolloutDeviceView,
     RolloutName,
@@ -344,7 +345,7 @@ def abort(
 
 @router.post("/{rollout}/rollback", summary="Roll a rollout back", responses=responses(*STEP))
 def roll_back(
-    rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: StepRequest
+    rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: RollBackStep
 ) -> RolloutDetail:
     """Sends its devices back to what they had and quarantines the version for the group."""
     how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}

@@ -13,6 +13,7 @@ from pilotwave_server.fields import (
     GroupName,
     ModelName,
     Moment,
+    ReasonText,
     VersionName,
 )
 from pilotwave_server.rollouts.policies.views import PolicyText
@@ -79,6 +80,10 @@ class PreviewRequest(PlanRequest):
         None, max_length=1024, description="`next_cursor` of the page before."
     )
     wave: int | None = Field(None, ge=0, le=99, description="Only devices that this wave takes.")
+
+
+class RollBackStep(ApiRequest):
+    reason: Annotated[ReasonText, Field(pattern=r"\S")]
 
 
 class StepRequest(ApiRequest):
