@@ -106,7 +106,14 @@ def publish(stage: Stage, version: str, source: Path | None = None) -> None:
     """Publish a version of the example model."""
     folder = source or DIGITS / version
     stage.pilotwave(
-        "publish", MODEL, version, "--variant", f"onnx-fp32={folder}", "--key", "keys/publisher.pem"
+        "publish",
+        MODEL,
+        version,
+        "--variant",
+        f"onnx-fp32={folder}",
+        "--key",
+        "keys/publisher.pem",
+        "--no-try",
     )
 
 

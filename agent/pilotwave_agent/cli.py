@@ -1,4 +1,4 @@
-"""`pilotwave-agent`: enrol, run, once, status, rollback, install, uninstall.
+"""`pilotwave-agent`: enrol, run, once, status, rollback, selftest, install, uninstall.
 
 Exit statuses: 0 done · 1 the server, the network or a version said no · 2 a wrong option or setting
 · 3 not enrolled · 4 another agent runs on this data folder. Every error is one line that says what
@@ -94,6 +94,12 @@ def parser() -> argparse.ArgumentParser:
     service.add_argument("--user", default="pilotwave", help="whom it runs as; made if missing")
     service.add_argument("--no-start", action="store_true", help="do not start it yet")
     service.add_argument("--print", action="store_true", help="show the unit, change nothing")
+    words = "try a version's files as a device does; its manifest comes on stdin"
+    desk = commands.add_parser("selftest", help=words, description=words.capitalize() + ".")
+    desk.add_argument("folder", type=Path, metavar="FOLDER", help="where the variant's files are")
+    desk.add_argument("--variant", required=True, metavar="NAME", help="which of the manifest's")
+    desk.add_argument("--timeout", type=float, default=60, metavar="S", help="seconds at most")
+    desk.set_defaults(command=_selftest)
     gone = commands.add_parser("uninstall", help="stop the service and remove what install wrote")
     gone.add_argument("--purge", type=Path, metavar="DIR", help="remove this data folder as well")
     gone.set_defaults(command=_uninstall)
@@ -182,6 +188,15 @@ def _rollback(arguments: argparse.Namespace) -> int:
     settings, _ = _settings(arguments)
     sys.stdout.write(rollback(settings, arguments.model) + "\n")
     return 0
+
+
+def _selftest(arguments: argparse.Namespace) -> int:
+    from pilotwave_agent.desktest import try_files
+    from pilotwave_protocol.manifest import MAX_MANIFEST_BYTES
+
+    raw = sys.stdin.buffer.read(MAX_MANIFEST_BYTES + 1)
+    said = try_files(raw, arguments.variant, arguments.folder, arguments.timeout)
+    return _tell([said])
 
 
 def _install(arguments: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
 from pilotwave_cli.output import Json
 from pilotwave_cli.restoring import restored
 from pilotwave_cli.submitting import DoneBefore, find_publisher, submit
+from pilotwave_cli.trying import try_out
 from pilotwave_cli.upload import upload_missing
 from pilotwave_cli.wishes import wishes_for
 from pilotwave_protocol import names, signing
@@ -80,6 +81,9 @@ def publish(
         bool, typer.Option("--all-files", help="Allow the folder you are in, or one above it.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent.")] = False,
+    no_try: Annotated[
+        bool, typer.Option("--no-try", help="Do not run the device's self-test here first.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask, at a terminal.")] = False,
     folder: Dir = None,
     passphrase_file: PassphraseFile = None,
@@ -123,9 +127,8 @@ def publish(
             source=pairs(source or [], "--source"),
             metrics=pairs(metric or [], "--metric"),
         )
-        parse_manifest(
-            template.to_bytes()
-        )  # what the server would refuse is refused before uploading
+        raw = template.to_bytes()
+        parse_manifest(raw)  # what the server would refuse is refused before uploading
         _warn(built)
         if dry_run and as_json:
             output.show_json({"files": leaving.files_as_json(built)})
@@ -135,6 +138,8 @@ def publish(
         if dry_run:
             output.say("nothing was sent: this was a dry run")
             return
+        if not no_try:
+            try_out(raw, built)
         leaving.ask(model, version, yes=yes or as_json)
         with connect() as api:
             publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))

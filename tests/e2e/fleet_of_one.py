@@ -39,7 +39,15 @@ class FleetOfOne:
     def publish(self, model: str, version: str, folder: Path, *words: str) -> None:
         key = ("--key", "keys/publisher.pem")
         self.stage.pilotwave(
-            "publish", model, version, "--variant", f"v={folder}", *key, "--unsafe-format", *words
+            "publish",
+            model,
+            version,
+            "--variant",
+            f"v={folder}",
+            *key,
+            "--unsafe-format",
+            "--no-try",
+            *words,
         )
 
     def assign(self, model: str, version: str) -> None:

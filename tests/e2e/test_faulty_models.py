@@ -119,7 +119,9 @@ def publish(fleet: FleetOfOne, folder: Path, version: str, fault: Fault) -> None
         path.write_text(path.read_text().replace(*fault.replace))
     key = ("--key", "keys/publisher.pem", "--unsafe-format", "--entrypoint", entry)
     variant = f"v={folder}"
-    pilotwave(fleet, "publish", MODEL, version, "--variant", variant, *key, *fault.options)
+    pilotwave(
+        fleet, "publish", MODEL, version, "--variant", variant, *key, "--no-try", *fault.options
+    )
 
 
 NUMBERS = count(1)
@@ -155,7 +157,15 @@ def test_the_server_hears_why_and_the_device_stays(
 def test_a_file_that_is_cut_off_gets_no_further_than_its_publisher(fleet: FleetOfOne) -> None:
     variant = f"v={MODELS / 'faulty_truncated.tflite'}"
     done = run(
-        fleet, "publish", MODEL, "3.0.0", "--variant", variant, "--key", "keys/publisher.pem"
+        fleet,
+        "publish",
+        MODEL,
+        "3.0.0",
+        "--variant",
+        variant,
+        "--key",
+        "keys/publisher.pem",
+        "--no-try",
     )
     assert done.exit_code != 0
     assert "cut off or damaged" in str(done.exception)
