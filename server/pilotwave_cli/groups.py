@@ -146,10 +146,20 @@ def assign(
     output.say(f"{group} is told to run {model} {version}; its devices take it as they poll")
     if together:
         output.say(f"  it changes in one with {', '.join(together)}")
-    counts = {k: v for k, v in made.items() if isinstance(v, int) and not isinstance(v, bool)}
-    output.say(f"  {output.plain(counts)}")
+    output.say(f"  {output.plain({k: made[k] for k in ('devices', 'fits')})}")
     for reason, some in made.get("holds", {}).items():
         output.warn(f"  {some} of its devices cannot take it: {reason}")
+    _warn_of_trouble(made, model)
+
+
+def _warn_of_trouble(made: dict[str, Any], model: str) -> None:
+    refusing, failed = made.get("refusing", 0), made.get("failed_before", 0)
+    if refusing:
+        hint = "`pilotwave devices list --standing failing` says what to do"
+        output.warn(f"  its devices that refuse their orders: {refusing}; {hint}")
+    if failed:
+        hint = f"each tries it again after `pilotwave devices retry DEVICE --model {model}`"
+        output.warn(f"  its devices on which it failed before: {failed}; {hint}")
 
 
 def unassign(

@@ -64,3 +64,16 @@ def test_a_rollout_is_previewed_created_steered_and_explained(
     assert "a mistake" in pw("rollouts", "decisions", rollout)
     assert "nothing yet" in pw("rollouts", "devices", rollout)
     assert pw.run("rollouts", "show", "17").returncode == 2
+
+
+def test_assign_says_that_the_group_is_told_not_that_it_runs(
+    pw: Operator, model: str, name: str
+) -> None:
+    pw("publish", model, "1.0.0", "--variant", f"onnx-fp32={DIGITS / '1.0.0'}", "--key",
+       pw.keys / "publisher.pem")  # fmt: skip
+    pw("groups", "create", name, "--selector", f"site={name}")
+    said = pw.run("assign", "--yes", model, "1.0.0", "--group", name)
+    assert said.returncode == 0, said.stderr
+    assert f"{name} is told to run {model} 1.0.0; its devices take it as they poll" in said.stdout
+    assert "failed before" not in said.stderr
+    assert "refuse" not in said.stderr

@@ -18,7 +18,7 @@ _TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _AHEAD = timedelta(hours=1)
 _BEHIND_IT = (
     "this server is behind what the device has seen, as after a restore from a backup: "
-    "see what `pilotwave status` and the server's log say"
+    "`pilotwave status` says how far and what to do"
 )
 _ELSEWHERE = "it was enrolled with another fleet, name or root of trust: enrol it anew"
 _NETWORK = "look at what lies between it and the server: a proxy, a portal, a slow link"

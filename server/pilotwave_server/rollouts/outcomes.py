@@ -32,7 +32,7 @@ S = ModelState
 LEFT = "left"
 _COMING = frozenset({S.FETCHING, S.VERIFYING, S.STAGED, S.TESTING, S.SWITCHING})
 # the version was taken from the device by others, whatever it was worth
-_SENT_BACK = frozenset({str(Reason.OPERATOR_ROLLBACK), str(Reason.YANKED), str(Reason.BELOW_FLOOR)})
+SENT_BACK = frozenset({str(Reason.OPERATOR_ROLLBACK), str(Reason.YANKED), str(Reason.BELOW_FLOOR)})
 
 
 class Stand(str, Enum):
@@ -110,7 +110,7 @@ def _went_back(
     *,
     rests: bool = False,
 ) -> Sign:
-    stand = Stand.ABSENT if reason in _SENT_BACK else Stand.WENT_BACK
+    stand = Stand.ABSENT if reason in SENT_BACK else Stand.WENT_BACK
     return Sign(stand, reason, detail, current, switched, rests)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.tables import DeviceRow
@@ -17,7 +17,9 @@ from pilotwave_server.groups.service import in_group
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.fleet import DeviceView
+from pilotwave_server.rollouts.outcomes import SENT_BACK
 from pilotwave_server.rollouts.resolve import choose_variant
+from pilotwave_server.telemetry.tables import DeviceHistoryRow
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,29 @@ def _asked_for(version: Released) -> list[str]:
         if variant.requires.accelerator:
             keys.add(f"accelerator.{variant.requires.accelerator}")
     return sorted(keys)
+
+
+@dataclass(frozen=True)
+class InTrouble:
+    """Of a group's enrolled devices, how many refuse their orders, and on how many the version
+    failed before."""
+
+    refusing: int
+    failed_before: int
+
+
+def count_in_trouble(session: Session, group: GroupRow, version: Released) -> InTrouble:
+    """Count the devices that will hardly take a version which they are told to run."""
+    d, h = DeviceRow, DeviceHistoryRow
+    members = select(func.count()).where(d.state == "enrolled", in_group(session, group))
+    own = or_(h.reason.is_(None), h.reason.not_in(SENT_BACK))
+    failed = select(h.device_id).where(
+        h.model == version.model,
+        h.version == version.version,
+        h.became.in_(("failed", "rolled_back")),
+        own,
+    )
+    return InTrouble(
+        refusing=session.scalar(members.where(d.refusal.is_not(None))) or 0,
+        failed_before=session.scalar(members.where(d.id.in_(failed))) or 0,
+    )

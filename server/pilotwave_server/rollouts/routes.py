@@ -25,7 +25,7 @@ from pilotwave_server.rollouts.history import taken_back_by
 from pilotwave_server.rollouts.looking import device_says, look
 from pilotwave_server.rollouts.offer import VersionNotOffered
 from pilotwave_server.rollouts.pins import NothingToRollBackTo, NotPinned
-from pilotwave_server.rollouts.preview import count_fitting
+from pilotwave_server.rollouts.preview import count_fitting, count_in_trouble
 from pilotwave_server.rollouts.resolve import choose_variant
 from pilotwave_server.rollouts.snapshot import read_snapshot
 from pilotwave_server.rollouts.tables import BaselineRow
@@ -101,8 +101,11 @@ def set_baseline(
         together=body.together,
     )
     version = snapshot.versions[model, body.version]
-    fitting = count_fitting(session, get_group(session, group), version)
-    return BaselineAnswer(**_baseline(group, row).model_dump(), **vars(fitting))
+    members = get_group(session, group)
+    fitting = count_fitting(session, members, version)
+    trouble = count_in_trouble(session, members, version)
+    told = _baseline(group, row).model_dump()
+    return BaselineAnswer(**told, **vars(fitting), **vars(trouble))
 
 
 @groups.delete(

@@ -32,6 +32,8 @@ class BaselineAnswer(BaselineView):
     fits: int = Field(description="How many of them have a variant that fits.")
     holds: dict[str, int] = Field(description="The others, counted by why no variant fits.")
     variants: dict[str, int] = Field(description="How many devices would get which variant.")
+    refusing: int = Field(description="How many of them refuse their orders.")
+    failed_before: int = Field(description="On how many of them this version failed before.")
 
 
 class Baselines(ApiReply):

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from pilotwave_protocol.messages import ModelReport
+from pilotwave_protocol.messages import DeviceEvent, ModelReport
 from pilotwave_protocol.states import ModelState as S
+from tests.conftest import START
 from tests.server.device_api.peer import installed
 from tests.server.fleet_fixtures import Fleet
 
@@ -134,3 +135,23 @@ def test_a_refusal_is_told_with_what_a_person_must_do(
     told = {"reason": reason, "detail": detail, "action": todo}
     assert failing(fleet)[0]["refusal"] == told
     assert fleet.operator.get("/api/v1/devices/cam-1").json()["refusal"] == told
+
+
+def test_assigning_counts_those_that_refuse_and_those_where_the_version_failed(
+    fleet: Fleet,
+) -> None:
+    fleet.group("cams", "line=a")
+    cams = [fleet.device(f"cam-{n}", line="a") for n in range(4)]
+    elsewhere = fleet.device("cam-9", line="b")
+    old, new = installed("1.0.0", 1), installed("1.1.0", 2)
+    assert [fleet.assign("cams", "1.0.0")[k] for k in ("refusing", "failed_before")] == [0, 0]
+    told = {"reason": "selftest_load", "detail": "it does not load"}
+    for device in (cams[0], elsewhere):
+        device.check_in(ModelReport("detector", S.FAILED, old, candidate=new, **told))  # type: ignore[arg-type]
+    device.check_in(refusal={"reason": "not_yet_valid", "detail": CLOCK})
+    cams[1].check_in(refusal={"reason": "not_yet_valid", "detail": CLOCK})
+    back = DeviceEvent(1, START, "rolled_back", "detector", "1.1.0", reason="operator_rollback")
+    cams[2].check_in(ModelReport("detector", S.HEALTHY, old), events=(back,))
+    made = fleet.assign("cams", "1.1.0")
+    assert (made["devices"], made["refusing"], made["failed_before"]) == (4, 1, 1)
+    assert fleet.assign("cams", "1.2.0")["failed_before"] == 0
