@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pilotwave_cli import output
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.golden import Schema, check_cases, is_cases, schema_of
 from pilotwave_cli.wishes import Wishes
@@ -17,6 +18,8 @@ from pilotwave_protocol.formats import OPENS
 from pilotwave_protocol.manifest import FileEntry, Requires, SelfTest, TensorSpec, Variant
 from pilotwave_protocol.tensortypes import CASES, CASES_JSON
 
+LEFT_OUT = frozenset({".DS_Store", ".gitattributes", ".gitignore", "Thumbs.db", "desktop.ini"})
+"""What desktops and Git leave in ordinary folders."""
 _NAMELESS = ("torchscript", "torchscript-lite", "executorch")
 
 
@@ -125,6 +128,9 @@ def _files(source: Path) -> dict[str, Path]:
     for folder, folders, files in os.walk(source):
         for name in sorted([*folders, *files]):
             path = Path(folder) / name
+            if name in LEFT_OUT:
+                output.warn(f"{path}: is left out; no model needs it")
+                continue
             mode = path.lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise CliError(f"{path}: is a link or a special file; only plain files are shipped")

@@ -64,9 +64,21 @@ def test_links_and_hidden_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="link"):
         build_variant("v", tmp_path, Wishes())
     (tmp_path / "link.txt").unlink()
-    (tmp_path / ".DS_Store").write_text("x")
+    (tmp_path / ".hidden").write_text("x")
     with pytest.raises(CliError, match="cannot be shipped"):
         build_variant("v", tmp_path, Wishes())
+
+
+def test_what_desktops_and_git_leave_behind_is_left_out_with_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(DIGITS / "model.onnx", tmp_path)
+    for name in (".DS_Store", ".gitattributes"):
+        (tmp_path / name).write_text("x")
+    assert [f.path for f in build_variant("v", tmp_path, Wishes()).variant.files] == ["model.onnx"]
+    said = capsys.readouterr().err
+    assert ".DS_Store: is left out" in said
+    assert ".gitattributes: is left out" in said
 
 
 def test_a_pickle_needs_the_publishers_explicit_word(tmp_path: Path) -> None:
