@@ -6,13 +6,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, get_args
 
-from fastapi import Query
+from fastapi import Form, Query
 from fastapi.responses import Response
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.context import Context
+from pilotwave_server.dashboard.asking import sure
 from pilotwave_server.dashboard.charts import Chart, of_courses
 from pilotwave_server.dashboard.forms import Refused, read_form, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
@@ -41,6 +42,13 @@ WENT_BACK = N_("%(device)s goes back to %(model)s %(version)s at its next poll a
 PINNED = N_("%(device)s is held on %(model)s %(version)s.")
 UNPINNED = N_("%(device)s follows its groups again.")
 RETRIED = N_("%(device)s tries again at its next poll.")
+QUESTIONS = {
+    "revoke": N_(
+        "1 device: the key of %(device)s ends for good; only a new key and a code bring it back."
+    ),
+    "decommission": N_("1 device: %(device)s gets nothing any more; only a code brings it back."),
+    "reject": N_("1 device: %(device)s is forgotten until it asks again."),
+}
 STANDINGS = get_args(Standing)
 STATES = ("pending", "enrolled", "revoked", "decommissioned")
 
@@ -158,8 +166,11 @@ def act(
     session: WriteSession,
     now: Now,
     context: Ctx,
+    answer: Annotated[str, Form(alias="sure", max_length=3)] = "",
 ) -> Response:
     """Accept, reject, revoke, settle, decommission."""
+    if deed in QUESTIONS:
+        sure({"sure": answer}, page.told(QUESTIONS[deed], device=device))
     if deed == "reject":
         api.reject(device, page.actor, session, now)
         return page.go("/devices?state=pending", say=page.told(TURNED_DOWN, device=device))

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
+from pilotwave_server.dashboard.asking import sure
 from pilotwave_server.dashboard.forms import Refused, blank, read_form, refused, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
 from pilotwave_server.dashboard.words import N_
@@ -25,6 +26,15 @@ router = page_router()
 REMOVED = N_("Devices that remove %(model)s at their next poll: %(count)s.")
 NOT_SURE = N_("Tick that you are sure.")
 ASSIGNED = N_("%(fits)s of %(all)s devices are told at their next poll.")
+ASSIGNS = N_(
+    "Devices of %(group)s that get %(model)s %(version)s at once, without waves and gates: "
+    "%(count)s."
+)
+WAS_BACK = N_("It was rolled back in %(rollout)s (%(group)s).")
+DELETES = N_(
+    "Devices of %(group)s: %(count)s. They keep what they run, and the group is gone for good."
+)
+TAKEN_BACK = ("rolling_back", "rolled_back")
 ALL = PageRequest(limit=500)
 
 
@@ -157,6 +167,7 @@ def _change(
         case "assign":
             model, _, version = form.get("version", "").partition(" ")
             wish = validated(BaselineRequest, form, version=version)
+            sure(form, _assigning(page, session, group, model, version))
             done = running.set_baseline(group, model, who, session, now, context, wish)
             return page.told(ASSIGNED, fits=done.fits, all=done.devices)
         case "unassign":
@@ -172,10 +183,21 @@ def _change(
         case "remove":
             api.remove_member(group, _device(form), who, session, now)
         case "delete":
+            count = api.get_group(group, who, session).devices
+            sure(form, page.told(DELETES, group=group, count=count))
             api.delete_group(group, who, session, now)
         case _:
             raise NotFound(f"there is no deed {deed}")
     return ""
+
+
+def _assigning(page: Page, session: Any, group: str, model: str, version: str) -> str:
+    """Whom an assignment concerns, and where the version was taken back."""
+    count = api.get_group(group, page.actor, session).devices
+    told = page.told(ASSIGNS, group=group, model=model, version=version, count=count)
+    past = rollout_routes.list_rollouts(page.actor, session, ALL, model=model).items
+    back = [r for r in past if r.version == version and r.state.value in TAKEN_BACK]
+    return " ".join([told, *(page.told(WAS_BACK, rollout=r.id, group=r.group) for r in back)])
 
 
 def _device(form: dict[str, str]) -> DeviceName:

@@ -7,8 +7,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from pilotwave_server.dashboard.asking import sure
 from pilotwave_server.dashboard.forms import read_form
 from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
+from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.errors import NotFound
 from pilotwave_server.fields import ModelName, VersionName
@@ -22,6 +24,9 @@ from pilotwave_server.rollouts.reading import rolled_back
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 router = page_router()
+DENIES = N_(
+    "The whole fleet is offered %(model)s %(version)s no more. Devices that run it: %(count)s."
+)
 
 
 def running(session: Session, model: str) -> dict[str, int]:
@@ -102,6 +107,8 @@ async def act(
     def change() -> None:
         with context.db.write() as session:
             if deed == "deny":
+                count = running(session, model).get(version, 0)
+                sure(form, page.told(DENIES, model=model, version=version, count=count))
                 body = DenyRequest(reason=form.get("reason", "").strip() or "denied on the page")
                 api.deny(model, version, body, page.actor, session, now)
             else:

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_server.dashboard import i18n
+from pilotwave_server.dashboard.asking import Asked
 from pilotwave_server.dashboard.rendering import environment
 from pilotwave_server.deps import Ctx, Now, check_csrf, get_context, get_signed_in
 from pilotwave_server.errors import ServerError
@@ -199,6 +200,8 @@ class PageRoute(SessionRoute):
                 response = await answer(request)
             except SignInFirst:
                 response = _to_login(request)
+            except Asked as asked:
+                response = await _question(request, asked)
             except (ServerError, PilotwaveError, RequestValidationError, HTTPException) as error:
                 response = await _failed(request, error)
             for name, value in SECURITY.items():
@@ -214,6 +217,24 @@ def _to_login(request: Request) -> Response:
     here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     wanted = here if request.method == "GET" and here != "/" else ""
     return RedirectResponse(f"/login?next={quote(wanted)}" if wanted else "/login", 303)
+
+
+async def _question(request: Request, asked: Asked) -> Response:
+    """The page that asks; what the form said is sent again with the answer."""
+    context = get_context(request)
+    page = await get_page(request, context, context.clock())
+    form = await request.form()
+    given = [(k, v) for k, v in form.multi_items() if isinstance(v, str) and k != "sure"]
+    hidden = [(k, v) for k, v in given if k != "reason" or not asked.wants_reason]
+    came_from = urlsplit(request.headers.get("referer", "")).path
+    return page.render(
+        "confirm.html",
+        consequence=asked.consequence,
+        wants_reason=asked.wants_reason,
+        fields=hidden,
+        reason=dict(given).get("reason", ""),
+        back=safe_next(came_from or "/"),
+    )
 
 
 async def _failed(request: Request, error: Exception) -> Response:

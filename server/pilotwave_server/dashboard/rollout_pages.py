@@ -10,8 +10,10 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from pilotwave_server.dashboard.asking import sure
 from pilotwave_server.dashboard.forms import read_form
 from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
+from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
 from pilotwave_server.errors import NotFound, ServerError
 from pilotwave_server.groups.service import list_groups
@@ -31,13 +33,6 @@ from pilotwave_server.rollouts.rollout_views import (
 )
 from pilotwave_server.rollouts.states import TRANSITIONS, RolloutState
 
-
-class ReasonNeeded(ServerError):
-    """A whole rollout is rolled back for a reason, as one device is."""
-
-    status, code = 422, "reason_needed"
-
-
 router = page_router()
 ALL = PageRequest(limit=500)
 Text = Annotated[str, Form(max_length=600)]
@@ -49,6 +44,20 @@ STEPS: dict[RolloutState, tuple[str, ...]] = {
     S.SCHEDULED: ("start", "abort"),
     S.RUNNING: ("pause", "next", "retry", "rollback", "abort"),
     S.PAUSED: ("resume", "rollback", "abort"),
+}
+QUESTIONS = {
+    "rollback": N_(
+        "%(rollout)s brings %(model)s %(version)s to %(group)s. Devices that took it: %(count)s. "
+        "They go back to what they had, and the group is not offered this version again."
+    ),
+    "abort": N_(
+        "%(rollout)s brings %(model)s %(version)s to %(group)s. Devices that took it: %(count)s. "
+        "They keep it, nobody else gets it, and the rollout cannot be resumed."
+    ),
+    "next": N_(
+        "%(rollout)s brings %(model)s %(version)s to %(group)s. Devices that took it: %(count)s. "
+        "The next wave takes %(takes)s, whatever the gates say."
+    ),
 }
 OVER = {state for state, after in TRANSITIONS.items() if not after}
 
@@ -237,6 +246,20 @@ DOING: dict[str, Any] = {
 NEEDS_CONTEXT = {"approve", "start", "resume"}
 
 
+def _consequence(page: Page, found: Any, step: str) -> str:
+    took = sum(wave.healthy + wave.in_flight + wave.failed for wave in found.waves)
+    more = found.waves[found.wave + 1 :][:1]
+    return page.told(
+        QUESTIONS[step],
+        rollout=found.id,
+        model=found.model,
+        version=found.version,
+        group=found.group,
+        count=took,
+        takes=more[0].takes if more else "–",
+    )
+
+
 @router.post("/rollouts/{rollout}/{step}")
 def take_step(
     rollout: RolloutName,
@@ -246,14 +269,17 @@ def take_step(
     now: Now,
     context: Ctx,
     reason: Text = "",
+    answer: Annotated[str, Form(alias="sure", max_length=3)] = "",
 ) -> Response:
     """One of the buttons."""
     if step not in DOING:
         raise NotFound(f"there is no step {step}")
     more = {"context": context} if step in NEEDS_CONTEXT else {}
     told = reason.strip()[:500]
-    if step == "rollback" and not told:
-        raise ReasonNeeded("say why it is rolled back: it goes into the log and to its devices")
+    if step in QUESTIONS:
+        found = api.show(rollout, page.actor, session, now)
+        given = {"sure": answer, "reason": told}
+        sure(given, _consequence(page, found, step), wants_reason=step == "rollback")
     body: Any = RollBackStep(reason=told) if step == "rollback" else StepRequest(reason=told)
     DOING[step](rollout=rollout, operator=page.actor, session=session, now=now, body=body, **more)
     return page.go(f"/rollouts/{rollout}")

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from pilotwave_server.dashboard.asking import sure
 from pilotwave_server.dashboard.forms import Refused, blank, read_form, refused, validated
 from pilotwave_server.dashboard.pages import (
     Anybody,
@@ -19,6 +20,7 @@ from pilotwave_server.dashboard.pages import (
     oidc_name,
     page_router,
 )
+from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.devices import routes as devices
 from pilotwave_server.devices.views import CodesRequest
@@ -88,6 +90,21 @@ def _show(
     )
 
 
+QUESTIONS = {
+    ("tokens", "revoke"): N_("1 token: whoever uses %(name)s is refused from now on, for good."),
+    ("codes", "revoke"): N_("1 code: nobody can enrol with code %(name)s."),
+    ("webhooks", "delete"): N_(
+        "1 webhook: %(name)s is called no more, and what was sent to it is forgotten."
+    ),
+    ("people", "unbind"): N_(
+        "1 person: %(name)s signs in no more until somebody makes a login link."
+    ),
+    ("people", "totp-off"): N_(
+        "1 person: %(name)s signs in without one-time codes until they are set up anew."
+    ),
+}
+
+
 @router.post("/settings/{section}/{deed}")
 async def act(section: str, deed: str, page: Anybody, context: Ctx, now: Now) -> Response:
     """Add one, or change one; a new secret is shown in the answer and never again."""
@@ -100,6 +117,9 @@ async def act(section: str, deed: str, page: Anybody, context: Ctx, now: Now) ->
     def change() -> Response:
         refusal, secret = None, None
         try:
+            if (section, deed) in QUESTIONS:
+                named = form.get("name") or form.get("id", "")
+                sure(form, page.told(QUESTIONS[section, deed], name=named))
             with context.db.write() as session:
                 secret = DOING[section](page, session, context, deed, form, now)
         except ServerError as error:

@@ -1,0 +1,97 @@
+"""What cannot be undone, or concerns many devices, is asked first on the page, without a script."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+from tests.server.dashboard.conftest import MakePerson, sign_in
+from tests.server.dashboard.test_who_may_do_what import TABLE
+from tests.server.fleet_fixtures import Fleet
+
+# each act that asks, and what the question has to name
+ASKS = {
+    "/rollouts/r1/rollback": "Devices that took it: 0. They go back",
+    "/rollouts/r1/abort": "Devices that took it: 0. They keep it",
+    "/rollouts/r1/next": "whatever the gates say",
+    "/devices/cam-1/do/revoke": "1 device",
+    "/devices/cam-1/do/decommission": "1 device",
+    "/devices/cam-1/do/reject": "1 device",
+    "/groups/berlin/assign": "without waves and gates: 1",
+    "/groups/berlin/delete": "Devices of berlin: 1",
+    "/models/detector/1.0.0/deny": "The whole fleet",
+    "/settings/tokens/revoke": "1 token",
+    "/settings/codes/revoke": "1 code",
+    "/settings/webhooks/delete": "1 webhook",
+    "/settings/people/unbind": "1 person",
+    "/settings/people/totp-off": "1 person",
+}
+FIELDS = {"version": "detector 1.0.0", "id": "1", "name": "someone"}
+
+
+@pytest.fixture
+def page(fleet: Fleet, browser: httpx.Client, make_person: MakePerson) -> httpx.Client:
+    fleet.device("cam-1", site="berlin")
+    fleet.group("berlin", "site=berlin")
+    wish = {"group": "berlin", "model": "detector", "version": "1.0.0", "policy": "standard"}
+    made = fleet.operator.post("/api/v1/rollouts", json={**wish, "start": True})
+    assert made.json()["id"] == "r1"
+    make_person("ada")
+    assert sign_in(browser, "ada").status_code == 303
+    return browser
+
+
+def done_by_ada(fleet: Fleet) -> list[str]:
+    found = fleet.operator.get("/api/v1/events?limit=100").json()["items"]
+    return [event["verb"] for event in found if event["actor"] == "person/ada"]
+
+
+def form(page: httpx.Client, path: str, **more: str) -> httpx.Response:
+    csrf = re.search(r'name="csrf" value="(\w+)"', page.get("/").text)
+    assert csrf
+    return page.post(path, data={"csrf": csrf.group(1), **FIELDS, **more})
+
+
+def test_each_such_act_asks_with_count_and_consequence_and_changes_nothing(
+    fleet: Fleet, page: httpx.Client
+) -> None:
+    before = done_by_ada(fleet)
+    for path, named in ASKS.items():
+        answer = form(page, path)
+        assert answer.status_code == 200, path
+        assert "Are you sure?" in answer.text, path
+        assert named in answer.text, path
+        assert f'action="{path}"' in answer.text
+        assert 'name="sure" value="yes"' in answer.text
+        assert 'name="version" value="detector 1.0.0"' in answer.text
+        assert "<script" not in re.sub(r"<script[^>]* src=[^>]*></script>", "", answer.text)
+    assert done_by_ada(fleet) == before
+
+
+def test_the_answer_does_it(fleet: Fleet, page: httpx.Client) -> None:
+    again = form(page, "/rollouts/r1/rollback", sure="yes", reason="  ")
+    assert "Are you sure?" in again.text
+    done = form(page, "/rollouts/r1/rollback", sure="yes", reason="it sees ghosts")
+    assert done.status_code == 303
+    assert fleet.operator.get("/api/v1/rollouts/r1").json()["reason"].endswith("it sees ghosts")
+    told = form(page, "/groups/berlin/assign").text
+    assert "It was rolled back in r1 (berlin)." in told
+    assert form(page, "/devices/cam-1/do/revoke", sure="yes").status_code == 303
+    assert fleet.operator.get("/api/v1/devices/cam-1").json()["state"] == "revoked"
+
+
+def test_start_at_once_is_not_ticked_beforehand(page: httpx.Client) -> None:
+    (box,) = re.findall(
+        r'<input type="checkbox" name="start"[^>]*>', page.get("/rollouts/new").text
+    )
+    assert "checked" not in box
+
+
+def test_each_route_that_changes_by_a_deed_is_decided_on() -> None:
+    """A new route of the page, or of a new family of deeds, is looked at here first."""
+    deeds = {r.split()[1] for r in TABLE if r.startswith("POST ") and "/api/" not in r}
+    known = {re.sub(r"/\{[^}]*\}", "/*", path) for path in deeds}
+    asked = {"/rollouts/*/*", "/devices/*/do/*", "/groups/*/*", "/models/*/*/*", "/settings/*/*"}
+    assert asked <= known
