@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from demo.stage import Stage
 from pilotwave_protocol import dsse, messages
 from pilotwave_protocol.states import ModelState
-from pilotwave_server.devices.tables import bucket_of
+from pilotwave_server.devices.tables import draw_bucket
 from tests import postgres
 
 DURABLE = ["max_connections=100", "shared_buffers=256MB", "wal_level=minimal", "max_wal_senders=0"]
@@ -103,7 +103,7 @@ def add_devices(url: str, public_keys: list[str], revision: int, reporting: int)
             known = (
                 n + 1,
                 name,
-                bucket_of(name),
+                draw_bucket(),
                 key,
                 "enrolled",
                 1,

@@ -280,7 +280,7 @@ def upgrade() -> None:
 
 
 def _fill_buckets(connection: sa.Connection) -> None:
-    """Hash the names of the devices that are there: as `devices.tables.bucket_of` does."""
+    """Hash the names of the devices that are there."""
     devices = sa.table("devices", sa.column("id"), sa.column("name"), sa.column("bucket"))
     fill = devices.update().where(devices.c.id == sa.bindparam("device"))
     fill = fill.values(bucket=sa.bindparam("new"))

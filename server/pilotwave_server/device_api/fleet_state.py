@@ -199,6 +199,7 @@ class FleetState:
             else None,
             leases=self._leases.setdefault(leases, leases),
             took=self._took.setdefault(took, took) if took else NO_TOOK,
+            bucket=device.bucket,
             site=sys.intern(str(device.labels.get(LABEL, ""))),
             refusing=device.refusing,
             conflict=device.conflict,

@@ -9,7 +9,6 @@ from zlib import crc32
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages import Entry, set_digest
-from pilotwave_server.devices.tables import bucket_of
 from pilotwave_server.rollouts.fleet import FleetSnapshot
 from pilotwave_server.rollouts.leases import Took
 
@@ -74,6 +73,7 @@ class DeviceRecord:
 
     __slots__ = (
         "asks_after",
+        "bucket",
         "conflict",
         "etag",
         "etag_until",
@@ -112,6 +112,7 @@ class DeviceRecord:
         personal: Personal | None,
         leases: frozenset[int] = NO_LEASES,
         took: Took = NO_TOOK,
+        bucket: int = 0,
         site: str = "",
         refusing: bool = False,
         conflict: bool = False,
@@ -127,6 +128,7 @@ class DeviceRecord:
         self.personal = personal
         self.leases = leases
         self.took = took
+        self.bucket = bucket
         self.site = site
         self.refusing = refusing
         self.conflict = conflict
@@ -158,11 +160,6 @@ class DeviceRecord:
         number. It has an order."""
         digest = self.order.digest if self.order else ""
         return f"{digest} {self.seq}" if self.refusing else digest
-
-    @property
-    def bucket(self) -> int:
-        """The name's hash, by which rollouts choose devices."""
-        return bucket_of(self.name)
 
     @property
     def phase(self) -> int:

@@ -30,6 +30,7 @@ class LoadedDevice:
     pins: Mapping[str, str]
     attempts: Mapping[str, int]
     member_of: frozenset[int]
+    bucket: int = 0
     refusing: bool = False
     conflict: bool = False
 
@@ -39,9 +40,9 @@ def load_devices(session: Session, names: Collection[str]) -> dict[str, LoadedDe
     d = DeviceRow
     columns = (d.id, d.name, d.state, d.generation, d.revision, d.public_key)
     rows = session.execute(
-        select(*columns, d.labels, d.facts, d.attempts, d.refusal, d.conflict_since).where(
-            d.name.in_(names)
-        )
+        select(
+            *columns, d.labels, d.facts, d.attempts, d.bucket, d.refusal, d.conflict_since
+        ).where(d.name.in_(names))
     ).all()
     ids = [row.id for row in rows]
     pins = _pins(session, ids)
@@ -59,6 +60,7 @@ def load_devices(session: Session, names: Collection[str]) -> dict[str, LoadedDe
             pins=pins.get(row.id, {}),
             attempts=row.attempts,
             member_of=frozenset(members.get(row.id, ())),
+            bucket=row.bucket,
             refusing=bool(row.refusal),
             conflict=row.conflict_since is not None,
         )

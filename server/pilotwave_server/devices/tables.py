@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import secrets
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String
-from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pilotwave_server.db import Base, BigId, JsonB, UtcDateTime
@@ -15,21 +14,21 @@ from pilotwave_server.db import Base, BigId, JsonB, UtcDateTime
 PRIME = 2**31 - 1
 
 
-def bucket_of(name: str) -> int:
-    """Return a device name's hash, from 0 to 2^31 - 2."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % PRIME
+def draw_bucket() -> int:
+    """Draw a new device's bucket, from 0 to 2^31 - 2.
 
-
-def _bucket_of_name(context: DefaultExecutionContext) -> int:
-    return bucket_of(str(context.get_current_parameters()["name"]))  # type: ignore[no-untyped-call]  # untyped there
+    A hash of the name would let somebody choose many names with one bucket, which every wave then
+    takes or leaves together.
+    """
+    return secrets.randbelow(PRIME)
 
 
 class DeviceRow(Base):
     """One device. Of its key the server holds the public half only.
 
     `generation` rises with each revocation and kills the tokens given out before; `revision` is
-    the fleet's counter at the last change that may alter this device's set. `bucket` is its name's
-    hash (`bucket_of`), by which rollouts choose devices.
+    the fleet's counter at the last change that may alter this device's set. `bucket` is
+    drawn by chance when it enrols (`draw_bucket`); rollouts choose devices by it.
 
     `last_seq` is that of its last check-in, `acked_event` the number of its last stored event,
     `acked_window` that of its last stored window of metrics, all under the name `numbering` by
@@ -54,7 +53,7 @@ class DeviceRow(Base):
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
-    bucket: Mapped[int] = mapped_column(BigInteger, default=_bucket_of_name)
+    bucket: Mapped[int] = mapped_column(BigInteger, default=draw_bucket)
     public_key: Mapped[str] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16))
     generation: Mapped[int] = mapped_column(default=1)

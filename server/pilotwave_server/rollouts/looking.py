@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.states import Reason
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.loading import LoadedDevice, load_devices
-from pilotwave_server.devices.tables import DeviceRow, bucket_of
+from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.devices.views import refusal_of
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.leases import read_leases, read_took
@@ -34,7 +34,7 @@ def look(session: Session, snapshot: FleetSnapshot, name: str) -> Looked:
         facts=row.facts,
         pins=row.pins,
         attempts=row.attempts,
-        bucket=bucket_of(name),
+        bucket=row.bucket,
         leases=read_leases(session, [row.id]).get(row.id, frozenset()),
         conflict=row.conflict,
         took=read_took(session, [row.id]).get(row.id, frozenset()),

@@ -2,9 +2,10 @@
 
 A device's position is `(bucket * multiplier + offset) mod PRIME`, with the salt drawn anew for each
 rollout: pairwise independent (Carter and Wegman, "Universal classes of hash functions", 1979), so
-being early in one rollout says nothing of the next. The same arithmetic runs in SQL. Percent and
-count waves take the positions below the rollout's threshold, which only ever rises: a wave never
-shrinks, and a device that joins late finds its place by itself.
+being early in one rollout says nothing of the next. A device's bucket is drawn by chance when it
+enrols, so that nobody can choose names that go together. The same arithmetic runs in SQL. Percent
+and count waves take the positions below the rollout's threshold, which only ever rises: a wave
+never shrinks, and a device that joins late finds its place by itself.
 
 When a wave opens is the engine's affair; who is in the rollout's group, the group's.
 """

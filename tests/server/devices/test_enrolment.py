@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import select
 
 from pilotwave_protocol import dsse
 from pilotwave_protocol.messages import ENROL_TYPE, Enrol
+from pilotwave_server.devices.tables import PRIME, DeviceRow
 from tests.server.device_api.peer import SimulatedDevice, code_of
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 
@@ -237,3 +240,27 @@ def test_used_code_cannot_be_taken_back(fleet: Fleet, cam: SimulatedDevice) -> N
     assert code_of(refused) == (409, "enrolment_code_used")
     missing = fleet.operator.delete("/api/v1/enrolment-codes/999")
     assert code_of(missing) == (404, "enrolment_code_unknown")
+
+
+@only_sqlite
+def test_names_chosen_for_their_hash_get_buckets_by_chance(fleet: Fleet, db: Any) -> None:
+    """A hash of the name let somebody choose names that each wave takes together."""
+    one, other = same_hash()
+    for name in (one, other):
+        SimulatedDevice(name, fleet.client).enrol(fleet.code())
+    with db.read() as session:
+        found = session.scalars(select(DeviceRow.bucket).where(DeviceRow.name.in_((one, other))))
+        buckets = list(found)
+    assert len(set(buckets)) == 2
+
+
+def same_hash() -> tuple[str, str]:
+    """Return two names with one SHA-256 modulo 2^31 - 1."""
+    seen: dict[int, str] = {}
+    for n in range(1_000_000):
+        digest = hashlib.sha256(f"cam-{n}".encode()).digest()
+        bucket = int.from_bytes(digest[:8], "big") % PRIME
+        if bucket in seen:
+            return seen[bucket], f"cam-{n}"
+        seen[bucket] = f"cam-{n}"
+    raise AssertionError("no two names have one hash")

@@ -31,7 +31,7 @@ from pilotwave_server.db import Database, lock_fleet, next_revision
 from pilotwave_server.device_api import outcome_desk
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.lease_desk import LeaseDesk
-from pilotwave_server.devices.tables import PRIME, DeviceRow, bucket_of
+from pilotwave_server.devices.tables import PRIME, DeviceRow
 from pilotwave_server.errors import ServerError
 from pilotwave_server.groups.service import create_group
 from pilotwave_server.registry.service import deny, undeny
@@ -418,7 +418,8 @@ class Machine(RuleBasedStateMachine):
     def is_open(self, session: Any, row: RolloutRow, device: Device) -> bool:
         w = RolloutWaveRow
         opened = list(session.scalars(select(w).where(w.rollout_id == row.id)))
-        place = position(row.multiplier, row.offset, bucket_of(device.name))
+        bucket = session.get_one(DeviceRow, device.id).bucket
+        place = position(row.multiplier, row.offset, bucket)
         named = {n for o in opened for n in _canaries(row.document["waves"][o.wave])}
         return any(place < o.threshold for o in opened) or device.name in named
 

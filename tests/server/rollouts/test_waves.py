@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from pilotwave_server.devices.tables import PRIME, DeviceRow, bucket_of
+from pilotwave_server.devices.tables import PRIME, DeviceRow, draw_bucket
 from pilotwave_server.rollouts.fleet import RunningRollout
 from pilotwave_server.rollouts.policies.document import Policy, Wave
 from pilotwave_server.rollouts.tables import RolloutRow
@@ -67,7 +67,7 @@ def test_nothing_open_takes_nobody(salt: Salt, bucket: int) -> None:
 
 
 def test_waves_are_as_large_as_their_percentage() -> None:
-    names = [bucket_of(f"cam-{n}") for n in range(20_000)]
+    names = [draw_bucket() for _ in range(20_000)]
     for percent in (1, 10, 50):
         rollout = running(draw_salt(), percent_threshold(percent))
         share = sum(rollout.includes(b, frozenset({1}), "") for b in names) / len(names)
@@ -75,7 +75,7 @@ def test_waves_are_as_large_as_their_percentage() -> None:
 
 
 def test_being_early_in_one_rollout_says_nothing_of_the_next() -> None:
-    names = [bucket_of(f"cam-{n}") for n in range(20_000)]
+    names = [draw_bucket() for _ in range(20_000)]
     first, second = (running(draw_salt(), percent_threshold(10)) for _ in range(2))
     groups = frozenset({1})
     early = [b for b in names if first.includes(b, groups, "")]
@@ -112,18 +112,17 @@ def thought_of(threshold: int = 0) -> RolloutRow:
 def test_database_computes_the_same_places(world: World) -> None:
     rollout = thought_of()
     with world.db.read() as session:
-        rows = session.execute(select(DeviceRow.name, position_sql(rollout))).all()
+        rows = session.execute(select(DeviceRow.bucket, position_sql(rollout))).all()
     salt = rollout.multiplier, rollout.offset
-    assert all(place == position(*salt, bucket_of(name)) for name, place in rows)
+    assert all(place == position(*salt, bucket) for bucket, place in rows)
     assert len(rows) == 10
 
 
 def test_nth_place_is_found_in_the_database(world: World) -> None:
     rollout = thought_of()
-    places = sorted(
-        position(rollout.multiplier, rollout.offset, bucket_of(f"cam-{n}")) for n in range(10)
-    )
     with world.db.read() as session:
+        buckets = session.scalars(select(DeviceRow.bucket))
+        places = sorted(position(rollout.multiplier, rollout.offset, b) for b in buckets)
         group = world.the_group(session)
         assert [nth_position(session, group, rollout, n) for n in (1, 3, 10)] == [
             places[0],
