@@ -344,6 +344,8 @@ def _translated() -> Iterator[None]:
         raise TooSlow("the server took too long to answer") from e
     except http.client.IncompleteRead as e:
         raise Unreachable("the answer broke off") from e
+    except http.client.RemoteDisconnected as e:
+        raise Unreachable("the server closed the connection without an answer") from e
     except http.client.HTTPException as e:
         raise BadAnswer(f"the server's answer is not HTTP: {ascii(str(e))[:120]}") from e
     except NoWay as e:

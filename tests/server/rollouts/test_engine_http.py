@@ -151,7 +151,7 @@ def test_devices_that_took_it_are_sent_back_when_it_fails_later(cams: Fleet) -> 
     assert [cam.current for cam in three] == ["1.0.0"] * 3
     rows = cams.operator.get(f"/api/v1/rollouts/{rollout}/devices").json()["items"]
     outcomes = {row["device"]: (row["outcome"], row["came_from"]) for row in rows}
-    assert outcomes["cam-1"] == ("healthy", "1.0.0")
+    assert outcomes["cam-1"] == ("returned", "1.0.0")
     assert {outcomes[c.name][0] for c in three[1:] if c.failed} == {"rolled_back"}
     assert all(row["left_at"] for row in rows if row["switched_at"])
     assert found["decisions"][0]["action"] == "rolled_back"
