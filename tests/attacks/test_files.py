@@ -7,6 +7,7 @@ import pickle
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from pilotwave_agent.once import once
 from pilotwave_agent.work import Job, work
 from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.messages import Entry
 from pilotwave_protocol.states import ModelState, Reason
 from tests.attacks.victim import Victim
 from tests.peers.registry import Registry, Reply, example
@@ -69,22 +71,43 @@ def test_a_cache_that_compresses_is_a_cache_that_changes_bytes(victim: Victim) -
     victim.recovers()
 
 
-def test_nothing_switches_until_the_whole_set_is_here(victim: Victim) -> None:
-    """Two models that belong together: one of them arrives whole, the other does not."""
+def test_nothing_tied_switches_until_the_whole_set_is_here(victim: Victim) -> None:
+    """Two models that the order ties: one of them arrives whole, the other does not."""
     registry, device = victim.registry, victim.device
-    other = registry.publish("other", "1.0.0", example("1.3.0"))
+    tie = {"together": ["detector", "other"]}
+    pair = replace(victim.new, conditions=tie), replace(other_model(victim), conditions=tie)
     path = f"/blobs/{sha256_hex(example('1.3.0')['model.onnx'])}"
     kept = registry.files.pop(path)
-    registry.order(victim.new, other)
-    victim.refuses(Reason.BLOB_MISSING)
+    registry.order(*pair)
+    before = victim.served()
+    device.work(refresh=True)
+    assert victim.served() == before
     assert device.slot().candidate is not None
     assert device.slot().candidate.version == "1.1.0"  # here, and waiting
+    assert device.slot().reason == Reason.WAITING_TOGETHER
     assert device.slot("other").current is None
+    assert device.slot("other").reason == Reason.BLOB_MISSING
     registry.files[path] = kept
-    registry.order(victim.new, other)
+    registry.order(*pair)
     device.work(refresh=True)
     assert device.current().startswith("1.1.0-")
     assert device.current("other").startswith("1.0.0-")
+
+
+def test_a_model_that_cannot_be_had_holds_up_no_other(victim: Victim) -> None:
+    """Nobody tied them: what is withheld of one keeps no other back."""
+    registry, device = victim.registry, victim.device
+    other = other_model(victim)
+    registry.files.pop(f"/blobs/{sha256_hex(example('1.3.0')['model.onnx'])}")
+    registry.order(victim.new, other)
+    device.work(refresh=True)
+    assert device.current().startswith("1.1.0-")
+    assert device.slot("other").current is None
+    assert device.slot("other").reason == Reason.BLOB_MISSING
+
+
+def other_model(victim: Victim) -> Entry:
+    return victim.registry.publish("other", "1.0.0", example("1.3.0"))
 
 
 BAD_PATHS = [
