@@ -17,4 +17,4 @@ def remove(api: Api, path: str, model: str, whose: str, *, yes: bool) -> None:
     told = f"{devices} {model}; its files go, and applications there lose it."
     sure(told, f"Remove {model} from {whose}?", yes=yes)
     api.put(path)
-    output.say(f"{model} is ordered off {whose}; assign it again to bring it back")
+    output.say(f"{devices} {model}: it is ordered off {whose}; assign it again to bring it back")

@@ -52,7 +52,7 @@ def test_a_plain_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_broken_key_file_gets_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SigningError, match="no such key file"):
+    with pytest.raises(SigningError, match="no such file; expected a key"):
         signing.load_signer(tmp_path / "none.pem")
     (tmp_path / "odd.pem").write_text("hello")
     with pytest.raises(SigningError, match="expected a PEM private key"):
