@@ -71,6 +71,7 @@ def test_report_is_stored_and_shown(fleet: Fleet, clock: Any) -> None:
         }
     ]
     assert (found["directive_seq"], found["dropped_events"]) == (9, 2)
+    assert found["refusal"].pop("action").startswith("renew what expired")
     assert (found["refusal"], found["agent"]) == (refusal, "0.1.0")
     assert found["tuf"] == {"root": 1, "timestamp": 1, "snapshot": 1}
     assert found["last_seen"] == found["last_check_in"] == "2026-01-31T09:30:30Z"
