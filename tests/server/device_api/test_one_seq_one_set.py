@@ -37,6 +37,7 @@ from pilotwave_server.downloads.desk import Desk
 from pilotwave_server.errors import Conflict
 from pilotwave_server.groups.service import add_member, create_group, delete_group, remove_member
 from pilotwave_server.metrics import Metrics
+from pilotwave_server.pacing import Pacing
 from pilotwave_server.registry.service import deny, undeny
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.rollouts import baselines, leases, operating, pins
@@ -88,6 +89,7 @@ class Process:
             downloads=Desk(
                 counting=Counting(registry.db), metrics=Metrics(), most=1, per_device=1, waiting=0
             ),
+            pacing=Pacing(),
         )
         self.expires = int(registry.clock().timestamp()) + 900
 
