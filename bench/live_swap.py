@@ -132,7 +132,7 @@ def measure(bench: Bench) -> None:
         (data / "live").mkdir()
         shelf = Shelf(data, MODEL, hidden=HIDDEN)
         shelf.serve(1)
-        with LiveModel(MODEL, data=data, load_timeout_s=LOAD_TIMEOUT_S) as model:
+        with LiveModel(MODEL, data=data, load_timeout_s=LOAD_TIMEOUT_S, warmup=X) as model:
             run(bench, shelf, model, switches, rounds)
 
 

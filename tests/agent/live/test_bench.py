@@ -7,7 +7,7 @@ from pathlib import Path
 from bench import live_swap
 from bench._bench import Bench
 from pilotwave_agent.live import LiveModel
-from tests.peers.shelf import Shelf
+from tests.peers.shelf import Shelf, X
 
 
 def test_no_switch_costs_a_call_or_mixes_an_answer(tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_no_switch_costs_a_call_or_mixes_an_answer(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path, live_swap.MODEL)
     shelf.serve(1)
     bench = Bench("live_swap", quick=True)
-    with LiveModel(live_swap.MODEL, data=tmp_path, load_timeout_s=1.0) as model:
+    with LiveModel(live_swap.MODEL, data=tmp_path, load_timeout_s=1.0, warmup=X) as model:
         live_swap.run(bench, shelf, model, 10, 1)
     figures = bench.figures
     assert figures["calls"] > 100
