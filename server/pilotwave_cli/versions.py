@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,14 +11,14 @@ from tuf.api.metadata import Metadata, Targets
 
 from pilotwave_cli import output, sent
 from pilotwave_cli.asking import Yes, sure
-from pilotwave_cli.client import connect
+from pilotwave_cli.client import Api, connect
 from pilotwave_cli.documents import now
 from pilotwave_cli.errors import Failed
 from pilotwave_cli.keyfiles import Passphrases
 from pilotwave_cli.models import show_versions
 from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
 from pilotwave_cli.output import Json
-from pilotwave_cli.submitting import DoneBefore, find_publisher, submit
+from pilotwave_cli.submitting import Change, DoneBefore, Publisher, find_publisher, submit
 from pilotwave_protocol import names, signing
 
 cli = typer.Typer(help="Versions: list, look, yank, set the oldest, deny.", no_args_is_help=True)
@@ -109,11 +110,9 @@ def yank(
     sure(told, f"Yank {model} {version}?", yes=yes)
     with connect() as api:
         publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
-        try:
-            done = submit(api, publisher, change, out)
-        except DoneBefore:
-            raise Failed(f"{model} {version} is yanked already; a yank is for ever") from None
-    if done is not None:
+        known = f"{model} {version} is yanked already; a yank is for ever"
+        done = _submit_news(api, publisher, change, out, done_before=known)
+    if done:
         output.say(f"{model} {version} is yanked; devices that run it leave it")
 
 
@@ -153,12 +152,20 @@ def floor(
     sure(told, f"Make {version} the oldest?", yes=yes)
     with connect() as api:
         publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
-        try:
-            done = submit(api, publisher, change, out)
-        except DoneBefore:
-            raise Failed(f"{version} is the oldest version of {model} already") from None
-    if done is not None:
+        known = f"{version} is the oldest version of {model} already"
+        done = _submit_news(api, publisher, change, out, done_before=known)
+    if done:
         output.say(f"{model} {version} is the oldest version that devices may run")
+
+
+def _submit_news(
+    api: Api, publisher: Publisher, change: Change, out: Path | None, *, done_before: str
+) -> bool:
+    """Hand a change of the role in; False: its draft was written for others to sign."""
+    try:
+        return submit(api, publisher, change, out) is not None
+    except DoneBefore:
+        raise Failed(done_before) from None
 
 
 @cli.command("deny")
