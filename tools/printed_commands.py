@@ -64,7 +64,7 @@ def in_pages() -> Iterator[Printed]:
 
 def in_docs() -> Iterator[Printed]:
     """Yield the commands of README and docs: in sentences, and in blocks to be copied."""
-    for path in [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]:
+    for path in [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]:
         if path.name == "reference.md":
             continue  # a grammar, made from the code
         text = path.read_text()

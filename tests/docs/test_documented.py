@@ -13,7 +13,7 @@ from pilotwave_protocol.states import Reason
 from tools import reference
 
 REPO = Path(__file__).parent.parent.parent
-PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
 
 
 def test_the_reference_is_what_the_code_says() -> None:
@@ -37,7 +37,7 @@ def test_the_table_of_runtimes_has_each_with_formats_that_it_opens() -> None:
         assert formats <= {*OPENS.get(name, formats)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(REPO)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if not target.startswith(("http://", "https://")):
