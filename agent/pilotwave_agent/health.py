@@ -15,11 +15,13 @@ import tempfile
 import urllib.parse
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pilotwave_agent import desks
 from pilotwave_agent.channel import BadAnswer, Channel, TooSlow, Unreachable
 from pilotwave_agent.config import Probe
+from pilotwave_agent.runtimes.confine import die_with_parent
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason
 
@@ -143,8 +145,8 @@ def _unit(probe: Probe, subject: Subject) -> tuple[str, str, int]:
 
 
 def run_program(command: Sequence[str], subject: Subject, *, timeout_s: float) -> str:
-    """Run a program to its end and return the end of what it said. Raises `RefusedError` if it
-    fails, hangs or cannot be started."""
+    """Run a program to its end and return the end of what it said; it ends with this process.
+    Raises `RefusedError` if it fails, hangs or cannot be started."""
     what = os.path.basename(command[0])
     with tempfile.TemporaryFile() as noise:
         try:
@@ -155,6 +157,7 @@ def run_program(command: Sequence[str], subject: Subject, *, timeout_s: float) -
                 stderr=noise,
                 env=subject.environment(),
                 start_new_session=True,
+                preexec_fn=partial(die_with_parent, os.getpid()),
             )
         except OSError as e:
             sentence = f"{what} cannot be started: {e.strerror}"

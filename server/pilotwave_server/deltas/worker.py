@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -64,6 +66,7 @@ class DeltaWorker:
 
     def start(self) -> None:
         self._stopping = False
+        self._clear_scratch()
         for worker in self._workers:
             worker.start()
 
@@ -136,6 +139,13 @@ class DeltaWorker:
         with self._db.write() as session:
             change(session)
 
+    def _clear_scratch(self) -> None:
+        """Remove what makers left that were killed; other processes of this server have theirs."""
+        for folder in self._folder.glob("delta-*"):
+            with suppress(OSError):
+                if folder.stat().st_mtime < time.time() - TIMEOUT_S:
+                    shutil.rmtree(folder)
+
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -156,26 +166,31 @@ class DeltaWorker:
     def _run(self, old: Path, new: Path, out: Path) -> None:
         """Run the maker on three files."""
         command = [sys.executable, "-m", "pilotwave_deltas", str(old), str(new), str(out)]
-        with self._lock:
-            if self._stopping:
-                raise Interrupted
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
-            self._children.add(child)
+        with lifeline() as held:
+            with self._lock:
+                if self._stopping:
+                    raise Interrupted
+                child = subprocess.Popen(
+                    command, stdin=held, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+                )
+                self._children.add(child)
+            said = self._wait(child)
+        if self._stopping:
+            raise Interrupted
+        if child.returncode:
+            last = said.decode(errors="replace").strip().splitlines()[-1:]
+            raise DeltaFailed(f"the maker ended with {child.returncode}: {json.dumps(last)}")
+
+    def _wait(self, child: subprocess.Popen[bytes]) -> bytes:
+        """Wait for its end and return what it said."""
         try:
-            _, said = child.communicate(timeout=TIMEOUT_S)
+            return child.communicate(timeout=TIMEOUT_S)[1]
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate()
             raise DeltaFailed(f"it took longer than {TIMEOUT_S} s") from None
         finally:
             self._children.discard(child)
-        if self._stopping:
-            raise Interrupted
-        if child.returncode:
-            last = said.decode(errors="replace").strip().splitlines()[-1:]
-            raise DeltaFailed(f"the maker ended with {child.returncode}: {json.dumps(last)}")
 
     def _store(self, path: Path, size: int) -> str:
         with path.open("rb") as stream:
@@ -189,6 +204,17 @@ class DeltaWorker:
                     upload.write([chunk])
                 upload.finish()
         return sha256
+
+
+@contextmanager
+def lifeline() -> Iterator[int]:
+    """A pipe that ends with this process, however it ends (`pilotwave_deltas.lifeline`)."""
+    reader, writer = os.pipe()
+    try:
+        yield reader
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 class DeltaFailed(Exception):
