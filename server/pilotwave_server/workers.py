@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 
 _NICE = 10
+REST_MOST_S = 10.0
 
 
 def step_back() -> None:
@@ -40,7 +41,8 @@ class Periodic:
     """Calls `work` every `interval_s` seconds on a thread of its own, and once more at the end
     when `at_stop` is set. `wake()` calls it early, though never before it has rested `rest` times
     as long as it worked: so it takes a bounded share of the machine, however much there is to do.
-    What `can_wait` lets the rest of the machine go before it.
+    Time in which it only waited (for a lock, a disk, other programs) makes it rest for
+    `rest_most_s` at most. What `can_wait` lets the rest of the machine go before it.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Periodic:
         interval_s: float,
         at_stop: bool = False,
         rest: float = 0.0,
+        rest_most_s: float = REST_MOST_S,
         can_wait: bool = False,
     ) -> None:
         self.failures = 0
@@ -59,6 +62,7 @@ class Periodic:
         self._interval_s = interval_s
         self._at_stop = at_stop
         self._rest = rest
+        self._rest_most_s = rest_most_s
         self._can_wait = can_wait
         self._woken = threading.Event()
         self._stopping = threading.Event()
@@ -90,10 +94,11 @@ class Periodic:
             self._woken.clear()
             if self._stopping.is_set():
                 return
-            began = time.monotonic()
+            began, computed = time.monotonic(), time.thread_time()
             self._once()
             if self._rest:
-                self._stopping.wait(self._rest * (time.monotonic() - began))
+                waited = min(self._rest * (time.monotonic() - began), self._rest_most_s)
+                self._stopping.wait(max(self._rest * (time.thread_time() - computed), waited))
 
     def _once(self) -> None:
         try:

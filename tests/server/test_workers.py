@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 
 import pytest
 
@@ -63,6 +64,41 @@ def test_wake_calls_early_and_stop_does_not_wait_for_the_interval() -> None:
     work.wait()
     worker.stop()
     assert work.turns == 1
+
+
+def turns_begin(work_s: float, *, computing: bool) -> float:
+    """How long after a turn of `work_s` seconds the next one begins, though it is woken at once."""
+    began: list[float] = []
+    ended: list[float] = []
+    twice = threading.Event()
+
+    def work() -> None:
+        began.append(time.monotonic())
+        if len(began) == 2:
+            twice.set()
+            return
+        until = time.thread_time() + work_s
+        while computing and time.thread_time() < until:
+            pass
+        if not computing:
+            time.sleep(work_s)
+        worker.wake()
+        ended.append(time.monotonic())
+
+    worker = Periodic("test", work, interval_s=3600, rest=40, rest_most_s=0.5)
+    worker.start()
+    worker.wake()
+    assert twice.wait(60)
+    worker.stop()
+    return began[1] - ended[0]
+
+
+def test_who_waited_for_a_lock_does_not_rest_for_a_multiple_of_that() -> None:
+    assert 0.4 < turns_begin(0.5, computing=False) < 10
+
+
+def test_who_has_computed_rests_so_long_that_it_takes_a_small_share() -> None:
+    assert turns_begin(0.05, computing=True) >= 1.9
 
 
 def test_what_is_due_at_the_end_is_done_at_the_end() -> None:

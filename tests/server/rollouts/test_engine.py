@@ -14,6 +14,7 @@ from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.registry.service import deny
 from pilotwave_server.rollouts import baselines, operating
 from pilotwave_server.rollouts.engine import engine as engines
+from pilotwave_server.rollouts.engine.actions import Tell
 from pilotwave_server.rollouts.engine.engine import Engine
 from pilotwave_server.rollouts.engine.execute import execute
 from pilotwave_server.rollouts.fleet import FleetSnapshot
@@ -225,6 +226,46 @@ def test_nobody_is_silent_because_the_clock_jumped(
     engine.work()
     assert outcomes(world, name) == ["switched"]
     assert world.row(name).state == "running"
+
+
+def test_an_engine_that_looks_seldom_takes_time_that_passes_for_no_jump(world: World) -> None:
+    passed = 0.0
+    often, seldom = (
+        Engine(world.db, Fresh(world), world.now, steady=lambda: passed) for _ in range(2)
+    )
+    began = often.moment(), seldom.moment()
+    for _ in range(3):
+        passed += 30
+        pass_time(world, seconds=30)
+        often.moment()
+    now = often.moment(), seldom.moment()
+    assert [m.listening_since for m in now] == [m.listening_since for m in began]
+    pass_time(world, seconds=61)  # it was set
+    jumped = often.moment(), seldom.moment()
+    assert [m.listening_since for m in jumped] == [world.now()] * 2
+
+
+def test_of_engines_that_started_at_different_times_one_tells_what_a_wave_waits_for(
+    world: World, engine: Engine
+) -> None:
+    name = world.create(policy(replace(HALF, soak_s=600), ALL))
+    engine.work()
+    became(world, name, "healthy", count=10)
+    engine.work()
+    pass_time(world, seconds=60)
+    later = Engine(world.db, Fresh(world), world.now, check_in_s=600)
+    plans = [
+        [a for a in one.planned(int(name[1:]), one.moment()) if isinstance(a, Tell)]
+        for one in (engine, later)
+    ]
+    moved = [replace(tell, verdict={**tell.verdict, "sentence": "other"}) for tell in plans[1]]
+    assert moved
+    for tell in [*plans[1], *moved]:
+        with world.db.write() as session:
+            execute(session, tell, world.snapshot(session), now=world.now())
+    with world.db.read() as session:
+        row = session.get_one(RolloutWaveRow, (int(name[1:]), 0))
+        assert row.verdict == plans[1][0].verdict
 
 
 def test_scheduled_rollout_starts_and_one_past_its_end_pauses(world: World, engine: Engine) -> None:

@@ -88,11 +88,12 @@ class Soak:
 
 @dataclass(frozen=True)
 class Tell:
-    """Write down for people what the wave waits for."""
+    """Write down for people what the wave waits for, if `instead_of` is still what they read."""
 
     rollout: int
     wave: int
     verdict: Mapping[str, Any]
+    instead_of: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

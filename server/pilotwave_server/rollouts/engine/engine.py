@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
@@ -43,15 +44,23 @@ class HasSnapshot(Protocol):
 class Engine:
     """One process's engine. `work` is called by one thread at a time.
 
-    `fleet` gives the newest picture of the fleet that this process has.
+    `fleet` gives the newest picture of the fleet that this process has. `steady` counts the seconds
+    that pass, whatever the clock is set to.
     """
 
     def __init__(
-        self, db: Database, fleet: HasSnapshot, clock: Clock, *, check_in_s: int = 900
+        self,
+        db: Database,
+        fleet: HasSnapshot,
+        clock: Clock,
+        *,
+        check_in_s: int = 900,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
         self._fleet = fleet
         self._clock = clock
+        self._steady = steady
         self._check_in_s = check_in_s
         self._counts = Counts()
         self._last: tuple[datetime, float] | None = None
@@ -76,7 +85,7 @@ class Engine:
 
     def moment(self) -> Moment:
         """Return now. Where the clock has jumped, listening has begun anew."""
-        now, passed = self._clock(), time.monotonic()
+        now, passed = self._clock(), self._steady()
         if self._last is not None:
             before, then = self._last
             if abs((now - before).total_seconds() - (passed - then)) > JUMP_S:

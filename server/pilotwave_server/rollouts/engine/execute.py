@@ -147,11 +147,10 @@ def _soak(session: Session, action: Soak, now: datetime) -> None:
 
 
 def _tell(session: Session, action: Tell, now: datetime) -> None:
-    w = RolloutWaveRow
-    mine = w.rollout_id == action.rollout, w.wave == action.wave, w.closed_at.is_(None)
-    session.execute(
-        update(w).where(*mine).values(verdict=action.verdict), execution_options=_QUIETLY
-    )
+    row = session.get(RolloutWaveRow, (action.rollout, action.wave), populate_existing=True)
+    # of engines that have listened for different times, one is heard
+    if row is not None and row.closed_at is None and row.verdict == action.instead_of:
+        row.verdict = dict(action.verdict)
 
 
 _EXECUTORS: dict[type[Any], Callable[[Session, Any, datetime], None]] = {

@@ -281,7 +281,7 @@ def _tell(p: Picture, open: OpenWave, m: Moment, verdict: Verdict) -> Iterator[A
         at = datetime.fromisoformat(told["at"])
         if m.now - TELL_AGAIN < at <= m.now:
             return
-    yield Tell(p.id, open.index, told_verdict(verdict, p.verdicts, m.now))
+    yield Tell(p.id, open.index, told_verdict(verdict, p.verdicts, m.now), open.told)
 
 
 def told_verdict(verdict: Verdict, all: tuple[Verdict, ...], now: datetime) -> dict[str, Any]:
