@@ -108,7 +108,7 @@ def _power(value: Any, world: World) -> Found:
 def _battery(value: Any, world: World) -> Found:
     if world.battery is None or world.battery >= int(value):
         return None
-    sentence = f"waits for a battery of at least {int(value)} %; it is at {world.battery} %"
+    sentence = f"waits until the battery is at {int(value)} %; it is at {world.battery} %"
     return Reason.WAITING_BATTERY, sentence
 
 
@@ -119,14 +119,14 @@ def _network(value: Any, world: World) -> Found:
         return None
     if world.metered:
         return Reason.WAITING_NETWORK, "waits for an unmetered network; this one is metered"
-    words = "waits for an unmetered network; whether this one is metered cannot be told here"
-    return Reason.WAITING_NETWORK, f"{words} (the setting `metered` says it)"
+    words = "waits for an unmetered network; the device cannot tell whether this one is metered"
+    return Reason.WAITING_NETWORK, f"{words} (set `metered`)"
 
 
 def _disk(value: Any, world: World) -> Found:
     if world.disk_free_mb is None or world.disk_free_mb >= int(value):
         return None
-    sentence = f"waits until {int(value)} MB are free on disk; {world.disk_free_mb} MB are"
+    sentence = f"waits for {int(value)} MB of free disk; {world.disk_free_mb} MB are free"
     return Reason.WAITING_DISK, sentence
 
 
@@ -163,7 +163,7 @@ def _until(openings: Sequence[Opening], world: World) -> Hold | None:
     """Return the hold until the first opening, 0 s being open now and None never."""
     coming = [(wait, zone, words) for wait, zone, words in openings if wait is not None]
     if not coming:
-        return Hold(Reason.WAITING_WINDOW, "waits for a window, and none of them ever opens")
+        return Hold(Reason.WAITING_WINDOW, "waits for a window, but none of them ever opens")
     wait, zone, words = min(coming, key=lambda found: found[0])
     if wait == 0:
         return None

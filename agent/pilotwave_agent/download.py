@@ -130,8 +130,8 @@ class Downloader:
         needed = sum(still) + self.limits.keep_free_bytes
         free = self.disk.free_bytes(self.blobs)
         if free < needed:
-            sentence = f"{_mb(needed)} must be free on disk to go on (of which "
-            sentence += f"{_mb(self.limits.keep_free_bytes)} stay free); {_mb(free)} are"
+            sentence = f"Disk full: {_mb(free)} free; {_mb(sum(still))} to fetch, and "
+            sentence += f"{_mb(self.limits.keep_free_bytes)} must stay free"
             raise RefusedError(Reason.DISK_FULL, sentence)
 
     def _part_path(self, entry: FileEntry) -> Path:

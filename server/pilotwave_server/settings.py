@@ -19,7 +19,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PILOTWAVE_", extra="forbid", frozen=True)
 
-    data_dir: Path = Field(Path(".data"), description="Folder of database, blobs and server keys.")
+    data_dir: Path = Field(Path(".data"), description="Folder for database, blobs and server keys.")
     database_url: str = Field(
         "",
         repr=False,
@@ -29,152 +29,164 @@ class Settings(BaseSettings):
     port: int = Field(8600, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     trusted_proxies: str = Field(
         "",
-        description="Addresses or networks of reverse proxies, with commas between, whose "
-        "`X-Forwarded-For` and `X-Forwarded-Proto` are believed; default: nobody's.",
+        description="Addresses or networks of trusted reverse proxies, separated by commas: their "
+        "`X-Forwarded-For` and `X-Forwarded-Proto` are used. Default: none.",
     )
     workers: int = Field(1, ge=1, le=64, description="Server processes.")
-    public_url: str = Field("", description="The URL under which devices reach this server.")
+    public_url: str = Field("", description="URL at which devices reach this server.")
     page_url: str = Field(
-        "", description="The URL under which people open the page; default: the public URL."
+        "", description="URL at which people open the web page. Default: the public URL."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="How much is logged."
+        "info", description="Log level."
     )
-    access_log: bool = Field(False, description="Whether each request is logged.")
-    oidc_issuer: str = Field(
-        "", description="URL of an OpenID Connect provider that people may sign in with."
-    )
-    oidc_client_id: str = Field("", description="This server's id at that provider.")
-    oidc_client_secret: str = Field("", repr=False, description="Its secret there.")
-    oidc_name: str = Field("single sign-on", description="What people call that provider.")
+    access_log: bool = Field(False, description="Log each request.")
+    oidc_issuer: str = Field("", description="URL of an OpenID Connect provider for sign-in.")
+    oidc_client_id: str = Field("", description="Client id at the provider.")
+    oidc_client_secret: str = Field("", repr=False, description="Client secret at the provider.")
+    oidc_name: str = Field("single sign-on", description="The provider's name on the sign-in page.")
     oidc_new_people: Literal["none", "viewer", "publisher", "operator"] = Field(
-        "none", description="What somebody whom that provider knows and no account here may do."
+        "none", description="Role of people who sign in for the first time; none: refuse them."
     )
-    metrics_open: bool = Field(False, description="Whether /metrics answers without a token.")
+    metrics_open: bool = Field(False, description="Serve /metrics without a token.")
 
-    poll_interval_s: int = Field(60, ge=1, le=DAY_S, description="How often a device polls.")
+    poll_interval_s: int = Field(
+        60, ge=1, le=DAY_S, description="Interval between a device's polls."
+    )
     check_in_interval_s: int = Field(
-        900, ge=1, le=DAY_S, description="How often a device checks in when nothing happens."
+        900,
+        ge=1,
+        le=DAY_S,
+        description="Interval between check-ins when nothing happens.",
     )
     token_lifetime_s: int = Field(
-        900, ge=10, le=DAY_S, description="How long a device's read token is good."
+        900, ge=10, le=DAY_S, description="Lifetime of a device's read token."
     )
     link_lifetime_s: int = Field(
-        300, ge=10, le=DAY_S, description="How long a link that a device gives a mirror is good."
+        300, ge=10, le=DAY_S, description="Lifetime of a link that a device gives a mirror."
     )
     directive_lifetime_s: int = Field(
         7 * DAY_S,
         ge=600,
         le=90 * DAY_S,
-        description="How long a directive is good; renewed at half of it.",
+        description="Lifetime of a directive; it is renewed at half of it.",
     )
 
     check_ins_per_minute: int = Field(
         12,
         ge=1,
         le=100_000,
-        description="Check-ins of one device per minute, after 30 at once; four per "
-        "check_in_interval_s are allowed in any case.",
+        description="Check-ins allowed for one device per minute, after a burst of 30. Four per "
+        "check_in_interval_s are always allowed.",
     )
     events_per_hour: int = Field(
         2000,
         ge=64,
         le=10_000_000,
-        description="Events, and windows of metrics, that one device may have stored per hour; "
-        "more wait on the device.",
+        description="Events, and windows of metrics, stored for one device per hour. The rest "
+        "waits on the device.",
     )
     event_days: int = Field(
-        90, ge=1, le=36_500, description="For how many days devices' events are kept."
+        90, ge=1, le=36_500, description="Days for which devices' events are kept."
     )
     events_per_device: int = Field(
         5000,
         ge=100,
         le=10_000_000,
-        description="How many events, and how many lines of history, are kept of one device.",
+        description="Events, and lines of history, kept for one device.",
     )
 
     push_connections: int = Field(
         20_000,
         ge=0,
         le=1_000_000,
-        description="How many devices one server process holds by WebSocket; 0: none.",
+        description="WebSocket connections of devices in each server process; 0: none.",
     )
     push_handshakes: int = Field(
-        500, ge=1, le=100_000, description="How many WebSockets a process opens per second."
+        500, ge=1, le=100_000, description="WebSockets that a process opens per second."
     )
     push_poll_interval_s: int = Field(
-        900, ge=1, le=DAY_S, description="How often a device polls while its push channel lives."
+        900,
+        ge=1,
+        le=DAY_S,
+        description="Interval between polls while push works.",
     )
     push_ping_s: int = Field(
-        240, ge=1, le=DAY_S, description="How often a device tries whether its channel lives."
+        240, ge=1, le=DAY_S, description="Interval at which a device tests its push channel."
     )
     push_rate: int = Field(
         500,
         ge=1,
         le=1_000_000,
-        description="How many devices are made to poll per second; of more, each is told to wait.",
+        description="Devices called to poll per second. Devices beyond this rate are told to wait.",
     )
     mqtt_url: str = Field(
-        "", description="`mqtt://host:1883` or `mqtts://host:8883` of a broker; default: none."
+        "", description="Broker, `mqtt://host:1883` or `mqtts://host:8883`. Default: none."
     )
-    mqtt_username: str = Field("", description="The server's name at the broker.")
-    mqtt_password: str = Field("", repr=False, description="Its password there.")
+    mqtt_username: str = Field("", description="User name of the server at the broker.")
+    mqtt_password: str = Field("", repr=False, description="Password of the server at the broker.")
     mqtt_ca_file: Path | None = Field(
-        None, description="PEM file of who vouches for the broker; default: the system's."
+        None, description="CA certificate (PEM) for the broker. Default: the system's."
     )
     mqtt_cert_file: Path | None = Field(
-        None, description="PEM file with the server's TLS certificate for the broker and its key."
+        None, description="Client certificate and key (PEM) of the server for the broker."
     )
 
     webhook_targets: Literal["public", "private", "any"] = Field(
         "public",
-        description="Where webhooks may call: public addresses; private networks as well; or any, "
-        "this machine and link-local ones too.",
+        description="Addresses that webhooks may call: public; private networks too; or any, "
+        "including this machine and link-local addresses.",
     )
     webhook_timeout_s: float = Field(
-        10, ge=0.1, le=60, description="How long one call of a webhook may take in all."
+        10, ge=0.1, le=60, description="Time limit for one webhook call."
     )
 
     distribution_interval_s: int = Field(
         300,
         ge=1,
         le=HOUR_S,
-        description="How often it is counted which versions run on how many devices.",
+        description="Interval at which devices are counted by version.",
     )
 
     delta_processes: int = Field(
-        1, ge=0, le=64, description="How many deltas are made at a time; 0: none are made here."
+        1, ge=0, le=64, description="Deltas made at the same time; 0: this server makes none."
     )
 
     max_downloads: int = Field(
-        1000, ge=1, le=100_000, description="Downloads by devices at once, on this machine."
+        1000, ge=1, le=100_000, description="Simultaneous downloads by devices, on this machine."
     )
     max_downloads_per_device: int = Field(
-        4, ge=1, le=1000, description="Downloads at once by one device, in each server process."
+        4,
+        ge=1,
+        le=1000,
+        description="Simultaneous downloads by one device, in each process.",
     )
     max_waiting_downloads: int = Field(
-        2000, ge=0, le=100_000, description="Downloads that may wait for a turn in each process."
+        2000,
+        ge=0,
+        le=100_000,
+        description="Downloads that may wait, in each server process.",
     )
     max_download_kbps: int = Field(
         0,
         ge=0,
         le=10**9,
-        description="Kilobits per second of all downloads by devices on this machine; 0: no limit.",
+        description="Total download rate for devices on this machine, in kbit/s; 0: no limit.",
     )
 
     max_connections: int = Field(
         0,
         ge=0,
         le=1_000_000,
-        description="HTTP connections at once in each server process; 0: as many as it may have "
-        "files open.",
+        description="Simultaneous HTTP connections in each server process; 0: its limit of open "
+        "files.",
     )
     max_connections_per_address: int = Field(
         1000,
         ge=0,
         le=1_000_000,
-        description="HTTP connections at once from one address in each process; beyond, idle and "
-        "silent ones are closed for new ones; 0: no limit.",
+        description="Simultaneous HTTP connections from one address in each server process. Beyond "
+        "that, idle connections are closed for new ones; 0: no limit.",
     )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest body of a JSON request.")
     max_metadata_bytes: int = Field(

@@ -22,6 +22,7 @@ from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts import capacity, removal_ends
 from pilotwave_server.rollouts.fleet import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.gates.alpha import counted
 from pilotwave_server.rollouts.leases import may_be_missing
 from pilotwave_server.rollouts.offer import check_may_be_offered
 from pilotwave_server.rollouts.policies.document import Canary, Policy, Wave
@@ -196,7 +197,7 @@ def _check_fits(session: Session, group: GroupRow, version: Released, allow_empt
 def empty_group(group: GroupRow) -> str:
     """Say why nobody is in it."""
     if group.selector is None:
-        return f"the group {group.name} is an empty list: put devices on it first"
+        return f"the group {group.name} is an empty list: add devices to it first"
     return (
         f"the group {group.name} has no enrolled device: its selector `{group.selector}` "
         "matches none (labels are written `site=berlin`, devices' own facts `fact.arch=aarch64`)"
@@ -224,7 +225,7 @@ def _canary_words(canary: Canary) -> str:
         return f"its selector `{canary.selector}` matches none of them"
     if canary.group is not None:
         return f"none is in the group {canary.group}"
-    return f"none is called {' or '.join(canary.devices)}"
+    return f"none is named {' or '.join(canary.devices)}"
 
 
 def in_canary(session: Session, canary: Canary) -> ColumnElement[bool]:
@@ -249,7 +250,7 @@ def warnings(session: Session, group: GroupRow, policy: Policy) -> Iterator[str]
         size = count_devices(session, group)
         if (1 - pace.min_available) * size < may_be_missing(pace, size) - 1e-9:
             yield (
-                f"{pace.min_available:.0%} of {group.name} must be available, which is more than "
-                f"its {size} {'device' if size == 1 else 'devices'} can keep: it goes on to one "
-                "at a time, and to none while one has failed"
+                f"min_available {pace.min_available:.0%} lets none of the "
+                f"{counted(size, 'device', 'devices')} in {group.name} update. The rollout "
+                "updates one at a time instead, and stops while one has failed"
             )

@@ -150,18 +150,18 @@ def limits(pace: Pace, counts: Counts, *, group_size: int) -> list[Limit]:
         found.append(Limit(room, f"{flying} of at most {pace.max_in_flight}"))
     if pace.max_per_minute:
         room = pace.max_per_minute - counts.last_minute
-        sentence = f"{counts.last_minute} let in this minute of at most {pace.max_per_minute}"
+        sentence = f"{counts.last_minute} of at most {pace.max_per_minute} started this minute"
         found.append(Limit(room, sentence))
     if pace.ramp_start:
         capacity = ramp(pace, counts.healthy)
-        sentence = f"{flying} of {capacity} that the ramp allows after {counts.healthy} healthy"
+        sentence = f"{flying}; the ramp allows {capacity} after {counts.healthy} healthy"
         found.append(Limit(capacity - counts.in_flight, sentence))
     if pace.min_available:
         allowed = may_be_missing(pace, group_size)
         missing = counts.in_flight + counts.failed
         sentence = (
             f"{missing} of {group_size} in flight or failed; "
-            f"{pace.min_available:.0%} must be available, so at most {allowed} may be"
+            f"min_available {pace.min_available:.0%} allows {allowed}"
         )
         found.append(Limit(allowed - missing, sentence))
     return found

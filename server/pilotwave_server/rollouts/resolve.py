@@ -202,19 +202,19 @@ def _does_not_offer(device: DeviceView, candidate: Candidate) -> Hold | None:
     if not rollout.includes(*known):
         return Hold(Wait.WAVE_NOT_OPEN, _outside(device, rollout))
     if rollout.state is RolloutState.PAUSED:
-        return Hold(Wait.ROLLOUT_PAUSED, f"{rollout.id} is paused and this device had not taken it")
-    sentence = f"{rollout.id} lets devices in one after the other; this one has no lease yet"
+        return Hold(Wait.ROLLOUT_PAUSED, f"{rollout.id} is paused, and this device had not started")
+    sentence = f"{rollout.id} limits how many devices change at once; this one waits its turn"
     return Hold(Wait.NEEDS_LEASE, sentence)
 
 
 def _outside(device: DeviceView, rollout: RunningRollout) -> str:
     place = 100 * position(rollout.multiplier, rollout.offset, device.bucket) / PRIME
     if not rollout.open:
-        return f"no wave of {rollout.id} is open yet; this device stands at {place:.1f} %"
+        return f"no wave of {rollout.id} is open yet; this device is due at {place:.1f} %"
     reached = 100 * rollout.threshold / PRIME
     return (
         f"{rollout.id} has opened {rollout.open}, up to {reached:.1f} % of the group; "
-        f"this device stands at {place:.1f} %"
+        f"this device is due when the rollout reaches {place:.1f} %"
     )
 
 
@@ -232,7 +232,7 @@ def may_not_be_offered(
         return Hold(Reason.DENIED, f"{named} was denied by an operator: {version.denied}")
     floor = snapshot.floors.get(candidate.model, 0)
     if version.counter < floor or not version.listed:
-        sentence = f"{named} (number {version.counter}) is below the floor {floor}"
+        sentence = f"{named} (release counter {version.counter}) is below the floor {floor}"
         return Hold(Reason.BELOW_FLOOR, f"{sentence} that its publisher set")
     return _quarantine(device, snapshot, candidate)
 

@@ -27,23 +27,23 @@ def why(
     told = tuple((step, _told(step)) for step in steps)
     last = steps[-1] if steps else None
     if last is None and model in found.remove:
-        sentence = f"{device.name} is told to remove {model}: an operator ordered it off"
+        sentence = f"{device.name} is told to remove {model}: an operator ordered it"
     elif last is None and model in ordered_off(device, snapshot):
         sentence = (
-            f"{device.name} keeps what it has of {model} though an operator ordered it off: its"
-            " agent cannot remove models (update it) or may not (allow_removal in its settings)"
+            f"{device.name} keeps {model} although an operator ordered its removal: its agent"
+            " cannot remove models (update it) or may not (allow_removal in its settings)"
         )
     elif last is None:
-        sentence = f"{device.name} keeps what it has of {model}: nothing asks it to run any version"
+        sentence = f"{device.name} keeps its {model}: no pin, rollout or baseline names a version"
     elif last.hold is not None:
-        sentence = f"{device.name} keeps what it has of {model}: nothing that asks may be offered"
+        sentence = (
+            f"{device.name} keeps its {model}: no version that it is asked to run may be offered"
+        )
     else:
         chosen = f"{model} {last.candidate.version} (variant {last.variant})"
         sentence = f"{device.name} should run {chosen}, because {_asks(last)}"
     if state != "enrolled":
-        sentence = (
-            f"{device.name} is {state}, so it gets nothing; enrolled, this would hold: {sentence}"
-        )
+        sentence = f"{device.name} is {state}, so it gets nothing; if it were enrolled: {sentence}"
     won = last is not None and last.hold is None
     return Why(
         f"{sentence}. The device says: {says}" if says else sentence,
@@ -56,7 +56,7 @@ def why(
 def _told(step: Step) -> str:
     asked = f"{_asks(step)} ({step.candidate.version})"
     if step.hold is not None:
-        return f"{asked}: passed over, {step.hold.sentence}"
+        return f"{asked}: skipped, {step.hold.sentence}"
     return f"{asked}: chosen, variant {step.variant}"
 
 

@@ -74,7 +74,7 @@ def test_many_windows_of_one_device_open_no_wave_for_a_slow_version(
     assert found["state"] == "rolled_back", found
     assert sum(bool(cam.previous) for cam in cams) == 6  # no wave opened but the first
     assert found["failure"]["numbers"]["lies_to_pass"] >= 2
-    assert "would have to lie to turn this" in found["failure"]["sentence"]
+    assert "would have to lie to change this" in found["failure"]["sentence"]
 
 
 @only_sqlite

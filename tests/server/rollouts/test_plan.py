@@ -109,7 +109,7 @@ def test_first_wave_opens_at_once() -> None:
 def test_wave_waits_for_its_sample_which_is_measured_only_if_short() -> None:
     assert plan(picture(counts={"healthy": 1}), M) == [Measure("size")]
     told = waits_for(picture(counts={"healthy": 1, "switched": 3}, size=50))
-    assert told["sentence"] == "1 of at least 2 devices have settled, 3 are in flight"
+    assert told["sentence"] == "1 of at least 2 devices finished, 3 in flight"
     # it is never more than there are devices
     (soak, _) = plan(picture(counts={"healthy": 1}, size=1), M)
     assert soak == Soak(1, 0, NOW)
@@ -120,7 +120,7 @@ def test_wave_that_takes_nobody_is_passed_over_but_a_canary_wave_is_waited_for()
     assert isinstance(step, OpenNext)
     lab = Wave("lab", canary=Canary(devices=("cam-1",)))
     told = waits_for(picture(policy=policy(lab, ALL), counts={}, verdicts=(), size=0))
-    assert told["sentence"].startswith("no device that could take the version")
+    assert told["sentence"].startswith("the open waves hold no device yet")
 
 
 def test_gate_that_waits_holds_the_wave_and_ends_the_soak() -> None:
@@ -199,9 +199,9 @@ def test_rollout_past_its_end_is_paused() -> None:
 def test_last_wave_completes_once_nobody_is_left() -> None:
     last = {"open": soaked(1, days=1)}
     assert plan(picture(**last), M) == [Measure("left")]
-    assert "7 devices have not come yet" in waits_for(picture(**last, left=7))["sentence"]
+    assert "7 devices have not started yet" in waits_for(picture(**last, left=7))["sentence"]
     flying = picture(**last, left=0, counts={"healthy": 2, "switched": 1})
-    assert "1 are in flight" in waits_for(flying)["sentence"]
+    assert "1 in flight" in waits_for(flying)["sentence"]
     assert isinstance(the_step(picture(**last, left=0)), Complete)
 
 

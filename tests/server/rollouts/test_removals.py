@@ -43,7 +43,7 @@ def test_a_removal_is_told_until_the_model_is_assigned_again(
     )
     told = cam.directive()
     assert (told.entries, told.remove) == ((), ("detector",))
-    assert why(fleet) == "cam-1 is told to remove detector: an operator ordered it off"
+    assert why(fleet) == "cam-1 is told to remove detector: an operator ordered it"
     # a device that comes later follows as well
     late = fleet.device("cam-2", site="berlin")
     assert late.check_in(facts=REMOVES).status_code == 200

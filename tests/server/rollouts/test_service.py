@@ -304,7 +304,7 @@ REFUSED: list[Refused] = [
     (
         "canary devices that are not in the group",
         NobodyThere,
-        "none is called nobody or noone",
+        "none is named nobody or noone",
         lambda w: w.create(canary(devices=("nobody", "noone"))),
     ),
     (

@@ -225,7 +225,7 @@ def test_a_group_that_runs_the_version_by_its_own_word_keeps_it_and_that_is_said
     label(cams, "cam-1", line="b")
     sentence = end(cams, rollout, three)
     assert three[0].current == "1.1.0"
-    assert "1 device keeps it: it is what group others runs" in sentence
+    assert "1 device keeps it: it is the baseline of group others" in sentence
 
 
 def test_a_decommissioned_device_holds_up_nothing(cams: Fleet) -> None:

@@ -113,12 +113,12 @@ def _keeps(session: Session, snapshot: FleetSnapshot, rollout: RolloutRow, name:
     steps = list(explain(look(session, snapshot, name).view, snapshot, rollout.model))
     last = steps[-1] if steps else None
     if last is None or last.hold is not None:
-        return "there is no other version that it could go to"
+        return "no other version may be offered to it"
     asks = last.candidate
     if asks.version != rollout.version:
         return ""
     if asks.reason == "pin":
         return "an operator pinned it there"
     if asks.rollout is not None:
-        return f"{asks.rollout.id} brings it to group {asks.group}, in which it is now"
-    return f"it is what group {asks.group} runs, in which it is now"
+        return f"{asks.rollout.id} brings it to group {asks.group}, where the device is now"
+    return f"it is the baseline of group {asks.group}, where the device is now"

@@ -29,6 +29,7 @@ from pilotwave_server.rollouts.engine.actions import (
     Tell,
 )
 from pilotwave_server.rollouts.engine.picture import Moment, OpenWave, Picture
+from pilotwave_server.rollouts.gates.alpha import counted
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
 from pilotwave_server.rollouts.policies.document import OnFailure, Wave
 from pilotwave_server.rollouts.policies.kinds import span
@@ -81,7 +82,7 @@ def _under_way(p: Picture, m: Moment) -> Iterator[Action]:
     elif verdict is not None and verdict.word is Word.FAIL:
         yield from _failed(p, m, verdict)
     elif running and p.end_at is not None and p.end_at <= m.now:
-        told = f"paused: it was to be complete by {_at(p.end_at)}"
+        told = f"paused: it had to be complete by {_at(p.end_at)}"
         yield Pause(p.id, p.generation, told, None, p.tally())
     elif running and p.open is None:
         yield _open(p, 0, "the rollout has started")
@@ -107,7 +108,7 @@ def _toward_next(p: Picture, open: OpenWave, m: Moment) -> Iterator[Action]:
         yield short
         return
     if short is not None and p.size == 0 and wave.canary is None and not _is_last(p, open):
-        told = f"wave {wave.name} has no device that could take it"
+        told = f"wave {wave.name} has no device that could take the version"
         yield _open(p, open.index + 1, told, _judged(p, None, m))
         return
     if short is None and verdict is not None and verdict.word is Word.WAIT:
@@ -132,19 +133,19 @@ def _soaked(
     left = soak_s - _soaking(open, m, soak_s)
     if left > 0:
         until = m.now + timedelta(seconds=left)
-        told = f"{_good(p, verdict)}; must stay so until {_at(until)} ({span(soak_s)})"
+        told = f"{_good(p, verdict)}; this must hold until {_at(until)} ({span(soak_s)})"
         yield from _tell(p, open, m, Verdict("soak", Word.WAIT, told, {"soak_s": soak_s}))
     elif unclear and verdict is not None:
-        told = f"paused, because it cannot be judged: {_named(verdict)}"
+        told = f"paused for a person to decide: {_named(verdict)}"
         numbers = {**p.tally(), **verdict.numbers}
         yield Pause(p.id, p.generation, told, verdict, numbers, _judged(p, verdict, m))
     elif _is_last(p, open):
         yield from _last(p, open, verdict, m)
     elif wave.manual:
-        told = f"{_good(p, verdict)}; the next wave is opened by hand (`next`)"
+        told = f"{_good(p, verdict)}; an operator opens the next wave (`next`)"
         yield from _tell(p, open, m, Verdict("manual", Word.WAIT, told))
     else:
-        soaked = f" and stayed so for {span(wave.soak_s)}" if wave.soak_s else ""
+        soaked = f"; this held for {span(wave.soak_s)}" if wave.soak_s else ""
         told = f"{_good(p, verdict)}{soaked}"
         yield _open(p, open.index + 1, told, _judged(p, verdict, m), verdict)
 
@@ -168,14 +169,16 @@ def _last(p: Picture, open: OpenWave, verdict: Verdict | None, m: Moment) -> Ite
     missing = p.left
     good, judged = _good(p, verdict), _judged(p, verdict, m)
     if not missing and not p.in_flight:
-        told = f"completed: {good}; {p.model} {p.version} is what {p.group} runs from now on"
+        told = f"completed: {good}; {p.group} now runs {p.model} {p.version}"
         yield Complete(p.id, p.generation, told, _passed(verdict), p.tally(), judged)
         return
-    waits = f"{missing} devices have not come yet, {p.in_flight} are in flight"
+    waits = counted(missing, "device has", "devices have")
+    waits += f" not started yet, {p.in_flight} in flight"
     deadline_s = p.policy.deadlines.unreached_s
     since = max(open.opened_at, p.last_change or open.opened_at)
     if deadline_s is not None and m.waited(since) >= deadline_s:
-        told = f"completed: {good}; {missing} devices did not come within {span(deadline_s)}"
+        told = f"completed: {good}; {counted(missing, 'device', 'devices')} did not start within "
+        told += span(deadline_s)
         numbers = {**p.tally(), "unreached": missing}
         yield Complete(p.id, p.generation, told, _passed(verdict), numbers, judged)
         return
@@ -185,15 +188,15 @@ def _last(p: Picture, open: OpenWave, verdict: Verdict | None, m: Moment) -> Ite
 
 def _rolling_back(p: Picture, m: Moment) -> Iterator[Action]:
     if not p.still_on:
-        told = "no device that took it was heard to run it any more"
+        told = "no device that took the version reports that it still runs it"
         if not p.unheard and not p.kept:
-            told = "each device that took it has left it"
+            told = "every device that took the version has left it"
         yield EndRollback(p.id, p.generation, _and_others(p, told), None, _left_behind(p))
     elif p.rolling_back_since is not None:
         waited = m.waited(p.rolling_back_since)
         if waited >= m.silent_s(p.policy):
             have = counted(p.still_on, "device has", "devices have")
-            told = f"{have} not said yet to have left it, and will be told to at each poll"
+            told = f"{have} not reported yet that they left it; each poll tells them to"
             yield EndRollback(p.id, p.generation, _and_others(p, told), None, _left_behind(p))
 
 
@@ -202,7 +205,7 @@ def _and_others(p: Picture, told: str) -> str:
     parts = [told]
     if p.unheard:
         have = counted(p.unheard, "device has", "devices have")
-        parts.append(f"{have} not been heard lately, and will be told to leave it at the next poll")
+        parts.append(f"{have} been silent lately; the next poll tells them to leave it")
     for why, number in p.kept:
         parts.append(f"{counted(number, 'device keeps', 'devices keep')} it: {why}")
     return "; ".join(parts)
@@ -212,11 +215,6 @@ def _left_behind(p: Picture) -> dict[str, int]:
     kept = sum(number for _, number in p.kept)
     found = {"still_on": p.still_on, "unheard": p.unheard, "kept": kept}
     return {name: number for name, number in found.items() if number}
-
-
-def counted(number: int, one: str, more: str) -> str:
-    """Return a number with its noun."""
-    return f"{number} {one if number == 1 else more}"
 
 
 def _sample(p: Picture, wave: Wave) -> Verdict | Measure | None:
@@ -229,9 +227,10 @@ def _sample(p: Picture, wave: Wave) -> Verdict | Measure | None:
     if p.settled >= needed and needed:
         return None
     if not needed:
-        told = "no device that could take the version is in its waves yet"
+        told = "the open waves hold no device yet that could take the version"
         return Verdict("sample", Word.WAIT, told, {"settled": p.settled, "size": 0})
-    told = f"{p.settled} of at least {needed} devices have settled, {p.in_flight} are in flight"
+    told = f"{p.settled} of at least {counted(needed, 'device', 'devices')} finished, "
+    told += f"{p.in_flight} in flight"
     return Verdict("sample", Word.WAIT, told, {"settled": p.settled, "needed": needed})
 
 
@@ -264,7 +263,7 @@ def _judged(p: Picture, verdict: Verdict | None, m: Moment) -> dict[str, Any]:
 def _good(p: Picture, verdict: Verdict | None) -> str:
     if verdict is not None:
         return _named(verdict)
-    return f"{p.settled} devices have settled, {p.failed} of them failed"
+    return f"{counted(p.settled, 'device', 'devices')} finished, {p.failed} failed"
 
 
 def _named(verdict: Verdict) -> str:

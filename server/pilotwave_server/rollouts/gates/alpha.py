@@ -19,8 +19,18 @@ def for_slice(alpha: float, slices: int) -> float:
 
 
 def in_words(alpha: float) -> str:
-    """Say how seldom a gate of this error is wrong: `1 of 100 rollouts`."""
-    return f"1 of {round(1 / alpha):,} rollouts"
+    """Say how seldom a gate of this error is wrong: `1 in 100 rollouts`."""
+    return f"1 in {round(1 / alpha):,} rollouts"
+
+
+def stopped_by_chance(alpha: float) -> str:
+    """Return the sentence that a FAIL ends with."""
+    return f"A good version would be stopped by chance in fewer than {in_words(alpha)}"
+
+
+def counted(number: int, one: str, more: str) -> str:
+    """Return a number with its noun: `1 device`, `2 devices`."""
+    return f"{number:,} {one if number == 1 else more}"
 
 
 def percent(share: float) -> str:

@@ -22,8 +22,8 @@ def may_decide(part: Slice, devices: int, of: int) -> bool:
 def asks_a_person(part: Slice, told: str) -> str:
     """Return the sentence of a slice that shows a failure and may not decide it."""
     return (
-        f"{told}. Its devices say themselves that they are of {part[0]}={part[1]}, and they are "
-        "less than a quarter of all, so it is for a person to judge"
+        f"{told}. Less than a quarter of all devices report {part[0]}={part[1]}, and they report "
+        "it themselves, so a person has to decide"
     )
 
 

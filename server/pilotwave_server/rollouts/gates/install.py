@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from pilotwave_server.rollouts.gates import alpha as shares
 from pilotwave_server.rollouts.gates import mixture
-from pilotwave_server.rollouts.gates.alpha import percent
+from pilotwave_server.rollouts.gates.alpha import counted, percent
 from pilotwave_server.rollouts.gates.data import (
     BY_FACT,
     Evidence,
@@ -130,22 +130,24 @@ def _word(outcomes: Outcomes, evidence: float, level: float, doubt: float) -> Wo
 def _say(
     word: Word, gate: InstallGate, outcomes: Outcomes, at_most: float, reasons: Mapping[str, int]
 ) -> str:
-    going = f"{outcomes.under_way} are still under way"
+    going = f"{counted(outcomes.under_way, 'device is', 'devices are')} still installing"
     if not outcomes.settled:
-        return f"no device has settled yet, {going}"
-    allowed = f"at most {percent(gate.max_failure_rate)} may"
-    told = f"{outcomes.bad} of {outcomes.begun} devices failed{_why(outcomes, reasons)}; {allowed}"
+        return f"no device has finished yet; {going}"
+    begun = counted(outcomes.begun, "device", "devices")
+    told = f"{outcomes.bad} of {begun} failed{_why(outcomes, reasons)}; the limit is "
+    told += percent(gate.max_failure_rate)
     match word:
         case Word.FAIL:
-            seldom = shares.in_words(gate.alpha)
-            return f"{told}. Chance alone does this in fewer than {seldom}"
+            return f"{told}. {shares.stopped_by_chance(gate.alpha)}"
         case Word.PASS:
-            shown = f"so far this shows a failure rate below {percent(at_most)}"
-            return f"{told}; {outcomes.healthy} are healthy, {shown}"
+            healthy = counted(outcomes.healthy, "device is", "devices are")
+            if at_most > 0.995:
+                return f"{told}. {healthy} healthy: too few to tell"
+            return f"{told}. {healthy} healthy: the failure rate is below {percent(at_most)}"
         case Word.WAIT:
-            return f"{told}. That may still be chance: {going}"
+            return f"{told}. This may still be chance; {going}"
         case _:
-            return f"{told}. That may be chance, but no device is under way that could tell"
+            return f"{told}. This may be chance, and no device is still installing that could tell"
 
 
 def _why(outcomes: Outcomes, reasons: Mapping[str, int]) -> str:

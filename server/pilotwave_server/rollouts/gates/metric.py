@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from pilotwave_server.rollouts.gates import alpha as shares
 from pilotwave_server.rollouts.gates import mixture, ranks
 from pilotwave_server.rollouts.gates.agreement import Agreement
-from pilotwave_server.rollouts.gates.alpha import percent
+from pilotwave_server.rollouts.gates.alpha import counted, percent
 from pilotwave_server.rollouts.gates.change import Window, units, voices, windows
 from pilotwave_server.rollouts.gates.data import (
     Evidence,
@@ -185,19 +185,20 @@ def _word(gate: MetricGate, view: View, evidence: Evidence) -> tuple[Word, str]:
     if lacking:
         short = " and ".join(lacking)
         if view.devices < gate.min_devices and over:
-            return Word.INCONCLUSIVE, f"It takes {short}, and no other device is under way"
-        return Word.WAIT, f"It takes {short}"
+            told = f"The gate needs {short}, and no other device is still installing"
+            return Word.INCONCLUSIVE, told
+        return Word.WAIT, f"The gate needs {short}"
     if not heard:
         told = f"{view.devices} of the {evidence.took} devices with the version have reported"
-        return Word.WAIT, f"{told}: the others are waited for, lest the first ones decide alone"
+        return Word.WAIT, f"{told}. The gate waits for more, so that the first few do not decide"
     if view.doubts:
-        told = "That may still be chance"
+        told = "This may still be chance"
         if view.worst.margin >= 0:
-            told = "Too few devices show it to rule out that a few of them report falsely"
+            told = "Too few devices show this to exclude false reports"
         enough = len(view.new) >= 4 * max(gate.min_windows, _LATER * view.devices)
         if over and enough:
-            return Word.INCONCLUSIVE, f"{told}, and more windows do not settle it"
-        return Word.WAIT, f"{told}: more windows or devices will tell"
+            return Word.INCONCLUSIVE, f"{told}, and more windows will not settle it"
+        return Word.WAIT, f"{told}. More windows or devices will tell"
     return Word.PASS, ""
 
 
@@ -212,9 +213,9 @@ def _heard(view: View, evidence: Evidence, gate: MetricGate) -> bool:
 
 def _lacking(gate: MetricGate, view: View) -> Iterator[str]:
     if view.devices < gate.min_devices:
-        yield f"{gate.min_devices} devices (so far {view.devices})"
+        yield f"{counted(gate.min_devices, 'device', 'devices')} (so far {view.devices})"
     if (count := _counted(gate, view)) < gate.min_windows:
-        yield f"{gate.min_windows} windows (so far {count})"
+        yield f"{counted(gate.min_windows, 'window', 'windows')} (so far {count})"
 
 
 def _counted(gate: MetricGate, view: View) -> int:
@@ -228,51 +229,50 @@ def _nothing(gate: MetricGate, evidence: Evidence, old_reports: bool) -> Verdict
     numbers = {"devices": 0, "windows": 0}
     outcomes = evidence.outcomes
     if evidence.in_use_s is None and outcomes.settled and not outcomes.under_way:
-        told = f"no device that took the version kept it, so none can report {gate.metric}"
+        told = f"no device kept the version, so none can report {gate.metric}"
         return Verdict(gate.name, Word.INCONCLUSIVE, told, numbers)
     if evidence.in_use_s is None:
-        told = f"no device runs the version yet that could report {gate.metric}"
+        told = f"no device runs the version yet, so none can report {gate.metric}"
         return Verdict(gate.name, Word.WAIT, told, numbers)
     left = evidence.patience_s - evidence.in_use_s
-    told = f"no device has reported {gate.metric} of the new version yet"
+    told = f"no device has reported {gate.metric} for the new version yet"
     if left > 0:
-        told += f"; the first one has had it for {_time(evidence.in_use_s)}"
-        told += f", and {_time(left)} more are given"
+        told += f"; the first device has run it for {_time(evidence.in_use_s)}"
+        told += f", and the gate waits {_time(left)} more"
         return Verdict(gate.name, Word.WAIT, told, numbers)
-    also = "devices on the old version do" if old_reports else "nor of the old one"
-    told += f", {_time(evidence.in_use_s)} after the first one took it ({also})"
+    also = "devices on the old version do" if old_reports else "nor for the old one"
+    told += f", {_time(evidence.in_use_s)} after the first device took it ({also})"
     told += ". Does the application record it under this name?"
     return Verdict(gate.name, Word.INCONCLUSIVE, told, numbers)
 
 
 def _told(gate: MetricGate, view: View, word: Word) -> str:
     name = f"{gate.statistic} of {gate.metric}"
-    devices = "1 device" if view.devices == 1 else f"{view.devices} devices"
-    allowed = f"up to {percent(gate.min_effect)} is allowed"
+    devices = counted(view.devices, "device", "devices")
+    allowed = f"the limit is {percent(gate.min_effect)}"
     if word is Word.FAIL and view.worst.sign:
         told = (
             f"{name}: {view.worse_windows} of {len(view.new)} windows on {devices} are worse than "
-            f"before by more than the {percent(gate.min_effect)} allowed, typically by "
+            f"before by more than {percent(gate.min_effect)}, typically by "
             f"{percent(_typical(view.new))}"
         )
-        return f"{told}. Chance alone does this in fewer than {shares.in_words(gate.alpha)}"
+        return f"{told}. {shares.stopped_by_chance(gate.alpha)}"
     than = "than before" if view.changes else "than usual"
     told = f"{name} is {_direction(_typical(view.new))} {than} on {devices} with the version"
     if view.old:
         told += f", {_direction(_typical(view.old))} on {view.old_devices} without it"
     else:
-        told += ", and no device without it reports"
-    allowed += f"; {_liars(view, word)} would have to lie to turn this"
+        told += ", and no device without it reports any"
+    allowed += f"; {_liars(view, word)} would have to lie to change this"
     if word is Word.FAIL:
-        seldom = shares.in_words(gate.alpha)
-        return f"{told}; {allowed}. Chance alone does this in fewer than {seldom}"
+        return f"{told}; {allowed}. {shares.stopped_by_chance(gate.alpha)}"
     return f"{told}; {allowed}"
 
 
 def _liars(view: View, word: Word) -> str:
     agreement = view.agreement
     count = agreement.to_pass if word is Word.FAIL else agreement.to_stop
-    return f"at least {count} {'device' if count == 1 else 'devices'}"
+    return f"at least {counted(count, 'device', 'devices')}"
 
 
 def _typical(found: Sequence[Window]) -> float:

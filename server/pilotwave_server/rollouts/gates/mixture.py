@@ -95,6 +95,8 @@ def upper_bound(bad: int, seen: int, alpha: float) -> float:
     low, high = bad / seen, 1.0
     for _ in range(40):
         middle = (low + high) / 2
+        if middle == 1.0:  # so close that no number lies between
+            break
         likelihood = (bad * math.log(middle) if bad else 0.0) + (seen - bad) * math.log1p(-middle)
         if marginal - likelihood < -math.log(alpha):
             low = middle

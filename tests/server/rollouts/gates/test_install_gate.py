@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pilotwave_server.rollouts.gates import mixture
@@ -27,6 +27,7 @@ def word(healthy: int, failed: int, *, silent: int = 0, under_way: int = 0) -> W
 
 @settings(deadline=None)
 @given(counts, counts, counts, counts, bounds, alphas)
+@example(1, 1_862_044, 0, 0, 0.01, 1e-6)  # all but one failed: the bound rounds to 1
 def test_any_counts_get_a_verdict_with_finite_numbers(
     healthy: int, failed: int, silent: int, under_way: int, bound: float, alpha: float
 ) -> None:
@@ -94,11 +95,31 @@ def test_sentences_say_numbers_reasons_and_what_is_waited_for() -> None:
     found = judge(GATE, evidence)[0]
     assert found.sentence == (
         "5 of 10 devices failed (3 selftest_mismatch, 1 probe_failed, 1 silent after the switch); "
-        "at most 1% may. Chance alone does this in fewer than 1 of 100 rollouts"
+        "the limit is 1%. A good version would be stopped by chance in fewer than 1 in 100 rollouts"
     )
     assert judge(GATE, Evidence(Outcomes(failed=1, under_way=3)))[0].sentence == (
-        "1 of 4 devices failed; at most 1% may. That may still be chance: 3 are still under way"
+        "1 of 4 devices failed; the limit is 1%. This may still be chance; "
+        "3 devices are still installing"
     )
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        (
+            Outcomes(healthy=1),
+            "0 of 1 device failed; the limit is 1%. 1 device is healthy: too few to tell",
+        ),
+        (
+            Outcomes(healthy=40),
+            "0 of 40 devices failed; the limit is 1%. "
+            "40 devices are healthy: the failure rate is below 16%",
+        ),
+        (Outcomes(under_way=1), "no device has finished yet; 1 device is still installing"),
+    ],
+)
+def test_sentences_count_one_device_and_many(outcomes: Outcomes, said: str) -> None:
+    assert judge(GATE, Evidence(outcomes))[0].sentence == said
 
 
 def test_a_failure_that_one_board_shows_is_found_there() -> None:

@@ -128,7 +128,7 @@ def test_devices_that_say_where_they_belong_end_no_rollout_alone() -> None:
         told = [s._replace(slices={key: "odd"}) if s.device in liars else s for s in worst]
         found = judge(gate, Evidence(samples={"latency_ms p95": told}))
         assert {v.slice: v.word for v in found[1:]} == {f"{key}=odd": word}
-    assert "for a person to judge" in by_fact(found=judge(gate, facts(worst, liars)))
+    assert "a person has to decide" in by_fact(found=judge(gate, facts(worst, liars)))
 
 
 def facts(samples: list[Sample], devices: set[int]) -> Evidence:

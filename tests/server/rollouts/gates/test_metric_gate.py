@@ -48,7 +48,9 @@ def test_a_shift_beyond_what_is_allowed_fails_on_few_devices() -> None:
     assert found.word is Word.FAIL
     assert found.sentence.startswith("p95 of latency_ms is 5")
     assert "on 4 devices with the version" in found.sentence
-    assert found.sentence.endswith("Chance alone does this in fewer than 1 of 100 rollouts")
+    assert found.sentence.endswith(
+        "A good version would be stopped by chance in fewer than 1 in 100 rollouts"
+    )
 
 
 def test_a_shift_within_what_is_allowed_passes() -> None:
@@ -91,17 +93,17 @@ def test_what_is_lacking_is_waited_for_and_given_up_in_words() -> None:
     few = windows(new=2, old=40, each=2)
     found = verdict(few, outcomes=Outcomes(healthy=2, under_way=1), quiet_s=1e6)
     assert found.word is Word.WAIT
-    assert "It takes 3 devices (so far 2) and 6 windows (so far 4)" in found.sentence
+    assert "The gate needs 3 devices (so far 2) and 6 windows (so far 4)" in found.sentence
     found = verdict(few, outcomes=Outcomes(healthy=2), quiet_s=1e6)
     assert found.word is Word.INCONCLUSIVE
-    assert "no other device is under way" in found.sentence
+    assert "no other device is still installing" in found.sentence
 
 
 @pytest.mark.parametrize(
     ("in_use_s", "expected", "words"),
     [
         (None, Word.WAIT, "no device runs the version yet"),
-        (60.0, Word.WAIT, "29 min more are given"),
+        (60.0, Word.WAIT, "the gate waits 29 min more"),
         (7200.0, Word.INCONCLUSIVE, "Does the application record it under this name?"),
     ],
 )
