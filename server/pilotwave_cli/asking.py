@@ -23,7 +23,7 @@ def sure(consequence: str, question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise CliError(f"{consequence} {question} Nobody can answer here: say --yes if so")
+        raise CliError(f"{consequence} {question} There is no terminal to answer: use --yes")
     output.say(consequence)
     if not typer.confirm(question):
         raise Failed("nothing was changed")
@@ -42,10 +42,12 @@ def about_rollout(api: Api, rollout: str, verb: str) -> tuple[str, str]:
     have = f"{rollout} brings {what}; {count(took)} took it or {_are(took)} about to."
     match verb:
         case "rollback":
-            after = f"They go back to what they had, and {found['group']} is not offered it again."
+            after = (
+                f"They go back to the version before, and {found['group']} is not offered it again."
+            )
             return f"{have} {after}", f"Roll {rollout} back?"
         case "abort":
-            after = "They keep it, nobody else gets it, and it cannot be resumed."
+            after = "They keep it, no other device gets it, and the rollout cannot be resumed."
             return f"{have} {after}", f"Abort {rollout}?"
     return f"{have} {_next(found)}", f"Open the next wave of {rollout}?"
 
@@ -58,7 +60,9 @@ def _next(found: dict[str, Any]) -> str:
     said = (
         f"Its gate says {verdict['word']}: {verdict['sentence']}." if verdict else "No gate spoke."
     )
-    return f"{said} The next wave takes {waves[now + 1]['takes']}, whatever the gate says."
+    return (
+        f"{said} The next wave takes {waves[now + 1]['takes']}, although its gate has not passed."
+    )
 
 
 def _are(number: int) -> str:

@@ -17,14 +17,14 @@ from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.output import Json
 from pilotwave_protocol.auditchain import check
 
-cli = typer.Typer(help="Export the audit log, and see that nobody changed it.")
+cli = typer.Typer(help="Export and verify the audit log.")
 MEMBERS = {"id", "at", "actor", "verb", "object", "before", "after", "sha256"}
 
 
 @cli.command()
 def export(
     file: Annotated[
-        Path | None, typer.Option("--file", help="Where to; else it is printed.")
+        Path | None, typer.Option("--file", help="Write to this file. [default: print]")
     ] = None,
 ) -> None:
     """Write all events, the oldest first, a JSON document a line."""
@@ -36,16 +36,16 @@ def export(
             to.write(f"{line}\n")
             count += 1
     if file is not None:
-        output.say(f"{count} events are in {file}")
+        output.say(f"wrote {count} events to {file}")
 
 
 @cli.command()
 def verify(
     file: Annotated[
-        Path | None, typer.Option("--file", help="An export; else the server is asked.")
+        Path | None, typer.Option("--file", help="Verify this export. [default: ask the server]")
     ] = None,
     noted: Annotated[
-        str | None, typer.Option("--noted", help="A digest that was noted before.")
+        str | None, typer.Option("--noted", help="A digest that you noted earlier.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -68,7 +68,7 @@ def verify(
     if missing:
         raise Failed(f"the digest {noted} is not in the chain: the log was rewritten or cut")
     if not as_json:
-        output.say(f"{found.events} events, one whole chain; its last digest is {found.head}")
+        output.say(f"{found.events} events, unchanged; the last digest is {found.head}")
 
 
 def _events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -76,7 +76,7 @@ def _events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         try:
             event = json.loads(line)
         except ValueError:
-            raise CliError(f"line {number} is no JSON document") from None
+            raise CliError(f"line {number} is not JSON") from None
         if not isinstance(event, dict) or set(event) != MEMBERS or not isinstance(event["id"], int):
-            raise CliError(f"line {number} is no event of an audit log")
+            raise CliError(f"line {number} is not an audit event")
         yield event

@@ -47,9 +47,9 @@ def load() -> Config:
     url = os.environ.get("PILOTWAVE_URL") or saved.get("url", "")
     token = os.environ.get("PILOTWAVE_TOKEN") or saved.get("token", "")
     if not url:
-        raise CliError("no server is known; run `pilotwave login URL` or set PILOTWAVE_URL")
+        raise CliError("no server is set; run `pilotwave login URL` or set PILOTWAVE_URL")
     if not token:
-        raise CliError("no token is known; run `pilotwave login URL` or set PILOTWAVE_TOKEN")
+        raise CliError("no token is set; run `pilotwave login URL` or set PILOTWAVE_TOKEN")
     return Config(check_url(url), check_token(token), keys_dir())
 
 
@@ -73,7 +73,7 @@ def _names_a_server(url: str) -> bool:
 def check_token(token: str) -> str:
     """Return a token that fits a header, or raise `CliError`."""
     if not (token.isascii() and token.isprintable()) or " " in token:
-        raise CliError("the token has characters that no token has; copy it again")
+        raise CliError("the token has invalid characters; copy it again")
     return token
 
 

@@ -60,9 +60,9 @@ def show(old: Digest, new: Digest, as_json: Json = False) -> None:
         output.show_json(found)
         return
     says = {
-        "waiting": "is waiting to be made, or is being made",
+        "waiting": "is being made",
         "ready": f"has {output.size(found['size'])}, {_part(found)} of the whole file",
-        "useless": f"would have {output.size(found['size'])}: it saves too little to be offered",
+        "useless": f"would be {output.size(found['size'])}: it saves too little to be offered",
         "failed": f"could not be made: {output.plain(found['detail'])}",
     }
     output.say(f"the delta of {output.plain(found['model'])} {says.get(found['state'], '?')}")

@@ -14,12 +14,12 @@ from pilotwave_cli.output import Json
 from pilotwave_cli.sent import show_table
 from pilotwave_protocol import names
 
-cli = typer.Typer(help="Devices: look, accept, label, roll back, pin.", no_args_is_help=True)
-codes = typer.Typer(help="One-time codes for enrolment.", no_args_is_help=True)
+cli = typer.Typer(help="List, accept, label, roll back and pin devices.", no_args_is_help=True)
+codes = typer.Typer(help="Create and list one-time enrolment codes.", no_args_is_help=True)
 
 Device = Annotated[str, typer.Argument(help="The device's name.")]
 Model = Annotated[str, typer.Option("--model", help="The model.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")]
+Reason = Annotated[str, typer.Option("--reason", help="Reason, kept in the audit log.")]
 
 
 def _runs(device: dict[str, Any]) -> str:
@@ -45,9 +45,9 @@ def list_(
         str | None, typer.Option(help="online, silent, failing or conflict.")
     ] = None,
     sort: Annotated[
-        str, typer.Option(help="name, state, agent or last_seen; `-` before it turns it round.")
+        str, typer.Option(help="Sort by name, state, agent or last_seen; a leading `-` reverses.")
     ] = "name",
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")] = 500,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Show at most this many.")] = 500,
     as_json: Json = False,
 ) -> None:
     """List devices."""
@@ -106,7 +106,7 @@ def show(device: Device, as_json: Json = False) -> None:
 @cli.command("label")
 def label(
     device: Device,
-    labels: Annotated[list[str], typer.Argument(help="key=value to set, key= to take away.")],
+    labels: Annotated[list[str], typer.Argument(help="key=value sets a label, key= removes it.")],
 ) -> None:
     """Set labels; those not named stay."""
     changes = {k: v or None for k, v in pairs(labels, "labels").items()}
@@ -144,7 +144,7 @@ def accept(device: Device) -> None:
 @cli.command("reject")
 def reject(device: Device, yes: Yes = False) -> None:
     """Turn down a device that asked to join."""
-    told = f"1 device: {names.check_device(device)} is forgotten until it asks again."
+    told = f"1 device: {names.check_device(device)} is removed from the list until it asks again."
     sure(told, f"Turn {device} down?", yes=yes)
     _act(device, "reject", "was turned down")
 
@@ -153,9 +153,7 @@ def reject(device: Device, yes: Yes = False) -> None:
 def revoke(device: Device, yes: Yes = False) -> None:
     """End a device's credentials at once (lost, stolen)."""
     name = names.check_device(device)
-    told = (
-        f"1 device: the key of {name} ends for good; it comes back only with a new key and a code."
-    )
+    told = f"1 device: the key of {name} is revoked for good; a new key and a code bring it back."
     sure(told, f"Revoke {name}?", yes=yes)
     _act(device, "revoke", "is revoked; a new code made with --device lets it enrol again")
 
@@ -163,14 +161,14 @@ def revoke(device: Device, yes: Yes = False) -> None:
 @cli.command("settle")
 def settle(device: Device) -> None:
     """End the conflict over a device's key: one of its two machines is enrolled anew or gone."""
-    _act(device, "settle", "is in conflict no more; it is offered versions again")
+    _act(device, "settle", "is no longer in conflict; it gets updates again")
 
 
 @cli.command("decommission")
 def decommission(device: Device, yes: Yes = False) -> None:
     """Take a device out of service for good; its history stays."""
     name = names.check_device(device)
-    told = f"1 device: {name} gets nothing any more; it comes back only with a code."
+    told = f"1 device: {name} gets no more updates; it needs a code to come back."
     sure(told, f"Decommission {name}?", yes=yes)
     _act(device, "decommission", "is decommissioned")
 
@@ -241,7 +239,7 @@ def rollback(
     model: Model,
     reason: Reason,
     to: Annotated[
-        str | None, typer.Option(help="The version; without it, the last good one.")
+        str | None, typer.Option(help="Version to go back to. [default: the last good one]")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -275,7 +273,7 @@ def remove(
 def pin(
     device: Device,
     model: Model,
-    version: Annotated[str, typer.Option("--version", help="The version to hold.")],
+    version: Annotated[str, typer.Option("--version", help="Version to keep the device on.")],
     reason: Reason,
 ) -> None:
     """Hold a device on one version, whatever its groups get."""
@@ -308,10 +306,13 @@ def retry(device: Device, model: Model) -> None:
 def create_codes(
     count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 1,
     label: Annotated[
-        list[str] | None, typer.Option("--label", help="key=value for the device; repeatable.")
+        list[str] | None,
+        typer.Option("--label", help="Label for the device, key=value; repeatable."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="For this device's name alone.")] = None,
-    expires: Annotated[str, typer.Option(help="How long it may be used: 24h, 7d.")] = "24h",
+    device: Annotated[
+        str | None, typer.Option(help="Only a device with this name may use the code.")
+    ] = None,
+    expires: Annotated[str, typer.Option(help="Lifetime of the code: 24h, 7d.")] = "24h",
     as_json: Json = False,
 ) -> None:
     """Make codes; each lets one device in, once. They are shown this once."""
@@ -330,7 +331,7 @@ def create_codes(
         return
     for item in made["items"]:
         print(item["code"])
-    output.warn(f"each lets one device in, within {expires}; they are not shown again")
+    output.warn(f"each enrols one device within {expires}; the codes are not shown again")
 
 
 @codes.command("list")
@@ -354,10 +355,11 @@ def list_codes(as_json: Json = False) -> None:
 
 @codes.command("delete")
 def delete_code(
-    code_id: Annotated[str, typer.Argument(help="Its id, from `codes list`.")], yes: Yes = False
+    code_id: Annotated[str, typer.Argument(help="Id of the code, from `codes list`.")],
+    yes: Yes = False,
 ) -> None:
     """Take back a code that was not used."""
     sure(f"1 code: nobody can enrol with code {code_id}.", "Take it back?", yes=yes)
     with connect() as api:
         api.delete(f"/enrolment-codes/{check_id(code_id)}")
-    output.say(f"code {code_id} is gone")
+    output.say(f"deleted code {code_id}")

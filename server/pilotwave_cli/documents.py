@@ -178,7 +178,7 @@ def _route(value: object) -> str:
 def _load(data: Any, kind: type[Root] | type[Targets]) -> Any:
     found = None if data is None else Metadata.from_dict(data)
     if found is not None and not isinstance(found.signed, kind):
-        raise ValueError(f"a {found.signed.type} document stands where {kind.type} belongs")
+        raise ValueError(f"expected a {kind.type} document; got {found.signed.type}")
     return found
 
 

@@ -24,9 +24,11 @@ def add_to(cli: typer.Typer) -> None:
 
 
 def events(
-    actor: Annotated[str | None, typer.Option(help="Only what this one did.")] = None,
-    obj: Annotated[str | None, typer.Option("--object", help="Only what was done to it.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at the most.")] = 50,
+    actor: Annotated[str | None, typer.Option(help="Only what this person or token did.")] = None,
+    obj: Annotated[
+        str | None, typer.Option("--object", help="Only what was done to this object.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Show at most this many.")] = 50,
     as_json: Json = False,
 ) -> None:
     """Show who did what to which, newest first."""
@@ -49,12 +51,12 @@ def events(
 def follow(
     on: Annotated[
         list[str] | None,
-        typer.Option("--on", help="A type of event, as `device.*`; repeatable; default: each."),
+        typer.Option("--on", help="Type of event, such as `device.*`; repeatable. [default: all]"),
     ] = None,
     after: Annotated[
-        str | None, typer.Option(help="The id to go on from; `0.0`: from the beginning.")
+        str | None, typer.Option(help="Continue after this id; `0.0`: from the beginning.")
     ] = None,
-    most: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="Stop after this many events.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what happens in the fleet as it happens, until Ctrl-C; a lost link is taken up again."""

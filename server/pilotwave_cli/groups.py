@@ -13,7 +13,9 @@ from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names
 
-cli = typer.Typer(help="Groups: static lists, or selectors.", no_args_is_help=True)
+cli = typer.Typer(
+    help="Create and change groups: static lists, or selectors.", no_args_is_help=True
+)
 Group = Annotated[str, typer.Argument(help="The group's name.")]
 Device = Annotated[str, typer.Argument(help="The device's name.")]
 
@@ -62,7 +64,7 @@ def create(
     if as_json:
         output.show_json(made)
     else:
-        output.say(f"group {group} is there")
+        output.say(f"created group {group}")
 
 
 @cli.command("show")
@@ -96,12 +98,10 @@ def delete(group: Group, yes: Yes = False) -> None:
     """Delete a group; its devices keep what they run."""
     with connect() as api:
         devices = count(api.get(f"/groups/{names.check_group(group)}")["devices"])
-        told = (
-            f"{devices} of {group}: what they run stays, and they are told nothing by it any more."
-        )
+        told = f"{devices} of {group}: they keep what they run and get no more orders by it."
         sure(told, f"Delete the group {group}?", yes=yes)
         api.delete(f"/groups/{names.check_group(group)}")
-    output.say(f"group {group} is gone; its devices keep what they run")
+    output.say(f"deleted group {group}; its devices keep what they run")
 
 
 @cli.command("add")
@@ -126,7 +126,9 @@ def assign(
     group: Annotated[str, typer.Option("--group", help="Who gets it.")],
     together: Annotated[
         list[str] | None,
-        typer.Option("--together", help="A model that must change in one with it; repeatable."),
+        typer.Option(
+            "--together", help="A model that must change together with this one; repeatable."
+        ),
     ] = None,
     yes: Yes = False,
     as_json: Json = False,
@@ -143,9 +145,9 @@ def assign(
     if as_json:
         output.show_json(made)
         return
-    output.say(f"{group} is told to run {model} {version}; its devices take it as they poll")
+    output.say(f"assigned {model} {version} to {group}; its devices take it at their next poll")
     if together:
-        output.say(f"  it changes in one with {', '.join(together)}")
+        output.say(f"  it changes together with {', '.join(together)}")
     output.say(f"  {output.plain({k: made[k] for k in ('devices', 'fits')})}")
     for reason, some in made.get("holds", {}).items():
         output.warn(f"  {some} of its devices cannot take it: {reason}")
@@ -164,11 +166,11 @@ def _warn_of_trouble(made: dict[str, Any], model: str) -> None:
 
 def unassign(
     model: Annotated[str, typer.Argument(help="The model.")],
-    group: Annotated[str, typer.Option("--group", help="Whose word to take back.")],
+    group: Annotated[str, typer.Option("--group", help="Group whose assignment to remove.")],
     remove: Annotated[
-        bool, typer.Option("--remove", help="Also take the model off the group's devices.")
+        bool, typer.Option("--remove", help="Also remove the model from the group's devices.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before removing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
 ) -> None:
     """Take back what a group was assigned; its devices keep what they have without --remove."""
     path = f"/groups/{names.check_group(group)}/baselines/{names.check_model(model)}"
@@ -177,4 +179,4 @@ def unassign(
             removing.remove(api, f"{path}/removal", model, f"the devices of {group}", yes=yes)
             return
         api.delete(path)
-    output.say(f"{group} has no version of {model} of its own any more")
+    output.say(f"{group} no longer has a version of {model}")

@@ -32,7 +32,7 @@ def hand_in(api: Api, draft: Draft) -> bool:
     except ApiError as e:
         if e.problem != "version_clash":
             raise
-        raise Failed(f"{e}; somebody else was faster: make this change again") from e
+        raise Failed(f"{e}; somebody else changed it first: make this change again") from e
     return not done.get("repeated", False)
 
 

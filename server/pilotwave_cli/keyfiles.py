@@ -91,7 +91,7 @@ def check_strength(passphrase: str) -> str:
     why = (
         f"has {len(passphrase)} characters"
         if len(passphrase) < least
-        else "repeats itself, counts up or is one of those that are tried first"
+        else "is a repeat, a sequence or one of those that are guessed first"
     )
     raise CliError(
         f"the passphrase {why}; expected {least} or more that nobody can guess, such as four words "

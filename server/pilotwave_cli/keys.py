@@ -29,7 +29,7 @@ from pilotwave_protocol.errors import BadJson
 from pilotwave_protocol.signing import RoleKeys
 from pilotwave_protocol.trust import DirectorKeys
 
-cli = typer.Typer(help="Keys: make, show, rotate, sign, hand in.", no_args_is_help=True)
+cli = typer.Typer(help="Create, show, rotate and use signing keys.", no_args_is_help=True)
 
 
 def add_to(top: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def init(
     targets_keys: Annotated[int, typer.Option(min=1, max=16)] = 3,
     targets_threshold: Annotated[int, typer.Option(min=1, max=16)] = 2,
     plain: Annotated[
-        bool, typer.Option("--plain", help="No passphrase; files of mode 0600.")
+        bool, typer.Option("--plain", help="No passphrase; the files get mode 0600.")
     ] = False,
     passphrase_file: PassphraseFile = None,
     offline: Annotated[bool, typer.Option("--offline", help="Hand in later.")] = False,
@@ -63,7 +63,7 @@ def init(
         if threshold > count:
             raise CliError(f"{what}: {threshold} of {count} keys can never sign")
     if plain and passphrase_file is not None:
-        raise CliError("--plain and --passphrase-file cannot both be meant")
+        raise CliError("use --plain or --passphrase-file, not both")
     online, director = _server_keys(offline, server_keys)
     if fleet is not None and names.check_fleet(fleet) != director.fleet:
         raise CliError(f"the server serves the fleet {director.fleet}, not {fleet}")
@@ -107,7 +107,7 @@ def _bootstrap(draft: Draft, draft_file: Path) -> None:
         with connect() as api:
             hand_in(api, draft)
     except Failed as e:
-        again = f"the keys are made; later run `pilotwave keys submit {draft_file}`"
+        again = f"created the keys; later run `pilotwave keys submit {draft_file}`"
         raise Failed(f"{e}; {again}") from e
     draft_file.unlink()
 
@@ -156,12 +156,12 @@ def _tell_init(where: Path, root: int, targets: int, offline: bool, as_json: boo
         {
             "file": "root-*.pem",
             "what": f"root keys, {root} must sign",
-            "belongs": "offline, each with another person",
+            "belongs": "offline, each held by another person",
         },
         {
             "file": "targets-*.pem",
             "what": f"targets keys, {targets} must sign",
-            "belongs": "offline, each with another person",
+            "belongs": "offline, each held by another person",
         },
         {
             "file": "publisher.pem",
@@ -174,7 +174,7 @@ def _tell_init(where: Path, root: int, targets: int, offline: bool, as_json: boo
             {
                 "file": "bootstrap.json",
                 "what": "the first documents",
-                "belongs": "hand it in: pilotwave keys submit bootstrap.json",
+                "belongs": "submit it: pilotwave keys submit bootstrap.json",
             }
         )
     if as_json:
@@ -250,8 +250,8 @@ def _show_draft(draft: Draft, as_json: bool) -> None:
 @cli.command("reference")
 def reference(
     uri: Annotated[str, typer.Argument(help="gcpkms:, awskms:, azurekms:, hsm:, hv: ...")],
-    public_key: Annotated[Path, typer.Option(help="Its public half, PEM.")],
-    out: Annotated[Path, typer.Option("--out", help="The file to make: NAME.key.json.")],
+    public_key: Annotated[Path, typer.Option(help="Public key of it, PEM.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write: NAME.key.json.")],
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make a key reference, which works wherever a key file does, for a key in a KMS or token."""

@@ -21,9 +21,11 @@ def add_to(cli: typer.Typer) -> None:
 
 
 def login(
-    url: Annotated[str, typer.Argument(help="The server, like https://fleet.example.org.")],
+    url: Annotated[
+        str, typer.Argument(help="Address of the server, such as https://fleet.example.org.")
+    ],
     token: Annotated[
-        str, typer.Option("--token", prompt=True, hide_input=True, help="Asked for if not given.")
+        str, typer.Option("--token", prompt=True, hide_input=True, help="Token. [default: ask]")
     ],
 ) -> None:
     """Keep a server's address and your token in the configuration file."""

@@ -56,7 +56,7 @@ def _top(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Say which version this is.", is_eager=True, callback=_say_version
+            "--version", help="Show the version and exit.", is_eager=True, callback=_say_version
         ),
     ] = False,
 ) -> None: ...

@@ -18,7 +18,7 @@ from pilotwave_cli.output import Json
 from pilotwave_cli.rotating import delegated
 from pilotwave_protocol import names
 
-cli = typer.Typer(help="Models: list, look, create, reset.", no_args_is_help=True)
+cli = typer.Typer(help="List, show, create and reset models.", no_args_is_help=True)
 
 
 @cli.command("list")
@@ -68,11 +68,13 @@ def show_versions(model: str, rows: list[dict[str, Any]]) -> None:
 
 @cli.command("create")
 def create(
-    model: Annotated[str, typer.Argument(help="The new model's name.")],
+    model: Annotated[str, typer.Argument(help="Name of the new model.")],
     publisher: Annotated[
-        list[str], typer.Option("--publisher", help="The publisher's key; repeatable.")
+        list[str], typer.Option("--publisher", help="Key of the publisher; repeatable.")
     ],
-    threshold: Annotated[int, typer.Option(min=1, max=16, help="How many must sign.")] = 1,
+    threshold: Annotated[
+        int, typer.Option(min=1, max=16, help="Number of keys that must sign.")
+    ] = 1,
     key: KeyFiles = None,
     folder: Dir = None,
     passphrase_file: PassphraseFile = None,
@@ -94,14 +96,15 @@ def create(
         signers = signers_for([draft], key, where, ask, "targets", besides=owners)
         done = complete(api, draft, signers, out=out, spare=spare_file(where, f"create-{name}"))
     if done:
-        output.say(f"model {name} is there; its publisher alone can sign versions of it")
+        output.say(f"Created model {name}. Only its publisher key can sign versions.")
 
 
 @cli.command("reset")
 def reset(
     model: Annotated[str, typer.Argument(help="The model.")],
     good: Annotated[
-        int | None, typer.Option(min=1, help="The last document of its role that its owner signed.")
+        int | None,
+        typer.Option(min=1, help="Version of the last role document that the owner signed."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     key: KeyFiles = None,

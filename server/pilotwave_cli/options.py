@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-Dir = Annotated[Path | None, typer.Option("--dir", help="Folder of the keys [PILOTWAVE_KEYS].")]
+Dir = Annotated[Path | None, typer.Option("--dir", help="Folder of the keys. [PILOTWAVE_KEYS]")]
 PassphraseFile = Annotated[
-    Path | None, typer.Option(help="A file with the passphrase (or PILOTWAVE_PASSPHRASE).")
+    Path | None, typer.Option(help="File with the passphrase (or PILOTWAVE_PASSPHRASE).")
 ]
 KeyFiles = Annotated[
-    list[str] | None, typer.Option("--key", help="Key file, reference or URI; repeatable.")
+    list[str] | None, typer.Option("--key", help="Key file, key reference or URI; repeatable.")
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Write what still lacks signatures to this file.")
+    Path | None,
+    typer.Option("--out", help="If signatures are missing, write the draft to this file."),
 ]

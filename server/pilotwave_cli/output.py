@@ -91,7 +91,7 @@ def table(title: str, rows: Iterable[Row], columns: Iterable[Column]) -> None:
     if count:
         out().print(grid)
     else:
-        out().print(f"{title or 'List'}: nothing yet")
+        out().print(f"{title or 'List'}: empty")
 
 
 def _cell(row: Row, key: str | Callable[[Any], str]) -> str:

@@ -13,8 +13,8 @@ from pilotwave_cli.output import Json
 from pilotwave_cli.tokens import Role
 from pilotwave_protocol.names import check_person
 
-cli = typer.Typer(help="People who sign in to the web page.", no_args_is_help=True)
-Person = Annotated[str, typer.Argument(help="The name of the account.")]
+cli = typer.Typer(help="Manage people who sign in to the web page.", no_args_is_help=True)
+Person = Annotated[str, typer.Argument(help="Name of the account.")]
 
 
 def _path(name: str, more: str = "") -> str:
@@ -50,7 +50,7 @@ def _way_in(row: dict[str, Any]) -> str:
 @cli.command("create")
 def create(
     name: Person,
-    role: Annotated[Role, typer.Option(help="What the person may do.")],
+    role: Annotated[Role, typer.Option(help="Role of the person.")],
     as_json: Json = False,
 ) -> None:
     """Make an account; its login link is shown this once."""
@@ -93,7 +93,7 @@ def bind(
 @cli.command("unbind")
 def unbind(name: Person, yes: Yes = False) -> None:
     """Let somebody in by OpenID Connect no more; a login link opens the account again."""
-    told = f"1 person: {name} signs in no more until somebody makes a login link."
+    told = f"1 person: {name} cannot sign in until somebody creates a login link."
     sure(told, f"Unbind {name}?", yes=yes)
     with connect() as api:
         api.delete(_path(name, "/oidc"))

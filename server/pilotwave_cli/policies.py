@@ -14,7 +14,7 @@ from pilotwave_cli.client import Api, connect
 from pilotwave_cli.errors import ApiError, CliError, Failed
 from pilotwave_cli.output import Json
 
-cli = typer.Typer(help="Policies: recipes for rollouts.", no_args_is_help=True)
+cli = typer.Typer(help="Manage policies: recipes for rollouts.", no_args_is_help=True)
 
 MAX_TEXT = 64 * 1024
 Name = Annotated[str, typer.Argument(help="The policy's name.")]
@@ -43,7 +43,7 @@ def faults_of(error: ApiError) -> Failed:
     if error.problem != "policy_invalid" or not isinstance(found, list):
         return error
     lines = [_fault(item) for item in found if isinstance(item, dict)]
-    return Failed("the policy is not right:\n  " + "\n  ".join(lines))
+    return Failed("the policy has errors:\n  " + "\n  ".join(lines))
 
 
 def _fault(item: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from pilotwave_protocol.manifest import VersionManifest, parse_manifest
 from pilotwave_protocol.tensortypes import CASES
 from pilotwave_protocol.trust import ModelReset, VersionTarget
 
-EACH = "For one variant: NAME:VALUE."
+EACH = "For one variant only: NAME:VALUE."
 ORDER = "Their names in order, a,b, for formats that have none."
 Words = list[str] | None
 
@@ -56,17 +56,17 @@ def publish(
     ] = None,
     runtime: Annotated[Words, typer.Option(help=f"Instead of the one found. {EACH}")] = None,
     runtime_version: Annotated[Words, typer.Option(help=f"Like >=1.17. {EACH}")] = None,
-    entrypoint: Annotated[Words, typer.Option(help=f"The file that is opened. {EACH}")] = None,
+    entrypoint: Annotated[Words, typer.Option(help=f"File that the runtime opens. {EACH}")] = None,
     inputs: Annotated[Words, typer.Option(help=f"{ORDER} {EACH}")] = None,
     outputs: Annotated[Words, typer.Option(help=f"{ORDER} {EACH}")] = None,
     unsafe_format: Annotated[
         bool, typer.Option("--unsafe-format", help="Allow formats that can run code.")
     ] = False,
     as_is: Annotated[
-        bool, typer.Option("--as-is", help="Leave deflated archives so; updates are larger.")
+        bool, typer.Option("--as-is", help="Keep archives compressed; updates are larger.")
     ] = False,
     near: Annotated[
-        str, typer.Option(help="Round the weights' change from this version: smaller deltas.")
+        str, typer.Option(help="Round the weights towards this version, for smaller deltas.")
     ] = "",
     quantum: Annotated[
         str, typer.Option(help="To multiples of what (a power of two below it); auto: by tensor.")
@@ -80,11 +80,13 @@ def publish(
     all_files: Annotated[
         bool, typer.Option("--all-files", help="Allow the folder you are in, or one above it.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be sent.")] = False,
-    no_try: Annotated[
-        bool, typer.Option("--no-try", help="Do not run the device's self-test here first.")
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be sent, and send nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, at a terminal.")] = False,
+    no_try: Annotated[
+        bool, typer.Option("--no-try", help="Skip the self-test before sending.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Send without asking.")] = False,
     folder: Dir = None,
     passphrase_file: PassphraseFile = None,
     out: Out = None,
@@ -136,7 +138,7 @@ def publish(
         if not as_json:
             leaving.list_files(built)
         if dry_run:
-            output.say("nothing was sent: this was a dry run")
+            output.say("dry run: nothing was sent")
             return
         if not no_try:
             try_out(raw, built)
@@ -184,7 +186,7 @@ def _tell(model: str, version: str, built: list[Built], sent: int, *, repeated: 
         output.say(f"{model} {version} was published before, with this very content")
         return
     total = sum(b.variant.size for b in built)
-    output.say(f"{model} {version} is published ({output.size(total)}, {output.size(sent)} sent)")
+    output.say(f"published {model} {version} ({output.size(total)}, {output.size(sent)} sent)")
     for made in (b.variant for b in built):
         tested = "self-test" if made.selftest else "no self-test"
         what = f"{made.format} for {made.runtime} {made.runtime_version}".rstrip()

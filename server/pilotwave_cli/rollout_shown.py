@@ -15,7 +15,7 @@ def show_created(found: dict[str, Any]) -> None:
         output.warn(f"warning: {warning}")
     hints = {
         "draft": f"`pilotwave rollouts start {found['id']}` starts it",
-        "awaiting_approval": f"somebody else has to: `pilotwave rollouts approve {found['id']}`",
+        "awaiting_approval": f"another person: `pilotwave rollouts approve {found['id']}`",
         "scheduled": f"it starts by itself, {output.when(found['start_at'])}",
     }
     if found["state"] in hints:
@@ -103,4 +103,4 @@ def show_preview(found: dict[str, Any]) -> None:
     output.table("Devices", found["items"], columns)
     if found["next_cursor"]:
         output.say("there are more devices: --limit shows them")
-    output.say(f"to have exactly this, create it with --salt {found['salt']}")
+    output.say(f"for exactly these devices, create it with --salt {found['salt']}")

@@ -18,11 +18,15 @@ from pilotwave_cli.rollout_shown import show_created, show_decisions, show_previ
 from pilotwave_cli.sent import sent_of
 from pilotwave_protocol import names
 
-cli = typer.Typer(help="Rollouts: versions on their way to groups.", no_args_is_help=True)
+cli = typer.Typer(
+    help="Create, watch and control rollouts of versions to groups.", no_args_is_help=True
+)
 
 Rollout = Annotated[str, typer.Argument(help="The rollout, like r17.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept in its history.")]
-Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")]
+Reason = Annotated[
+    str, typer.Option("--reason", help="Reason, kept in the history of the rollout.")
+]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="Show at most this many.")]
 
 
 def _id(rollout: str) -> str:
@@ -37,23 +41,28 @@ def create(
     version: Annotated[str, typer.Argument(help="The version.")],
     group: Annotated[str, typer.Option("--group", help="Who gets it.")],
     policy: Annotated[
-        str | None, typer.Option("--policy", help="A policy's name [standard].")
+        str | None, typer.Option("--policy", help="Name of the policy. [standard]")
     ] = None,
     policy_file: Annotated[
-        Path | None, typer.Option("--policy-file", help="A policy for this rollout alone.")
+        Path | None, typer.Option("--policy-file", help="File with a policy for this rollout only.")
     ] = None,
-    description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
+    description: Annotated[str, typer.Option("--description", help="Note for people.")] = "",
     start: Annotated[bool, typer.Option("--start", help="Start at once.")] = False,
     start_at: Annotated[
         str | None, typer.Option(help="Start by itself, like 2026-11-30T02:00:00Z.")
     ] = None,
-    end_at: Annotated[str | None, typer.Option(help="By when it has to be complete.")] = None,
-    salt: Annotated[str | None, typer.Option(help="Of a dry run, to have what it showed.")] = None,
+    end_at: Annotated[
+        str | None, typer.Option(help="Deadline; the rollout pauses if it is not complete.")
+    ] = None,
+    salt: Annotated[
+        str | None, typer.Option(help="Reuse the salt of a dry run, to get the same draw.")
+    ] = None,
     allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Though a group has no device yet.")
+        bool, typer.Option("--allow-empty", help="Allow an empty group or canary wave.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show who would get it in which wave.")
+        bool,
+        typer.Option("--dry-run", help="Show who would get it in which wave, and create nothing."),
     ] = False,
     limit: Limit = 50,
     as_json: Json = False,

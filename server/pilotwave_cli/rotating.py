@@ -39,18 +39,24 @@ class Holder(str, Enum):
 
 def rotate(
     which: Annotated[Holder, typer.Argument(help="Whose keys.")],
-    model: Annotated[str | None, typer.Option(help="The model, for publisher.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model, for publisher.")] = None,
     key: KeyFiles = None,
     new: Annotated[
-        list[str] | None, typer.Option("--new", help="New key files that exist; else made.")
+        list[str] | None,
+        typer.Option("--new", help="Existing files to use as new keys. [default: create them]"),
     ] = None,
     threshold: Annotated[int | None, typer.Option(min=1, max=16)] = None,
     keep_old: Annotated[
         bool,
-        typer.Option("--keep-old", help="director: list the old key for now; never a stolen one."),
+        typer.Option(
+            "--keep-old", help="director: keep the old key valid for now; never a stolen one."
+        ),
     ] = False,
     retire_old: Annotated[
-        bool, typer.Option("--retire-old", help="director: drop what --keep-old left listed.")
+        bool,
+        typer.Option(
+            "--retire-old", help="director: remove the old key that --keep-old left valid."
+        ),
     ] = False,
     fresh_key: Annotated[
         bool,
@@ -67,10 +73,10 @@ def rotate(
         int | None,
         typer.Option(min=1, help="With --reset: the last document that the owner signed."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a reset.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Reset without asking.")] = False,
     folder: Dir = None,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Make new keys without a passphrase.")
+        bool, typer.Option("--plain", help="Create the new keys without a passphrase.")
     ] = False,
     passphrase_file: PassphraseFile = None,
     out: Out = None,

@@ -13,7 +13,7 @@ from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names
 
-sites = typer.Typer(help="Sites: list limits, set them.", no_args_is_help=True)
+sites = typer.Typer(help="List and set limits for sites.", no_args_is_help=True)
 
 KINDS = ("device", "model", "version", "variant", "rollout", "site")
 
@@ -24,13 +24,13 @@ def add_to(cli: typer.Typer) -> None:
 
 
 def bytes_(
-    by: Annotated[str, typer.Option(help=f"Add up by {', '.join(KINDS)}.")] = "version",
+    by: Annotated[str, typer.Option(help=f"Group by {', '.join(KINDS)}.")] = "version",
     device: Annotated[str | None, typer.Option(help="Only to this device.")] = None,
     model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
     version: Annotated[str | None, typer.Option(help="Only of this version.")] = None,
     rollout: Annotated[str | None, typer.Option(help="Only by this rollout, as r1.")] = None,
     site: Annotated[str | None, typer.Option(help="Only to devices of this site.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")] = 500,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Show at most this many.")] = 500,
     as_json: Json = False,
 ) -> None:
     """Show how many bytes of files the server sent, and how many deltas saved."""
@@ -96,13 +96,15 @@ def list_(as_json: Json = False) -> None:
 def limit(
     site: Annotated[str, typer.Argument(help="The value of the label `site`.")],
     rate: Annotated[
-        int | None, typer.Option("--kbps", min=8, help="All its downloads together, kbit/s.")
+        int | None,
+        typer.Option("--kbps", min=8, help="Rate of all its downloads together, kbit/s."),
     ] = None,
     device_rate: Annotated[
-        int | None, typer.Option("--device-kbps", min=8, help="Each of its devices, kbit/s.")
+        int | None,
+        typer.Option("--device-kbps", min=8, help="Rate of each of its devices, kbit/s."),
     ] = None,
-    downloads: Annotated[int | None, typer.Option(min=1, help="How many at once.")] = None,
-    none: Annotated[bool, typer.Option("--none", help="Take all its limits away.")] = False,
+    downloads: Annotated[int | None, typer.Option(min=1, help="Simultaneous downloads.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="Remove all limits of the site.")] = False,
 ) -> None:
     """Limit what a site's devices may download. What is not named is no limit any more."""
     chosen = {

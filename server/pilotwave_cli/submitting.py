@@ -100,7 +100,7 @@ def submit(
                 raise
             # whoever lost a race must not lose the next one in step with the others
             time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
-    raise Failed(f"{publisher.model} is being changed by others all the time; try again later")
+    raise Failed(f"{publisher.model} is being changed by others; try again later")
 
 
 def _submit_once(

@@ -15,7 +15,7 @@ from pilotwave_cli.durations import Duration
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names
 
-cli = typer.Typer(help="Tokens for the operator API.", no_args_is_help=True)
+cli = typer.Typer(help="Create, list and revoke tokens for the operator API.", no_args_is_help=True)
 
 
 class Role(str, Enum):
@@ -29,9 +29,9 @@ class Role(str, Enum):
 
 @cli.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="Whose token, or what for.")],
-    role: Annotated[Role, typer.Option(help="What it may do.")],
-    expires: Annotated[str | None, typer.Option(help="When it ends: 90d, 12h.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of the token: whose it is, or what it is for.")],
+    role: Annotated[Role, typer.Option(help="Role of the token.")],
+    expires: Annotated[str | None, typer.Option(help="Lifetime: 90d, 12h.")] = None,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", help="The models that it may change [all]; repeatable."),
@@ -84,12 +84,11 @@ def list_(as_json: Json = False) -> None:
 
 @cli.command("revoke")
 def revoke(
-    token_id: Annotated[str, typer.Argument(help="Its id, from `tokens list`.")], yes: Yes = False
+    token_id: Annotated[str, typer.Argument(help="Id of the token, from `tokens list`.")],
+    yes: Yes = False,
 ) -> None:
     """End a token at once."""
-    sure(
-        f"1 token: whoever uses {token_id} is refused from now on, for good.", "Revoke it?", yes=yes
-    )
+    sure(f"1 token: requests with {token_id} are refused from now on.", "Revoke it?", yes=yes)
     with connect() as api:
         api.delete(f"/tokens/{check_id(token_id)}")
     output.say(f"token {token_id} is revoked")

@@ -21,10 +21,12 @@ from pilotwave_cli.output import Json
 from pilotwave_cli.submitting import Change, DoneBefore, Publisher, find_publisher, submit
 from pilotwave_protocol import names, signing
 
-cli = typer.Typer(help="Versions: list, look, yank, set the oldest, deny.", no_args_is_help=True)
+cli = typer.Typer(
+    help="List, show, yank and deny versions; set the oldest allowed.", no_args_is_help=True
+)
 Model = Annotated[str, typer.Argument(help="The model.")]
 Version = Annotated[str, typer.Argument(help="The version.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; devices and operators are shown it.")]
+Reason = Annotated[str, typer.Option("--reason", help="Reason, shown to devices and operators.")]
 
 
 @cli.command("list")
@@ -110,7 +112,7 @@ def yank(
     sure(told, f"Yank {model} {version}?", yes=yes)
     with connect() as api:
         publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
-        known = f"{model} {version} is yanked already; a yank is for ever"
+        known = f"{model} {version} is already yanked; a yank cannot be undone"
         done = _submit_news(api, publisher, change, out, done_before=known)
     if done:
         output.say(f"{model} {version} is yanked; devices that run it leave it")
@@ -171,12 +173,12 @@ def _submit_news(
 @cli.command("deny")
 def deny(model: Model, version: Version, reason: Reason, yes: Yes = False) -> None:
     """Stop offering a version to anyone, at once and without a key."""
-    told = f"The whole fleet is offered {model} {version} no more, until it is undenied."
+    told = f"No device of the fleet is offered {model} {version} until you undeny it."
     sure(told, f"Deny {model} {version}?", yes=yes)
     path = f"/models/{names.check_model(model)}/versions/{names.check_version(version)}/deny"
     with connect() as api:
         api.post(path, {"reason": reason})
-    output.say(f"{model} {version} is denied; it is offered to nobody")
+    output.say(f"denied {model} {version}; no device is offered it")
 
 
 @cli.command("undeny")

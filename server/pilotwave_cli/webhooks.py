@@ -15,12 +15,13 @@ from pilotwave_cli.output import Json
 from pilotwave_protocol import names
 
 cli = typer.Typer(
-    help="Webhooks: signed calls when something happens (docs/webhooks.md).", no_args_is_help=True
+    help="Manage webhooks: signed calls when something happens (docs/webhooks.md).",
+    no_args_is_help=True,
 )
 Name = Annotated[str, typer.Argument(help="The webhook's name.")]
 Types = Annotated[
     list[str] | None,
-    typer.Option("--on", help="A type of event, as `rollout.rolled_back` or `rollout.*`."),
+    typer.Option("--on", help="Type of event, such as `rollout.rolled_back` or `rollout.*`."),
 ]
 TRIED_S = 30.0
 
@@ -32,7 +33,7 @@ def _path(name: str, *more: object) -> str:
 @cli.command("create")
 def create(
     name: Name,
-    url: Annotated[str, typer.Argument(help="What is called by POST.")],
+    url: Annotated[str, typer.Argument(help="URL that is called by POST.")],
     on: Types = None,
     as_json: Json = False,
 ) -> None:
@@ -87,11 +88,11 @@ def change(
 @cli.command("delete")
 def delete(name: Name, yes: Yes = False) -> None:
     """Remove a webhook with its deliveries."""
-    told = f"1 webhook: {name} is called no more, and what was sent to it is forgotten."
+    told = f"1 webhook: {name} is no longer called, and its deliveries are deleted."
     sure(told, f"Delete {name}?", yes=yes)
     with connect() as api:
         api.delete(_path(name))
-    output.say(f"webhook {name} is gone")
+    output.say(f"deleted webhook {name}")
 
 
 @cli.command("secret")
@@ -137,7 +138,7 @@ def deliveries(
     state: Annotated[
         str | None, typer.Option(help="waiting, delivered or given_up; default: all.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at the most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Show at most this many.")] = 50,
     as_json: Json = False,
 ) -> None:
     """Show what was sent and what came of it, newest first."""

@@ -25,7 +25,7 @@ ASKS: dict[str, tuple[Callable[[str, str, str], Words], str]] = {
     "rollouts rollback": (lambda m, g, r: (r, "--reason", "bad"), "0 devices took it"),
     "rollouts next": (lambda m, g, r: (r,), "The next wave takes"),
     "versions yank": (lambda m, g, r: (m, "1.0.0", "--reason", "bad"), "Every device"),
-    "versions deny": (lambda m, g, r: (m, "1.0.0", "--reason", "bad"), "whole fleet"),
+    "versions deny": (lambda m, g, r: (m, "1.0.0", "--reason", "bad"), "No device of the fleet"),
     "versions floor": (lambda m, g, r: (m, "1.0.0"), "Every device"),
     "tokens revoke": (lambda m, g, r: ("abc",), "1 token"),
     "people unbind": (lambda m, g, r: ("ada",), "1 person"),
@@ -81,7 +81,7 @@ def test_nothing_happens_where_nobody_can_answer(
     before = pw.json("events", "--limit", 1)
     for command, (words, named) in ASKS.items():
         line = pw.fails(*command.split(), *words(model, name, rollout), status=2)
-        assert "Nobody can answer here: say --yes" in line, command
+        assert "There is no terminal to answer: use --yes" in line, command
         assert named in line, line
     assert pw.json("events", "--limit", 1) == before
 

@@ -47,7 +47,7 @@ def test_a_rollout_is_previewed_created_steered_and_explained(
     assert refused.returncode == 1
     assert "has no enrolled device" in refused.stderr
     seen = pw(*told, "--dry-run", "--policy", "careful")
-    assert "to have exactly this, create it with --salt" in seen
+    assert "for exactly these devices, create it with --salt" in seen
     file = pw.home / "policy.yaml"
     file.write_text(POLICY)
     made = pw.json(*told, "--policy-file", file, "--allow-empty", "--description", "a try")
@@ -62,7 +62,7 @@ def test_a_rollout_is_previewed_created_steered_and_explained(
         "rollouts", "abort", "--yes", rollout, "--reason", "a mistake"
     )
     assert "a mistake" in pw("rollouts", "decisions", rollout)
-    assert "nothing yet" in pw("rollouts", "devices", rollout)
+    assert "empty" in pw("rollouts", "devices", rollout)
     assert pw.run("rollouts", "show", "17").returncode == 2
 
 
@@ -74,6 +74,8 @@ def test_assign_says_that_the_group_is_told_not_that_it_runs(
     pw("groups", "create", name, "--selector", f"site={name}")
     said = pw.run("assign", "--yes", model, "1.0.0", "--group", name)
     assert said.returncode == 0, said.stderr
-    assert f"{name} is told to run {model} 1.0.0; its devices take it as they poll" in said.stdout
+    assert (
+        f"assigned {model} 1.0.0 to {name}; its devices take it at their next poll" in said.stdout
+    )
     assert "failed before" not in said.stderr
     assert "refuse" not in said.stderr
