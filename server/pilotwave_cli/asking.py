@@ -1,7 +1,8 @@
 """Ask before what cannot be undone, or what concerns many devices at once.
 
 The question names how many it concerns and what follows. `--yes` answers it; where nobody can
-answer, the command refuses and changes nothing.
+answer, the command refuses and changes nothing. Only what concerns few devices and can be undone
+goes on there, so that a script may set up a fleet.
 """
 
 from __future__ import annotations
@@ -18,11 +19,19 @@ from pilotwave_cli.errors import CliError, Failed
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
-def sure(consequence: str, question: str, *, yes: bool) -> None:
-    """Say what follows and go on only with a yes; `Failed` or `CliError` leave all as it is."""
+FEW = 5
+
+
+def sure(consequence: str, question: str, *, yes: bool, few: bool = False) -> None:
+    """Say what follows and go on only with a yes; `Failed` or `CliError` leave all as it is.
+
+    `few`: it concerns at most FEW devices and can be undone, so only a person is asked.
+    """
     if yes:
         return
     if not sys.stdin.isatty():
+        if few:
+            return
         raise CliError(f"{consequence} {question} There is no terminal to answer: use --yes")
     output.say(consequence)
     if not typer.confirm(question):
@@ -69,12 +78,37 @@ def _are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
-def about_assignment(api: Api, group: str, model: str, version: str) -> tuple[str, str]:
-    """Return whom an assignment concerns, where the version was taken back, and the question."""
+def about_assignment(api: Api, group: str, model: str, version: str) -> tuple[str, str, bool]:
+    """Return whom an assignment concerns, where the version was taken back, the question, and
+    whether that is few devices (`sure`)."""
     devices = api.get(f"/groups/{group}")["devices"]
     told = f"{count(devices)} of {group} {'gets' if devices == 1 else 'get'} {model} {version} "
     told += "at once, without waves and gates."
-    for rollout in api.pages("/rollouts", most=500, model=model):
-        if rollout["version"] == version and rollout["state"] in ("rolling_back", "rolled_back"):
-            told += f" It was rolled back in {rollout['id']} ({rollout['group']})."
-    return told, f"Assign {model} {version} to {group}?"
+    back = taken_back(api, model, version)
+    few = devices <= FEW and not back
+    return " ".join([told, *back]), f"Assign {model} {version} to {group}?", few
+
+
+def taken_back(api: Api, model: str, version: str) -> list[str]:
+    """Return a sentence for each rollout that rolled the version back, the newest first."""
+    states = ("rolling_back", "rolled_back")
+    found = [r for s in states for r in api.pages("/rollouts", most=500, model=model, state=s)]
+    mine = [r for r in found if r["version"] == version]
+    return [f"It was rolled back in {r['id']} ({r['group']})." for r in mine]
+
+
+def sure_of_new(api: Api, group: str, model: str, version: str, *, yes: bool) -> None:
+    """Ask before a rollout of a version that was rolled back anywhere."""
+    back = [] if yes else taken_back(api, model, version)
+    if back:
+        told = " ".join([f"{group} gets {model} {version} in waves.", *back])
+        sure(told, f"Create a rollout of {model} {version} to {group}?", yes=False)
+
+
+def sure_to_go_on(api: Api, rollout: str, verb: str) -> None:
+    """Ask before a rollout goes on whose version was rolled back meanwhile."""
+    found = api.get(f"/rollouts/{rollout}")
+    back = taken_back(api, found["model"], found["version"])
+    if back:
+        what = f"{rollout} brings {found['model']} {found['version']} to {found['group']}."
+        sure(" ".join([what, *back]), f"{verb.capitalize()} {rollout}?", yes=False)

@@ -137,7 +137,8 @@ def assign(
     path = f"/groups/{names.check_group(group)}/baselines/{names.check_model(model)}"
     with connect() as api:
         if not yes:
-            sure(*about_assignment(api, group, model, names.check_version(version)), yes=yes)
+            told, asked, few = about_assignment(api, group, model, names.check_version(version))
+            sure(told, asked, yes=yes, few=few)
         body: dict[str, Any] = {"version": names.check_version(version)}
         if together:
             body["together"] = [names.check_model(other) for other in together]

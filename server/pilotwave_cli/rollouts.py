@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_cli import output
-from pilotwave_cli.asking import Yes, about_rollout, sure
+from pilotwave_cli.asking import Yes, about_rollout, sure, sure_of_new, sure_to_go_on
 from pilotwave_cli.client import connect
 from pilotwave_cli.errors import ApiError, CliError
 from pilotwave_cli.output import Json
@@ -27,6 +27,10 @@ Reason = Annotated[
     str, typer.Option("--reason", help="Reason, kept in the history of the rollout.")
 ]
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="Show at most this many.")]
+
+
+# these ask only where the version was rolled back in another rollout
+GOES_ON = ("approve", "start", "resume")
 
 
 def _id(rollout: str) -> str:
@@ -65,6 +69,7 @@ def create(
         typer.Option("--dry-run", help="Show who would get it in which wave, and create nothing."),
     ] = False,
     limit: Limit = 50,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Bring a version to a group under a policy."""
@@ -87,6 +92,8 @@ def create(
         found = _ask("/rollouts/preview", {**body, "limit": min(limit, 500)})
         _show(found, as_json, show_preview)
         return
+    with connect() as api:
+        sure_of_new(api, group, model, version, yes=yes)
     found = _ask("/rollouts", {**body, "description": description, "start": start})
     _show(found, as_json, show_created)
 
@@ -199,7 +206,9 @@ def decisions(rollout: Rollout, limit: Limit = 100, as_json: Json = False) -> No
 
 def _step(rollout: str, verb: str, reason: str, as_json: bool, *, ask: bool = False) -> None:
     with connect() as api:
-        if ask:
+        if ask and verb in GOES_ON:
+            sure_to_go_on(api, _id(rollout), verb)
+        elif ask:
             sure(*about_rollout(api, _id(rollout), verb), yes=False)
         found = api.post(f"/rollouts/{_id(rollout)}/{verb}", {"reason": reason})
     _show(found, as_json, _stepped)
@@ -213,15 +222,15 @@ def _stepped(found: dict[str, Any]) -> None:
 
 
 @cli.command("approve")
-def approve(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+def approve(rollout: Rollout, reason: Reason = "", yes: Yes = False, as_json: Json = False) -> None:
     """Approve a rollout that somebody else created; it starts, now or when it is due."""
-    _step(rollout, "approve", reason, as_json)
+    _step(rollout, "approve", reason, as_json, ask=not yes)
 
 
 @cli.command("start")
-def start(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+def start(rollout: Rollout, reason: Reason = "", yes: Yes = False, as_json: Json = False) -> None:
     """Start a draft, or a scheduled rollout before its time."""
-    _step(rollout, "start", reason, as_json)
+    _step(rollout, "start", reason, as_json, ask=not yes)
 
 
 @cli.command("pause")
@@ -231,9 +240,9 @@ def pause(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
 
 
 @cli.command("resume")
-def resume(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
+def resume(rollout: Rollout, reason: Reason = "", yes: Yes = False, as_json: Json = False) -> None:
     """Go on where it was paused; a gate that paused it has no more say in this wave."""
-    _step(rollout, "resume", reason, as_json)
+    _step(rollout, "resume", reason, as_json, ask=not yes)
 
 
 @cli.command("next")

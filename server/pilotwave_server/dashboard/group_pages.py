@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from pilotwave_server.dashboard.asking import sure
 from pilotwave_server.dashboard.forms import Refused, blank, read_form, refused, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
+from pilotwave_server.dashboard.taken_back import taken_back
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.errors import NotFound, ServerError
@@ -30,11 +31,9 @@ ASSIGNS = N_(
     "Devices of %(group)s that get %(model)s %(version)s at once, without waves and gates: "
     "%(count)s."
 )
-WAS_BACK = N_("It was rolled back in %(rollout)s (%(group)s).")
 DELETES = N_(
     "Devices of %(group)s: %(count)s. They keep what they run, and the group is gone for good."
 )
-TAKEN_BACK = ("rolling_back", "rolled_back")
 ALL = PageRequest(limit=500)
 
 
@@ -195,9 +194,7 @@ def _assigning(page: Page, session: Any, group: str, model: str, version: str) -
     """Whom an assignment concerns, and where the version was taken back."""
     count = api.get_group(group, page.actor, session).devices
     told = page.told(ASSIGNS, group=group, model=model, version=version, count=count)
-    past = rollout_routes.list_rollouts(page.actor, session, ALL, model=model).items
-    back = [r for r in past if r.version == version and r.state.value in TAKEN_BACK]
-    return " ".join([told, *(page.told(WAS_BACK, rollout=r.id, group=r.group) for r in back)])
+    return " ".join([told, *taken_back(page, session, model, version)])
 
 
 def _device(form: dict[str, str]) -> DeviceName:

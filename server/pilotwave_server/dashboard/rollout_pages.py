@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from pilotwave_server.dashboard.asking import sure
 from pilotwave_server.dashboard.forms import read_form
 from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
+from pilotwave_server.dashboard.taken_back import taken_back
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
 from pilotwave_server.errors import NotFound, ServerError
@@ -59,6 +60,7 @@ QUESTIONS = {
         "The next wave takes %(takes)s, whatever the gates say."
     ),
 }
+BRINGS = N_("%(group)s gets %(model)s %(version)s in waves.")
 OVER = {state for state, after in TRANSITIONS.items() if not after}
 
 
@@ -169,6 +171,8 @@ async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
                 start=form.get("start") == "yes",
                 allow_empty=form.get("allow_empty") == "yes",
             )
+            with context.db.read() as session:
+                _ask_if_taken_back(page, session, body, form)
             with context.db.write() as session:
                 made = api.create(page.actor, session, now, context, body)
             return page.go(f"/rollouts/{made.id}", say=" ".join(made.warnings))
@@ -180,6 +184,14 @@ async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
             return _form(page, session, form, wrong=wrong, status=status)
 
     return await run_in_threadpool(make)
+
+
+def _ask_if_taken_back(page: Page, session: Session, wish: Any, form: dict[str, str]) -> None:
+    """Ask before what brings a version to a group that was rolled back in a rollout before."""
+    back = taken_back(page, session, wish.model, wish.version)
+    if back:
+        named = {"group": wish.group, "model": wish.model, "version": wish.version}
+        sure(form, " ".join([page.told(BRINGS, **named), *back]))
 
 
 def _shown(page: Page, name: str, session: Session, now: Now) -> dict[str, Any]:
@@ -276,9 +288,10 @@ def take_step(
         raise NotFound(f"there is no step {step}")
     more = {"context": context} if step in NEEDS_CONTEXT else {}
     told = reason.strip()[:500]
+    found, given = api.show(rollout, page.actor, session, now), {"sure": answer, "reason": told}
+    if step in NEEDS_CONTEXT:
+        _ask_if_taken_back(page, session, found, given)
     if step in QUESTIONS:
-        found = api.show(rollout, page.actor, session, now)
-        given = {"sure": answer, "reason": told}
         sure(given, _consequence(page, found, step), wants_reason=step == "rollback")
     body: Any = RollBackStep(reason=told) if step == "rollback" else StepRequest(reason=told)
     DOING[step](rollout=rollout, operator=page.actor, session=session, now=now, body=body, **more)

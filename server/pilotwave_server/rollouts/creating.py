@@ -28,6 +28,7 @@ from pilotwave_server.rollouts.offer import check_may_be_offered
 from pilotwave_server.rollouts.policies.document import Canary, Policy, Wave
 from pilotwave_server.rollouts.policies.stored import store_policy
 from pilotwave_server.rollouts.preview import count_fitting
+from pilotwave_server.rollouts.reading import rolled_back
 from pilotwave_server.rollouts.resolve import choose_variant
 from pilotwave_server.rollouts.service import name_of, note_created, transition
 from pilotwave_server.rollouts.states import OVER, RolloutState
@@ -243,8 +244,12 @@ def in_canary(session: Session, canary: Canary) -> ColumnElement[bool]:
     return DeviceRow.name.in_(canary.devices) if canary.devices else false()
 
 
-def warnings(session: Session, group: GroupRow, policy: Policy) -> Iterator[str]:
+def warnings(
+    session: Session, group: GroupRow, policy: Policy, *, model: str, version: str
+) -> Iterator[str]:
     """Say what a person may not expect of the rollout, though it may begin. It counts the group."""
+    for back in rolled_back(session, model).get(version, []):
+        yield f"{model} {version} was rolled back in {back.rollout} ({back.group}): {back.reason}"
     pace = policy.pace
     if pace.min_available:
         size = count_devices(session, group)

@@ -149,7 +149,8 @@ def create(
     wish = _wish(session, body, description=body.description, start=body.start)
     row = create_rollout(session, _snapshot(session, context), wish, actor=str(operator), now=now)
     session.flush()
-    found = list(warnings(session, group_of(session, row), wish.policy))
+    named = {"model": row.model, "version": row.version}
+    found = list(warnings(session, group_of(session, row), wish.policy, **named))
     shown = showing.detail(session, row, now=now)
     return CreatedRollout(**shown.model_dump(), warnings=found)
 

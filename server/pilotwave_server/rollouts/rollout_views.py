@@ -160,7 +160,9 @@ class RolloutDetail(RolloutSummary):
 
 
 class CreatedRollout(RolloutDetail):
-    warnings: list[str] = Field(description="What will keep it from its end, if anything.")
+    warnings: list[str] = Field(
+        description="What will keep it from its end, and where the version was rolled back before."
+    )
 
 
 class RolloutDeviceView(ApiReply):
@@ -206,7 +208,9 @@ class PreviewView(ApiReply):
     fits: int = Field(description="Devices that a variant fits.")
     variants: dict[str, int] = Field(description="How many devices would get which variant.")
     holds: dict[str, int] = Field(description="The others, counted by why no variant fits.")
-    warnings: list[str] = Field(description="What would keep it from its end, if anything.")
+    warnings: list[str] = Field(
+        description="What would keep it from its end, and where the version was rolled back before."
+    )
     refusal: str | None = Field(
         description="Why it could not be created now, as the code of a problem; null: it could."
     )

@@ -160,7 +160,9 @@ def preview(
             for n, w in enumerate(policy.waves)
         ],
         **asdict(fitting),
-        warnings=list(warnings(session, group, policy)),
+        warnings=list(
+            warnings(session, group, policy, model=version.model, version=version.version)
+        ),
         refusal=refusal.code if refusal else None,
         refusal_sentence=refusal.detail if refusal else None,
         items=[_planned(item) for item in found],

@@ -82,6 +82,31 @@ def test_the_answer_does_it(fleet: Fleet, page: httpx.Client) -> None:
     assert fleet.operator.get("/api/v1/devices/cam-1").json()["state"] == "revoked"
 
 
+def test_a_rollout_of_a_version_that_was_rolled_back_elsewhere_asks(
+    fleet: Fleet, page: httpx.Client
+) -> None:
+    fleet.group("paris", "site=paris")
+    fleet.device("cam-2", site="paris")
+    wish = {"group": "paris", "model": "detector", "version": "1.0.0", "policy": "standard"}
+    assert form(page, "/rollouts/new", **wish).status_code == 303  # r2: a draft from before
+    assert form(page, "/rollouts/r1/rollback", sure="yes", reason="ghosts").status_code == 303
+    before = done_by_ada(fleet)
+    fleet.group("rome", "site=rome")
+    fleet.device("cam-3", site="rome")
+    rome = {**wish, "group": "rome"}
+    for path, told in (("/rollouts/new", rome), ("/rollouts/r2/start", {})):
+        asked = form(page, path, **told)
+        assert asked.status_code == 200
+        assert "gets detector 1.0.0 in waves. It was rolled back in r1 (berlin)." in asked.text
+    assert done_by_ada(fleet) == before
+    seen = fleet.operator.post("/api/v1/rollouts/preview", json=rome).json()["warnings"]
+    assert seen[0].startswith("detector 1.0.0 was rolled back in r1 (berlin): ")
+    made = form(page, "/rollouts/new", **rome, sure="yes")
+    assert made.status_code == 303
+    made = form(page, "/rollouts/r2/start", sure="yes")
+    assert fleet.operator.get("/api/v1/rollouts/r2").json()["state"] == "running"
+
+
 def test_start_at_once_is_not_ticked_beforehand(page: httpx.Client) -> None:
     (box,) = re.findall(
         r'<input type="checkbox" name="start"[^>]*>', page.get("/rollouts/new").text
