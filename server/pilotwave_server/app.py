@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pilotwave_server import __version__, openapi, openfiles, problems, system
 from pilotwave_server.audit import routes as audit
+from pilotwave_server.base_path import BasePath
 from pilotwave_server.blobs import routes as blobs
 from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.connections import Connections
@@ -59,6 +60,8 @@ class PilotwaveApp:
             pacing=context.pacing,
         )
         self._asgi: ASGIApp = devices.in_front_of(edge)
+        if base := context.settings.base_path:
+            self._asgi = BasePath(self._asgi, base)
         self.websockets = devices.websockets
         self.connections = make_connections(context.settings, devices)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal
@@ -9,9 +10,11 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pilotwave_server.base_path import base_path
 from pilotwave_server.errors import BadSetting
 
 HOUR_S, DAY_S = 3600, 86_400
+PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 
 class Settings(BaseSettings):
@@ -227,6 +230,11 @@ class Settings(BaseSettings):
         return (self.page_url or self.public_url).rstrip("/")
 
     @property
+    def base_path(self) -> str:
+        """The path under which people and devices reach this server: `/pilotwave`, or empty."""
+        return base_path(self.people_url)
+
+    @property
     def keys_dir(self) -> Path:
         return self.data_dir / "keys"
 
@@ -248,7 +256,12 @@ def load_settings(**given: object) -> Settings:
 
 
 def check_settings(settings: Settings) -> None:
-    """BadSetting where one setting needs another that is not there."""
+    """BadSetting where one setting needs another, or names a path that no address may have."""
+    if not PLAIN_PATH.fullmatch(settings.base_path):
+        raise BadSetting(
+            f"expected a path such as /pilotwave in {settings.people_url}: letters, digits and "
+            "`. _ ~ -` between slashes"
+        )
     if settings.oidc_issuer and not settings.people_url:
         raise BadSetting(
             "single sign-on (PILOTWAVE_OIDC_ISSUER) needs PILOTWAVE_PUBLIC_URL or "

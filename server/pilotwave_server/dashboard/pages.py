@@ -20,6 +20,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from pilotwave_protocol.errors import PilotwaveError
+from pilotwave_server.base_path import add_to_links, without_base
 from pilotwave_server.dashboard import i18n
 from pilotwave_server.dashboard.asking import Asked
 from pilotwave_server.dashboard.rendering import environment
@@ -61,6 +62,8 @@ class Page:
     fleet: str
     origin: str = ""
     """Where people open the page: as the settings say, else as this browser asked."""
+    base: str = ""
+    """The path of that address: `/pilotwave`, or empty."""
 
     @property
     def actor(self) -> Actor:
@@ -113,7 +116,7 @@ class Page:
                 **values,
             )
         )
-        response = HTMLResponse(text, status)
+        response = HTMLResponse(add_to_links(text, self.base), status)
         if FLASH in self.request.cookies and not self.is_fragment:
             response.delete_cookie(FLASH)
         return response
@@ -133,7 +136,8 @@ async def get_page(request: Request, context: Ctx, now: Now) -> Page:
     chosen = request.cookies.get("pilotwave_language") or (signed_in and signed_in.language)
     language = i18n.choose(chosen or None, request.headers.get("accept-language", ""))
     origin = context.settings.people_url or str(request.base_url).rstrip("/")
-    return Page(request, signed_in, language, context.fleet.snapshot.fleet, origin)
+    base = context.settings.base_path
+    return Page(request, signed_in, language, context.fleet.snapshot.fleet, origin, base)
 
 
 Anybody = Annotated[Page, Depends(get_page)]
@@ -233,7 +237,7 @@ async def _question(request: Request, asked: Asked) -> Response:
         wants_reason=asked.wants_reason,
         fields=hidden,
         reason=dict(given).get("reason", ""),
-        back=safe_next(came_from or "/"),
+        back=safe_next(without_base(came_from, page.base) or "/"),
     )
 
 

@@ -1,6 +1,8 @@
 "use strict";
 // Times in the viewer's own zone; forms that ask for more when one field changes; the menu.
 (() => {
+  // the address of this server, with the path that it may be under
+  const base = document.currentScript.src.split("/static/")[0];
   // the page's language as the viewer's own country writes it: 14:05 or 2:05 pm
   const { lang } = document.documentElement;
   const language = navigator.languages.find((own) => own.split("-")[0] === lang.split("-")[0]) || lang;
@@ -49,7 +51,7 @@
     const types = ["rollout.", "device."];
     const words = ["create", "approve", "start", "open", "open_wave", "next", "soak", "pause", "resume", "retry",
       "fail", "roll_back", "rolled_back", "complete", "abort", "switched", "healthy", "failed", "enrol", "pin", "unpin"];
-    const source = new EventSource("/api/v1/events/stream?type=rollout.*&type=device.*");
+    const source = new EventSource(base + "/api/v1/events/stream?type=rollout.*&type=device.*");
     let due = 0;
     const moved = () => {
       if (!due) due = setTimeout(() => { due = 0; htmx.trigger(document.body, "moved"); }, 1000);

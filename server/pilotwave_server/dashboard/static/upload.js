@@ -1,6 +1,8 @@
 "use strict";
 // Hash the files, send what the server lacks, show the command that signs them.
 (() => {
+  // the address of this server, with the path that it may be under
+  const base = document.currentScript.src.split("/static/")[0];
   const PIECE = 4 * 1024 * 1024;
   const form = document.getElementById("upload");
   const words = document.getElementById("words").dataset;
@@ -23,7 +25,7 @@
     throw error;
   };
   const send = async (file, digest, tell) => {
-    const address = `/api/v1/blobs/${digest}/upload`;
+    const address = `${base}/api/v1/blobs/${digest}/upload`;
     let { offset, complete } = await ask(address);
     if (complete) return tell(words.there, 1);
     for (let tries = 0; !complete; ) {
@@ -81,7 +83,7 @@
       $("command").textContent =
         `pilotwave publish ${quoted(model)} ${quoted(version)} --variant ${quoted(variant)}=${quoted(where)} --key keys/publisher.pem`;
       $("sign").hidden = false;
-      const path = `/models/${encodeURIComponent(model)}/${encodeURIComponent(version)}/arrived`;
+      const path = `${base}/models/${encodeURIComponent(model)}/${encodeURIComponent(version)}/arrived`;
       htmx.ajax("GET", path, { target: "#arrival", swap: "innerHTML" });
       $("sign").scrollIntoView();
     } catch (error) {
