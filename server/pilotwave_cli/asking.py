@@ -1,8 +1,8 @@
 """Ask before what cannot be undone, or what concerns many devices at once.
 
 The question names how many it concerns and what follows. `--yes` answers it; where nobody can
-answer, the command refuses and changes nothing. Only what concerns few devices and can be undone
-goes on there, so that a script may set up a fleet.
+answer, the command refuses and changes nothing. Only what at most FEW devices feel goes on there,
+and says what follows: a script sets up a small fleet, or stops a rollout at its canary.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ FEW = 5
 def sure(consequence: str, question: str, *, yes: bool, few: bool = False) -> None:
     """Say what follows and go on only with a yes; `Failed` or `CliError` leave all as it is.
 
-    `few`: it concerns at most FEW devices and can be undone, so only a person is asked.
+    `few`: at most FEW devices feel it, so only a person is asked; a script is told.
     """
     if yes:
         return
     if not sys.stdin.isatty():
         if few:
+            output.warn(consequence)
             return
         raise CliError(f"{consequence} {question} There is no terminal to answer: use --yes")
     output.say(consequence)
@@ -43,8 +44,9 @@ def count(number: int, what: str = "device") -> str:
     return f"{number} {what if number == 1 else what + 's'}"
 
 
-def about_rollout(api: Api, rollout: str, verb: str) -> tuple[str, str]:
-    """Return what a step of a rollout brings about, and the question."""
+def about_rollout(api: Api, rollout: str, verb: str) -> tuple[str, str, bool]:
+    """Return what a step of a rollout brings about, the question, and whether few devices feel it
+    (`sure`): a wave that opens is never few."""
     found = api.get(f"/rollouts/{rollout}")
     took = sum(wave["healthy"] + wave["in_flight"] + wave["failed"] for wave in found["waves"])
     what = f"{found['model']} {found['version']} to {found['group']}"
@@ -54,11 +56,11 @@ def about_rollout(api: Api, rollout: str, verb: str) -> tuple[str, str]:
             after = (
                 f"They go back to the version before, and {found['group']} is not offered it again."
             )
-            return f"{have} {after}", f"Roll {rollout} back?"
+            return f"{have} {after}", f"Roll {rollout} back?", took <= FEW
         case "abort":
             after = "They keep it, no other device gets it, and the rollout cannot be resumed."
-            return f"{have} {after}", f"Abort {rollout}?"
-    return f"{have} {_next(found)}", f"Open the next wave of {rollout}?"
+            return f"{have} {after}", f"Abort {rollout}?", took <= FEW
+    return f"{have} {_next(found)}", f"Open the next wave of {rollout}?", False
 
 
 def _next(found: dict[str, Any]) -> str:

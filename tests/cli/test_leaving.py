@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -118,33 +114,14 @@ def test_a_dry_run_lists_files_with_sizes_and_sends_nothing(
     assert pw.json("versions", "list", model) == []
 
 
-@pytest.mark.parametrize(("answer", "sent"), [("n\n", False), ("y\n", True)])
+@pytest.mark.parametrize(("answer", "sent"), [("n", False), ("y", True)])
 def test_at_a_terminal_it_asks(
     pw: Operator, model: str, folder: Path, answer: str, sent: bool
 ) -> None:
-    ours, theirs = pty.openpty()
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("PILOTWAVE_")},
-        "PILOTWAVE_URL": pw.url, "PILOTWAVE_TOKEN": pw.token, "PILOTWAVE_KEYS": str(pw.keys),
-    }  # fmt: skip
-    program = [sys.executable, "-m", "pilotwave_cli.main", "publish", model, "1.0.0"]
-    publish = subprocess.Popen(
-        [*program, "--variant", "onnx=model"],
-        cwd=pw.home, env=environment, stdin=theirs, stdout=theirs, stderr=theirs,
-    )  # fmt: skip
-    os.close(theirs)
-    said = b""
-    while b"?" not in said or b"[y/N]" not in said:
-        said += os.read(ours, 4096)
-    assert b"model.onnx" in said
-    os.write(ours, answer.encode())
-    try:
-        while os.read(ours, 4096):
-            pass
-    except OSError:
-        pass  # the other end is closed
-    assert (publish.wait(60) == 0) is sent
-    os.close(ours)
+    words = ("publish", model, "1.0.0", "--variant", "onnx=model")
+    status, said = pw.at_terminal(*words, answer=answer)
+    assert "model.onnx" in said
+    assert (status == 0) is sent
     assert len(pw.json("versions", "list", model)) == int(sent)
 
 

@@ -153,9 +153,12 @@ def log(device: DeviceName, page: Look, session: ReadSession) -> Response:
     return page.render("_device_log.html", name=device, events=found)
 
 
-def _simple(name: str) -> Any:
-    deeds = {"accept": api.accept, "revoke": api.revoke, "settle": api.settle}
-    return {**deeds, "decommission": api.decommission}.get(name)
+DOING: dict[str, Any] = {
+    "accept": api.accept,
+    "revoke": api.revoke,
+    "settle": api.settle,
+    "decommission": api.decommission,
+}
 
 
 @router.post("/devices/{device}/do/{deed}")
@@ -174,7 +177,7 @@ def act(
     if deed == "reject":
         api.reject(device, page.actor, session, now)
         return page.go("/devices?state=pending", say=page.told(TURNED_DOWN, device=device))
-    simple = _simple(deed)
+    simple = DOING.get(deed)
     if simple is None:
         raise NotFound(f"there is no deed {deed}")
     simple(device, page.actor, session, now, context)

@@ -16,6 +16,8 @@ from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.errors import NotFound, ServerError
 from pilotwave_server.fields import DeviceName, GroupName
 from pilotwave_server.groups import routes as api
+from pilotwave_server.groups.service import count_devices, get_group
+from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.groups.views import GroupChange, GroupRequest
 from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.registry.service import list_models, list_versions
@@ -30,6 +32,10 @@ ASSIGNED = N_("%(fits)s of %(all)s devices are told at their next poll.")
 ASSIGNS = N_(
     "Devices of %(group)s that get %(model)s %(version)s at once, without waves and gates: "
     "%(count)s."
+)
+CHANGES = N_(
+    "Devices of %(group)s: %(before)s, and %(after)s with the new selector. Devices that join get "
+    "what the group runs at their next poll."
 )
 DELETES = N_(
     "Devices of %(group)s: %(count)s. They keep what they run, and the group is gone for good."
@@ -162,6 +168,7 @@ def _change(
                 selector=blank(form.get("selector")),
                 description=form.get("description", ""),
             )
+            _sure_of_change(page, session, group, body, form)
             api.change_group(group, who, session, now, body)
         case "assign":
             model, _, version = form.get("version", "").partition(" ")
@@ -188,6 +195,18 @@ def _change(
         case _:
             raise NotFound(f"there is no deed {deed}")
     return ""
+
+
+def _sure_of_change(
+    page: Page, session: Any, group: str, change: GroupChange, form: dict[str, str]
+) -> None:
+    """Ask before a selector that takes other devices: they get what the group runs."""
+    row = get_group(session, group)
+    if change.selector is None or change.selector == row.selector:
+        return
+    before = count_devices(session, row)
+    after = count_devices(session, GroupRow(name=group, selector=change.selector))
+    sure(form, page.told(CHANGES, group=group, before=before, after=after))
 
 
 def _assigning(page: Page, session: Any, group: str, model: str, version: str) -> str:

@@ -1,0 +1,83 @@
+"""Every command of the three programs: it asks first, or it says why it need not."""
+
+from __future__ import annotations
+
+# asked where there is a terminal or many devices: tests/cli/test_asking.py tries each
+ASKS_SOMETIMES = """
+    assign | rollouts create | rollouts approve | rollouts start | rollouts resume
+    rollouts abort | rollouts rollback
+"""
+# these list what goes, and ask: tests/cli/test_publish.py, test_leaving.py, test_rotation.py …
+LISTS_FIRST = """
+    publish | keys rotate | unassign | devices remove | models reset
+"""
+READS = """
+    status | bytes | events | follow
+    keys show | models list | models show | versions list | versions show | devices list
+    devices show | devices events | devices history | devices why | codes list | groups list
+    groups show | policies list | policies show | policies check | rollouts list | rollouts show
+    rollouts preview | rollouts devices | rollouts decisions | sites list | deltas list
+    deltas show | tokens list | people list | webhooks list | webhooks deliveries | audit export
+    audit verify
+    server check | server notices
+    agent status | agent selftest
+"""
+CAN_BE_UNDONE = """
+    login: it writes a file of this person's; log in again
+    renew: it changes nothing but when roles expire
+    simulate: its devices are virtual and of its own name
+    keys init: it makes new files and overwrites none
+    keys reference: it makes a new file
+    keys sign: a signature alone changes nothing; it shows the draft
+    keys submit: the draft was shown to each who signed it; a further draft replaces it
+    models create: it makes a model that runs nowhere yet
+    versions undeny: versions deny
+    devices label: devices label
+    devices accept: devices revoke, and no device gets anything by it alone
+    devices settle: the conflict is shown again as soon as there is one
+    devices rollback: devices unpin; it is one device
+    devices pin: devices unpin; it is one device
+    devices unpin: devices pin; it is one device
+    devices retry: it is one device, which goes back by itself when it fails again
+    codes create: codes delete
+    groups create: groups delete
+    groups add: groups remove; it is one device
+    groups remove: groups add; it is one device
+    policies save: the version before is kept
+    rollouts pause: rollouts resume
+    rollouts retry: devices that fail again go back by themselves, and the gates count them
+    sites limit: sites limit
+    deltas again: it makes what can be made anew
+    tokens create: tokens revoke
+    people create: the account can be disabled
+    people link: a link that nobody used ends by itself
+    people bind: people unbind
+    webhooks create: webhooks delete
+    webhooks change: webhooks change
+    webhooks secret: the secret before signs as well until the next change
+    webhooks test: it sends one message that says it is a test
+    webhooks again: receivers know a delivery by its id
+    server init: it sets up what is not there and may be repeated
+    server run: it serves until it is stopped
+    server migrate: tried both ways on copies by the tests; a backup comes before (docs)
+    server new-token: pilotwave tokens revoke
+    server login-link: a link that nobody used ends by itself
+    server restore: it lifts numbers, which is how a fleet comes back; it says which
+    agent enrol: pilotwave devices decommission
+    agent run: it does what the server says
+    agent once: it does what the server says
+    agent rollback: the next order brings the version again
+    agent install: agent uninstall
+    agent uninstall: agent install; it removes data only from the folder named with --purge
+"""
+
+
+def listed(text: str) -> set[str]:
+    """Return the names of a list as above."""
+    return {name.strip() for line in text.splitlines() for name in line.split("|") if name.strip()}
+
+
+def reasons(text: str) -> dict[str, str]:
+    """Return name and reason of each line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return {name: reason.strip() for name, _, reason in (line.partition(": ") for line in lines)}
