@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pilotwave_cli import output, sent
+from pilotwave_cli.asking import count
 
 
 def show_created(found: dict[str, Any]) -> None:
@@ -77,9 +78,17 @@ def show_decisions(rows: Iterable[dict[str, Any]]) -> None:
     output.table("Decisions", rows, columns)
 
 
+def _wave_of(device: dict[str, Any]) -> str:
+    if device["pinned"]:
+        return f"pinned to {device['pinned']}"
+    return "none" if device["wave"] is None else str(device["wave"] + 1)
+
+
 def show_preview(found: dict[str, Any]) -> None:
     """Print who would get it in which wave, and who cannot get it at all."""
     output.say(f"{found['fits']} of {found['devices']} devices have a variant that fits")
+    if found["pinned"]:
+        output.say(f"{count(found['pinned'])} pinned, not affected")
     if found["refusal_sentence"]:
         output.warn(f"it could not be created now: {output.plain(found['refusal_sentence'])}")
     for warning in found["warnings"]:
@@ -96,7 +105,12 @@ def show_preview(found: dict[str, Any]) -> None:
     )
     columns = [
         ("device", "device"),
-        ("wave", lambda d: "none" if d["wave"] is None else str(d["wave"] + 1)),
+        (
+            "wave",
+            lambda d: (
+                "pinned" if d["pinned"] else "none" if d["wave"] is None else str(d["wave"] + 1)
+            ),
+        ),
         ("variant", "variant"),
         ("why none", "sentence"),
     ]

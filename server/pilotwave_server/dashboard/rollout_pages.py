@@ -33,6 +33,7 @@ from pilotwave_server.rollouts.rollout_views import (
     StepRequest,
 )
 from pilotwave_server.rollouts.states import TRANSITIONS, RolloutState
+from pilotwave_server.rollouts.waves import BadSalt, draw_salt, read_salt
 
 router = page_router()
 ALL = PageRequest(limit=500)
@@ -109,13 +110,21 @@ def _form(
     return page.render(
         "rollout_new.html",
         status=status,
-        given={**given, "model": model},
+        given={**given, "model": model, "salt": _salt(given.get("salt", ""))},
         models=models,
         versions=versions,
         groups=[row.name for row in list_groups(session, page=ALL)[0]],
         policies=policy_names(session),
         wrong=wrong or {},
     )
+
+
+def _salt(given: str) -> str:
+    """The draw that preview and rollout share: the form's own, so that both take the same."""
+    try:
+        return str(read_salt(given))
+    except BadSalt:
+        return str(draw_salt())
 
 
 def _request(kind: type[Any], form: dict[str, str], **more: Any) -> Any:

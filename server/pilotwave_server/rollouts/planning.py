@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, case, func, literal, or_, select
 from sqlalchemy.orm import Session
 
-from pilotwave_server.devices.tables import PRIME, DeviceRow
+from pilotwave_server.devices.tables import PRIME, DeviceRow, PinRow
 from pilotwave_server.groups.service import in_group
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.paging import PageRequest, paginate
@@ -23,19 +23,21 @@ from pilotwave_server.rollouts.fleet import DeviceView
 from pilotwave_server.rollouts.policies.document import Canary, Policy, Wave
 from pilotwave_server.rollouts.resolve import Hold, choose_variant
 from pilotwave_server.rollouts.tables import RolloutRow, RolloutWaveRow
-from pilotwave_server.rollouts.waves import opened_threshold, position_sql
+from pilotwave_server.rollouts.waves import not_pinned, opened_threshold, position_sql, takers
 
 OUTSIDE = -1
 
 
 @dataclass(frozen=True)
 class PlannedDevice:
-    """One device: the wave that takes it (None: no wave does), and the variant or why none fits."""
+    """One device: the wave that takes it (None: no wave does), and the variant or why none fits.
+    `pinned` is the version that an operator pinned it to: it keeps that one."""
 
     name: str
     wave: int | None
     variant: str | None
     hold: Hold | None
+    pinned: str | None = None
 
 
 def rule_of(wave: Wave) -> str:
@@ -90,14 +92,21 @@ def wave_of(
 def count_by_wave(
     session: Session, group: GroupRow, rollout: RolloutRow, policy: Policy, bounds: Sequence[int]
 ) -> dict[int, int]:
-    """How many enrolled devices of the group each wave takes (`OUTSIDE`: none does)."""
+    """How many devices of the group each wave takes (`OUTSIDE`: none does), pinned ones apart."""
     number = wave_of(session, rollout, policy, bounds).label("number")
     query = (
         select(number, func.count())
-        .where(DeviceRow.state == "enrolled", in_group(session, group))
+        .where(*takers(session, group, rollout.model))
         .group_by("number")
     )
     return dict(session.execute(query).tuples().all())
+
+
+def count_pinned(session: Session, group: GroupRow, model: str) -> int:
+    """How many enrolled devices of the group are pinned to a version of the model."""
+    pinned = select(PinRow.device_id).where(PinRow.model == model)
+    members = DeviceRow.state == "enrolled", in_group(session, group), DeviceRow.id.in_(pinned)
+    return session.scalar(select(func.count()).select_from(DeviceRow).where(*members)) or 0
 
 
 def planned(
@@ -115,14 +124,26 @@ def planned(
     number = wave_of(session, rollout, policy, bounds)
     query = select(DeviceRow).where(DeviceRow.state == "enrolled", in_group(session, group))
     if wave is not None:
-        query = query.where(number == wave)
+        query = query.where(number == wave, not_pinned(rollout.model))
     rows, cursor = paginate(session, query, keys=[DeviceRow.name], page=page)
     ids = [row.id for row in rows]
     places = dict(
         session.execute(select(DeviceRow.id, number).where(DeviceRow.id.in_(ids))).tuples().all()
     )
+    pins = dict(
+        session.execute(
+            select(PinRow.device_id, PinRow.version).where(
+                PinRow.device_id.in_(ids), PinRow.model == rollout.model
+            )
+        )
+        .tuples()
+        .all()
+    )
     found = []
     for row in rows:
+        if row.id in pins:
+            found.append(PlannedDevice(row.name, None, None, None, pins[row.id]))
+            continue
         variant, hold = choose_variant(DeviceView(name=row.name, facts=row.facts), version)
         place = None if places[row.id] == OUTSIDE else places[row.id]
         found.append(PlannedDevice(row.name, place, variant.name if variant else None, hold))

@@ -177,7 +177,9 @@ def preview(
     except ServerError as error:
         refusal = error
     salt = wish.salt or draw_salt()
-    thought_of = RolloutRow(multiplier=salt.multiplier, offset=salt.offset, threshold=0)
+    thought_of = RolloutRow(
+        model=wish.model, multiplier=salt.multiplier, offset=salt.offset, threshold=0
+    )
     return showing.preview(
         session,
         group,

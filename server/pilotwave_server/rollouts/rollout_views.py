@@ -198,11 +198,15 @@ class PlannedDeviceView(ApiReply):
     variant: str | None = Field(description="What it would get; null: nothing fits it.")
     hold: str | None = Field(description="Why no variant fits, as a stable word.")
     sentence: str | None = Field(description="Why no variant fits.")
+    pinned: str | None = Field(
+        description="The version that an operator pinned it to, and that it keeps; null: none."
+    )
 
 
 class PreviewView(ApiReply):
     salt: str = Field(description="Create the rollout with it, to have these waves come true.")
-    devices: int = Field(description="The group's enrolled devices.")
+    devices: int = Field(description="The group's enrolled devices that are not pinned.")
+    pinned: int = Field(description="Enrolled devices that are pinned, and so are not affected.")
     outside: int = Field(description="Devices that no wave takes.")
     waves: list[PlannedWaveView]
     fits: int = Field(description="Devices that a variant fits.")

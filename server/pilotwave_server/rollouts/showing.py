@@ -20,6 +20,7 @@ from pilotwave_server.rollouts.planning import (
     OUTSIDE,
     PlannedDevice,
     count_by_wave,
+    count_pinned,
     planned,
     rule_of,
     thresholds,
@@ -45,7 +46,7 @@ from pilotwave_server.rollouts.tables import (
     RolloutRow,
     RolloutWaveRow,
 )
-from pilotwave_server.rollouts.waves import Salt
+from pilotwave_server.rollouts.waves import Salt, not_pinned
 
 LAST_DECISIONS = PageRequest(limit=10)
 
@@ -148,12 +149,13 @@ def preview(
     """Who is in which wave, and what each would get. The counts read the whole group."""
     bounds = thresholds(session, group, row, policy)
     counts = count_by_wave(session, group, row, policy, bounds)
-    fitting: Fitting = count_fitting(session, group, version)
+    fitting: Fitting = count_fitting(session, group, version, not_pinned(version.model))
     found, cursor = planned(
         session, group, row, policy, version, bounds=bounds, page=page, wave=wave
     )
     return PreviewView(
         salt=str(Salt(row.multiplier, row.offset)),
+        pinned=count_pinned(session, group, version.model),
         outside=counts.get(OUTSIDE, 0),
         waves=[
             PlannedWaveView(index=n, name=w.name, takes=rule_of(w), devices=counts.get(n, 0))
@@ -177,4 +179,5 @@ def _planned(item: PlannedDevice) -> PlannedDeviceView:
         variant=item.variant,
         hold=str(item.hold.reason) if item.hold else None,
         sentence=item.hold.sentence if item.hold else None,
+        pinned=item.pinned,
     )

@@ -17,10 +17,10 @@ import secrets
 from fractions import Fraction
 from typing import ClassVar, NamedTuple
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
-from pilotwave_server.devices.tables import PRIME, DeviceRow
+from pilotwave_server.devices.tables import PRIME, DeviceRow, PinRow
 from pilotwave_server.errors import Invalid
 from pilotwave_server.groups.service import in_group
 from pilotwave_server.groups.tables import GroupRow
@@ -74,13 +74,25 @@ def percent_threshold(percent: float) -> int:
     return min(PRIME, math.ceil(Fraction(percent) * PRIME / 100))
 
 
-def nth_position(session: Session, group: GroupRow, rollout: RolloutRow, n: int) -> int | None:
-    """The `n`-th smallest position (from 1) among the group's enrolled devices, or the largest.
+def not_pinned(model: str) -> ColumnElement[bool]:
+    """Over devices: those that no operator has pinned to a version of the model. A rollout passes
+    pinned devices by, so its waves are measured without them."""
+    return ~exists().where(PinRow.device_id == DeviceRow.id, PinRow.model == model)
 
-    None when the group has no enrolled device. It reads the group's devices once.
+
+def takers(session: Session, group: GroupRow, model: str) -> tuple[ColumnElement[bool], ...]:
+    """The WHERE expressions over devices that a rollout of the model to the group can take."""
+    return DeviceRow.state == "enrolled", in_group(session, group), not_pinned(model)
+
+
+def nth_position(session: Session, group: GroupRow, rollout: RolloutRow, n: int) -> int | None:
+    """The `n`-th smallest position (from 1) among the group's devices that it can take, or the
+    largest.
+
+    None when there is no such device. It reads the group's devices once.
     """
     place = position_sql(rollout).label("place")
-    mine = select(place).where(DeviceRow.state == "enrolled", in_group(session, group))
+    mine = select(place).where(*takers(session, group, rollout.model))
     nth = session.scalar(mine.order_by("place").offset(n - 1).limit(1))
     if nth is None:
         nth = session.scalar(mine.order_by(place.desc()).limit(1))
@@ -110,7 +122,7 @@ def _upto(session: Session, group: GroupRow, rollout: RolloutRow, n: int) -> int
 
 
 def _takes_anyone(session: Session, group: GroupRow, rollout: RolloutRow, bound: int) -> bool:
-    mine = DeviceRow.state == "enrolled", in_group(session, group)
+    mine = takers(session, group, rollout.model)
     query = select(DeviceRow.id).where(*mine, position_sql(rollout) < bound).limit(1)
     return session.scalar(query) is not None
 

@@ -156,6 +156,31 @@ def test_preview_comes_true_with_its_salt(cams: Fleet) -> None:
     assert took == first
 
 
+def test_pinned_devices_are_not_counted_as_takers(cams: Fleet) -> None:
+    """A count wave of two takes two devices that can take it, whoever is pinned."""
+    devices(cams)
+    for n in (1, 2, 3):
+        held = {"version": "1.0.0", "reason": "held"}
+        answer = cams.act(f"cam-{n}", "models/detector/pin", **held)
+        assert answer.status_code == 200, answer.text
+    waves = [{"name": "two", "count": 2, "soak_s": DAY, "min_sample": 100}, WAVES[1]]
+    document = {**CAREFUL, "waves": waves}
+    seen = cams.operator.post("/api/v1/rollouts/preview", json=wish(document=document)).json()
+    assert (seen["devices"], seen["pinned"], seen["fits"]) == (3, 3, 3)
+    assert [wave["devices"] for wave in seen["waves"]] == [2, 1]
+    assert {d["device"]: d["pinned"] for d in seen["items"]} == {
+        **{f"cam-{n}": "1.0.0" for n in (1, 2, 3)},
+        **{f"cam-{n}": None for n in (4, 5, 6)},
+    }
+    only = cams.operator.post("/api/v1/rollouts/preview", json=wish(document=document, wave=0))
+    assert not any(d["pinned"] for d in only.json()["items"])
+    made = create(cams, document=document, start=True, salt=seen["salt"])
+    open_wave(cams, made["id"], 0)
+    took = {f"cam-{n}" for n in range(1, 7) if why(cams, f"cam-{n}")["version"] == "1.1.0"}
+    assert took == {d["device"] for d in seen["items"] if d["wave"] == 0}
+    assert len(took) == 2
+
+
 def test_preview_is_paged_and_says_who_has_no_variant(cams: Fleet) -> None:
     odd = SimulatedDevice("odd", cams.client, facts={"arch": "riscv64", "memory_mb": 8})
     assert odd.enrol(cams.code(labels={"line": "a"})).status_code == 201
