@@ -136,6 +136,7 @@ def make_fastapi(context: Context) -> FastAPI:
     app = FastAPI(
         title="Pilotwave",
         version=__version__,
+        generate_unique_id_function=lambda route: route.name,
         openapi_url=None,  # openapi.install answers with it
         redoc_url=None,
         lifespan=lifespan(context),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from threading import Lock
 from typing import Any
 
@@ -11,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from pilotwave_server import __version__
 from pilotwave_server.deps import ForgedRequest
-from pilotwave_server.edge import BodyTooLarge
+from pilotwave_server.edge import BadUrl, BodyTooLarge, BodyTooSlow
 from pilotwave_server.errors import Invalid, ServerError
 from pilotwave_server.operators.authenticate import (
     TokenExpired,
@@ -20,17 +21,27 @@ from pilotwave_server.operators.authenticate import (
     TokenUnknown,
 )
 from pilotwave_server.operators.service import RoleForbids
-from pilotwave_server.problems import DatabaseUnavailable, Problem, WrongField, described
-from pilotwave_server.routing import API
+from pilotwave_server.pacing import TooManyRefusals
+from pilotwave_server.problems import (
+    BadValue,
+    Clash,
+    DatabaseUnavailable,
+    Problem,
+    WrongField,
+    described,
+)
+from pilotwave_server.routing import API, api_router
 from pilotwave_server.scope import ScopeForbids
 from pilotwave_server.strictbody import NotStrictJson
+from pilotwave_server.strictroute import QueryUnknown
 
 DESCRIPTION = """\
 Pilotwave ships signed ML models to fleets of edge devices and takes them back when they fail.
 
 Every error is `application/problem+json`; its `code` tells the kind to programs, its `detail` says
 in a sentence what was expected. Lists are paged: pass `next_cursor` of one page as `cursor` of the
-next. Times are RFC 3339 in UTC. Documents with unknown fields are refused.
+next. Times are RFC 3339 in UTC. Unknown fields and query parameters are refused; the paths of
+devices beside /api/v1 take parameters that they do not know.
 """
 TAGS = {
     "server": "The server about itself.",
@@ -57,12 +68,16 @@ def install(app: FastAPI) -> None:
     lock = Lock()
     made: list[bytes] = []
 
-    @app.get(f"{API}/openapi.json", include_in_schema=False)
+    router = api_router(tag="server")
+
+    @router.get("/openapi.json", include_in_schema=False)
     def get_document() -> Response:
         with lock:
             if not made:
                 made.append(bytes(JSONResponse(build(app)).body))
         return Response(made[0], media_type="application/json")
+
+    app.include_router(router)
 
 
 def build(app: FastAPI) -> dict[str, Any]:
@@ -82,27 +97,49 @@ def build(app: FastAPI) -> dict[str, Any]:
     problem = Problem.model_json_schema(ref_template=template)
     problem.pop("$defs", None)
     schemas["Problem"] = problem
-    for path in document["paths"].values():
+    for path, operations in document["paths"].items():
         for method in METHODS:
-            if method in path:
-                complete(path[method])
+            if method in operations:
+                complete(path, operations[method], writes=method not in ("get", "head"))
     return document
 
 
-def complete(operation: dict[str, Any]) -> None:
+def complete(path: str, operation: dict[str, Any], *, writes: bool) -> None:
     """Add the problems that any operation of its kind may answer."""
     responses = operation.setdefault("responses", {})
-    common: list[list[type[ServerError]]] = [[DatabaseUnavailable]]
-    if any("operatorToken" in way for way in operation.get("security", [])):
-        common += [UNAUTHORISED, [RoleForbids, ScopeForbids, ForgedRequest]]
-    if "requestBody" in operation:
-        common += [[BodyTooLarge]]
-    takes_input = "requestBody" in operation or bool(operation.get("parameters"))
-    if takes_input:
-        common += [[Invalid, NotStrictJson]]
-        # FastAPI's own form of this answer is never sent.
-        if "HTTPValidationError" in str(responses.get("422", "")):
-            del responses["422"]
-    for kinds in common:
-        responses.setdefault(str(kinds[0].status), described(kinds))
+    if "HTTPValidationError" in str(responses.get("422", "")):
+        del responses["422"]  # FastAPI's own form of this answer is never sent
+    for kinds in common_problems(path, operation, writes=writes):
+        add_problems(responses, kinds)
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def common_problems(
+    path: str, operation: dict[str, Any], *, writes: bool
+) -> Iterator[Sequence[type[ServerError]]]:
+    """The problems, one list for each status, that no route declares by itself."""
+    yield [DatabaseUnavailable]
+    yield [ServerError]
+    has_body = "requestBody" in operation
+    if any("operatorToken" in way for way in operation.get("security", [])):
+        yield UNAUTHORISED
+        yield [RoleForbids, ScopeForbids, ForgedRequest]
+    if path.startswith(API):
+        yield [Invalid, BadUrl, QueryUnknown] + [NotStrictJson, BadValue] * has_body
+        yield [TooManyRefusals]
+    elif has_body or operation.get("parameters"):
+        yield [Invalid, BadUrl, NotStrictJson]
+    if writes and path.startswith(API):
+        yield [Clash]
+    if has_body:
+        yield [BodyTooLarge]
+        yield [BodyTooSlow]
+
+
+def add_problems(responses: dict[str, Any], kinds: Sequence[type[ServerError]]) -> None:
+    """Add problems of one status to what a route declares."""
+    status = str(kinds[0].status)
+    there = responses.setdefault(status, described(list(kinds)))
+    missing = [f"`{kind.code}`" for kind in kinds if f"`{kind.code}`" not in there["description"]]
+    if missing:
+        there["description"] = ", ".join([there["description"].rstrip(")"), *missing]) + ")"

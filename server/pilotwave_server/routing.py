@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
 
 from pilotwave_server.db import in_transaction
+from pilotwave_server.strictroute import check_query, query_names, with_optional_body
 
 API = "/api/v1"
 
@@ -29,6 +30,28 @@ class SessionRoute(APIRoute):
         if not inspect.iscoroutinefunction(endpoint):
             endpoint = ending_sessions(endpoint)
         super().__init__(path, endpoint, **options)
+
+
+class StrictRoute(SessionRoute):
+    """A route of the operator API: it refuses what it would otherwise pass over in silence, and a
+    POST whose body needs nothing may be sent without one."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        if not inspect.iscoroutinefunction(endpoint):
+            endpoint = ending_sessions(endpoint)
+        if "POST" in (options.get("methods") or ()):
+            endpoint = with_optional_body(endpoint)
+        super().__init__(path, endpoint, **options)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        known = query_names(self.dependant)
+
+        async def handle_strictly(request: Request) -> Response:
+            check_query(request, known)
+            return await handle(request)
+
+        return handle_strictly
 
 
 def ending_sessions(endpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,7 +80,7 @@ def need_session_route(request: Request) -> None:
 
 def api_router(*, tag: str, prefix: str = "") -> APIRouter:
     """A router below /api/v1 whose routes are listed under `tag` in the OpenAPI document."""
-    return APIRouter(prefix=f"{API}{prefix}", tags=[tag], route_class=SessionRoute)
+    return APIRouter(prefix=f"{API}{prefix}", tags=[tag], route_class=StrictRoute)
 
 
 def root_router(*, tag: str, prefix: str = "") -> APIRouter:

@@ -22,7 +22,7 @@ from pilotwave_server.routing import api_router
 router = api_router(tag="audit")
 
 
-class EventView(ApiReply):
+class AuditEventView(ApiReply):
     id: int
     at: datetime
     actor: str = Field(description="`token/<name>`, `person/<name>`, `device/<name>` or `server`.")
@@ -51,12 +51,12 @@ def list_events(
     actor: Filter = None,
     verb: Filter = None,
     since: Annotated[Moment | None, Query(description="Only what happened from then on.")] = None,
-) -> Page[EventView]:
+) -> Page[AuditEventView]:
     """The newest first. Each filter is an exact match."""
     rows, cursor = service.list_events(
         session, page=page, object=object, actor=actor, verb=verb, since=since
     )
-    return Page(items=[EventView.model_validate(row) for row in rows], next_cursor=cursor)
+    return Page(items=[AuditEventView.model_validate(row) for row in rows], next_cursor=cursor)
 
 
 @router.get("/events/head", summary="The audit chain's last digest")

@@ -15,10 +15,10 @@ from pilotwave_server.devices.views import (
     CodesRequest,
     CodeView,
     DeviceDetail,
+    DeviceEventView,
     DeviceSort,
     DeviceState,
     DeviceSummary,
-    EventView,
     LabelsRequest,
     NewCodes,
     NewCodeView,
@@ -118,6 +118,7 @@ def set_labels(
 
 @router.post(
     "/devices/{device}/accept",
+    operation_id="accept_device",
     summary="Let in a device that waits",
     responses=responses(DeviceUnknown, WrongState),
 )
@@ -131,6 +132,7 @@ def accept(
 
 @router.post(
     "/devices/{device}/reject",
+    operation_id="reject_device",
     status_code=204,
     summary="Turn down a device that waits",
     responses=responses(DeviceUnknown, WrongState),
@@ -142,6 +144,7 @@ def reject(device: DeviceName, operator: Operator, session: WriteSession, now: N
 
 @router.post(
     "/devices/{device}/revoke",
+    operation_id="revoke_device",
     summary="End a device's key and tokens for good",
     responses=responses(DeviceUnknown, WrongState),
 )
@@ -155,6 +158,7 @@ def revoke(
 
 @router.post(
     "/devices/{device}/settle",
+    operation_id="settle_device",
     summary="End the conflict over a device's key",
     responses=responses(DeviceUnknown),
 )
@@ -169,6 +173,7 @@ def settle(
 
 @router.post(
     "/devices/{device}/decommission",
+    operation_id="decommission_device",
     summary="Take a device out of service",
     responses=responses(DeviceUnknown, WrongState),
 )
@@ -182,15 +187,16 @@ def decommission(
 
 @router.get(
     "/devices/{device}/events",
+    operation_id="list_device_events",
     summary="What a device said happened",
     responses=responses(DeviceUnknown, BadCursor),
 )
 def list_events(
     device: DeviceName, viewer: Viewer, session: ReadSession, page: Paging
-) -> Page[EventView]:
+) -> Page[DeviceEventView]:
     """Newest first, in the order in which they came."""
     rows, cursor = service.list_events(session, name=device, page=page)
-    return Page(items=[EventView.model_validate(row) for row in rows], next_cursor=cursor)
+    return Page(items=[DeviceEventView.model_validate(row) for row in rows], next_cursor=cursor)
 
 
 @router.get("/enrolment-codes", summary="List enrolment codes", responses=responses(BadCursor))

@@ -99,7 +99,7 @@ class DeviceDetail(DeviceSummary):
     )
 
 
-class EventView(ApiReply):
+class DeviceEventView(ApiReply):
     number: int = Field(description="The device's own count.")
     at: datetime = Field(description="By the device's clock.")
     received_at: datetime = Field(description="By the server's clock.")

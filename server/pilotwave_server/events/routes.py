@@ -22,6 +22,7 @@ from pilotwave_server.events.feed import (
     read_cursor,
 )
 from pilotwave_server.events.hub import TooManyListeners
+from pilotwave_server.events.types import check_types
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router
@@ -59,7 +60,7 @@ async def stream(
     `Last-Event-ID` is sent everything since, from any process of the server. A line `id:` without
     data comes every 15 seconds. The token is looked at anew then; the stream ends with it."""
     hub = context.events
-    types = Types(type or [])
+    types = check_types(type or [])
     hub.check_room()
     place = last_event_id or after
     cursor = hub.settled.place

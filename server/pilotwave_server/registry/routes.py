@@ -146,7 +146,7 @@ def _decode(text: str) -> bytes:
 DENY = responses(ModelUnknown, VersionUnknown)
 
 
-@router.post("/{model}/versions/{version}/deny", responses=DENY)
+@router.post("/{model}/versions/{version}/deny", operation_id="deny_version", responses=DENY)
 def deny(
     model: ModelName,
     version: VersionName,
@@ -165,7 +165,7 @@ def deny(
     return version_view(row)
 
 
-@router.delete("/{model}/versions/{version}/deny", responses=DENY)
+@router.delete("/{model}/versions/{version}/deny", operation_id="undeny_version", responses=DENY)
 def undeny(
     model: ModelName, version: VersionName, operator: Operator, session: WriteSession, now: Now
 ) -> VersionView:

@@ -41,6 +41,7 @@ class NoSuchFile(NotFound):
 
 @router.get(
     "/metadata/{file}",
+    operation_id="tuf_metadata",
     response_class=Response,
     responses={**DOCUMENT, **responses(NoSuchFile)},
 )
@@ -56,6 +57,7 @@ def metadata(
 
 @router.get(
     "/targets/{path:path}",
+    operation_id="tuf_target",
     response_class=Response,
     responses={**DOCUMENT, **responses(NoSuchFile)},
 )

@@ -127,6 +127,7 @@ def list_rollouts(
 
 @router.post(
     "",
+    operation_id="create_rollout",
     status_code=201,
     summary="Create a rollout",
     responses=responses(
@@ -155,7 +156,12 @@ def create(
     return CreatedRollout(**shown.model_dump(), warnings=found)
 
 
-@router.post("/preview", summary="Preview a rollout", responses=responses(*PLAN, BadCursor))
+@router.post(
+    "/preview",
+    operation_id="preview_rollout",
+    summary="Preview a rollout",
+    responses=responses(*PLAN, BadCursor),
+)
 def preview(
     operator: Operator, session: ReadSession, now: Now, context: Ctx, body: PreviewRequest
 ) -> PreviewView:
@@ -192,7 +198,12 @@ def preview(
     )
 
 
-@router.get("/{rollout}", summary="One rollout", responses=responses(RolloutUnknown))
+@router.get(
+    "/{rollout}",
+    operation_id="show_rollout",
+    summary="One rollout",
+    responses=responses(RolloutUnknown),
+)
 def show(rollout: RolloutName, viewer: Viewer, session: ReadSession, now: Now) -> RolloutDetail:
     """Its waves with counts and verdicts, and what was decided last."""
     return showing.detail(session, get_rollout(session, rollout), now=now)
@@ -200,6 +211,7 @@ def show(rollout: RolloutName, viewer: Viewer, session: ReadSession, now: Now) -
 
 @router.get(
     "/{rollout}/preview",
+    operation_id="list_rollout_waves",
     summary="Who is in which wave of a rollout",
     responses=responses(RolloutUnknown, CanaryGroupUnknown, BadCursor),
 )
@@ -221,6 +233,7 @@ def preview_of(
 
 @router.get(
     "/{rollout}/devices",
+    operation_id="list_rollout_devices",
     summary="What came of a rollout on each device",
     responses=responses(RolloutUnknown, BadCursor),
 )
@@ -240,6 +253,7 @@ def list_devices(
 
 @router.get(
     "/{rollout}/decisions",
+    operation_id="list_rollout_decisions",
     summary="What was decided about a rollout",
     responses=responses(RolloutUnknown, BadCursor),
 )
@@ -259,6 +273,7 @@ def _stepped(session: Session, row: RolloutRow, now: datetime) -> RolloutDetail:
 
 @router.post(
     "/{rollout}/approve",
+    operation_id="approve_rollout",
     summary="Approve a rollout as a second person",
     responses=responses(*STEP, OwnRollout, VersionNotOffered),
 )
@@ -278,6 +293,7 @@ def approve(
 
 @router.post(
     "/{rollout}/start",
+    operation_id="start_rollout",
     summary="Start a rollout",
     responses=responses(*STEP, RolloutInTheWay, VersionNotOffered),
 )
@@ -295,7 +311,12 @@ def start(
     return _stepped(session, row, now)
 
 
-@router.post("/{rollout}/pause", summary="Pause a rollout", responses=responses(*STEP))
+@router.post(
+    "/{rollout}/pause",
+    operation_id="pause_rollout",
+    summary="Pause a rollout",
+    responses=responses(*STEP),
+)
 def pause(
     rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: StepRequest
 ) -> RolloutDetail:
@@ -306,6 +327,7 @@ def pause(
 
 @router.post(
     "/{rollout}/resume",
+    operation_id="resume_rollout",
     summary="Let a paused rollout go on",
     responses=responses(*STEP, VersionNotOffered),
 )
@@ -325,6 +347,7 @@ def resume(
 
 @router.post(
     "/{rollout}/next",
+    operation_id="open_next_wave",
     summary="Open the next wave by hand",
     responses=responses(*STEP, NoNextWave, CanaryGroupUnknown),
 )
@@ -336,7 +359,12 @@ def next_wave(
     return _stepped(session, operating.next_wave(session, name=rollout, **how), now)
 
 
-@router.post("/{rollout}/abort", summary="Abort a rollout", responses=responses(*STEP))
+@router.post(
+    "/{rollout}/abort",
+    operation_id="abort_rollout",
+    summary="Abort a rollout",
+    responses=responses(*STEP),
+)
 def abort(
     rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: StepRequest
 ) -> RolloutDetail:
@@ -346,7 +374,12 @@ def abort(
     return _stepped(session, operating.abort(session, name=rollout, **how), now)
 
 
-@router.post("/{rollout}/rollback", summary="Roll a rollout back", responses=responses(*STEP))
+@router.post(
+    "/{rollout}/rollback",
+    operation_id="roll_back_rollout",
+    summary="Roll a rollout back",
+    responses=responses(*STEP),
+)
 def roll_back(
     rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: RollBackStep
 ) -> RolloutDetail:
@@ -357,6 +390,7 @@ def roll_back(
 
 @router.post(
     "/{rollout}/retry",
+    operation_id="retry_rollout",
     summary="Let the failed devices of a rollout try again",
     responses=responses(*STEP, NothingToRetry),
 )

@@ -123,6 +123,7 @@ def end_baseline(
 
 @devices.get(
     "/why",
+    operation_id="explain_device",
     summary="What a device should run, and why",
     responses=responses(DeviceUnknown),
 )
@@ -163,6 +164,7 @@ def explain(
 
 @devices.get(
     "/history",
+    operation_id="list_device_history",
     summary="Which versions a device ran, and how each did",
     responses=responses(DeviceUnknown, BadCursor),
 )
@@ -189,6 +191,7 @@ def list_history(
 
 @devices.post(
     "/models/{model}/pin",
+    operation_id="pin_device",
     summary="Hold a device on a version",
     responses=responses(
         DeviceUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, TooManyModels
@@ -220,6 +223,7 @@ def pin(
 
 @devices.post(
     "/models/{model}/rollback",
+    operation_id="roll_back_device",
     summary="Send a device back to a version and hold it there",
     responses=responses(
         DeviceUnknown,
@@ -256,6 +260,7 @@ def roll_back(
 
 @devices.delete(
     "/models/{model}/pin",
+    operation_id="unpin_device",
     status_code=204,
     summary="Give a pinned device back to its groups",
     responses=responses(DeviceUnknown, NotPinned),
@@ -268,6 +273,7 @@ def unpin(
 
 @devices.post(
     "/models/{model}/retry",
+    operation_id="retry_device",
     summary="Let a device try again what failed there",
     responses=responses(DeviceUnknown, ModelUnknown),
 )

@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.audit.service import record
 from pilotwave_server.errors import Conflict, NotFound
-from pilotwave_server.events.feed import Cursor, Types, newest
+from pilotwave_server.events.feed import Cursor, newest
+from pilotwave_server.events.types import check_types
 from pilotwave_server.paging import PageRequest, paginate
 from pilotwave_server.webhooks.signing import changed_secret, new_secret
 from pilotwave_server.webhooks.tables import DeliveryRow, WebhookRow
@@ -67,7 +68,7 @@ def create(
         name=name,
         url=url,
         secret=new_secret(),
-        verbs=list(Types(types).patterns),
+        verbs=list(check_types(types).patterns),
         cursor=place.audit,
         history_cursor=place.history,
         created_by=actor,
@@ -97,7 +98,7 @@ def change(
         check_literal(read_url(url), allowed)
         row.url = url
     if types is not None and list(types) != row.verbs:
-        row.verbs = list(Types(types).patterns)
+        row.verbs = list(check_types(types).patterns)
         _move(row, newest(session))
     if enabled is not None and enabled != row.enabled:
         row.enabled = enabled

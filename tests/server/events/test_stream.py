@@ -147,7 +147,7 @@ def test_a_listener_at_another_server_of_the_fleet_is_told_too(
             pass
 
 
-def write_events(db: Database, clock: FakeClock, count: int, verb: str = "test.made") -> None:
+def write_events(db: Database, clock: FakeClock, count: int, verb: str = "delta.made") -> None:
     with db.write() as session:
         for number in range(count):
             record(session, actor="server", verb=verb, object=f"test/{number}", now=clock())
@@ -159,7 +159,7 @@ def test_many_listeners_are_told_each(
 ) -> None:
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(client_for(server, viewer_token)) for _ in range(50)]
-        listeners = [Listening(client, params={"type": "test.*"}) for client in clients]
+        listeners = [Listening(client, params={"type": "delta.*"}) for client in clients]
         write_events(db, clock, 20)
         for listening in listeners:
             seen = [listening.next()["data"]["object"] for _ in range(20)]
@@ -174,7 +174,7 @@ def test_a_slow_listener_falls_back_on_the_database_and_loses_nothing(
     monkeypatch.setattr(hub, "KEPT", 50)
     monkeypatch.setattr(hub, "PAGE", 20)
     count = 4000
-    with viewer.stream("GET", STREAM, params={"type": "test.*"}, timeout=60) as answer:
+    with viewer.stream("GET", STREAM, params={"type": "delta.*"}, timeout=60) as answer:
         lines = answer.iter_lines()
         assert next(lines).startswith("retry:")
         for part in range(8):
@@ -183,7 +183,7 @@ def test_a_slow_listener_falls_back_on_the_database_and_loses_nothing(
                     record(
                         session,
                         actor="server",
-                        verb="test.made",
+                        verb="delta.made",
                         object=f"test/{part * count // 8 + number}",
                         now=clock(),
                         after={"filler": "x" * 2000},

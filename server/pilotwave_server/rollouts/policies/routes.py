@@ -52,6 +52,7 @@ def show_policy(
 
 @router.get(
     "/{policy}/versions",
+    operation_id="list_policy_versions",
     summary="All versions of a policy",
     responses=responses(PolicyUnknown, BadCursor),
 )
