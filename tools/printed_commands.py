@@ -28,7 +28,10 @@ PROGRAMS = {
     "pilotwave-server": typer.main.get_command(server_cli),
 }
 _PROGRAM = r"pilotwave(?:-server|-agent)?"
-_TICKS = re.compile(rf"`({_PROGRAM} [^`]+)`")
+_SUDO = r"(?:sudo (?:-u \S+ )?)?(?:[\w./-]*/)?"
+_TICKS = re.compile(rf"`{_SUDO}({_PROGRAM} [^`]+)`")
+_WHOLE = re.compile(rf"^({_PROGRAM} [a-z][^`]*)$")
+_FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _AFTER_COLON = re.compile(rf": ({_PROGRAM} [a-z][^`]*)$")
 _TAGS = re.compile(rf"<code>({_PROGRAM} [^<]+)</code>")
 _HOLE = re.compile(r"%\(\w+\)s|\$?\{[^}]*\}|…|\.\.\.|\b[A-Z][A-Z-]*\b(?!=)")
@@ -50,13 +53,15 @@ def in_code() -> Iterator[Printed]:
         for node in ast.walk(tree):
             # what begins with # is a remark in a file that a program writes
             if id(node) not in prose | parts and not _text(node).startswith("#"):
-                yield from _found(path, _text(node), _TICKS, _AFTER_COLON)
+                yield from _found(path, _text(node), _TICKS, _AFTER_COLON, _WHOLE)
 
 
 def in_pages() -> Iterator[Printed]:
     """Yield the commands that the web page shows."""
     folder = REPO / "server" / "pilotwave_server" / "dashboard"
-    for path in sorted([*folder.rglob("*.html"), *folder.glob("static/*.js")]):
+    for path in sorted(
+        [*folder.rglob("*.html"), *folder.glob("static/*.js"), *folder.rglob("*.po")]
+    ):
         text = re.sub(r"\{\{ *([^}]*?) *\}\}", lambda m: _shown(m[1]), path.read_text())
         text = re.sub(r"\$\{[^}]*\}", "1", text)
         yield from _found(path, text, _TICKS, _TAGS)
@@ -68,9 +73,10 @@ def in_docs() -> Iterator[Printed]:
         if path.name == "reference.md":
             continue  # a grammar, made from the code
         text = path.read_text()
-        blocks = re.findall(r"```(?:sh|bash)?\n(.*?)```", text, re.DOTALL)
+        blocks = [block for kind, block in _FENCED.findall(text) if kind in ("", "sh", "bash")]
+        text = _FENCED.sub("", text)
         blocks += re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
-        yield from _found(path, re.sub(r"```.*?```", "", text, flags=re.DOTALL), _TICKS)
+        yield from _found(path, text, _TICKS)
         for block in blocks:
             for line in re.sub(r"\\\n\s*", "", block).splitlines():
                 yield from _in_line(path, line)
@@ -78,7 +84,7 @@ def in_docs() -> Iterator[Printed]:
 
 def _in_line(path: Path, line: str) -> Iterator[Printed]:
     for part in re.split(r"&&|\|\|?", re.sub(r"\s+#.*|&\s*$", "", line.partition("  #")[0])):
-        found = re.match(rf"\s*(?:sudo )?(?:\S*/)?({_PROGRAM} [a-z].*)", part)
+        found = re.match(rf"\s*(?:\$ )?{_SUDO}({_PROGRAM} [a-z].*)", part)
         if found:
             yield Printed(path.name, found[1].strip().rstrip("&").strip())
 
