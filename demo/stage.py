@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -52,7 +53,17 @@ class Stage:
 
     def run(self, program: str, *words: str, check: bool = True) -> str:
         """Run a command to its end and return what it printed."""
-        done = subprocess.run(
+        done = self.end_of(program, words)
+        if check and done.returncode != 0:
+            said = (done.stderr or done.stdout).strip()[-800:]
+            raise CommandFailed(
+                f"`{program} {' '.join(words)}` ended with {done.returncode}: {said}"
+            )
+        return done.stdout + ("" if check else done.stderr)
+
+    def end_of(self, program: str, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end; how it is started is a stage's own affair."""
+        return subprocess.run(
             [str(BIN / program), *words],
             capture_output=True,
             text=True,
@@ -60,12 +71,6 @@ class Stage:
             env=self.environment(),
             cwd=self.root,
         )
-        if check and done.returncode != 0:
-            said = (done.stderr or done.stdout).strip()[-800:]
-            raise CommandFailed(
-                f"`{program} {' '.join(words)}` ended with {done.returncode}: {said}"
-            )
-        return done.stdout + ("" if check else done.stderr)
 
     def pilotwave(self, *words: str) -> str:
         """Run a `pilotwave` command."""

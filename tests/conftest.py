@@ -27,6 +27,7 @@ from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.settings import Settings
 from tests import databases, postgres, runtimes
+from tests.order import is_long, long_first
 from tests.servers import RunningServer, ServerProcess, run_in_thread
 
 POSTGRES_URL = os.environ.get("PILOTWAVE_TEST_DATABASE_URL", "")
@@ -46,8 +47,14 @@ def pytest_report_header() -> list[str]:
     return [found, *runtimes.summary()]
 
 
+@pytest.hookimpl(trylast=True)  # when -m and -k have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     runtimes.deselect(config, items)
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:  # pytest-xdist's
+        workers = int(worker["workercount"])
+        module = lambda item: item.nodeid.partition("::")[0]  # noqa: E731
+        items[:] = long_first(items, workers, module=module, long=is_long)
 
 
 class FakeClock:

@@ -27,6 +27,7 @@ from tests.forking import Forker, forker
 
 CLI = "pilotwave_cli.main:app"
 SERVER = "pilotwave_server.cli:main"
+AGENT = "pilotwave_agent.cli:main"
 _asking = threading.Lock()
 
 
@@ -99,7 +100,7 @@ def run(
 def _forker() -> Forker:
     stack = ExitStack()
     atexit.register(stack.close)
-    modules = [entry.partition(":")[0] for entry in (CLI, SERVER)]
+    modules = [entry.partition(":")[0] for entry in (CLI, SERVER, AGENT)]
     return stack.enter_context(forker(*modules, "pilotwave_server.serve"))
 
 

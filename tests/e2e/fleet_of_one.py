@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from demo.stage import Stage
+from tests.e2e.stage import ForkedStage
 from tests.runtimes import TFLITE_PYTHON
 
 PATIENCE_S = 100
@@ -96,7 +97,7 @@ def fleet_of_one(
 ) -> Iterator[FleetOfOne]:
     """`settings` is added to the device's, `server` is the server's; `link` is given the server's
     address and returns the one by which the device reaches it."""
-    stage = Stage(root, settings={**server, "PILOTWAVE_LOG_LEVEL": "debug"})
+    stage = ForkedStage(root, settings={**server, "PILOTWAVE_LOG_LEVEL": "debug"})
     try:
         init = ("--data", "data", "--fleet", "one", "--token-file", "admin.token")
         stage.run("pilotwave-server", "init", *init)

@@ -15,12 +15,11 @@ from pathlib import Path
 import pytest
 
 from pilotwave_protocol.fields import MAX_INT
-from tests.e2e.test_restored_server import DIGITS, NAMES, Story, until
+from tests.e2e.test_restored_server import NAMES, Story, until
 from tests.e2e.thief import FAR, HUGE, Forged, Thief, together, version_of
 from tests.peers.relay import Relay, honest
 
 pytestmark = pytest.mark.timeout(1500)
-Say = Callable[[str], None]
 
 
 class Drill(Story):
@@ -28,6 +27,10 @@ class Drill(Story):
 
     relay: Relay
     version = 0
+
+    def __init__(self, root: Path) -> None:
+        self.took: dict[str, float] = {}
+        super().__init__(root)
 
     @property
     def url_of_devices(self) -> str:
@@ -61,6 +64,14 @@ class Drill(Story):
         """Order a new version; return after how many seconds the last device ran it."""
         return self.all_run(self.orders())
 
+    def reasons(self) -> str:
+        return repr([(device["refusal"] or {}).get("reason") for device in self.devices()])
+
+    def came_back(self, theft: str, began: float) -> None:
+        """Note after how long the last device was back."""
+        self.took[theft] = time.monotonic() - began
+        print(f"{theft}: the last of {len(NAMES)} devices was back after {self.took[theft]:.1f} s")
+
     def rotate(self, *words: str) -> None:
         self.stage.pilotwave("keys", "rotate", *words, "--dir", "keys")
 
@@ -92,39 +103,36 @@ def timestamp_is(version: int) -> Callable[[dict[str, object]], bool]:
     return seen
 
 
-def test_every_device_comes_back_after_each_theft(drill: Drill) -> None:
-    took: dict[str, float] = {}
-
-    def timed(what: str, began: float) -> None:
-        took[what] = time.monotonic() - began
-        print(f"{what}: the last of {len(NAMES)} devices was back after {took[what]:.1f} s")
-
-    # the director key: the highest seq and attempt, for an old version, good until 9999
+def director(drill: Drill) -> None:
+    """The director key: the highest seq and attempt, for an old version, good until 9999."""
     thief = drill.thief()
     drill.does(thief.orders("one", "m", "1.0.0"), seq_is_used_up)
     began = time.monotonic()
     drill.rotate("director")
     drill.goes_on()
-    timed("director", began)
+    drill.came_back("director", began)
     # the old key is good for nothing: its orders are refused now
     drill.relay.forged = thief.orders("one", "m", "1.0.0")
-    reasons = lambda: repr([(d["refusal"] or {}).get("reason") for d in drill.devices()])  # noqa: E731
-    until(reasons, "refused", at=repr(["wrong_key"] * len(NAMES)))
+    until(drill.reasons, "refused", at=repr(["wrong_key"] * len(NAMES)))
     drill.relay.forged = honest
     drill.goes_on()
     thief.close()
 
-    # the online key: timestamp and snapshot 2^60, good until 9999, signed the day before
+
+def online(drill: Drill) -> None:
+    """The online key: timestamp and snapshot 2^60, good until 9999, signed the day before."""
     thief = drill.thief()
     worst = thief.metadata(version=HUGE, signed_at=FAR - timedelta(days=1), expires=FAR)
     drill.does(worst, timestamp_is(HUGE))
     began = time.monotonic()
     drill.rotate("online")
     drill.goes_on()
-    timed("online", began)
-
-    # no thief: the server's clock ran 100 days ahead, and is put right. No key is rotated.
+    drill.came_back("online", began)
     thief.close()
+
+
+def clock(drill: Drill) -> None:
+    """No thief: the server's clock ran 100 days ahead, and is put right. No key is rotated."""
     thief = drill.thief()
     ahead = datetime.now(timezone.utc) + timedelta(days=100)
     wrong = version_of(thief.document("timestamp")) + 1
@@ -134,22 +142,28 @@ def test_every_device_comes_back_after_each_theft(drill: Drill) -> None:
     )
     began = time.monotonic()
     drill.goes_on()
-    timed("clock", began)
+    drill.came_back("clock", began)
+    thief.close()
 
-    # one root key and one targets key of three: no device follows, and both roles are rotated
+
+def one_of_three(drill: Drill) -> None:
+    """One root key and one targets key of three: no device follows, both roles are rotated."""
+    thief = drill.thief()
     began = time.monotonic()
     drill.relay.forged = thief.root(drill.stage.root / "keys")
     ordered = drill.orders()
-    until(reasons, "refused", at=repr(["metadata_unsigned"] * len(NAMES)))
+    until(drill.reasons, "refused", at=repr(["metadata_unsigned"] * len(NAMES)))
     drill.relay.forged = honest
     drill.rotate("root", "--plain")
     drill.rotate("targets", "--plain")
     drill.all_run(ordered)
     drill.goes_on()
-    timed("root and targets, one of three", began)
+    drill.came_back("root and targets, one of three", began)
     thief.close()
 
-    # the whole server: all of the above at once; a clean one gets last night's backup
+
+def whole_server(drill: Drill) -> None:
+    """The whole server: all of the above at once; a clean one gets last night's backup."""
     drill.stop()
     shutil.copytree(drill.stage.root / "data", drill.stage.root / "backup")
     drill.start()
@@ -173,7 +187,15 @@ def test_every_device_comes_back_after_each_theft(drill: Drill) -> None:
     drill.rotate("online", "--fresh-key")
     drill.rotate("director", "--fresh-key")
     drill.goes_on()
-    timed("the whole server", began)
+    drill.came_back("the whole server", began)
     assert drill.status()["ahead"] is None
-    assert all(seconds < 120 for seconds in took.values()), took
-    assert DIGITS.is_dir()
+
+
+THEFTS = (director, online, clock, one_of_three, whole_server)
+
+
+def test_every_device_comes_back_after_each_theft(drill: Drill) -> None:
+    for theft in THEFTS:
+        theft(drill)
+    assert len(drill.took) == len(THEFTS)
+    assert all(seconds < 120 for seconds in drill.took.values()), drill.took

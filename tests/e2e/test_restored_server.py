@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from demo.stage import Stage
+from tests.e2e.stage import ForkedStage
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -25,7 +26,9 @@ class Story:
 
     def __init__(self, root: Path) -> None:
         settings = {"PILOTWAVE_POLL_INTERVAL_S": "1", "PILOTWAVE_CHECK_IN_INTERVAL_S": "3"}
-        self.stage = stage = Stage(root, settings={**settings, "PILOTWAVE_DELTA_PROCESSES": "0"})
+        self.stage = stage = ForkedStage(
+            root, settings={**settings, "PILOTWAVE_DELTA_PROCESSES": "0"}
+        )
         init = ("--data", "data", "--fleet", "one", "--token-file", "admin.token")
         stage.run("pilotwave-server", "init", *init)
         stage.start_server()
@@ -69,7 +72,11 @@ class Story:
         until(lambda: self.stage.run("pilotwave", "status", check=False), "the server", at="Fleet")
 
     def devices(self) -> list[dict[str, Any]]:
-        return [self.stage.ask("devices", "show", name) for name in NAMES]
+        token = (self.stage.root / "admin.token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=self.stage.url, headers=headers, timeout=60) as client:
+            paths = [f"/api/v1/devices/{name}" for name in NAMES]
+            return [client.get(path).raise_for_status().json() for path in paths]
 
     def all_run(self, version: str) -> float:
         """Wait until every device runs it and refuses nothing; return the seconds that took."""
