@@ -19,7 +19,7 @@ from pilotwave_agent.runtimes.installed import runtime_facts, version_of
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.texts import text
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import AGENT_TIES, MAX_ENTRIES
+from pilotwave_protocol.messages import AGENT_PROFILE, AGENT_TIES, MAX_ENTRIES
 
 if TYPE_CHECKING:
     from pilotwave_agent.config import Config, RuntimeSettings
@@ -120,6 +120,7 @@ def own_facts(config: Config) -> dict[str, Scalar]:
         "allow_unsafe_formats": config.allow_unsafe_formats,
         "removes_models": config.allow_removal,
         AGENT_TIES: True,
+        AGENT_PROFILE: "battery" if config.profile == "battery" else None,
     }
     return {key: value for key, value in said.items() if value is not None}
 

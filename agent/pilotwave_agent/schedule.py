@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from pilotwave_protocol.messages import BATTERY_INTERVAL_S
+
 FIRST_RETRY_S = 2.0
 LAST_RETRY_S = 900.0
 COALESCE_S = 0.5
@@ -49,7 +51,7 @@ class Profile:
     coalesce_s: float = COALESCE_S
 
 
-PROFILES = {"standard": Profile(), "battery": Profile(900.0, 0.5, 20.0)}
+PROFILES = {"standard": Profile(), "battery": Profile(BATTERY_INTERVAL_S, 0.5, 20.0)}
 
 
 @dataclass

@@ -45,6 +45,10 @@ _CHALLENGE = re.compile(r"[A-Za-z0-9._~-]{1,256}")
 M = TypeVar("M")
 
 
+AGENT_PROFILE = "agent.profile"
+"""The fact that says how an agent spends wake-ups: `battery`, or missing."""
+BATTERY_INTERVAL_S = 900
+"""An agent on a battery polls and reports no more often than this, in seconds."""
 AGENT_TIES = "agent.together"
 """The fact of an agent that heeds the condition `together`; one without it changes all at once."""
 

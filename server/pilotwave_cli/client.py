@@ -103,10 +103,11 @@ class Api:
             if cursor is None or (most is not None and given >= most):
                 return
 
-    def lines(self, path: str) -> Iterator[str]:
+    def lines(self, path: str, **params: Any) -> Iterator[str]:
         """Yield the lines of a long answer as they come. ApiError, NoAnswer."""
+        query = {k: v for k, v in params.items() if v is not None}
         try:
-            with self._http.stream("GET", f"/api/v1{path}") as answer:
+            with self._http.stream("GET", f"/api/v1{path}", params=query) as answer:
                 if not answer.is_success:
                     answer.read()
                     raise _problem(answer)

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotwave_cli import output, removing
+from pilotwave_cli import bulk, output, removing
 from pilotwave_cli.asking import Yes, sure
+from pilotwave_cli.bulk import OptionalDevice, Selected, one_or_selected
 from pilotwave_cli.client import check_id, connect
 from pilotwave_cli.durations import Duration, pairs
+from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import Json
 from pilotwave_cli.sent import show_table
 from pilotwave_protocol import names
@@ -27,39 +29,70 @@ def _runs(device: dict[str, Any]) -> str:
     return ", ".join(shown) or "-"
 
 
-def _state(device: dict[str, Any]) -> str:
-    if device.get("conflict_since"):
-        return "conflict"
-    return "refusing" if device.get("refusal") else str(device["state"])
+Selector = Annotated[
+    str | None,
+    typer.Option(help="Like `site=berlin, fact.hw in (orin, nano)` or `runs detector<1.2`."),
+]
+State = Annotated[str | None, typer.Option(help="enrolled, pending, revoked or decommissioned.")]
+Standing = Annotated[
+    str | None, typer.Option(help="online, silent, failing, refusing or conflict.")
+]
+OfModel = Annotated[str | None, typer.Option("--model", help="Only devices that run this model.")]
+OfVersion = Annotated[
+    str | None, typer.Option("--version", help="Only devices that run this version.")
+]
+OfGroup = Annotated[str | None, typer.Option("--group", help="Only devices in this group.")]
+OfName = Annotated[str | None, typer.Option("--name", help="Only devices with this in their name.")]
+OfReason = Annotated[
+    str | None,
+    typer.Option(
+        "--why", help="Only devices held, failed or refusing for this reason: selftest_mismatch."
+    ),
+]
 
 
 @cli.command("list")
 def list_(
-    selector: Annotated[
-        str | None, typer.Option(help="Like `site=berlin, fact.hw in (orin, nano), !quarantined`.")
-    ] = None,
-    state: Annotated[
-        str | None, typer.Option(help="enrolled, pending, revoked or decommissioned.")
-    ] = None,
-    standing: Annotated[
-        str | None, typer.Option(help="online, silent, failing or conflict.")
-    ] = None,
+    selector: Selector = None,
+    state: State = None,
+    standing: Standing = None,
+    model: OfModel = None,
+    version: OfVersion = None,
+    group: OfGroup = None,
+    name: OfName = None,
+    why: OfReason = None,
     sort: Annotated[
         str, typer.Option(help="Sort by name, state, agent or last_seen; a leading `-` reverses.")
     ] = "name",
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Show at most this many.")] = 500,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Print all that match as CSV, by name.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """List devices."""
-    wish = {"selector": selector, "state": state, "standing": standing, "sort": sort}
+    """List devices; all conditions must hold."""
+    wish = {
+        "selector": selector,
+        "state": state,
+        "standing": standing,
+        "model": model,
+        "version": version,
+        "group": group,
+        "name": name,
+        "reason": why,
+    }
     with connect() as api:
-        rows = list(api.pages("/devices", most=limit, **wish))
+        if csv:
+            for line in api.lines("/devices.csv", **wish):
+                print(line)
+            return
+        rows = list(api.pages("/devices", most=limit, **wish, sort=sort))
     if as_json:
         output.show_json(rows)
         return
     columns: list[output.Column] = [
         ("device", "name"),
-        ("state", _state),
+        ("state", "standing"),
         ("last seen", lambda r: output.when(r["last_seen"])),
         ("runs", _runs),
         ("labels", "labels"),
@@ -105,16 +138,30 @@ def show(device: Device, as_json: Json = False) -> None:
 
 @cli.command("label")
 def label(
-    device: Device,
-    labels: Annotated[list[str], typer.Argument(help="key=value sets a label, key= removes it.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DEVICE KEY=VALUE...", help="key=value sets a label, key= removes it."
+        ),
+    ],
+    selector: Selected = None,
+    yes: Yes = False,
 ) -> None:
-    """Set labels; those not named stay."""
+    """Set labels on a device, or with --selector on many; those not named stay."""
+    device, labels = (None, words) if selector else (words[0], words[1:])
+    if not labels:
+        raise CliError("name the labels: key=value, or key= to remove one")
     changes = {k: v or None for k, v in pairs(labels, "labels").items()}
     for key, value in changes.items():
         names.check_label_key(key)
         if value is not None:
             names.check_label_value(value)
-    name = names.check_device(device)
+    if selector:
+        with connect() as api:
+            what = f"get {output.plain(changes)}."
+            bulk.act(api, "label", selector, what, yes=yes, labels=changes)
+        return
+    name = names.check_device(device or "")
     with connect() as api:
         kept = api.get(f"/devices/{name}")["labels"]
         wanted = {k: v for k, v in {**kept, **changes}.items() if v is not None}
@@ -130,9 +177,14 @@ def _act(device: str, verb: str, done: str) -> None:
 
 
 @cli.command("accept")
-def accept(device: Device) -> None:
-    """Let a device in that asked to join without a code."""
-    name = names.check_device(device)
+def accept(device: OptionalDevice = None, selector: Selected = None, yes: Yes = False) -> None:
+    """Let a device in that asked to join without a code, or with --selector many."""
+    name = one_or_selected(device, selector)
+    if name is None:
+        with connect() as api:
+            what = "may join; each that does not wait for it stays as it is."
+            bulk.act(api, "accept", selector or "", what, yes=yes)
+        return
     with connect() as api:
         key = api.get(f"/devices/{name}")["keyid"]
         api.post(f"/devices/{name}/accept")
@@ -165,12 +217,19 @@ def settle(device: Device) -> None:
 
 
 @cli.command("decommission")
-def decommission(device: Device, yes: Yes = False) -> None:
-    """Take a device out of service for good; its history stays."""
-    name = names.check_device(device)
+def decommission(
+    device: OptionalDevice = None, selector: Selected = None, yes: Yes = False
+) -> None:
+    """Take a device, or with --selector many, out of service; the history stays."""
+    name = one_or_selected(device, selector)
+    if name is None:
+        with connect() as api:
+            what = "get no more updates; each needs a code to come back."
+            bulk.act(api, "decommission", selector or "", what, yes=yes)
+        return
     told = f"1 device: {name} gets no more updates; it needs a code to come back."
     sure(told, f"Decommission {name}?", yes=yes)
-    _act(device, "decommission", "is decommissioned")
+    _act(name, "decommission", "is decommissioned")
 
 
 @cli.command("events")
@@ -235,20 +294,26 @@ def why(device: Device, model: Model, as_json: Json = False) -> None:
 
 @cli.command("rollback")
 def rollback(
-    device: Device,
     model: Model,
     reason: Reason,
+    device: OptionalDevice = None,
     to: Annotated[
         str | None, typer.Option(help="Version to go back to. [default: the last good one]")
     ] = None,
+    selector: Selected = None,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Send a device back to its last good version and pin it there."""
+    """Send a device, or with --selector many, back to the last good version; pin it there."""
     body: dict[str, Any] = {"reason": reason}
     if to is not None:
         body["to"] = names.check_version(to)
-    name, model = names.check_device(device), names.check_model(model)
+    name, model = one_or_selected(device, selector), names.check_model(model)
     with connect() as api:
+        if name is None:
+            what = f"go back to {to or 'the last good version'} of {model} and are pinned there."
+            bulk.act(api, "rollback", selector or "", what, yes=yes, model=model, **body)
+            return
         pin = api.post(f"/devices/{name}/models/{model}/rollback", body)
     if as_json:
         output.show_json(pin)
@@ -294,10 +359,16 @@ def unpin(device: Device, model: Model) -> None:
 
 
 @cli.command("retry")
-def retry(device: Device, model: Model) -> None:
-    """Let a device try a version again that failed there."""
-    name, model = names.check_device(device), names.check_model(model)
+def retry(
+    model: Model, device: OptionalDevice = None, selector: Selected = None, yes: Yes = False
+) -> None:
+    """Let a device, or with --selector many, try a version again that failed there."""
+    name, model = one_or_selected(device, selector), names.check_model(model)
     with connect() as api:
+        if name is None:
+            what = f"try {model} again."
+            bulk.act(api, "retry", selector or "", what, yes=yes, model=model)
+            return
         api.post(f"/devices/{name}/models/{model}/retry")
     output.say(f"{name} tries {model} again at its next poll")
 

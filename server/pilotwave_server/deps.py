@@ -30,7 +30,7 @@ from pilotwave_server.scope import check_scope, touched_by_path
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 # These routes check the scope themselves: what they touch stands in the body.
-NAMED_IN_THE_BODY = (f"{API}/rollouts", f"{API}/rollouts/preview")
+NAMED_IN_THE_BODY = (f"{API}/rollouts", f"{API}/rollouts/preview", f"{API}/devices/bulk")
 
 
 class ForgedRequest(Forbidden):

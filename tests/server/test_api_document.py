@@ -94,7 +94,10 @@ def test_every_operation_of_the_api_refuses_a_query_parameter_that_it_does_not_k
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("limits=5", "known: cursor, limit, selector, sort, standing, state"),
+        (
+            "limits=5",
+            "known: cursor, group, limit, model, name, reason, selector, sort, standing, state",
+        ),
         ("limit=5&limit=6", "expected limit once; it was given 2 times"),
         ("Limit=5", "there is no query parameter 'Limit' here"),
         ("=5", "there is no query parameter '' here"),

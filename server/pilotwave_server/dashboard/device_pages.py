@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 from fastapi import Form, Query
 from fastapi.responses import Response
@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from pilotwave_server.context import Context
 from pilotwave_server.dashboard.asking import sure
 from pilotwave_server.dashboard.charts import Chart, of_courses
+from pilotwave_server.dashboard.device_filter import STANDINGS, STATES, PageFilter
 from pilotwave_server.dashboard.forms import Refused, read_form, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
 from pilotwave_server.dashboard.rendering import with_query
@@ -22,12 +23,15 @@ from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
 from pilotwave_server.devices import routes as api
 from pilotwave_server.devices.errors import DeviceUnknown
-from pilotwave_server.devices.service import Standing
+from pilotwave_server.devices.finding import matching
+from pilotwave_server.devices.service import count_devices
+from pilotwave_server.devices.silence import silence
 from pilotwave_server.devices.views import DeviceSort, LabelsRequest
 from pilotwave_server.errors import NotFound, ServerError
 from pilotwave_server.fields import DeviceName, ModelName
+from pilotwave_server.groups.service import list_groups
 from pilotwave_server.paging import PageRequest, Paging
-from pilotwave_server.registry.service import list_versions
+from pilotwave_server.registry.service import list_models, list_versions
 from pilotwave_server.rollouts import routes as running
 from pilotwave_server.rollouts.views import PinRequest, RollBackRequest
 from pilotwave_server.telemetry import routes as telemetry
@@ -49,8 +53,7 @@ QUESTIONS = {
     "decommission": N_("1 device: %(device)s gets nothing any more; only a code brings it back."),
     "reject": N_("1 device: %(device)s is forgotten until it asks again."),
 }
-STANDINGS = get_args(Standing)
-STATES = ("pending", "enrolled", "revoked", "decommissioned")
+ALL = PageRequest(limit=500)
 
 
 @router.get("/devices")
@@ -60,34 +63,36 @@ def list_devices(
     context: Ctx,
     paging: Paging,
     now: Now,
-    selector: Annotated[str, Query(max_length=4096)] = "",
-    state: Annotated[str, Query(max_length=20)] = "",
+    wanted: PageFilter,
     sort: Annotated[str, Query(max_length=20)] = "name",
 ) -> Response:
-    """Those that a selector takes, sorted. A selector with a fault keeps what was typed."""
-    given = {"selector": selector, "sort": sort if sort in get_args(DeviceSort) else "name"}
-    given |= {"state": state} if state in STATES else {}
-    given |= {"standing": state} if state in STANDINGS else {}
-    chosen: dict[str, Any] = {name: value or None for name, value in given.items()}
-    wrong, status, found = "", 200, None
+    """Those that a filter takes, sorted. A filter with a fault keeps what was typed."""
+    chosen = cast(DeviceSort, sort if sort in get_args(DeviceSort) else "name")
+    given = {**wanted.typed, "sort": chosen}
+    wrong, status, found, total = wanted.wrong, 422 if wanted.wrong else 200, None, 0
     try:
-        found = api.list_devices(
-            viewer=page.actor, session=session, context=context, page=paging, now=now, **chosen
-        )
+        if not wrong:
+            found = api.list_devices(
+                page.actor, session, context, paging, now, wanted.filter, chosen
+            )
+            rules = matching(session, wanted.filter, silence(context.settings, now))
+            total = count_devices(session, rules)
     except ServerError as error:
         wrong, status = error.detail, error.status
     return page.render(
         "devices.html",
         status=status,
         devices=found,
-        selector=selector,
-        state=state,
+        total=total,
+        given=given,
         states=(*STANDINGS, *STATES),
-        sort=chosen["sort"],
+        groups=[row.name for row in list_groups(session, page=ALL)[0]],
+        models=[found.row.name for found in list_models(session, page=ALL)[0]],
+        sort=chosen,
         now=now,
-        silent_after_s=3 * context.settings.check_in_interval_s,
         wrong=wrong,
-        api=with_query("/api/v1/devices", **given),
+        api=with_query("/api/v1/devices", **wanted.query, sort=chosen),
+        csv=with_query("/api/v1/devices.csv", **wanted.query),
     )
 
 
@@ -116,7 +121,6 @@ def _show(
         pins={pin.model: pin for pin in found.pins},
         versions={m: _versions(session, m) for m in models},
         history=running.list_history(device, page.actor, session, HISTORY_PAGE),
-        silent_after_s=3 * context.settings.check_in_interval_s,
         now=now,
         charts=_charts(device, page, session),
         also=[f"/api/v1/devices/{device}/metrics"],

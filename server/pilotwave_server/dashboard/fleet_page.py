@@ -77,7 +77,6 @@ def fleet(
     values: dict[str, Any] = {
         "fleet": found,
         "models": _by_model(found),
-        "silent_s": _silent_after_s(context),
     }
     if page.is_fragment:
         return page.render("_fleet_live.html", **values)
@@ -99,7 +98,3 @@ def over_time(
 
 def _also(charts: Charts, period: Period) -> list[str]:
     return [f"/api/v1/models/{chart.title}/distribution?period={period}" for chart in charts]
-
-
-def _silent_after_s(context: Context) -> int:
-    return 3 * context.settings.check_in_interval_s

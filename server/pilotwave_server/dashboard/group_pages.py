@@ -125,7 +125,6 @@ def _show(
             for row in list_versions(session, model=model, page=PageRequest(20))[0]
         ],
         now=context.clock(),
-        silent_after_s=3 * context.settings.check_in_interval_s,
         given=refusal.given if refusal else {},
         wrong=refusal.wrong if refusal else {},
         api=f"/api/v1/groups/{group}",

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.context import Context
-from pilotwave_server.devices.service import count_by_state, count_failing
-from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.devices import conflicts
+from pilotwave_server.devices.finding import DeviceFilter, matching
+from pilotwave_server.devices.service import count_by_state, count_devices, count_failing
+from pilotwave_server.devices.silence import silence
 from pilotwave_server.recovery.ahead import roles_that_went_back
 from pilotwave_server.recovery.telling import sentences
 from pilotwave_server.registry.service import expiries
@@ -33,6 +35,7 @@ STALE = timedelta(seconds=30)
 SOON_DAYS = 14
 RECENT = timedelta(days=2)
 AT_MOST = 20
+ONLINE = DeviceFilter(standing="online")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Overview:
     online: int = 0
     silent: int = 0
     failing: int = 0
+    conflicts: int = 0
     versions: list[tuple[str, str, int]] = field(default_factory=list)
     rollouts: list[RolloutSummary] = field(default_factory=list)
     waiting: list[RolloutSummary] = field(default_factory=list)
@@ -86,16 +90,16 @@ class Kept(Generic[T]):
 def take(context: Context) -> Overview:
     """Count anew."""
     now = context.clock()
-    quiet_since = now - timedelta(seconds=3 * context.settings.check_in_interval_s)
     with context.db.read() as session:
         states = count_by_state(session)
-        online = _online(session, quiet_since)
+        online = count_devices(session, matching(session, ONLINE, silence(context.settings, now)))
         return Overview(
             at=now,
             states=states,
             online=online,
             silent=states.get("enrolled", 0) - online,
             failing=count_failing(session),
+            conflicts=conflicts.count(session),
             versions=_versions(session),
             rollouts=_rollouts(session, "running", "rolling_back", "scheduled"),
             waiting=_waiting(session, now),
@@ -106,12 +110,6 @@ def take(context: Context) -> Overview:
                 if role.days_left(now) < SOON_DAYS and role.role not in ("snapshot", "timestamp")
             ],
         )
-
-
-def _online(session: Session, since: datetime) -> int:
-    d = DeviceRow
-    query = select(func.count()).where(d.state == "enrolled", d.last_seen > since)
-    return session.scalar(query) or 0
 
 
 def _versions(session: Session) -> list[tuple[str, str, int]]:

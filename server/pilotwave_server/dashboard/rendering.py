@@ -71,7 +71,6 @@ def environment(language: str) -> Environment:
         number=number,
         figure=figure,
         word=word,
-        standing=standing,
         chip=chip,
         ago=ago,
         when=when,
@@ -87,19 +86,6 @@ def icon(name: str) -> Markup:
     return Markup('<svg class="icon" aria-hidden="true"><use href="{}#{}"/></svg>').format(
         static.url("icons.svg"), name
     )
-
-
-def standing(device: Any, now: datetime, silent_after_s: float) -> str:
-    """The word for a device: its state, or of one that is enrolled whether it is heard of."""
-    if device.state != "enrolled":
-        return str(device.state)
-    if getattr(device, "conflict_since", None) is not None:
-        return "conflict"
-    if getattr(device, "refusal", None) is not None:
-        return "refusing"
-    if device.last_seen is None:
-        return "never"
-    return "silent" if (now - device.last_seen).total_seconds() > silent_after_s else "online"
 
 
 def when(value: datetime | None) -> Markup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pilotwave_server.dashboard import (
     account_page,
     audit_page,
+    bulk_page,
     device_pages,
     fleet_page,
     group_pages,
@@ -24,6 +25,7 @@ routers = [
     account_page.router,
     fleet_page.router,
     rollout_pages.router,
+    bulk_page.router,
     device_pages.router,
     model_pages.router,
     group_pages.router,

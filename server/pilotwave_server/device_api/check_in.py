@@ -31,7 +31,7 @@ from pilotwave_server.device_api.budgets import DeviceBudgets, TooManyCheckIns
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.loader import Loader
 from pilotwave_server.device_api.records import DeviceRecord
-from pilotwave_server.device_api.seen import NOTE_S
+from pilotwave_server.device_api.seen import note_interval_s
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.errors import Forbidden, Invalid, ServerError, Unauthorised
@@ -170,7 +170,7 @@ class CheckIns:
         now = self._clock()
         record.seen = now.timestamp()
         # it is written with the check-in
-        record.note_after = max(record.note_after, record.seen + NOTE_S)
+        record.note_after = max(record.note_after, record.seen + note_interval_s(self._settings))
         life = self._settings.token_lifetime_s
         expires = int((now + timedelta(seconds=life)).timestamp())
         hint = self._fleet.hint

@@ -17,7 +17,6 @@ from pilotwave_server.device_api.directives import Director, make_directive
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.loader import Loader
 from pilotwave_server.device_api.records import DeviceRecord, Order
-from pilotwave_server.device_api.seen import NOTE_S
 from pilotwave_server.device_api.tokens import BadToken, DeviceTokens, peek_unverified
 from pilotwave_server.downloads.counting import For
 from pilotwave_server.downloads.desk import Desk
@@ -51,6 +50,7 @@ class Polls:
         metrics: Metrics,
         lifetime_s: int,
         note_seen: Callable[[DeviceRecord], None],
+        note_s: float,
         ask_lease: Callable[[DeviceRecord, float], None],
         downloads: Desk,
         pacing: Pacing,
@@ -63,6 +63,7 @@ class Polls:
         self._half_s = lifetime_s // 2
         self._lifetime_s = lifetime_s
         self._note_seen = note_seen
+        self._note_s = note_s
         self._ask_lease = ask_lease
         self._loader = loader
         self._downloads = downloads
@@ -91,7 +92,7 @@ class Polls:
             await error_response(error)(scope, receive, send)
             return
         # a minute has passed, or the clock was set back
-        if not 0.0 < record.note_after - record.seen <= NOTE_S:
+        if not 0.0 < record.note_after - record.seen <= self._note_s:
             self._note_seen(record)
         headers = [(b"etag", record.etag), (b"pilotwave-tuf", self._fleet.hint.header)]
         if not body:

@@ -1,6 +1,7 @@
 """Remember which devices polled, and write it down bit by bit: a poll itself writes nothing.
 
-A device is noted at most once a minute, and only once until it is written; of a large fleet
+A device is noted at most once a minute, or once in a check-in interval if that is shorter, and only
+once until it is written; of a large fleet
 `ROWS_PER_S` are written, one steady trickle: more would hold up the polls and check-ins beside it.
 In a fleet of over 50,000 the time that is written is mostly that of the last check-in, which
 writes it as well.
@@ -19,6 +20,7 @@ from sqlalchemy.orm import Session
 from pilotwave_server.db import Database
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.records import DeviceRecord
+from pilotwave_server.settings import Settings
 
 NOTE_S = 60.0
 NOTED = float("inf")
@@ -44,10 +46,16 @@ _POSTGRESQL = text("""
 """).bindparams(bindparam("ids"), bindparam("seen"))
 
 
-class LastSeen:
-    """Notes each device at most once a minute; `flush` writes the oldest notes."""
+def note_interval_s(settings: Settings) -> float:
+    """How long a device is not noted again, in seconds: no longer than it may go unheard."""
+    return min(NOTE_S, float(settings.check_in_interval_s))
 
-    def __init__(self, db: Database, fleet: FleetState) -> None:
+
+class LastSeen:
+    """Notes each device at most once in `note_s`; `flush` writes the oldest notes."""
+
+    def __init__(self, db: Database, fleet: FleetState, *, note_s: float = NOTE_S) -> None:
+        self.note_s = note_s
         self._db = db
         self._fleet = fleet
         self._noted: deque[str] = deque()
@@ -65,7 +73,7 @@ class LastSeen:
             names = {self._noted.popleft() for _ in range(min(CHUNK, count - begin))}
             records = [r for r in map(self._fleet.records.get, names) if r is not None]
             for record in records:
-                record.note_after = record.seen + NOTE_S
+                record.note_after = record.seen + self.note_s
             if records:
                 with self._db.write() as session:
                     write_seen(session, {record.id: record.seen for record in records})

@@ -25,14 +25,14 @@ from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.preload import Preload
 from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.device_api.push.setup import install as make_push
-from pilotwave_server.device_api.seen import FLUSH_S, LastSeen
+from pilotwave_server.device_api.seen import FLUSH_S, LastSeen, note_interval_s
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices import conflicts
 from pilotwave_server.devices import routes as devices
 from pilotwave_server.groups import routes as groups
 from pilotwave_server.recovery.worker import Recovery
-from pilotwave_server.rollouts import removal_routes, reports, rollout_routes
+from pilotwave_server.rollouts import bulk_routes, removal_routes, reports, rollout_routes
 from pilotwave_server.rollouts import routes as rollouts
 from pilotwave_server.rollouts.engine.engine import Engine
 from pilotwave_server.rollouts.policies import routes as policies
@@ -47,6 +47,7 @@ routers: list[APIRouter] = [
     devices.router,
     groups.router,
     *rollouts.routers,
+    bulk_routes.router,
     rollout_routes.router,
     *removal_routes.routers,
     policies.router,
@@ -82,7 +83,7 @@ def install(context: Context) -> DeviceApi:
     fleet = FleetState(db, context.trust)
     tokens = DeviceTokens(settings.keys_dir / TOKEN_KEYS)
     loader = Loader(fleet.load)
-    seen = LastSeen(db, fleet)
+    seen = LastSeen(db, fleet, note_s=note_interval_s(settings))
     desk = LeaseDesk(db, fleet, clock)
     metrics = MetricDesk(fleet)
     challenges = DeviceChallenges(tokens, clock)
@@ -130,6 +131,7 @@ def install(context: Context) -> DeviceApi:
         metrics=context.metrics,
         lifetime_s=settings.directive_lifetime_s,
         note_seen=seen.note,
+        note_s=seen.note_s,
         ask_lease=desk.ask,
         downloads=context.downloads,
         pacing=context.pacing,

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Path, Query, Response
+from fastapi.responses import StreamingResponse
 
 from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
 from pilotwave_server.devices import codes, conflicts, service
 from pilotwave_server.devices.errors import CodeUnknown, CodeUsed, DeviceUnknown, WrongState
+from pilotwave_server.devices.export import rows_of
+from pilotwave_server.devices.filters import Filter
+from pilotwave_server.devices.finding import matching
+from pilotwave_server.devices.silence import silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.devices.views import (
     CodesRequest,
     CodeView,
+    DeviceCount,
     DeviceDetail,
     DeviceEventView,
     DeviceSort,
-    DeviceState,
     DeviceSummary,
     LabelsRequest,
     NewCodes,
@@ -27,46 +31,31 @@ from pilotwave_server.devices.views import (
 )
 from pilotwave_server.fields import DeviceName
 from pilotwave_server.groups.selector import BadSelector
-from pilotwave_server.groups.service import groups_of
+from pilotwave_server.groups.service import GroupUnknown, groups_of
 from pilotwave_server.paging import BadCursor, Page, Paging
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router
 
 router = api_router(tag="devices")
-SelectorText = Annotated[
-    str | None,
-    Query(
-        max_length=4096,
-        description="Only devices that this takes, like `site=berlin, fact.hw in (orin, nano)`.",
-        examples=["site=berlin, !quarantined"],
-    ),
-]
 CodeId = Annotated[int, Path(ge=1, le=2**53, description="The code's id, from the list.")]
 
 
 def _summaries(session: ReadSession, context: Ctx, rows: list[DeviceRow]) -> list[DeviceSummary]:
     models = service.models_of(session, rows)
-    return [summary(row, models[row.id], context.fleet.last_seen(row.name)) for row in rows]
+    quiet = silence(context.settings, context.clock())
+    return [summary(row, models[row.id], context.fleet.last_seen(row.name), quiet) for row in rows]
 
 
-@router.get("/devices", summary="List devices", responses=responses(BadCursor, BadSelector))
+@router.get(
+    "/devices", summary="List devices", responses=responses(BadCursor, BadSelector, GroupUnknown)
+)
 def list_devices(
     viewer: Viewer,
     session: ReadSession,
     context: Ctx,
     page: Paging,
     now: Now,
-    selector: SelectorText = None,
-    state: Annotated[DeviceState | None, Query(description="Only devices in this state.")] = None,
-    standing: Annotated[
-        service.Standing | None,
-        Query(
-            description="Only enrolled devices that were heard of in the last three check-in "
-            "intervals (`online`) or were not (`silent`); only those that refuse their orders or "
-            "on which a model failed or went back (`failing`); only those whose key two machines "
-            "use (`conflict`)."
-        ),
-    ] = None,
+    wanted: Filter,
     sort: Annotated[
         DeviceSort, Query(description="By what; `-` before it turns it round.")
     ] = "name",
@@ -75,13 +64,42 @@ def list_devices(
     rows, cursor = service.list_devices(
         session,
         page=page,
-        selector=selector,
-        state=state,
-        standing=standing,
-        silent_since=now - timedelta(seconds=3 * context.settings.check_in_interval_s),
+        rules=matching(session, wanted, silence(context.settings, now)),
         sort=sort,
     )
     return Page(items=_summaries(session, context, rows), next_cursor=cursor)
+
+
+@router.get(
+    "/device-count",
+    operation_id="count_devices",
+    summary="How many devices a filter takes",
+    responses=responses(BadSelector, GroupUnknown),
+)
+def count(
+    viewer: Viewer, session: ReadSession, context: Ctx, now: Now, wanted: Filter
+) -> DeviceCount:
+    """By the same parameters as the list."""
+    rules = matching(session, wanted, silence(context.settings, now))
+    return DeviceCount(devices=service.count_devices(session, rules))
+
+
+@router.get(
+    "/devices.csv",
+    operation_id="export_devices",
+    summary="The list of devices as CSV",
+    response_class=Response,
+    responses={200: {"content": {"text/csv": {}}}, **responses(BadSelector, GroupUnknown)},
+)
+def export(
+    viewer: Viewer, session: ReadSession, context: Ctx, now: Now, wanted: Filter
+) -> Response:
+    """By name, filtered as the list. It is sent as it is read, however many there are."""
+    rules = matching(session, wanted, silence(context.settings, now))
+    name = "attachment; filename=devices.csv"
+    return StreamingResponse(
+        rows_of(context, rules), media_type="text/csv", headers={"Content-Disposition": name}
+    )
 
 
 @router.get("/devices/{device}", summary="One device", responses=responses(DeviceUnknown))
@@ -94,6 +112,7 @@ def get_device(
         row,
         service.models_of(session, [row])[row.id],
         context.fleet.last_seen(row.name),
+        silence(context.settings, context.clock()),
         groups=[group.name for group in groups_of(session, row)],
         pins=service.pins_of(session, row),
         push=context.devices.push.channel_of(row.name),

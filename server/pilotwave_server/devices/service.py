@@ -7,24 +7,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, delete, func, literal, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import lock_fleet, next_revision
 from pilotwave_server.devices.errors import DeviceUnknown, WrongState
 from pilotwave_server.devices.tables import DeviceRow, PinRow
-from pilotwave_server.groups.selector import compile_sql, parse
 from pilotwave_server.paging import PageRequest, paginate, paginate_with_empty
 from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
 
-NEVER = datetime(1970, 1, 1, tzinfo=timezone.utc)
 OUT = ("pending", "revoked", "decommissioned")
 """States of devices that are offered nothing."""
-Standing = Literal["online", "silent", "failing", "conflict"]
+Standing = Literal["online", "silent", "failing", "refusing", "conflict"]
 
 
 def find_device(session: Session, name: str, *, lock: bool = False) -> DeviceRow | None:
@@ -58,43 +56,25 @@ def list_devices(
     session: Session,
     *,
     page: PageRequest,
-    selector: str | None = None,
-    state: str | None = None,
-    standing: Standing | None = None,
-    silent_since: datetime | None = None,
+    rules: Sequence[ColumnElement[bool]] = (),
     sort: str = "name",
 ) -> tuple[list[DeviceRow], str | None]:
-    """Devices that a selector takes, in a state, of a standing, sorted; `-` before the sort turns
-    it round. Who was last seen before `silent_since` is silent. BadSelector."""
-    query = select(DeviceRow)
-    if state is not None:
-        query = query.where(DeviceRow.state == state)
-    if standing is not None:
-        query = query.where(*_stand(standing, silent_since))
-    if selector is not None:
-        dialect = session.get_bind().dialect.name
-        d = DeviceRow
-        query = query.where(compile_sql(parse(selector), d.labels, d.facts, dialect=dialect))
+    """Devices for which all rules hold (`finding.matching`), sorted; `-` before the sort turns it
+    round."""
+    query = select(DeviceRow).where(*rules)
     by = sort.removeprefix("-")
     turn = paginate_with_empty if by == "last_seen" else paginate
     return turn(session, query, keys=SORTS[by], page=page, descending=sort.startswith("-"))
 
 
-def _stand(standing: Standing, silent_since: datetime | None) -> list[ColumnElement[bool]]:
-    d = DeviceRow
-    # said so that no index serves it: SQLite would take it and sort the whole fleet, where the
-    # index of the sort finds a page at once
-    enrolled = d.state.not_in(OUT)
-    match standing:
-        case "online":
-            return [enrolled, d.last_seen > silent_since]
-        case "silent":
-            seen = func.coalesce(d.last_seen, literal(NEVER, d.last_seen.type))
-            return [enrolled, seen <= silent_since]
-        case "conflict":
-            return [d.conflict_since.is_not(None)]
-        case "failing":
-            return [is_failing()]
+def count_devices(session: Session, rules: Sequence[ColumnElement[bool]]) -> int:
+    """How many devices there are for which all rules hold."""
+    return session.scalar(select(func.count()).select_from(DeviceRow).where(*rules)) or 0
+
+
+def is_refusing() -> ColumnElement[bool]:
+    """The WHERE expression over devices that holds where one refuses its orders."""
+    return and_(DeviceRow.refusal.is_not(None), DeviceRow.state.not_in(OUT))
 
 
 def is_failing() -> ColumnElement[bool]:
@@ -112,9 +92,7 @@ def count_failing(session: Session) -> int:
 
 def count_refusing(session: Session) -> int:
     """How many devices refuse their orders."""
-    d = DeviceRow
-    query = select(func.count()).where(d.refusal.is_not(None), d.state.not_in(OUT))
-    return session.scalar(query) or 0
+    return count_devices(session, [is_refusing()])
 
 
 def models_of(session: Session, devices: Sequence[DeviceRow]) -> Mapping[int, list[DeviceModelRow]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field
 
 from pilotwave_protocol import dsse
 from pilotwave_server.devices.refusals import action
+from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.fields import ApiReply, ApiRequest, DeviceName, LabelKey, LabelValue
 from pilotwave_server.telemetry.tables import DeviceModelRow
@@ -27,6 +28,9 @@ DeviceSort = Literal[
     "name", "-name", "state", "-state", "agent", "-agent", "last_seen", "-last_seen"
 ]
 DeviceState = Literal["pending", "enrolled", "revoked", "decommissioned"]
+StandingWord = Literal[
+    "pending", "revoked", "decommissioned", "conflict", "refusing", "silent", "never", "online"
+]
 
 
 class LabelsRequest(ApiRequest):
@@ -68,7 +72,16 @@ class DeviceSummary(ApiReply):
     refusal: RefusalView | None = Field(
         description="Why it refuses its orders, as it last reported; null: it takes them."
     )
+    standing: StandingWord = Field(
+        description="How it stands: its state, or of an enrolled device whether its key is in "
+        "`conflict`, it is `refusing` its orders, was `never` heard, is `silent` (it has missed "
+        "three check-ins) or `online`."
+    )
     models: list[ModelOnDevice]
+
+
+class DeviceCount(ApiReply):
+    devices: int
 
 
 class PinView(ApiReply):
@@ -152,16 +165,30 @@ class NewCodes(ApiReply):
 
 
 def summary(
-    row: DeviceRow, models: Iterable[DeviceModelRow], polled: datetime | None
+    row: DeviceRow, models: Iterable[DeviceModelRow], polled: datetime | None, silence: Silence
 ) -> DeviceSummary:
     """A device in a list. `polled` is its last poll as far as this process remembers."""
-    return DeviceSummary(**_common(row, models, polled))
+    return DeviceSummary(**_common(row, models, polled, silence))
+
+
+def standing(row: DeviceRow, last_seen: datetime | None, silence: Silence) -> StandingWord:
+    """The word for how a device stands."""
+    if row.state != "enrolled":
+        return cast(StandingWord, row.state)
+    if row.conflict_since is not None:
+        return "conflict"
+    if row.refusal is not None:
+        return "refusing"
+    if last_seen is None:
+        return "never"
+    return "silent" if silence.is_silent(row, last_seen) else "online"
 
 
 def detail(
     row: DeviceRow,
     models: Iterable[DeviceModelRow],
     polled: datetime | None,
+    silence: Silence,
     *,
     groups: list[str],
     pins: Iterable[PinRow],
@@ -170,7 +197,7 @@ def detail(
     """All about one device."""
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(row.public_key))
     return DeviceDetail(
-        **_common(row, models, polled),
+        **_common(row, models, polled, silence),
         facts=row.facts,
         keyid=dsse.keyid(key),
         groups=groups,
@@ -190,8 +217,9 @@ def refusal_of(row: DeviceRow, said: Mapping[str, Any]) -> RefusalView:
 
 
 def _common(
-    row: DeviceRow, models: Iterable[DeviceModelRow], polled: datetime | None
+    row: DeviceRow, models: Iterable[DeviceModelRow], polled: datetime | None, silence: Silence
 ) -> dict[str, Any]:
+    last_seen = max((t for t in (row.last_seen, polled) if t is not None), default=None)
     return {
         "name": row.name,
         "state": row.state,
@@ -199,9 +227,10 @@ def _common(
         "agent": row.agent,
         "created_at": row.created_at,
         "enrolled_at": row.enrolled_at,
-        "last_seen": max((t for t in (row.last_seen, polled) if t is not None), default=None),
+        "last_seen": last_seen,
         "last_check_in": row.last_check_in,
         "conflict_since": row.conflict_since,
         "refusal": None if row.refusal is None else refusal_of(row, row.refusal),
+        "standing": standing(row, last_seen, silence),
         "models": [ModelOnDevice.model_validate(m) for m in models],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.service import models_of
+from pilotwave_server.devices.silence import silence
 from pilotwave_server.devices.views import DeviceSummary, summary
 from pilotwave_server.fields import DeviceName, GroupName
 from pilotwave_server.groups import service
@@ -123,5 +124,6 @@ def list_members(
     """In every state, by name."""
     rows, cursor = service.devices_in(session, name=group, page=page)
     models = models_of(session, rows)
-    items = [summary(row, models[row.id], context.fleet.last_seen(row.name)) for row in rows]
+    quiet = silence(context.settings, context.clock())
+    items = [summary(row, models[row.id], context.fleet.last_seen(row.name), quiet) for row in rows]
     return Page(items=items, next_cursor=cursor)

@@ -73,7 +73,7 @@ NEEDS = {
         PATCH /api/v1/devices/{device}|POST /api/v1/devices/{device}/accept
         POST /api/v1/devices/{device}/reject|POST /api/v1/devices/{device}/revoke
         POST /api/v1/devices/{device}/decommission
-        POST /api/v1/devices/{device}/settle
+        POST /api/v1/devices/{device}/settle|POST /api/v1/devices/bulk|POST /devices/bulk
         GET /api/v1/enrolment-codes|POST /api/v1/enrolment-codes
         DELETE /api/v1/enrolment-codes/{code_id}
         POST /api/v1/groups|PUT /api/v1/groups/{group}|DELETE /api/v1/groups/{group}
@@ -114,6 +114,7 @@ NEEDS = {
         GET /api/v1/models/{model}/versions/{version}
         GET /api/v1/trust/server-keys|GET /api/v1/trust/metadata/{role}
         GET /api/v1/devices|GET /api/v1/devices/{device}|GET /api/v1/devices/{device}/events
+        GET /api/v1/devices.csv|GET /api/v1/device-count
         GET /api/v1/devices/{device}/history|GET /api/v1/devices/{device}/metrics
         GET /api/v1/devices/{device}/why
         GET /api/v1/groups|GET /api/v1/groups/{group}|GET /api/v1/groups/{group}/devices

@@ -8,7 +8,9 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from pilotwave_server.db import Database
+from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.service import SORTS, Standing, list_devices
+from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.paging import EMPTY, BadCursor, PageRequest
 from pilotwave_server.telemetry.tables import DeviceModelRow
@@ -70,7 +72,8 @@ def test_pages_of_every_sort_hold_each_device_once_in_order(
 def test_devices_of_a_standing(db: Database, standing: Standing, names: list[str]) -> None:
     since = NOON + timedelta(minutes=3)
     with db.read() as session:
-        rows, _ = list_devices(session, page=PageRequest(), standing=standing, silent_since=since)
+        rules = matching(session, DeviceFilter(standing=standing), Silence(since, since))
+        rows, _ = list_devices(session, page=PageRequest(), rules=rules)
     assert [row.name for row in rows] == names
 
 

@@ -6,6 +6,8 @@
               | key ( "=" | "==" | "!=" ) value
               | key ( "in" | "notin" ) "(" value { "," value } ")"
               | key ( ">" | ">=" | "<" | "<=" ) number
+              | [ "!" ] "runs" model                         where devices are looked for,
+              | "runs" model operator version                not for a group
     key       = a label's, or "fact." and a fact's
     value     = a word, or text in "…" or '…' with \\ before a quote or a backslash
 
@@ -21,11 +23,14 @@ What each means for a device (both compilers follow this, and are tested against
 - `>`, `>=`, `<`, `<=` compare numbers (as 64-bit floats). They apply to number facts, and to text
   that is a plain decimal number (`-12.5`, at most 16 characters); for anything else, and for a
   missing key, they do not hold. Versions are not numbers, so `fact.runtime.*` keys refuse them.
+- `runs detector<1.2` compares the version that the device runs of a model by the order of versions
+  (1.10 is above 1.9, and 1.2rc1 below 1.2). It finds devices and makes no group: a device would
+  leave such a group by updating, in the middle of a rollout to it.
 """
 
 from __future__ import annotations
 
-from pilotwave_server.groups.selector.ast import Condition, Op, Selector
+from pilotwave_server.groups.selector.ast import Condition, Op, Runs, Selector
 from pilotwave_server.groups.selector.parse import BadSelector, parse
 from pilotwave_server.groups.selector.predicate import Predicate, compile_predicate
 from pilotwave_server.groups.selector.sql import compile_sql
@@ -35,6 +40,7 @@ __all__ = [
     "Condition",
     "Op",
     "Predicate",
+    "Runs",
     "Selector",
     "compile_predicate",
     "compile_sql",

@@ -73,10 +73,27 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """`runs detector<1.2`: what the device runs of a model, by the order of versions. SET and UNSET
+    have no versions, the comparisons exactly one."""
+
+    model: str
+    op: Op
+    versions: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.op is Op.UNSET:
+            return f"!runs {self.model}"
+        return f"runs {Condition(self.model, self.op, self.versions)}"
+
+
+@dataclass(frozen=True)
 class Selector:
-    """All conditions must hold; no condition at all (`*`) selects every device."""
+    """All conditions must hold; no condition at all (`*`) selects every device. `runs` are there
+    only where devices are looked for: no group is made by them."""
 
     conditions: tuple[Condition, ...]
+    runs: tuple[Runs, ...] = ()
 
     @property
     def keys(self) -> frozenset[str]:
@@ -84,7 +101,7 @@ class Selector:
         return frozenset(c.key for c in self.conditions)
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.conditions)) or "*"
+        return ", ".join(map(str, (*self.conditions, *self.runs))) or "*"
 
 
 def _quote(value: str) -> str:

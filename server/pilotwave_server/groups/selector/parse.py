@@ -6,13 +6,14 @@ import re
 from typing import NamedTuple
 
 from pilotwave_protocol.errors import BadName
-from pilotwave_protocol.names import FACT, check_selector_key
+from pilotwave_protocol.names import FACT, check_model, check_selector_key, check_version
 from pilotwave_server.errors import Invalid
 from pilotwave_server.groups.selector.ast import (
     BARE_WORD,
     ORDER,
     Condition,
     Op,
+    Runs,
     Selector,
     plain_number,
 )
@@ -57,11 +58,21 @@ class _Token(NamedTuple):
         return "the end" if self.kind == "end" else ascii(self.text)[:60]
 
 
-def parse(text: str) -> Selector:
-    """Return the selector that `text` writes, or raise `BadSelector`."""
+def parse(text: str, *, of_versions: bool = False) -> Selector:
+    """Return the selector that `text` writes, or raise `BadSelector`.
+
+    `of_versions`: it may ask what devices run (`runs detector<1.2`).
+    """
     if len(text) > MAX_LENGTH:
         raise BadSelector(MAX_LENGTH + 1, f"expected at most {MAX_LENGTH} characters")
-    return _Parser(text).selector()
+    found = _Parser(text).selector()
+    if found.runs and not of_versions:
+        raise BadSelector(
+            text.index("runs") + 1,
+            f"`{found.runs[0]}` finds devices, but makes no group: a device would leave it by "
+            "updating. Use labels or facts",
+        )
+    return found
 
 
 class _Parser:
@@ -80,12 +91,21 @@ class _Parser:
             if len(conditions) == MAX_CONDITIONS:
                 raise self._error(f"at most {MAX_CONDITIONS} conditions")
             conditions.append(self._condition())
-        return Selector(tuple(conditions))
+        return Selector(
+            tuple(c for c in conditions if isinstance(c, Condition)),
+            tuple(c for c in conditions if isinstance(c, Runs)),
+        )
 
-    def _condition(self) -> Condition:
+    def _condition(self) -> Condition | Runs:
         if self._peek()[:2] == ("symbol", "!"):
             self._take()
+            if self._asks_what_runs():
+                self._take()
+                return Runs(self._model(), Op.UNSET)
             return Condition(self._key("a key after !"), Op.UNSET)
+        if self._asks_what_runs():
+            self._take()
+            return self._runs()
         key_at = self._peek().at
         key = self._key("a condition, like site=berlin")
         token = self._peek()
@@ -100,6 +120,48 @@ class _Parser:
         if op in ORDER:
             return Condition(key, op, (self._number(key, key_at),))
         return Condition(key, op, (self._value(),))
+
+    def _asks_what_runs(self) -> bool:
+        """`runs` and a second word; a label may be called `runs`, too."""
+        return (
+            self._peek()[:2] == ("word", "runs")
+            and self._tokens[self._next + 1][:2]
+            not in (
+                ("word", "in"),
+                ("word", "notin"),
+            )
+            and self._tokens[self._next + 1].kind == "word"
+        )
+
+    def _runs(self) -> Runs:
+        model = self._model()
+        token = self._peek()
+        if token.kind == "end" or token[:2] == ("symbol", ","):
+            return Runs(model, Op.SET)
+        op = _OPERATORS.get(token.text) if token.kind in ("symbol", "word") else None
+        if op is None:
+            raise self._error(_AFTER_KEY)
+        self._take()
+        if token.text in ("in", "notin"):
+            at = self._peek().at
+            return Runs(model, op, tuple(self._version(v, at) for v in self._values()))
+        at = self._peek().at
+        return Runs(model, op, (self._version(self._value(), at),))
+
+    def _model(self) -> str:
+        token = self._peek()
+        if token.kind != "word":
+            raise self._error("a model after runs")
+        try:
+            return check_model(self._take().text)
+        except BadName as error:
+            raise BadSelector(token.at, str(error)) from error
+
+    def _version(self, text: str, at: int) -> str:
+        try:
+            return check_version(text)
+        except BadName as error:
+            raise BadSelector(at, str(error)) from error
 
     def _key(self, expected: str) -> str:
         token = self._peek()

@@ -1,0 +1,117 @@
+"""Act on the devices that were ticked in the list, or on all that its filter takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from fastapi.responses import Response
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from pilotwave_server.dashboard.asking import sure
+from pilotwave_server.dashboard.device_filter import get_form
+from pilotwave_server.dashboard.pages import ActOperator, Page, page_router
+from pilotwave_server.dashboard.rendering import with_query
+from pilotwave_server.dashboard.words import N_
+from pilotwave_server.deps import Ctx
+from pilotwave_server.devices.finding import DeviceFilter
+from pilotwave_server.errors import Invalid
+from pilotwave_server.rollouts import bulk
+from pilotwave_server.rollouts.bulk import BulkAction
+from pilotwave_server.rollouts.bulk_routes import BulkAnswer, BulkRequest, act_on_devices
+
+router = page_router()
+FILTERS = ("selector", "state", "model", "version", "group", "name", "reason")
+FEW = 5
+QUESTIONS: dict[BulkAction, str] = {
+    "label": N_("%(devices)s: they get the labels %(labels)s."),
+    "accept": N_("%(devices)s: they may join the fleet."),
+    "retry": N_("%(devices)s: they try %(model)s again at their next poll."),
+    "rollback": N_(
+        "%(devices)s: they go back to the last good version of %(model)s at their next poll and "
+        "are pinned there."
+    ),
+    "decommission": N_(
+        "%(devices)s: they get nothing any more; only a code brings each of them back."
+    ),
+}
+COUNT = N_("Devices concerned: %(count)s (%(names)s)")
+AND_MORE = N_("%(names)s and %(more)s more")
+DONE = N_("Done on %(done)s of %(matched)s devices.")
+FIRST_NO = N_("%(device)s: %(sentence)s")
+
+
+class NothingChosen(Invalid):
+    code = "nothing_chosen"
+
+
+@router.post("/devices/bulk")
+async def act(page: ActOperator, context: Ctx) -> Response:
+    """Ask with count and consequence, then act on exactly those that were shown."""
+    form = await page.request.form()
+    given = {key: value for key, value in form.items() if isinstance(value, str)}
+    chosen = [value for value in form.getlist("device") if isinstance(value, str)]
+
+    def change() -> Response:
+        wish = _wish(given, chosen)
+        names = chosen
+        if wish.filter is not None:
+            with context.db.read() as session:
+                names = bulk.find(session, DeviceFilter(**wish.filter.model_dump()), context)
+            bulk.check_count(len(names), wish.expected)
+        told = {"devices": _named(page, names), "model": wish.model, "labels": given.get("labels")}
+        sure(given, page.told(QUESTIONS[wish.action], **told))
+        answer = act_on_devices(page.actor, context, wish)
+        return page.go(with_query("/devices", **_filter(given)), say=_said(page, answer))
+
+    return await run_in_threadpool(change)
+
+
+def _filter(given: dict[str, str]) -> dict[str, str]:
+    return {key: given[key] for key in FILTERS if given.get(key)}
+
+
+def _wish(given: dict[str, str], chosen: Sequence[str]) -> BulkRequest:
+    """What the form asks for. NothingChosen, or Invalid with a sentence."""
+    action = given.get("action", "")
+    if action not in get_args(BulkAction):
+        raise NothingChosen("choose what is to be done")
+    body: dict[str, Any] = {"action": action}
+    if given.get("all") == "yes":
+        body |= {"filter": get_form(**_filter(given)).query}
+        body |= (
+            {"expected": int(given["expected"])} if given.get("expected", "").isdecimal() else {}
+        )
+    elif chosen:
+        body |= {"devices": list(chosen)}
+    else:
+        raise NothingChosen("tick the devices, or all that match")
+    if action in ("retry", "rollback"):
+        body |= {"model": given.get("of") or None}
+    if action == "rollback":
+        body |= {"reason": given.get("why", "").strip() or None}
+    if action == "label":
+        pairs = [part.partition("=") for part in given.get("labels", "").replace(",", " ").split()]
+        if not pairs or not all(middle for _, middle, _ in pairs):
+            raise NothingChosen("expected labels like shift=night")
+        body |= {"labels": {key: value or None for key, _, value in pairs}}
+    try:
+        return BulkRequest.model_validate(body)
+    except ValidationError as error:
+        raise NothingChosen(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+def _named(page: Page, names: Sequence[str]) -> str:
+    shown = ", ".join(names[:FEW])
+    if len(names) > FEW:
+        shown = page.told(AND_MORE, names=shown, more=len(names) - FEW)
+    return page.told(COUNT, count=len(names), names=shown)
+
+
+def _said(page: Page, answer: BulkAnswer) -> str:
+    told = page.told(DONE, done=answer.done, matched=answer.matched)
+    first = next((item for item in answer.items if not item.done), None)
+    if first is None:
+        return told
+    return f"{told} {page.told(FIRST_NO, device=first.device, sentence=first.sentence)}"

@@ -1,0 +1,159 @@
+"""Act on many devices at once: each by the same rules as alone, each with its own audit event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pilotwave_protocol.errors import PilotwaveError
+from pilotwave_server.context import Context
+from pilotwave_server.db import lock_fleet
+from pilotwave_server.devices import service
+from pilotwave_server.devices.finding import DeviceFilter, matching
+from pilotwave_server.devices.silence import silence
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.errors import Conflict, Invalid, ServerError
+from pilotwave_server.groups.service import groups_of
+from pilotwave_server.operators.roles import Actor
+from pilotwave_server.rollouts import pins
+from pilotwave_server.rollouts.snapshot import read_snapshot
+from pilotwave_server.scope import Touched, check_scope
+
+MOST = 10_000
+AT_ONCE = 100
+BulkAction = Literal["label", "accept", "retry", "rollback", "decommission"]
+
+
+class CountChanged(Conflict):
+    """Another number of devices matches than was expected. Look again before acting."""
+
+    code = "count_changed"
+
+
+class TooManyDevices(Invalid):
+    """More devices match than one request may act on. Narrow the filter."""
+
+    code = "too_many_devices"
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What is to be done to each device. `labels`: null removes one, others stay."""
+
+    action: BulkAction
+    model: str = ""
+    to: str | None = None
+    reason: str = ""
+    labels: Mapping[str, str | None] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it on one device; `code` and `sentence` say why it was not done."""
+
+    device: str
+    done: bool
+    code: str | None = None
+    sentence: str | None = None
+
+
+def find(session: Session, wanted: DeviceFilter, context: Context) -> list[str]:
+    """The names of the devices that a filter takes. TooManyDevices, BadSelector, GroupUnknown."""
+    rules = matching(session, wanted, silence(context.settings, context.clock()))
+    query = select(DeviceRow.name).where(*rules).order_by(DeviceRow.name).limit(MOST + 1)
+    names = list(session.scalars(query))
+    if len(names) > MOST:
+        raise TooManyDevices(f"more than {MOST:,} devices match: narrow the filter")
+    return names
+
+
+def check_count(found: int, expected: int | None) -> None:
+    """CountChanged unless as many devices match as the one who acts was told."""
+    if expected is not None and found != expected:
+        raise CountChanged(
+            f"{found:,} devices match now, and {expected:,} were expected: look again",
+            found=found,
+        )
+
+
+def act(context: Context, actor: Actor, names: Sequence[str], deed: Deed) -> list[Outcome]:
+    """Do it to each device, so many in one transaction that no other writer waits long."""
+    found: list[Outcome] = []
+    for begin in range(0, len(names), AT_ONCE):
+        with context.db.write() as session:
+            lock_fleet(session)
+            step = _step(session, context, actor, deed, now=context.clock())
+            found += _each(session, names[begin : begin + AT_ONCE], step)
+    return found
+
+
+def _each(session: Session, names: Sequence[str], step: Callable[[str], None]) -> Iterator[Outcome]:
+    for name in names:
+        try:
+            with session.begin_nested():
+                step(name)
+            yield Outcome(name, done=True)
+        except ServerError as error:
+            yield Outcome(name, False, error.code, error.detail)
+        except PilotwaveError as error:
+            yield Outcome(name, False, "invalid", str(error))
+
+
+def _step(
+    session: Session, context: Context, actor: Actor, deed: Deed, *, now: datetime
+) -> Callable[[str], None]:
+    """What is done to one device."""
+    who = str(actor)
+
+    def check(name: str, model: str | None) -> None:
+        if actor.models is None and actor.groups is None:
+            return
+        row = service.find_device(session, name)
+        groups = [] if row is None or model is None else groups_of(session, row)
+        check_scope(actor, Touched(model, [group.name for group in groups]))
+
+    def label(name: str) -> None:
+        check(name, None)
+        kept = {**service.get_device(session, name).labels, **(deed.labels or {})}
+        labels = {key: value for key, value in kept.items() if value is not None}
+        service.set_labels(session, name=name, labels=labels, actor=who, now=now)
+
+    def accept(name: str) -> None:
+        check(name, None)
+        service.accept(session, name=name, actor=who, now=now)
+
+    def decommission(name: str) -> None:
+        check(name, None)
+        service.decommission(session, name=name, actor=who, now=now)
+
+    def retry(name: str) -> None:
+        check(name, deed.model)
+        pins.retry(session, name=name, model=deed.model, actor=who, now=now)
+
+    def rollback(name: str) -> None:
+        check(name, deed.model)
+        snapshot = read_snapshot(session, context.fleet.remembered)
+        pins.roll_back(
+            session,
+            snapshot,
+            name=name,
+            model=deed.model,
+            to=deed.to,
+            reason=deed.reason,
+            actor=who,
+            now=now,
+        )
+
+    steps = {
+        "label": label,
+        "accept": accept,
+        "decommission": decommission,
+        "retry": retry,
+        "rollback": rollback,
+    }
+    return steps[deed.action]

@@ -1,0 +1,302 @@
+"""Devices are found by what they run and how they stand, and acted on many at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from pilotwave_protocol.names import version_key
+from pilotwave_server.db import Database
+from pilotwave_server.devices.finding import DeviceFilter, matching
+from pilotwave_server.devices.silence import Silence, silence
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.groups.selector import BadSelector, parse
+from pilotwave_server.settings import Settings
+from pilotwave_server.telemetry.tables import DeviceModelRow
+from tests.server.fleet_fixtures import Fleet, only_sqlite
+
+NOW = datetime(2026, 11, 29, 3, 0, tzinfo=timezone.utc)
+VERSIONS = ("1.0.0", "1.2rc1", "1.2", "1.9", "1.10.0", "2.0.0-beta.1", "2.0.0")
+
+
+def device(number: int, **more: Any) -> DeviceRow:
+    told: dict[str, Any] = {
+        "name": f"cam-{number}",
+        "public_key": f"{number:064x}",
+        "state": "enrolled",
+        "revision": 1,
+        "created_at": NOW,
+        "last_seen": NOW,
+        "labels": {},
+        "facts": {},
+    }
+    return DeviceRow(**{**told, **more})
+
+
+@pytest.fixture
+def runs(db: Database) -> Database:
+    """cam-0 to cam-6 run one version each; cam-7 runs nothing."""
+    with db.write() as session:
+        rows = [device(n) for n in range(8)]
+        session.add_all(rows)
+        session.flush()
+        for row, version in zip(rows, VERSIONS, strict=False):
+            session.add(
+                DeviceModelRow(
+                    device_id=row.id,
+                    model="detector",
+                    state="healthy",
+                    current_version=version,
+                    since=NOW,
+                )
+            )
+    return db
+
+
+def found(db: Database, quiet: Silence | None = None, **wanted: Any) -> list[str]:
+    quiet = quiet or Silence(NOW - timedelta(hours=1), NOW - timedelta(hours=1))
+    with db.read() as session:
+        rules = matching(session, DeviceFilter(**wanted), quiet)
+        query = select(DeviceRow.name).where(*rules).order_by(DeviceRow.name)
+        return list(session.scalars(query))
+
+
+@pytest.mark.parametrize(
+    ("selector", "numbers"),
+    [
+        ("runs detector", [0, 1, 2, 3, 4, 5, 6]),
+        ("!runs detector", [7]),
+        ("runs detector<1.2", [0, 1]),
+        ("runs detector<=1.2.0", [0, 1, 2]),  # 1.2 and 1.2.0 are one version
+        ("runs detector>1.9", [4, 5, 6]),  # by version, not by text
+        ("runs detector=1.10", [4]),
+        ("runs detector!=1.10", [0, 1, 2, 3, 5, 6, 7]),
+        ("runs detector in (1.9, 2.0.0)", [3, 6]),
+        ("runs detector notin (1.9, 2.0.0)", [0, 1, 2, 4, 5, 7]),
+        ("runs detector>=1.2, runs detector<2.0.0", [2, 3, 4, 5]),
+        ("runs other<9", []),
+    ],
+)
+def test_what_runs_is_compared_by_the_order_of_versions(
+    runs: Database, selector: str, numbers: list[int]
+) -> None:
+    assert found(runs, selector=selector) == [f"cam-{n}" for n in numbers]
+    assert found(runs, selector=str(parse(selector, of_versions=True))) == found(
+        runs, selector=selector
+    )
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.sampled_from(["<", "<=", ">", ">=", "=", "!="]), st.sampled_from([*VERSIONS, "1.2.1"]))
+def test_each_comparison_agrees_with_the_order_of_versions(
+    runs: Database, op: str, version: str
+) -> None:
+    holds = {
+        "<": lambda a, b: a < b,
+        "<=": lambda a, b: a <= b,
+        ">": lambda a, b: a > b,
+        ">=": lambda a, b: a >= b,
+        "=": lambda a, b: a == b,
+        "!=": lambda a, b: a != b,
+    }[op]
+    right = version_key(version)
+    expected = [f"cam-{n}" for n, v in enumerate(VERSIONS) if holds(version_key(v), right)]
+    expected += ["cam-7"] if op == "!=" else []
+    assert found(runs, selector=f"runs detector{op}{version}") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("runs detector<", "a value"),
+        ("runs detector<x", "position 15: version: expected"),
+        ("runs detector<1.2 y", "a comma or the end"),
+        ("runs Detector", "expected"),
+    ],
+)
+def test_a_fault_in_a_version_is_told_with_its_place(text: str, said: str) -> None:
+    with pytest.raises(BadSelector, match=said):
+        parse(text, of_versions=True)
+
+
+def test_a_label_may_be_called_runs() -> None:
+    assert str(parse("runs")) == "runs"
+    assert str(parse("runs=yes, !runs, runs in (a, b)")) == "runs=yes, !runs, runs in (a, b)"
+
+
+@only_sqlite
+def test_no_group_is_made_by_what_devices_run(operator: httpx.Client) -> None:
+    """A device would leave such a group by updating, in the middle of a rollout to it."""
+    body = {"name": "old", "selector": "site=a, runs detector<1.2"}
+    answer = operator.post("/api/v1/groups", json=body)
+    assert answer.status_code == 422
+    assert "makes no group" in answer.json()["detail"]
+
+
+def test_filters_are_all_held_at_once(runs: Database) -> None:
+    with runs.write() as session:
+        rows = {row.name: row for row in session.scalars(select(DeviceRow))}
+        rows["cam-3"].refusal = {"reason": "directive_expired", "detail": ""}
+        rows["cam-5"].state = "decommissioned"
+        model = session.get(DeviceModelRow, (rows["cam-1"].id, "detector"))
+        assert model is not None
+        model.state, model.reason = "failed", "selftest_mismatch"
+    assert found(runs, name="AM-1") == ["cam-1"]
+    assert found(runs, name="%") == []
+    assert found(runs, model="detector", version="1.9") == ["cam-3"]
+    assert found(runs, version="1.9", name="cam-4") == []
+    assert found(runs, reason="selftest_mismatch") == ["cam-1"]
+    assert found(runs, reason="directive_expired") == ["cam-3"]
+    assert found(runs, standing="refusing") == ["cam-3"]
+    assert found(runs, standing="failing") == ["cam-1", "cam-3"]
+    assert found(runs, state="decommissioned", model="detector") == ["cam-5"]
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "seen_ago_s", "facts", "silent"),
+    [
+        (900, 2600, {}, False),
+        (900, 2800, {}, True),
+        (10, 29, {}, False),
+        (10, 31, {}, True),
+        (1, 20, {}, False),  # polls are written down in a trickle
+        (60, 200, {}, True),
+        (60, 200, {"agent.profile": "battery"}, False),  # it comes every 15 minutes
+        (60, 2800, {"agent.profile": "battery"}, True),
+        (60, 200, {"agent.profile": "standard"}, True),
+    ],
+)
+def test_silence_goes_by_the_interval_of_each_device(
+    db: Database, interval_s: int, seen_ago_s: int, facts: dict[str, Any], silent: bool
+) -> None:
+    quiet = silence(Settings(check_in_interval_s=interval_s), NOW)
+    row = device(1, facts=facts, last_seen=NOW - timedelta(seconds=seen_ago_s))
+    with db.write() as session:
+        session.add_all([row, device(2, last_seen=None)])
+        session.flush()
+        assert quiet.is_silent(row, row.last_seen) == silent
+    assert ("cam-1" in found(db, quiet, standing="silent")) == silent
+    assert ("cam-1" in found(db, quiet, standing="online")) != silent
+    assert "cam-2" in found(db, quiet, standing="silent")
+
+
+def bulk(fleet: Fleet, **body: Any) -> httpx.Response:
+    return fleet.operator.post("/api/v1/devices/bulk", json=body)
+
+
+@pytest.fixture
+def four(fleet: Fleet) -> Fleet:
+    for n in range(1, 5):
+        fleet.device(f"cam-{n}", site="a" if n < 4 else "b")
+    return fleet
+
+
+def audited(fleet: Fleet, verb: str) -> list[str]:
+    items = fleet.operator.get("/api/v1/events", params={"verb": verb, "limit": 50}).json()["items"]
+    return sorted(item["object"] for item in items)
+
+
+@only_sqlite
+def test_many_devices_are_labelled_each_with_an_event_of_its_own(four: Fleet) -> None:
+    answer = bulk(
+        four, action="label", filter={"selector": "site=a"}, labels={"shift": "night"}, expected=3
+    )
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["matched"], answer.json()["done"]) == (3, 3)
+    assert audited(four, "device.label") == ["device/cam-1", "device/cam-2", "device/cam-3"]
+    listed = four.operator.get("/api/v1/devices", params={"selector": "shift=night, site=a"})
+    assert len(listed.json()["items"]) == 3
+    bulk(four, action="label", devices=["cam-1"], labels={"shift": None})
+    labels = four.operator.get("/api/v1/devices/cam-1").json()["labels"]
+    assert labels == {"site": "a"}
+
+
+@only_sqlite
+def test_what_cannot_be_done_to_one_device_stops_no_other(four: Fleet) -> None:
+    answer = bulk(four, action="decommission", devices=["cam-1", "nobody", "cam-2"])
+    items = {item["device"]: item for item in answer.json()["items"]}
+    assert answer.json()["done"] == 2
+    assert (items["nobody"]["done"], items["nobody"]["code"]) == (False, "device_unknown")
+    again = bulk(four, action="rollback", devices=["cam-3"], model="detector", reason="bad")
+    assert again.json()["items"][0]["code"] == "nothing_to_roll_back_to"
+    assert four.operator.get("/api/v1/devices/cam-1").json()["state"] == "decommissioned"
+
+
+@only_sqlite
+def test_nothing_is_done_where_another_number_matches(four: Fleet) -> None:
+    wish = {"action": "decommission", "filter": {"selector": "site=a"}}
+    answer = bulk(four, **wish, expected=2)
+    assert (answer.status_code, answer.json()["code"]) == (409, "count_changed")
+    assert "3 devices match now, and 2 were expected" in answer.json()["detail"]
+    assert audited(four, "device.decommission") == []
+
+
+@only_sqlite
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"action": "accept"},
+        {"action": "accept", "devices": ["cam-1"], "filter": {}},
+        {"action": "label", "devices": ["cam-1"]},
+        {"action": "rollback", "devices": ["cam-1"], "model": "detector"},
+        {"action": "explode", "devices": ["cam-1"]},
+        {"action": "accept", "devices": []},
+        {"action": "accept", "filter": {"selectr": "site=a"}},
+    ],
+)
+def test_a_request_that_does_not_say_all_is_refused(four: Fleet, body: dict[str, Any]) -> None:
+    assert bulk(four, **body).status_code == 422
+
+
+@only_sqlite
+def test_a_limited_token_reaches_no_other_device(four: Fleet, admin: httpx.Client) -> None:
+    four.group("a", "site=a")
+    wish = {"name": "night", "role": "operator", "groups": ["a"]}
+    made = admin.post("/api/v1/tokens", json=wish)
+    assert made.status_code == 201, made.text
+    headers = {"Authorization": f"Bearer {made.json()['token']}"}
+    body = {"action": "retry", "filter": {"selector": "*"}, "model": "detector"}
+    answer = four.client.post("/api/v1/devices/bulk", json=body, headers=headers)
+    items = {item["device"]: item for item in answer.json()["items"]}
+    assert [items[f"cam-{n}"]["done"] for n in range(1, 5)] == [True, True, True, False]
+    assert items["cam-4"]["code"] == "scope_forbids"
+    body = {"action": "decommission", "filter": {"selector": "*"}}
+    answer = four.client.post("/api/v1/devices/bulk", json=body, headers=headers)
+    assert answer.json()["done"] == 0
+
+
+@only_sqlite
+def test_the_list_is_exported_as_csv_without_formulas(four: Fleet) -> None:
+    four.operator.patch("/api/v1/devices/cam-1", json={"labels": {"note": "=1+2", "site": "a"}})
+    answer = four.operator.get("/api/v1/devices.csv", params={"selector": "site=a"})
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [row["device"] for row in rows] == ["cam-1", "cam-2", "cam-3"]
+    assert rows[0]["labels"] == "note==1+2, site=a"
+    assert not any(value.startswith(("=", "+", "-", "@")) for row in rows for value in row.values())
+    assert rows[0]["standing"] == "online"
+
+
+@pytest.mark.slow
+@only_sqlite
+def test_five_thousand_devices_are_found_and_acted_on_in_time(
+    db: Database, admin: httpx.Client
+) -> None:
+    with db.write() as session:
+        session.add_all([device(n, labels={"site": "a"}) for n in range(5000)])
+    began = time.monotonic()
+    body = {"action": "label", "filter": {"selector": "site=a"}, "labels": {"x": "1"}}
+    answer = admin.post("/api/v1/devices/bulk", json=body, timeout=120)
+    assert answer.json()["done"] == 5000
+    assert time.monotonic() - began < 60
