@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pilotwave_agent.channel import Channel
+from pilotwave_agent.config import Probe
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.download import Downloader, Limits
 from pilotwave_protocol.digest import sha256_hex
@@ -41,7 +42,9 @@ class Life:
 
     def __init__(self, device: Device, proxy: Proxy) -> None:
         device.registry.poll_s, device.registry.check_in_s = 300, 900
-        device.set(server=proxy.url, network_timeout_s=0.3, probation_s=60.0)
+        # by the simulated clock: a probe every tenth of a second would be 600 processes a switch
+        probe = Probe("exec", ("true",), interval_s=5)
+        device.set(server=proxy.url, network_timeout_s=0.3, probation_s=60.0, probe=probe)
         self.device, self.registry = device, device.registry
         self.clock = SimulatedClock(device.registry.now.timestamp() + 60)
         self.simulated = SimulatedAgent(device.config, device.config_path, self.clock)
