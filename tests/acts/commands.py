@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-# asked where there is a terminal or many devices: tests/cli/test_asking.py tries each
+# asked at a terminal, or of many devices (`--selector`): tests/cli/test_asking.py tries each
 ASKS_SOMETIMES = """
     assign | rollouts create | rollouts approve | rollouts start | rollouts resume
     rollouts abort | rollouts rollback
+    devices label | devices accept | devices rollback | devices retry
 """
 # these list what goes, and ask: tests/cli/test_publish.py, test_leaving.py, test_rotation.py …
 LISTS_FIRST = """
@@ -32,13 +33,9 @@ CAN_BE_UNDONE = """
     keys submit: the draft was shown to each who signed it; a further draft replaces it
     models create: it makes a model that runs nowhere yet
     versions undeny: versions deny
-    devices label: devices label
-    devices accept: devices revoke, and no device gets anything by it alone
     devices settle: the conflict is shown again as soon as there is one
-    devices rollback: devices unpin; it is one device
     devices pin: devices unpin; it is one device
     devices unpin: devices pin; it is one device
-    devices retry: it is one device, which goes back by itself when it fails again
     codes create: codes delete
     groups create: groups delete
     groups add: groups remove; it is one device

@@ -18,6 +18,7 @@ PAGE_ASKS = """
     POST /devices/{device}/do/decommission: always
     POST /devices/{device}/do/reject: always
     POST /devices/{device}/do/revoke: always
+    POST /devices/bulk: always; tests/server/dashboard/test_many_devices.py
     POST /models/{model}/{version}/deny: always
     POST /groups/{group}/assign: always
     POST /groups/{group}/change: where the selector changes
@@ -90,6 +91,7 @@ API = """
     POST /device/v1/enrol: a device's; decommission it
     POST /device/v1/check-in: a device's report
     PATCH /api/v1/devices/{device}: set the labels back; it is one device
+    POST /api/v1/devices/bulk: asked by devices label, devices accept and devices decommission
     POST /api/v1/devices/{device}/accept: revoke it
     POST /api/v1/devices/{device}/reject: asked by devices reject
     POST /api/v1/devices/{device}/revoke: asked by devices revoke

@@ -136,3 +136,26 @@ def test_at_a_terminal_a_person_is_asked_however_few_they_are(
         status, said = pw.at_terminal(*words, answer="n")
         assert (status != 0, named in said) == (True, True), said
     assert pw.json("events", "--limit", 1) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("label", "shift=night"),
+        ("accept",),
+        ("rollback", "--model", "detector", "--reason", "bad"),
+        ("retry", "--model", "detector"),
+        ("decommission",),
+    ],
+)
+def test_many_devices_at_once_are_always_asked_about(
+    pw: Operator, name: str, words: tuple[str, ...]
+) -> None:
+    with httpx.Client(base_url=pw.url) as client:
+        made = pw.json("codes", "create", "--label", f"site={name}")["items"]
+        assert SimulatedDevice(f"{name}-1", client).enrol(made[0]["code"]).is_success
+    before = pw.json("events", "--limit", 1)
+    line = pw.fails("devices", *words, "--selector", f"site={name}", status=2)
+    assert "1 device" in line
+    assert "There is no terminal to answer: use --yes" in line
+    assert pw.json("events", "--limit", 1) == before
