@@ -100,6 +100,15 @@ def parser() -> argparse.ArgumentParser:
     desk.add_argument("--variant", required=True, metavar="NAME", help="which of the manifest's")
     desk.add_argument("--timeout", type=float, default=60, metavar="S", help="seconds at most")
     desk.set_defaults(command=_selftest)
+    words = "write golden cases of a version's files; its manifest comes on stdin"
+    golden = commands.add_parser("golden", help=words, description=words.capitalize() + ".")
+    golden.add_argument("folder", type=Path, metavar="FOLDER", help="where the variant's files are")
+    golden.add_argument("--variant", required=True, metavar="NAME", help="which of the manifest's")
+    golden.add_argument("--inputs", type=Path, required=True, metavar="FILE", help=".npz, .npy …")
+    golden.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    golden.add_argument("--most", type=int, default=64, metavar="N", help="cases at most")
+    golden.add_argument("--timeout", type=float, default=60, metavar="S", help="seconds at most")
+    golden.set_defaults(command=_golden)
     gone = commands.add_parser("uninstall", help="stop the service and remove what install wrote")
     gone.add_argument("--purge", type=Path, metavar="DIR", help="remove this data folder as well")
     gone.set_defaults(command=_uninstall)
@@ -191,11 +200,27 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 
 def _selftest(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.desktest import try_files
+    from pilotwave_agent.publisher import try_files
     from pilotwave_protocol.manifest import MAX_MANIFEST_BYTES
 
     raw = sys.stdin.buffer.read(MAX_MANIFEST_BYTES + 1)
     said = try_files(raw, arguments.variant, arguments.folder, arguments.timeout)
+    return _tell([said])
+
+
+def _golden(arguments: argparse.Namespace) -> int:
+    from pilotwave_agent.publisher import write_golden
+    from pilotwave_protocol.manifest import MAX_MANIFEST_BYTES
+
+    said = write_golden(
+        sys.stdin.buffer.read(MAX_MANIFEST_BYTES + 1),
+        arguments.variant,
+        arguments.folder,
+        arguments.inputs,
+        arguments.out,
+        most=arguments.most,
+        timeout_s=arguments.timeout,
+    )
     return _tell([said])
 
 

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from pilotwave_agent.shared_folder import remove_tree
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.states import Reason
+from pilotwave_protocol.tensortypes import CASES, CASES_JSON
 
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
@@ -132,9 +134,36 @@ def run_selftest(
     if variant.runtime not in RUNTIMES and variant.runtime != COMMAND:
         sentence = f"this agent cannot run {variant.runtime}"
         raise RefusedError(Reason.RUNTIME_MISSING, sentence)
+    spec = _spec(folder, variant, limits, settings, place)
+    ended = _in_child(spec, settings.python or sys.executable, limits.timeout_s)
+    _remove_shared(ended)
+    if (held := ended.last("confined")) is not None:
+        note(confinement_of(held))
+    return _judged(ended, variant, limits)
+
+
+def record_answers(
+    folder: Path, variant: Variant, inputs: Path, out: Path, limits: TestLimits
+) -> dict[str, Any]:
+    """Have the variant answer `inputs` (safetensors, or JSON for strings) in a child process, and
+    copy the golden cases that it writes into `out`. Raises `RefusedError`, `OSError`."""
+    spec = _spec(folder, variant, limits, _BY_DEFAULT, _ANYWHERE)
+    spec |= {"cases": None, "record": str(inputs)}
+    ended = _in_child(spec, sys.executable, limits.timeout_s, out)
+    _remove_shared(ended)
+    verdict = _passed(ended, limits)
+    found: dict[str, Any] = verdict["figures"]
+    return found
+
+
+def _spec(
+    folder: Path, variant: Variant, limits: TestLimits, settings: RuntimeSettings, place: Place
+) -> dict[str, Any]:
+    """What the child is told."""
     cases = variant.selftest
     wished = [variant.requires.accelerator] if variant.requires.accelerator else []
-    spec = {
+    return {
+        "record": None,
         "runtime": variant.runtime,
         "folder": str(folder),
         "entrypoint": variant.entrypoint,
@@ -157,11 +186,6 @@ def run_selftest(
         "allow_unconfined": limits.allow_unconfined,
         "filter_calls": limits.filter_calls,
     }
-    ended = _in_child(spec, settings.python or sys.executable, limits.timeout_s)
-    _remove_shared(ended)
-    if (held := ended.last("confined")) is not None:
-        note(confinement_of(held))
-    return _judged(ended, variant, limits)
 
 
 def prepare(folder: Path, variant: Variant, settings: RuntimeSettings, place: Place) -> bool:
@@ -197,7 +221,9 @@ class _Ended:
         return last if "verdict" in last else None
 
 
-def _in_child(spec: dict[str, Any], python: str, timeout_s: float) -> _Ended:
+def _in_child(
+    spec: dict[str, Any], python: str, timeout_s: float, keep: Path | None = None
+) -> _Ended:
     scratch = tempfile.mkdtemp(prefix="pw-")
     try:
         with tempfile.TemporaryFile(dir=scratch) as noise, _pipe() as (reader, writer):
@@ -213,11 +239,22 @@ def _in_child(spec: dict[str, Any], python: str, timeout_s: float) -> _Ended:
             )
             told = json.dumps({**spec, "fd": writer}).encode()
             timed_out = _wait(child, told, timeout_s)
+            if keep is not None:
+                _keep_cases(Path(scratch), keep)
             noise.seek(max(noise.seek(0, os.SEEK_END) - _TAIL, 0))
             return _Ended(_lines(reader), child.returncode, timed_out, noise.read())
     finally:
         with contextlib.suppress(OSError):
             remove_tree(scratch)
+
+
+def _keep_cases(scratch: Path, out: Path) -> None:
+    """Copy what the child wrote; a link that it planted is not followed."""
+    for name in (CASES, CASES_JSON):
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(scratch / name, os.O_RDONLY | os.O_NOFOLLOW)
+            with open(fd, "rb") as written, (out / name).open("wb") as kept:
+                shutil.copyfileobj(written, kept)
 
 
 def _start(words: list[str], **how: Any) -> subprocess.Popen[bytes]:
@@ -302,6 +339,12 @@ def _lines(reader: int) -> list[dict[str, Any]]:
 
 
 def _judged(ended: _Ended, variant: Variant, limits: TestLimits) -> Figures:
+    verdict = _passed(ended, limits)
+    return _within(_figures(verdict["figures"], ended), variant, limits)
+
+
+def _passed(ended: _Ended, limits: TestLimits) -> Mapping[str, Any]:
+    """The child's verdict, where it is a good one. Raises `RefusedError`."""
     verdict = ended.verdict
     if ended.timed_out or ended.status == -signal.SIGXCPU:
         within = (
@@ -317,7 +360,7 @@ def _judged(ended: _Ended, variant: Variant, limits: TestLimits) -> Figures:
         if reason is Reason.SELFTEST_MEMORY:
             sentence = f"more than the {limits.memory_mb} MB it may take: {sentence}"
         raise RefusedError(reason, f"at stage {ended.stage}: {sentence}")
-    return _within(_figures(verdict["figures"], ended), variant, limits)
+    return verdict
 
 
 def _figures(found: Mapping[str, Any], ended: _Ended) -> Figures:

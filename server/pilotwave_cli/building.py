@@ -31,10 +31,15 @@ class Built:
     sources: Mapping[str, Path]
 
 
-def build_variant(name: str, source: Path, wishes: Wishes) -> Built:
-    """Describe a file or folder as a variant, or raise `CliError` saying what is wrong with it."""
+def build_variant(name: str, source: Path, wishes: Wishes, *, with_cases: bool = True) -> Built:
+    """Describe a file or folder as a variant, or raise `CliError` saying what is wrong with it.
+
+    Without `with_cases` its golden cases are left out, as they are to be written anew.
+    """
     names.check_variant(name)
     files = _files(source)
+    if not with_cases:
+        files = {p: real for p, real in files.items() if p not in (CASES, CASES_JSON)}
     _check_secrets(files, wishes.not_secret)
     entries, sources = [], {}
     for path, real in files.items():

@@ -29,6 +29,7 @@ from pilotwave_cli import (
     tokens,
     versions,
     webhooks,
+    write_golden,
 )
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import warn
@@ -67,6 +68,7 @@ cli.add_typer(keys.cli, name="keys")
 keys.add_to(cli)
 cli.add_typer(models.cli, name="models")
 publish.add_to(cli)
+write_golden.add_to(cli)
 cli.add_typer(versions.cli, name="versions")
 cli.add_typer(devices.cli, name="devices")
 cli.add_typer(devices.codes, name="codes")

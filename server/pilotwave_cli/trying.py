@@ -39,7 +39,7 @@ _REFUSED = frozenset(
 
 def try_out(manifest: bytes, built: Iterable[Built]) -> None:
     """Try each variant; raise `CliError` for one that devices would refuse."""
-    agent = _agent()
+    agent = find_agent()
     for made in built:
         name = made.variant.name
         if made.variant.runtime not in _PORTABLE or made.variant.requires.accelerator:
@@ -50,14 +50,14 @@ def try_out(manifest: bytes, built: Iterable[Built]) -> None:
         _judge(made.variant, _ask(agent, manifest, made))
 
 
-def _agent() -> str | None:
+def find_agent() -> str | None:
     """Return the agent beside this program, or on PATH."""
     beside = Path(sys.executable).with_name(AGENT)
     return str(beside) if os.access(beside, os.X_OK) else shutil.which(AGENT)
 
 
 def _ask(agent: str, manifest: bytes, made: Built) -> dict[str, Any]:
-    words = [agent, "selftest", str(_folder(made)), "--variant", made.variant.name]
+    words = [agent, "selftest", str(folder_of(made)), "--variant", made.variant.name]
     try:
         done = subprocess.run(
             [*words, "--timeout", str(TIMEOUT_S)],
@@ -73,7 +73,7 @@ def _ask(agent: str, manifest: bytes, made: Built) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _folder(made: Built) -> Path:
+def folder_of(made: Built) -> Path:
     """Return the folder in which the variant's paths lie."""
     entrypoint = next(f for f in made.variant.files if f.path == made.variant.entrypoint)
     depth = entrypoint.path.count("/")

@@ -66,7 +66,10 @@ def _try(spec: dict[str, Any], line: _Line) -> dict[str, Any]:
         folder, entrypoint=spec["entrypoint"], runtime=spec["runtime"], options=_options(spec)
     )
     line.say(info=asdict(model.info), shared=list(getattr(model, "shared", ())))
-    figures = {**_compared(model, spec, cases, line), "base_mb": round(base, 1)}
+    if spec["record"]:
+        figures = _recorded(model, Path(spec["record"]), line)
+    else:
+        figures = {**_compared(model, spec, cases, line), "base_mb": round(base, 1)}
     line.enter("close")  # a model that failed is not closed: this process ends with it
     model.close()
     return figures
@@ -112,6 +115,14 @@ def _check_format(file: Path, runtime: str) -> str | None:
     return found.unsafe
 
 
+def _recorded(model: Runner, inputs: Path, line: _Line) -> dict[str, Any]:
+    """Write the answers to these inputs into the folder that this process may write to."""
+    from pilotwave_agent.runtimes.record import record
+
+    line.enter("run")
+    return record(model, inputs, Path.cwd())
+
+
 def _compared(
     model: Runner, spec: dict[str, Any], path: Path | None, line: _Line
 ) -> dict[str, Any]:
@@ -142,7 +153,7 @@ def _confined(spec: dict[str, Any]) -> list[str]:
         memory_mb=spec["memory_mb"],
         cpu_s=spec["cpu_s"],
         hidden=Path(spec["hidden"]) if spec["hidden"] else None,
-        shown=tuple(Path(path) for path in (spec["folder"], spec["cache"]) if path),
+        shown=tuple(Path(path) for path in (spec["folder"], spec["cache"], spec["record"]) if path),
         writable=(Path.cwd(),),
         filtered=spec["filter_calls"],
         starts=spec["starts"],
