@@ -19,6 +19,7 @@ from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.connections import Connections
 from pilotwave_server.context import Clock, Context, utc_now
 from pilotwave_server.crowds import Crowds
+from pilotwave_server.dashboard import error_pages
 from pilotwave_server.dashboard import setup as dashboard
 from pilotwave_server.db import Database
 from pilotwave_server.deltas import setup as deltas
@@ -144,6 +145,7 @@ def make_fastapi(context: Context) -> FastAPI:
     )
     app.state.pilotwave = context
     problems.install(app)
+    error_pages.install(app)
     openapi.install(app)
     routers = [
         system.public,

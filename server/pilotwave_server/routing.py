@@ -18,7 +18,12 @@ from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
 
 from pilotwave_server.db import in_transaction
-from pilotwave_server.strictroute import check_query, query_names, with_optional_body
+from pilotwave_server.strictroute import (
+    check_query,
+    query_names,
+    says_who_asks,
+    with_optional_body,
+)
 
 API = "/api/v1"
 
@@ -48,7 +53,8 @@ class StrictRoute(SessionRoute):
         known = query_names(self.dependant)
 
         async def handle_strictly(request: Request) -> Response:
-            check_query(request, known)
+            if says_who_asks(request):  # a stranger is told to sign in, and nothing else
+                check_query(request, known)
             return await handle(request)
 
         return handle_strictly

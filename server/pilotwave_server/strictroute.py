@@ -39,6 +39,11 @@ def _is_list(field: FieldInfo) -> bool:
     return any(typing.get_origin(kind) is list for kind in kinds)
 
 
+def says_who_asks(request: Request) -> bool:
+    """Whether the request has a token or a cookie, good or not."""
+    return "authorization" in request.headers or "cookie" in request.headers
+
+
 def check_query(request: Request, known: dict[str, bool]) -> None:
     """QueryUnknown unless each parameter is known, and given once where it is no list."""
     given = Counter(name for name, _ in request.query_params.multi_items())
