@@ -18,6 +18,8 @@ from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Credentials, Ctx, Now, ReadSession, Viewer, get_actor
 from pilotwave_server.devices import conflicts
 from pilotwave_server.devices import service as devices
+from pilotwave_server.devices.finding import DeviceFilter, matching
+from pilotwave_server.devices.silence import silence
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.metrics import CONTENT_TYPE, gauge
 from pilotwave_server.operators.authenticate import TokenMissing
@@ -26,11 +28,17 @@ from pilotwave_server.recovery.ahead import look, roles_that_went_back
 from pilotwave_server.recovery.telling import AheadView, RoleBehind, roles_behind, view
 from pilotwave_server.registry import service as registry
 from pilotwave_server.registry.tables import ModelRow
+from pilotwave_server.rollouts.reading import count_rollouts
 from pilotwave_server.routing import api_router, root_router
+from pilotwave_server.telemetry.distribution import count_now
 
 public = root_router(tag="server")
 api = api_router(tag="server")
 METRICS_TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+
+
+SILENT = DeviceFilter(standing="silent")
+MOST_VERSIONS = 100
 
 
 class Health(ApiReply):
@@ -133,7 +141,25 @@ def read_devices(context: Context) -> list[GaugeMetricFamily]:
     with context.db.read() as session:
         counts, in_conflict = devices.count_by_state(session), conflicts.count(session)
         failing, refusing = devices.count_failing(session), devices.count_refusing(session)
+        quiet = silence(context.settings, context.clock())
+        silent = devices.count_devices(session, matching(session, SILENT, quiet))
+        running = sorted(count_now(session), key=lambda row: -row[2])[:MOST_VERSIONS]
+        rollouts = count_rollouts(session)
+    versions = GaugeMetricFamily(
+        "pilotwave_version_devices",
+        f"Devices that run a version; the {MOST_VERSIONS} versions with most devices.",
+        labels=["model", "version"],
+    )
+    for model, version, count in running:
+        versions.add_metric([model, version], count)
     return [
+        versions,
+        gauge("pilotwave_rollouts", "Rollouts by state.", "state", rollouts.items()),
+        GaugeMetricFamily(
+            "pilotwave_devices_silent",
+            "Enrolled devices that have missed three check-ins.",
+            value=silent,
+        ),
         gauge("pilotwave_devices", "Devices by state.", "state", counts.items()),
         GaugeMetricFamily(
             "pilotwave_devices_in_conflict",

@@ -36,7 +36,7 @@ def _as_page(handler: Handler) -> Handler:
     """`handler`, whose problems are pages for a browser."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        response = await handler(request, error)
+        response: Response = await handler(request, error)
         if response.media_type != MEDIA_TYPE or not wants_page(request):
             return response
         page = await _page(request, response)

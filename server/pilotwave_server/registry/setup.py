@@ -11,6 +11,7 @@ from pilotwave_server.context import Context
 from pilotwave_server.registry import routes, service, trust_routes, tuf_routes
 from pilotwave_server.registry.resealer import CHECK_INTERVAL_S, keep_fresh
 from pilotwave_server.registry.trust import TrustStore
+from pilotwave_server.settings import DAY_S
 from pilotwave_server.workers import Periodic
 
 SWEEP_INTERVAL_S = 3600
@@ -42,14 +43,14 @@ def install(context: Context) -> None:
 
 
 def read_expiries(context: Context) -> Iterator[GaugeMetricFamily]:
-    """Days until each role's metadata expires."""
+    """Seconds until each role's metadata expires."""
     gauge = GaugeMetricFamily(
-        "pilotwave_metadata_expiry_days",
-        "Days until the valid TUF metadata of a role expires; installs stop at zero.",
+        "pilotwave_metadata_expiry_seconds",
+        "Seconds until the valid TUF metadata of a role expires; installs stop at zero.",
         labels=["role"],
     )
     now = context.clock()
     with context.db.read() as session:
         for expiry in service.expiries(session):
-            gauge.add_metric([expiry.role], expiry.days_left(now))
+            gauge.add_metric([expiry.role], DAY_S * expiry.days_left(now))
     yield gauge

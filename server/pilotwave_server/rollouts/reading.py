@@ -125,3 +125,10 @@ def pace_now(session: Session, rollout: RolloutRow, policy: Policy, *, now: date
         size = count_devices(session, group_of(session, rollout))
     counts = count(session, rollout.id, policy.pace, now=now)
     return [limit.sentence for limit in limits(policy.pace, counts, group_size=size)]
+
+
+def count_rollouts(session: Session) -> dict[str, int]:
+    """How many rollouts there are in each state."""
+    r = RolloutRow
+    query = select(r.state, func.count()).group_by(r.state)
+    return dict(session.execute(query).tuples().all())

@@ -256,8 +256,8 @@ def test_a_missing_root_is_not_remembered_by_caches(ready: Remote) -> None:
 @sqlite_only
 def test_days_to_expiry_are_in_the_metrics(ready: Remote) -> None:
     text = ready.admin.get("/metrics").text
-    assert 'pilotwave_metadata_expiry_days{role="models-detector"} 180.0' in text
-    assert 'pilotwave_metadata_expiry_days{role="timestamp"} 3.0' in text
+    assert 'pilotwave_metadata_expiry_seconds{role="models-detector"} 1.5552e+07' in text
+    assert 'pilotwave_metadata_expiry_seconds{role="timestamp"} 259200.0' in text
 
 
 @sqlite_only
