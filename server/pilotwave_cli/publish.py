@@ -14,6 +14,7 @@ from pilotwave_cli.client import Api, connect
 from pilotwave_cli.durations import pairs
 from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.keyfiles import Passphrases
+from pilotwave_cli.lay_out import laid_out
 from pilotwave_cli.nearing import Near, rounded
 from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
 from pilotwave_cli.output import Json
@@ -112,6 +113,7 @@ def publish(
     paths = leaving.check_choice(chosen, all_files=all_files)
     wishes = wishes_for(chosen, options, requires=requires, unsafe_format=unsafe_format)
     with ExitStack() as stack:
+        paths = stack.enter_context(laid_out(paths))
         if not as_is:
             paths = stack.enter_context(restored(paths))
         built = [build_variant(name, path, wishes[name]) for name, path in paths.items()]

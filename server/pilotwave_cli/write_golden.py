@@ -14,6 +14,7 @@ import typer
 from pilotwave_cli import output
 from pilotwave_cli.building import Built, build_variant
 from pilotwave_cli.errors import CliError
+from pilotwave_cli.lay_out import laid_out
 from pilotwave_cli.trying import AGENT, TIMEOUT_S, find_agent, folder_of
 from pilotwave_cli.wishes import Wishes
 from pilotwave_protocol.manifest import VersionManifest
@@ -54,8 +55,9 @@ def golden(
     if not folder.is_dir():
         raise CliError(f"{folder}: no such folder")
     wishes = Wishes(runtime=runtime, entrypoint=entrypoint, unsafe_format=unsafe_format)
-    built = build_variant("golden", source, wishes, with_cases=False)
-    found = _ask(agent, built, inputs, folder, limit, timeout)
+    with laid_out({"golden": source}) as paths:
+        built = build_variant("golden", paths["golden"], wishes, with_cases=False)
+        found = _ask(agent, built, inputs, folder, limit, timeout)
     if found.get("ok") is not True:
         sentence = found.get("sentence") or f"{AGENT} gave no answer; is it an older one?"
         raise CliError(f"{source}: {output.plain(sentence)}")
