@@ -6,6 +6,8 @@ It knows how to ask, not what: paths and fields are the callers'. Scripts may us
 from __future__ import annotations
 
 import re
+import secrets
+import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -16,6 +18,8 @@ from pilotwave_cli.config import Config, load
 from pilotwave_cli.errors import ApiError, CliError, Failed, NoAnswer
 
 PAGE = 200
+PAUSES = (0.5, 2.0)
+"""Seconds before a POST without an answer is sent again."""
 
 
 def check_id(text: str) -> str:
@@ -76,7 +80,16 @@ class Api:
 
     def post(self, path: str, body: Any = None, **params: Any) -> Any:
         """POST JSON; returns the answer's JSON, or None where it has none."""
-        return _json(self.send("POST", f"/api/v1{path}", json=body, params=params))
+        key = {"Idempotency-Key": secrets.token_hex(16)}
+        for pause in (*PAUSES, None):
+            try:
+                told = self.send("POST", f"/api/v1{path}", json=body, params=params, headers=key)
+                return _json(told)
+            except NoAnswer:  # it may have been done: by its key it is not done twice
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
 
     def put(self, path: str, body: Any = None) -> Any:
         """PUT JSON."""

@@ -8,6 +8,7 @@ hold a thread and wait for a connection, would then wait for each other for ever
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
@@ -15,9 +16,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.db import in_transaction
+from pilotwave_server.errors import Unauthorised
+from pilotwave_server.idempotency.service import HEADER, once
 from pilotwave_server.strictroute import (
     check_query,
     query_names,
@@ -55,9 +60,30 @@ class StrictRoute(SessionRoute):
         async def handle_strictly(request: Request) -> Response:
             if says_who_asks(request):  # a stranger is told to sign in, and nothing else
                 check_query(request, known)
-            return await handle(request)
+            token_id = await known_token(request) if wants_once(request) else None
+            if token_id is None:
+                return await handle(request)
+            return await once(request, handle, request.app.state.pilotwave, token_id)
 
         return handle_strictly
+
+
+def wants_once(request: Request) -> bool:
+    """Whether a request is to be done once, however often it is sent."""
+    return request.method == "POST" and HEADER in request.headers
+
+
+async def known_token(request: Request) -> str | None:
+    """Whose token a request has; None where it has none that is good: the route says so."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    context = request.app.state.pilotwave
+    try:
+        await run_in_threadpool(context.operators.authenticate, token.strip(), now=context.clock())
+    except (Unauthorised, SQLAlchemyError):
+        return None
+    return hashlib.sha256(token.strip().encode()).hexdigest()
 
 
 def ending_sessions(endpoint: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ SLICES = (
     "devices",
     "downloads",
     "groups",
+    "idempotency",
     "operators",
     "registry",
     "rollouts",
