@@ -10,7 +10,7 @@ import typer
 from tuf.api.metadata import Metadata, Targets
 
 from pilotwave_cli import output, sent
-from pilotwave_cli.asking import Yes, sure
+from pilotwave_cli.asking import Yes, count, sure
 from pilotwave_cli.client import Api, connect
 from pilotwave_cli.documents import now
 from pilotwave_cli.errors import Failed
@@ -179,6 +179,20 @@ def deny(model: Model, version: Version, reason: Reason, yes: Yes = False) -> No
     with connect() as api:
         api.post(path, {"reason": reason})
     output.say(f"denied {model} {version}; no device is offered it")
+
+
+@cli.command("purge")
+def purge(model: Model, version: Version, reason: Reason, yes: Yes = False) -> None:
+    """Remove a version's bytes from the server for good."""
+    path = f"/models/{names.check_model(model)}/versions/{names.check_version(version)}"
+    with connect() as api:
+        running = api.get("/device-count", model=model, version=version)["devices"]
+        told = f"{count(running)} {'runs' if running == 1 else 'run'} {model} {version}; they are"
+        told += " given the version before. The bytes are removed for good; the record stays."
+        sure(told, f"Purge {model} {version}?", yes=yes)
+        done = api.post(f"{path}/purge", {"reason": reason})
+    files = "1 file" if done["blobs"] == 1 else f"{done['blobs']} files"
+    output.say(f"purged {model} {version}: {files}, {output.size(done['bytes'])}")
 
 
 @cli.command("undeny")

@@ -37,6 +37,7 @@ from pilotwave_server.operators.sessions import PersonSessions
 from pilotwave_server.pacing import Pacing
 from pilotwave_server.recovery.telling import read_ahead
 from pilotwave_server.registry import setup as registry
+from pilotwave_server.retention import setup as retention
 from pilotwave_server.routing import API
 from pilotwave_server.settings import Settings, check_settings
 from pilotwave_server.telemetry import setup as telemetry
@@ -85,6 +86,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
     events.install(context)
     webhooks.install(context)
     deltas.install(context)
+    retention.install(context)
     telemetry.install(context)
     context.metrics.add_reading(lambda: system.read_devices(context))
     context.metrics.add_reading(lambda: read_ahead(context.db))
@@ -158,7 +160,7 @@ def make_fastapi(context: Context) -> FastAPI:
     ]
     routers += [*registry.routers, *device_api.routers, *dashboard.routers]
     routers += [*events.routers, *webhooks.routers, *deltas.routers, *downloads.routers]
-    routers += [*telemetry.routers]
+    routers += [*telemetry.routers, *retention.routers]
     for router in routers:
         app.include_router(router)
     return app

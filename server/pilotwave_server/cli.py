@@ -210,6 +210,34 @@ def show_notices(settings: Settings) -> None:
         typer.echo(f"Notice: {row.object} {row.sentence}")
 
 
+@app.command(name="gc")
+@clear_errors
+def gc(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would go and what stays; remove nothing.")
+    ] = False,
+    keep_versions: Annotated[
+        int | None,
+        typer.Option("--keep-versions", min=0, help="Instead of the setting; 0 keeps all."),
+    ] = None,
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Remove the bytes of versions that nobody needs, and of uploads that were never signed."""
+    from pilotwave_server.retention.command import list_unneeded, remove_unneeded
+
+    settings = load_settings(data_dir=data, database_url=database_url, keep_versions=keep_versions)
+    setup.preflight(settings)
+    keep, now = settings.keep_versions, utc_now()
+    with setup.open_database(settings) as db:
+        if dry_run:
+            lines = list_unneeded(db, keep_versions=keep, now=now)
+        else:
+            lines = remove_unneeded(db, settings.blobs_dir, keep_versions=keep, now=now)
+    for line in lines:
+        typer.echo(line)
+
+
 @app.command(name="new-token")
 @clear_errors
 def new_token(

@@ -155,6 +155,13 @@ class Settings(BaseSettings):
         1, ge=0, le=64, description="Deltas made at the same time; 0: this server makes none."
     )
 
+    keep_versions: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Versions of each model whose bytes are kept, beside those in use; 0: all.",
+    )
+
     max_downloads: int = Field(
         1000, ge=1, le=100_000, description="Simultaneous downloads by devices, on this machine."
     )

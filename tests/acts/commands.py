@@ -38,6 +38,7 @@ CAN_BE_UNDONE = """
     devices unpin: devices pin; it is one device
     codes create: codes delete
     groups create: groups delete
+    server gc: it lists with --dry-run, and removes only what the setting names
     golden: it writes the files that it names, which publish lists and checks
     agent golden: it writes into the folder that it is given
     groups add: groups remove; it is one device

@@ -20,6 +20,7 @@ PAGE_ASKS = """
     POST /devices/{device}/do/revoke: always
     POST /devices/bulk: always; tests/server/dashboard/test_many_devices.py
     POST /models/{model}/{version}/deny: always
+    POST /models/{model}/{version}/purge: always
     POST /groups/{group}/assign: always
     POST /groups/{group}/change: where the selector changes
     POST /groups/{group}/delete: always
@@ -82,6 +83,8 @@ API = """
     PATCH /api/v1/blobs/{sha256}/upload: bytes that no version names are not offered to anybody
     POST /api/v1/models/{model}/metadata: asked by publish, versions yank and versions floor
     POST /api/v1/models/{model}/versions/{version}/deny: asked by versions deny
+    POST /api/v1/models/{model}/versions/{version}/purge: asked by versions purge
+    DELETE /api/v1/blobs/{sha256}: no version lists it; upload it again
     DELETE /api/v1/models/{model}/versions/{version}/deny: deny it again
     POST /api/v1/trust/bootstrap: taken once, from a fleet that has no root yet
     POST /api/v1/trust/root: asked by keys rotate

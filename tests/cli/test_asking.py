@@ -23,6 +23,7 @@ ASKS: dict[str, tuple[Callable[[str, str, str], Words], str]] = {
     "groups delete": (lambda m, g, r: (g,), "0 devices"),
     "rollouts next": (lambda m, g, r: (r,), "The next wave takes"),
     "versions yank": (lambda m, g, r: (m, "1.0.0", "--reason", "bad"), "Every device"),
+    "versions purge": (lambda m, g, r: (m, "1.0.0", "--reason", "bad"), "0 devices run"),
     "versions deny": (lambda m, g, r: (m, "1.0.0", "--reason", "bad"), "No device of the fleet"),
     "versions floor": (lambda m, g, r: (m, "1.0.0"), "Every device"),
     "tokens revoke": (lambda m, g, r: ("abc",), "1 token"),
@@ -42,12 +43,12 @@ def rollout(pw: Operator, model: str, name: str) -> str:
 def test_nothing_happens_where_nobody_can_answer(
     pw: Operator, model: str, name: str, rollout: str
 ) -> None:
-    before = pw.json("events", "--limit", 1)
+    before = pw.json("events", "--limit", 1, "--actor", "token/admin")
     for command, (words, named) in ASKS.items():
         line = pw.fails(*command.split(), *words(model, name, rollout), status=2)
         assert "There is no terminal to answer: use --yes" in line, command
         assert named in line, line
-    assert pw.json("events", "--limit", 1) == before
+    assert pw.json("events", "--limit", 1, "--actor", "token/admin") == before
 
 
 def test_a_version_that_was_rolled_back_elsewhere_is_asked_about(
@@ -127,7 +128,7 @@ def test_a_script_is_asked_where_many_devices_took_it_and_always_before_a_wave()
 def test_at_a_terminal_a_person_is_asked_however_few_they_are(
     pw: Operator, model: str, name: str, rollout: str
 ) -> None:
-    before = pw.json("events", "--limit", 1)
+    before = pw.json("events", "--limit", 1, "--actor", "token/admin")
     for words, named in (
         (("assign", model, "1.0.0", "--group", name), f"0 devices of {name} get {model} 1.0.0"),
         (("rollouts", "abort", rollout), "0 devices took it"),
@@ -135,7 +136,7 @@ def test_at_a_terminal_a_person_is_asked_however_few_they_are(
     ):
         status, said = pw.at_terminal(*words, answer="n")
         assert (status != 0, named in said) == (True, True), said
-    assert pw.json("events", "--limit", 1) == before
+    assert pw.json("events", "--limit", 1, "--actor", "token/admin") == before
 
 
 @pytest.mark.parametrize(
@@ -154,8 +155,8 @@ def test_many_devices_at_once_are_always_asked_about(
     with httpx.Client(base_url=pw.url) as client:
         made = pw.json("codes", "create", "--label", f"site={name}")["items"]
         assert SimulatedDevice(f"{name}-1", client).enrol(made[0]["code"]).is_success
-    before = pw.json("events", "--limit", 1)
+    before = pw.json("events", "--limit", 1, "--actor", "token/admin")
     line = pw.fails("devices", *words, "--selector", f"site={name}", status=2)
     assert "1 device" in line
     assert "There is no terminal to answer: use --yes" in line
-    assert pw.json("events", "--limit", 1) == before
+    assert pw.json("events", "--limit", 1, "--actor", "token/admin") == before

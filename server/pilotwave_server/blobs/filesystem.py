@@ -123,6 +123,13 @@ class FileBlobs:
             for path in sorted(folder.iterdir()):
                 yield path.name, path.stat().st_size
 
+    def age_from(self, sha256: str) -> float:
+        """When a whole blob was written, in seconds since 1970; now where it is gone."""
+        try:
+            return self.path(sha256).stat().st_mtime
+        except FileNotFoundError:
+            return time.time()
+
     def delete(self, sha256: str) -> None:
         """Remove a whole blob that nothing refers to; who is reading it reads on."""
         with as_store_error("a blob cannot be removed"), contextlib.suppress(FileNotFoundError):

@@ -45,4 +45,13 @@ def record(session: Session, *, sha256: str, size: int, by: str | None, now: dat
     """Note that a blob is wholly stored. Noting it again, also at the same time, is no error."""
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     row = {"sha256": sha256, "size": size, "created_at": now, "uploaded_by": by}
-    session.execute(dialect.insert(BlobRow).values(row).on_conflict_do_nothing())
+    there_again = {"removed_at": None}
+    session.execute(
+        dialect.insert(BlobRow)
+        .values(row)
+        .on_conflict_do_update(
+            index_elements=[BlobRow.sha256],
+            set_=there_again,
+            where=BlobRow.removed_at.is_not(None),
+        )
+    )

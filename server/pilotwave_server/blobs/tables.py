@@ -11,7 +11,8 @@ from pilotwave_server.db import Base, UtcDateTime
 
 
 class BlobRow(Base):
-    """A whole blob: its digest, its size in bytes, since when it is there, and who sent it."""
+    """A whole blob: its digest, its size in bytes, since when it is there, and who sent it;
+    `removed_at` is since when it is gone."""
 
     __tablename__ = "blobs"
     __table_args__ = (CheckConstraint("size >= 0", name="size"),)
@@ -20,3 +21,4 @@ class BlobRow(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     uploaded_by: Mapped[str | None] = mapped_column(String(128))
+    removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

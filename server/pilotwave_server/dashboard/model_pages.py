@@ -19,11 +19,16 @@ from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.registry import routes as api
 from pilotwave_server.registry.tables import VersionRow
 from pilotwave_server.registry.views import DenyRequest
+from pilotwave_server.retention.routes import PurgeRequest, purge
 from pilotwave_server.rollouts import rollout_routes
 from pilotwave_server.rollouts.reading import rolled_back
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 router = page_router()
+PURGES = N_(
+    "Devices that run %(model)s %(version)s: %(count)s. They are given the version before; nobody "
+    "is offered this one again. Its bytes are removed for good; the record stays."
+)
 DENIES = N_(
     "The whole fleet is offered %(model)s %(version)s no more. Devices that run it: %(count)s."
 )
@@ -101,10 +106,18 @@ async def act(
 ) -> Response:
     """Deny, or take a deny back. A yank is the publisher's: the page gives its command."""
     form = await read_form(page.request)
-    if deed not in ("deny", "undeny"):
+    if deed not in ("deny", "undeny", "purge"):
         raise NotFound(f"there is no deed {deed}")
 
     def change() -> None:
+        if deed == "purge":
+            page.need(Role.ADMIN)
+            with context.db.read() as session:
+                count = running(session, model).get(version, 0)
+            sure(form, page.told(PURGES, model=model, version=version, count=count))
+            reason = form.get("reason", "").strip() or "removed on the page"
+            purge(model, version, PurgeRequest(reason=reason), page.actor, context, now)
+            return
         with context.db.write() as session:
             if deed == "deny":
                 count = running(session, model).get(version, 0)

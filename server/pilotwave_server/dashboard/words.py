@@ -66,6 +66,7 @@ SIGNS: dict[str, Sign] = {
     "offered": Sign(N_("offered"), "check", "good"),
     "yanked": Sign(N_("yanked"), "cross", "bad"),
     "denied": Sign(N_("denied"), "cross", "bad"),
+    "purged": Sign(N_("removed"), "cross", "bad"),
     "pruned": Sign(N_("pruned"), "dots", "calm"),
     # accounts
     "active": Sign(N_("active"), "check", "good"),

@@ -9,6 +9,7 @@ from pilotwave_server.events.feed import BECAME, BadEventType, Types
 
 _BY_FAMILY = {
     "baseline": "end keep remove set",
+    "blob": "remove",
     "delta": "again",
     "device": "accept ask conflict conflict_end decommission enrol expire keep label pin refusing "
     "refusing_end reject remove retry revoke rollback unpin",
@@ -24,7 +25,7 @@ _BY_FAMILY = {
     "site": "limit",
     "token": "create revoke",
     "trust": "director_key online_key root targets",
-    "version": "deny publish undeny yank",
+    "version": "deny publish purge undeny yank",
     "webhook": "change create delete secret test",
 }
 VERBS = frozenset(f"{family}.{word}" for family, all in _BY_FAMILY.items() for word in all.split())

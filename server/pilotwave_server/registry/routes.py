@@ -144,6 +144,7 @@ def _decode(text: str) -> bytes:
 
 
 DENY = responses(ModelUnknown, VersionUnknown)
+UNDENY = responses(ModelUnknown, VersionUnknown, service.VersionPurged)
 
 
 @router.post("/{model}/versions/{version}/deny", operation_id="deny_version", responses=DENY)
@@ -165,7 +166,7 @@ def deny(
     return version_view(row)
 
 
-@router.delete("/{model}/versions/{version}/deny", operation_id="undeny_version", responses=DENY)
+@router.delete("/{model}/versions/{version}/deny", operation_id="undeny_version", responses=UNDENY)
 def undeny(
     model: ModelName, version: VersionName, operator: Operator, session: WriteSession, now: Now
 ) -> VersionView:

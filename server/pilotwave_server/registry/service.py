@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload, undefer
@@ -13,7 +14,7 @@ from pilotwave_protocol import names
 from pilotwave_protocol.manifest import Variant, parse_manifest
 from pilotwave_server import audit
 from pilotwave_server.db import touch_fleet
-from pilotwave_server.errors import NotFound
+from pilotwave_server.errors import Conflict, NotFound
 from pilotwave_server.paging import PageRequest, paginate
 from pilotwave_server.registry import documents
 from pilotwave_server.registry.publish import ModelUnknown
@@ -74,9 +75,16 @@ def released(
             counter=row.counter,
             variants=remembered[row.sha256],
             yanked=row.yanked_reason if row.yanked_at else None,
-            denied=row.denied_reason if row.denied_at else None,
+            denied=_denied(row),
             listed=row.pruned_at is None,
         )
+
+
+def _denied(row: VersionRow) -> str | None:
+    """Why no operator's choice may name it: its bytes are gone, or it was denied."""
+    if row.purged_at is not None:
+        return f"its bytes were removed for good ({row.purged_reason})"
+    return row.denied_reason if row.denied_at else None
 
 
 def _remember(
@@ -207,6 +215,12 @@ def get_version(session: Session, *, model: str, version: str) -> VersionRow:
     raise VersionUnknown(model, version)
 
 
+class VersionPurged(Conflict):
+    """The version's bytes were removed for good: it can never be offered again."""
+
+    code: ClassVar[str] = "version_purged"
+
+
 def deny(
     session: Session, *, model: str, version: str, reason: str, actor: str, now: datetime
 ) -> VersionRow:
@@ -223,6 +237,8 @@ def deny(
 def undeny(session: Session, *, model: str, version: str, actor: str, now: datetime) -> VersionRow:
     """Take a deny back. Taking back what is not there changes nothing."""
     row = get_version(session, model=model, version=version)
+    if row.purged_at is not None:
+        raise VersionPurged(f"the bytes of {model} {version} are gone for good")
     if row.denied_at is None:
         return row
     before = row.denied_reason

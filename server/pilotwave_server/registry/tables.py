@@ -54,7 +54,8 @@ class VersionRow(Base):
     """A version: what its signed target and its manifest say, and what was said of it since.
 
     `yanked_*` is the publisher's word, `denied_*` an operator's; `pruned_at` says since when the
-    publisher's role lists it no more, because it is below the floor.
+    publisher's role lists it no more, because it is below the floor; `purged_at` since when its
+    bytes are gone for good.
     """
 
     __tablename__ = "versions"
@@ -78,6 +79,9 @@ class VersionRow(Base):
     denied_reason: Mapped[str | None] = mapped_column(String(512))
     denied_by: Mapped[str | None] = mapped_column(String(200))
     pruned_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    purged_reason: Mapped[str | None] = mapped_column(String(512))
+    purged_by: Mapped[str | None] = mapped_column(String(200))
     variants: Mapped[list[VariantRow]] = relationship(order_by="VariantRow.position")
 
 

@@ -155,6 +155,9 @@ class VersionFields(ApiReply):
     published_by: str
     yanked: TakenBack | None
     denied: TakenBack | None
+    purged: TakenBack | None = Field(
+        description="Who removed its bytes for good, when and why; null: they are here."
+    )
     pruned_at: datetime | None = Field(description="Since when its publisher lists it no more.")
 
 
@@ -163,11 +166,13 @@ class VersionSummaryView(VersionFields):
 
 
 def _fields(row: VersionRow) -> dict[str, Any]:
-    yanked = denied = None
+    yanked = denied = purged = None
     if row.yanked_at:
         yanked = TakenBack(at=row.yanked_at, reason=row.yanked_reason or "")
     if row.denied_at:
         denied = TakenBack(at=row.denied_at, reason=row.denied_reason or "", by=row.denied_by)
+    if row.purged_at:
+        purged = TakenBack(at=row.purged_at, reason=row.purged_reason or "", by=row.purged_by)
     return {
         "model": row.model,
         "version": row.version,
@@ -180,6 +185,7 @@ def _fields(row: VersionRow) -> dict[str, Any]:
         "published_by": row.published_by,
         "yanked": yanked,
         "denied": denied,
+        "purged": purged,
         "pruned_at": row.pruned_at,
     }
 

@@ -1,0 +1,1 @@
+"""Bytes that are removed: of a version that must go, and of what nobody needs any more."""

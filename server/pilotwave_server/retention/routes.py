@@ -1,0 +1,77 @@
+"""Remove a version's bytes for good, or a blob that no version lists."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Path
+from pydantic import Field
+
+from pilotwave_server.blobs.port import BlobMissing
+from pilotwave_server.deps import Admin, Ctx, Now, Publisher
+from pilotwave_server.fields import (
+    ApiReply,
+    ApiRequest,
+    ModelName,
+    ReasonText,
+    Sha256,
+    VersionName,
+)
+from pilotwave_server.problems import responses
+from pilotwave_server.registry.publish import ModelUnknown
+from pilotwave_server.registry.service import VersionUnknown
+from pilotwave_server.retention import remove
+from pilotwave_server.retention.remove import BlobInUse
+from pilotwave_server.routing import api_router
+
+router = api_router(tag="models")
+
+
+class PurgeRequest(ApiRequest):
+    reason: ReasonText
+
+
+class PurgedView(ApiReply):
+    blobs: int = Field(description="Files that were removed, deltas among them.")
+    bytes: int = Field(description="Their size.")
+
+
+@router.post(
+    "/models/{model}/versions/{version}/purge",
+    operation_id="purge_version",
+    summary="Remove a version's bytes for good",
+    responses=responses(ModelUnknown, VersionUnknown),
+)
+def purge(
+    model: ModelName, version: VersionName, body: PurgeRequest, admin: Admin, context: Ctx, now: Now
+) -> PurgedView:
+    """For a secret that was published, or a licence that ended. Nobody is offered the version any
+    more; devices that run it are given the one before, and keep its bytes until they have left it.
+    Files that another version lists stay. It cannot be undone."""
+    done = remove.purge(
+        context.db,
+        context.blobs,
+        model=model,
+        version=version,
+        reason=body.reason,
+        actor=str(admin),
+        now=now,
+    )
+    return PurgedView(blobs=len(done.blobs), bytes=done.bytes)
+
+
+@router.delete(
+    "/blobs/{sha256}",
+    operation_id="remove_blob",
+    status_code=204,
+    summary="Remove a blob that no version lists",
+    responses=responses(BlobMissing, BlobInUse),
+)
+def remove_blob(
+    sha256: Annotated[Sha256, Path(description="The blob's SHA-256.")],
+    publisher: Publisher,
+    context: Ctx,
+    now: Now,
+) -> None:
+    """One that was uploaded by mistake and never signed."""
+    remove.remove_blob(context.db, context.blobs, sha256=sha256, actor=publisher, now=now)
