@@ -23,7 +23,7 @@ from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_server.base_path import add_to_links, without_base
 from pilotwave_server.dashboard import i18n
 from pilotwave_server.dashboard.asking import Asked
-from pilotwave_server.dashboard.rendering import environment
+from pilotwave_server.dashboard.rendering import environment, in_one_zone
 from pilotwave_server.deps import Ctx, Now, check_csrf, get_context, get_signed_in
 from pilotwave_server.errors import ServerError
 from pilotwave_server.operators.roles import Actor, Role
@@ -116,7 +116,7 @@ class Page:
                 **values,
             )
         )
-        response = HTMLResponse(add_to_links(text, self.base), status)
+        response = HTMLResponse(add_to_links(in_one_zone(text), self.base), status)
         if FLASH in self.request.cookies and not self.is_fragment:
             response.delete_cookie(FLASH)
         return response

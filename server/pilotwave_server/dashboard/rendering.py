@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
@@ -96,6 +97,23 @@ def when(value: datetime | None) -> Markup:
     return Markup('<time datetime="{}" data-local>{}</time>').format(
         utc.isoformat(), utc.strftime("%Y-%m-%d %H:%M UTC")
     )
+
+
+_TEXT = re.compile(r"(?<!data-local)>([^<]* UTC[^<]*)")
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d)(:\d\d)? UTC")
+
+
+def in_one_zone(html: str) -> str:
+    """Let the times that sentences name be shown in the viewer's zone, as the times beside them."""
+
+    def sentence(found: re.Match[str]) -> str:
+        return ">" + _MOMENT.sub(moment, found[1])
+
+    def moment(found: re.Match[str]) -> str:
+        at = f"{found[1]}T{found[2]}{found[3] or ':00'}+00:00"
+        return f'<time datetime="{at}" data-local>{found[0]}</time>'
+
+    return _TEXT.sub(sentence, html)
 
 
 def size(count: float | None) -> str:

@@ -222,6 +222,7 @@ def show(rollout: RolloutName, page: Look, session: ReadSession, now: Now) -> Re
         **_shown(page, rollout, session, now),
         devices=devices,
         outcome="",
+        live=True,
         api=f"/api/v1/rollouts/{rollout}",
     )
 
@@ -249,6 +250,7 @@ def devices(
         outcome=outcome or None,  # type: ignore[arg-type]  # an unknown one finds nothing
     )
     values: dict[str, Any] = {"rollout_id": rollout, "devices": found, "outcome": outcome}
+    values["live"] = page.is_fragment
     if page.is_fragment:
         return page.render("_rollout_devices.html", **values)
     return page.render("rollout_devices.html", **values, api=f"/api/v1/rollouts/{rollout}/devices")
