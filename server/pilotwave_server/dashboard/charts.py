@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -64,10 +64,22 @@ class Chart:
         ]
 
 
-def of_versions(model: str, found: Distribution, *, order: Sequence[str] = ()) -> Chart:
+def tone_of(counter: int) -> int:
+    """The colour of a version, by its release counter: the same one wherever it is shown, and
+    another than its neighbours'."""
+    return counter % TONES
+
+
+def of_versions(
+    model: str,
+    found: Distribution,
+    *,
+    order: Sequence[str] = (),
+    counters: Mapping[tuple[str, str], int],
+) -> Chart:
     """How many devices ran each version: a layer for each, in `order`, then those that are gone."""
     names = [*order, *sorted(found.devices.keys() - set(order))]
-    tones = {name: n % TONES for n, name in enumerate(names)}
+    tones = {name: tone_of(counters.get((model, name), 0)) for name in names}
     series = [
         Series(name, list(found.devices[name]), tones[name])
         for name in names

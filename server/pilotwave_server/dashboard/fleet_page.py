@@ -18,6 +18,7 @@ from pilotwave_server.dashboard.overview import Kept, Overview, take
 from pilotwave_server.dashboard.pages import Look, page_router
 from pilotwave_server.db import Database
 from pilotwave_server.deps import Ctx, Now
+from pilotwave_server.registry.service import counters
 from pilotwave_server.telemetry.distribution import GRAIN, Period, distribution
 
 router = page_router()
@@ -52,8 +53,9 @@ def _draw(context: Context, period: Period) -> Charts:
             interval_s=context.settings.distribution_interval_s,
             most=MOST_POINTS,
         )
+        known = counters(session)
     return [
-        of_versions(model, found[model], order=[version for version, _ in rows])
+        of_versions(model, found[model], order=[version for version, _ in rows], counters=known)
         for model, rows in running
         if model in found
     ]
@@ -77,6 +79,7 @@ def fleet(
     values: dict[str, Any] = {
         "fleet": found,
         "models": _by_model(found),
+        "tones": found.tones,
     }
     if page.is_fragment:
         return page.render("_fleet_live.html", **values)

@@ -16,13 +16,14 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.context import Context
+from pilotwave_server.dashboard.charts import tone_of
 from pilotwave_server.devices import conflicts
 from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.service import count_by_state, count_devices, count_failing
 from pilotwave_server.devices.silence import silence
 from pilotwave_server.recovery.ahead import roles_that_went_back
 from pilotwave_server.recovery.telling import sentences
-from pilotwave_server.registry.service import expiries
+from pilotwave_server.registry.service import counters, expiries
 from pilotwave_server.rollouts.reading import group_names
 from pilotwave_server.rollouts.rollout_views import RolloutSummary
 from pilotwave_server.rollouts.showing import summary
@@ -48,6 +49,7 @@ class Overview:
     silent: int = 0
     failing: int = 0
     conflicts: int = 0
+    tones: dict[tuple[str, str], int] = field(default_factory=dict)
     versions: list[tuple[str, str, int]] = field(default_factory=list)
     rollouts: list[RolloutSummary] = field(default_factory=list)
     waiting: list[RolloutSummary] = field(default_factory=list)
@@ -100,6 +102,7 @@ def take(context: Context) -> Overview:
             silent=states.get("enrolled", 0) - online,
             failing=count_failing(session),
             conflicts=conflicts.count(session),
+            tones={key: tone_of(counter) for key, counter in counters(session).items()},
             versions=_versions(session),
             rollouts=_rollouts(session, "running", "rolling_back", "scheduled"),
             waiting=_waiting(session, now),

@@ -97,6 +97,13 @@ def _remember(
         remembered[sha256] = parse_manifest(manifest).variants
 
 
+def counters(session: Session) -> dict[tuple[str, str], int]:
+    """By model and version the release counter."""
+    v = VersionRow
+    rows = session.execute(select(v.model, v.version, v.counter))
+    return {(model, version): counter for model, version, counter in rows}
+
+
 def floors(session: Session) -> dict[str, int]:
     """By model the release counter below which nothing may be installed."""
     return dict(session.execute(select(ModelRow.name, ModelRow.floor)).tuples().all())
