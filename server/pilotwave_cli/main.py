@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from pilotwave_cli import (
+    attention,
     audit,
     deltas,
     devices,
@@ -82,6 +83,7 @@ cli.add_typer(deltas.cli, name="deltas")
 cli.add_typer(tokens.cli, name="tokens")
 cli.add_typer(people.cli, name="people")
 cli.add_typer(webhooks.cli, name="webhooks")
+cli.add_typer(attention.cli, name="attention")
 cli.add_typer(audit.cli, name="audit")
 events.add_to(cli)
 simulate.add_to(cli)

@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pilotwave_server import __version__, openapi, openfiles, problems, system
+from pilotwave_server.attention import routes as attention
 from pilotwave_server.audit import routes as audit
 from pilotwave_server.base_path import BasePath
 from pilotwave_server.blobs import routes as blobs
@@ -152,6 +153,7 @@ def make_fastapi(context: Context) -> FastAPI:
     routers = [
         system.public,
         system.api,
+        attention.router,
         operators.router,
         people.router,
         audit.router,

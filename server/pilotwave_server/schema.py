@@ -8,6 +8,7 @@ import importlib.util
 from pilotwave_server.db import Base
 
 SLICES = (
+    "attention",
     "audit",
     "blobs",
     "deltas",

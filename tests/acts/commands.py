@@ -13,7 +13,7 @@ LISTS_FIRST = """
     publish | keys rotate | unassign | devices remove | models reset
 """
 READS = """
-    status | bytes | events | follow
+    status | bytes | events | follow | attention list
     keys show | models list | models show | versions list | versions show | devices list
     devices show | devices events | devices history | devices why | codes list | groups list
     groups show | policies list | policies show | policies check | rollouts list | rollouts show
@@ -38,6 +38,8 @@ CAN_BE_UNDONE = """
     devices unpin: devices pin; it is one device
     codes create: codes delete
     groups create: groups delete
+    attention acknowledge: attention withdraw
+    attention withdraw: attention acknowledge
     server gc: it lists with --dry-run, and removes only what the setting names
     golden: it writes the files that it names, which publish lists and checks
     agent golden: it writes into the folder that it is given

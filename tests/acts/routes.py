@@ -54,6 +54,7 @@ PAGE_CAN_BE_UNDONE = """
     POST /devices/{device}/models/{model}/unpin: pin; it is one device
     POST /models/{model}/{version}/undeny: deny
     POST /groups: delete
+    POST /attention/{verb}: acknowledge and withdraw undo each other
     POST /groups/{group}/add: remove; it is one device
     POST /groups/{group}/remove: add; it is one device
     POST /groups/{group}/unassign: assign; its devices keep what they run
@@ -103,6 +104,8 @@ API = """
     POST /api/v1/enrolment-codes: delete them
     DELETE /api/v1/enrolment-codes/{code_id}: asked by codes delete
     POST /api/v1/groups: delete it
+    POST /api/v1/attention/acknowledge: withdraw it
+    POST /api/v1/attention/withdraw: acknowledge it
     PUT /api/v1/groups/{group}: change it back; the page asks before another selector
     DELETE /api/v1/groups/{group}: asked by groups delete
     PUT /api/v1/groups/{group}/members/{device}: take it off; it is one device

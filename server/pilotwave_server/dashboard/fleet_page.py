@@ -9,15 +9,17 @@ from itertools import groupby
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
-from fastapi import Query
+from fastapi import Form, Query
 from fastapi.responses import Response
 
+from pilotwave_server.attention.service import acknowledge, withdraw
 from pilotwave_server.context import Context
 from pilotwave_server.dashboard.charts import Chart, of_versions
 from pilotwave_server.dashboard.overview import Kept, Overview, take
-from pilotwave_server.dashboard.pages import Look, page_router
+from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
 from pilotwave_server.db import Database
-from pilotwave_server.deps import Ctx, Now
+from pilotwave_server.deps import Ctx, Now, WriteSession
+from pilotwave_server.errors import NotFound
 from pilotwave_server.registry.service import counters
 from pilotwave_server.telemetry.distribution import GRAIN, Period, distribution
 
@@ -101,3 +103,24 @@ def over_time(
 
 def _also(charts: Charts, period: Period) -> list[str]:
     return [f"/api/v1/models/{chart.title}/distribution?period={period}" for chart in charts]
+
+
+@router.post("/attention/{verb}")
+def see_to(
+    verb: str,
+    page: ActOperator,
+    session: WriteSession,
+    context: Ctx,
+    now: Now,
+    key: Annotated[str, Form(max_length=200)] = "",
+) -> Response:
+    """Acknowledge an entry, or take that back."""
+    actor = str(page.actor)
+    if verb == "acknowledge":
+        acknowledge(session, key=key, note="", actor=actor, now=now)
+    elif verb == "withdraw":
+        withdraw(session, key=key, actor=actor, now=now)
+    else:
+        raise NotFound(f"there is no action {verb}")
+    _kept.pop(context.db, None)
+    return page.go("/")

@@ -12,18 +12,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from pilotwave_server.attention.service import Item, list_items
 from pilotwave_server.context import Context
 from pilotwave_server.dashboard.charts import tone_of
 from pilotwave_server.devices import conflicts
 from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.service import count_by_state, count_devices, count_failing
 from pilotwave_server.devices.silence import silence
-from pilotwave_server.recovery.ahead import roles_that_went_back
-from pilotwave_server.recovery.telling import sentences
-from pilotwave_server.registry.service import counters, expiries
+from pilotwave_server.registry.service import counters
 from pilotwave_server.rollouts.reading import group_names
 from pilotwave_server.rollouts.rollout_views import RolloutSummary
 from pilotwave_server.rollouts.showing import summary
@@ -33,8 +32,6 @@ from pilotwave_server.telemetry.distribution import count_now
 T = TypeVar("T")
 KEEP = timedelta(seconds=5)
 STALE = timedelta(seconds=30)
-SOON_DAYS = 14
-RECENT = timedelta(days=2)
 AT_MOST = 20
 ONLINE = DeviceFilter(standing="online")
 
@@ -52,9 +49,7 @@ class Overview:
     tones: dict[tuple[str, str], int] = field(default_factory=dict)
     versions: list[tuple[str, str, int]] = field(default_factory=list)
     rollouts: list[RolloutSummary] = field(default_factory=list)
-    waiting: list[RolloutSummary] = field(default_factory=list)
-    expiring: list[tuple[str, float]] = field(default_factory=list)
-    recovering: list[str] = field(default_factory=list)
+    attention: list[Item] = field(default_factory=list)
 
 
 class Kept(Generic[T]):
@@ -105,13 +100,7 @@ def take(context: Context) -> Overview:
             tones={key: tone_of(counter) for key, counter in counters(session).items()},
             versions=_versions(session),
             rollouts=_rollouts(session, "running", "rolling_back", "scheduled"),
-            waiting=_waiting(session, now),
-            recovering=sentences(session, roles_that_went_back(session)),
-            expiring=[
-                (role.role, role.days_left(now))
-                for role in expiries(session)
-                if role.days_left(now) < SOON_DAYS and role.role not in ("snapshot", "timestamp")
-            ],
+            attention=list_items(session, now),
         )
 
 
@@ -122,19 +111,6 @@ def _versions(session: Session) -> list[tuple[str, str, int]]:
 def _rollouts(session: Session, *states: str) -> list[RolloutSummary]:
     r = RolloutRow
     query = select(r).where(r.state.in_(states)).order_by(r.id.desc()).limit(AT_MOST)
-    return _summaries(session, list(session.scalars(query)))
-
-
-def _waiting(session: Session, now: datetime) -> list[RolloutSummary]:
-    """Rollouts that wait for a person, or went wrong a short while ago."""
-    r = RolloutRow
-    failed = (r.state == "rolled_back") & (r.ended_at > now - RECENT)
-    query = (
-        select(r)
-        .where(or_(r.state.in_(("awaiting_approval", "paused", "draft")), failed))
-        .order_by(r.id.desc())
-        .limit(AT_MOST)
-    )
     return _summaries(session, list(session.scalars(query)))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pilotwave_server.events.feed import BECAME, BadEventType, Types
 
 _BY_FAMILY = {
+    "attention": "acknowledge withdraw",
     "baseline": "end keep remove set",
     "blob": "remove",
     "delta": "again",

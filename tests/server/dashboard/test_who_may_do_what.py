@@ -100,7 +100,8 @@ NEEDS = {
         POST /rollouts/{rollout}/{step}|POST /devices/{device}/do/{deed}
         POST /devices/{device}/labels|POST /devices/{device}/models/{model}/{deed}
         POST /models/{model}/{version}/{deed}|POST /groups|POST /groups/{group}/{deed}
-        GET /policies/new|POST /policies/new
+        GET /policies/new|POST /policies/new|POST /attention/{verb}
+        POST /api/v1/attention/acknowledge|POST /api/v1/attention/withdraw
     """,
     "viewer": """
         GET /metrics|GET /api/v1/status|GET /api/v1/whoami|GET /api/v1/events
@@ -115,7 +116,7 @@ NEEDS = {
         GET /api/v1/models/{model}/versions/{version}
         GET /api/v1/trust/server-keys|GET /api/v1/trust/metadata/{role}
         GET /api/v1/devices|GET /api/v1/devices/{device}|GET /api/v1/devices/{device}/events
-        GET /api/v1/devices.csv|GET /api/v1/device-count
+        GET /api/v1/devices.csv|GET /api/v1/device-count|GET /api/v1/attention
         GET /api/v1/devices/{device}/history|GET /api/v1/devices/{device}/metrics
         GET /api/v1/devices/{device}/why
         GET /api/v1/groups|GET /api/v1/groups/{group}|GET /api/v1/groups/{group}/devices

@@ -1,0 +1,1 @@
+"""What needs a person's attention, and who has seen to it."""

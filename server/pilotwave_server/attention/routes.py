@@ -1,0 +1,75 @@
+"""What needs attention, over HTTP."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+
+from pilotwave_server.attention import service
+from pilotwave_server.attention.service import NothingToAcknowledge
+from pilotwave_server.deps import Now, Operator, ReadSession, Viewer, WriteSession
+from pilotwave_server.fields import ApiReply, ApiRequest
+from pilotwave_server.problems import responses
+from pilotwave_server.routing import api_router
+
+router = api_router(tag="server", prefix="/attention")
+
+
+class AttentionItem(ApiReply):
+    key: str = Field(description="Names the entry as it is now.")
+    state: str
+    object: str = Field(description="What it is about, as `rollout/r5`; may be empty.")
+    title: str
+    sentence: str
+    acknowledged_by: str | None
+    acknowledged_at: datetime | None
+    note: str | None
+
+
+class AttentionList(ApiReply):
+    items: list[AttentionItem] = Field(description="Those that nobody acknowledged come first.")
+
+
+class AcknowledgeRequest(ApiRequest):
+    key: str = Field(max_length=200)
+    note: str = Field("", max_length=512)
+
+
+class WithdrawRequest(ApiRequest):
+    key: str = Field(max_length=200)
+
+
+@router.get("", summary="What needs a person's attention")
+def list_attention(viewer: Viewer, session: ReadSession, now: Now) -> AttentionList:
+    """Rollouts that wait or failed, devices that wait to join, keys used twice, roles that expire,
+    a server that was restored."""
+    items = service.list_items(session, now)
+    return AttentionList(items=[AttentionItem.model_validate(vars(item)) for item in items])
+
+
+@router.post(
+    "/acknowledge",
+    operation_id="acknowledge_attention",
+    summary="Note that somebody sees to it",
+    responses=responses(NothingToAcknowledge),
+)
+def acknowledge(
+    operator: Operator, session: WriteSession, now: Now, body: AcknowledgeRequest
+) -> AttentionItem:
+    """It stays findable, with who and when. If it changes or comes again, it is a new entry."""
+    item = service.acknowledge(session, key=body.key, note=body.note, actor=str(operator), now=now)
+    return AttentionItem.model_validate(vars(item))
+
+
+@router.post(
+    "/withdraw",
+    operation_id="withdraw_acknowledgement",
+    summary="Take an acknowledgement back",
+    responses=responses(NothingToAcknowledge),
+)
+def withdraw(
+    operator: Operator, session: WriteSession, now: Now, body: WithdrawRequest
+) -> AttentionItem:
+    item = service.withdraw(session, key=body.key, actor=str(operator), now=now)
+    return AttentionItem.model_validate(vars(item))
