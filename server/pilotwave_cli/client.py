@@ -18,6 +18,7 @@ from pilotwave_cli.config import Config, load
 from pilotwave_cli.errors import ApiError, CliError, Failed, NoAnswer
 
 PAGE = 200
+LONGEST_WAIT_S = 30
 PAUSES = (0.5, 2.0)
 """Seconds before a POST without an answer is sent again."""
 
@@ -61,6 +62,7 @@ class Api:
         params: dict[str, Any] | None = None,
         content: bytes | Iterable[bytes] | None = None,
         headers: dict[str, str] | None = None,
+        tries: int = 3,
     ) -> httpx.Response:
         """Send one request; raises `ApiError` for the server's no, `NoAnswer` for silence."""
         query = {k: v for k, v in (params or {}).items() if v is not None}
@@ -70,6 +72,13 @@ class Api:
             )
         except (httpx.HTTPError, httpx.InvalidURL) as e:
             raise NoAnswer(f"{self.config.url} does not answer: {_cause(e)}") from e
+        pause = _asked_to_wait(answer)
+        if pause is not None and tries:
+            time.sleep(pause)
+            return self.send(
+                method, path, json=json, params=params, content=content, headers=headers,
+                tries=tries - 1,
+            )  # fmt: skip
         if not answer.is_success:
             raise _problem(answer)
         return answer
@@ -164,6 +173,14 @@ def _frames(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         elif not line:
             yield place, data
             data = ""
+
+
+def _asked_to_wait(answer: httpx.Response) -> float | None:
+    """For how many seconds a busy server asks to wait, if it is not for long."""
+    asked = answer.headers.get("Retry-After", "")
+    if answer.status_code not in (429, 503) or not asked.isdecimal() or len(asked) > 3:
+        return None
+    return float(asked) if int(asked) <= LONGEST_WAIT_S else None
 
 
 def _cause(error: Exception) -> str:

@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pilotwave_server import __version__, openapi, openfiles, problems, system
+from pilotwave_server.api_limits import ApiLimits
 from pilotwave_server.attention import routes as attention
 from pilotwave_server.audit import routes as audit
 from pilotwave_server.base_path import BasePath
@@ -106,6 +107,7 @@ def make_context(settings: Settings, clock: Clock) -> Context:
         people=PersonSessions(db),
         blobs=FileBlobs(settings.blobs_dir),
         pacing=Pacing(),
+        api_limits=ApiLimits(settings.api_requests_per_second),
         workers=[Periodic("last-used", tokens.flush, interval_s=LAST_USED_S, at_stop=True)],
     )
 

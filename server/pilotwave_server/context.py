@@ -12,6 +12,7 @@ from pilotwave_server.db import Database
 from pilotwave_server.settings import Settings
 
 if TYPE_CHECKING:
+    from pilotwave_server.api_limits import ApiLimits
     from pilotwave_server.blobs.access import BlobGate
     from pilotwave_server.blobs.filesystem import FileBlobs
     from pilotwave_server.device_api.fleet_state import FleetState
@@ -48,6 +49,7 @@ class Context:
     people: PersonSessions
     blobs: FileBlobs
     pacing: Pacing
+    api_limits: ApiLimits
     blob_gates: list[BlobGate] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
     # called before open connections are waited for: answers without end have to end

@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 
 from pilotwave_server import __version__
+from pilotwave_server.api_limits import TooManyRequests
 from pilotwave_server.deps import ForgedRequest
 from pilotwave_server.edge import BadUrl, BodyTooLarge, BodyTooSlow
 from pilotwave_server.errors import Invalid, ServerError
@@ -126,7 +127,7 @@ def common_problems(
         yield [RoleForbids, ScopeForbids, ForgedRequest]
     if path.startswith(API):
         yield [Invalid, BadUrl, QueryUnknown] + [NotStrictJson, BadValue] * has_body
-        yield [TooManyRefusals]
+        yield [TooManyRefusals, TooManyRequests]
     elif has_body or operation.get("parameters"):
         yield [Invalid, BadUrl, NotStrictJson]
     if writes and path.startswith(API):

@@ -58,6 +58,7 @@ class StrictRoute(SessionRoute):
         known = query_names(self.dependant)
 
         async def handle_strictly(request: Request) -> Response:
+            request.app.state.pilotwave.api_limits.check(request)
             if says_who_asks(request):  # a stranger is told to sign in, and nothing else
                 check_query(request, known)
             token_id = await known_token(request) if wants_once(request) else None

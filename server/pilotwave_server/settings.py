@@ -155,6 +155,14 @@ class Settings(BaseSettings):
         1, ge=0, le=64, description="Deltas made at the same time; 0: this server makes none."
     )
 
+    api_requests_per_second: int = Field(
+        100,
+        ge=0,
+        le=1_000_000,
+        description="Requests of one token to the operator API per second, ten seconds' worth at "
+        "once, in each server process; one address may send four times as many. 0: no limit.",
+    )
+
     keep_versions: int = Field(
         0,
         ge=0,
