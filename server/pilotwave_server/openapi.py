@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from pilotwave_server import __version__
 from pilotwave_server.api_limits import TooManyRequests
+from pilotwave_server.connections import HeadTooLarge
 from pilotwave_server.deps import ForgedRequest
 from pilotwave_server.edge import BadUrl, BodyTooLarge, BodyTooSlow
 from pilotwave_server.errors import Invalid, ServerError
@@ -121,6 +122,7 @@ def common_problems(
     """The problems, one list for each status, that no route declares by itself."""
     yield [DatabaseUnavailable]
     yield [ServerError]
+    yield [HeadTooLarge]
     has_body = "requestBody" in operation
     if any("operatorToken" in way for way in operation.get("security", [])):
         yield UNAUTHORISED

@@ -162,7 +162,7 @@ def test_ten_commands_lead_from_nothing_to_a_device_that_runs_a_model(
     assert model.read_bytes() == (REPO / "examples/digits/1.0.0/model.onnx").read_bytes()
     status = desk.folder / "device" / "status.json"
     wait_until(lambda: '"state": "healthy"' in status.read_text(), desk)
-    told = r"cam-1 enrolled .* detector 1.0.0 \(healthy\) site=berlin"
+    told = r"cam-1 online .* detector 1.0.0 \(healthy\) site=berlin"
     listed = "pilotwave devices list"
     # as soon as the agent has told it
     wait_until(lambda: bool(re.search(told, " ".join(desk.type(listed).split()))), desk)

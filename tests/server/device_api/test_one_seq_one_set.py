@@ -85,6 +85,7 @@ class Process:
             metrics=Metrics(),
             lifetime_s=7 * 86_400,
             note_seen=lambda record: None,
+            note_s=60.0,
             ask_lease=self.desk.ask,
             downloads=Desk(
                 counting=Counting(registry.db), metrics=Metrics(), most=1, per_device=1, waiting=0

@@ -173,6 +173,10 @@ def test_the_page_says_who_is_ahead(
     fleet: Fleet, context: Context, cams: list[SimulatedDevice]
 ) -> None:
     tell(cams[0], 5000, 1)
-    (said,) = overview.take(context).recovering
+    (said,) = [
+        item.sentence
+        for item in overview.take(context).attention
+        if item.title == "restored server"
+    ]
     assert "cam-0" in said
     assert "pilotwave-server restore --data" in said

@@ -131,7 +131,7 @@ def test_a_metric_that_nobody_reports_ends_in_a_question_to_people(
 
     found = live_until(fleet, rollout, cams, told)
     sentence = found["waves"][0]["verdict"]["gates"][0]["sentence"]
-    assert "no device has reported queue.depth of the new version yet" in sentence
+    assert "no device has reported queue.depth for the new version yet" in sentence
     assert "Does the application record it under this name?" in sentence
 
 

@@ -121,7 +121,7 @@ def test_a_device_that_was_moved_is_taken_back(
         move(cams)
         three[0].live()
     assert [cam.current for cam in three] == ["1.0.0"] * 3
-    assert sentence == "each device that took it has left it"
+    assert sentence == "every device that took the version has left it"
     assert outcome(cams, rollout, "cam-1")["outcome"] == "returned"
     assert "1.0.0" in outcome(cams, rollout, "cam-1")["detail"]
 
@@ -231,7 +231,7 @@ def test_a_group_that_runs_the_version_by_its_own_word_keeps_it_and_that_is_said
 def test_a_decommissioned_device_holds_up_nothing(cams: Fleet) -> None:
     rollout, three = taken(cams)
     assert cams.act("cam-1", "decommission").status_code == 200
-    assert end(cams, rollout, three[1:]) == "each device that took it has left it"
+    assert end(cams, rollout, three[1:]) == "every device that took the version has left it"
 
 
 def test_a_device_that_has_moved_on_is_left_alone(cams: Fleet) -> None:
@@ -275,7 +275,7 @@ def test_a_device_that_is_heard_again_after_the_end_is_taken_back_then(
         time.sleep(0.3)
     three[0].check_in(S.HEALTHY)
     told = show(cams, rollout)["decisions"][0]["sentence"]
-    assert "1 device has not been heard lately" in told
+    assert "1 device has been silent lately; the next poll tells it to leave" in told
     three[0].live()
     assert three[0].current == "1.0.0"
     assert outcome(cams, rollout, "cam-1")["outcome"] == "returned"

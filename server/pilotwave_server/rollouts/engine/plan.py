@@ -196,7 +196,7 @@ def _rolling_back(p: Picture, m: Moment) -> Iterator[Action]:
         waited = m.waited(p.rolling_back_since)
         if waited >= m.silent_s(p.policy):
             have = counted(p.still_on, "device has", "devices have")
-            told = f"{have} not reported yet that they left it; each poll tells them to"
+            told = f"{have} not yet reported leaving the version; each poll says to"
             yield EndRollback(p.id, p.generation, _and_others(p, told), None, _left_behind(p))
 
 
@@ -205,7 +205,8 @@ def _and_others(p: Picture, told: str) -> str:
     parts = [told]
     if p.unheard:
         have = counted(p.unheard, "device has", "devices have")
-        parts.append(f"{have} been silent lately; the next poll tells them to leave it")
+        them = "it" if p.unheard == 1 else "them"
+        parts.append(f"{have} been silent lately; the next poll tells {them} to leave it")
     for why, number in p.kept:
         parts.append(f"{counted(number, 'device keeps', 'devices keep')} it: {why}")
     return "; ".join(parts)
