@@ -13,7 +13,6 @@ from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.state import (
     MAX_FAILURES,
     DeviceState,
@@ -28,12 +27,13 @@ from pilotwave_agent.state import (
     to_plain,
 )
 from pilotwave_agent.texts import clean
+from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.fields import ROOM
 from pilotwave_protocol.messages import DeviceEvent, Installed
 from pilotwave_protocol.states import ModelState, may_follow
 
 if TYPE_CHECKING:
-    from pilotwave_agent.directive import VerifiedDirective
+    from pilotwave_protocol.verify_directive import VerifiedDirective
 
 Record = dict[str, Any]
 MAX_SPOOL = 256

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.live.place import About
 from pilotwave_agent.slots import Layout, folder_name, named_by
 from pilotwave_agent.state import DeviceState, ModelSlot
+from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.digest import CHUNK, hash_stream
 from pilotwave_protocol.errors import BadManifest, BadName, RefusedError
 from pilotwave_protocol.manifest import (

@@ -1,7 +1,7 @@
 """Bring trusted metadata up to date and judge the directive in the inbox by it.
 
-The rules are `trust`'s and `directive`'s; here they are given this device's files and clock, and
-what they say is written into the journal.
+The rules are `trust`'s and `verify_directive`'s; here they are given this device's files and clock,
+and what they say is written into the journal.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from pilotwave_agent import directive, fold, install
-from pilotwave_agent.antirollback import AntiRollback
+from pilotwave_agent import fold, install
 from pilotwave_agent.config import Config
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.facts import facts_of
@@ -22,6 +21,8 @@ from pilotwave_agent.identity import Identity
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.state import DeviceState
 from pilotwave_agent.trust import LONGEST_TRUST, TrustedMetadata, TrustedView
+from pilotwave_protocol import verify_directive
+from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages import Entry
@@ -118,7 +119,7 @@ class Judge:
 
     def _inbox(self) -> bytes | None:
         size = self.disk.size(self.layout.inbox)
-        if size is None or size > directive.MAX_ENVELOPE_BYTES + 1:
+        if size is None or size > verify_directive.MAX_ENVELOPE_BYTES + 1:
             return None
         return self.disk.read(self.layout.inbox)
 
@@ -139,7 +140,7 @@ class Judge:
         memory = self._under(state.memory, view)
         for model in sorted({*state.models, *state.orders}):
             try:
-                memory = directive.learn(memory, view, [model])
+                memory = verify_directive.learn(memory, view, [model])
             except RefusedError:
                 continue  # one model's metadata being unavailable silences no other's
         if memory != state.memory or view.versions() != dict(state.tuf):
@@ -160,7 +161,7 @@ class Judge:
         record: Callable[[Record], None],
         at: float,
     ) -> None:
-        found = directive.verify(
+        found = verify_directive.verify(
             raw,
             view=view,
             fleet=view.director().fleet,  # as it is signed; what enrolment answered is not

@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.fold import Record, moved, removed
 from pilotwave_agent.state import DeviceState, Failure, ModelSlot, Order, Telling, Watch
 from pilotwave_agent.ties import falls_with, is_tested, waits_for
+from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState, Reason
 

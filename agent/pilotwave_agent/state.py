@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pilotwave_agent.antirollback import AntiRollback, Ordered
+from pilotwave_protocol.antirollback import AntiRollback, Ordered
 from pilotwave_protocol.fields import format_time, parse_time
 from pilotwave_protocol.messages import DeviceEvent, Installed
 from pilotwave_protocol.states import ModelState, Reason

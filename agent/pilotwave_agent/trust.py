@@ -3,7 +3,7 @@
 TUF verifies signatures, versions, digests and expiry. Added around it: one user at a time, root of
 trust from the device's own bytes each time, a time floor against stuck clocks, a memory of versions
 that survives a lost cache, everything on disk before anyone acts on it, and one reason for each
-"no". What a verified version may do on the device is decided in `directive`.
+"no". What a verified version may do on the device is decided in `verify_directive`.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pilotwave_agent import fold, journal
-from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.journal import Journal, read_state
 from pilotwave_agent.state import DeviceState, ModelSlot
+from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState
 

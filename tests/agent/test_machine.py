@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilotwave_agent import fold, outcomes
-from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.machine import (
     TURN_S,
     ClearAway,
@@ -34,6 +33,7 @@ from pilotwave_agent.machine import (
 )
 from pilotwave_agent.state import DeviceState, Failure, ModelSlot, Order, Telling, Watch
 from pilotwave_agent.ties import is_tested, mates, waits_for
+from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState, Reason, may_follow

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from pilotwave_agent import fold, identity
-from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.config import Probe
 from pilotwave_agent.disk import Disk
 from pilotwave_agent.install import intact
@@ -26,6 +25,7 @@ from pilotwave_agent.journal import Journal
 from pilotwave_agent.numbering import Sequence
 from pilotwave_agent.slots import Layout
 from pilotwave_agent.work import Job, work
+from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.messages import Entry
 from pilotwave_protocol.states import ModelState
 from tests.agent.powercut import Killed, Run, lay_out, moved_to, some

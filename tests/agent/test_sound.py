@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pilotwave_agent import fold
-from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.report import Spare, check_in_of
 from pilotwave_agent.state import DeviceState, ModelSlot, Refusal
+from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.fields import MAX_INT
 from pilotwave_protocol.messages import CheckIn, DeviceEvent, parse_check_in
 from pilotwave_protocol.states import ModelState

@@ -13,11 +13,11 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Timestamp
 
 from pilotwave_agent import fold, tufstate
-from pilotwave_agent.antirollback import AntiRollback
 from pilotwave_agent.report import check_in_of
 from pilotwave_agent.state import DeviceState, plain_memory, read_memory
 from pilotwave_agent.work import now_of
 from pilotwave_protocol import dsse, messages, signing
+from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import BadTrustData
 from pilotwave_protocol.fields import MAX_INT, format_time
 from pilotwave_protocol.states import ModelState, Reason

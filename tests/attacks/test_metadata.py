@@ -9,13 +9,13 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets, Timestamp
 
-from pilotwave_agent.directive import verify
 from pilotwave_agent.fetcher import Fetcher
 from pilotwave_agent.trust import TrustedMetadata, TrustedView
 from pilotwave_protocol import dsse, names, signing
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import DirectorKeys
+from pilotwave_protocol.verify_directive import verify
 from tests.attacks.victim import Victim
 from tests.peers.registry import Registry, Reply, example
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from pilotwave_agent.antirollback import AntiRollback, Ordered
 from pilotwave_protocol import dsse, messages
+from pilotwave_protocol.antirollback import AntiRollback, Ordered
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import BadEnvelope, BadManifest, BadMessage, RefusedError, WrongKey
 from pilotwave_protocol.fields import Scalar, format_time
@@ -35,7 +35,7 @@ CLOCK_SLACK = timedelta(minutes=5)
 
 
 class View(Protocol):
-    """What `verify` asks of `trust.TrustedView`."""
+    """What `verify` asks of the trusted metadata."""
 
     @property
     def snapshot_version(self) -> int: ...
