@@ -37,7 +37,10 @@ State = Annotated[str | None, typer.Option(help="enrolled, pending, revoked or d
 Standing = Annotated[
     str | None, typer.Option(help="online, silent, failing, refusing or conflict.")
 ]
-OfModel = Annotated[str | None, typer.Option("--model", help="Only devices that run this model.")]
+OfModel = Annotated[
+    str | None,
+    typer.Option("--model", help="Only devices that run this model, or tried to install it."),
+]
 OfVersion = Annotated[
     str | None, typer.Option("--version", help="Only devices that run this version.")
 ]

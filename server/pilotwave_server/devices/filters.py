@@ -34,7 +34,10 @@ def get_filter(
             "those whose key two machines use (`conflict`)."
         ),
     ] = None,
-    model: Annotated[ModelName | None, Query(description="Only devices that run it.")] = None,
+    model: Annotated[
+        ModelName | None,
+        Query(description="Only devices that run it, or have tried to install it."),
+    ] = None,
     version: Annotated[
         VersionName | None, Query(description="Only devices that run this version.")
     ] = None,
@@ -47,7 +50,8 @@ def get_filter(
         Query(
             max_length=64,
             description="Only devices on which a model is held or failed for this reason, or that "
-            "refuse their orders for it: `selftest_mismatch`, `disk_full` …",
+            "refuse their orders for it: `selftest_mismatch`, `disk_full` …. With `model` or "
+            "`version`: only devices on which that model is held or failed for it.",
         ),
     ] = None,
 ) -> DeviceFilter:

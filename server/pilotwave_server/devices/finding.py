@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.names import VersionKey, version_key
-from pilotwave_server.devices.service import OUT, Standing, is_failing, is_refusing
+from pilotwave_server.devices.service import FAILED, OUT, Standing, is_failing, is_refusing
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.selector import Op, Runs, compile_sql, parse
@@ -27,7 +27,8 @@ _ORDER: dict[Op, Callable[[VersionKey, VersionKey], bool]] = {
 
 @dataclass(frozen=True)
 class DeviceFilter:
-    """What devices have to be like; None: anything. `version` goes with `model`."""
+    """What devices have to be like; None: anything. `model`, `version`, `reason` and, beside them,
+    `failing` are asked of one model on the device, not each of another."""
 
     selector: str | None = None
     state: str | None = None
@@ -56,14 +57,12 @@ def _rules(
         yield d.name.contains(wanted.name.lower(), autoescape=True)
     if wanted.group is not None:
         yield in_group(session, get_group(session, wanted.group))
-    if wanted.model is not None or wanted.version is not None:
-        yield _runs(wanted.model, wanted.version)
-    if wanted.reason is not None:
-        yield _gives(wanted.reason)
+    if not wanted.model == wanted.version == wanted.reason is None:
+        yield _has_model(wanted)
     if wanted.selector is not None:
         dialect = session.get_bind().dialect.name
         parsed = parse(wanted.selector, of_versions=True)
-        yield compile_sql(parsed, d.labels, d.facts, dialect=dialect)
+        yield compile_sql(parsed.of_devices, d.labels, d.facts, dialect=dialect)
         for condition in parsed.runs:
             yield _runs_within(session, condition)
 
@@ -86,21 +85,23 @@ def _stands(session: Session, standing: Standing, silence: Silence) -> ColumnEle
             return is_failing()
 
 
-def _runs(model: str | None, version: str | None) -> ColumnElement[bool]:
-    m = DeviceModelRow
-    rules = [m.device_id == DeviceRow.id, m.current_version.is_not(None)]
-    if model is not None:
-        rules.append(m.model == model)
-    if version is not None:
-        rules.append(m.current_version == version)
-    return exists().where(*rules)
-
-
-def _gives(reason: str) -> ColumnElement[bool]:
-    """Devices on which a model gives this reason, or that refuse their orders for it."""
+def _has_model(wanted: DeviceFilter) -> ColumnElement[bool]:
+    """Devices with one model for which all holds that is asked of a model. For a reason alone, also
+    those that refuse their orders for it: a refusal is of no model."""
     d, m = DeviceRow, DeviceModelRow
-    of_model = exists().where(m.device_id == d.id, m.reason == reason)
-    return or_(of_model, d.refusal["reason"].as_string() == reason)
+    rules = [m.device_id == d.id]
+    if wanted.model is not None:
+        rules.append(m.model == wanted.model)
+    if wanted.version is not None:
+        rules.append(m.current_version == wanted.version)
+    if wanted.reason is not None:
+        rules.append(m.reason == wanted.reason)
+    if wanted.standing == "failing":
+        rules.append(or_(m.state.in_(FAILED), d.refusal.is_not(None)))
+    has_model: ColumnElement[bool] = exists().where(*rules)
+    if wanted.model is None and wanted.version is None:
+        return or_(has_model, d.refusal["reason"].as_string() == wanted.reason)
+    return has_model
 
 
 def _runs_within(session: Session, condition: Runs) -> ColumnElement[bool]:
@@ -112,12 +113,13 @@ def _runs_within(session: Session, condition: Runs) -> ColumnElement[bool]:
         return found if condition.op is Op.SET else ~found
     seen = select(m.current_version).where(m.model == condition.model).distinct()
     there = [version for version in session.scalars(seen) if version is not None]
+    holds = _test(condition)
+    return exists().where(*runs, m.current_version.in_([v for v in there if holds(version_key(v))]))
+
+
+def _test(condition: Runs) -> Callable[[VersionKey], bool]:
     wanted = [version_key(version) for version in condition.versions]
     if condition.op in _ORDER:
-        holds = _ORDER[condition.op]
-        some = [v for v in there if holds(version_key(v), wanted[0])]
-        return exists().where(*runs, m.current_version.in_(some))
-    same = exists().where(
-        *runs, m.current_version.in_([v for v in there if version_key(v) in wanted])
-    )
-    return same if condition.op is Op.IN else ~same
+        compare = _ORDER[condition.op]
+        return lambda version: compare(version, wanted[0])
+    return lambda version: (version in wanted) is (condition.op is Op.IN)

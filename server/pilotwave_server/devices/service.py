@@ -22,6 +22,8 @@ from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, 
 
 OUT = ("pending", "revoked", "decommissioned")
 """States of devices that are offered nothing."""
+FAILED = ("failed", "rolled_back")
+"""States of a model on a device whose last version failed or went back."""
 Standing = Literal["online", "silent", "failing", "refusing", "conflict"]
 
 
@@ -81,7 +83,7 @@ def is_failing() -> ColumnElement[bool]:
     """The WHERE expression over devices that holds where one refuses its orders, or where a version
     of a model failed on it or went back; not for one that is out of service."""
     d, m = DeviceRow, DeviceModelRow
-    failed = d.id.in_(select(m.device_id).where(m.state.in_(("failed", "rolled_back"))))
+    failed = d.id.in_(select(m.device_id).where(m.state.in_(FAILED)))
     return and_(d.state.not_in(OUT), or_(d.refusal.is_not(None), failed))
 
 

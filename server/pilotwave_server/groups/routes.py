@@ -35,7 +35,7 @@ def list_groups(viewer: Viewer, session: ReadSession, page: Paging) -> Page[Grou
 def create_group(
     operator: Operator, session: WriteSession, now: Now, body: GroupRequest
 ) -> GroupView:
-    """A selector goes by labels and facts; a label hides a fact of the same key.
+    """A selector goes by labels (`site=berlin`) and facts (`fact.arch=aarch64`).
 
     `key`, `!key`: set or not; `=`, `!=`, `in (…)`, `notin (…)`; `>`, `>=`, `<`, `<=` for numbers;
     a comma means AND; `*` takes every device.

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from pilotwave_protocol.names import version_key
 from pilotwave_server.db import Database
 from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.silence import Silence, silence
 from pilotwave_server.devices.tables import DeviceRow
-from pilotwave_server.groups.selector import BadSelector, parse
+from pilotwave_server.groups.selector import BadSelector, compile_predicate, compile_sql, parse
 from pilotwave_server.settings import Settings
 from pilotwave_server.telemetry.tables import DeviceModelRow
 from tests.server.fleet_fixtures import Fleet, only_sqlite
@@ -79,9 +80,11 @@ def found(db: Database, quiet: Silence | None = None, **wanted: Any) -> list[str
         ("runs detector<=1.2.0", [0, 1, 2]),  # 1.2 and 1.2.0 are one version
         ("runs detector>1.9", [4, 5, 6]),  # by version, not by text
         ("runs detector=1.10", [4]),
-        ("runs detector!=1.10", [0, 1, 2, 3, 5, 6, 7]),
+        ("runs detector!=1.10", [0, 1, 2, 3, 5, 6]),  # not cam-7, which does not run it at all
         ("runs detector in (1.9, 2.0.0)", [3, 6]),
-        ("runs detector notin (1.9, 2.0.0)", [0, 1, 2, 4, 5, 7]),
+        ("runs detector notin (1.9, 2.0.0)", [0, 1, 2, 4, 5]),
+        ("runs detector!=9", [0, 1, 2, 3, 4, 5, 6]),
+        ("runs other!=1.0", []),
         ("runs detector>=1.2, runs detector<2.0.0", [2, 3, 4, 5]),
         ("runs other<9", []),
     ],
@@ -112,7 +115,6 @@ def test_each_comparison_agrees_with_the_order_of_versions(
     }[op]
     right = version_key(version)
     expected = [f"cam-{n}" for n, v in enumerate(VERSIONS) if holds(version_key(v), right)]
-    expected += ["cam-7"] if op == "!=" else []
     assert found(runs, selector=f"runs detector{op}{version}") == expected
 
 
@@ -121,6 +123,7 @@ def test_each_comparison_agrees_with_the_order_of_versions(
     [
         ("runs detector<", "a value"),
         ("runs detector<x", "position 15: version: expected"),
+        ("runs detector in (1.2, x)", "position 24: version: expected"),
         ("runs detector<1.2 y", "a comma or the end"),
         ("runs Detector", "expected"),
     ],
@@ -142,6 +145,48 @@ def test_no_group_is_made_by_what_devices_run(operator: httpx.Client) -> None:
     answer = operator.post("/api/v1/groups", json=body)
     assert answer.status_code == 422
     assert "makes no group" in answer.json()["detail"]
+    assert answer.json()["position"] == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "position"),
+    [
+        ("runs detector", 1),
+        ("!runs detector", 2),
+        ("line=runs, runs detector<1.2", 12),
+        ("truns=1, runs detector", 10),
+        ("note='runs x', site=a,  runs detector in (1.0)", 25),
+        ("runs, runs=a, runs detector, runs other", 15),
+    ],
+)
+def test_refused_runs_is_told_with_its_place(text: str, position: int) -> None:
+    with pytest.raises(BadSelector) as caught:
+        parse(text)
+    assert caught.value.position == position
+
+
+@pytest.mark.parametrize("text", ["runs detector", "!runs detector", "site=a, runs detector<1.2"])
+def test_no_compiler_passes_over_what_devices_run(text: str) -> None:
+    """A predicate without that condition would select more devices than were meant."""
+    found = parse(text, of_versions=True)
+    with pytest.raises(BadSelector, match="makes no group"):
+        compile_predicate(found)
+    for dialect in ("sqlite", "postgresql"):
+        with pytest.raises(BadSelector, match="makes no group"):
+            compile_sql(found, DeviceRow.labels, DeviceRow.facts, dialect=dialect)
+
+
+@only_sqlite
+def test_what_selects_for_longer_than_a_look_refuses_what_devices_run(four: Fleet) -> None:
+    four.group("cams", "site=a")
+    text = "runs detector<1.2"
+    change = four.operator.put("/api/v1/groups/cams", json={"selector": text})
+    waves = [{"canary": {"selector": text}}, {"percent": "100%"}]
+    policy = four.operator.put("/api/v1/policies/odd", json={"document": {"waves": waves}})
+    assert change.status_code == 422, change.text
+    assert policy.status_code == 422, policy.text
+    assert "makes no group" in change.text
+    assert "makes no group" in policy.text
 
 
 def test_filters_are_all_held_at_once(runs: Database) -> None:
@@ -161,6 +206,56 @@ def test_filters_are_all_held_at_once(runs: Database) -> None:
     assert found(runs, standing="refusing") == ["cam-3"]
     assert found(runs, standing="failing") == ["cam-1", "cam-3"]
     assert found(runs, state="decommissioned", model="detector") == ["cam-5"]
+
+
+def stands(session: Session, name: str, model: str, state: str, **more: Any) -> None:
+    """`model` on a device is in `state`; it runs 1.0.0 unless it is said otherwise."""
+    row = session.scalars(select(DeviceRow).where(DeviceRow.name == name)).one()
+    told = {"current_version": "1.0.0", "since": NOW, **more}
+    session.add(DeviceModelRow(device_id=row.id, model=model, state=state, **told))
+
+
+@pytest.fixture
+def two_models(db: Database) -> Database:
+    with db.write() as session:
+        session.add_all([device(n) for n in range(6)])
+        session.flush()
+        stands(session, "cam-0", "a", "failed", reason="disk_full")
+        stands(session, "cam-0", "b", "healthy")
+        stands(session, "cam-1", "a", "healthy", current_version="2.0.0")
+        stands(session, "cam-1", "b", "failed", reason="disk_full")
+        # its first install of the model failed, so that it runs none
+        stands(session, "cam-2", "a", "failed", reason="disk_full", current_version=None)
+        stands(session, "cam-3", "a", "held", reason="disk_full")
+        stands(session, "cam-4", "a", "healthy")
+        row = session.scalars(select(DeviceRow).where(DeviceRow.name == "cam-4")).one()
+        row.refusal = {"reason": "disk_full", "detail": ""}
+    return db
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"),
+    [
+        ({"model": "a"}, [0, 1, 2, 3, 4]),  # cam-2 has tried
+        ({"model": "b"}, [0, 1]),
+        ({"model": "a", "reason": "disk_full"}, [0, 2, 3]),  # not cam-1, whose b failed
+        ({"model": "b", "reason": "disk_full"}, [1]),
+        ({"version": "1.0.0", "reason": "disk_full"}, [0, 1, 3]),
+        ({"version": "2.0.0", "reason": "disk_full"}, []),  # cam-1 runs it, and b failed
+        ({"model": "a", "version": "1.0.0"}, [0, 3, 4]),
+        ({"model": "a", "version": "1.0.0", "reason": "disk_full"}, [0, 3]),
+        ({"reason": "disk_full"}, [0, 1, 2, 3, 4]),  # a refusal is of no model
+        ({"model": "a", "standing": "failing"}, [0, 2, 4]),  # not cam-1, whose b failed
+        ({"model": "b", "standing": "failing"}, [1]),
+        ({"version": "2.0.0", "standing": "failing"}, []),
+        ({"reason": "disk_full", "standing": "failing"}, [0, 1, 2, 4]),  # cam-3 only waits
+        ({"model": "c"}, []),
+    ],
+)
+def test_what_is_asked_of_a_model_is_asked_of_one_model(
+    two_models: Database, wanted: dict[str, str], numbers: list[int]
+) -> None:
+    assert found(two_models, **wanted) == [f"cam-{n}" for n in numbers]
 
 
 @pytest.mark.parametrize(

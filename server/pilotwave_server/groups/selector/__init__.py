@@ -24,8 +24,10 @@ What each means for a device (both compilers follow this, and are tested against
   that is a plain decimal number (`-12.5`, at most 16 characters); for anything else, and for a
   missing key, they do not hold. Versions are not numbers, so `fact.runtime.*` keys refuse them.
 - `runs detector<1.2` compares the version that the device runs of a model by the order of versions
-  (1.10 is above 1.9, and 1.2rc1 below 1.2). It finds devices and makes no group: a device would
-  leave such a group by updating, in the middle of a rollout to it.
+  (1.10 is above 1.9, and 1.2rc1 below 1.2). Every comparison, `!=` and `notin` too, holds only for
+  devices that run the model; `!runs detector` finds the others. It finds devices and makes no
+  group: a device would leave such a group by updating, in the middle of a rollout to it. The two
+  compilers refuse it; `devices/finding.py` alone compiles it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from pilotwave_protocol.names import FACT
@@ -75,11 +75,13 @@ class Condition:
 @dataclass(frozen=True)
 class Runs:
     """`runs detector<1.2`: what the device runs of a model, by the order of versions. SET and UNSET
-    have no versions, the comparisons exactly one."""
+    have no versions, the comparisons exactly one. `at` is where `runs` stands in the text, from 1.
+    """
 
     model: str
     op: Op
     versions: tuple[str, ...] = ()
+    at: int = field(default=1, compare=False)
 
     def __str__(self) -> str:
         if self.op is Op.UNSET:
@@ -99,6 +101,11 @@ class Selector:
     def keys(self) -> frozenset[str]:
         """The label and fact keys on which the answer depends."""
         return frozenset(c.key for c in self.conditions)
+
+    @property
+    def of_devices(self) -> Selector:
+        """What it asks of labels and facts alone: the part that the compilers take."""
+        return replace(self, runs=())
 
     def __str__(self) -> str:
         return ", ".join(map(str, (*self.conditions, *self.runs))) or "*"

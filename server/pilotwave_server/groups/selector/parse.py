@@ -66,13 +66,19 @@ def parse(text: str, *, of_versions: bool = False) -> Selector:
     if len(text) > MAX_LENGTH:
         raise BadSelector(MAX_LENGTH + 1, f"expected at most {MAX_LENGTH} characters")
     found = _Parser(text).selector()
-    if found.runs and not of_versions:
+    if not of_versions:
+        refuse_runs(found)
+    return found
+
+
+def refuse_runs(selector: Selector) -> None:
+    """BadSelector where it asks what devices run, which labels and facts cannot tell."""
+    for condition in selector.runs[:1]:
         raise BadSelector(
-            text.index("runs") + 1,
-            f"`{found.runs[0]}` finds devices, but makes no group: a device would leave it by "
+            condition.at,
+            f"`{condition}` finds devices, but makes no group: a device would leave it by "
             "updating. Use labels or facts",
         )
-    return found
 
 
 class _Parser:
@@ -100,11 +106,10 @@ class _Parser:
         if self._peek()[:2] == ("symbol", "!"):
             self._take()
             if self._asks_what_runs():
-                self._take()
-                return Runs(self._model(), Op.UNSET)
+                at = self._take().at
+                return Runs(self._model(), Op.UNSET, at=at)
             return Condition(self._key("a key after !"), Op.UNSET)
         if self._asks_what_runs():
-            self._take()
             return self._runs()
         key_at = self._peek().at
         key = self._key("a condition, like site=berlin")
@@ -116,10 +121,10 @@ class _Parser:
             raise self._error(_AFTER_KEY)
         self._take()
         if token.text in ("in", "notin"):
-            return Condition(key, op, self._values())
+            return Condition(key, op, tuple(token.text for token in self._values()))
         if op in ORDER:
             return Condition(key, op, (self._number(key, key_at),))
-        return Condition(key, op, (self._value(),))
+        return Condition(key, op, (self._value().text,))
 
     def _asks_what_runs(self) -> bool:
         """`runs` and a second word; a label may be called `runs`, too."""
@@ -134,19 +139,18 @@ class _Parser:
         )
 
     def _runs(self) -> Runs:
+        runs_at = self._take().at
         model = self._model()
         token = self._peek()
         if token.kind == "end" or token[:2] == ("symbol", ","):
-            return Runs(model, Op.SET)
+            return Runs(model, Op.SET, at=runs_at)
         op = _OPERATORS.get(token.text) if token.kind in ("symbol", "word") else None
         if op is None:
             raise self._error(_AFTER_KEY)
         self._take()
-        if token.text in ("in", "notin"):
-            at = self._peek().at
-            return Runs(model, op, tuple(self._version(v, at) for v in self._values()))
-        at = self._peek().at
-        return Runs(model, op, (self._version(self._value(), at),))
+        listed = token.text in ("in", "notin")
+        values = self._values() if listed else [self._value()]
+        return Runs(model, op, tuple(self._version(value) for value in values), at=runs_at)
 
     def _model(self) -> str:
         token = self._peek()
@@ -157,11 +161,11 @@ class _Parser:
         except BadName as error:
             raise BadSelector(token.at, str(error)) from error
 
-    def _version(self, text: str, at: int) -> str:
+    def _version(self, token: _Token) -> str:
         try:
-            return check_version(text)
+            return check_version(token.text)
         except BadName as error:
-            raise BadSelector(at, str(error)) from error
+            raise BadSelector(token.at, str(error)) from error
 
     def _key(self, expected: str) -> str:
         token = self._peek()
@@ -173,7 +177,7 @@ class _Parser:
             raise BadSelector(token.at, str(error)) from error
         return self._take().text
 
-    def _value(self) -> str:
+    def _value(self) -> _Token:
         token = self._peek()
         if token.kind not in ("word", "text"):
             raise self._error("a value; put odd characters in quotes")
@@ -181,9 +185,9 @@ class _Parser:
             raise BadSelector(
                 token.at, f"expected a value of at most {MAX_VALUE_LENGTH} characters"
             )
-        return self._take().text
+        return self._take()
 
-    def _values(self) -> tuple[str, ...]:
+    def _values(self) -> list[_Token]:
         self._symbol("(", "( and a list of values")
         values = [self._value()]
         while self._peek()[:2] == ("symbol", ","):
@@ -192,7 +196,7 @@ class _Parser:
                 raise self._error(f"at most {MAX_VALUES} values")
             values.append(self._value())
         self._symbol(")", "a comma or )")
-        return tuple(values)
+        return values
 
     def _number(self, key: str, key_at: int) -> str:
         if key.removeprefix(FACT).startswith("runtime."):
@@ -200,7 +204,7 @@ class _Parser:
                 key_at, f"{key} is a version, not a number: expected = != in or notin"
             )
         token = self._peek()
-        value = self._value()
+        value = self._value().text
         if plain_number(value) is None:
             raise BadSelector(token.at, f"expected a number, like 20 or -1.5; got {token}")
         return value

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from pilotwave_protocol.fields import Scalar
 from pilotwave_server.groups.selector.ast import Condition, Op, Selector, plain_number
+from pilotwave_server.groups.selector.parse import refuse_runs
 
 Facts = Mapping[str, Scalar]
 Predicate = Callable[[Mapping[str, str], Facts], bool]
@@ -21,7 +22,11 @@ _ORDER: dict[Op, Callable[[float, float], bool]] = {
 
 
 def compile_predicate(selector: Selector) -> Predicate:
-    """Return the function that says whether a device with these labels and facts is selected."""
+    """Return the function that says whether a device with these labels and facts is selected.
+
+    BadSelector if it asks what devices run.
+    """
+    refuse_runs(selector)
     tests = tuple((c.is_fact, c.name, _test(c)) for c in selector.conditions)
 
     def selects(labels: Mapping[str, str], facts: Facts) -> bool:

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB, array
 from sqlalchemy.sql import ColumnElement
 
 from pilotwave_server.groups.selector.ast import MAX_NUMBER_LENGTH, ORDER, Condition, Op, Selector
+from pilotwave_server.groups.selector.parse import refuse_runs
 
 _COMPARE: dict[Op, Callable[[Any, Any], ColumnElement[bool]]] = {
     Op.GT: operator.gt,
@@ -37,8 +38,10 @@ def compile_sql(
 ) -> ColumnElement[bool]:
     """Return the WHERE expression over the JSON columns `labels` and `facts`.
 
-    `dialect` is the database's name, "sqlite" or "postgresql".
+    `dialect` is the database's name, "sqlite" or "postgresql". BadSelector if it asks what devices
+    run: `devices/finding.py` compiles that.
     """
+    refuse_runs(selector)
     make = _SqliteValue if dialect == "sqlite" else _PostgresqlValue
     leaves = [_leaf(c, make(c.name, facts if c.is_fact else labels)) for c in selector.conditions]
     return and_(true(), *leaves)
