@@ -13,8 +13,6 @@ from pilotwave_agent.config import Config
 from pilotwave_protocol import dsse, messages, names, strictjson
 from pilotwave_protocol.errors import BadJson, PilotwaveError, ProtocolError
 
-# base64 grows the payload by a third; the envelope's own fields take the rest
-MAX_DIRECTIVE = messages.MAX_DIRECTIVE_BYTES * 4 // 3 + (8 << 10)
 _JSON = {"Content-Type": "application/json"}
 # whoever can forge an answer may silence a device for no longer than this at a time
 MAX_RETRY_AFTER_S = 3600
@@ -128,7 +126,8 @@ def poll(channel: Channel, token: str, etag: str) -> Polled:
     headers = {"Authorization": f"Bearer {token}"}
     if etag:
         headers["If-None-Match"] = etag
-    answer = channel.request("GET", "/device/v1/directive", headers=headers, max_body=MAX_DIRECTIVE)
+    most = messages.MAX_DIRECTIVE_ENVELOPE_BYTES
+    answer = channel.request("GET", "/device/v1/directive", headers=headers, max_body=most)
     if answer.status not in (200, 304):
         raise ServerSaid(answer)
     root, timestamp = _hint(answer.headers.get("pilotwave-tuf", ""))

@@ -13,11 +13,7 @@ further apart than `FLOOR_LEAD`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any
-
-from pilotwave_protocol.fields import parse_time
 
 # Rounded down to a year, so that a release never judges a slightly slow clock.
 BUILD_FLOOR = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -38,12 +34,3 @@ def next_floor(floor: datetime | None, signed: datetime | None, now: datetime) -
 def earliest(floor: datetime | None, build: datetime = BUILD_FLOOR) -> datetime:
     """Return the earliest moment that it can be now."""
     return build if floor is None else max(build, floor)
-
-
-def signed_at(fields: Mapping[str, Any], expires: datetime) -> datetime | None:
-    """Read `signed_at` among a role's extra fields; a missing or impossible one proves nothing."""
-    try:
-        moment = parse_time(fields["signed_at"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return moment if moment < expires else None

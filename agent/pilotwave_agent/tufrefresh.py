@@ -17,10 +17,17 @@ from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestam
 from tuf.ngclient.updater import Updater
 
 from pilotwave_agent import tufstate
-from pilotwave_agent.timefloor import earliest, next_floor, signed_at
+from pilotwave_agent.timefloor import earliest, next_floor
 from pilotwave_agent.tufstate import Signers, TufMemory
 from pilotwave_agent.tufstore import TrustStore
 from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.signed_facts import (
+    root_of,
+    signed_moment,
+    snapshot_of,
+    targets_of,
+    timestamp_of,
+)
 from pilotwave_protocol.states import Reason
 
 if TYPE_CHECKING:
@@ -73,36 +80,9 @@ class Refresh:
         _set_time(updater, moment)
 
 
-# python-tuf has no public way to give it the time, nor to read a role that it trusts; a test fails
-# when these private ones go.
+# python-tuf has no public way to give it the time; a test fails when this private one goes.
 def _set_time(updater: Updater, moment: datetime) -> None:
     updater._trusted_set.reference_time = moment
-
-
-def root_of(updater: Updater) -> Root:
-    """Return the trusted root."""
-    return updater._trusted_set.root
-
-
-def timestamp_of(updater: Updater) -> Timestamp:
-    """Return the trusted timestamp."""
-    return updater._trusted_set.timestamp
-
-
-def snapshot_of(updater: Updater) -> Snapshot:
-    """Return the trusted snapshot."""
-    return updater._trusted_set.snapshot
-
-
-def targets_of(updater: Updater) -> Targets:
-    """Return the trusted top-level targets."""
-    return updater._trusted_set.targets
-
-
-def role_of(updater: Updater, name: str) -> Targets | None:
-    """Return a trusted delegated role; None before something was looked up in it."""
-    found = updater._trusted_set.get(name)
-    return found if isinstance(found, Targets) else None
 
 
 def top_level(updater: Updater) -> dict[str, Signed]:
@@ -151,11 +131,6 @@ def _remember(updater: Updater, memory: TufMemory, cache: Path) -> TufMemory:
         signers = _signers(root, Snapshot.type, cache)
         memory = replace(memory, snapshot=snapshot.version, roles=roles, snapshot_signers=signers)
     return replace(memory, root=root.version)
-
-
-def signed_moment(signed: Signed) -> datetime | None:
-    """Return when a role says it was signed, if it says so."""
-    return signed_at(signed.unrecognized_fields, signed.expires)
 
 
 def _signers(root: Root, role: str, cache: Path) -> Signers:

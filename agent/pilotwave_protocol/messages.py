@@ -25,6 +25,8 @@ CHECK_IN_TYPE = "application/vnd.pilotwave.check-in.v1+json"
 ENROL_TYPE = "application/vnd.pilotwave.enrol.v1+json"
 
 MAX_DIRECTIVE_BYTES = 256 << 10
+# base64 grows the payload by a third; type, key ids and signatures take the rest
+MAX_DIRECTIVE_ENVELOPE_BYTES = MAX_DIRECTIVE_BYTES * 4 // 3 + (8 << 10)
 MAX_CHECK_IN_BYTES = 512 << 10
 SMALL_CHECK_IN_BYTES = 64 << 10
 """What a registry of before 2026-11-29 takes; a larger one only where the registry says so."""

@@ -29,8 +29,7 @@ from pilotwave_protocol.trust import (
     variant_fits,
 )
 
-# base64 grows the payload by a third; type, key ids and signatures take the rest
-MAX_ENVELOPE_BYTES = messages.MAX_DIRECTIVE_BYTES * 4 // 3 + (8 << 10)
+MAX_ENVELOPE_BYTES = messages.MAX_DIRECTIVE_ENVELOPE_BYTES
 CLOCK_SLACK = timedelta(minutes=5)
 
 

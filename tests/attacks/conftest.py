@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.attacks.victim import Victim
+from tests.attacks.virtual import Believer, VirtualVictim
 from tests.peers.device import Device, device, registry
 from tests.peers.registry import Registry, example
 
@@ -19,3 +22,14 @@ def victim(registry: Registry, device: Device) -> Victim:
     assert device.current().startswith("1.0.0-")
     new = registry.publish("detector", "1.1.0", example("1.1.0"))
     return Victim(registry, device, old, new)
+
+
+@pytest.fixture(params=["agent", "simulator"])
+def believer(request: pytest.FixtureRequest) -> Iterator[Believer]:
+    """The agent's victim, then a simulated device: they judge alike."""
+    if request.param == "agent":
+        yield request.getfixturevalue("victim")
+        return
+    made = VirtualVictim(request.getfixturevalue("registry"))
+    yield made
+    made.close()

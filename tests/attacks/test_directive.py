@@ -1,10 +1,14 @@
-"""Attacks on the directive: what the director signs, and what is made to look like it."""
+"""Attacks on the directive: what the director signs, and what is made to look like it.
+
+Each is made on an agent and on a device of `pilotwave simulate`: there is one judge for both.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -12,36 +16,36 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pilotwave_protocol import dsse, messages
 from pilotwave_protocol.messages import Entry
 from pilotwave_protocol.states import Reason
-from tests.attacks.victim import Victim
+from tests.attacks.virtual import Believer
 
 
-def payload_of(victim: Victim) -> bytes:
+def payload_of(believer: Believer) -> bytes:
     """Return the bytes that the director signs for an honest order of 1.1.0."""
-    victim.registry.order(victim.new)
+    believer.registry.order(believer.new)
     found = dsse.peek_unverified(
-        victim.registry.directive, payload_type=messages.DIRECTIVE_TYPE, max_bytes=1 << 20
+        believer.registry.directive, payload_type=messages.DIRECTIVE_TYPE, max_bytes=1 << 20
     )
     return found.payload
 
 
-def sign(victim: Victim, payload: bytes) -> None:
-    registry = victim.registry
+def sign(believer: Believer, payload: bytes) -> None:
+    registry = believer.registry
     registry.directive = dsse.sign(messages.DIRECTIVE_TYPE, payload, registry.director)
 
 
-def test_another_key_directs_nobody(victim: Victim) -> None:
-    payload = payload_of(victim)
+def test_another_key_directs_nobody(believer: Believer) -> None:
+    payload = payload_of(believer)
     stranger = Ed25519PrivateKey.generate()
-    victim.registry.directive = dsse.sign(messages.DIRECTIVE_TYPE, payload, stranger)
-    victim.refuses(Reason.WRONG_KEY)
-    victim.recovers()
+    believer.registry.directive = dsse.sign(messages.DIRECTIVE_TYPE, payload, stranger)
+    believer.refuses(Reason.WRONG_KEY)
+    believer.recovers()
 
 
-def test_a_directive_of_another_type_is_no_directive(victim: Victim) -> None:
-    payload, registry = payload_of(victim), victim.registry
+def test_a_directive_of_another_type_is_no_directive(believer: Believer) -> None:
+    payload, registry = payload_of(believer), believer.registry
     registry.directive = dsse.sign(messages.CHECK_IN_TYPE, payload, registry.director)
-    victim.refuses(Reason.BAD_ENVELOPE)
-    victim.recovers()
+    believer.refuses(Reason.BAD_ENVELOPE)
+    believer.recovers()
 
 
 @pytest.mark.parametrize(
@@ -50,30 +54,40 @@ def test_a_directive_of_another_type_is_no_directive(victim: Victim) -> None:
     ids=["fleet", "device"],
 )
 def test_what_is_meant_for_others_is_refused(
-    victim: Victim, change: dict[str, str], reason: Reason
+    believer: Believer, change: dict[str, str], reason: Reason
 ) -> None:
-    registry = victim.registry
-    registry.order(victim.new)
-    registry.directive = registry.sign_directive((victim.new,), **change)
-    victim.refuses(reason)
-    victim.recovers()
+    registry = believer.registry
+    registry.order(believer.new)
+    registry.directive = registry.sign_directive((believer.new,), **change)
+    believer.refuses(reason)
+    believer.recovers()
 
 
-def test_a_replayed_directive_is_refused(victim: Victim) -> None:
+def test_a_replayed_directive_is_refused(believer: Believer) -> None:
     """The order of an old version: once more what the director truly signed some time ago."""
-    registry, replayed = victim.registry, victim.registry.directive
-    victim.recovers()
+    registry, replayed = believer.registry, believer.registry.directive
+    believer.recovers()
     registry.directive = replayed
-    victim.refuses(Reason.DIRECTIVE_REPLAYED)
-    assert victim.device.current().startswith("1.1.0-")
+    believer.refuses(Reason.DIRECTIVE_REPLAYED)
+    assert believer.runs() == "1.1.0"
 
 
-def test_two_sets_under_one_number_are_a_fork(victim: Victim) -> None:
-    registry = victim.registry
-    victim.recovers()
-    registry.directive = registry.sign_directive((replace(victim.old, attempt=1),))
-    victim.refuses(Reason.DIRECTIVE_FORK)
-    assert victim.device.current().startswith("1.1.0-")
+def test_an_order_that_ended_before_the_newest_signature_is_refused(believer: Believer) -> None:
+    """By the device's own clock it has six days to go; the timestamp proves that clock wrong."""
+    registry = believer.registry
+    registry.order(believer.new)
+    registry.now += timedelta(days=10)
+    registry.seal()
+    believer.refuses(Reason.DIRECTIVE_EXPIRED)
+    believer.recovers()
+
+
+def test_two_sets_under_one_number_are_a_fork(believer: Believer) -> None:
+    registry = believer.registry
+    believer.recovers()
+    registry.directive = registry.sign_directive((replace(believer.old, attempt=1),))
+    believer.refuses(Reason.DIRECTIVE_FORK)
+    assert believer.runs() == "1.1.0"
 
 
 def twice(key: str) -> Callable[[bytes], bytes]:
@@ -105,20 +119,20 @@ def twice(key: str) -> Callable[[bytes], bytes]:
         lambda raw: b"",
     ],
 )
-def test_signed_nonsense_is_nonsense(victim: Victim, bend: Callable[[bytes], bytes]) -> None:
+def test_signed_nonsense_is_nonsense(believer: Believer, bend: Callable[[bytes], bytes]) -> None:
     """Even under the director's own signature: one spelling of each thing, strict names."""
-    payload = payload_of(victim)
-    bent, outside = bend(payload), victim.outside
+    payload = payload_of(believer)
+    bent, outside = bend(payload), believer.outside
     assert bent != payload
-    sign(victim, bent)
-    victim.refuses(Reason.BAD_DIRECTIVE)
-    assert victim.outside == outside
-    victim.recovers()
+    sign(believer, bent)
+    believer.refuses(Reason.BAD_DIRECTIVE)
+    assert believer.outside == outside
+    believer.recovers()
 
 
-def envelope(victim: Victim) -> bytes:
-    victim.registry.order(victim.new)
-    return victim.registry.directive
+def envelope(believer: Believer) -> bytes:
+    believer.registry.order(believer.new)
+    return believer.registry.directive
 
 
 @pytest.mark.parametrize(
@@ -134,54 +148,54 @@ def envelope(victim: Victim) -> bytes:
     ],
     ids=["twice", "zero byte", "deep", "half", "portal", "unsigned", "unknown field"],
 )
-def test_what_is_no_envelope_is_refused(victim: Victim, bend: Callable[[bytes], bytes]) -> None:
-    raw = envelope(victim)
+def test_what_is_no_envelope_is_refused(believer: Believer, bend: Callable[[bytes], bytes]) -> None:
+    raw = envelope(believer)
     bent = bend(raw)
     assert bent != raw
-    victim.registry.directive = bent
-    victim.refuses(Reason.BAD_ENVELOPE)
-    victim.recovers()
+    believer.registry.directive = bent
+    believer.refuses(Reason.BAD_ENVELOPE)
+    believer.recovers()
 
 
-def test_one_changed_bit_is_another_directive(victim: Victim) -> None:
-    payload = payload_of(victim)
-    honest = victim.registry.directive
+def test_one_changed_bit_is_another_directive(believer: Believer) -> None:
+    payload = payload_of(believer)
+    honest = believer.registry.directive
     other = payload.replace(b"1.1.0", b"1.1.1")
     forged = json.loads(honest)
     forged["payload"] = json.loads(dsse.sign("x", other, Ed25519PrivateKey.generate()))["payload"]
-    victim.registry.directive = json.dumps(forged, separators=(",", ":")).encode()
-    victim.refuses(Reason.WRONG_KEY)
-    victim.recovers()
+    believer.registry.directive = json.dumps(forged, separators=(",", ":")).encode()
+    believer.refuses(Reason.WRONG_KEY)
+    believer.recovers()
 
 
-def test_a_directive_without_end_is_not_even_read(victim: Victim) -> None:
+def test_a_directive_without_end_is_not_even_read(believer: Believer) -> None:
     """It lies in the inbox for whoever looks; the device goes on without it."""
-    registry, before = victim.registry, victim.served()
+    registry, before = believer.registry, believer.served()
     registry.directive = b"{" + b" " * (4 << 20)
-    victim.device.work(refresh=True)
-    assert victim.served() == before
-    victim.recovers()
+    believer.works()
+    assert believer.served() == before
+    believer.recovers()
 
 
-def test_one_bad_entry_spoils_the_whole_set(victim: Victim) -> None:
-    registry = victim.registry
+def test_one_bad_entry_spoils_the_whole_set(believer: Believer) -> None:
+    registry = believer.registry
     other = registry.publish("other", "1.0.0", {"model.onnx": b"x"})
-    registry.order(victim.new, replace(other, sha256="0" * 64))
-    victim.refuses(Reason.TARGET_MISMATCH)
-    assert "other" not in victim.device.state.models
-    victim.recovers()
+    registry.order(believer.new, replace(other, sha256="0" * 64))
+    believer.refuses(Reason.TARGET_MISMATCH)
+    assert believer.runs("other") is None
+    believer.recovers()
 
 
-def test_a_model_left_out_of_the_set_keeps_running(victim: Victim) -> None:
-    before = victim.served()
-    victim.registry.order()
-    victim.device.work(refresh=True)
-    assert victim.served() == before
-    victim.recovers()
+def test_a_model_left_out_of_the_set_keeps_running(believer: Believer) -> None:
+    before = believer.served()
+    believer.registry.order()
+    believer.works()
+    assert believer.served() == before
+    believer.recovers()
 
 
-def test_an_order_for_a_build_that_is_not_there(victim: Victim) -> None:
-    bad: Entry = replace(victim.new, variant="onnx-int8")
-    victim.registry.order(bad)
-    victim.refuses(Reason.VARIANT_UNKNOWN)
-    victim.recovers()
+def test_an_order_for_a_build_that_is_not_there(believer: Believer) -> None:
+    bad: Entry = replace(believer.new, variant="onnx-int8")
+    believer.registry.order(bad)
+    believer.refuses(Reason.VARIANT_UNKNOWN)
+    believer.recovers()

@@ -19,6 +19,7 @@ from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.messages import Entry
 from pilotwave_protocol.states import ModelState, Reason
 from tests.attacks.victim import Victim
+from tests.attacks.virtual import Believer
 from tests.peers.registry import Registry, Reply, example
 
 MODEL_FILE = example("1.1.0")["model.onnx"]
@@ -133,17 +134,17 @@ BAD_PATHS = [
 
 
 @pytest.mark.parametrize("path", BAD_PATHS, ids=[ascii(p)[1:40] for p in BAD_PATHS])
-def test_a_signed_manifest_with_an_odd_path_is_no_manifest(victim: Victim, path: str) -> None:
+def test_a_signed_manifest_with_an_odd_path_is_no_manifest(believer: Believer, path: str) -> None:
     """Even the publisher cannot write outside the version's own folder."""
-    registry, outside = victim.registry, victim.outside
+    registry, outside = believer.registry, believer.outside
 
     def written(raw: bytes) -> bytes:
         return raw.replace(b'"selftest.safetensors"', json.dumps(path).encode())
 
     entry = registry.publish("detector", "1.3.0", example("1.3.0"), written=written)
     registry.order(entry)
-    victim.refuses(Reason.MANIFEST_INVALID)
-    assert victim.outside == outside
+    believer.refuses(Reason.MANIFEST_INVALID)
+    assert believer.outside == outside
 
 
 @pytest.mark.parametrize(
@@ -161,9 +162,9 @@ def test_a_signed_manifest_with_an_odd_path_is_no_manifest(victim: Victim, path:
     ids=["model", "version", "counter", "twice", "field", "size", "case", "file as folder"],
 )
 def test_a_manifest_that_does_not_add_up_is_refused(
-    victim: Victim, written: Callable[[bytes], bytes]
+    believer: Believer, written: Callable[[bytes], bytes]
 ) -> None:
-    registry = victim.registry
+    registry = believer.registry
     plain: list[bytes] = []
 
     def watched(raw: bytes) -> bytes:
@@ -172,8 +173,8 @@ def test_a_manifest_that_does_not_add_up_is_refused(
 
     registry.order(registry.publish("detector", "1.3.0", example("1.3.0"), written=watched))
     assert written(plain[0]) != plain[0]
-    victim.refuses(Reason.MANIFEST_INVALID)
-    victim.recovers()
+    believer.refuses(Reason.MANIFEST_INVALID)
+    believer.recovers()
 
 
 def test_a_disk_without_room_is_not_written_to(victim: Victim) -> None:

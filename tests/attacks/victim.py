@@ -29,6 +29,15 @@ class Victim:
         files = {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
         return {"": folder.name.encode(), **files}
 
+    def works(self) -> None:
+        """Deliver what the registry orders, and have the device do it."""
+        self.device.work(refresh=True)
+
+    def runs(self, model: str = "detector") -> str | None:
+        """Return the version of a model that runs, if one does."""
+        link = self.device.layout.models / model / "current"
+        return link.readlink().name.partition("-")[0] if link.is_symlink() else None
+
     def refuses(self, reason: Reason, work: bool = True) -> Done | None:
         """See the device say no for exactly this reason, tell it, and stay on what it runs."""
         before, known = self.served(), self.device.state

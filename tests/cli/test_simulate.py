@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.simulate.believing import Memory, Trust
+from pilotwave_cli.simulate.believing import Trust
 from pilotwave_cli.simulate.profile import FACTS, read_profile
+from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason
+from pilotwave_protocol.verify_directive import VerifiedDirective
 from tests.cli.conftest import DIGITS, REPO
 from tests.cli.operator import Operator
 from tests.server.device_api.peer import SimulatedDevice
@@ -82,7 +84,7 @@ def test_a_directive_that_is_forged_or_of_another_device_is_refused(
     forged = json.loads(raw)
     forged["signatures"][0]["sig"] = forged["signatures"][0]["sig"][::-1].replace("=", "A")
 
-    async def judge(envelope: bytes, device: str, memory: Memory) -> Any:
+    async def judge(envelope: bytes, device: str, memory: AntiRollback) -> VerifiedDirective:
         async with httpx.AsyncClient(base_url=pw.url, timeout=30) as http:
             trust = Trust(pw.url, root, http)
             try:
@@ -92,28 +94,29 @@ def test_a_directive_that_is_forged_or_of_another_device_is_refused(
                     fleet="test-fleet",
                     device=device,
                     facts=FACTS,
+                    now=datetime.now(timezone.utc),
                     memory=memory,
                     token=peer.token,
                 )
             finally:
                 trust.close()
 
-    def refusal(envelope: bytes, device: str, memory: Memory) -> str:
+    def refusal(envelope: bytes, device: str, memory: AntiRollback) -> Reason:
         with pytest.raises(RefusedError) as caught:
             asyncio.run(judge(envelope, device, memory))
-        return str(caught.value.reason)
+        return caught.value.reason
 
-    memory = Memory()
-    accepted = asyncio.run(judge(raw, peer.name, memory))
+    nothing = AntiRollback()
+    accepted = asyncio.run(judge(raw, peer.name, nothing))
     assert [e.version for e in accepted.directive.entries] == ["1.0.0"]
-    assert memory.seq == accepted.directive.seq
-    assert refusal(json.dumps(forged).encode(), peer.name, Memory()) in {
-        "wrong_key",
-        "bad_directive",
-    }
-    assert refusal(raw, "another", Memory()) == Reason.WRONG_DEVICE
-    assert refusal(raw, peer.name, Memory(seq=memory.seq + 1)) == Reason.DIRECTIVE_REPLAYED
-    assert refusal(raw, peer.name, Memory(seq=memory.seq, digest="x")) == Reason.DIRECTIVE_FORK
+    (key,) = accepted.memory.ordered
+    seq, digest = accepted.directive.seq, accepted.directive.set_digest
+    assert accepted.memory == nothing.accepted(key, seq, digest)
+    assert refusal(json.dumps(forged).encode(), peer.name, nothing) == Reason.WRONG_KEY
+    assert refusal(raw, "another", nothing) == Reason.WRONG_DEVICE
+    later, forked = nothing.accepted(key, seq + 1, digest), nothing.accepted(key, seq, "x")
+    assert refusal(raw, peer.name, later) == Reason.DIRECTIVE_REPLAYED
+    assert refusal(raw, peer.name, forked) == Reason.DIRECTIVE_FORK
 
 
 BAD_PROFILES = [

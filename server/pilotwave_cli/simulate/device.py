@@ -18,10 +18,11 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilotwave_cli.errors import Failed
-from pilotwave_cli.simulate.believing import Memory, Trust
+from pilotwave_cli.simulate.believing import Trust
 from pilotwave_cli.simulate.profile import Behaviour, Profile, Slice
 from pilotwave_cli.simulate.tally import Tally
 from pilotwave_protocol import dsse, messages
+from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import ProtocolError, RefusedError
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.messages import (
@@ -73,7 +74,7 @@ class Device:
     check_in_s: float = 900.0
     models: dict[str, Model] = field(default_factory=dict)
     silent: bool = False
-    _memory: Memory = field(default_factory=Memory)
+    _memory: AntiRollback = field(default_factory=AntiRollback)
     _events: list[DeviceEvent] = field(default_factory=list)
     _windows: list[MetricReport] = field(default_factory=list)
     _next_event: int = 1
@@ -158,16 +159,18 @@ class Device:
                 fleet=self.fleet,
                 device=self.name,
                 facts=self.slice.facts,
+                now=now(),
                 memory=self._memory,
                 token=self.token,
             )
         except RefusedError as error:
             self._refuse(error)
             return
+        self._memory = accepted.memory
         self.etag, self._refusal = answer.headers.get("etag", ""), None
         self.tally.count("directives_accepted")
-        for entry in accepted.directive.entries:
-            self._obey(entry, accepted.variants[entry.model])
+        for version in accepted.entries:
+            self._obey(version.entry, version.variant)
 
     def _refuse(self, error: RefusedError) -> None:
         self.tally.count(f"refused_{error.reason}")
@@ -183,7 +186,7 @@ class Device:
             device=self.name,
             seq=self.seq,
             agent=AGENT,
-            directive_seq=self._memory.seq,
+            directive_seq=self._memory.directive_seq,
             tuf={"root": 1, "timestamp": 1, "snapshot": 1},
             models=tuple(m.report for m in self.models.values()),
             events=tuple(self._events[: messages.MAX_EVENTS]),
