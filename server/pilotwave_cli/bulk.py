@@ -31,11 +31,15 @@ def one_or_selected(device: str | None, selector: str | None) -> str | None:
 
 def act(api: Api, action: str, selector: str, what: str, *, yes: bool, **body: Any) -> None:
     """Say how many devices match and what follows, ask, act, and say what was not done."""
-    matched = api.get("/device-count", selector=selector)["devices"]
+    shown = api.get("/device-count", selector=selector)
+    matched = shown["devices"]
     if not matched:
         raise Failed("no device matches the selector")
     sure(f"{count(matched)} {what}", f"Go on with {count(matched)}?", yes=yes)
-    wish = {"action": action, "filter": {"selector": selector}, "expected": matched, **body}
+    if shown["digest"] is None:
+        raise Failed(f"{count(matched)} match, more than one act takes: narrow the selector")
+    same = {"expected": matched, "digest": shown["digest"], "sketch": shown["sketch"]}
+    wish = {"action": action, "filter": {"selector": selector}, **same, **body}
     found = api.post("/devices/bulk", wish)
     for item in found["items"]:
         if not item["done"]:

@@ -8,7 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from pilotwave_cli import bulk
 from pilotwave_cli.asking import FEW, about_rollout
+from pilotwave_cli.client import Api
+from pilotwave_cli.config import Config
+from pilotwave_cli.errors import ApiError
 from tests.cli.conftest import DIGITS
 from tests.cli.operator import Operator
 from tests.server.device_api.peer import SimulatedDevice
@@ -160,3 +164,26 @@ def test_many_devices_at_once_are_always_asked_about(
     assert "1 device" in line
     assert "There is no terminal to answer: use --yes" in line
     assert pw.json("events", "--limit", 1, "--actor", "token/admin") == before
+
+
+def test_many_devices_are_acted_on_if_they_are_the_ones_that_were_counted(
+    pw: Operator, name: str
+) -> None:
+    with httpx.Client(base_url=pw.url) as client:
+        for n in range(2):
+            made = pw.json("codes", "create", "--label", f"site={name}")["items"]
+            assert SimulatedDevice(f"{name}-{n}", client).enrol(made[0]["code"]).is_success
+    done = pw.run("devices", "label", "shift=night", "--selector", f"site={name}", "--yes")
+    assert (done.returncode, "done: 2 of 2 devices" in done.stdout) == (0, True), done.stderr
+
+    class OneMoved(Api):
+        """A device takes another's place between the count and the act."""
+
+        def post(self, path: str, *given: Any, **more: Any) -> Any:
+            pw("devices", "label", f"{name}-0", "site=elsewhere")
+            return super().post(path, *given, **more)
+
+    config = Config(pw.url, pw.token, pw.keys)
+    with OneMoved(config) as api, pytest.raises(ApiError, match=f"{name}-0 left"):
+        bulk.act(api, "decommission", f"site={name}", "leave", yes=True)
+    assert pw.json("devices", "show", f"{name}-1")["state"] == "enrolled"

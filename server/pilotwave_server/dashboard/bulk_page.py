@@ -15,11 +15,15 @@ from pilotwave_server.dashboard.pages import ActOperator, Page, page_router
 from pilotwave_server.dashboard.rendering import with_query
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx
-from pilotwave_server.devices.finding import DeviceFilter
+from pilotwave_server.devices.shown import MOST
 from pilotwave_server.errors import Invalid
-from pilotwave_server.rollouts import bulk
-from pilotwave_server.rollouts.bulk import BulkAction
-from pilotwave_server.rollouts.bulk_routes import BulkAnswer, BulkRequest, act_on_devices
+from pilotwave_server.rollouts.bulk import BulkAction, TooManyDevices
+from pilotwave_server.rollouts.bulk_routes import (
+    BulkAnswer,
+    BulkRequest,
+    act_on_devices,
+    devices_of,
+)
 
 router = page_router()
 FILTERS = ("selector", "state", "model", "version", "group", "name", "reason")
@@ -55,11 +59,7 @@ async def act(page: ActOperator, context: Ctx) -> Response:
 
     def change() -> Response:
         wish = _wish(given, chosen)
-        names = chosen
-        if wish.filter is not None:
-            with context.db.read() as session:
-                names = bulk.find(session, DeviceFilter(**wish.filter.model_dump()), context)
-            bulk.check_count(len(names), wish.expected)
+        names = devices_of(context, wish)
         told = {"devices": _named(page, names), "model": wish.model, "labels": given.get("labels")}
         sure(given, page.told(QUESTIONS[wish.action], **told))
         answer = act_on_devices(page.actor, context, wish)
@@ -79,10 +79,7 @@ def _wish(given: dict[str, str], chosen: Sequence[str]) -> BulkRequest:
         raise NothingChosen("choose what is to be done")
     body: dict[str, Any] = {"action": action}
     if given.get("all") == "yes":
-        body |= {"filter": get_form(**_filter(given)).query}
-        body |= (
-            {"expected": int(given["expected"])} if given.get("expected", "").isdecimal() else {}
-        )
+        body |= {"filter": get_form(**_filter(given)).query, **_shown(given)}
     elif chosen:
         body |= {"devices": list(chosen)}
     else:
@@ -100,6 +97,15 @@ def _wish(given: dict[str, str], chosen: Sequence[str]) -> BulkRequest:
         return BulkRequest.model_validate(body)
     except ValidationError as error:
         raise NothingChosen(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+def _shown(given: dict[str, str]) -> dict[str, Any]:
+    """What the list told of the devices that match. TooManyDevices where it could not."""
+    if not given.get("digest"):
+        raise TooManyDevices(f"more than {MOST:,} devices match: narrow the filter")
+    expected = given.get("expected", "")[:9]
+    number = int(expected) if expected.isdecimal() else None
+    return {"digest": given["digest"], "sketch": given.get("sketch"), "expected": number}
 
 
 def _named(page: Page, names: Sequence[str]) -> str:

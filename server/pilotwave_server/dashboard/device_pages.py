@@ -25,6 +25,7 @@ from pilotwave_server.devices import routes as api
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.finding import matching
 from pilotwave_server.devices.service import count_devices
+from pilotwave_server.devices.shown import Shown, look
 from pilotwave_server.devices.silence import silence
 from pilotwave_server.devices.views import DeviceSort, LabelsRequest
 from pilotwave_server.errors import NotFound, ServerError
@@ -69,21 +70,23 @@ def list_devices(
     """Those that a filter takes, sorted. A filter with a fault keeps what was typed."""
     chosen = cast(DeviceSort, sort if sort in get_args(DeviceSort) else "name")
     given = {**wanted.typed, "sort": chosen}
-    wrong, status, found, total = wanted.wrong, 422 if wanted.wrong else 200, None, 0
+    wrong, status, found, seen = wanted.wrong, 422 if wanted.wrong else 200, None, Shown(0)
     try:
         if not wrong:
             found = api.list_devices(
                 page.actor, session, context, paging, now, wanted.filter, chosen
             )
             rules = matching(session, wanted.filter, silence(context.settings, now))
-            total = count_devices(session, rules)
+            acts = page.may("operator")
+            seen = look(session, rules) if acts else Shown(count_devices(session, rules))
     except ServerError as error:
         wrong, status = error.detail, error.status
     return page.render(
         "devices.html",
         status=status,
         devices=found,
-        total=total,
+        total=seen.devices,
+        seen=seen,
         given=given,
         states=(*STANDINGS, *STATES),
         groups=[row.name for row in list_groups(session, page=ALL)[0]],

@@ -8,7 +8,7 @@ from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 
 from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
-from pilotwave_server.devices import codes, conflicts, service
+from pilotwave_server.devices import codes, conflicts, service, shown
 from pilotwave_server.devices.errors import CodeUnknown, CodeUsed, DeviceUnknown, WrongState
 from pilotwave_server.devices.export import rows_of
 from pilotwave_server.devices.filters import Filter
@@ -79,9 +79,10 @@ def list_devices(
 def count(
     viewer: Viewer, session: ReadSession, context: Ctx, now: Now, wanted: Filter
 ) -> DeviceCount:
-    """By the same parameters as the list."""
+    """By the same parameters as the list. An act on a filter wants `digest` back, so that it
+    reaches these devices and no other."""
     rules = matching(session, wanted, silence(context.settings, now))
-    return DeviceCount(devices=service.count_devices(session, rules))
+    return DeviceCount(**vars(shown.look(session, rules)))
 
 
 @router.get(

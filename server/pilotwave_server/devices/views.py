@@ -82,6 +82,13 @@ class DeviceSummary(ApiReply):
 
 class DeviceCount(ApiReply):
     devices: int
+    digest: str | None = Field(
+        description="SHA-256 over the devices' sorted names, each with a line feed behind it; null "
+        "for more than 10,000, which no act takes at once."
+    )
+    sketch: str | None = Field(
+        description="Send it back beside the digest: a 409 then names who joined and who left."
+    )
 
 
 class PinView(ApiReply):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.errors import PilotwaveError
@@ -15,8 +14,8 @@ from pilotwave_server.context import Context
 from pilotwave_server.db import lock_fleet
 from pilotwave_server.devices import service
 from pilotwave_server.devices.finding import DeviceFilter, matching
+from pilotwave_server.devices.shown import MOST, Shown, difference, digest, names_of
 from pilotwave_server.devices.silence import silence
-from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import Conflict, Invalid, ServerError
 from pilotwave_server.groups.service import groups_of
 from pilotwave_server.operators.roles import Actor
@@ -24,15 +23,14 @@ from pilotwave_server.rollouts import pins
 from pilotwave_server.rollouts.snapshot import read_snapshot
 from pilotwave_server.scope import Touched, check_scope
 
-MOST = 10_000
 AT_ONCE = 100
 BulkAction = Literal["label", "accept", "retry", "rollback", "decommission"]
 
 
-class CountChanged(Conflict):
-    """Another number of devices matches than was expected. Look again before acting."""
+class DevicesChanged(Conflict):
+    """Other devices match than were shown. `joined` and `left` name up to ten each. Look again."""
 
-    code = "count_changed"
+    code = "devices_changed"
 
 
 class TooManyDevices(Invalid):
@@ -65,20 +63,26 @@ class Outcome:
 def find(session: Session, wanted: DeviceFilter, context: Context) -> list[str]:
     """The names of the devices that a filter takes. TooManyDevices, BadSelector, GroupUnknown."""
     rules = matching(session, wanted, silence(context.settings, context.clock()))
-    query = select(DeviceRow.name).where(*rules).order_by(DeviceRow.name).limit(MOST + 1)
-    names = list(session.scalars(query))
+    names = list(names_of(session, rules, limit=MOST + 1))
     if len(names) > MOST:
         raise TooManyDevices(f"more than {MOST:,} devices match: narrow the filter")
     return names
 
 
-def check_count(found: int, expected: int | None) -> None:
-    """CountChanged unless as many devices match as the one who acts was told."""
-    if expected is not None and found != expected:
-        raise CountChanged(
-            f"{found:,} devices match now, and {expected:,} were expected: look again",
-            found=found,
-        )
+def check_same(names: Sequence[str], seen: Shown) -> None:
+    """DevicesChanged unless exactly the devices match that were shown."""
+    if digest(names) == seen.digest:
+        return
+    apart = difference(names, seen.sketch)
+    matched = f"{len(names):,} {'device matches' if len(names) == 1 else 'devices match'} now"
+    expected = "other ones were" if seen.devices is None else f"{seen.devices:,} were"
+    who = f": {apart.sentence}" if apart.sentence else ""
+    raise DevicesChanged(
+        f"{matched}, and {expected} shown{who}. Look again",
+        found=len(names),
+        joined=apart.joined,
+        left=apart.left,
+    )
 
 
 def act(context: Context, actor: Actor, names: Sequence[str], deed: Deed) -> list[Outcome]:

@@ -6,9 +6,11 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from pilotwave_server.context import Context
 from pilotwave_server.deps import Ctx, Operator
 from pilotwave_server.devices.finding import DeviceFilter
 from pilotwave_server.devices.service import Standing
+from pilotwave_server.devices.shown import MOST, SKETCH_CHARS, Shown
 from pilotwave_server.devices.views import MAX_LABELS, DeviceState
 from pilotwave_server.fields import (
     ApiReply,
@@ -19,13 +21,14 @@ from pilotwave_server.fields import (
     LabelValue,
     ModelName,
     ReasonText,
+    Sha256,
     VersionName,
 )
 from pilotwave_server.groups.selector import BadSelector
 from pilotwave_server.groups.service import GroupUnknown
 from pilotwave_server.problems import responses
 from pilotwave_server.rollouts import bulk
-from pilotwave_server.rollouts.bulk import MOST, BulkAction, CountChanged, Deed, TooManyDevices
+from pilotwave_server.rollouts.bulk import BulkAction, Deed, DevicesChanged, TooManyDevices
 from pilotwave_server.routing import api_router
 
 router = api_router(tag="devices")
@@ -57,8 +60,17 @@ class BulkRequest(ApiRequest):
         None, description="These devices. Give this, or `filter`."
     )
     filter: BulkFilter | None = Field(None, description="All devices that this takes.")
-    expected: int | None = Field(
-        None, ge=0, description="How many must match the filter; else nothing is done (409)."
+    digest: Sha256 | None = Field(
+        None,
+        description="With `filter`: that of the devices which were shown, as `GET /device-count` "
+        "gives it: SHA-256 over their sorted names, each with a line feed behind it. Nothing is "
+        "done where others match (409).",
+    )
+    expected: int | None = Field(None, ge=0, description="How many were shown, for the sentence.")
+    sketch: str | None = Field(
+        None,
+        max_length=SKETCH_CHARS,
+        description="As `GET /device-count` gives it: a 409 then names who joined and who left.",
     )
     model: ModelName | None = Field(None, description="For `retry` and `rollback`.")
     to: VersionName | None = Field(
@@ -73,6 +85,8 @@ class BulkRequest(ApiRequest):
     def _is_whole(self) -> BulkRequest:
         if (self.devices is None) == (self.filter is None):
             raise ValueError("expected either `devices` or `filter`")
+        if self.filter is not None and self.digest is None:
+            raise ValueError("expected with `filter` the `digest` that GET /device-count gives")
         for name in NEEDS[self.action]:
             if not getattr(self, name):
                 raise ValueError(f"expected `{name}` with the action {self.action}")
@@ -92,21 +106,26 @@ class BulkAnswer(ApiReply):
     items: list[BulkOutcome] = Field(description="What came of it on each device.")
 
 
+def devices_of(context: Context, body: BulkRequest) -> list[str]:
+    """The devices that are named, or those that the filter takes if they are the ones shown."""
+    if body.filter is None:
+        return sorted(set(body.devices or ()))
+    with context.db.read() as session:
+        names = bulk.find(session, DeviceFilter(**body.filter.model_dump()), context)
+    bulk.check_same(names, Shown(body.expected, body.digest, body.sketch))
+    return names
+
+
 @router.post(
     "/devices/bulk",
     operation_id="act_on_devices",
     summary="Act on many devices at once",
-    responses=responses(CountChanged, TooManyDevices, BadSelector, GroupUnknown),
+    responses=responses(DevicesChanged, TooManyDevices, BadSelector, GroupUnknown),
 )
 def act_on_devices(operator: Operator, context: Ctx, body: BulkRequest) -> BulkAnswer:
     """Each device is treated by the same rules as alone, and has an event of its own in the audit
     log. What cannot be done to one device is said in its item; the others go on."""
-    if body.filter is not None:
-        with context.db.read() as session:
-            names = bulk.find(session, DeviceFilter(**body.filter.model_dump()), context)
-        bulk.check_count(len(names), body.expected)
-    else:
-        names = sorted(set(body.devices or ()))
+    names = devices_of(context, body)
     deed = Deed(body.action, body.model or "", body.to, body.reason or "", body.labels)
     found = bulk.act(context, operator, names, deed)
     items = [BulkOutcome.model_validate(vars(one)) for one in found]

@@ -120,8 +120,40 @@ def test_nothing_happens_where_the_set_has_changed_since(page: httpx.Client, cam
     cams.device("cam-9", site="a")
     answer = page.post("/devices/bulk", data={**form, "sure": "yes"})
     assert answer.status_code == 409
-    assert "7 devices match now, and 6 were expected" in answer.text
+    assert "7 devices match now, and 6 were shown: cam-9 joined. Look again" in answer.text
     assert cams.operator.get("/api/v1/devices/cam-1").json()["state"] == "enrolled"
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_nobody_takes_the_place_of_one_that_was_shown(
+    page: httpx.Client, cams: Fleet, asked: bool
+) -> None:
+    """As many devices match as before, but one of them is another."""
+    form = many(page.get("/devices", params={"selector": "site=a"}).text)
+    form |= {"all": "yes", "action": "decommission"}
+    if asked:  # between the question and the answer
+        told = page.post("/devices/bulk", data=form)
+        form = dict(hidden(told.text, 'action="/devices/bulk"'))
+    cams.operator.patch("/api/v1/devices/cam-1", json={"labels": {"site": "b"}})
+    cams.operator.patch("/api/v1/devices/cam-7", json={"labels": {"site": "a"}})
+    answer = page.post("/devices/bulk", data={**form, "sure": "yes"})
+    assert answer.status_code == 409
+    said = "6 devices match now, and 6 were shown: cam-7 joined; cam-1 left. Look again"
+    assert said in unescape(answer.text)
+    states = {d["state"] for d in cams.operator.get("/api/v1/devices").json()["items"]}
+    assert states == {"enrolled"}
+
+
+@pytest.mark.parametrize("gone", ["digest", "sketch", "expected"])
+def test_all_that_match_is_not_said_without_what_was_shown(
+    page: httpx.Client, cams: Fleet, gone: str
+) -> None:
+    form = many(page.get("/devices", params={"selector": "site=a"}).text)
+    form |= {"all": "yes", "action": "retry", "of": "detector"}
+    without = {**form, gone: "9" * 5000 if gone == "expected" else ""}
+    cams.device("cam-9", site="a")
+    answer = page.post("/devices/bulk", data={**without, "sure": "yes"})
+    assert answer.status_code == (422 if gone == "digest" else 409)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.names import version_key
 from pilotwave_server.db import Database
 from pilotwave_server.devices.finding import DeviceFilter, matching
+from pilotwave_server.devices.shown import digest
 from pilotwave_server.devices.silence import Silence, silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.selector import BadSelector, compile_predicate, compile_sql, parse
@@ -287,7 +288,15 @@ def test_silence_goes_by_the_interval_of_each_device(
 
 
 def bulk(fleet: Fleet, **body: Any) -> httpx.Response:
+    if "filter" in body and "digest" not in body:
+        body |= shown(fleet, **body["filter"])
     return fleet.operator.post("/api/v1/devices/bulk", json=body)
+
+
+def shown(fleet: Fleet, **wanted: Any) -> dict[str, Any]:
+    """What a filter is told to take, as an act on it says it again."""
+    found = fleet.operator.get("/api/v1/device-count", params=wanted).json()
+    return {"expected": found.pop("devices"), **found}
 
 
 @pytest.fixture
@@ -304,9 +313,7 @@ def audited(fleet: Fleet, verb: str) -> list[str]:
 
 @only_sqlite
 def test_many_devices_are_labelled_each_with_an_event_of_its_own(four: Fleet) -> None:
-    answer = bulk(
-        four, action="label", filter={"selector": "site=a"}, labels={"shift": "night"}, expected=3
-    )
+    answer = bulk(four, action="label", filter={"selector": "site=a"}, labels={"shift": "night"})
     assert answer.status_code == 200, answer.text
     assert (answer.json()["matched"], answer.json()["done"]) == (3, 3)
     assert audited(four, "device.label") == ["device/cam-1", "device/cam-2", "device/cam-3"]
@@ -328,13 +335,39 @@ def test_what_cannot_be_done_to_one_device_stops_no_other(four: Fleet) -> None:
     assert four.operator.get("/api/v1/devices/cam-1").json()["state"] == "decommissioned"
 
 
-@only_sqlite
-def test_nothing_is_done_where_another_number_matches(four: Fleet) -> None:
+def test_nothing_is_done_to_a_device_that_was_not_shown(four: Fleet) -> None:
+    """cam-4 takes the place of cam-1: as many match as before."""
     wish = {"action": "decommission", "filter": {"selector": "site=a"}}
-    answer = bulk(four, **wish, expected=2)
-    assert (answer.status_code, answer.json()["code"]) == (409, "count_changed")
-    assert "3 devices match now, and 2 were expected" in answer.json()["detail"]
+    seen = shown(four, selector="site=a")
+    four.operator.patch("/api/v1/devices/cam-1", json={"labels": {"site": "b"}})
+    four.operator.patch("/api/v1/devices/cam-4", json={"labels": {"site": "a"}})
+    answer = bulk(four, **wish, **seen)
+    told = answer.json()
+    assert (answer.status_code, told["code"]) == (409, "devices_changed")
+    assert "3 devices match now, and 3 were shown: cam-4 joined; cam-1 left" in told["detail"]
+    assert (told["found"], told["joined"], told["left"]) == (3, ["cam-4"], ["cam-1"])
     assert audited(four, "device.decommission") == []
+    again = bulk(four, **wish, digest=seen["digest"])
+    assert "3 devices match now, and other ones were shown. Look again" in again.json()["detail"]
+    assert bulk(four, **wish, **shown(four, selector="site=a")).json()["done"] == 3
+
+
+@only_sqlite
+def test_the_number_of_devices_alone_lets_nobody_act(four: Fleet) -> None:
+    wish = {"action": "decommission", "filter": {"selector": "site=a"}, "expected": 3}
+    answer = four.operator.post("/api/v1/devices/bulk", json=wish)
+    assert answer.status_code == 422
+    assert "device-count" in answer.text
+    assert audited(four, "device.decommission") == []
+
+
+@only_sqlite
+def test_more_devices_than_one_act_takes_have_no_digest(
+    four: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pilotwave_server.devices.shown.MOST", 3)
+    assert shown(four) == {"expected": 4, "digest": None, "sketch": None}
+    assert shown(four, selector="site=a")["digest"] == digest(["cam-1", "cam-2", "cam-3"])
 
 
 @only_sqlite
@@ -347,7 +380,9 @@ def test_nothing_is_done_where_another_number_matches(four: Fleet) -> None:
         {"action": "rollback", "devices": ["cam-1"], "model": "detector"},
         {"action": "explode", "devices": ["cam-1"]},
         {"action": "accept", "devices": []},
-        {"action": "accept", "filter": {"selectr": "site=a"}},
+        {"action": "accept", "filter": {"selectr": "site=a"}, "digest": "0" * 64},
+        {"action": "accept", "filter": {"selector": "site=a"}, "digest": "0" * 63},
+        {"action": "accept", "filter": {"selector": "site=a"}, "digest": ""},
     ],
 )
 def test_a_request_that_does_not_say_all_is_refused(four: Fleet, body: dict[str, Any]) -> None:
@@ -361,12 +396,13 @@ def test_a_limited_token_reaches_no_other_device(four: Fleet, admin: httpx.Clien
     made = admin.post("/api/v1/tokens", json=wish)
     assert made.status_code == 201, made.text
     headers = {"Authorization": f"Bearer {made.json()['token']}"}
-    body = {"action": "retry", "filter": {"selector": "*"}, "model": "detector"}
+    every = {"filter": {"selector": "*"}, **shown(four, selector="*")}
+    body = {"action": "retry", **every, "model": "detector"}
     answer = four.client.post("/api/v1/devices/bulk", json=body, headers=headers)
     items = {item["device"]: item for item in answer.json()["items"]}
     assert [items[f"cam-{n}"]["done"] for n in range(1, 5)] == [True, True, True, False]
     assert items["cam-4"]["code"] == "scope_forbids"
-    body = {"action": "decommission", "filter": {"selector": "*"}}
+    body = {"action": "decommission", **every}
     answer = four.client.post("/api/v1/devices/bulk", json=body, headers=headers)
     assert answer.json()["done"] == 0
 
@@ -391,7 +427,9 @@ def test_five_thousand_devices_are_found_and_acted_on_in_time(
     with db.write() as session:
         session.add_all([device(n, labels={"site": "a"}) for n in range(5000)])
     began = time.monotonic()
+    seen = admin.get("/api/v1/device-count", params={"selector": "site=a"}).json()
     body = {"action": "label", "filter": {"selector": "site=a"}, "labels": {"x": "1"}}
+    body |= {"digest": seen["digest"], "sketch": seen["sketch"]}
     answer = admin.post("/api/v1/devices/bulk", json=body, timeout=120)
     assert answer.json()["done"] == 5000
     assert time.monotonic() - began < 60
