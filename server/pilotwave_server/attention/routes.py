@@ -8,7 +8,8 @@ from pydantic import Field
 
 from pilotwave_server.attention import service
 from pilotwave_server.attention.service import NothingToAcknowledge
-from pilotwave_server.deps import Now, Operator, ReadSession, Viewer, WriteSession
+from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
+from pilotwave_server.devices.silence import silence
 from pilotwave_server.fields import ApiReply, ApiRequest
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router
@@ -41,10 +42,10 @@ class WithdrawRequest(ApiRequest):
 
 
 @router.get("", summary="What needs a person's attention")
-def list_attention(viewer: Viewer, session: ReadSession, now: Now) -> AttentionList:
-    """Rollouts that wait or failed, devices that wait to join, keys used twice, roles that expire,
-    a server that was restored."""
-    items = service.list_items(session, now)
+def list_attention(viewer: Viewer, session: ReadSession, context: Ctx, now: Now) -> AttentionList:
+    """Rollouts that wait or failed; how many devices wait to join, refuse their orders, fail or are
+    silent; keys used twice, roles that expire, a server that was restored."""
+    items = service.list_items(session, now, silence(context.settings, now))
     return AttentionList(items=[AttentionItem.model_validate(vars(item)) for item in items])
 
 
@@ -55,10 +56,14 @@ def list_attention(viewer: Viewer, session: ReadSession, now: Now) -> AttentionL
     responses=responses(NothingToAcknowledge),
 )
 def acknowledge(
-    operator: Operator, session: WriteSession, now: Now, body: AcknowledgeRequest
+    operator: Operator, session: WriteSession, context: Ctx, now: Now, body: AcknowledgeRequest
 ) -> AttentionItem:
-    """It stays findable, with who and when. If it changes or comes again, it is a new entry."""
-    item = service.acknowledge(session, key=body.key, note=body.note, actor=str(operator), now=now)
+    """It stays listed, with who and when. If it changes or comes again, it is a new entry. An entry
+    about many devices stays acknowledged until another device is added."""
+    quiet = silence(context.settings, now)
+    item = service.acknowledge(
+        session, key=body.key, note=body.note, actor=str(operator), now=now, quiet=quiet
+    )
     return AttentionItem.model_validate(vars(item))
 
 
@@ -69,7 +74,8 @@ def acknowledge(
     responses=responses(NothingToAcknowledge),
 )
 def withdraw(
-    operator: Operator, session: WriteSession, now: Now, body: WithdrawRequest
+    operator: Operator, session: WriteSession, context: Ctx, now: Now, body: WithdrawRequest
 ) -> AttentionItem:
-    item = service.withdraw(session, key=body.key, actor=str(operator), now=now)
+    quiet = silence(context.settings, now)
+    item = service.withdraw(session, key=body.key, actor=str(operator), now=now, quiet=quiet)
     return AttentionItem.model_validate(vars(item))

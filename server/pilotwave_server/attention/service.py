@@ -1,23 +1,26 @@
 """List what needs attention; note who saw to it.
 
 An entry's key holds what it is about and how it stands. When that changes, or comes again, the
-entry is another one and nobody has acknowledged it yet.
+entry is another one and nobody has acknowledged it yet. The key of an entry about many devices
+holds who came last (`troubles.py`): it stays acknowledged while devices leave, until one comes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
+from sqlalchemy.sql import ColumnElement
 
 from pilotwave_server.attention.tables import AcknowledgementRow
+from pilotwave_server.attention.troubles import troubles
 from pilotwave_server.audit.service import record
-from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.devices.silence import Silence
 from pilotwave_server.errors import NotFound
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.recovery.ahead import roles_that_went_back
@@ -28,6 +31,18 @@ from pilotwave_server.rollouts.tables import RolloutRow
 SOON_DAYS = 14
 RECENT = timedelta(days=2)
 MOST_ROLLOUTS = 20
+_TITLES: Mapping[str, tuple[str, str, str]] = {
+    "pending": ("1 device waits to join", "{:,} devices wait to join", ""),
+    "conflict": ("1 key is used by two machines", "{:,} keys are used by two machines", ""),
+    "refusing": (
+        "1 device refuses its orders",
+        "{:,} devices refuse their orders",
+        "the page of each device says why, and what to do",
+    ),
+    "failing": ("1 device is failing", "{:,} devices are failing", "a version failed or went back"),
+    "silent": ("1 device is silent", "{:,} devices are silent", "three check-ins were missed"),
+}
+"""By kind of trouble: the title for one device, for several, and the sentence."""
 
 
 class NothingToAcknowledge(NotFound):
@@ -49,44 +64,68 @@ class Item:
     acknowledged_at: datetime | None = None
     note: str | None = None
 
+    @property
+    def topic(self) -> str:
+        """How the keys of an entry about many devices begin; empty for any other entry."""
+        kind = self.key.partition("/")[0]
+        return f"{kind}/" if kind in _TITLES else ""
 
-def list_items(session: Session, now: datetime) -> list[Item]:
+    def is_seen_in(self, key: str) -> bool:
+        """Whether acknowledging `key` was acknowledging this entry, or one that had more in it."""
+        if not self.topic:
+            return key == self.key
+        return key.startswith(self.topic) and len(key) == len(self.key) and key >= self.key
+
+
+def list_items(session: Session, now: datetime, quiet: Silence) -> list[Item]:
     """All entries; those that nobody acknowledged come first."""
     found = [
         *_restored(session),
         *_rollouts(session, now),
-        *_devices(session),
+        *_devices(session, quiet, now),
         *_roles(session, now),
     ]
-    a = AcknowledgementRow
-    query = select(a).where(a.key.in_([item.key for item in found]))
-    seen = {row.key: row for row in session.scalars(query)}
-    items = [_with(item, seen.get(item.key)) for item in found]
+    rows = list(session.scalars(select(AcknowledgementRow).where(_is_of(found))))
+    items = [_with(i, next((row for row in rows if i.is_seen_in(row.key)), None)) for i in found]
     return sorted(items, key=lambda item: item.acknowledged_by is not None)
 
 
-def acknowledge(session: Session, *, key: str, note: str, actor: str, now: datetime) -> Item:
+def acknowledge(
+    session: Session, *, key: str, note: str, actor: str, now: datetime, quiet: Silence
+) -> Item:
     """Note that somebody saw to an entry. NothingToAcknowledge."""
-    item = _find(session, key, now)
+    item = _find(session, key, now, quiet)
     if item.acknowledged_by is None:
+        _forget(session, item)
         session.add(AcknowledgementRow(key=key, note=note, by=actor, at=now))
         _note(session, "attention.acknowledge", item, actor, now, note)
-    return _find(session, key, now)
+    return _find(session, key, now, quiet)
 
 
-def withdraw(session: Session, *, key: str, actor: str, now: datetime) -> Item:
+def withdraw(session: Session, *, key: str, actor: str, now: datetime, quiet: Silence) -> Item:
     """Let an entry need attention again. NothingToAcknowledge."""
-    item = _find(session, key, now)
-    row = session.get(AcknowledgementRow, key)
-    if row is not None:
-        session.delete(row)
+    item = _find(session, key, now, quiet)
+    if item.acknowledged_by is not None:
+        _forget(session, item)
         _note(session, "attention.withdraw", item, actor, now, None)
-    return _find(session, key, now)
+    return _find(session, key, now, quiet)
 
 
-def _find(session: Session, key: str, now: datetime) -> Item:
+def _is_of(items: Sequence[Item]) -> ColumnElement[bool]:
+    """The WHERE expression over acknowledgements that may be of these entries."""
+    a = AcknowledgementRow
+    topics = [a.key.startswith(item.topic) for item in items if item.topic]
+    return or_(a.key.in_([item.key for item in items]), *topics)
+
+
+def _forget(session: Session, item: Item) -> None:
+    """Delete what was acknowledged of an entry, and of what it was before."""
+    session.execute(delete(AcknowledgementRow).where(_is_of([item])))
+
+
+def _find(session: Session, key: str, now: datetime, quiet: Silence) -> Item:
     session.flush()
-    for item in list_items(session, now):
+    for item in list_items(session, now, quiet):
         if item.key == key:
             return item
     raise NothingToAcknowledge(f"nothing needs attention under the key {ascii(key)[:80]} now")
@@ -127,21 +166,12 @@ def _rollouts(session: Session, now: datetime) -> Iterator[Item]:
         yield Item(key, row.state, f"rollout/r{row.id}", title, row.reason or row.description)
 
 
-def _devices(session: Session) -> Iterator[Item]:
-    d = DeviceRow
-    pending, newest = session.execute(
-        select(func.count(), func.max(d.id)).where(d.state == "pending")
-    ).one()
-    if pending:
-        words = "1 device waits" if pending == 1 else f"{pending:,} devices wait"
-        yield Item(f"pending/{newest}", "pending", "devices/pending", f"{words} to join", "")
-    doubled, last = session.execute(
-        select(func.count(), func.max(d.conflict_since)).where(d.conflict_since.is_not(None))
-    ).one()
-    if doubled:
-        words = "1 key is" if doubled == 1 else f"{doubled:,} keys are"
-        key = f"conflict/{doubled}/{last:%Y%m%dT%H%M%S}"
-        yield Item(key, "conflict", "devices/conflict", f"{words} used by two machines", "")
+def _devices(session: Session, quiet: Silence, now: datetime) -> Iterator[Item]:
+    for trouble in troubles(session, quiet, now):
+        one, many, sentence = _TITLES[trouble.kind]
+        title = one if trouble.count == 1 else many.format(trouble.count)
+        key, object_ = f"{trouble.kind}/{trouble.newest}", f"devices/{trouble.kind}"
+        yield Item(key, trouble.kind, object_, title, sentence)
 
 
 def _roles(session: Session, now: datetime) -> Iterator[Item]:

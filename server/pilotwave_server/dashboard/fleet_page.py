@@ -19,6 +19,7 @@ from pilotwave_server.dashboard.overview import Kept, Overview, take
 from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
 from pilotwave_server.db import Database
 from pilotwave_server.deps import Ctx, Now, WriteSession
+from pilotwave_server.devices.silence import silence
 from pilotwave_server.errors import NotFound
 from pilotwave_server.registry.service import counters
 from pilotwave_server.telemetry.distribution import GRAIN, Period, distribution
@@ -115,11 +116,11 @@ def see_to(
     key: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
     """Acknowledge an entry, or take that back."""
-    actor = str(page.actor)
+    actor, quiet = str(page.actor), silence(context.settings, now)
     if verb == "acknowledge":
-        acknowledge(session, key=key, note="", actor=actor, now=now)
+        acknowledge(session, key=key, note="", actor=actor, now=now, quiet=quiet)
     elif verb == "withdraw":
-        withdraw(session, key=key, actor=actor, now=now)
+        withdraw(session, key=key, actor=actor, now=now, quiet=quiet)
     else:
         raise NotFound(f"there is no action {verb}")
     _kept.pop(context.db, None)

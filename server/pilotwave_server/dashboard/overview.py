@@ -89,7 +89,8 @@ def take(context: Context) -> Overview:
     now = context.clock()
     with context.db.read() as session:
         states = count_by_state(session)
-        online = count_devices(session, matching(session, ONLINE, silence(context.settings, now)))
+        quiet = silence(context.settings, now)
+        online = count_devices(session, matching(session, ONLINE, quiet))
         return Overview(
             at=now,
             states=states,
@@ -100,7 +101,7 @@ def take(context: Context) -> Overview:
             tones={key: tone_of(counter) for key, counter in counters(session).items()},
             versions=_versions(session),
             rollouts=_rollouts(session, "running", "rolling_back", "scheduled"),
-            attention=list_items(session, now),
+            attention=list_items(session, now, quiet),
         )
 
 

@@ -88,13 +88,16 @@ def is_failing() -> ColumnElement[bool]:
 
 
 def count_failing(session: Session) -> int:
-    """How many devices fail (`is_failing`)."""
-    return session.scalar(select(func.count()).select_from(DeviceRow).where(is_failing())) or 0
+    """How many devices fail (`is_failing`). It reads those alone, not the fleet."""
+    d, m = DeviceRow, DeviceModelRow
+    failed = select(m.device_id).where(m.state.in_(FAILED))
+    refusing = select(d.id).where(d.refused_since.is_not(None), d.refusal.is_not(None))
+    return count_devices(session, [d.state.not_in(OUT), d.id.in_(failed.union(refusing))])
 
 
 def count_refusing(session: Session) -> int:
-    """How many devices refuse their orders."""
-    return count_devices(session, [is_refusing()])
+    """How many devices refuse their orders. It reads those alone, not the fleet."""
+    return count_devices(session, [DeviceRow.refused_since.is_not(None), is_refusing()])
 
 
 def models_of(session: Session, devices: Sequence[DeviceRow]) -> Mapping[int, list[DeviceModelRow]]:

@@ -78,6 +78,8 @@ class DeviceRow(Base):
     tuf_timestamp: Mapped[int] = mapped_column(BigInteger, default=0)
     tuf_snapshot: Mapped[int] = mapped_column(BigInteger, default=0)
     refusal: Mapped[dict[str, Any] | None] = mapped_column(JsonB)
+    # since when it refuses its orders for this reason
+    refused_since: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     # the address that an enrolment without a code came from
     asked_from: Mapped[str | None] = mapped_column(String(64))

@@ -27,3 +27,12 @@ def note(session: Session, check_in: CheckIn, before: Refusal, *, now: datetime)
     device, after = f"device/{check_in.device}", check_in.refusal
     verb = "device.refusing_end" if after is None else "device.refusing"
     record(session, actor=device, verb=verb, object=device, now=now, before=before, after=after)
+
+
+def since(before: Any, check_in: CheckIn, *, now: datetime) -> datetime | None:
+    """Since when a device refuses its orders for the reason that it gives; `before` has its
+    `refusal` and `refused_since`."""
+    if check_in.refusal is None:
+        return None
+    same = before.refusal is not None and before.refusal.get("reason") == check_in.refusal["reason"]
+    return before.refused_since if same and before.refused_since is not None else now

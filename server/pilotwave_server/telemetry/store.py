@@ -149,8 +149,9 @@ def _with_windows(
 def _lock_devices(session: Session, ids: list[int]) -> dict[int, Row[Any]]:
     d = DeviceRow
     numbers = (d.last_seq, d.acked_event, d.acked_window, d.numbering, d.plain_seq, d.event_run)
-    conflict = (d.top_event, d.boots, d.conflict_since, d.conflict_at, d.refusal)
-    columns = select(d.id, d.state, d.generation, *numbers, *conflict)
+    conflict = (d.top_event, d.boots, d.conflict_since, d.conflict_at)
+    refused = (d.refusal, d.refused_since)
+    columns = select(d.id, d.state, d.generation, *numbers, *conflict, *refused)
     # in order of id, so that two batches never wait for each other in a ring
     locked = columns.where(d.id.in_(ids)).order_by(d.id).with_for_update()
     return {row.id: row for row in session.execute(locked)}
@@ -211,6 +212,7 @@ def _add_device(
             "tuf_timestamp": check_in.tuf.get("timestamp", 0),
             "tuf_snapshot": check_in.tuf.get("snapshot", 0),
             "refusal": check_in.refusal,
+            "refused_since": refusing.since(device, check_in, now=batch.now),
             "last_seen": batch.now,
             "last_check_in": batch.now,
         }
