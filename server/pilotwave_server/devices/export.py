@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from unicodedata import category, normalize
 
 from sqlalchemy import ColumnElement
 
@@ -25,7 +26,9 @@ COLUMNS = (
     "reasons",
     "refusal",
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_BREAKS = frozenset({"Cc", "Zl", "Zp"})
+_INVISIBLE = frozenset({*_BREAKS, "Cf", "Zs"})
+_FORMULA = frozenset("=+-@\N{MINUS SIGN}")
 
 
 def rows_of(context: Context, rules: Sequence[ColumnElement[bool]]) -> Iterator[str]:
@@ -63,7 +66,22 @@ def _fields(device: DeviceSummary) -> list[str]:
 
 
 def _line(fields: Sequence[str]) -> str:
-    """One line. A field that a spreadsheet would take for a formula begins with a quote."""
     out = io.StringIO()
-    csv.writer(out).writerow([f"'{f}" if f.startswith(_FORMULA) else f for f in fields])
+    csv.writer(out).writerow([harmless(field) for field in fields])
     return out.getvalue()
+
+
+def harmless(text: str) -> str:
+    """`text` for a cell of a spreadsheet: on one line, and no formula.
+
+    A part that would be one begins with a quote. Spreadsheets skip blanks and characters that are
+    not seen before it, take wide and raised forms of its first character for the plain one, and in
+    some countries part cells at semicolons.
+    """
+    line = "".join(" " if category(char) in _BREAKS else char for char in text)
+    return ";".join(f"'{part}" if _is_formula(part) else part for part in line.split(";"))
+
+
+def _is_formula(text: str) -> bool:
+    seen = next((char for char in text if category(char) not in _INVISIBLE), "")
+    return normalize("NFKC", seen) in _FORMULA

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+import unicodedata
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -17,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from pilotwave_protocol.names import version_key
 from pilotwave_server.db import Database
+from pilotwave_server.devices.export import harmless
 from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.shown import digest
 from pilotwave_server.devices.silence import Silence, silence
@@ -417,6 +419,66 @@ def test_the_list_is_exported_as_csv_without_formulas(four: Fleet) -> None:
     assert rows[0]["labels"] == "note==1+2, site=a"
     assert not any(value.startswith(("=", "+", "-", "@")) for row in rows for value in row.values())
     assert rows[0]["standing"] == "online"
+
+
+FORMULAS = [
+    "=1+2",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\uff1d1+2",  # the wide forms of East Asian keyboards
+    "\uff0b1",
+    "\uff0d1",
+    "\uff20SUM(A1)",
+    "\ufe661",  # small forms
+    "\u207c1",  # raised ones
+    "\u22121",  # a minus sign that is no hyphen
+    " =1",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    " \t\r\n \uff1d1",
+    "\u00a0=1",  # a blank that breaks no line
+    "\u3000=1",  # a wide blank
+    "\u200b=1",  # a blank of no width
+    "\ufeff=1",  # a mark of the order of bytes
+    "\x00=1",
+    "a;=1",  # two cells where semicolons part them
+    "a; \uff1d1",
+]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_cell_is_no_formula(text: str) -> None:
+    made = harmless(text)
+    assert "'" in made
+    for cell in made.split(";"):
+        seen = unicodedata.normalize("NFKC", cell).replace("\u200b", "").replace("\ufeff", "")
+        assert not seen.strip().startswith(("=", "+", "-", "@", "\N{MINUS SIGN}"))
+    assert "\n" not in made
+    assert "\r" not in made
+    assert harmless(made) == made
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a=1", "detector 1.0 (healthy)", "note==1+2", "a, b", "\u2019", "1.5"]
+)
+def test_a_cell_that_is_no_formula_stays_as_it_is(text: str) -> None:
+    assert harmless(text) == text
+
+
+@only_sqlite
+def test_each_column_of_the_export_is_no_formula(four: Fleet, db: Database) -> None:
+    with db.write() as session:
+        row = session.scalars(select(DeviceRow).where(DeviceRow.name == "cam-1")).one()
+        row.agent, row.labels = "\uff1d1", {"a": "x;=1"}
+        row.refusal = {"reason": "\t@x", "detail": ""}
+        stands(session, "cam-1", "=m", " +s", reason="\r=r", current_version="\uff0d1")
+    text = four.operator.get("/api/v1/devices.csv", params={"selector": "a"}).text
+    (row_,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert len(text.splitlines()) == 2
+    for cell in row_.values():
+        assert harmless(cell) == cell
 
 
 @pytest.mark.slow
