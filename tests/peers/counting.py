@@ -16,11 +16,12 @@ _HOP = {"connection", "transfer-encoding", "keep-alive"}
 
 
 class CountingProxy:
-    """`came` holds bytes of bodies by the first part of the path, as `blobs`. `cut` breaks the next
-    answer of more bytes than that off there."""
+    """`came` holds bytes of bodies by the first part of the path, as `blobs`, `asked` how many
+    requests. `cut` breaks the next answer of more bytes than that off there."""
 
     def __init__(self, url: str) -> None:
         self.came: Counter[str] = Counter()
+        self.asked: Counter[str] = Counter()
         self.cut: int | None = None
         self.cuts = 0
         target = urlsplit(url)
@@ -33,6 +34,7 @@ class CountingProxy:
                 return
 
             def do_GET(self) -> None:
+                proxy.asked[self.path.split("/")[1]] += 1
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 far = http.client.HTTPConnection(target.hostname or "", target.port, timeout=60)
                 try:

@@ -9,6 +9,7 @@ from pilotwave_protocol.digest import EMPTY_SHA256
 from pilotwave_protocol.manifest import FileEntry, Variant
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.fleet import FleetSnapshot
+from pilotwave_server.rollouts.standing import standing
 
 MIN_SIZE = 2 << 10
 """Smaller files are sent whole."""
@@ -49,8 +50,18 @@ def needed(snapshot: FleetSnapshot, running: Iterable[Running]) -> Iterator[Pair
 
 
 def to_come(snapshot: FleetSnapshot) -> list[Released]:
-    """Return the versions that devices are told to run, or may soon be: each model's newest."""
-    wanted = {(b.model, b.version) for group in snapshot.baselines.values() for b in group}
+    """Return the versions that devices are told to run, or may soon be: each model's newest.
+
+    What a group was told to run before is only fallen back on, mostly from a device's own disk.
+    """
+    offered = {
+        key: [variant.name for variant in v.variants]
+        for key, v in snapshot.versions.items()
+        if _may_be_offered(v)
+    }
+    barred = {(q.group_id, q.model, q.version) for q in snapshot.quarantines}
+    told = (b for group in snapshot.baselines.values() for b in group)
+    wanted = {(b.model, b.version) for b in standing(told, offered, barred=barred, depth=1)}
     wanted |= {(r.model, r.version) for some in snapshot.rollouts.values() for r in some}
     newest = {v.model: v for v in snapshot.versions.values() if _may_be_offered(v)}
     wanted |= {(v.model, v.version) for v in newest.values()}

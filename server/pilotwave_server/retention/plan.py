@@ -10,12 +10,17 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.tables import PinRow
-from pilotwave_server.registry.tables import VariantRow, VersionRow
+from pilotwave_server.registry.tables import ModelRow, VariantRow, VersionRow
+from pilotwave_server.rollouts.fleet import Baseline
+from pilotwave_server.rollouts.standing import standing
 from pilotwave_server.rollouts.states import OVER
-from pilotwave_server.rollouts.tables import BaselineRow, RolloutRow
+from pilotwave_server.rollouts.tables import BaselineRow, QuarantineRow, RolloutRow
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 Key = tuple[str, str]
+FALL_BACK_ON = 2
+"""Of what a group was told to run, the newest so many stay: the one that counts, and one more in
+case that it is yanked or denied."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,8 @@ def _used(session: Session) -> dict[Key, str]:
 
 
 def _needs(session: Session) -> Iterator[tuple[Key, str]]:
-    b, p, r, m = BaselineRow, PinRow, RolloutRow, DeviceModelRow
-    for key in session.execute(select(b.model, b.version).where(b.ended_at.is_(None))):
-        yield (key[0], key[1]), "a group runs it"
+    p, r, m = PinRow, RolloutRow, DeviceModelRow
+    yield from _baselines(session)
     for key in session.execute(select(p.model, p.version).distinct()):
         yield (key[0], key[1]), "a device is pinned to it"
     over = [str(state) for state in OVER]
@@ -83,3 +87,35 @@ def _needs(session: Session) -> Iterator[tuple[Key, str]]:
         held = select(m.model, column).where(column.is_not(None)).distinct()
         for model, version in session.execute(held):
             yield (model, str(version)), why
+
+
+def _baselines(session: Session) -> Iterator[tuple[Key, str]]:
+    b, q = BaselineRow, QuarantineRow
+    newest_first = select(b).where(b.ended_at.is_(None)).order_by(b.revision.desc(), b.id.desc())
+    told = [
+        Baseline(row.group_id, "", row.model, row.version, row.revision)
+        for row in session.scalars(newest_first)
+    ]
+    barred = set(session.execute(select(q.group_id, q.model, q.version)).tuples())
+    first: set[tuple[int, str]] = set()
+    for found in standing(told, _offered(session), barred=barred, depth=FALL_BACK_ON):
+        place = (found.group_id, found.model)
+        why = "a group would fall back on it" if place in first else "a group runs it"
+        first.add(place)
+        yield (found.model, found.version), why
+
+
+def _offered(session: Session) -> dict[Key, list[str]]:
+    """The variants of each version that may be offered, whatever is quarantined."""
+    v, a, o = VersionRow, VariantRow, ModelRow
+    query = (
+        select(v.model, v.version, a.name)
+        .join(a, a.version_id == v.id)
+        .join(o, o.name == v.model)
+        .where(v.purged_at.is_(None), v.yanked_at.is_(None), v.denied_at.is_(None))
+        .where(v.pruned_at.is_(None), v.counter >= o.floor)
+    )
+    found: dict[Key, list[str]] = defaultdict(list)
+    for model, version, variant in session.execute(query):
+        found[model, version].append(variant)
+    return found

@@ -13,7 +13,7 @@ from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
 from pilotwave_server.deltas import service
-from pilotwave_server.deltas.needs import Pair, Running, needed
+from pilotwave_server.deltas.needs import Pair, Running, needed, to_come
 from pilotwave_server.deltas.tables import DeltaRow
 from pilotwave_server.deltas.worker import DeltaWorker
 from tests.deltas.pairs import applied, tuned, weights
@@ -162,6 +162,15 @@ def test_pairs_are_those_of_the_same_variant_most_devices_first(
     found = [(p.old, p.new) for p in needed(context.fleet.snapshot, running)]
     small = context.fleet.snapshot.versions["detector", "1.0.0"].variants[0].files[0].sha256
     assert found == [(OLD_SHA, NEW_SHA), (small, NEW_SHA), (EMPTY_SHA256, NEW_SHA)]
+
+
+@only_sqlite
+def test_what_a_group_was_told_before_is_not_to_come(cam: SimulatedDevice, fleet: Fleet) -> None:
+    fleet.group("more", "*")
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        fleet.assign("more", version)
+    snapshot = fleet.context.fleet.snapshot
+    assert [v.version for v in to_come(snapshot)] == ["1.2.0", "2.1.0"]
 
 
 def test_a_device_is_told_to_wait_for_a_delta_that_is_being_made(

@@ -143,6 +143,24 @@ def test_old_versions_go_and_what_is_used_stays(
     assert collected(context, clock, 1) == []
 
 
+def test_of_what_a_group_was_told_before_one_version_stays_to_fall_back_on(
+    fleet: Fleet, context: Context, clock: FakeClock
+) -> None:
+    fleet.group("cams", "line=a")
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        fleet.assign("cams", version)
+    fleet.registry.publish("detector", "1.3.0")
+    lines = list_unneeded(context.db, keep_versions=1, now=clock())
+    assert any("1.2.0" in line and "stays: a group runs it" in line for line in lines)
+    assert any("1.1.0" in line and "stays: a group would fall back on it" in line for line in lines)
+    assert collected(context, clock, 1) == ["detector 1.0.0"]
+    cam = fleet.device("cam-1", line="a")
+    fleet.deny("1.2.0")
+    assert cam.runs() == {"detector": "1.1.0"}
+    assert collected(context, clock, 1) == ["detector 1.2.0"]
+    assert cam.runs() == {"detector": "1.1.0"}
+
+
 def test_uploads_that_were_never_signed_go_after_a_week(
     fleet: Fleet, publisher: httpx.Client, context: Context, clock: FakeClock
 ) -> None:
