@@ -67,7 +67,7 @@ def create(
 def link(name: Person) -> None:
     """Make a new login link, with which the person sets a password or binds a provider."""
     with connect() as api:
-        made = api.post(_path(name, "/link"), {})
+        made = api.post(_path(name, "/link"))
     output.say(f"{name} signs in, once, at this path of the server:")
     print(made["path"])
 

@@ -35,14 +35,16 @@ from pilotwave_server.problems import (
 from pilotwave_server.routing import API, api_router
 from pilotwave_server.scope import ScopeForbids
 from pilotwave_server.strictbody import NotStrictJson
-from pilotwave_server.strictroute import QueryUnknown
+from pilotwave_server.strictroute import BodyNotTaken, QueryUnknown
 
 DESCRIPTION = """\
 Pilotwave ships signed ML models to fleets of edge devices and takes them back when they fail.
 
 Every error is `application/problem+json`; its `code` tells the kind to programs, its `detail` says
 in a sentence what was expected. Lists are paged: pass `next_cursor` of one page as `cursor` of the
-next. Times are RFC 3339 in UTC. Unknown fields and query parameters are refused; the paths of
+next. Times are RFC 3339 in UTC. Refused with 422 are unknown fields and query parameters
+(`invalid`, `query_unknown`), a query parameter that comes twice and is no list (`query_unknown`),
+and a body where an operation takes none (`body_not_taken`; an empty one is fine). The paths of
 devices beside /api/v1 take parameters that they do not know.
 """
 TAGS = {
@@ -128,7 +130,7 @@ def common_problems(
         yield UNAUTHORISED
         yield [RoleForbids, ScopeForbids, ForgedRequest]
     if path.startswith(API):
-        yield [Invalid, BadUrl, QueryUnknown] + [NotStrictJson, BadValue] * has_body
+        yield [Invalid, BadUrl, QueryUnknown, NotStrictJson, BadValue if has_body else BodyNotTaken]
         yield [TooManyRefusals, TooManyRequests]
     elif has_body or operation.get("parameters"):
         yield [Invalid, BadUrl, NotStrictJson]

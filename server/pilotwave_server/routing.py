@@ -24,6 +24,7 @@ from pilotwave_server.db import in_transaction
 from pilotwave_server.errors import Unauthorised
 from pilotwave_server.idempotency.service import HEADER, once
 from pilotwave_server.strictroute import (
+    check_no_body,
     check_query,
     query_names,
     says_who_asks,
@@ -56,11 +57,14 @@ class StrictRoute(SessionRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         known = query_names(self.dependant)
+        takes_body = self.body_field is not None or "requestBody" in (self.openapi_extra or {})
 
         async def handle_strictly(request: Request) -> Response:
             request.app.state.pilotwave.api_limits.check(request)
             if says_who_asks(request):  # a stranger is told to sign in, and nothing else
                 check_query(request, known)
+                if not takes_body:
+                    await check_no_body(request)
             token_id = await known_token(request) if wants_once(request) else None
             if token_id is None:
                 return await handle(request)

@@ -1,5 +1,5 @@
 """What the operator API refuses of a request before its route sees it: query parameters that the
-route does not know or that come twice.
+route does not know or that come twice, and a body where the route takes none.
 
 Paths beside the operator API stay lenient: devices, caches and mirrors may add parameters of theirs
 to a URL, and old agents meet new servers.
@@ -20,12 +20,19 @@ from pydantic.fields import FieldInfo
 
 from pilotwave_server.errors import Invalid
 from pilotwave_server.fields import ApiRequest
+from pilotwave_server.strangers import has_body
 
 
 class QueryUnknown(Invalid):
     """The sentence names the parameters that there are."""
 
     code = "query_unknown"
+
+
+class BodyNotTaken(Invalid):
+    """The request has a body, and this operation takes none: send it without."""
+
+    code = "body_not_taken"
 
 
 def query_names(dependant: Dependant) -> dict[str, bool]:
@@ -56,6 +63,13 @@ def check_query(request: Request, known: dict[str, bool]) -> None:
             )
         if times > 1 and not known[name]:
             raise QueryUnknown(f"expected {name} once; it was given {times} times")
+
+
+async def check_no_body(request: Request) -> None:
+    """BodyNotTaken if a body comes. One of no bytes is none; what comes is as long as any request
+    document may be (`edge.py`)."""
+    if has_body(request) and await request.body():
+        raise BodyNotTaken("this operation takes no body: what it is to do stands in the URL")
 
 
 def with_optional_body(endpoint: Callable[..., Any]) -> Callable[..., Any]:

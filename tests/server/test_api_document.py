@@ -68,7 +68,7 @@ def test_every_operation_of_the_api_declares_what_any_may_answer(document: dict[
         if path.startswith(API):
             said = operation["responses"]
             assert {"401", "403", "422", "429", "500", "503"} <= said.keys(), f"{method} {path}"
-            for code in ("invalid", "query_unknown"):
+            for code in ("invalid", "query_unknown", "bad_json"):
                 assert f"`{code}`" in said["422"]["description"], f"{method} {path}"
             if method not in ("get", "head"):
                 assert "`clash`" in said["409"]["description"], f"{method} {path}"
@@ -88,6 +88,72 @@ def test_every_operation_of_the_api_refuses_a_query_parameter_that_it_does_not_k
             assert "'limmit'" in answer.json()["detail"]
             tried += 1
     assert tried > 80
+
+
+@only_sqlite
+def test_every_operation_of_the_api_refuses_a_body_that_it_does_not_take(
+    admin: httpx.Client, document: dict[str, Any]
+) -> None:
+    """It was passed over in silence: a pause with `{"until": …}` would have paused for ever."""
+    tried = 0
+    for method, template, operation in operations(document):
+        takes, said = "requestBody" in operation, operation["responses"].get("422", {})
+        if not template.startswith(API) or method == "head":
+            continue
+        assert ("`body_not_taken`" in said["description"]) != takes, f"{method} {template}"
+        if takes:
+            continue
+        path = re.sub(r"\{[^}]*\}", "x", template)
+        for body in ({"json": {}}, {"content": b"x"}, {"content": iter([b"", b"x"])}):
+            answer = admin.request(method, path, **body)
+            found = (answer.status_code, answer.json()["code"])
+            assert found == (422, "body_not_taken"), f"{method} {path}: {answer.text}"
+        tried += 1
+    assert tried > 60
+
+
+@only_sqlite
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "a"}])
+def test_an_empty_body_is_none(admin: httpx.Client, key: dict[str, str]) -> None:
+    path = f"{API}/devices/nobody/accept"
+    empty: list[dict[str, Any]] = [
+        {},
+        {"content": b""},
+        {"content": b"", "headers": {"Content-Type": "application/json"}},
+        {"headers": {"Content-Length": "0"}},
+        {"content": iter([b""])},  # in chunks, of which the first ends it
+    ]
+    for number, body in enumerate(empty):
+        given = {**body.get("headers", {}), **{k: f"{v}{number}" for k, v in key.items()}}
+        answer = admin.post(path, **{**body, "headers": given})
+        assert answer.json()["code"] == "device_unknown", f"{body}: {answer.text}"
+    answer = admin.post(path, json={"a": 1}, headers=key)
+    assert answer.json()["code"] == "body_not_taken"
+    admin.request("GET", f"{API}/devices", content=b"").raise_for_status()
+
+
+@only_sqlite
+def test_a_stranger_is_told_to_sign_in_whatever_the_body(client: httpx.Client) -> None:
+    answer = client.post(f"{API}/devices/nobody/accept", json={"a": 1})
+    assert (answer.status_code, answer.json()["code"]) == (401, "token_missing")
+
+
+@only_sqlite
+def test_a_query_parameter_that_is_no_list_is_given_once(
+    admin: httpx.Client, document: dict[str, Any]
+) -> None:
+    """The last one was taken: a device list filtered by one state of two that were asked for."""
+    tried = 0
+    for method, template, operation in operations(document):
+        given = [p for p in operation.get("parameters", []) if p["in"] == "query"]
+        for parameter in given if template.startswith(API) else []:
+            name, is_list = parameter["name"], "'array'" in str(parameter["schema"])
+            path = re.sub(r"\{[^}]*\}", "x", template)
+            answer = admin.request(method, f"{path}?{name}=1&{name}=1")
+            refused = answer.status_code == 422 and answer.json()["code"] == "query_unknown"
+            assert refused != is_list, f"{method} {path} {name}: {answer.text}"
+            tried += 1
+    assert tried > 40
 
 
 @only_sqlite
