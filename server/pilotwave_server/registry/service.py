@@ -109,12 +109,6 @@ def floors(session: Session) -> dict[str, int]:
     return dict(session.execute(select(ModelRow.name, ModelRow.floor)).tuples().all())
 
 
-def has_version(session: Session, *, model: str, version: str) -> bool:
-    """Whether a version was published."""
-    query = select(VersionRow.id).where(VersionRow.model == model, VersionRow.version == version)
-    return session.scalar(query) is not None
-
-
 @dataclass(frozen=True)
 class Expiry:
     """When a role's valid document expires. Expired targets or root stop all installs, a model's

@@ -171,11 +171,3 @@ def _upsert(session: Session, rows: list[dict[str, Any]]) -> None:
     session.connection().execute(
         added.on_conflict_do_update(index_elements=["rollout_id", "device_id"], set_=changed), rows
     )
-
-
-def paired(heard: Iterable[Heard]) -> dict[int, list[Heard]]:
-    """By device, what was heard of it."""
-    found: dict[int, list[Heard]] = defaultdict(list)
-    for h in heard:
-        found[h.device_id].append(h)
-    return found
