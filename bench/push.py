@@ -144,7 +144,7 @@ def at_rest(pid: int) -> None:
 def a_crowd(bench: Bench, count: int) -> None:
     """Many WebSockets on one process: memory for each, and when the last has heard."""
     open_files(count + 1000)
-    given = {"push_connections": count + 10, "push_handshakes": 2000, "delta_processes": 0}
+    given = {"push_connections": count + 10, "delta_processes": 0}
     with server(poll_interval_s=3600, check_in_interval_s=3600, **given) as stage:
         crowd(bench, stage, count)
 

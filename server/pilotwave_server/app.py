@@ -47,6 +47,7 @@ from pilotwave_server.webhooks import setup as webhooks
 from pilotwave_server.workers import Periodic
 
 LAST_USED_S = 60
+MAX_METADATA_BYTES = 8 << 20
 
 
 class PilotwaveApp:
@@ -134,7 +135,7 @@ def body_rules(settings: Settings) -> list[BodyRule]:
     metadata = re.compile(rf"{API}/(?:models/[^/]+/metadata|trust/[^/]+)")
     return [
         BodyRule(upload, settings.max_upload_bytes, raw=True),
-        BodyRule(metadata, settings.max_metadata_bytes),
+        BodyRule(metadata, MAX_METADATA_BYTES),
     ]
 
 

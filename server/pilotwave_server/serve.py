@@ -22,7 +22,9 @@ from pilotwave_server import openfiles
 from pilotwave_server.app import PilotwaveApp, create_app
 from pilotwave_server.errors import SetupError
 from pilotwave_server.processes import Processes
-from pilotwave_server.settings import Settings, load_settings
+from pilotwave_server.settings import Settings, load_settings, without_effect
+
+log = logging.getLogger(__name__)
 
 BACKLOG = 4096
 UNSENT = 128 * 1024
@@ -48,6 +50,9 @@ def serve(settings: Settings, *, listening: Callable[[str], None]) -> None:
     taken; CannotListen or DidNotStart when they cannot be."""
     with bind(settings.host, settings.port) as listener:
         url = url_of(listener, settings.host)
+        logging.config.dictConfig(log_config(settings))
+        for name in without_effect(os.environ):
+            log.warning("%s is no setting any more and has no effect (CHANGELOG.md)", name)
         if settings.workers == 1:
             serve_alone(settings, listener, lambda: listening(url))
         else:
@@ -147,7 +152,6 @@ def serve_together(
     settings: Settings, listener: socket.socket, started: Callable[[], None]
 ) -> None:
     """Serve in `settings.workers` processes and look after them in this one."""
-    logging.config.dictConfig(log_config(settings))
     counts = tempfile.mkdtemp(prefix="pilotwave-metrics-")
     # Read by each worker, and by prometheus_client when it is imported there.
     os.environ.update(environment(settings), PROMETHEUS_MULTIPROC_DIR=counts)

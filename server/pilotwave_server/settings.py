@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,17 @@ from pilotwave_server.base_path import base_path
 from pilotwave_server.errors import BadSetting
 
 HOUR_S, DAY_S = 3600, 86_400
+NO_SETTINGS = frozenset(
+    {
+        "link_lifetime_s",
+        "max_metadata_bytes",
+        "max_waiting_downloads",
+        "push_handshakes",
+        "push_rate",
+        "webhook_timeout_s",
+    }
+)
+"""What once was a setting and is a constant now: an environment that still has it is no fault."""
 PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 
@@ -65,9 +77,6 @@ class Settings(BaseSettings):
     token_lifetime_s: int = Field(
         900, ge=10, le=DAY_S, description="Lifetime of a device's read token."
     )
-    link_lifetime_s: int = Field(
-        300, ge=10, le=DAY_S, description="Lifetime of a link that a device gives a mirror."
-    )
     directive_lifetime_s: int = Field(
         7 * DAY_S,
         ge=600,
@@ -105,9 +114,6 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="WebSocket connections of devices in each server process; 0: none.",
     )
-    push_handshakes: int = Field(
-        500, ge=1, le=100_000, description="WebSockets that a process opens per second."
-    )
     push_poll_interval_s: int = Field(
         900,
         ge=1,
@@ -116,12 +122,6 @@ class Settings(BaseSettings):
     )
     push_ping_s: int = Field(
         240, ge=1, le=DAY_S, description="Interval at which a device tests its push channel."
-    )
-    push_rate: int = Field(
-        500,
-        ge=1,
-        le=1_000_000,
-        description="Devices called to poll per second. Devices beyond this rate are told to wait.",
     )
     mqtt_url: str = Field(
         "", description="Broker, `mqtt://host:1883` or `mqtts://host:8883`. Default: none."
@@ -139,9 +139,6 @@ class Settings(BaseSettings):
         "public",
         description="Addresses that webhooks may call: public; private networks too; or any, "
         "including this machine and link-local addresses.",
-    )
-    webhook_timeout_s: float = Field(
-        10, ge=0.1, le=60, description="Time limit for one webhook call."
     )
 
     distribution_interval_s: int = Field(
@@ -179,12 +176,6 @@ class Settings(BaseSettings):
         le=1000,
         description="Simultaneous downloads by one device, in each process.",
     )
-    max_waiting_downloads: int = Field(
-        2000,
-        ge=0,
-        le=100_000,
-        description="Downloads that may wait, in each server process.",
-    )
     max_download_kbps: int = Field(
         0,
         ge=0,
@@ -207,9 +198,6 @@ class Settings(BaseSettings):
         "that, idle connections are closed for new ones; 0: no limit.",
     )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest body of a JSON request.")
-    max_metadata_bytes: int = Field(
-        8 * 1024 * 1024, ge=1024, description="Largest body of a request that carries TUF metadata."
-    )
     max_upload_bytes: int = Field(
         64 * 1024**3, ge=1024, description="Largest blob that may be uploaded."
     )
@@ -268,6 +256,12 @@ def load_settings(**given: object) -> Settings:
         raise BadSetting(
             f"the setting {name} (PILOTWAVE_{name.upper()}) is wrong: {first['msg']}"
         ) from None
+
+
+def without_effect(environment: Iterable[str]) -> list[str]:
+    """The variables, of these names, that set what is no setting any more."""
+    once = {f"PILOTWAVE_{name.upper()}" for name in NO_SETTINGS}
+    return sorted(name for name in environment if name.upper() in once)
 
 
 def check_settings(settings: Settings) -> None:

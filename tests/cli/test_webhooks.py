@@ -15,7 +15,7 @@ from tests.servers import ServerProcess
 @pytest.fixture
 def pw_any(server_factory: Callable[..., ServerProcess], tmp_path: object) -> Operator:
     """The admin of a server whose webhooks may call this machine."""
-    server = server_factory(webhook_targets="any", webhook_timeout_s=2)
+    server = server_factory(webhook_targets="any")
     home = server.data.parent
     return Operator(home, server.url, server.admin_token, home / "keys")
 

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import pilotwave_server
 from pilotwave_server import migrate
 from pilotwave_server.cli import app
+from pilotwave_server.settings import NO_SETTINGS, Settings
 from tests.conftest import ServerFactory
 
 API = "/api/v1"
@@ -169,6 +170,18 @@ def test_a_wrong_setting_is_named(data: Path, name: str, value: str, word: str) 
     said = refused(pw("check", "--data", data, **{name: value}))
     assert word in said
     assert "hunter2" not in said
+
+
+def test_a_server_starts_and_names_what_is_no_setting_any_more(
+    server_factory: ServerFactory,
+) -> None:
+    gone = dict.fromkeys(NO_SETTINGS, "many")
+    log = server_factory(**gone, workers=2).log.read_text().splitlines()
+    said = [line for line in log if "no setting any more" in line]
+    assert len(said) == len(gone)
+    for name in gone:
+        assert name not in Settings.model_fields
+        assert sum(f"PILOTWAVE_{name.upper()} is" in line for line in said) == 1
 
 
 def test_a_port_in_use_is_named(data: Path) -> None:

@@ -25,6 +25,7 @@ from pilotwave_server.fields import ApiReply
 from pilotwave_server.problems import responses
 
 router = APIRouter(tags=["device"], prefix="/device/v1")
+LIFETIME_S = 300
 REFUSALS = responses(BlobTokenMissing, BadToken, ExpiredToken, RevokedToken, BlobDenied)
 
 
@@ -38,11 +39,11 @@ async def _link(
 ) -> LinkAnswer:
     if token is None:
         raise BlobTokenMissing
-    polls, lifetime_s = context.devices.polls, context.settings.link_lifetime_s
+    polls = context.devices.polls
     if not await polls.may_read(token.credentials, sha256):
         raise BlobDenied(sha256)
-    link = await polls.link(token.credentials, path, lifetime_s=lifetime_s)
-    return LinkAnswer(path=f"{path}?link={link}", expires_in_s=lifetime_s)
+    link = await polls.link(token.credentials, path, lifetime_s=LIFETIME_S)
+    return LinkAnswer(path=f"{path}?link={link}", expires_in_s=LIFETIME_S)
 
 
 @router.get("/links/blobs/{sha256}", responses=REFUSALS)

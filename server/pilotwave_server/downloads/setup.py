@@ -11,6 +11,7 @@ from pilotwave_server.workers import Periodic
 
 routers = [routes.router]
 LOOK_S = 2.0
+MOST_WAITING = 2000
 
 
 def install(context: Context) -> None:
@@ -21,7 +22,7 @@ def install(context: Context) -> None:
         metrics=context.metrics,
         most=settings.max_downloads,
         per_device=settings.max_downloads_per_device,
-        waiting=settings.max_waiting_downloads,
+        waiting=MOST_WAITING,
         processes=settings.workers,
         total_kbps=settings.max_download_kbps,
     )

@@ -7,6 +7,7 @@ from pilotwave_server.webhooks.routes import router
 from pilotwave_server.webhooks.sender import Sender
 
 routers = [router]
+TIMEOUT_S = 10.0
 
 
 def install(context: Context) -> None:
@@ -17,6 +18,6 @@ def install(context: Context) -> None:
         clock=context.clock,
         metrics=context.metrics,
         allowed=context.settings.webhook_targets,
-        timeout_s=context.settings.webhook_timeout_s,
+        timeout_s=TIMEOUT_S,
     )
     context.workers.append(sender)

@@ -26,7 +26,7 @@ PATH = f"/blobs/{sha256_hex(FILE)}"
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"max_downloads": 2, "max_waiting_downloads": 60})
+    return settings.model_copy(update={"max_downloads": 2})
 
 
 @pytest.fixture

@@ -13,6 +13,9 @@ from pilotwave_server.device_api.push.desk import PushDesk
 from pilotwave_server.device_api.push.websocket import Door
 
 SILENT_PINGS = 2.5
+HANDSHAKES_PER_S = 500  # in each process
+CALLS_PER_S = 500
+"""Devices called to poll; how many more there are says how long each of them may take."""
 
 
 @dataclass
@@ -33,7 +36,7 @@ class Push:
         return PushTerms(
             poll_interval_s=max(settings.push_poll_interval_s, settings.poll_interval_s),
             ping_s=settings.push_ping_s,
-            spread_s=1 + listening // settings.push_rate,
+            spread_s=1 + listening // CALLS_PER_S,
         )
 
     @property
@@ -63,9 +66,7 @@ def install(context: Context, polls: Polls) -> Push:
     settings, push = context.settings, Push(context)
 
     def desk(kind: str) -> PushDesk:
-        push.desks[kind] = PushDesk(
-            context.fleet, polls, clock=context.clock, rate=settings.push_rate
-        )
+        push.desks[kind] = PushDesk(context.fleet, polls, clock=context.clock, rate=CALLS_PER_S)
         return push.desks[kind]
 
     if settings.push_connections:
@@ -73,7 +74,7 @@ def install(context: Context, polls: Polls) -> Push:
             desk("websocket"),
             polls,
             limit=min(settings.push_connections, openfiles.for_push(openfiles.limit())),
-            per_second=settings.push_handshakes,
+            per_second=HANDSHAKES_PER_S,
             silent_s=settings.push_ping_s * SILENT_PINGS,
         )
     if settings.mqtt_url:
