@@ -177,7 +177,9 @@ def test_every_route_stands_in_the_table(server: RunningServer) -> None:
 
 def status(client: httpx.Client, route: str) -> int:
     method, path = path_of(route)
-    content = {} if method in ("GET", "HEAD", "DELETE") else {"content": b"{}"}
+    # who may not do a thing hears so without a body; one that is not taken would be refused first
+    some = b"" if path.startswith("/api/v1/") else b"{}"
+    content = {} if method in ("GET", "HEAD", "DELETE") else {"content": some}
     headers = {"Content-Type": "application/json"} if content else {}
     if is_page(route) and content:
         content, headers = (
