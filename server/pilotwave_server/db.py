@@ -8,7 +8,7 @@ transaction, serialised on SQLite by BEGIN IMMEDIATE. Which tables exist is the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache
@@ -18,6 +18,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     DateTime,
     Dialect,
     Engine,
@@ -159,20 +160,52 @@ def _advance(session: Session, **values: Any) -> int:
     return revision
 
 
-def upsert(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, or where the primary key is there, set all other columns given. One statement;
-    each row names the same columns."""
+def upsert(
+    session: Session,
+    table: type[Base],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    changing: Collection[str] | None = None,
+    adding: Collection[str] = (),
+    where: ColumnElement[bool] | None = None,
+) -> None:
+    """Insert rows, or where the primary key is there, set all other columns given: or of those the
+    ones `changing`, and only `where` the row is like that. Those in `adding` are added to what is
+    there. One statement; each row names the same columns."""
     if not rows:
         return
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    columns = table.__table__
-    keys = [column.name for column in columns.primary_key]
-    added = dialect.insert(columns)
-    changed = {name: added.excluded[name] for name in rows[0] if name not in keys}
+    added, columns = _insert(session, table), table.__table__.c
+    keys = [column.name for column in table.__table__.primary_key]
+    changed = {
+        name: columns[name] + added.excluded[name] if name in adding else added.excluded[name]
+        for name in (changing or rows[0])
+        if name not in keys
+    }
     # on the connection: many rows of parameters for one statement, which need no ORM
     session.connection().execute(
-        added.on_conflict_do_update(index_elements=keys, set_=changed), rows
+        added.on_conflict_do_update(index_elements=keys, set_=changed, where=where), rows
     )
+
+
+def insert_missing(
+    session: Session,
+    table: type[Base],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    unique: Sequence[str] | None = None,
+) -> None:
+    """Insert rows, but those that are there already: by the columns `unique`, or by any key. One
+    statement; each row names the same columns."""
+    if rows:
+        added = _insert(session, table).on_conflict_do_nothing(index_elements=unique)
+        session.connection().execute(added, rows)
+
+
+def _insert(session: Session, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
+    """Return an insertion that can be told what to do where a row is there."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    made: postgresql.Insert | sqlite.Insert = dialect.insert(table.__table__)
+    return made
 
 
 def update_rows(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from pilotwave_server.audit.service import record
@@ -14,11 +15,14 @@ from pilotwave_server.db import (
     Database,
     after_commit,
     fleet_row,
+    insert_missing,
     lock_fleet,
     next_revision,
     parse_url,
     touch_fleet,
+    upsert,
 )
+from pilotwave_server.downloads.tables import SentRow
 from pilotwave_server.errors import BadSetting
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
@@ -42,6 +46,34 @@ def test_write_session_rolls_back_when_its_block_fails(db: Database) -> None:
         advance_and_fail(db)
     with db.read() as session:
         assert fleet_row(session).revision == 0
+
+
+def test_upsert_sets_adds_or_leaves_what_is_there(db: Database) -> None:
+    key = {"device_id": 1, "model": "m", "version": "1", "variant": "v", "rollout": "", "site": ""}
+
+    def row(full: int, delta: int) -> dict[str, Any]:
+        return {**key, "sent_full": full, "sent_delta": delta, "delta_for": 0}
+
+    def found() -> tuple[int, int]:
+        with db.read() as session:
+            there = session.scalars(select(SentRow)).one()
+            return there.sent_full, there.sent_delta
+
+    steps: list[tuple[dict[str, Any], tuple[int, int]]] = [
+        ({}, (5, 7)),  # there is none
+        ({}, (5, 7)),
+        ({"adding": ["sent_full"]}, (10, 7)),
+        ({"changing": ["sent_delta"]}, (10, 7)),
+        ({"where": SentRow.sent_full < 10}, (10, 7)),
+    ]
+    for given, expected in steps:
+        with db.write() as session:
+            upsert(session, SentRow, [row(5, 7)], **given)
+        assert found() == expected
+    with db.write() as session:
+        insert_missing(session, SentRow, [row(1, 1)])
+        upsert(session, SentRow, [])
+    assert found() == (10, 7)
 
 
 def test_read_session_refuses_to_write(db: Database) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.blobs.tables import BlobRow
+from pilotwave_server.db import upsert
 from pilotwave_server.errors import Invalid
 
 
@@ -43,15 +43,6 @@ def find_missing(store: BlobStore, wanted: Iterable[tuple[str, int]]) -> list[Mi
 
 def record(session: Session, *, sha256: str, size: int, by: str | None, now: datetime) -> None:
     """Note that a blob is wholly stored. Noting it again, also at the same time, is no error."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    row = {"sha256": sha256, "size": size, "created_at": now, "uploaded_by": by}
-    there_again = {"removed_at": None}
-    session.execute(
-        dialect.insert(BlobRow)
-        .values(row)
-        .on_conflict_do_update(
-            index_elements=[BlobRow.sha256],
-            set_=there_again,
-            where=BlobRow.removed_at.is_not(None),
-        )
-    )
+    row = {"sha256": sha256, "size": size, "created_at": now, "uploaded_by": by, "removed_at": None}
+    there_again = BlobRow.removed_at.is_not(None)
+    upsert(session, BlobRow, [row], changing=["removed_at"], where=there_again)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from pilotwave_server.audit.service import record
+from pilotwave_server.db import insert_missing
 from pilotwave_server.deltas.needs import Pair, Running
 from pilotwave_server.deltas.tables import DeltaRow
 from pilotwave_server.paging import PageRequest, paginate
@@ -78,9 +78,8 @@ def clear(session: Session, row: DeltaRow) -> bool:
 
 def note(session: Session, pairs: Iterable[Pair], *, now: datetime) -> None:
     """Put pairs on the list; those that are there stay as they are."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    for pair in pairs:
-        row = {
+    rows = [
+        {
             "from_sha256": pair.old,
             "to_sha256": pair.new,
             "model": pair.model,
@@ -90,7 +89,9 @@ def note(session: Session, pairs: Iterable[Pair], *, now: datetime) -> None:
             "created_at": now,
             "needed_at": now,
         }
-        session.execute(dialect.insert(DeltaRow).values(row).on_conflict_do_nothing())
+        for pair in pairs
+    ]
+    insert_missing(session, DeltaRow, rows)
 
 
 def take(session: Session, *, now: datetime) -> DeltaRow | None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import threading
 from typing import NamedTuple
 
-from sqlalchemy.dialects import postgresql, sqlite
-
-from pilotwave_server.db import Database
+from pilotwave_server.db import Database, upsert
 from pilotwave_server.downloads.tables import SentRow
 
 FLUSH_S = 10
@@ -77,11 +75,5 @@ class Counting:
             {**k._asdict(), "sent_full": s.full, "sent_delta": s.delta, "delta_for": s.stood_for}
             for k, s in sums.items()
         ]
-        table = SentRow.__table__
-        dialect = sqlite if self._db.is_sqlite else postgresql
-        new = dialect.insert(table)
-        sent = ("sent_full", "sent_delta", "delta_for")
-        added = {name: table.c[name] + new.excluded[name] for name in sent}
-        adding = new.on_conflict_do_update(index_elements=list(For._fields), set_=added)
         with self._db.write() as session:
-            session.connection().execute(adding, rows)
+            upsert(session, SentRow, rows, adding=("sent_full", "sent_delta", "delta_for"))

@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.messages import DeviceEvent, ModelReport
+from pilotwave_server.db import upsert
 from pilotwave_server.devices.facts import told_by
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.rollouts.fleet import RunningRollout
@@ -84,7 +84,7 @@ def take(session: Session, heard: Iterable[Heard], *, now: datetime) -> set[int]
             moved.append(h.device_id)
         if before["outcome"] != after["outcome"] or before["left_at"] != after["left_at"]:
             news.add(h.rollout.row_id)
-    _upsert(session, values)
+    upsert(session, RolloutDeviceRow, values)
     revise(session, sorted(set(moved)))
     return news
 
@@ -160,14 +160,3 @@ def _slices(
             keys = [key for key in rollout.slice_keys if key in known]
             found[rollout.row_id, id] = {key: str(known[key]) for key in keys}
     return found
-
-
-def _upsert(session: Session, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    added = dialect.insert(RolloutDeviceRow.__table__)
-    changed = {name: added.excluded[name] for name in _COLUMNS}
-    session.connection().execute(
-        added.on_conflict_do_update(index_elements=["rollout_id", "device_id"], set_=changed), rows
-    )

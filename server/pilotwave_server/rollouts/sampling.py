@@ -14,12 +14,11 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from sqlalchemy import insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.fields import MAX_INT
 from pilotwave_protocol.sketch import Sketch
-from pilotwave_server.db import upsert
+from pilotwave_server.db import insert_missing, upsert
 from pilotwave_server.devices.facts import told_by
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.rollouts.gates.data import series
@@ -124,9 +123,7 @@ def _merge(session: Session, wanted: Sequence[Wanted]) -> None:
     s = RolloutSketchRow
     keys = ("rollout_id", "arm", "metric")
     empty = [{**dict(zip(keys, arm, strict=True)), "sketch": {}} for arm in sorted(arms)]
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    there = dialect.insert(s.__table__).on_conflict_do_nothing()
-    session.connection().execute(there, empty)
+    insert_missing(session, RolloutSketchRow, empty)
     rollouts = {rollout for rollout, _, _ in arms}
     locked = select(s.rollout_id, s.arm, s.metric, s.sketch).where(s.rollout_id.in_(rollouts))
     for *arm, plain in session.execute(locked.order_by(*keys).with_for_update()):

@@ -14,12 +14,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.fields import ROOM
 from pilotwave_protocol.messages import CheckIn, DeviceEvent, MetricReport
+from pilotwave_server.db import insert_missing
 from pilotwave_server.telemetry import boots
 from pilotwave_server.telemetry.freshness import Fresh
 from pilotwave_server.telemetry.tables import DeviceEventRow
@@ -111,10 +111,4 @@ def event_rows(
 
 def add_events(session: Session, rows: list[dict[str, Any]]) -> None:
     """Store events; one whose number its count has given already is passed over."""
-    if not rows:
-        return
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    added = dialect.insert(DeviceEventRow.__table__).on_conflict_do_nothing(
-        index_elements=["device_id", "generation", "number"]
-    )
-    session.connection().execute(added, rows)
+    insert_missing(session, DeviceEventRow, rows, unique=["device_id", "generation", "number"])
