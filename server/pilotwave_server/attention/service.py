@@ -82,7 +82,7 @@ def list_items(session: Session, now: datetime, quiet: Silence) -> list[Item]:
     found = [
         *_restored(session),
         *_rollouts(session, now),
-        *_devices(session, quiet, now),
+        *_devices(session, quiet),
         *_roles(session, now),
     ]
     rows = list(session.scalars(select(AcknowledgementRow).where(_is_of(found))))
@@ -166,8 +166,8 @@ def _rollouts(session: Session, now: datetime) -> Iterator[Item]:
         yield Item(key, row.state, f"rollout/r{row.id}", title, row.reason or row.description)
 
 
-def _devices(session: Session, quiet: Silence, now: datetime) -> Iterator[Item]:
-    for trouble in troubles(session, quiet, now):
+def _devices(session: Session, quiet: Silence) -> Iterator[Item]:
+    for trouble in troubles(session, quiet):
         one, many, sentence = _TITLES[trouble.kind]
         title = one if trouble.count == 1 else many.format(trouble.count)
         key, object_ = f"{trouble.kind}/{trouble.newest}", f"devices/{trouble.kind}"

@@ -1,6 +1,7 @@
 """Count the devices in each kind of trouble, and find who came into it last.
 
-Each count reads the devices in trouble by an index, not the fleet. Leaving out nobody but those who
+Each count but that of silent devices, each of which was told an interval of its own, reads the
+devices in trouble by an index, not the fleet. Leaving out nobody but those who
 left, `newest` only rises while somebody comes: what was acknowledged with it stays acknowledged
 until somebody new is in trouble.
 """
@@ -12,10 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from pilotwave_protocol.messages import AGENT_PROFILE
 from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.service import (
     FAILED,
@@ -26,11 +26,9 @@ from pilotwave_server.devices.service import (
 )
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
-from pilotwave_server.groups.selector import compile_sql, parse
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_ON_BATTERY = parse(f"fact.{AGENT_PROFILE}=battery")
 
 
 @dataclass(frozen=True, order=True)
@@ -54,13 +52,13 @@ class Trouble:
     newest: Came
 
 
-def troubles(session: Session, quiet: Silence, now: datetime) -> Iterator[Trouble]:
+def troubles(session: Session, quiet: Silence) -> Iterator[Trouble]:
     """Each kind of trouble that a device is in."""
     yield from _pending(session)
     yield from _in_conflict(session)
     yield from _refusing(session)
     yield from _failing(session)
-    yield from _silent(session, quiet, now)
+    yield from _silent(session, quiet)
 
 
 def _pending(session: Session) -> Iterator[Trouble]:
@@ -98,29 +96,26 @@ def _failing(session: Session) -> Iterator[Trouble]:
         yield Trouble("failing", count_failing(session), came)
 
 
-def _silent(session: Session, quiet: Silence, now: datetime) -> Iterator[Trouble]:
+def _silent(session: Session, quiet: Silence) -> Iterator[Trouble]:
     """Those that went silent. One that has just enrolled is given the time to say something."""
     d = DeviceRow
     heard = func.coalesce(d.last_seen, d.enrolled_at, d.created_at)
-    # the second says what the first implies, in words that the index on last_seen understands
     rules = [
         *matching(session, DeviceFilter(standing="silent"), quiet),
-        or_(d.last_seen <= quiet.since, d.last_seen.is_(None)),
-        heard <= quiet.since,
+        quiet.is_past(session, heard),
     ]
-    dialect = session.get_bind().dialect.name
-    on_battery = compile_sql(_ON_BATTERY, d.labels, d.facts, dialect=dialect)
-    late = _newest(session, select(heard, d.id).where(*rules), after=now - quiet.since)
-    if quiet.battery_since < quiet.since:
-        query = select(heard, d.id).where(*rules, on_battery)
-        late += _newest(session, query, after=now - quiet.battery_since)
-    if late:
-        yield Trouble("silent", count_devices(session, rules), max(late))
+    last = quiet.ends(session, heard).desc()
+    query = select(heard, quiet.quiet_s(session), d.id).where(*rules).order_by(last, d.id.desc())
+    found = session.execute(query.limit(1)).first()
+    if found is not None:
+        at, after_s, device = found
+        came = Came(at + timedelta(seconds=after_s), device)
+        yield Trouble("silent", count_devices(session, rules), came)
 
 
-def _newest(session: Session, query: Select[Any], *, after: timedelta = timedelta(0)) -> list[Came]:
-    """Who came last, `after` the moment that the query gives, if anybody did."""
+def _newest(session: Session, query: Select[Any]) -> list[Came]:
+    """Who came last, if anybody did."""
     at: ColumnElement[Any]
     at, device = query.selected_columns
     found = session.execute(query.order_by(at.desc(), device.desc()).limit(1)).first()
-    return [] if found is None else [Came(found[0] + after, found[1])]
+    return [] if found is None else [Came(*found)]

@@ -31,9 +31,9 @@ from pilotwave_server.device_api.budgets import DeviceBudgets, TooManyCheckIns
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.loader import Loader
 from pilotwave_server.device_api.records import DeviceRecord
-from pilotwave_server.device_api.seen import note_interval_s
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
+from pilotwave_server.devices.silence import note_interval_s
 from pilotwave_server.errors import Forbidden, Invalid, ServerError, Unauthorised
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.pacing import Pacing

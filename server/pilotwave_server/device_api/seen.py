@@ -20,11 +20,9 @@ from sqlalchemy.orm import Session
 from pilotwave_server.db import Database
 from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.records import DeviceRecord
-from pilotwave_server.settings import Settings
+from pilotwave_server.devices.silence import FLUSH_S, NOTE_S
 
-NOTE_S = 60.0
 NOTED = float("inf")
-FLUSH_S = 5.0
 ROWS_PER_S = 100
 CHUNK = 100
 
@@ -44,11 +42,6 @@ _POSTGRESQL = text("""
       AND devices.id IN (
         SELECT id FROM devices WHERE id = ANY(CAST(:ids AS bigint[])) FOR UPDATE SKIP LOCKED)
 """).bindparams(bindparam("ids"), bindparam("seen"))
-
-
-def note_interval_s(settings: Settings) -> float:
-    """How long a device is not noted again, in seconds: no longer than it may go unheard."""
-    return min(NOTE_S, float(settings.check_in_interval_s))
 
 
 class LastSeen:

@@ -25,11 +25,12 @@ from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.preload import Preload
 from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.device_api.push.setup import install as make_push
-from pilotwave_server.device_api.seen import FLUSH_S, LastSeen, note_interval_s
+from pilotwave_server.device_api.seen import LastSeen
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices import conflicts
 from pilotwave_server.devices import routes as devices
+from pilotwave_server.devices.silence import FLUSH_S, note_interval_s
 from pilotwave_server.groups import routes as groups
 from pilotwave_server.recovery.worker import Recovery
 from pilotwave_server.rollouts import bulk_routes, removal_routes, reports, rollout_routes
@@ -98,7 +99,12 @@ def install(context: Context) -> DeviceApi:
             if reports.is_news(session, news, now=now):
                 lock_fleet(session)
             stored = store_check_ins(
-                session, items, matters=fleet.matters, challenges=challenges, now=now
+                session,
+                items,
+                matters=fleet.matters,
+                challenges=challenges,
+                check_in_s=settings.check_in_interval_s,
+                now=now,
             )
             pairs = zip(items, stored, strict=True)
             taken = {item.device_id for item, one in pairs if one.refusal is None}

@@ -28,10 +28,10 @@ def get_filter(
     standing: Annotated[
         Standing | None,
         Query(
-            description="Only enrolled devices that were heard of within three of their check-in "
-            "intervals (`online`) or were not (`silent`); only those that refuse their orders "
-            "(`refusing`); these and those on which a model failed or went back (`failing`); only "
-            "those whose key two machines use (`conflict`)."
+            description="Only enrolled devices that were heard of within three of the check-in "
+            "intervals that they were told (`online`) or were not (`silent`); only those that "
+            "refuse their orders (`refusing`); these and those on which a model failed or went "
+            "back (`failing`); only those whose key two machines use (`conflict`)."
         ),
     ] = None,
     model: Annotated[

@@ -1,54 +1,105 @@
-"""Say when a device is silent: once it has missed three check-ins, by its own interval.
+"""Say when a device is silent: once it has missed three check-ins, by the interval it was told.
 
-The interval is the server's; an agent on a battery (`profile = "battery"`) reports no more often
-than every 15 minutes, and its fact `agent.profile` says so.
+That interval is noted with each check-in (`DeviceRow.check_in_s`), because the server's may have
+been changed since; an agent on a battery (`profile = "battery"`) reports no more often than every
+15 minutes, and its fact `agent.profile` says so. What an agent's own configuration caps the
+interval at is not known here: it then reports more often than this expects.
+
+What is written in the database decides alone, so that every list, count and filter of every server
+process says the same. Polls are written a little later than they come (`device_api/seen.py`), so
+much is added.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy import ColumnElement, Float, SQLColumnExpression, case, cast, func, literal
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.messages import AGENT_PROFILE, BATTERY_INTERVAL_S
+from pilotwave_server.db import UtcDateTime
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.selector import compile_sql, parse
 from pilotwave_server.settings import Settings
 
 MISSED = 3
-LEAST = timedelta(seconds=30)
-"""Polls are written down in a trickle: below this, a device could seem silent that is not."""
-_ON_BATTERY = parse(f"fact.{AGENT_PROFILE}=battery")
+NOTE_S = 60.0
+FLUSH_S = 5.0
+"""How often what was noted of polls is written."""
+BATTERY = "battery"
+_ON_BATTERY = parse(f"fact.{AGENT_PROFILE}={BATTERY}")
+
+
+def note_interval_s(settings: Settings) -> float:
+    """How long a device that polls is not noted again, in seconds: no longer than it may go
+    unheard."""
+    return min(NOTE_S, float(settings.check_in_interval_s))
+
+
+def told_s(interval_s: int, profile: object) -> int:
+    """How often a device of this profile (`agent.profile`) checks in when told this interval."""
+    return max(interval_s, BATTERY_INTERVAL_S) if profile == BATTERY else interval_s
 
 
 @dataclass(frozen=True)
 class Silence:
-    """Since when a device must have been heard, and since when one on a battery."""
+    """The rule at a moment. `interval_s` stands for devices of which it is not known what they were
+    told; what was heard may be written `late_s` after that."""
 
-    since: datetime
-    battery_since: datetime
+    now: datetime
+    interval_s: int
+    late_s: float = 0.0
 
-    def is_silent(self, row: DeviceRow, last_seen: datetime | None) -> bool:
-        """Whether an enrolled device that was last seen then is silent."""
-        on_battery = row.facts.get(AGENT_PROFILE) == "battery"
-        since = self.battery_since if on_battery else self.since
-        return last_seen is None or last_seen <= since
+    def is_silent(self, row: DeviceRow) -> bool:
+        """Whether a device is silent, if it is enrolled."""
+        if row.last_seen is None:
+            return True
+        told = row.check_in_s or told_s(self.interval_s, _profile(row.facts))
+        return row.last_seen + timedelta(seconds=MISSED * told + self.late_s) <= self.now
 
     def heard(self, session: Session) -> ColumnElement[bool]:
-        """The WHERE expression over devices that were heard of lately."""
-        d = DeviceRow
-        if self.battery_since >= self.since:
-            return d.last_seen > self.since
-        dialect = session.get_bind().dialect.name
+        """The WHERE expression over devices heard of lately; null for those never seen."""
+        return ~self.is_past(session, DeviceRow.last_seen)
+
+    def is_past(self, session: Session, at: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+        """The WHERE expression over devices that are silent if they were last heard of `at`."""
+        now = literal(self.now, UtcDateTime())
+        ends = self.ends(session, at)
+        return ends <= (now if _is_postgresql(session) else func.julianday(now))
+
+    def ends(self, session: Session, at: SQLColumnExpression[Any]) -> ColumnElement[Any]:
+        """When devices are silent that were last heard of `at`, as something to be sorted by."""
+        quiet = self.quiet_s(session)
+        if _is_postgresql(session):
+            return at + func.make_interval(0, 0, 0, 0, 0, 0, quiet)
+        return func.julianday(at) + quiet / 86_400.0
+
+    def quiet_s(self, session: Session) -> ColumnElement[float]:
+        """For how long each device may be unheard of, in seconds."""
+        d, dialect = DeviceRow, session.get_bind().dialect.name
         on_battery = compile_sql(_ON_BATTERY, d.labels, d.facts, dialect=dialect)
-        return or_(d.last_seen > self.since, and_(d.last_seen > self.battery_since, on_battery))
+        unknown = case(
+            (on_battery, told_s(self.interval_s, BATTERY)), else_=told_s(self.interval_s, None)
+        )
+        # the facts are read for those alone of which nothing better is known
+        told = case((d.check_in_s.is_not(None), d.check_in_s), else_=unknown)
+        return cast(told * MISSED + self.late_s, Float)
+
+
+def _is_postgresql(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"
+
+
+def _profile(facts: Mapping[str, Any]) -> object:
+    return facts.get(AGENT_PROFILE)
 
 
 def silence(settings: Settings, now: datetime) -> Silence:
     """The rule of this server at a moment."""
-    interval = settings.check_in_interval_s
-    quiet = max(MISSED * timedelta(seconds=interval), LEAST)
-    battery = MISSED * timedelta(seconds=max(interval, BATTERY_INTERVAL_S))
-    return Silence(now - quiet, now - max(quiet, battery))
+    # noted once in a while, then written at the next turn, which may itself be late
+    late_s = note_interval_s(settings) + 2 * FLUSH_S
+    return Silence(now, settings.check_in_interval_s, late_s)

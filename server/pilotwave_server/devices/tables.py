@@ -36,6 +36,9 @@ class DeviceRow(Base):
     name. `event_run` rises each time its events count anew, `top_event` is the highest number that
     any of them had.
 
+    `check_in_s` is how often it checks in, as it was told with its last check-in (null: that was
+    before this was noted).
+
     `boots` are the names of its agent's last starts. `conflict_at` is when one of them last came
     back, which only two machines with one key bring about; `conflict_since` is since when that is
     so (null: it is not, or not any more).
@@ -86,6 +89,7 @@ class DeviceRow(Base):
     enrolled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_seen: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_check_in: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    check_in_s: Mapped[int | None] = mapped_column()
 
 
 class PinRow(Base):

@@ -188,7 +188,7 @@ def standing(row: DeviceRow, last_seen: datetime | None, silence: Silence) -> St
         return "refusing"
     if last_seen is None:
         return "never"
-    return "silent" if silence.is_silent(row, last_seen) else "online"
+    return "silent" if silence.is_silent(row) else "online"
 
 
 def detail(

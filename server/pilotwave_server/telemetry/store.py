@@ -17,9 +17,16 @@ from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import CheckIn, DeviceEvent, MetricReport, ModelReport
+from pilotwave_protocol.messages import (
+    AGENT_PROFILE,
+    CheckIn,
+    DeviceEvent,
+    MetricReport,
+    ModelReport,
+)
 from pilotwave_server.db import lock_fleet, next_revision, update_rows, upsert
 from pilotwave_server.devices.facts import normal_facts
+from pilotwave_server.devices.silence import told_s
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import ServerError, Unauthorised
 from pilotwave_server.telemetry import boots, refusing
@@ -74,6 +81,7 @@ MAY_BE_CUT = 32
 @dataclass
 class _Batch:
     now: datetime
+    check_in_s: int
     devices: list[dict[str, Any]] = field(default_factory=list)
     facts: list[dict[str, Any]] = field(default_factory=list)
     revised: list[int] = field(default_factory=list)
@@ -90,9 +98,11 @@ def store_check_ins(
     *,
     matters: Matters,
     challenges: Challenges,
+    check_in_s: int,
     now: datetime,
 ) -> list[Stored]:
-    """Store what is new, in the caller's transaction; one answer per item, in order.
+    """Store what is new, in the caller's transaction; one answer per item, in order. `check_in_s`
+    is how often the answers tell devices to check in.
 
     A batch holds at most one check-in of each device.
     """
@@ -103,7 +113,7 @@ def store_check_ins(
     known = _lock_devices(session, ids)
     facts = _labels_and_facts(session, with_facts)
     models = _models(session, ids)
-    batch = _Batch(now)
+    batch = _Batch(now, check_in_s)
     answers: list[Stored] = []
     counts = [_count(known.get(item.device_id), item, challenges) for item in items]
     stored = stored_events(session, [c.again for c in counts if isinstance(c, Count) and c.again])
@@ -151,7 +161,8 @@ def _lock_devices(session: Session, ids: list[int]) -> dict[int, Row[Any]]:
     numbers = (d.last_seq, d.acked_event, d.acked_window, d.numbering, d.plain_seq, d.event_run)
     conflict = (d.top_event, d.boots, d.conflict_since, d.conflict_at)
     refused = (d.refusal, d.refused_since)
-    columns = select(d.id, d.state, d.generation, *numbers, *conflict, *refused)
+    profile = d.facts[AGENT_PROFILE].as_string().label("profile")
+    columns = select(d.id, d.state, d.generation, profile, *numbers, *conflict, *refused)
     # in order of id, so that two batches never wait for each other in a ring
     locked = columns.where(d.id.in_(ids)).order_by(d.id).with_for_update()
     return {row.id: row for row in session.execute(locked)}
@@ -191,6 +202,8 @@ def _add_device(
     batch: _Batch, count: Count, check_in: CheckIn, fresh: Sequence[DeviceEvent]
 ) -> None:
     device, ids = count.device, [e.id for e in count.events]
+    facts = check_in.facts
+    profile = device.profile if facts is None else facts.get(AGENT_PROFILE)
     batch.windows += [(device.id, window) for window in count.windows]
     started = boots.after(device.boots, check_in.boot)
     batch.devices.append(
@@ -215,6 +228,7 @@ def _add_device(
             "refused_since": refusing.since(device, check_in, now=batch.now),
             "last_seen": batch.now,
             "last_check_in": batch.now,
+            "check_in_s": told_s(batch.check_in_s, profile),
         }
     )
     batch.events += event_rows(device, count.event_run, fresh, now=batch.now)

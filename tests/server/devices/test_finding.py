@@ -6,7 +6,7 @@ import csv
 import io
 import time
 import unicodedata
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 import httpx
@@ -21,10 +21,9 @@ from pilotwave_server.db import Database
 from pilotwave_server.devices.export import harmless
 from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.shown import digest
-from pilotwave_server.devices.silence import Silence, silence
+from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.selector import BadSelector, compile_predicate, compile_sql, parse
-from pilotwave_server.settings import Settings
 from pilotwave_server.telemetry.tables import DeviceModelRow
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 
@@ -67,7 +66,7 @@ def runs(db: Database) -> Database:
 
 
 def found(db: Database, quiet: Silence | None = None, **wanted: Any) -> list[str]:
-    quiet = quiet or Silence(NOW - timedelta(hours=1), NOW - timedelta(hours=1))
+    quiet = quiet or Silence(NOW, 1200)
     with db.read() as session:
         rules = matching(session, DeviceFilter(**wanted), quiet)
         query = select(DeviceRow.name).where(*rules).order_by(DeviceRow.name)
@@ -259,34 +258,6 @@ def test_what_is_asked_of_a_model_is_asked_of_one_model(
     two_models: Database, wanted: dict[str, str], numbers: list[int]
 ) -> None:
     assert found(two_models, **wanted) == [f"cam-{n}" for n in numbers]
-
-
-@pytest.mark.parametrize(
-    ("interval_s", "seen_ago_s", "facts", "silent"),
-    [
-        (900, 2600, {}, False),
-        (900, 2800, {}, True),
-        (10, 29, {}, False),
-        (10, 31, {}, True),
-        (1, 20, {}, False),  # polls are written down in a trickle
-        (60, 200, {}, True),
-        (60, 200, {"agent.profile": "battery"}, False),  # it comes every 15 minutes
-        (60, 2800, {"agent.profile": "battery"}, True),
-        (60, 200, {"agent.profile": "standard"}, True),
-    ],
-)
-def test_silence_goes_by_the_interval_of_each_device(
-    db: Database, interval_s: int, seen_ago_s: int, facts: dict[str, Any], silent: bool
-) -> None:
-    quiet = silence(Settings(check_in_interval_s=interval_s), NOW)
-    row = device(1, facts=facts, last_seen=NOW - timedelta(seconds=seen_ago_s))
-    with db.write() as session:
-        session.add_all([row, device(2, last_seen=None)])
-        session.flush()
-        assert quiet.is_silent(row, row.last_seen) == silent
-    assert ("cam-1" in found(db, quiet, standing="silent")) == silent
-    assert ("cam-1" in found(db, quiet, standing="online")) != silent
-    assert "cam-2" in found(db, quiet, standing="silent")
 
 
 def bulk(fleet: Fleet, **body: Any) -> httpx.Response:

@@ -70,9 +70,9 @@ def test_pages_of_every_sort_hold_each_device_once_in_order(
     ],
 )
 def test_devices_of_a_standing(db: Database, standing: Standing, names: list[str]) -> None:
-    since = NOON + timedelta(minutes=3)
+    quiet = Silence(NOON + timedelta(minutes=6), 60)  # seen after 12:03
     with db.read() as session:
-        rules = matching(session, DeviceFilter(standing=standing), Silence(since, since))
+        rules = matching(session, DeviceFilter(standing=standing), quiet)
         rows, _ = list_devices(session, page=PageRequest(), rules=rules)
     assert [row.name for row in rows] == names
 

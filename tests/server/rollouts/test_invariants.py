@@ -156,7 +156,7 @@ class Process:
             if reports.is_news(session, news, now=now):
                 lock_fleet(session)
             given = {"matters": self.fleet.matters, "challenges": NoChallenges()}
-            stored = store_check_ins(session, [item], **given, now=now)
+            stored = store_check_ins(session, [item], **given, check_in_s=900, now=now)
             assert stored[0].refusal is None
             reports.take(session, news, now=now)
 
