@@ -195,6 +195,24 @@ def purge(model: Model, version: Version, reason: Reason, yes: Yes = False) -> N
     output.say(f"purged {model} {version}: {files}, {output.size(done['bytes'])}")
 
 
+@cli.command("readmit")
+def readmit(
+    model: Model,
+    version: Version,
+    reason: Reason,
+    file: Annotated[
+        list[str] | None, typer.Option("--file", help="Path of a file in it. Default: all files.")
+    ] = None,
+) -> None:
+    """Let bytes that were purged with a version be published again, in another version."""
+    path = f"/models/{names.check_model(model)}/versions/{names.check_version(version)}"
+    with connect() as api:
+        done = api.post(f"{path}/readmit", {"reason": reason, "files": file or None})
+    number = len(done["blobs"])
+    files = "1 file" if number == 1 else f"{number} files"
+    output.say(f"{files} of {model} {version} may be published again; the version stays purged")
+
+
 @cli.command("undeny")
 def undeny(model: Model, version: Version) -> None:
     """Let a denied version be offered again."""

@@ -33,6 +33,7 @@ CAN_BE_UNDONE = """
     keys submit: the draft was shown to each who signed it; a further draft replaces it
     models create: it makes a model that runs nowhere yet
     versions undeny: versions deny
+    versions readmit: versions purge
     devices settle: the conflict is shown again as soon as there is one
     devices pin: devices unpin; it is one device
     devices unpin: devices pin; it is one device

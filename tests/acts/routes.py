@@ -85,6 +85,7 @@ API = """
     POST /api/v1/models/{model}/metadata: asked by publish, versions yank and versions floor
     POST /api/v1/models/{model}/versions/{version}/deny: asked by versions deny
     POST /api/v1/models/{model}/versions/{version}/purge: asked by versions purge
+    POST /api/v1/models/{model}/versions/{version}/readmit: versions purge bars them again
     DELETE /api/v1/blobs/{sha256}: no version lists it; upload it again
     DELETE /api/v1/models/{model}/versions/{version}/deny: deny it again
     POST /api/v1/trust/bootstrap: taken once, from a fleet that has no root yet

@@ -48,9 +48,11 @@ BYTES: dict[str, Any] = {
 BODY: dict[str, Any] = {"requestBody": {"required": True, "content": BYTES}}
 
 
-@api.post("/missing", responses=responses(service.SizeMismatch))
+@api.post("/missing", responses=responses(service.SizeMismatch, service.BlobPurged))
 def missing(body: MissingRequest, publisher: Publisher, context: Ctx) -> MissingView:
     """Ask which of these blobs are still to be sent, and from which byte on."""
+    with context.db.read() as session:
+        service.check_not_purged(session, (b.sha256 for b in body.blobs))
     found = service.find_missing(context.blobs, [(b.sha256, b.size) for b in body.blobs])
     return MissingView(missing=[MissingBlob.model_validate(blob) for blob in found])
 
@@ -60,6 +62,12 @@ def _progress(context: Context, sha256: str) -> UploadView:
     if size is not None:
         return UploadView(offset=size, complete=True)
     return UploadView(offset=context.blobs.partial(sha256), complete=False)
+
+
+def _begin(context: Context, sha256: str) -> UploadView:
+    with context.db.read() as session:
+        service.check_not_purged(session, [sha256])
+    return _progress(context, sha256)
 
 
 def _tell(response: Response, view: UploadView) -> UploadView:
@@ -88,7 +96,14 @@ def upload_progress_headers(
 @api.patch(
     "/{sha256}/upload",
     responses=responses(
-        UploadStalled, BlobBusy, OffsetMismatch, BlobTooLong, DigestMismatch, StoreBroken, NoSpace
+        UploadStalled,
+        BlobBusy,
+        OffsetMismatch,
+        BlobTooLong,
+        DigestMismatch,
+        StoreBroken,
+        NoSpace,
+        service.BlobPurged,
     ),
     openapi_extra=BODY,
 )
@@ -113,7 +128,7 @@ async def upload(
     limit = context.settings.max_upload_bytes
     if upload_length > limit:
         raise BlobTooLong(f"this server takes blobs of at most {limit} bytes", limit=limit)
-    view = await in_thread(context.blobs.threads, _progress, context=context, sha256=sha256)
+    view = await in_thread(context.blobs.threads, _begin, context=context, sha256=sha256)
     if not view.complete:
         view = await _receive(
             context, request, sha256, upload_offset, upload_length, by=str(publisher)
@@ -143,8 +158,12 @@ async def _receive(
 
 
 def _record(context: Context, sha256: str, size: int, by: str, now: datetime) -> None:
-    with context.db.write() as session:
-        service.record(session, sha256=sha256, size=size, by=by, now=now)
+    try:
+        with context.db.write() as session:
+            service.record(session, sha256=sha256, size=size, by=by, now=now)
+    except service.BlobPurged:
+        context.blobs.delete(sha256)
+        raise
 
 
 READ_RESPONSES: dict[int | str, dict[str, Any]] = {

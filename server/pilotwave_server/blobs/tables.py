@@ -12,7 +12,8 @@ from pilotwave_server.db import Base, UtcDateTime
 
 class BlobRow(Base):
     """A whole blob: its digest, its size in bytes, since when it is there, and who sent it;
-    `removed_at` is since when it is gone."""
+    `removed_at` is since when it is gone, `purged_with` the version (`model version`) whose purge
+    took it: then it may not come again."""
 
     __tablename__ = "blobs"
     __table_args__ = (CheckConstraint("size >= 0", name="size"),)
@@ -22,3 +23,4 @@ class BlobRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     uploaded_by: Mapped[str | None] = mapped_column(String(128))
     removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    purged_with: Mapped[str | None] = mapped_column(String(160))

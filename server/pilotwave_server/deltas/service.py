@@ -64,6 +64,12 @@ def unneeded(session: Session, *, now: datetime) -> Sequence[DeltaRow]:
     return session.scalars(select(d).where(d.needed_at < now - KEEP, idle)).all()
 
 
+def is_named(session: Session, delta_sha256: str) -> bool:
+    """Whether some pair's delta has this digest."""
+    named = select(DeltaRow.to_sha256).where(DeltaRow.delta_sha256 == delta_sha256).limit(1)
+    return session.scalar(named) is not None
+
+
 def clear(session: Session, row: DeltaRow) -> bool:
     """Forget a pair; False if it came to be needed meanwhile."""
     d = DeltaRow

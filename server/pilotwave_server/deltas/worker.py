@@ -134,6 +134,16 @@ class DeltaWorker:
             state, values = "failed", {"detail": str(e)[:512]}
         now = self._clock()
         self._say(lambda s: service.finish(s, row, now=now, state=state, **values))
+        if made := values.get("delta_sha256"):
+            self._drop_unwanted(row, str(made))
+
+    def _drop_unwanted(self, row: DeltaRow, made: str) -> None:
+        """Remove a delta whose pair was forgotten meanwhile: one of its files may be purged."""
+        with self._db.read() as session:
+            gone = service.find(session, row.from_sha256, row.to_sha256) is None
+            gone = gone and not service.is_named(session, made)
+        if gone:
+            self._blobs.delete(made)
 
     def _say(self, change: Callable[[Session], object]) -> None:
         with self._db.write() as session:

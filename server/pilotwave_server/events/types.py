@@ -26,7 +26,7 @@ _BY_FAMILY = {
     "site": "limit",
     "token": "create revoke",
     "trust": "director_key online_key root targets",
-    "version": "deny publish purge undeny yank",
+    "version": "deny publish purge readmit undeny yank",
     "webhook": "change create delete secret test",
 }
 VERBS = frozenset(f"{family}.{word}" for family, all in _BY_FAMILY.items() for word in all.split())

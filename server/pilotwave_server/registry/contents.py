@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pilotwave_protocol import secrets, sniff
@@ -143,6 +143,12 @@ def read_manifest(raw: bytes, target: VersionTarget) -> VersionManifest:
 def files_of(manifest: VersionManifest) -> dict[str, FileEntry]:
     """The distinct blobs of a manifest by digest."""
     return {f.sha256: f for variant in manifest.variants for f in variant.files}
+
+
+def digests_of(versions: Collection[CheckedVersion]) -> set[str]:
+    """The digests of all files of some versions, and of their manifests."""
+    found = {version.target.sha256 for version in versions}
+    return found.union(*(files_of(version.manifest) for version in versions))
 
 
 def check_blobs(manifest: VersionManifest, blobs: BlobStore) -> None:

@@ -24,12 +24,13 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 from pilotwave_protocol import names
 from pilotwave_server import audit
 from pilotwave_server.blobs.port import BlobStore
+from pilotwave_server.blobs.service import check_not_purged
 from pilotwave_server.db import Database, lock_fleet, next_revision, touch_fleet
 from pilotwave_server.errors import NotFound
 from pilotwave_server.registry import documents
 from pilotwave_server.registry.canary import check_with_canary
 from pilotwave_server.registry.checks import RoleChange, check_role
-from pilotwave_server.registry.contents import CheckedVersion, check_contents
+from pilotwave_server.registry.contents import CheckedVersion, check_contents, digests_of
 from pilotwave_server.registry.entries import KnownVersion
 from pilotwave_server.registry.recording import mark, record_reset, record_version
 from pilotwave_server.registry.resets import read_resets
@@ -82,6 +83,7 @@ def publish(
         if not accepted_before(session, model, new):
             change = rehearse(session, model=model, new=new, now=now)
             contents = check_contents(change.new, given=list(manifests), blobs=blobs)
+            check_not_purged(session, digests_of(contents))
     for version in contents:
         blobs.put(version.raw)
     done = _commit(db, trust, model=model, new=new, contents=contents, actor=actor, now=now)
@@ -186,6 +188,7 @@ def accept_role(
 ) -> RoleChange:
     """Check the role once more and write it down, in the caller's transaction."""
     change = rehearse(session, model=model, new=new, now=now, delegator=delegator, resets=resets)
+    check_not_purged(session, digests_of(contents))
     documents.insert(session, names.role_for_model(model), new, now=now)
     for version in contents:
         record_version(

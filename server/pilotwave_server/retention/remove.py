@@ -7,7 +7,7 @@ when and why. It can never be offered again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from pilotwave_server.blobs.port import BlobMissing
 from pilotwave_server.blobs.tables import BlobRow
 from pilotwave_server.db import Database, lock_fleet, touch_fleet
 from pilotwave_server.deltas.tables import DeltaRow
-from pilotwave_server.errors import Conflict
+from pilotwave_server.errors import Conflict, NotFound
 from pilotwave_server.operators.roles import Actor
 from pilotwave_server.registry.service import get_version
 from pilotwave_server.registry.tables import VariantFileRow, VariantRow, VersionRow
@@ -35,6 +35,12 @@ class BlobInUse(Conflict):
     """A version that is not purged lists this blob."""
 
     code: ClassVar[str] = "blob_in_use"
+
+
+class FileUnknown(NotFound):
+    """The version lists no file of this path."""
+
+    code: ClassVar[str] = "file_unknown"
 
 
 @dataclass
@@ -58,7 +64,36 @@ def purge(
         if row.purged_at is None:
             _mark(session, row, reason, actor, now)
         gone = _release(session, row, now)
+        bar = update(BlobRow).where(BlobRow.sha256.in_(gone))
+        session.execute(bar.values(purged_with=f"{model} {version}"))
     return _delete(blobs, gone, Removed([f"{model} {version}"]))
+
+
+def readmit(
+    db: Database, *, model: str, version: str, files: Collection[str] | None, reason: str,
+    actor: str, now: datetime,
+) -> list[str]:  # fmt: skip
+    """Let bytes that were purged with a version be published again, in another one; None: those of
+    all its files. Returns their digests. ModelUnknown, VersionUnknown, FileUnknown."""
+    f, a, b = VariantFileRow, VariantRow, BlobRow
+    with db.write() as session:
+        lock_fleet(session)
+        row = get_version(session, model=model, version=version)
+        listed = select(f.path, f.sha256).join(a, a.id == f.variant_id)
+        found = session.execute(listed.where(a.version_id == row.id)).tuples().all()
+        unknown = sorted(set(files or ()) - {path for path, _ in found})
+        if unknown:
+            raise FileUnknown(f"{model} {version} has no file {unknown[0]}")
+        meant = {sha256 for path, sha256 in found if files is None or path in files}
+        barred = select(b.sha256).where(b.sha256.in_(meant), b.purged_with.is_not(None))
+        freed = sorted(session.scalars(barred))
+        if freed:
+            session.execute(update(b).where(b.sha256.in_(freed)).values(purged_with=None))
+            record(
+                session, actor=actor, verb="version.readmit", object=f"version/{model}/{version}",
+                now=now, before=None, after={"reason": reason, "blobs": [s[:16] for s in freed]},
+            )  # fmt: skip
+    return freed
 
 
 def remove_blob(

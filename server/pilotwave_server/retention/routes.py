@@ -21,7 +21,7 @@ from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.registry.service import VersionUnknown
 from pilotwave_server.retention import remove
-from pilotwave_server.retention.remove import BlobInUse
+from pilotwave_server.retention.remove import BlobInUse, FileUnknown
 from pilotwave_server.routing import api_router
 
 router = api_router(tag="models")
@@ -47,7 +47,8 @@ def purge(
 ) -> PurgedView:
     """For a secret that was published, or a licence that ended. Nobody is offered the version any
     more; devices that run it are given the one before, and keep its bytes until they have left it.
-    Files that another version lists stay. It cannot be undone."""
+    Files that another version lists stay; the others may not be uploaded or published again, in any
+    model, until they are readmitted. It cannot be undone."""
     done = remove.purge(
         context.db,
         context.blobs,
@@ -58,6 +59,45 @@ def purge(
         now=now,
     )
     return PurgedView(blobs=len(done.blobs), bytes=done.bytes)
+
+
+class ReadmitRequest(ApiRequest):
+    reason: ReasonText
+    files: Annotated[list[str], Field(min_length=1, max_length=1024)] | None = Field(
+        None, description="Paths of files in the version; null: all."
+    )
+
+
+class ReadmittedView(ApiReply):
+    blobs: list[str] = Field(description="Digests of what may be published again.")
+
+
+@router.post(
+    "/models/{model}/versions/{version}/readmit",
+    operation_id="readmit_files",
+    summary="Let bytes that were purged with a version be published again",
+    responses=responses(ModelUnknown, VersionUnknown, FileUnknown),
+)
+def readmit(
+    model: ModelName,
+    version: VersionName,
+    body: ReadmitRequest,
+    admin: Admin,
+    context: Ctx,
+    now: Now,
+) -> ReadmittedView:
+    """Such as the model of a version that was purged for another file in it. The version itself
+    stays removed; the bytes have to be uploaded again, for another one."""
+    freed = remove.readmit(
+        context.db,
+        model=model,
+        version=version,
+        files=body.files,
+        reason=body.reason,
+        actor=str(admin),
+        now=now,
+    )
+    return ReadmittedView(blobs=freed)
 
 
 @router.delete(

@@ -51,6 +51,7 @@ NEEDS = {
         PUT /api/v1/people/{person}/oidc|DELETE /api/v1/people/{person}/oidc
         POST /api/v1/people/{person}/link|GET /api/v1/events/export
         POST /api/v1/models/{model}/versions/{version}/purge|POST /api/v1/trust/bootstrap
+        POST /api/v1/models/{model}/versions/{version}/readmit
         POST /api/v1/trust/root|POST /api/v1/trust/targets
         POST /api/v1/trust/online-key|POST /api/v1/trust/director-key
         GET /api/v1/webhooks|POST /api/v1/webhooks|GET /api/v1/webhooks/{webhook}

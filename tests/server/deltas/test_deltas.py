@@ -107,6 +107,24 @@ def test_a_delta_that_saves_nothing_is_not_offered(
         assert service.find(session, old, new).state == "useless"  # type: ignore[union-attr]
 
 
+def test_a_delta_of_a_pair_that_is_forgotten_meanwhile_is_not_kept(
+    cam: SimulatedDevice, worker: DeltaWorker, context: Context
+) -> None:
+    """One of its files may have been purged; the delta would hold its bytes."""
+
+    class Slow(DeltaWorker):
+        def _result(self, row: DeltaRow, folder: Path) -> tuple[str, dict[str, object]]:
+            made = super()._result(row, folder)
+            with self._db.write() as session:
+                assert service.clear(session, row)
+            return made
+
+    before = {sha256 for sha256, _ in context.blobs.all()}
+    worker.__class__ = Slow
+    assert worker.work() == 2
+    assert {sha256 for sha256, _ in context.blobs.all()} == before
+
+
 def test_a_maker_that_fails_is_said_and_not_tried_for_ever(
     cam: SimulatedDevice, worker: DeltaWorker, context: Context
 ) -> None:
