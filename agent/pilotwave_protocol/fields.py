@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pilotwave_protocol.errors import BadName, ProtocolError
 
 T = TypeVar("T")
+F = TypeVar("F", bound="Fields")
 Scalar = str | int | float | bool
 MAX_INT = 2**53 - 1  # what every JSON reader can hold exactly
 ROOM = 2**52  # where a count begins anew: half of what a message can hold is left above it
@@ -146,10 +147,10 @@ class Fields:
             raise self.fail(key, f"a list of at most {limit} items", value)
         return value
 
-    def objects(self, key: str, *, limit: int, default: Any = ...) -> Iterator[Fields]:
+    def objects(self: F, key: str, *, limit: int, default: Any = ...) -> Iterator[F]:
         """Yield each item of a list of objects, ready to be read."""
         for number, item in enumerate(self.items(key, limit=limit, default=default)):
-            yield Fields(item, f"{self.at(key)}[{number}]", self._error)
+            yield type(self)(item, f"{self.at(key)}[{number}]", self._error)
 
     def texts(self, key: str, *, limit: int, length: int = 256, default: Any = ...) -> list[str]:
         """Return a list of texts."""
@@ -159,11 +160,11 @@ class Fields:
                 raise self.fail(key, f"texts of at most {length} characters", value)
         return values
 
-    def inner(self, key: str) -> Fields:
+    def inner(self: F, key: str, *, default: Any = ...) -> F:
         """Return a nested object, ready to be read."""
-        return Fields(self.raw(key), self.at(key), self._error)
+        return type(self)(self.raw(key, default), self.at(key), self._error)
 
-    def opt_inner(self, key: str) -> Fields | None:
+    def opt_inner(self: F, key: str) -> F | None:
         """Return a nested object, or None where the field is missing or null."""
         return None if self.raw(key, None) is None else self.inner(key)
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import timedelta
 
 from pilotwave_cli.errors import CliError
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+from pilotwave_protocol.durations import read_duration
 
 
 class Duration(timedelta):
-    """A timedelta that can be read from `90s`, `15m`, `24h`, `30d`, `2w`."""
+    """A timedelta that can be read from `90s`, `15m`, `1h30m`, `30d`, `2w`."""
 
     @classmethod
     def parse(cls, text: str) -> timedelta:
         """Read a length of time, or raise `CliError`."""
-        found = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip())
-        if not found or int(found[1]) == 0:
+        seconds = read_duration(text.strip())
+        if not seconds:
             raise CliError(f"expected a time like 15m, 24h or 30d; got {ascii(text)[:40]}")
-        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+        return timedelta(seconds=seconds)
 
 
 def pairs(items: Iterable[str], what: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from pilotwave_protocol.durations import read_duration
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_server import __version__, migrate, setup
 from pilotwave_server.audit.notices import dismiss_notices, list_notices
@@ -323,15 +323,12 @@ def restore(
             typer.echo(line)
 
 
-UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
 def duration(text: str) -> timedelta:
-    """`90d`, `12h`, `30m`, `4w`; BadSetting for anything else."""
-    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", text)
-    if not found:
+    """`90d`, `12h`, `1h30m`; BadSetting for anything else."""
+    seconds = read_duration(text)
+    if not seconds:
         raise BadSetting(f"--expires-in: expected a time such as 90d, 12h or 30m; got {text!r}")
-    return timedelta(**{UNITS[found[2]]: int(found[1])})
+    return timedelta(seconds=seconds)
 
 
 def show_token(what: str, token: str | None, file: Path | None) -> None:

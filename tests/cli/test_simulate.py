@@ -127,6 +127,10 @@ BAD_PROFILES = [
     ("slices: [{mbit_s: fast}]", "mbit_s: expected a number"),
     ("behaviours: [{silent: 120%}]", "silent: expected a number from 0 to 1"),
     ("poll: soon", "poll: expected a length of time"),
+    ("poll: 1h 5m", "poll: expected a length of time"),
+    ("poll: true", "poll: expected a length of time"),
+    ("slices: [{offline: {share: no}}]", r"slices\[0\]\.offline\.share: expected a number"),
+    ("slices: [5]", r"slices\[0\]: expected an object"),
     ("speed: 2", "speed: there is no such field"),
     ("- a", "expected a mapping"),
     ("a: [", "expected YAML"),
@@ -146,6 +150,14 @@ def test_a_bad_profile_is_refused_with_its_field(text: str, words: str, tmp_path
 def test_the_example_profiles_are_good(path: Path) -> None:
     profile = read_profile(path)
     assert [profile.slice_of(n, 10).name for n in range(10)]
+
+
+def test_lengths_of_time_of_a_profile_may_be_joined_or_plain_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text("poll: 1h5m\ncheck_in: 2.5\nselftest: 0s\nslices: [{offline: {for: 90s}}]")
+    profile = read_profile(path)
+    assert (profile.poll_s, profile.check_in_s, profile.selftest_s) == (3900.0, 2.5, 0.0)
+    assert profile.slices[0].offline.for_s == 90.0
 
 
 def test_slices_are_filled_by_their_shares(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from pilotwave_cli.errors import CliError
 def test_lengths_of_time_are_read() -> None:
     assert Duration.parse("90s") == timedelta(seconds=90)
     assert Duration.parse("2w") == timedelta(days=14)
-    for odd in ("", "h", "1", "0h", "-1h", "1.5h", "1y"):
+    assert Duration.parse(" 1h30m ") == timedelta(minutes=90)
+    for odd in ("", "h", "1", "0h", "-1h", "1.5h", "1y", "1h 30m", "\u0661h", "999999w"):
         with pytest.raises(CliError, match="expected a time"):
             Duration.parse(odd)
 

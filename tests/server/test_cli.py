@@ -294,7 +294,9 @@ def test_check_says_that_a_server_could_run(data: Path) -> None:
     assert answer["migration"] == migrate.head()
 
 
-@pytest.mark.parametrize("text", ["", "soon", "90", "-1d", "0d", "1y", "999999d", "1.5h"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "90", "-1d", "0d", "1y", "999999d", "1.5h", "9" * 5000 + "d"]
+)
 def test_new_token_refuses_an_expiry_that_is_no_time(data: Path, text: str) -> None:
     said = refused(pw("new-token", "--data", data, "--name", "ci", "--expires-in", text))
     assert "--expires-in: expected" in said

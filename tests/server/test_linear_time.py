@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.formparsers import FormParser, MultiPartParser
 from starlette.requests import Request
 
+from pilotwave_protocol.durations import _DURATION
 from pilotwave_server.blobs.ranges import choose_part
 from pilotwave_server.dashboard.i18n import choose
 from pilotwave_server.device_api.tokens import peek_unverified
@@ -25,7 +26,7 @@ from pilotwave_server.groups.selector.parse import MAX_LENGTH, parse
 from pilotwave_server.operators.authenticate import split
 from pilotwave_server.paging import _decode
 from pilotwave_server.registry.tuf_routes import _METADATA, _TARGET
-from pilotwave_server.rollouts.policies.kinds import _DURATION, _PERCENT
+from pilotwave_server.rollouts.policies.kinds import _PERCENT
 from pilotwave_server.rollouts.policies.limits_text import _CRON
 from pilotwave_server.rollouts.policies.yaml_text import MAX_TEXT, read_text
 from pilotwave_server.strangers import OPEN, without_escapes

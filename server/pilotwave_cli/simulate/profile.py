@@ -5,8 +5,7 @@ Shares and rates are written as `20%` or 0.2, lengths of time as `90s`, `5m`, or
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,11 +13,13 @@ from typing import Any
 
 import yaml
 
-from pilotwave_cli.durations import Duration
 from pilotwave_cli.errors import CliError
 from pilotwave_protocol import names
-from pilotwave_protocol.errors import BadName
+from pilotwave_protocol.durations import read_duration
+from pilotwave_protocol.errors import BadName, ProtocolError
+from pilotwave_protocol.fields import Fields
 
+MOST = 10_000
 FACTS: dict[str, Any] = {
     "arch": "aarch64",
     "os": "linux",
@@ -120,88 +121,71 @@ def read_profile(path: Path) -> Profile:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = "" if line is None else f", line {line + 1}"
         raise CliError(f"{path}{where}: expected YAML") from None
+    if not isinstance(data, dict):
+        raise CliError(f"{path}: expected a mapping of fields; got {ascii(data)[:40]}")
     try:
-        return _profile(_Reader(data, str(path)))
-    except BadName as error:
+        return _profile(_Reader(data, "", BadProfile))
+    except (BadName, BadProfile) as error:
         raise CliError(f"{path}: {error}") from None
 
 
-class _Reader:
-    """Takes fields out of a mapping and says which of them nobody knows."""
+class BadProfile(ProtocolError):
+    """A profile whose fields are unknown or of the wrong kind."""
 
-    def __init__(self, data: Any, path: str) -> None:
-        if not isinstance(data, Mapping):
-            raise CliError(f"{path}: expected a mapping of fields; got {ascii(data)[:40]}")
-        self._data, self.path, self._seen = data, path, set[str]()
+    code = "bad_profile"
 
-    def get(self, key: str, default: Any = None) -> Any:
-        self._seen.add(key)
-        return self._data.get(key, default)
 
-    def at(self, key: str) -> str:
-        return (
-            f"{self.path}: {key}" if self.path.endswith((".yaml", ".yml")) else f"{self.path}.{key}"
-        )
+class _Reader(Fields):
+    """Fields as people write them: shares as 20%, lengths of time as 5m, a version as 1.0."""
 
-    def fail(self, key: str, expected: str) -> CliError:
-        return CliError(
-            f"{self.at(key)}: expected {expected}; got {ascii(self._data.get(key))[:60]}"
-        )
+    def several(self, key: str) -> Iterator[_Reader]:
+        return self.objects(key, limit=MOST, default=[])
 
-    def inner(self, key: str) -> _Reader:
-        return _Reader(self.get(key, {}), self.at(key))
-
-    def items(self, key: str) -> list[_Reader]:
-        found = self.get(key, [])
-        if not isinstance(found, list):
-            raise self.fail(key, "a list")
-        return [_Reader(item, f"{self.at(key)}[{n}]") for n, item in enumerate(found)]
-
-    def text(self, key: str, default: str) -> str:
-        found = self.get(key, default)
+    def word(self, key: str, default: str) -> str:
+        found = self.raw(key, default)
         if not isinstance(found, (str, int, float)) or isinstance(found, bool):
-            raise self.fail(key, "text")
+            raise self.fail(key, "text", found)
         return str(found)
 
-    def number(self, key: str, default: float, *, low: float = 0.0, high: float = 1e9) -> float:
-        found = self.get(key, default)
+    def amount(self, key: str, default: float, *, low: float = 0.0, high: float = 1e9) -> float:
+        given = found = self.raw(key, default)
         if isinstance(found, str) and found.endswith("%"):
             try:
                 found = float(found[:-1]) / 100
             except ValueError:
                 pass
         if isinstance(found, bool) or not isinstance(found, (int, float)):
-            raise self.fail(key, "a number, or a share as 20%")
+            raise self.fail(key, "a number, or a share as 20%", given)
         if not low <= found <= high:
-            raise self.fail(key, f"a number from {low:g} to {high:g}")
+            raise self.fail(key, f"a number from {low:g} to {high:g}", given)
         return float(found)
 
     def rate(self, key: str, default: float = 0.0) -> float:
-        return self.number(key, default, high=1.0)
+        return self.amount(key, default, high=1.0)
 
     def seconds(self, key: str, default: float | None) -> float | None:
-        found = self.get(key, default)
+        given = found = self.raw(key, default)
         if isinstance(found, str):
-            if not re.fullmatch(r"\d{1,6}[smhdw]", found):
-                raise self.fail(key, "a length of time as 90s or 5m")
-            return Duration.parse(found).total_seconds()
-        if found is not None and (isinstance(found, bool) or not isinstance(found, (int, float))):
-            raise self.fail(key, "a length of time as 90s or 5m")
-        return None if found is None else float(found)
+            found = read_duration(found)
+        elif found is None:
+            return None
+        if isinstance(found, bool) or not isinstance(found, (int, float)):
+            raise self.fail(key, "a length of time as 90s or 5m", given)
+        return float(found)
 
     def done(self) -> None:
         unknown = sorted(str(key) for key in set(self._data) - self._seen)
         if unknown:
             known = ", ".join(sorted(self._seen))
-            raise CliError(f"{self.at(unknown[0])}: there is no such field; there are {known}")
+            raise self._error(f"{self.at(unknown[0])}: there is no such field; there are {known}")
 
 
 def _profile(r: _Reader) -> Profile:
-    r.text("description", "")
-    slices = tuple(_slice(item, n) for n, item in enumerate(r.items("slices")))
+    r.word("description", "")
+    slices = tuple(_slice(item, n) for n, item in enumerate(r.several("slices")))
     profile = Profile(
         slices=slices or (Slice("all", 1.0),),
-        behaviours=tuple(_behaviour(item) for item in r.items("behaviours")),
+        behaviours=tuple(_behaviour(item) for item in r.several("behaviours")),
         poll_s=r.seconds("poll", None),
         check_in_s=r.seconds("check_in", None),
         selftest_s=r.seconds("selftest", 2.0) or 0.0,
@@ -209,31 +193,31 @@ def _profile(r: _Reader) -> Profile:
     )
     r.done()
     if not sum(s.share for s in profile.slices):
-        raise r.fail("slices", "shares above 0")
+        raise r.fail("slices", "shares above 0", [s.share for s in profile.slices])
     return profile
 
 
 def _slice(r: _Reader, number: int) -> Slice:
     labels = {names.check_label_key(k): names.check_label_value(v) for k, v in _plain(r, "labels")}
     facts = {names.check_fact_key(k): v for k, v in _plain(r, "facts")}
-    o, m = r.inner("offline"), r.inner("metrics")
+    o, m = r.inner("offline", default={}), r.inner("metrics", default={})
     made = Slice(
-        name=r.text("name", f"slice-{number}"),
-        share=r.number("share", 1.0),
+        name=r.word("name", f"slice-{number}"),
+        share=r.amount("share", 1.0),
         labels=labels,
         facts={**FACTS, **facts},
-        mbit_s=r.number("mbit_s", 20.0, low=0.001),
-        latency_ms=r.number("latency_ms", 20.0, high=60_000),
+        mbit_s=r.amount("mbit_s", 20.0, low=0.001),
+        latency_ms=r.amount("latency_ms", 20.0, high=60_000),
         offline=Offline(
             o.rate("share"), o.seconds("for", 0) or 0.0, o.seconds("every", 3600) or 1.0
         ),
         metrics=Metrics(
-            latency_ms=m.number("latency_ms", 20.0, low=0.001),
-            spread=m.number("spread", 0.25, high=5),
+            latency_ms=m.amount("latency_ms", 20.0, low=0.001),
+            spread=m.amount("spread", 0.25, high=5),
             error=m.rate("error", 0.002),
-            score=m.number("score", 0.9, low=-1e9),
-            score_spread=m.number("score_spread", 0.03),
-            calls_per_s=m.number("calls_per_s", 2.0),
+            score=m.amount("score", 0.9, low=-1e9),
+            score_spread=m.amount("score_spread", 0.03),
+            calls_per_s=m.amount("calls_per_s", 2.0),
         ),
     )
     for reader in (o, m, r):
@@ -242,26 +226,26 @@ def _slice(r: _Reader, number: int) -> Slice:
 
 
 def _plain(r: _Reader, key: str) -> list[tuple[str, Any]]:
-    found = r.get(key, {})
+    found = r.raw(key, {})
     if not isinstance(found, Mapping):
-        raise r.fail(key, "a mapping")
+        raise r.fail(key, "a mapping", found)
     for k, v in found.items():
         if not isinstance(k, str) or not isinstance(v, (str, int, float, bool)):
-            raise r.fail(key, "names with text, a number or true/false each")
+            raise r.fail(key, "names with text, a number or true/false each", found)
     return list(found.items())
 
 
 def _behaviour(r: _Reader) -> Behaviour:
     made = Behaviour(
-        model=r.text("model", "*"),
-        version=r.text("version", "*"),
-        slice=r.text("slice", "*"),
+        model=r.word("model", "*"),
+        version=r.word("version", "*"),
+        slice=r.word("slice", "*"),
         selftest_failure=r.rate("selftest_failure"),
         probation_failure=r.rate("probation_failure"),
         silent=r.rate("silent"),
-        latency_factor=r.number("latency_factor", 1.0),
-        error_added=r.number("error_added", 0.0, low=-1, high=1),
-        score_added=r.number("score_added", 0.0, low=-1e9),
+        latency_factor=r.amount("latency_factor", 1.0),
+        error_added=r.amount("error_added", 0.0, low=-1, high=1),
+        score_added=r.amount("score_added", 0.0, low=-1e9),
     )
     r.done()
     return made

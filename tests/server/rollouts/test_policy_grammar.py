@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilotwave_protocol.durations import span
 from pilotwave_server.rollouts.policies.document import (
     Canary,
     Conditions,
@@ -18,7 +19,6 @@ from pilotwave_server.rollouts.policies.document import (
     Window,
 )
 from pilotwave_server.rollouts.policies.faults import PolicyInvalid
-from pilotwave_server.rollouts.policies.kinds import span
 from pilotwave_server.rollouts.policies.parse import parse_policy
 from pilotwave_server.rollouts.policies.stored import store_policy, stored_policy
 from tests.server.device_api.peer import code_of

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from pilotwave_protocol.durations import span
 from pilotwave_server.rollouts.engine.actions import (
     Abort,
     Action,
@@ -32,7 +33,6 @@ from pilotwave_server.rollouts.engine.picture import Moment, OpenWave, Picture
 from pilotwave_server.rollouts.gates.alpha import counted
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
 from pilotwave_server.rollouts.policies.document import OnFailure, Wave
-from pilotwave_server.rollouts.policies.kinds import span
 from pilotwave_server.rollouts.states import RolloutState
 
 S = RolloutState

@@ -7,27 +7,15 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from pilotwave_protocol.durations import read_duration, span
 from pilotwave_protocol.errors import BadName
 from pilotwave_server.rollouts.policies.faults import Wrong, show
 
 T = TypeVar("T")
 Kind = Callable[[Any], T]
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 YEAR = 366 * 86_400
-_DURATION = re.compile(r"(?:[0-9]{1,9}[smhdw])+")
-_PART = re.compile(r"([0-9]+)([smhdw])")
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
-
-
-def span(seconds: int) -> str:
-    """Write seconds as a policy does: 5400 is `1h30m`."""
-    parts, left = [], seconds
-    for unit in "dhms":
-        count, left = divmod(left, UNITS[unit])
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts) or "0s"
 
 
 def whole(low: int, high: int) -> Kind[int]:
@@ -102,10 +90,9 @@ def duration(low: int, high: int) -> Kind[int]:
     """A length of time as `30m` or `1h30m`, in seconds."""
 
     def read(value: Any) -> int:
-        if isinstance(value, str) and _DURATION.fullmatch(value):
-            seconds = sum(int(count) * UNITS[unit] for count, unit in _PART.findall(value))
-            if low <= seconds <= high:
-                return seconds
+        seconds = read_duration(value) if isinstance(value, str) else None
+        if seconds is not None and low <= seconds <= high:
+            return seconds
         raise Wrong(
             f"expected a time from {span(low)} to {span(high)}, as `90s`, `30m`, `1h30m` or `2d`; "
             f"got {show(value)}"
