@@ -17,7 +17,7 @@ from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.shown import MOST, Shown, difference, digest, names_of
 from pilotwave_server.devices.silence import silence
 from pilotwave_server.errors import Conflict, Invalid, ServerError
-from pilotwave_server.groups.service import groups_of
+from pilotwave_server.groups.service import groups_by_device
 from pilotwave_server.operators.roles import Actor
 from pilotwave_server.rollouts import pins
 from pilotwave_server.rollouts.snapshot import read_snapshot
@@ -48,6 +48,11 @@ class Deed:
     to: str | None = None
     reason: str = ""
     labels: Mapping[str, str | None] | None = None
+
+    @property
+    def of_model(self) -> str | None:
+        """The model that it concerns; None: the device itself, which no limited token may touch."""
+        return self.model if self.action in ("retry", "rollback") else None
 
 
 @dataclass(frozen=True)
@@ -91,14 +96,22 @@ def act(context: Context, actor: Actor, names: Sequence[str], deed: Deed) -> lis
     for begin in range(0, len(names), AT_ONCE):
         with context.db.write() as session:
             lock_fleet(session)
+            chunk = names[begin : begin + AT_ONCE]
+            check = _check(session, actor, chunk, deed)
             step = _step(session, context, actor, deed, now=context.clock())
-            found += _each(session, names[begin : begin + AT_ONCE], step)
+            found += _each(session, chunk, check, step)
     return found
 
 
-def _each(session: Session, names: Sequence[str], step: Callable[[str], None]) -> Iterator[Outcome]:
+def _each(
+    session: Session,
+    names: Sequence[str],
+    check: Callable[[str], None],
+    step: Callable[[str], None],
+) -> Iterator[Outcome]:
     for name in names:
         try:
+            check(name)
             with session.begin_nested():
                 step(name)
             yield Outcome(name, done=True)
@@ -108,40 +121,48 @@ def _each(session: Session, names: Sequence[str], step: Callable[[str], None]) -
             yield Outcome(name, False, "invalid", str(error))
 
 
+def _check(
+    session: Session, actor: Actor, names: Sequence[str], deed: Deed
+) -> Callable[[str], None]:
+    """Raises ScopeForbids for a device to which the actor may not do it. What has to be known of
+    the devices is read for all of them at once."""
+    groups: Mapping[str, list[str]] = {}
+    if actor.groups is not None and deed.of_model is not None:
+        groups = groups_by_device(session, names)
+
+    def check(name: str) -> None:
+        if actor.models is not None or actor.groups is not None:
+            check_scope(actor, Touched(deed.of_model, groups.get(name, [])))
+
+    return check
+
+
 def _step(
     session: Session, context: Context, actor: Actor, deed: Deed, *, now: datetime
 ) -> Callable[[str], None]:
     """What is done to one device."""
     who = str(actor)
-
-    def check(name: str, model: str | None) -> None:
-        if actor.models is None and actor.groups is None:
-            return
-        row = service.find_device(session, name)
-        groups = [] if row is None or model is None else groups_of(session, row)
-        check_scope(actor, Touched(model, [group.name for group in groups]))
+    # the fleet is held, so that its picture stays true for all devices of the transaction
+    snapshot = (
+        read_snapshot(session, context.fleet.remembered) if deed.action == "rollback" else None
+    )
 
     def label(name: str) -> None:
-        check(name, None)
         kept = {**service.get_device(session, name).labels, **(deed.labels or {})}
         labels = {key: value for key, value in kept.items() if value is not None}
         service.set_labels(session, name=name, labels=labels, actor=who, now=now)
 
     def accept(name: str) -> None:
-        check(name, None)
         service.accept(session, name=name, actor=who, now=now)
 
     def decommission(name: str) -> None:
-        check(name, None)
         service.decommission(session, name=name, actor=who, now=now)
 
     def retry(name: str) -> None:
-        check(name, deed.model)
         pins.retry(session, name=name, model=deed.model, actor=who, now=now)
 
     def rollback(name: str) -> None:
-        check(name, deed.model)
-        snapshot = read_snapshot(session, context.fleet.remembered)
+        assert snapshot is not None
         pins.roll_back(
             session,
             snapshot,

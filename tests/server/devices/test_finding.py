@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 import unicodedata
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.names import version_key
+from pilotwave_server.context import Context
 from pilotwave_server.db import Database
 from pilotwave_server.devices.export import harmless
 from pilotwave_server.devices.finding import DeviceFilter, matching
@@ -24,7 +26,12 @@ from pilotwave_server.devices.shown import digest
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.selector import BadSelector, compile_predicate, compile_sql, parse
+from pilotwave_server.groups.service import create_group
+from pilotwave_server.operators.roles import Actor, Role
+from pilotwave_server.rollouts import bulk as bulk_acts
+from pilotwave_server.rollouts.bulk import Deed
 from pilotwave_server.telemetry.tables import DeviceModelRow
+from tests.server.devices.test_silence import statements
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 
 NOW = datetime(2026, 11, 29, 3, 0, tzinfo=timezone.utc)
@@ -260,6 +267,9 @@ def test_what_is_asked_of_a_model_is_asked_of_one_model(
     assert found(two_models, **wanted) == [f"cam-{n}" for n in numbers]
 
 
+MOST_STATEMENTS_EACH = 10
+
+
 def bulk(fleet: Fleet, **body: Any) -> httpx.Response:
     if "filter" in body and "digest" not in body:
         body |= shown(fleet, **body["filter"])
@@ -378,6 +388,37 @@ def test_a_limited_token_reaches_no_other_device(four: Fleet, admin: httpx.Clien
     body = {"action": "decommission", **every}
     answer = four.client.post("/api/v1/devices/bulk", json=body, headers=headers)
     assert answer.json()["done"] == 0
+
+
+@pytest.mark.parametrize("wish", [{"action": "retry"}, {"action": "rollback", "reason": "bad"}])
+def test_the_fleet_is_read_once_for_all_devices_of_an_act(
+    published: Any, db: Database, context: Context, wish: dict[str, Any]
+) -> None:
+    """Groups, selectors and the fleet's picture: as many queries for 50 devices as for 5."""
+    with db.write() as session:
+        session.add_all([device(n, labels={"site": "a"}) for n in range(55)])
+        for name in ("a", "b"):
+            made = {"selector": f"site={name}", "description": ""}
+            create_group(session, name=name, **made, actor="token/x", now=NOW)
+    own = Actor("token", "night", Role.OPERATOR, groups=frozenset({"a"}))
+    other = Actor("token", "day", Role.OPERATOR, groups=frozenset({"b"}))
+    deed = Deed(**{"model": "detector", **wish})
+
+    def cost(actor: Actor, first: int, many: int) -> tuple[int, int]:
+        """Statements but savepoints in all, and those that read what is the whole fleet's."""
+        names = [f"cam-{n}" for n in range(first, first + many)]
+        with statements(context.db) as sent:
+            told = bulk_acts.act(context, actor, names, deed)
+        assert {one.code == "scope_forbids" for one in told} == {actor is other}
+        sent = [s for s in sent if not s.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK"))]
+        fleet = re.compile(r"FROM (groups|rollouts|quarantines|versions|baselines)")
+        return len(sent), sum(bool(fleet.search(s)) for s in sent)
+
+    cost(own, 0, 5)  # what is kept of versions and policies is read once
+    few, many = cost(own, 0, 5), cost(own, 5, 50)
+    assert few[1] == many[1], "the fleet is read once"
+    assert (many[0] - few[0]) / 45 <= MOST_STATEMENTS_EACH
+    assert cost(other, 0, 5) == cost(other, 5, 50), "who may not pays for no device"
 
 
 @only_sqlite
