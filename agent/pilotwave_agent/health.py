@@ -7,21 +7,17 @@ decided in `machine`.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from pilotwave_agent import desks
+from pilotwave_agent import desks, leash
 from pilotwave_agent.channel import BadAnswer, Channel, TooSlow, Unreachable
 from pilotwave_agent.config import Probe
-from pilotwave_agent.runtimes.confine import die_with_parent
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason
 
@@ -145,8 +141,8 @@ def _unit(probe: Probe, subject: Subject) -> tuple[str, str, int]:
 
 
 def run_program(command: Sequence[str], subject: Subject, *, timeout_s: float) -> str:
-    """Run a program to its end and return the end of what it said; it ends with this process.
-    Raises `RefusedError` if it fails, hangs or cannot be started."""
+    """Run a program to its end and return the end of what it said; it and all that it
+    starts end with this process. Raises `RefusedError` if it fails, hangs or cannot be started."""
     what = os.path.basename(command[0])
     with tempfile.TemporaryFile() as noise:
         try:
@@ -157,7 +153,7 @@ def run_program(command: Sequence[str], subject: Subject, *, timeout_s: float) -
                 stderr=noise,
                 env=subject.environment(),
                 start_new_session=True,
-                preexec_fn=partial(die_with_parent, os.getpid()),
+                preexec_fn=leash.leashed(),
             )
         except OSError as e:
             sentence = f"{what} cannot be started: {e.strerror}"
@@ -182,9 +178,7 @@ def _status(child: subprocess.Popen[bytes], timeout_s: float) -> int | None:
         return None
     finally:
         if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            leash.end(child)
 
 
 def _get(url: str, timeout_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +47,30 @@ def test_a_kserve_server_and_its_model_must_be_ready(tmp_path: Path) -> None:
         assert ask(probe) == ""
         assert "/v2/models/eye/ready" in ask(Probe("kserve", url=triton.url, name="eye"))
     assert "/v2/health/live" in ask(Probe("kserve", url="http://127.0.0.1:9", timeout_s=0.5))
+
+
+# --- programs
+
+
+def test_a_program_that_hangs_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = f"setsid sleep 300 & echo $! >{pids}; wait"
+    no = ask(Probe("exec", ("sh", "-c", script), timeout_s=1))
+    assert no == "sh: no end within 1 s"
+    assert not Path(f"/proc/{pids.read_text().strip()}").exists()
+
+
+def test_what_a_program_left_running_goes_on(tmp_path: Path) -> None:
+    """A hook may start an application."""
+    pids = tmp_path / "pids"
+    assert ask(Probe("exec", ("sh", "-c", f"sleep 300 & echo $! >{pids}"), timeout_s=30)) == ""
+    os.kill(int(pids.read_text()), signal.SIGKILL)  # it is there
+
+
+def test_a_program_is_told_by_its_own_end(tmp_path: Path) -> None:
+    assert ask(Probe("exec", ("sh", "-c", "echo no; exit 3"))) == "sh ended with status 3: no"
+    assert ask(Probe("exec", ("sh", "-c", "kill -SEGV $$"))) == "sh ended with status -11"
+    assert "cannot be started: No such file" in ask(Probe("exec", (str(tmp_path / "no"),)))
 
 
 # --- applications

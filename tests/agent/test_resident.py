@@ -153,6 +153,31 @@ def test_a_child_ends_with_the_agent_that_started_it(registry: Registry, ready: 
         wait_until(lambda: not Path(f"/proc/{child}/stat").exists(), "the child's end")
 
 
+def test_all_that_a_probe_started_ends_with_an_agent_that_is_killed(
+    registry: Registry, device: Device, tmp_path: Path
+) -> None:
+    """Also what has left the probe's session, whose own parent has ended."""
+    pids = tmp_path / "pids"
+    script = tmp_path / "probe.sh"
+    script.write_text(
+        f"sleep 300 & echo $! >>{pids}\\n"
+        f"(setsid sleep 300 & echo $! >>{pids})\\n"
+        f"echo $$ >>{pids}\\nwait\\n"
+    )
+    settle(device, probation_s=60, keep_free_mb=0)
+    with device.config_path.open("a") as file:
+        command = json.dumps(["sh", str(script)])
+        file.write(f'[probe]\nkind = "exec"\ncommand = {command}\ninterval_s = 1\ntimeout_s = 60\n')
+    registry.order(registry.publish("detector", "1.0.0", example("1.0.0")))
+    with resident(device) as agent:
+        wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 3, "the probe")
+        agent.kill()
+        agent.wait()
+    for pid in pids.read_text().split():
+        gone = lambda pid=pid: not Path(f"/proc/{pid}").exists()  # noqa: E731
+        wait_until(gone, f"the end of process {pid}", patience_s=10)
+
+
 def test_a_second_agent_on_the_same_folder_is_refused(registry: Registry, ready: Device) -> None:
     with resident(ready):
         wait_until(lambda: registry.check_ins, "a check-in")

@@ -87,13 +87,13 @@ def _supervise(
     status = _watched(child, world)
     with contextlib.suppress(ValueError):
         status = int(os.read(reader, 20)) if own_world else status
-    _end_all(own_world)
+    end_all(own_world=own_world)
     for _ in range(50):
         box.remove()
         if not box.alive():
             break
         time.sleep(0.01)
-    _end_as(status)
+    end_as(status)
 
 
 def _watched(child: int, world: World) -> int:
@@ -181,8 +181,8 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _end_all(own_world: bool) -> None:
-    """Kill what is left, until nothing is: what forks meanwhile is found the next time."""
+def end_all(*, own_world: bool = False) -> None:
+    """Kill what is left below this process; what forks meanwhile is found the next time."""
     until = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until:
         left = [] if own_world else descendants(os.getpid())
@@ -195,7 +195,7 @@ def _end_all(own_world: bool) -> None:
             return
 
 
-def _end_as(status: int) -> NoReturn:
+def end_as(status: int) -> NoReturn:
     """End as the model did, so that who started this process sees how."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
