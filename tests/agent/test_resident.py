@@ -160,9 +160,9 @@ def test_all_that_a_probe_started_ends_with_an_agent_that_is_killed(
     pids = tmp_path / "pids"
     script = tmp_path / "probe.sh"
     script.write_text(
-        f"sleep 300 & echo $! >>{pids}\\n"
-        f"(setsid sleep 300 & echo $! >>{pids})\\n"
-        f"echo $$ >>{pids}\\nwait\\n"
+        f"sleep 300 & echo $! >>{pids}\n"
+        f"(setsid sleep 300 & echo $! >>{pids})\n"
+        f"echo $$ >>{pids}\nwait\n"
     )
     settle(device, probation_s=60, keep_free_mb=0)
     with device.config_path.open("a") as file:
