@@ -38,7 +38,7 @@ class Invalid(ServerError):
 class NotFound(ServerError):
     status = 404
     code = "not_found"
-    title = "There is no such thing"
+    title = "Not found"
 
 
 class Conflict(ServerError):

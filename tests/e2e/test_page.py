@@ -89,8 +89,8 @@ def signed_in(stage: Stage, browser: Browser) -> Iterator[BrowserContext]:
     tab = Watched(context)
     tab.page.goto(stage.url + (stage.root / "login").read_text())
     tab.page.get_by_label("New password").fill(PASSWORD)
-    tab.page.get_by_label("Once more").fill(PASSWORD)
-    tab.page.get_by_role("button", name="Set it and sign in").click()
+    tab.page.get_by_label("Repeat the password").fill(PASSWORD)
+    tab.page.get_by_role("button", name="Set the password and sign in").click()
     expect(tab.page.get_by_role("heading", name="Fleet acme")).to_be_visible()
     assert tab.errors == []
     tab.page.close()
@@ -138,7 +138,7 @@ def test_the_three_jobs_are_done_by_clicks_alone(stage: Stage, tab: Watched) -> 
     # 2: stage its rollout, and see it complete without a reload
     page.get_by_role("link", name="Roll it out").click()
     page.get_by_label("To the group").select_option("berlin")
-    page.get_by_label("Under the policy").select_option("quick")
+    page.get_by_label("Policy", exact=True).select_option("quick")
     expect(page.get_by_text("onnx-fp32: 1")).to_be_visible()
     expect(page.get_by_label("Start at once")).not_to_be_checked()
     page.get_by_label("Start at once").check()
@@ -153,7 +153,7 @@ def test_the_three_jobs_are_done_by_clicks_alone(stage: Stage, tab: Watched) -> 
     page.get_by_role("link", name="cam-1").click()
     page.get_by_placeholder("Reason, for the log").fill("it sees ghosts")
     page.get_by_role("button", name="Roll back").click()
-    expect(page.locator(".flash")).to_contain_text("cam-1 goes back to detector 1.0.0")
+    expect(page.locator(".flash")).to_contain_text("cam-1 rolls back to detector 1.0.0")
 
     def runs_again() -> bool:
         return (stage.root / "cam-1/models/detector/current").readlink().name.startswith("1.0.0-")
@@ -252,7 +252,7 @@ def test_times_are_told_in_the_viewers_zone(
     expect(shown).to_contain_text(f"{there:%H:%M}")
     # and one that is chosen there goes to the server in UTC
     tab.page.goto(stage.url + "/rollouts/new")
-    tab.page.get_by_label("Start by itself at").fill("2027-01-31T15:00")
+    tab.page.get_by_label("Start automatically at").fill("2027-01-31T15:00")
     expect(tab.page.locator("[name=start_at]")).to_have_value("2027-01-31T09:30:00Z")
     context.close()
     assert tab.errors == []

@@ -208,22 +208,22 @@ def test_pending_devices_need_attention_again_only_when_another_one_asks(
     for n in (1, 2, 3):
         clock.advance(seconds=1)
         SimulatedDevice(f"cam-{n}", fleet.client).enrol()
-    assert is_open(fleet, "pending", "3 devices wait to join")
+    assert is_open(fleet, "pending", "3 devices are waiting to be accepted")
     acknowledge(fleet, "pending")
     fleet.act("cam-3", "reject")
-    assert not is_open(fleet, "pending", "2 devices wait to join")
+    assert not is_open(fleet, "pending", "2 devices are waiting to be accepted")
     fleet.act("cam-1", "accept")
-    assert not is_open(fleet, "pending", "1 device waits to join")
+    assert not is_open(fleet, "pending", "1 device is waiting to be accepted")
     clock.advance(seconds=1)
     SimulatedDevice("cam-4", fleet.client).enrol()  # SQLite gives it the number of cam-3
-    assert is_open(fleet, "pending", "2 devices wait to join")
+    assert is_open(fleet, "pending", "2 devices are waiting to be accepted")
     acknowledge(fleet, "pending")
     fleet.act("cam-2", "reject")
     fleet.act("cam-4", "reject")
     assert entry(fleet, "pending") is None
     clock.advance(seconds=1)
     SimulatedDevice("cam-4", fleet.client).enrol()
-    assert is_open(fleet, "pending", "1 device waits to join")
+    assert is_open(fleet, "pending", "1 device is waiting to be accepted")
 
 
 def test_an_acknowledgement_is_withdrawn_after_devices_left(fleet: Fleet, clock: FakeClock) -> None:
@@ -235,7 +235,7 @@ def test_an_acknowledgement_is_withdrawn_after_devices_left(fleet: Fleet, clock:
     found = entry(fleet, "pending")
     assert found is not None
     fleet.operator.post(f"{API}/withdraw", json={"key": found["key"]})
-    assert is_open(fleet, "pending", "1 device waits to join")
+    assert is_open(fleet, "pending", "1 device is waiting to be accepted")
 
 
 def test_a_conflict_that_ends_does_not_bring_the_others_back(
@@ -273,7 +273,7 @@ def test_the_page_acknowledges_and_keeps_it_findable(
     wish = form("/attention/acknowledge")
     assert browser.post("/attention/acknowledge", data=wish).status_code == 303
     shown = browser.get("/").text
-    assert "Nothing. All is on its way by itself." in shown
+    assert "Nothing needs attention." in shown
     assert "Acknowledged</summary>" in shown or "Acknowledged (1)" in shown
     assert "person/ada" in shown
     assert browser.post("/attention/withdraw", data=form("/attention/withdraw")).status_code == 303

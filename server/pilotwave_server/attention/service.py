@@ -32,7 +32,11 @@ SOON_DAYS = 14
 RECENT = timedelta(days=2)
 MOST_ROLLOUTS = 20
 _TITLES: Mapping[str, tuple[str, str, str]] = {
-    "pending": ("1 device waits to join", "{:,} devices wait to join", ""),
+    "pending": (
+        "1 device is waiting to be accepted",
+        "{:,} devices are waiting to be accepted",
+        "compare the key that it shows before you accept it",
+    ),
     "conflict": ("1 key is used by two machines", "{:,} keys are used by two machines", ""),
     "refusing": (
         "1 device refuses its orders",

@@ -89,5 +89,5 @@ def _change(page: Page, session: Session, deed: str, form: dict[str, str], now: 
         case "totp-off":
             totp.remove(session, row, actor=who, now=now)
         case _:
-            raise NotFound(f"there is no deed {deed}")
+            raise NotFound(f"unknown action {deed}")
     return ""

@@ -30,17 +30,17 @@ FILTERS = ("selector", "state", "model", "version", "group", "name", "reason")
 FEW = 5
 QUESTIONS: dict[BulkAction, str] = {
     "label": N_("%(devices)s: they get the labels %(labels)s."),
-    "accept": N_("%(devices)s: they may join the fleet."),
+    "accept": N_("%(devices)s: they are accepted into the fleet."),
     "retry": N_("%(devices)s: they try %(model)s again at their next poll."),
     "rollback": N_(
         "%(devices)s: they go back to the last good version of %(model)s at their next poll and "
         "are pinned there."
     ),
     "decommission": N_(
-        "%(devices)s: they get nothing any more; only a code brings each of them back."
+        "%(devices)s: they are taken out of service; each needs an enrolment code to return."
     ),
 }
-COUNT = N_("Devices concerned: %(count)s (%(names)s)")
+COUNT = N_("Devices affected: %(count)s (%(names)s)")
 AND_MORE = N_("%(names)s and %(more)s more")
 DONE = N_("Done on %(done)s of %(matched)s devices.")
 FIRST_NO = N_("%(device)s: %(sentence)s")

@@ -40,19 +40,24 @@ from pilotwave_server.telemetry import routes as telemetry
 router = page_router()
 # with these a device that has a long past stays within a page's weight (bench/pages.py)
 LOG_PAGE, HISTORY_PAGE = PageRequest(limit=12), PageRequest(limit=10)
-SAY_WHY = N_("Say why, in a few words: it goes into the log and to the device.")
-WHICH = N_("Choose the version that it is to be held on.")
-TURNED_DOWN = N_("%(device)s was turned down.")
-WENT_BACK = N_("%(device)s goes back to %(model)s %(version)s at its next poll and is held there.")
-PINNED = N_("%(device)s is held on %(model)s %(version)s.")
+SAY_WHY = N_("Give a reason: it goes into the audit log and to the device.")
+WHICH = N_("Choose the version to pin it to.")
+TURNED_DOWN = N_("%(device)s was rejected.")
+WENT_BACK = N_(
+    "%(device)s rolls back to %(model)s %(version)s at its next poll and is pinned there."
+)
+PINNED = N_("%(device)s is pinned to %(model)s %(version)s.")
 UNPINNED = N_("%(device)s follows its groups again.")
-RETRIED = N_("%(device)s tries again at its next poll.")
+RETRIED = N_("%(device)s retries at its next poll.")
 QUESTIONS = {
     "revoke": N_(
-        "1 device: the key of %(device)s ends for good; only a new key and a code bring it back."
+        "1 device: the key of %(device)s is revoked permanently; it needs a new key and an "
+        "enrolment code to return."
     ),
-    "decommission": N_("1 device: %(device)s gets nothing any more; only a code brings it back."),
-    "reject": N_("1 device: %(device)s is forgotten until it asks again."),
+    "decommission": N_(
+        "1 device: %(device)s is taken out of service; it needs an enrolment code to return."
+    ),
+    "reject": N_("1 device: %(device)s is removed; it may ask to join again."),
 }
 ALL = PageRequest(limit=500)
 
@@ -186,7 +191,7 @@ def act(
         return page.go("/devices?state=pending", say=page.told(TURNED_DOWN, device=device))
     simple = DOING.get(deed)
     if simple is None:
-        raise NotFound(f"there is no deed {deed}")
+        raise NotFound(f"unknown action {deed}")
     simple(device, page.actor, session, now, context)
     return page.go(f"/devices/{device}")
 
@@ -215,7 +220,7 @@ async def steer(
 ) -> Response:
     """Roll back, pin, unpin, retry one model on one device."""
     if deed not in ("rollback", "pin", "unpin", "retry"):
-        raise NotFound(f"there is no deed {deed}")
+        raise NotFound(f"unknown action {deed}")
 
     def change(session: Session, form: dict[str, str]) -> str:
         version, reason = form.get("version", ""), form.get("reason", "").strip()

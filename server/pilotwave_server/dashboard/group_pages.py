@@ -27,7 +27,7 @@ from pilotwave_server.rollouts.views import BaselineRequest
 
 router = page_router()
 REMOVED = N_("Devices that remove %(model)s at their next poll: %(count)s.")
-NOT_SURE = N_("Tick that you are sure.")
+NOT_SURE = N_("Tick the box to confirm.")
 ASSIGNED = N_("%(fits)s of %(all)s devices are told at their next poll.")
 ASSIGNS = N_(
     "Devices of %(group)s that get %(model)s %(version)s at once, without waves and gates: "
@@ -38,7 +38,7 @@ CHANGES = N_(
     "what the group runs at their next poll."
 )
 DELETES = N_(
-    "Devices of %(group)s: %(count)s. They keep what they run, and the group is gone for good."
+    "Devices of %(group)s: %(count)s. They keep what they run. The group is deleted permanently."
 )
 ALL = PageRequest(limit=500)
 
@@ -192,7 +192,7 @@ def _change(
             sure(form, page.told(DELETES, group=group, count=count))
             api.delete_group(group, who, session, now)
         case _:
-            raise NotFound(f"there is no deed {deed}")
+            raise NotFound(f"unknown action {deed}")
     return ""
 
 

@@ -26,11 +26,11 @@ from pilotwave_server.telemetry.tables import DeviceModelRow
 
 router = page_router()
 PURGES = N_(
-    "Devices that run %(model)s %(version)s: %(count)s. They are given the version before; nobody "
-    "is offered this one again. Its bytes are removed for good; the record stays."
+    "Devices that run %(model)s %(version)s: %(count)s. They roll back to the version before; no "
+    "device is offered this one again. Its files are deleted permanently; the record stays."
 )
 DENIES = N_(
-    "The whole fleet is offered %(model)s %(version)s no more. Devices that run it: %(count)s."
+    "%(model)s %(version)s is no longer offered to any device. Devices that run it: %(count)s."
 )
 
 
@@ -107,7 +107,7 @@ async def act(
     """Deny, or take a deny back. A yank is the publisher's: the page gives its command."""
     form = await read_form(page.request)
     if deed not in ("deny", "undeny", "purge"):
-        raise NotFound(f"there is no deed {deed}")
+        raise NotFound(f"unknown action {deed}")
 
     def change() -> None:
         if deed == "purge":

@@ -91,16 +91,16 @@ def _show(
 
 
 QUESTIONS = {
-    ("tokens", "revoke"): N_("1 token: whoever uses %(name)s is refused from now on, for good."),
+    ("tokens", "revoke"): N_("1 token: %(name)s stops working at once and permanently."),
     ("codes", "revoke"): N_("1 code: nobody can enrol with code %(name)s."),
     ("webhooks", "delete"): N_(
-        "1 webhook: %(name)s is called no more, and what was sent to it is forgotten."
+        "1 webhook: %(name)s is no longer called, and its deliveries are deleted."
     ),
     ("people", "unbind"): N_(
-        "1 person: %(name)s signs in no more until somebody makes a login link."
+        "1 person: %(name)s cannot sign in until an admin creates a login link."
     ),
     ("people", "totp-off"): N_(
-        "1 person: %(name)s signs in without one-time codes until they are set up anew."
+        "1 person: %(name)s signs in without one-time codes until they are set up again."
     ),
 }
 
@@ -176,7 +176,7 @@ def _people(
         case "totp-off":
             change = people.PersonChange.model_validate({"totp": False})
         case _:
-            raise NotFound(f"there is no deed {deed}")
+            raise NotFound(f"unknown action {deed}")
     people.change_person(name, page.actor, session, now, context, change)
     return None
 
@@ -193,7 +193,7 @@ def _tokens(
         tokens.revoke_token(form.get("id", ""), page.actor, session, now, context)
         return None
     if deed != "add":
-        raise NotFound(f"there is no deed {deed}")
+        raise NotFound(f"unknown action {deed}")
     days = blank(form.get("days"))
     if days is not None and not (days.isdecimal() and 0 < int(days) < 10_000):
         raise Refused(form, {"days": "expected a number of days, or nothing"})
@@ -217,7 +217,7 @@ def _codes(
         devices.revoke_code(int(number) if number.isdecimal() else 0, page.actor, session, now)
         return None
     if deed != "add":
-        raise NotFound(f"there is no deed {deed}")
+        raise NotFound(f"unknown action {deed}")
     pairs = [part.partition("=") for part in (_listed(form.get("labels")) or [])]
     body = validated(
         CodesRequest,
@@ -254,7 +254,7 @@ def _webhooks(
         case "test":
             webhooks.test_webhook(name, who, session, now)
         case _:
-            raise NotFound(f"there is no deed {deed}")
+            raise NotFound(f"unknown action {deed}")
     return None
 
 

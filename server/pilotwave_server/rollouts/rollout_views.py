@@ -62,9 +62,7 @@ class PlanRequest(ApiRequest):
         description="Of a preview: the rollout then takes its devices in the same order.",
         examples=["12345.678"],
     )
-    allow_empty: bool = Field(
-        False, description="Go on though the group, or a canary wave, has no device yet."
-    )
+    allow_empty: bool = Field(False, description="Allow an empty group or canary wave.")
 
 
 class RolloutRequest(PlanRequest):

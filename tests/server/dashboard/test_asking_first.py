@@ -21,7 +21,7 @@ ASKS = {
     "/groups/berlin/assign": "without waves and gates: 1",
     "/groups/berlin/delete": "Devices of berlin: 1",
     "/groups/berlin/change": "Devices of berlin: 1, and 0 with the new selector",
-    "/models/detector/1.0.0/deny": "The whole fleet",
+    "/models/detector/1.0.0/deny": "is no longer offered to any device",
     "/models/detector/1.0.0/purge": "Devices that run detector 1.0.0: 0.",
     "/settings/tokens/revoke": "1 token",
     "/settings/codes/revoke": "1 code",

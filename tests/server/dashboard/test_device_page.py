@@ -52,7 +52,7 @@ def test_without_a_reason_nothing_is_done_and_the_choice_stays(
 ) -> None:
     answer = post(page, f"/devices/cam-1/models/detector/{deed}", version="1.1.0", reason="  ")
     assert answer.status_code == 422
-    assert "Say why" in beside(answer, "reason-detector")
+    assert "Give a reason" in beside(answer, "reason-detector")
     assert "<option selected>1.1.0</option>" in answer.text
 
 

@@ -43,7 +43,7 @@ def test_a_person_gets_a_page(
 def test_a_stranger_gets_a_page_without_the_fleet_on_it(browser: httpx.Client) -> None:
     answer = browser.get("/nowhere", headers=HTML)
     assert (answer.status_code, 'class="bar"' in answer.text) == (404, False)
-    assert "There is no such thing" in answer.text
+    assert "Not found" in answer.text
 
 
 @pytest.mark.parametrize(

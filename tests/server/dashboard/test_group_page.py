@@ -23,13 +23,13 @@ def test_removing_a_model_names_count_and_consequence_and_wants_a_yes(
     fleet.assign("berlin", "1.0.0")
     cam.check_in(report("1.0.0"), facts={**ONNX, "removes_models": True})
     shown = browser.get("/groups/berlin").text
-    assert "Devices that run detector: 1. Its files go, and applications there lose it." in shown
+    assert "Devices that run detector: 1. They delete its files, and applications" in shown
     found = re.search(r'name="csrf" value="([^"]+)"', shown)
     assert found
     wish = {"csrf": found.group(1), "model": "detector"}
     refused = browser.post("/groups/berlin/wipe", data=wish)
     assert refused.status_code == 422
-    assert "Tick that you are sure." in refused.text
+    assert "Tick the box to confirm." in refused.text
     assert cam.directive().remove == ()
     done = browser.post("/groups/berlin/wipe", data={**wish, "sure": "yes"})
     assert done.status_code == 303

@@ -65,7 +65,7 @@ def test_the_list_is_filtered(
     for name, value in query.items():
         if name in ("name", "selector"):
             assert f'name="{name}" value="{value}"' in text
-    assert names or "No device is like this." in text
+    assert names or "No device matches." in text
 
 
 def test_a_filter_with_a_fault_keeps_what_was_typed(page: httpx.Client, cams: Fleet) -> None:
@@ -95,7 +95,7 @@ def test_ticked_devices_are_acted_on_after_a_question(page: httpx.Client, cams: 
     form |= {"action": "label", "labels": "shift=night"}
     asked = page.post("/devices/bulk", data={**form, "device": ["cam-2", "cam-5"]})
     told = unescape(asked.text)
-    assert "Devices concerned: 2 (cam-2, cam-5): they get the labels shift=night." in told
+    assert "Devices affected: 2 (cam-2, cam-5): they get the labels shift=night." in told
     assert "shift" not in labels(cams, "cam-2")
     done = confirm(page, {**form, "device": ["cam-2", "cam-5"]})
     assert done.status_code == 303
@@ -108,7 +108,7 @@ def test_all_that_match_are_acted_on_and_no_other(page: httpx.Client, cams: Flee
     form = many(page.get("/devices", params={"selector": "site=a"}).text)
     form |= {"all": "yes", "action": "decommission"}
     asked = page.post("/devices/bulk", data=form)
-    assert "Devices concerned: 6 (cam-1, cam-2, cam-3, cam-4, cam-5 and 1 more)" in asked.text
+    assert "Devices affected: 6 (cam-1, cam-2, cam-3, cam-4, cam-5 and 1 more)" in asked.text
     assert confirm(page, form).headers["location"] == "/devices?selector=site%3Da"
     states = cams.operator.get("/api/v1/devices").json()["items"]
     assert [d["state"] for d in states] == ["decommissioned"] * 6 + ["enrolled"]

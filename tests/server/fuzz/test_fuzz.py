@@ -20,7 +20,7 @@ CHECKS = [
     "response_headers_conformance",
     "response_schema_conformance",
 ]
-# With made-up names most requests end at "there is no such thing"; with these they get further.
+# With made-up names most requests end at "not found"; with these they get further.
 NAMES_THAT_EXIST = """
 [parameters]
 "path.model" = "detector"
