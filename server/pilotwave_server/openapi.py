@@ -42,7 +42,8 @@ Pilotwave ships signed ML models to fleets of edge devices and takes them back w
 
 Every error is `application/problem+json`; its `code` tells the kind to programs, its `detail` says
 in a sentence what was expected. Lists are paged: pass `next_cursor` of one page as `cursor` of the
-next. Times are RFC 3339 in UTC. Refused with 422 are unknown fields and query parameters
+next. `total`, where a list has it, counts the rows of all pages; `/api/v1/device-count` counts
+devices. Times are RFC 3339 in UTC. Refused with 422 are unknown fields and query parameters
 (`invalid`, `query_unknown`), a query parameter that comes twice and is no list (`query_unknown`),
 and a body where an operation takes none (`body_not_taken`; an empty one is fine). The paths of
 devices beside /api/v1 take parameters that they do not know.

@@ -2,6 +2,9 @@
 go between two requests shift nothing.
 
 The cursor is opaque to callers: base64 of the last row's key as JSON. It carries no authority.
+
+Lists that people make row by row (groups, rollouts, tokens …) say how many rows they have. Logs and
+lists of devices do not: counting them reads as much as the fleet is large, on each page.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, Row, Select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, func, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pilotwave_server.errors import Invalid
@@ -40,6 +43,17 @@ class Page(BaseModel, Generic[T]):
     next_cursor: str | None = Field(
         None, description="Pass as `cursor` for the next page; null: this is the last."
     )
+
+
+class CountedPage(Page[T], Generic[T]):
+    """A page of a list that says how many rows it has."""
+
+    total: int = Field(description="How many rows the list has, on all pages together.")
+
+
+def count_rows(session: Session, rows: type[Any], *rules: ColumnElement[bool]) -> int:
+    """How many rows of a table there are for which all rules hold."""
+    return session.scalar(select(func.count()).select_from(rows).where(*rules)) or 0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ import httpx
 
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import Database
+from tests.server.fleet_fixtures import Fleet, fleet, only_sqlite, published
 
+__all__ = ["fleet", "published"]
 API = "/api/v1"
 
 
@@ -71,3 +73,52 @@ def test_text_keys_page_too(admin: httpx.Client) -> None:
             break
     assert seen == sorted(seen)
     assert len(set(seen)) == 6
+
+
+@only_sqlite
+def test_each_list_that_says_how_many_there_are_says_so_on_every_page(
+    fleet: Fleet, admin: httpx.Client
+) -> None:
+    """Counts are of the whole list, by its filters, and not of the page."""
+    fleet.device("cam-1", line="a")
+    for name in ("a", "b", "c"):
+        fleet.group(name, f"line={name}")
+    wish = {"model": "detector", "version": "1.1.0", "policy": "standard", "allow_empty": True}
+    for name in ("a", "b"):
+        fleet.assign(name, "1.0.0")
+        answer = fleet.operator.post("/api/v1/rollouts", json={**wish, "group": name})
+        assert answer.status_code == 201, answer.text
+    admin.post(f"{API}/webhooks", json={"name": "w", "url": "https://example.com/w"})
+    admin.post(f"{API}/people", json={"name": "ada", "role": "viewer"})
+    admin.put(f"{API}/site-limits", json={"site": "berlin", "downloads": 2})
+    for path, query in [
+        ("groups", ""),
+        ("models", ""),
+        ("models/detector/versions", ""),
+        ("rollouts", ""),
+        ("rollouts", "&group=a"),
+        ("rollouts", "&model=detector&state=draft"),
+        ("rollouts", "&state=running"),
+        ("policies", ""),
+        ("tokens", ""),
+        ("people", ""),
+        ("webhooks", ""),
+        ("enrolment-codes", ""),
+        ("site-limits", ""),
+    ]:
+        whole = admin.get(f"{API}/{path}?limit=500{query}").json()
+        assert whole["total"] == len(whole["items"]), f"{path}{query}"
+        first = admin.get(f"{API}/{path}?limit=1{query}").json()
+        assert first["total"] == whole["total"], f"{path}{query}"
+    assert admin.get(f"{API}/rollouts?group=a").json()["total"] == 1
+
+
+@only_sqlite
+def test_a_policy_saved_in_place_of_a_built_in_one_is_counted_once(admin: httpx.Client) -> None:
+    before = admin.get(f"{API}/policies").json()["total"]
+    document = {"document": {"waves": [{"percent": "100%"}]}}
+    for name in ("standard", "mine", "mine"):
+        answer = admin.put(f"{API}/policies/{name}", json=document)
+        assert answer.status_code == 200, answer.text
+    listed = admin.get(f"{API}/policies").json()
+    assert listed["total"] == before + 1 == len(listed["items"])

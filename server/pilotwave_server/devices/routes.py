@@ -14,7 +14,7 @@ from pilotwave_server.devices.export import rows_of
 from pilotwave_server.devices.filters import Filter
 from pilotwave_server.devices.finding import matching
 from pilotwave_server.devices.silence import silence
-from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.devices.tables import DeviceRow, EnrolmentCodeRow
 from pilotwave_server.devices.views import (
     CodesRequest,
     CodeView,
@@ -32,7 +32,7 @@ from pilotwave_server.devices.views import (
 from pilotwave_server.fields import DeviceName
 from pilotwave_server.groups.selector import BadSelector
 from pilotwave_server.groups.service import GroupUnknown, groups_of
-from pilotwave_server.paging import BadCursor, Page, Paging
+from pilotwave_server.paging import BadCursor, CountedPage, Page, Paging, count_rows
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router
 
@@ -60,7 +60,8 @@ def list_devices(
         DeviceSort, Query(description="By what; `-` before it turns it round.")
     ] = "name",
 ) -> Page[DeviceSummary]:
-    """By name unless `sort` says otherwise. A cursor goes with the sort that it came from."""
+    """By name unless `sort` says otherwise. A cursor goes with the sort that it came from. How many
+    there are in all says `/api/v1/device-count`, by the same filter."""
     rows, cursor = service.list_devices(
         session,
         page=page,
@@ -220,10 +221,14 @@ def list_events(
 
 
 @router.get("/enrolment-codes", summary="List enrolment codes", responses=responses(BadCursor))
-def list_codes(operator: Operator, session: ReadSession, page: Paging) -> Page[CodeView]:
+def list_codes(operator: Operator, session: ReadSession, page: Paging) -> CountedPage[CodeView]:
     """Newest first, used and revoked ones too, without the codes themselves."""
     rows, cursor = codes.list_codes(session, page=page)
-    return Page(items=[CodeView.model_validate(row) for row in rows], next_cursor=cursor)
+    return CountedPage(
+        items=[CodeView.model_validate(row) for row in rows],
+        next_cursor=cursor,
+        total=count_rows(session, EnrolmentCodeRow),
+    )
 
 
 @router.post("/enrolment-codes", status_code=201, summary="Make enrolment codes")

@@ -11,8 +11,9 @@ from pydantic import Field
 from pilotwave_server.db import after_commit
 from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
 from pilotwave_server.downloads import service, sites
+from pilotwave_server.downloads.tables import SiteLimitRow
 from pilotwave_server.fields import ApiReply, ApiRequest, LabelValue
-from pilotwave_server.paging import BadCursor, Page, Paging
+from pilotwave_server.paging import BadCursor, CountedPage, Page, Paging, count_rows
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router
 
@@ -83,10 +84,16 @@ def _view(found: dict[str, Any]) -> SentView:
 
 
 @router.get("/site-limits", summary="List sites' limits", responses=responses(BadCursor))
-def list_site_limits(viewer: Viewer, session: ReadSession, page: Paging) -> Page[SiteLimitView]:
+def list_site_limits(
+    viewer: Viewer, session: ReadSession, page: Paging
+) -> CountedPage[SiteLimitView]:
     """By site. A site is the value of the label `site`."""
     rows, cursor = sites.list_limits(session, page=page)
-    return Page(items=[SiteLimitView.model_validate(row) for row in rows], next_cursor=cursor)
+    return CountedPage(
+        items=[SiteLimitView.model_validate(row) for row in rows],
+        next_cursor=cursor,
+        total=count_rows(session, SiteLimitRow),
+    )
 
 
 @router.put("/site-limits", summary="Limit a site's downloads")

@@ -11,8 +11,9 @@ from pilotwave_server.fields import DeviceName, GroupName
 from pilotwave_server.groups import service
 from pilotwave_server.groups.selector import BadSelector
 from pilotwave_server.groups.service import GroupInUse, GroupNameTaken, GroupUnknown, WrongKind
+from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.groups.views import GroupChange, GroupDetail, GroupRequest, GroupView
-from pilotwave_server.paging import BadCursor, Page, Paging
+from pilotwave_server.paging import BadCursor, CountedPage, Page, Paging, count_rows
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router
 
@@ -20,10 +21,14 @@ router = api_router(tag="groups", prefix="/groups")
 
 
 @router.get("", summary="List groups", responses=responses(BadCursor))
-def list_groups(viewer: Viewer, session: ReadSession, page: Paging) -> Page[GroupView]:
+def list_groups(viewer: Viewer, session: ReadSession, page: Paging) -> CountedPage[GroupView]:
     """By name."""
     rows, cursor = service.list_groups(session, page=page)
-    return Page(items=[GroupView.model_validate(row) for row in rows], next_cursor=cursor)
+    return CountedPage(
+        items=[GroupView.model_validate(row) for row in rows],
+        next_cursor=cursor,
+        total=count_rows(session, GroupRow),
+    )
 
 
 @router.post(

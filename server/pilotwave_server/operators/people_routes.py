@@ -15,7 +15,7 @@ from pilotwave_server.fields import ApiReply, ApiRequest, PersonName
 from pilotwave_server.operators import people, totp
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.operators.tables import PersonRow
-from pilotwave_server.paging import BadCursor, Page, Paging
+from pilotwave_server.paging import BadCursor, CountedPage, Paging, count_rows
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router
 
@@ -94,10 +94,12 @@ def link_view(link: people.LoginLink) -> NewLink:
 
 
 @router.get("", summary="List people", responses=responses(BadCursor))
-def list_people(admin: Admin, session: ReadSession, page: Paging) -> Page[PersonView]:
+def list_people(admin: Admin, session: ReadSession, page: Paging) -> CountedPage[PersonView]:
     """By name, disabled ones too."""
     rows, cursor = people.list_people(session, page=page)
-    return Page(items=[view(row) for row in rows], next_cursor=cursor)
+    return CountedPage(
+        items=[view(row) for row in rows], next_cursor=cursor, total=count_rows(session, PersonRow)
+    )
 
 
 @router.post(

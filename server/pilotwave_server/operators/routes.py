@@ -7,8 +7,9 @@ from fastapi import Response
 from pilotwave_server.db import after_commit
 from pilotwave_server.deps import Admin, Ctx, Now, ReadSession, Viewer, WriteSession
 from pilotwave_server.operators import service
+from pilotwave_server.operators.tables import OperatorTokenRow
 from pilotwave_server.operators.views import NewTokenView, TokenRequest, TokenView, WhoAmI
-from pilotwave_server.paging import BadCursor, Page, Paging
+from pilotwave_server.paging import BadCursor, CountedPage, Paging, count_rows
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router
 
@@ -28,10 +29,14 @@ def whoami(viewer: Viewer) -> WhoAmI:
 
 
 @router.get("/tokens", summary="List operator tokens", responses=responses(BadCursor))
-def list_tokens(admin: Admin, session: ReadSession, page: Paging) -> Page[TokenView]:
+def list_tokens(admin: Admin, session: ReadSession, page: Paging) -> CountedPage[TokenView]:
     """Every token there ever was, revoked ones too, without their secrets."""
     rows, cursor = service.list_tokens(session, page=page)
-    return Page(items=[TokenView.model_validate(row) for row in rows], next_cursor=cursor)
+    return CountedPage(
+        items=[TokenView.model_validate(row) for row in rows],
+        next_cursor=cursor,
+        total=count_rows(session, OperatorTokenRow),
+    )
 
 
 @router.post(

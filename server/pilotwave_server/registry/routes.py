@@ -10,13 +10,14 @@ from fastapi import Response
 from pilotwave_server.deps import Ctx, Now, Operator, Publisher, ReadSession, Viewer, WriteSession
 from pilotwave_server.errors import Invalid
 from pilotwave_server.fields import ModelName, VersionName
-from pilotwave_server.paging import BadCursor, Page, Paging
+from pilotwave_server.paging import BadCursor, CountedPage, Paging, count_rows
 from pilotwave_server.problems import responses
 from pilotwave_server.registry import checks, contents, documents, entries, policy, service
 from pilotwave_server.registry.canary import CanaryRefused
 from pilotwave_server.registry.export import ExportFailed
 from pilotwave_server.registry.publish import ModelUnknown, publish
 from pilotwave_server.registry.service import VersionUnknown
+from pilotwave_server.registry.tables import ModelRow, VersionRow
 from pilotwave_server.registry.views import (
     DenyRequest,
     MetadataRequest,
@@ -78,10 +79,14 @@ REFUSALS = (
 
 
 @router.get("", responses=responses(BadCursor))
-def list_models(viewer: Viewer, session: ReadSession, page: Paging) -> Page[ModelView]:
+def list_models(viewer: Viewer, session: ReadSession, page: Paging) -> CountedPage[ModelView]:
     """The models, by name."""
     found, cursor = service.list_models(session, page=page)
-    return Page(items=[model_view(model) for model in found], next_cursor=cursor)
+    return CountedPage(
+        items=[model_view(model) for model in found],
+        next_cursor=cursor,
+        total=count_rows(session, ModelRow),
+    )
 
 
 @router.get("/{model}", responses=responses(ModelUnknown))
@@ -93,10 +98,14 @@ def get_model(model: ModelName, viewer: Viewer, session: ReadSession) -> ModelVi
 @router.get("/{model}/versions", responses=responses(ModelUnknown, BadCursor))
 def list_versions(
     model: ModelName, viewer: Viewer, session: ReadSession, page: Paging
-) -> Page[VersionSummaryView]:
+) -> CountedPage[VersionSummaryView]:
     """A model's versions, the newest first."""
     rows, cursor = service.list_versions(session, model=model, page=page)
-    return Page(items=[version_summary(row) for row in rows], next_cursor=cursor)
+    return CountedPage(
+        items=[version_summary(row) for row in rows],
+        next_cursor=cursor,
+        total=count_rows(session, VersionRow, VersionRow.model == model),
+    )
 
 
 @router.get("/{model}/versions/{version}", responses=responses(ModelUnknown, VersionUnknown))

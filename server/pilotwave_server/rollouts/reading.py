@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.tables import DeviceRow
@@ -27,24 +28,31 @@ from pilotwave_server.rollouts.tables import (
 _MOST = 200
 
 
-def list_rollouts(
+def rules_of(
     session: Session,
     *,
-    page: PageRequest,
     group: str | None = None,
     model: str | None = None,
     state: RolloutState | None = None,
-) -> tuple[list[RolloutRow], str | None]:
-    """The newest first. GroupUnknown."""
+) -> list[ColumnElement[bool]]:
+    """The WHERE expressions over rollouts. GroupUnknown."""
     r = RolloutRow
-    query = select(r)
+    rules: list[ColumnElement[bool]] = []
     if group is not None:
-        query = query.where(r.group_id == get_group(session, group).id)
+        rules.append(r.group_id == get_group(session, group).id)
     if model is not None:
-        query = query.where(r.model == model)
+        rules.append(r.model == model)
     if state is not None:
-        query = query.where(r.state == str(state))
-    return paginate(session, query, keys=[r.id], page=page, descending=True)
+        rules.append(r.state == str(state))
+    return rules
+
+
+def list_rollouts(
+    session: Session, *, page: PageRequest, rules: Sequence[ColumnElement[bool]] = ()
+) -> tuple[list[RolloutRow], str | None]:
+    """The newest first."""
+    query = select(RolloutRow).where(*rules)
+    return paginate(session, query, keys=[RolloutRow.id], page=page, descending=True)
 
 
 def group_names(session: Session, rows: list[RolloutRow]) -> dict[int, str]:

@@ -12,7 +12,7 @@ from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, Write
 from pilotwave_server.errors import ServerError
 from pilotwave_server.fields import GroupName, ModelName
 from pilotwave_server.groups.service import GroupUnknown, get_group
-from pilotwave_server.paging import BadCursor, Page, PageRequest, Paging
+from pilotwave_server.paging import BadCursor, CountedPage, Page, PageRequest, Paging, count_rows
 from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.registry.service import VersionUnknown, get_version
@@ -117,12 +117,14 @@ def list_rollouts(
     group: Annotated[GroupName | None, Query(description="Only those to this group.")] = None,
     model: Annotated[ModelName | None, Query(description="Only those of this model.")] = None,
     state: Annotated[RolloutState | None, Query(description="Only those in this state.")] = None,
-) -> Page[RolloutSummary]:
+) -> CountedPage[RolloutSummary]:
     """The newest first."""
-    rows, cursor = reading.list_rollouts(session, page=page, group=group, model=model, state=state)
+    rules = reading.rules_of(session, group=group, model=model, state=state)
+    rows, cursor = reading.list_rollouts(session, page=page, rules=rules)
     names = reading.group_names(session, rows)
     items = [showing.summary(row, names[row.group_id]) for row in rows]
-    return Page(items=items, next_cursor=cursor)
+    total = count_rows(session, RolloutRow, *rules)
+    return CountedPage(items=items, next_cursor=cursor, total=total)
 
 
 @router.post(

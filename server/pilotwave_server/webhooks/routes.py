@@ -8,7 +8,7 @@ from fastapi import Path, Query, Response
 
 from pilotwave_server.deps import Admin, Ctx, Now, ReadSession, WriteSession
 from pilotwave_server.events.feed import BadEventType
-from pilotwave_server.paging import BadCursor, Page, Paging
+from pilotwave_server.paging import BadCursor, CountedPage, Page, Paging, count_rows
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router
 from pilotwave_server.webhooks import deliveries, service
@@ -19,6 +19,7 @@ from pilotwave_server.webhooks.service import (
     WebhookNameTaken,
     WebhookUnknown,
 )
+from pilotwave_server.webhooks.tables import WebhookRow
 from pilotwave_server.webhooks.targets import BadWebhookUrl, TargetForbidden
 from pilotwave_server.webhooks.views import (
     DeliveryState,
@@ -38,10 +39,14 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 
 @router.get("", summary="List webhooks", responses=responses(BadCursor))
-def list_webhooks(admin: Admin, session: ReadSession, page: Paging) -> Page[WebhookView]:
+def list_webhooks(admin: Admin, session: ReadSession, page: Paging) -> CountedPage[WebhookView]:
     """By name, without their secrets."""
     rows, cursor = service.list_webhooks(session, page=page)
-    return Page(items=[WebhookView.of(row) for row in rows], next_cursor=cursor)
+    return CountedPage(
+        items=[WebhookView.of(row) for row in rows],
+        next_cursor=cursor,
+        total=count_rows(session, WebhookRow),
+    )
 
 
 @router.post(

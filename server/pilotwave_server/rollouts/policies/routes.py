@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Query
 
 from pilotwave_server.deps import Now, Operator, ReadSession, Viewer, WriteSession
-from pilotwave_server.paging import BadCursor, Page, Paging
+from pilotwave_server.paging import BadCursor, CountedPage, Page, Paging
 from pilotwave_server.problems import responses
 from pilotwave_server.rollouts.policies import service, views
 from pilotwave_server.rollouts.policies.chosen import OnePolicy, PolicyUnknown, read_policy
@@ -25,10 +25,11 @@ router = api_router(tag="policies", prefix="/policies")
 
 
 @router.get("", summary="List policies", responses=responses(BadCursor))
-def list_policies(viewer: Viewer, session: ReadSession, page: Paging) -> Page[PolicySummary]:
+def list_policies(viewer: Viewer, session: ReadSession, page: Paging) -> CountedPage[PolicySummary]:
     """The newest version of each. The built-in ones come first, unless one was saved in place."""
     found, cursor = service.list_policies(session, page=page)
-    return Page(items=[views.summary(saved) for saved in found], next_cursor=cursor)
+    items = [views.summary(saved) for saved in found]
+    return CountedPage(items=items, next_cursor=cursor, total=service.count_policies(session))
 
 
 @router.post("/check", summary="Check a policy", responses=responses(OnePolicy, PolicyInvalid))

@@ -82,6 +82,13 @@ def list_policies(session: Session, *, page: PageRequest) -> tuple[list[Saved], 
     return [*own, *saved], cursor
 
 
+def count_policies(session: Session) -> int:
+    """How many policies there are, saved and built in, each name once."""
+    saved = session.scalar(select(func.count(PolicyRow.name.distinct()))) or 0
+    replaced = select(func.count(PolicyRow.name.distinct())).where(PolicyRow.name.in_(TEXTS))
+    return saved + len(TEXTS) - (session.scalar(replaced) or 0)
+
+
 def list_versions(
     session: Session, name: str, *, page: PageRequest
 ) -> tuple[list[Saved], str | None]:
