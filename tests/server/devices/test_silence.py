@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -150,11 +151,14 @@ def row_of(context: Context, name: str = "cam-1") -> DeviceRow:
 
 
 @contextmanager
-def statements(db: Database) -> Iterator[list[str]]:
+def statements(db: Database, *, mine: bool = False) -> Iterator[list[str]]:
+    """What is sent to the database meanwhile; `mine`: by this thread alone."""
     seen: list[str] = []
+    me = threading.get_ident()
 
     def note(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
-        seen.append(statement)
+        if not mine or threading.get_ident() == me:
+            seen.append(statement)
 
     event.listen(db.writer, "before_cursor_execute", note)
     try:
