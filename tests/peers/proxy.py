@@ -7,9 +7,11 @@ nothing is an honest line.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import random
 import socket
 import struct
+import termios
 import threading
 import time
 from collections import Counter
@@ -135,6 +137,7 @@ class Proxy:
         """Return what is handed on instead of `block`; None if the connection ends here."""
         self.struck[fault.kind] += 1
         if fault.kind == "drop":
+            _drain(near)  # closing so throws away what was counted as delivered and is not yet
             near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_AWAY)
             near.close()
             return None
@@ -152,6 +155,16 @@ class Proxy:
             self._hand_on(near, piece)
             time.sleep(len(piece) / fault.rate)
         return b""
+
+
+def _drain(end: socket.socket, patience_s: float = 5.0) -> None:
+    """Wait until the other end's system has all that was sent to it."""
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until:
+        left = fcntl.ioctl(end, termios.TIOCOUTQ, bytes(4))
+        if not struct.unpack("i", left)[0]:
+            return
+        time.sleep(0.005)
 
 
 def _shut(end: socket.socket) -> None:
