@@ -35,9 +35,11 @@ def check_not_purged(session: Session, wanted: Iterable[str]) -> None:
             select(b.sha256, b.purged_with).where(part, b.purged_with.is_not(None)).limit(1)
         ).first()
         if found is not None:
+            model, _, version = found[1].partition(" ")
             raise BlobPurged(
-                f"the bytes {found[0]} were purged for good with {found[1]}; leave the file out, or"
-                f" let an admin allow it: `pilotwave versions readmit {found[1]} --file PATH`",
+                f"the bytes {found[0]} were purged for good with {model} {version}; leave the file"
+                " out, or let an admin allow it:"
+                f" `pilotwave versions readmit {model} {version} --file PATH --reason WHY`",
                 sha256=found[0],
                 purged_with=found[1],
             )

@@ -168,7 +168,7 @@ def check_way_is_free(
         state = other.state.replace("_", " ")
         raise RolloutInTheWay(
             f"{name_of(other)} ({other.model} {other.version} to {group.name}) is {state}: "
-            "wait until it is over, or abort it",
+            f"wait until it is over, or stop it: `pilotwave rollouts abort {name_of(other)}`",
             rollout=name_of(other),
         )
 

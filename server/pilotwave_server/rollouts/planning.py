@@ -45,7 +45,7 @@ def rule_of(wave: Wave) -> str:
     if wave.canary is not None:
         return _canary_rule(wave.canary)
     if wave.count is not None:
-        return f"{wave.count} devices"
+        return "1 device" if wave.count == 1 else f"{wave.count} devices"
     return f"{wave.percent:g} %"
 
 

@@ -54,7 +54,10 @@ def test_purged_bytes_are_refused_with_what_to_do(
     answer = ask(publisher, SECRET)
     assert (answer.status_code, answer.json()["code"]) == (409, "blob_purged")
     assert "purged for good with detector 2.0.0" in answer.json()["detail"]
-    assert "`pilotwave versions readmit detector 2.0.0 --file PATH`" in answer.json()["detail"]
+    assert (
+        "`pilotwave versions readmit detector 2.0.0 --file PATH --reason WHY`"
+        in answer.json()["detail"]
+    )
     assert context.blobs.size(sha256_hex(SECRET)) is None
 
 
