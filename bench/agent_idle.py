@@ -17,7 +17,7 @@ from pathlib import Path
 from _bench import MODEL, Bench, enrol, main, memory_kb, publish, server
 
 from demo.stage import Stage
-from pilotwave_agent import config as settings
+from pilotwave_agent.settings import config as settings
 from tests.peers.simulated import SimulatedAgent, SimulatedClock
 
 DAY = 86_400.0

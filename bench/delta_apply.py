@@ -15,7 +15,7 @@ from pathlib import Path
 
 from _bench import ROOT, Bench, main
 
-from pilotwave_agent.child import environment
+from pilotwave_agent.resident.child import environment
 from pilotwave_deltas.generate import generate
 from pilotwave_protocol.delta import HEADER_BYTES, Header
 from tests.deltas.pairs import tuned, weights

@@ -22,12 +22,12 @@ from concurrent.futures import ThreadPoolExecutor
 from _bench import MODEL, ROOT, Bench, enrol, main, publish, server
 
 from demo.stage import Stage
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.install import intact
-from pilotwave_agent.journal import read_state
-from pilotwave_agent.slots import Layout
-from pilotwave_agent.state import DeviceState
-from pilotwave_agent.tufstate import TufMemory, load
+from pilotwave_agent.core.journal import read_state
+from pilotwave_agent.core.state import DeviceState
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.trust.memory import TufMemory, load
+from pilotwave_agent.version_folder import intact
 from tests.peers.small_disk import SmallDisk, own_mounts
 
 KILLS, QUICK_KILLS = 2000, 40

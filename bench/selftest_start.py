@@ -12,8 +12,8 @@ from pathlib import Path
 
 from _bench import ROOT, Bench, main, median
 
-from pilotwave_agent.config import RuntimeSettings
-from pilotwave_agent.selftest import Place, TestLimits, run_selftest
+from pilotwave_agent.selftest import SelfTestFolders, TestLimits, run_selftest
+from pilotwave_agent.settings.config import RuntimeSettings
 from pilotwave_protocol.manifest import FileEntry, Variant
 
 REFUSED = "unshare,landlock,seccomp"
@@ -49,7 +49,7 @@ def measure(bench: Bench) -> None:
         (folder / "data" / "v").mkdir(parents=True)
         (folder / "data" / "v" / "run").write_text("#!/bin/sh\nexit 0\n")
         variant = Variant("v", "command", "run", (FileEntry("run", 1, "0" * 64),))
-        place = Place(own=folder / "data")
+        place = SelfTestFolders(own=folder / "data")
         pythons = {"confined": direct(folder), "unconfined": bare(folder)}
         cpu: dict[str, list[float]] = {way: [] for way in pythons}
         took: dict[str, list[float]] = {way: [] for way in pythons}

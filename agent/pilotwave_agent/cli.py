@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pilotwave_agent.config import BadConfig, Config, load
-from pilotwave_agent.custody import BadCustody, check_settings
+from pilotwave_agent.host.lock import Held
 from pilotwave_agent.identity import ENROL, BadIdentity, NotEnrolled
-from pilotwave_agent.lock import Held
+from pilotwave_agent.permissions import BadCustody, check_settings
+from pilotwave_agent.settings.config import BadConfig, Config, load
 from pilotwave_protocol.errors import PilotwaveError
 
 CONFIG_NAME = "agent.toml"
@@ -149,10 +149,10 @@ def _settings(arguments: argparse.Namespace) -> tuple[Config, Path]:
 
 # Each command imports what it needs: `run` stays small that way.
 def _enrol(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.enrol import Wish, enrol
+    from pilotwave_agent.commands.enrol import EnrolOptions, enrol
 
     data_dir = arguments.data.absolute() if arguments.data else None
-    wish = Wish(
+    wish = EnrolOptions(
         server=arguments.server,
         name=arguments.name,
         code=arguments.code,
@@ -167,14 +167,14 @@ def _enrol(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.run import run
+    from pilotwave_agent.resident.agent import run
 
     run(*_settings(arguments))
     return 0
 
 
 def _once(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.once import once
+    from pilotwave_agent.commands.once import once
 
     settings, path = _settings(arguments)
     trouble = once(settings, path)
@@ -182,7 +182,7 @@ def _once(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.status import lines_of, status
+    from pilotwave_agent.commands.status import lines_of, status
 
     settings, _ = _settings(arguments)
     found = status(settings)
@@ -192,7 +192,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.rollback import rollback
+    from pilotwave_agent.commands.rollback import rollback
 
     settings, _ = _settings(arguments)
     sys.stdout.write(rollback(settings, arguments.model) + "\n")
@@ -200,7 +200,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 
 def _selftest(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.publisher import try_files
+    from pilotwave_agent.commands.selftest import try_files
     from pilotwave_protocol.manifest import MAX_MANIFEST_BYTES
 
     raw = sys.stdin.buffer.read(MAX_MANIFEST_BYTES + 1)
@@ -209,7 +209,7 @@ def _selftest(arguments: argparse.Namespace) -> int:
 
 
 def _golden(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.publisher import write_golden
+    from pilotwave_agent.commands.selftest import write_golden
     from pilotwave_protocol.manifest import MAX_MANIFEST_BYTES
 
     said = write_golden(
@@ -225,7 +225,7 @@ def _golden(arguments: argparse.Namespace) -> int:
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.service import System, install, own_command, planned
+    from pilotwave_agent.commands.service import System, install, own_command, planned
 
     path, user = config_path(arguments), arguments.user
     system, command = System.at(arguments.root.absolute()), own_command()
@@ -237,7 +237,7 @@ def _install(arguments: argparse.Namespace) -> int:
 
 
 def _uninstall(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.service import System, uninstall
+    from pilotwave_agent.commands.service import System, uninstall
 
     return _tell(uninstall(System.at(arguments.root.absolute()), purge=arguments.purge))
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from pilotwave_agent import lock
-from pilotwave_agent.disk import Disk
+from pilotwave_agent.hardware.texts import text
+from pilotwave_agent.host import lock
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.identity import BadIdentity
-from pilotwave_agent.slots import Layout
-from pilotwave_agent.texts import text
 from pilotwave_protocol import strictjson
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import ProtocolError

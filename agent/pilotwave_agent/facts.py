@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilotwave_agent import board, power
-from pilotwave_agent.accelerators import accelerator_facts
-from pilotwave_agent.network import metered
+from pilotwave_agent.hardware import board, power
+from pilotwave_agent.hardware.accelerators import accelerator_facts
+from pilotwave_agent.hardware.network import metered
+from pilotwave_agent.hardware.texts import text
+from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.runtimes.installed import runtime_facts, version_of
-from pilotwave_agent.slots import Layout
-from pilotwave_agent.texts import text
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages import AGENT_PROFILE, AGENT_TIES, MAX_ENTRIES
 
 if TYPE_CHECKING:
-    from pilotwave_agent.config import Config, RuntimeSettings
+    from pilotwave_agent.settings.config import Config, RuntimeSettings
 
 _ARCHES = {"amd64": "x86_64", "arm64": "aarch64"}
 _MAX_VALUE = 200

@@ -15,9 +15,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilotwave_agent import desks, leash
-from pilotwave_agent.channel import BadAnswer, Channel, TooSlow, Unreachable
-from pilotwave_agent.config import Probe
+from pilotwave_agent.apps import heartbeats
+from pilotwave_agent.net.http import BadAnswer, Channel, TooSlow, Unreachable
+from pilotwave_agent.runtimes import holder
+from pilotwave_agent.settings.config import ProbeSettings
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason
 
@@ -56,7 +57,7 @@ class Since:
 
 
 def ask(
-    probe: Probe,
+    probe: ProbeSettings,
     subject: Subject,
     selftest: Callable[[], object],
     *,
@@ -65,7 +66,7 @@ def ask(
     users: Collection[int] | None = None,
 ) -> RefusedError | None:
     """Return the "no" of one probe; `selftest` runs the version's self-test or raises one, `live`
-    is where applications have their desks, `users` who may speak for them (None: anyone)."""
+    is where applications leave their heartbeats, `users` who may speak for them (None: anyone)."""
     since = since or Since()
     try:
         match probe.kind:
@@ -80,7 +81,7 @@ def ask(
                 for path in ("/v2/health/live", f"/v2/models/{name}/ready"):
                     _get(base + path, probe.timeout_s)
             case "apps":
-                found = desks.read(live / subject.model, users)
+                found = heartbeats.read(live / subject.model, users)
                 _ask_apps(probe, subject, found, since)
             case "systemd":
                 _ask_unit(probe, subject, since)
@@ -91,7 +92,9 @@ def ask(
     return None
 
 
-def _ask_apps(probe: Probe, subject: Subject, found: list[desks.App], since: Since) -> None:
+def _ask_apps(
+    probe: ProbeSettings, subject: Subject, found: list[heartbeats.App], since: Since
+) -> None:
     crashed = [a for a in found if a.beat >= since.uptime and a.crashed()]
     if len(crashed) >= probe.crashes:
         words = f"{crashed[-1].app} ended {len(crashed)} times without a word since the switch"
@@ -106,7 +109,7 @@ def _ask_apps(probe: Probe, subject: Subject, found: list[desks.App], since: Sin
             raise RefusedError(Reason.PROBE_FAILED, words)
 
 
-def _ask_unit(probe: Probe, subject: Subject, since: Since) -> None:
+def _ask_unit(probe: ProbeSettings, subject: Subject, since: Since) -> None:
     state, sub, restarts = _unit(probe, subject)
     again = restarts - since.restarts if restarts >= since.restarts else restarts
     if again >= probe.crashes:
@@ -116,7 +119,7 @@ def _ask_unit(probe: Probe, subject: Subject, since: Since) -> None:
         raise RefusedError(Reason.PROBE_FAILED, f"{probe.unit} is {state} ({sub})")
 
 
-def restarts(probe: Probe, subject: Subject) -> int:
+def restarts(probe: ProbeSettings, subject: Subject) -> int:
     """Return how often systemd has restarted the probe's unit so far; 0 where nobody knows."""
     if probe.kind != "systemd":
         return 0
@@ -126,7 +129,7 @@ def restarts(probe: Probe, subject: Subject) -> int:
         return 0
 
 
-def _unit(probe: Probe, subject: Subject) -> tuple[str, str, int]:
+def _unit(probe: ProbeSettings, subject: Subject) -> tuple[str, str, int]:
     """Return a unit's state, its finer state and how often systemd restarted it by itself."""
     wanted = ("ActiveState", "SubState", "NRestarts")
     command = ("systemctl", "show", f"--property={','.join(wanted)}", "--", probe.unit)
@@ -153,7 +156,7 @@ def run_program(command: Sequence[str], subject: Subject, *, timeout_s: float) -
                 stderr=noise,
                 env=subject.environment(),
                 start_new_session=True,
-                preexec_fn=leash.leashed(),
+                preexec_fn=holder.held(),
             )
         except OSError as e:
             sentence = f"{what} cannot be started: {e.strerror}"
@@ -178,7 +181,7 @@ def _status(child: subprocess.Popen[bytes], timeout_s: float) -> int | None:
         return None
     finally:
         if child.returncode is None:
-            leash.end(child)
+            holder.end(child)
 
 
 def _get(url: str, timeout_s: float) -> None:

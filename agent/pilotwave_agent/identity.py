@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.slots import Layout
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
 from pilotwave_protocol import dsse, names, strictjson
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import PilotwaveError, ProtocolError

@@ -1,7 +1,8 @@
 """Try a version before it serves: in a child process that it may hang, crash or bloat.
 
-The parent holds the clock and reads the verdict; whatever the child does ends in a `Figures` or in
-a `RefusedError` with a reason of its own. Integrity is not judged here: digests were, before.
+The parent holds the clock and reads the verdict; whatever the child does ends in
+`SelfTestFigures` or in a `RefusedError` with a reason of its own. Integrity is not judged here:
+digests were, before.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pilotwave_agent.config import RuntimeSettings
+from pilotwave_agent.host.shared_folder import remove_tree
 from pilotwave_agent.runtimes import COMMAND, RUNTIMES, Options, Tensor, engines
 from pilotwave_agent.runtimes.confine import lacking
 from pilotwave_agent.runtimes.faults import OUT_OF_MEMORY
 from pilotwave_agent.runtimes.programs import SHARED_MEMORY
-from pilotwave_agent.shared_folder import remove_tree
+from pilotwave_agent.settings.config import RuntimeSettings
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.states import Reason
@@ -68,7 +69,7 @@ class TestLimits:
 
 
 @dataclass(frozen=True)
-class Place:
+class SelfTestFolders:
     """Where a self-test runs: `own` is the agent's data folder, which no model may look into;
     `cache` holds the engines that were built here."""
 
@@ -77,11 +78,11 @@ class Place:
 
 
 _BY_DEFAULT = RuntimeSettings()
-_ANYWHERE = Place()
+_ANYWHERE = SelfTestFolders()
 
 
 @dataclass(frozen=True)
-class Figures:
+class SelfTestFigures:
     """What a passed self-test measured. `agreement` is a share from 0 to 1, `where` says which
     runtime on which device answered. Not `tried`: it loaded, and that is all that is known."""
 
@@ -126,9 +127,9 @@ def run_selftest(
     variant: Variant,
     limits: TestLimits,
     settings: RuntimeSettings = _BY_DEFAULT,
-    place: Place = _ANYWHERE,
+    place: SelfTestFolders = _ANYWHERE,
     note: Callable[[str], None] = lambda confinement: None,
-) -> Figures:
+) -> SelfTestFigures:
     """Try the variant in `folder`; `note` is told how confined the test was, however it ended.
     Raises `RefusedError`, `OSError` if no child can be started."""
     if variant.runtime not in RUNTIMES and variant.runtime != COMMAND:
@@ -157,7 +158,11 @@ def record_answers(
 
 
 def _spec(
-    folder: Path, variant: Variant, limits: TestLimits, settings: RuntimeSettings, place: Place
+    folder: Path,
+    variant: Variant,
+    limits: TestLimits,
+    settings: RuntimeSettings,
+    place: SelfTestFolders,
 ) -> dict[str, Any]:
     """What the child is told."""
     cases = variant.selftest
@@ -188,7 +193,9 @@ def _spec(
     }
 
 
-def prepare(folder: Path, variant: Variant, settings: RuntimeSettings, place: Place) -> bool:
+def prepare(
+    folder: Path, variant: Variant, settings: RuntimeSettings, place: SelfTestFolders
+) -> bool:
     """Build on this device what the variant's runtime opens, unless it was built; say whether.
 
     That is TensorRT's engine of an ONNX file: it takes minutes, once, and all of the GPU's memory,
@@ -338,7 +345,7 @@ def _lines(reader: int) -> list[dict[str, Any]]:
     return lines
 
 
-def _judged(ended: _Ended, variant: Variant, limits: TestLimits) -> Figures:
+def _judged(ended: _Ended, variant: Variant, limits: TestLimits) -> SelfTestFigures:
     verdict = _passed(ended, limits)
     return _within(_figures(verdict["figures"], ended), variant, limits)
 
@@ -363,14 +370,14 @@ def _passed(ended: _Ended, limits: TestLimits) -> Mapping[str, Any]:
     return verdict
 
 
-def _figures(found: Mapping[str, Any], ended: _Ended) -> Figures:
-    measured = {name: found[name] for name in Figures.__dataclass_fields__ if name in found}
+def _figures(found: Mapping[str, Any], ended: _Ended) -> SelfTestFigures:
+    measured = {name: found[name] for name in SelfTestFigures.__dataclass_fields__ if name in found}
     info = ended.last("info") or {}
     where = f"{info['runtime']} {info['version']} on {info['device']}" if info else ""
-    return Figures(**measured, where=where, confined=tuple(ended.last("confined") or ()))
+    return SelfTestFigures(**measured, where=where, confined=tuple(ended.last("confined") or ()))
 
 
-def _within(figures: Figures, variant: Variant, limits: TestLimits) -> Figures:
+def _within(figures: SelfTestFigures, variant: Variant, limits: TestLimits) -> SelfTestFigures:
     limit_ms = variant.selftest.max_latency_ms if variant.selftest else None
     if limit_ms and figures.p95_ms > limit_ms:
         sentence = f"p95 of {figures.p95_ms:.1f} ms; at most {limit_ms} ms are allowed"

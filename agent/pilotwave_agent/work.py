@@ -18,19 +18,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pilotwave_agent import config as settings
-from pilotwave_agent import custody, fold, identity, lock, tufstate
-from pilotwave_agent.channel import Channel
-from pilotwave_agent.clock import Clock
-from pilotwave_agent.config import Config
-from pilotwave_agent.disk import Disk, refusal_of
-from pilotwave_agent.download import ComeAgain
-from pilotwave_agent.effects import Effects, moment
-from pilotwave_agent.fetcher import Fetcher
-from pilotwave_agent.identity import Identity
-from pilotwave_agent.journal import Journal
-from pilotwave_agent.judge import Judge, Judged
-from pilotwave_agent.machine import (
+from pilotwave_agent import identity, permissions
+from pilotwave_agent.check_in.build import status_of, substance
+from pilotwave_agent.check_in.numbering import new_name
+from pilotwave_agent.core import records
+from pilotwave_agent.core.environment import Environment
+from pilotwave_agent.core.journal import Journal
+from pilotwave_agent.core.machine import (
     ClearAway,
     Confirm,
     Moment,
@@ -42,15 +36,24 @@ from pilotwave_agent.machine import (
     Switch,
     Wait,
 )
-from pilotwave_agent.mirrors import Mirrors
-from pilotwave_agent.numbering import new_name
-from pilotwave_agent.report import status_of, substance
+from pilotwave_agent.effects.effects import Effects, moment
+from pilotwave_agent.host import lock
+from pilotwave_agent.host.clock import Clock
+from pilotwave_agent.host.disk import Disk, refusal_of
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.host.scratch import use_scratch
+from pilotwave_agent.identity import Identity
+from pilotwave_agent.net.download import ComeAgain
+from pilotwave_agent.net.http import Channel
+from pilotwave_agent.net.mirrors import Mirrors
+from pilotwave_agent.read_conditions import look_around, told
 from pilotwave_agent.runtimes.confine import die_with_parent
-from pilotwave_agent.scratch import use_scratch
-from pilotwave_agent.slots import Layout
-from pilotwave_agent.surroundings import look_around, told
-from pilotwave_agent.timefloor import earliest
-from pilotwave_agent.world import World
+from pilotwave_agent.settings import config as settings
+from pilotwave_agent.settings.config import Config
+from pilotwave_agent.trust import memory as trust_memory
+from pilotwave_agent.trust.inbox import Inbox, Judged
+from pilotwave_agent.trust.timefloor import earliest
+from pilotwave_agent.trust.tuf_fetcher import Fetcher
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_protocol.fields import ROOM, Scalar
 from pilotwave_protocol.states import Reason
@@ -127,8 +130,8 @@ def work(
     """
     disk, layout = disk or Disk(), Layout(config.data_dir)
     world = Surroundings(clock or Clock(), root)
-    custody.close_up(layout, config.apps_group)
-    custody.check(layout)
+    permissions.close_up(layout, config.apps_group)
+    permissions.check(layout)
     who = identity.load(layout)
     try:
         use_scratch(config.data_dir)
@@ -149,7 +152,7 @@ class Surroundings:
 
 def now_of(layout: Layout, clock: Clock | None = None) -> Moment:
     """Return now, never before what the trusted timestamp proves."""
-    floor = earliest(tufstate.load(layout.trust_memory).floor)
+    floor = earliest(trust_memory.load(layout.trust_memory).floor)
     return moment(floor.timestamp(), clock or Clock())
 
 
@@ -159,9 +162,9 @@ def count(journal: Journal, job: Job, at: float) -> None:
     state = journal.state
     # what is acknowledged of a journal that was lost says nothing of this one
     if job.acked > state.acked and job.journal == state.numbering:
-        journal.append(fold.acked(job.acked, at=at))
+        journal.append(records.acked(job.acked, at=at))
     if not state.numbering or state.next_event > ROOM:
-        journal.append(fold.numbered(new_name(), at=at))
+        journal.append(records.numbered(new_name(), at=at))
 
 
 class _Work:
@@ -195,7 +198,7 @@ class _Work:
             mirrors=self.mirrors,
             proxies=config.proxies,
         )
-        self.judge = Judge(config, who, disk, layout, self.fetcher)
+        self.judge = Inbox(config, who, disk, layout, self.fetcher)
         self.told_progress = 0.0
         self.effects = Effects(
             config=config,
@@ -215,7 +218,7 @@ class _Work:
     def _now(self) -> Moment:
         return now_of(self.layout, self.clock)
 
-    def _look_around(self) -> World:
+    def _look_around(self) -> Environment:
         return look_around(self.config, self._now().wall, root=self.root)
 
     def _progress(self, model: str, percent: int) -> None:
@@ -241,7 +244,7 @@ class _Work:
         wall = self._now().wall
         if self.journal.damaged:
             detail = f"{self.journal.damaged} lines were damaged and are passed over"
-            self.effects.record(fold.noticed("journal_damaged", at=wall, detail=detail))
+            self.effects.record(records.noticed("journal_damaged", at=wall, detail=detail))
         count(self.journal, self.job, wall)
         if self.job.boot:
             self.effects.reconcile()

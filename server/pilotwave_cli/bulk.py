@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_cli import output
-from pilotwave_cli.asking import count, sure
 from pilotwave_cli.client import Api
+from pilotwave_cli.confirm import count, sure
 from pilotwave_cli.errors import CliError, Failed
 from pilotwave_protocol import names
 

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotwave_cli import bulk, output, removing
-from pilotwave_cli.asking import Yes, sure
+from pilotwave_cli import bulk, output, remove_model
 from pilotwave_cli.bulk import OptionalDevice, Selected, one_or_selected
+from pilotwave_cli.bytes_and_sites import show_table
 from pilotwave_cli.client import check_id, connect
+from pilotwave_cli.confirm import Yes, sure
 from pilotwave_cli.durations import Duration, pairs
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import Json
-from pilotwave_cli.sent import show_table
 from pilotwave_protocol import names
 
 cli = typer.Typer(help="List, accept, label, roll back and pin devices.", no_args_is_help=True)
@@ -334,7 +334,7 @@ def remove(
     name, model = names.check_device(device), names.check_model(model)
     with connect() as api:
         path = f"/devices/{name}/models/{model}/removal"
-        removing.remove(api, path, model, name, yes=yes)
+        remove_model.remove(api, path, model, name, yes=yes)
 
 
 @cli.command("pin")

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotwave_cli import output, removing
-from pilotwave_cli.asking import Yes, about_assignment, count, sure
+from pilotwave_cli import output, remove_model
 from pilotwave_cli.client import connect
+from pilotwave_cli.confirm import Yes, about_assignment, count, sure
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names
@@ -177,7 +177,7 @@ def unassign(
     path = f"/groups/{names.check_group(group)}/baselines/{names.check_model(model)}"
     with connect() as api:
         if remove:
-            removing.remove(api, f"{path}/removal", model, f"the devices of {group}", yes=yes)
+            remove_model.remove(api, f"{path}/removal", model, f"the devices of {group}", yes=yes)
             return
         api.delete(path)
     output.say(f"{group} no longer has a version of {model}")

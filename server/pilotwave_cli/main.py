@@ -15,25 +15,25 @@ import typer
 from pilotwave_cli import (
     attention,
     audit,
+    bytes_and_sites,
     deltas,
     devices,
     events,
     groups,
-    keys,
     login,
     models,
     people,
     policies,
-    publish,
     rollouts,
-    sent,
     tokens,
     versions,
     webhooks,
-    write_golden,
 )
 from pilotwave_cli.errors import CliError
+from pilotwave_cli.keys import commands as keys
 from pilotwave_cli.output import warn
+from pilotwave_cli.publish import command as publish
+from pilotwave_cli.publish import golden_command
 from pilotwave_cli.simulate import command as simulate
 from pilotwave_protocol.errors import PilotwaveError
 
@@ -69,7 +69,7 @@ cli.add_typer(keys.cli, name="keys")
 keys.add_to(cli)
 cli.add_typer(models.cli, name="models")
 publish.add_to(cli)
-write_golden.add_to(cli)
+golden_command.add_to(cli)
 cli.add_typer(versions.cli, name="versions")
 cli.add_typer(devices.cli, name="devices")
 cli.add_typer(devices.codes, name="codes")
@@ -77,8 +77,8 @@ cli.add_typer(groups.cli, name="groups")
 groups.add_to(cli)
 cli.add_typer(policies.cli, name="policies")
 cli.add_typer(rollouts.cli, name="rollouts")
-cli.add_typer(sent.sites, name="sites")
-sent.add_to(cli)
+cli.add_typer(bytes_and_sites.sites, name="sites")
+bytes_and_sites.add_to(cli)
 cli.add_typer(deltas.cli, name="deltas")
 cli.add_typer(tokens.cli, name="tokens")
 cli.add_typer(people.cli, name="people")

@@ -6,16 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotwave_cli import documents, output, resetting, rotation, sent
+from pilotwave_cli import bytes_and_sites, output
 from pilotwave_cli.client import connect
 from pilotwave_cli.config import keys_dir
-from pilotwave_cli.documents import now
 from pilotwave_cli.errors import CliError, Failed
-from pilotwave_cli.handing_in import complete, signers_for, spare_file
-from pilotwave_cli.keyfiles import Passphrases, load_keys
+from pilotwave_cli.keys import drafts, reset_model, rotation_drafts
+from pilotwave_cli.keys.drafts import now
+from pilotwave_cli.keys.keyfiles import Passphrases, load_keys
+from pilotwave_cli.keys.rotate_command import delegated
+from pilotwave_cli.keys.sign_and_submit import complete, signers_for, spare_file
 from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
 from pilotwave_cli.output import Json
-from pilotwave_cli.rotating import delegated
 from pilotwave_protocol import names
 
 cli = typer.Typer(help="List, show, create and reset models.", no_args_is_help=True)
@@ -45,12 +46,12 @@ def show(model: Annotated[str, typer.Argument(help="The model.")], as_json: Json
     with connect() as api:
         found = api.get(f"/models/{name}")
         versions = list(api.pages(f"/models/{name}/versions", most=200))
-        found["bytes"] = sent.sent_of(api, "model", model=name)
+        found["bytes"] = bytes_and_sites.sent_of(api, "model", model=name)
     if as_json:
         output.show_json({**found, "versions": versions})
         return
     lines = [(k, v) for k, v in found.items() if k not in ("name", "bytes")]
-    output.facts(name, [*lines, ("bytes sent", sent.told(found["bytes"]))])
+    output.facts(name, [*lines, ("bytes sent", bytes_and_sites.told(found["bytes"]))])
     show_versions(name, versions)
 
 
@@ -84,15 +85,15 @@ def create(
     name, ask = names.check_model(model), Passphrases(passphrase_file)
     owners = load_keys(publisher, ask)
     try:
-        holders = rotation.public_keys([o.public_key for o in owners], threshold)
+        holders = rotation_drafts.public_keys([o.public_key for o in owners], threshold)
     except ValueError as e:
         raise CliError(str(e)) from e
     where = folder or keys_dir()
     with connect() as api:
-        root, targets = documents.fetch_root(api), documents.fetch_targets(api)
+        root, targets = drafts.fetch_root(api), drafts.fetch_targets(api)
         if names.role_for_model(name) in delegated(targets):
             raise Failed(f"model {name} is there already")
-        draft = rotation.add_model(root, targets, name, holders, now())
+        draft = rotation_drafts.add_model(root, targets, name, holders, now())
         signers = signers_for([draft], key, where, ask, "targets", besides=owners)
         done = complete(api, draft, signers, out=out, spare=spare_file(where, f"create-{name}"))
     if done:
@@ -120,11 +121,11 @@ def reset(
     name, ask = names.check_model(model), Passphrases(passphrase_file)
     where = folder or keys_dir()
     with connect() as api:
-        document = resetting.chosen(api, name, good)
-        root, targets = documents.fetch_root(api), documents.fetch_targets(api)
-        role = documents.fetch_role(api, names.role_for_model(name))
-        draft = rotation.next_pair(root, targets, role, name, now())
-        resetting.ask(resetting.reset(draft, name, document, now()), name, yes=yes)
+        document = reset_model.chosen(api, name, good)
+        root, targets = drafts.fetch_root(api), drafts.fetch_targets(api)
+        role = drafts.fetch_role(api, names.role_for_model(name))
+        draft = rotation_drafts.next_pair(root, targets, role, name, now())
+        reset_model.ask(reset_model.reset(draft, name, document, now()), name, yes=yes)
         signers = signers_for([draft], key, where, ask, "targets")
         done = complete(api, draft, signers, out=out, spare=spare_file(where, f"reset-{name}"))
     if done:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_cli import output
-from pilotwave_cli.asking import Yes, sure
 from pilotwave_cli.client import connect
+from pilotwave_cli.confirm import Yes, sure
 from pilotwave_cli.output import Json
 from pilotwave_cli.tokens import Role
 from pilotwave_protocol.names import check_person

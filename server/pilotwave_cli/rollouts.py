@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_cli import output
-from pilotwave_cli.asking import Yes, about_rollout, sure, sure_of_new, sure_to_go_on
+from pilotwave_cli.bytes_and_sites import sent_of
 from pilotwave_cli.client import connect
+from pilotwave_cli.confirm import Yes, about_rollout, sure, sure_of_new, sure_to_go_on
 from pilotwave_cli.errors import ApiError, CliError
 from pilotwave_cli.output import Json
 from pilotwave_cli.policies import faults_of, read_policy_file
-from pilotwave_cli.rollout_shown import show_created, show_decisions, show_preview, show_rollout
-from pilotwave_cli.sent import sent_of
+from pilotwave_cli.print_rollout import show_created, show_decisions, show_preview, show_rollout
 from pilotwave_protocol import names
 
 cli = typer.Typer(

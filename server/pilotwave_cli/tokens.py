@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from pilotwave_cli import output
-from pilotwave_cli.asking import Yes, sure
 from pilotwave_cli.client import check_id, connect
+from pilotwave_cli.confirm import Yes, sure
 from pilotwave_cli.durations import Duration
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names

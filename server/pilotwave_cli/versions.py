@@ -9,16 +9,16 @@ from typing import Annotated, Any
 import typer
 from tuf.api.metadata import Metadata, Targets
 
-from pilotwave_cli import output, sent
-from pilotwave_cli.asking import Yes, count, sure
+from pilotwave_cli import bytes_and_sites, output
 from pilotwave_cli.client import Api, connect
-from pilotwave_cli.documents import now
+from pilotwave_cli.confirm import Yes, count, sure
 from pilotwave_cli.errors import Failed
-from pilotwave_cli.keyfiles import Passphrases
+from pilotwave_cli.keys.drafts import now
+from pilotwave_cli.keys.keyfiles import Passphrases
+from pilotwave_cli.keys.submit_role import Change, DoneBefore, Publisher, find_publisher, submit
 from pilotwave_cli.models import show_versions
 from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
 from pilotwave_cli.output import Json
-from pilotwave_cli.submitting import Change, DoneBefore, Publisher, find_publisher, submit
 from pilotwave_protocol import names, signing
 
 cli = typer.Typer(
@@ -46,7 +46,7 @@ def show(model: Model, version: Version, as_json: Json = False) -> None:
     path = f"/models/{names.check_model(model)}/versions/{names.check_version(version)}"
     with connect() as api:
         found = api.get(path)
-        found["bytes"] = sent.sent_of(api, "version", model=model, version=version)
+        found["bytes"] = bytes_and_sites.sent_of(api, "version", model=model, version=version)
     if as_json:
         output.show_json(found)
         return
@@ -72,7 +72,7 @@ def _shown(key: str, value: Any) -> object:
     if key in ("inputs", "outputs"):
         return output.tensors(value)
     if key == "bytes":
-        return sent.told(value)
+        return bytes_and_sites.told(value)
     if key in ("size", "length"):
         return output.size(value)
     if key.endswith("_at"):

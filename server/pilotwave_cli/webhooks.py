@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_cli import output
-from pilotwave_cli.asking import Yes, sure
 from pilotwave_cli.client import Api, connect
+from pilotwave_cli.confirm import Yes, sure
 from pilotwave_cli.errors import Failed
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names

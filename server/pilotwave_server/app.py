@@ -37,7 +37,7 @@ from pilotwave_server.operators import routes as operators
 from pilotwave_server.operators.authenticate import OperatorTokens
 from pilotwave_server.operators.sessions import PersonSessions
 from pilotwave_server.pacing import Pacing
-from pilotwave_server.recovery.telling import read_ahead
+from pilotwave_server.recovery.sentences import read_ahead
 from pilotwave_server.registry import setup as registry
 from pilotwave_server.retention import setup as retention
 from pilotwave_server.routing import API

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from pilotwave_server.api_limits import ApiLimits
     from pilotwave_server.blobs.access import BlobGate
     from pilotwave_server.blobs.filesystem import FileBlobs
-    from pilotwave_server.device_api.fleet_state import FleetState
     from pilotwave_server.device_api.setup import DeviceApi
     from pilotwave_server.device_api.tokens import DeviceTokens
     from pilotwave_server.device_api.writer import CheckInWriter
-    from pilotwave_server.downloads.desk import Desk
+    from pilotwave_server.downloads.admission import Admission
     from pilotwave_server.events.hub import Hub
     from pilotwave_server.events.settled import Settled
+    from pilotwave_server.fleet.state import FleetState
     from pilotwave_server.metrics import Metrics
     from pilotwave_server.operators.authenticate import OperatorTokens
     from pilotwave_server.operators.sessions import PersonSessions
@@ -58,7 +58,7 @@ class Context:
     loop: asyncio.AbstractEventLoop = field(init=False)
     # Put there by the slices' `setup.install`, in this order.
     trust: TrustStore = field(init=False)
-    downloads: Desk = field(init=False)
+    downloads: Admission = field(init=False)
     limits_changed: Callable[[], object] = field(init=False)
     fleet: FleetState = field(init=False)
     tokens: DeviceTokens = field(init=False)

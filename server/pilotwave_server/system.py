@@ -25,10 +25,10 @@ from pilotwave_server.metrics import CONTENT_TYPE, gauge
 from pilotwave_server.operators.authenticate import TokenMissing
 from pilotwave_server.problems import DatabaseUnavailable, responses
 from pilotwave_server.recovery.ahead import look, roles_that_went_back
-from pilotwave_server.recovery.telling import AheadView, RoleBehind, roles_behind, view
+from pilotwave_server.recovery.sentences import AheadView, RoleBehind, roles_behind, view
 from pilotwave_server.registry import service as registry
 from pilotwave_server.registry.tables import ModelRow
-from pilotwave_server.rollouts.reading import count_rollouts
+from pilotwave_server.rollouts.operate.queries import count_rollouts
 from pilotwave_server.routing import api_router, root_router
 from pilotwave_server.telemetry.distribution import count_now
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilotwave_agent.config import Config
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.journal import read_state
-from pilotwave_agent.slots import Layout
+from pilotwave_agent.core.journal import read_state
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.settings.config import Config
 from pilotwave_agent.work import Job, work
 from pilotwave_protocol.states import ModelState
 from tests.forking import Forker

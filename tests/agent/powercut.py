@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pilotwave_agent.journal import read_state
-from pilotwave_agent.state import DeviceState
+from pilotwave_agent.core.journal import read_state
+from pilotwave_agent.core.state import DeviceState
 from tests.agent.medium import Left, Medium, Tree
 from tests.agent.recorder import Recorder, without_locks
 from tests.peers.device import Device

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pilotwave_agent.disk import Disk
+from pilotwave_agent.host.disk import Disk
 from tests.agent.medium import File, Folder, Link, Medium, Node, Write
 
 # what the agent's own port does not write: TUF's client writes its cache by itself

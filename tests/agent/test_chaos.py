@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent.channel import Channel
-from pilotwave_agent.config import Probe
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.download import Downloader, Limits
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.net.download import Downloader, Limits
+from pilotwave_agent.net.http import Channel
+from pilotwave_agent.settings.config import ProbeSettings
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry
@@ -43,7 +43,7 @@ class Life:
     def __init__(self, device: Device, proxy: Proxy) -> None:
         device.registry.poll_s, device.registry.check_in_s = 300, 900
         # by the simulated clock: a probe every tenth of a second would be 600 processes a switch
-        probe = Probe("exec", ("true",), interval_s=5)
+        probe = ProbeSettings("exec", ("true",), interval_s=5)
         device.set(server=proxy.url, network_timeout_s=0.3, probation_s=60.0, probe=probe)
         self.device, self.registry = device, device.registry
         self.clock = SimulatedClock(device.registry.now.timestamp() + 60)

@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pilotwave_agent.conditions import CHANGE, FETCH, hold
-from pilotwave_agent.config import Probe
+from pilotwave_agent.core.conditions import CHANGE, FETCH, hold
+from pilotwave_agent.core.environment import Environment
+from pilotwave_agent.settings.config import ProbeSettings
 from pilotwave_agent.work import Done, Job, work
-from pilotwave_agent.world import World
 from pilotwave_protocol.states import ModelState, Reason
 from tests.agent.trees import tree
 from tests.peers.device import Device
@@ -24,8 +24,8 @@ NOON = datetime(2026, 11, 25, 12, 0, tzinfo=ZoneInfo("Europe/Berlin"))
 NIGHT = [{"cron": "0 2 * * *", "duration_s": 7200, "timezone": "device"}]
 
 
-def world(moment: datetime = NOON, **more: Any) -> World:
-    return World(moment.timestamp(), zone="Europe/Berlin", **more)
+def world(moment: datetime = NOON, **more: Any) -> Environment:
+    return Environment(moment.timestamp(), zone="Europe/Berlin", **more)
 
 
 # conditions, the world, the gate, and what holds (None: nothing)
@@ -147,10 +147,10 @@ def test_any_open_window_will_do_and_the_next_one_is_named() -> None:
 
 def test_a_device_lives_by_its_own_time_and_without_one_by_utc() -> None:
     at_three = datetime(2026, 11, 25, 3, 0, tzinfo=ZoneInfo("UTC"))
-    tokyo = World(at_three.timestamp(), zone="Asia/Tokyo")  # noon there
+    tokyo = Environment(at_three.timestamp(), zone="Asia/Tokyo")  # noon there
     assert hold({"windows": NIGHT}, tokyo, CHANGE)
-    assert hold({"windows": NIGHT}, World(at_three.timestamp()), CHANGE) is None
-    lost = hold({"windows": NIGHT}, World(NOON.timestamp()), CHANGE)
+    assert hold({"windows": NIGHT}, Environment(at_three.timestamp()), CHANGE) is None
+    lost = hold({"windows": NIGHT}, Environment(NOON.timestamp()), CHANGE)
     assert lost
     assert "does not know its time zone" in lost.sentence
 
@@ -214,7 +214,7 @@ def test_the_way_back_waits_for_nothing(registry: Registry, device: Device, tmp_
     second = registry.publish("detector", "1.1.0", example("1.1.0"))
     registry.order(first)
     work_in(device, tree(tmp_path), refresh=True)
-    device.set(probe=Probe("exec", ("false",), interval_s=0.1, failures=1))
+    device.set(probe=ProbeSettings("exec", ("false",), interval_s=0.1, failures=1))
     registry.order(replace(second, conditions={"power": "external", "idle": True}))
     device.set(probation_s=0.0)
     (device.config.data_dir / "busy").write_text("")

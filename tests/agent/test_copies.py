@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent import config, identity
-from pilotwave_agent.config import BadConfig
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.enrol import Wish, enrol
-from pilotwave_agent.fold import noticed
-from pilotwave_agent.journal import Journal, read_state
-from pilotwave_agent.numbering import Sequence
-from pilotwave_agent.slots import Layout
+from pilotwave_agent import identity
+from pilotwave_agent.check_in.numbering import Sequence
+from pilotwave_agent.commands.enrol import EnrolOptions, enrol
+from pilotwave_agent.core.journal import Journal, read_state
+from pilotwave_agent.core.records import noticed
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.settings import config
+from pilotwave_agent.settings.config import BadConfig
 from tests.peers.device import registry
 from tests.peers.registry import Registry
 
@@ -30,23 +31,23 @@ def machine(tmp_path: Path, name: str) -> Path:
 
 
 @pytest.fixture
-def wish(registry: Registry, tmp_path: Path) -> Wish:
+def wish(registry: Registry, tmp_path: Path) -> EnrolOptions:
     (tmp_path / "root.json").write_bytes(registry.root)
-    return Wish(registry.url, "cam-1", code="good", root_file=tmp_path / "root.json")
+    return EnrolOptions(registry.url, "cam-1", code="good", root_file=tmp_path / "root.json")
 
 
-def joined(folder: Path, wish: Wish, machine: Path) -> str:
+def joined(folder: Path, wish: EnrolOptions, machine: Path) -> str:
     """Enrol a folder; return its public key."""
     list(enrol(wish, folder / "agent.toml", folder, machine=machine))
     return identity.public_hex(identity.load(Layout(folder)).key)
 
 
-def renamed(wish: Wish, **changes: object) -> Wish:
-    return Wish(**{**vars(wish), "name": "cam-2", **changes})
+def renamed(wish: EnrolOptions, **changes: object) -> EnrolOptions:
+    return EnrolOptions(**{**vars(wish), "name": "cam-2", **changes})
 
 
 def test_a_copy_on_another_machine_makes_a_new_key_and_keeps_its_memory(
-    registry: Registry, wish: Wish, tmp_path: Path
+    registry: Registry, wish: EnrolOptions, tmp_path: Path
 ) -> None:
     first, copy = tmp_path / "first", tmp_path / "copy"
     key = joined(first, wish, machine(tmp_path, "one"))
@@ -67,7 +68,7 @@ def test_a_copy_on_another_machine_makes_a_new_key_and_keeps_its_memory(
 
 
 def test_a_copy_with_the_same_machine_id_is_told_by_hand(
-    registry: Registry, wish: Wish, tmp_path: Path
+    registry: Registry, wish: EnrolOptions, tmp_path: Path
 ) -> None:
     first, copy, here = tmp_path / "first", tmp_path / "copy", machine(tmp_path, "one")
     key = joined(first, wish, here)
@@ -79,7 +80,7 @@ def test_a_copy_with_the_same_machine_id_is_told_by_hand(
     assert joined(copy, renamed(wish, new_identity=True), here) != key
 
 
-def test_a_machine_without_marks_is_no_copy(wish: Wish, tmp_path: Path) -> None:
+def test_a_machine_without_marks_is_no_copy(wish: EnrolOptions, tmp_path: Path) -> None:
     folder = tmp_path / "first"
     key = joined(folder, wish, machine(tmp_path, "one"))
     assert joined(folder, wish, tmp_path / "nowhere") == key

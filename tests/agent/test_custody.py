@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent.custody import BadCustody, check, check_settings
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.host.lock import held
 from pilotwave_agent.identity import BadIdentity, load
-from pilotwave_agent.lock import held
-from pilotwave_agent.slots import Layout
+from pilotwave_agent.permissions import BadCustody, check, check_settings
 from pilotwave_agent.work import Job, work
 from tests.agent.resident import run_agent
 from tests.peers.device import Device

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from pilotwave_agent import deltas
-from pilotwave_agent.channel import Channel, Streamed
-from pilotwave_agent.deltas import Deltas
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.download import Downloader, Limits, Paused
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.net import deltas
+from pilotwave_agent.net.deltas import Deltas
+from pilotwave_agent.net.download import Downloader, Limits, Paused
+from pilotwave_agent.net.http import Channel, Streamed
 from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent.channel import Channel
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.download import (
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.net.download import (
     ComeAgain,
     Downloader,
     Limits,
@@ -20,6 +19,7 @@ from pilotwave_agent.download import (
     Paused,
     missing_bytes,
 )
+from pilotwave_agent.net.http import Channel
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent import config as settings
 from pilotwave_agent.facts import facts_of, read_facts
-from pilotwave_agent.surroundings import look_around, told
+from pilotwave_agent.read_conditions import look_around, told
+from pilotwave_agent.settings import config as settings
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages import MAX_FACTS
 from pilotwave_protocol.names import check_fact_key

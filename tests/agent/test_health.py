@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from pilotwave_agent import desks, health
-from pilotwave_agent.config import BadConfig, Probe, parse
+from pilotwave_agent import health
+from pilotwave_agent.apps import heartbeats
 from pilotwave_agent.health import Since, Subject
+from pilotwave_agent.settings.config import BadConfig, ProbeSettings, parse
 from pilotwave_protocol.states import ModelState
 from tests.agent.test_tell import publish, switch
 from tests.peers.device import Device
@@ -30,7 +31,7 @@ def subject(path: Path = Path("/x/1.1.0-a-onnx")) -> Subject:
     return Subject("detector", "1.1.0", path, "probation")
 
 
-def ask(probe: Probe, **more: Any) -> str:
+def ask(probe: ProbeSettings, **more: Any) -> str:
     no = health.ask(probe, subject(), lambda: None, **more)
     return no.sentence if no else ""
 
@@ -41,12 +42,14 @@ def ask(probe: Probe, **more: Any) -> str:
 def test_a_kserve_server_and_its_model_must_be_ready(tmp_path: Path) -> None:
     triton = Triton(tmp_path)
     with triton.running():
-        probe = Probe("kserve", url=triton.url + "/")
+        probe = ProbeSettings("kserve", url=triton.url + "/")
         assert "/v2/models/detector/ready: status 400" in ask(probe)
         triton.serving["detector"] = 1
         assert ask(probe) == ""
-        assert "/v2/models/eye/ready" in ask(Probe("kserve", url=triton.url, name="eye"))
-    assert "/v2/health/live" in ask(Probe("kserve", url="http://127.0.0.1:9", timeout_s=0.5))
+        assert "/v2/models/eye/ready" in ask(ProbeSettings("kserve", url=triton.url, name="eye"))
+    assert "/v2/health/live" in ask(
+        ProbeSettings("kserve", url="http://127.0.0.1:9", timeout_s=0.5)
+    )
 
 
 # --- programs
@@ -55,7 +58,7 @@ def test_a_kserve_server_and_its_model_must_be_ready(tmp_path: Path) -> None:
 def test_a_program_that_hangs_ends_with_all_that_it_started(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"setsid sleep 300 & echo $! >{pids}; wait"
-    no = ask(Probe("exec", ("sh", "-c", script), timeout_s=1))
+    no = ask(ProbeSettings("exec", ("sh", "-c", script), timeout_s=1))
     assert no == "sh: no end within 1 s"
     assert not Path(f"/proc/{pids.read_text().strip()}").exists()
 
@@ -63,14 +66,18 @@ def test_a_program_that_hangs_ends_with_all_that_it_started(tmp_path: Path) -> N
 def test_what_a_program_left_running_goes_on(tmp_path: Path) -> None:
     """A hook may start an application."""
     pids = tmp_path / "pids"
-    assert ask(Probe("exec", ("sh", "-c", f"sleep 300 & echo $! >{pids}"), timeout_s=30)) == ""
+    assert (
+        ask(ProbeSettings("exec", ("sh", "-c", f"sleep 300 & echo $! >{pids}"), timeout_s=30)) == ""
+    )
     os.kill(int(pids.read_text()), signal.SIGKILL)  # it is there
 
 
 def test_a_program_is_told_by_its_own_end(tmp_path: Path) -> None:
-    assert ask(Probe("exec", ("sh", "-c", "echo no; exit 3"))) == "sh ended with status 3: no"
-    assert ask(Probe("exec", ("sh", "-c", "kill -SEGV $$"))) == "sh ended with status -11"
-    assert "cannot be started: No such file" in ask(Probe("exec", (str(tmp_path / "no"),)))
+    assert (
+        ask(ProbeSettings("exec", ("sh", "-c", "echo no; exit 3"))) == "sh ended with status 3: no"
+    )
+    assert ask(ProbeSettings("exec", ("sh", "-c", "kill -SEGV $$"))) == "sh ended with status -11"
+    assert "cannot be started: No such file" in ask(ProbeSettings("exec", (str(tmp_path / "no"),)))
 
 
 # --- applications
@@ -84,12 +91,12 @@ def desk(tmp_path: Path) -> Path:
 
 def say(desk: Path, name: str, **words: Any) -> None:
     known = {"schema": "pilotwave/app/1", "app": name.partition("-")[0], "state": "serving"}
-    known |= {"serving": "1.1.0-a-onnx", "beat": desks.uptime(), "heartbeat_s": 10}
+    known |= {"serving": "1.1.0-a-onnx", "beat": heartbeats.uptime(), "heartbeat_s": 10}
     (desk / f"{name}.json").write_text(json.dumps({**known, **words}))
 
 
 def test_applications_must_live_and_serve_the_version(desk: Path) -> None:
-    probe = Probe("apps")
+    probe = ProbeSettings("apps")
     assert "0 applications give signs of life; at least 1 must" in ask(probe, live=desk.parent)
     say(desk, "camera-1")
     assert ask(probe, live=desk.parent) == ""
@@ -97,19 +104,19 @@ def test_applications_must_live_and_serve_the_version(desk: Path) -> None:
     assert "serves 1.0.0-b-onnx, not 1.1.0-a-onnx" in ask(probe, live=desk.parent)
     say(desk, "camera-2", state="stopped")
     assert ask(probe, live=desk.parent) == ""
-    say(desk, "camera-1", beat=desks.uptime() - 100)
+    say(desk, "camera-1", beat=heartbeats.uptime() - 100)
     assert "0 applications" in ask(probe, live=desk.parent)
 
 
 def test_ends_without_a_word_since_the_switch_are_a_crash_loop(desk: Path) -> None:
-    since = Since(desks.uptime() - 50)
+    since = Since(heartbeats.uptime() - 50)
     say(desk, "camera-0", beat=since.uptime - 10)  # it ended before the switch
     ended = {"pid": 1 << 22, "start": "7", "ns": os.readlink("/proc/self/ns/pid")}
     say(desk, "camera-1", state="crashed")
     say(desk, "camera-2", **ended)
     say(desk, "camera-3", state="stopped")
     say(desk, "camera-4")
-    probe = Probe("apps", crashes=3)
+    probe = ProbeSettings("apps", crashes=3)
     assert ask(probe, live=desk.parent, since=since) == ""
     say(desk, "camera-5", **ended)
     found = ask(probe, live=desk.parent, since=since)
@@ -137,7 +144,7 @@ def test_a_version_on_which_the_application_crashes_again_and_again_is_taken_bac
         stderr=subprocess.DEVNULL,
     )
     try:
-        probe = Probe("apps", interval_s=0.2, failures=2, crashes=3, apps=0)
+        probe = ProbeSettings("apps", interval_s=0.2, failures=2, crashes=3, apps=0)
         device.set(probe=probe, probation_s=60.0)
         registry.order(publish(registry, 2))
         done, ends = device.work(), time.monotonic() + 60
@@ -167,7 +174,7 @@ def test_a_unit_must_be_active_and_not_be_restarted_again_and_again(
     program.write_text(SYSTEMCTL)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    probe = Probe("systemd", unit="camera.service", crashes=3)
+    probe = ProbeSettings("systemd", unit="camera.service", crashes=3)
 
     def set_to(state: str, sub: str, restarts: int) -> None:
         says.write_text(f"ActiveState={state}\nSubState={sub}\nNRestarts={restarts}\n")
@@ -208,6 +215,6 @@ def test_the_desk_of_a_process_that_was_replaced_under_its_number_is_a_dead_ones
     Shelf(tmp_path)
     words = {"pid": os.getpid(), "start": "1", "ns": os.readlink("/proc/self/ns/pid")}
     say(tmp_path, "camera-1", **words)
-    (app,) = desks.read(tmp_path)
+    (app,) = heartbeats.read(tmp_path)
     assert app.gone()
     assert app.crashed()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from pilotwave_agent import identity
-from pilotwave_agent.channel import (
+from pilotwave_agent.net.http import (
     LEARNT_FOR_S,
     LEAST_IDLE_S,
     MAX_IDLE_S,
@@ -18,8 +18,8 @@ from pilotwave_agent.channel import (
     TooSlow,
     Unreachable,
 )
-from pilotwave_agent.fetcher import Fetcher
-from pilotwave_agent.run import Agent
+from pilotwave_agent.resident.agent import Agent
+from pilotwave_agent.trust.tuf_fetcher import Fetcher
 from tests.agent.resident import resident, settle, wait_until
 from tests.peers.device import Device
 from tests.peers.forgetful import ForgetfulPath

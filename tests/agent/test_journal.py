@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent import fold, journal
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.journal import Journal, read_state
-from pilotwave_agent.state import DeviceState, ModelSlot
+from pilotwave_agent.core import journal
+from pilotwave_agent.core import records as core_records
+from pilotwave_agent.core.journal import Journal, read_state
+from pilotwave_agent.core.state import DeviceState, ModelSlot
+from pilotwave_agent.host.disk import Disk
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState
@@ -26,27 +27,29 @@ def opened(path: Path) -> Journal:
     return Journal(Disk(), path)
 
 
-def fetching(slot: ModelSlot) -> fold.Record:
+def fetching(slot: ModelSlot) -> core_records.Record:
     state = ModelState.FETCHING
-    return fold.moved(slot, state, at=5.0, event="fetching", about=V1, candidate=V1, attempt=3)
+    return core_records.moved(
+        slot, state, at=5.0, event="fetching", about=V1, candidate=V1, attempt=3
+    )
 
 
-def some_records() -> list[fold.Record]:
+def some_records() -> list[core_records.Record]:
     slot = ModelSlot("detector")
     memory = AntiRollback(7, "d" * 64, {"detector": 4}, frozenset({"2" * 64}))
     return [
-        fold.learned(memory, {"root": 1, "timestamp": 9, "snapshot": 9}, at=1.0),
-        fold.refused("wrong_key", "no key of ours", raw_digest="a" * 64, at=2.0),
+        core_records.learned(memory, {"root": 1, "timestamp": 9, "snapshot": 9}, at=1.0),
+        core_records.refused("wrong_key", "no key of ours", raw_digest="a" * 64, at=2.0),
         fetching(slot),
-        fold.noticed("journal_damaged", at=6.0, detail="once"),
-        fold.acked(1, at=7.0),
+        core_records.noticed("journal_damaged", at=6.0, detail="once"),
+        core_records.acked(1, at=7.0),
     ]
 
 
-def states_of(records: list[fold.Record]) -> list[DeviceState]:
+def states_of(records: list[core_records.Record]) -> list[DeviceState]:
     states = [DeviceState()]
     for record in records:
-        states.append(fold.apply(states[-1], record))
+        states.append(core_records.apply(states[-1], record))
     return states
 
 
@@ -72,7 +75,7 @@ def test_a_journal_torn_at_any_byte_is_the_state_before_the_torn_line(path: Path
         assert read_state(path) == expected
         again = opened(path)
         assert again.state == expected
-        after = again.append(fold.noticed("restarted", at=8.0))
+        after = again.append(core_records.noticed("restarted", at=8.0))
         assert read_state(path) == after, size
 
 
@@ -100,7 +103,7 @@ def test_garbage_at_the_end_is_cut_off(path: Path) -> None:
 def test_a_long_journal_is_compacted_and_says_the_same(path: Path) -> None:
     made = opened(path)
     for n in range(2000):
-        made.append(fold.noticed("tick", at=float(n), detail="x" * 100))
+        made.append(core_records.noticed("tick", at=float(n), detail="x" * 100))
     assert path.stat().st_size <= journal.COMPACT_BYTES * 2
     assert read_state(path) == made.state
     assert made.state.next_event == 2001
@@ -136,9 +139,9 @@ def test_a_line_that_found_no_room_leaves_no_trace(path: Path) -> None:
 def test_a_compaction_that_finds_no_room_loses_nothing(path: Path) -> None:
     made = opened(path)
     while made._size < journal.COMPACT_BYTES - 500:
-        made.append(fold.noticed("tick", at=1.0, detail="x" * 300))
+        made.append(core_records.noticed("tick", at=1.0, detail="x" * 300))
     made._disk = FullDisk(1000)
-    made.append(fold.noticed("last", at=1.0, detail="x" * 400))
+    made.append(core_records.noticed("last", at=1.0, detail="x" * 400))
     assert read_state(path) == made.state
     assert made.state.events[-1].kind == "last"
 
@@ -148,29 +151,33 @@ class TestSpool:
 
     def test_the_oldest_of_low_value_goes_first(self) -> None:
         state = DeviceState()
-        state = fold.apply(state, fold.noticed("failed", at=0.0))
-        state = fold.apply(state, fold.noticed("fetching", at=0.0))
-        for _ in range(fold.MAX_SPOOL):
-            state = fold.apply(state, fold.noticed("healthy", at=0.0))
+        state = core_records.apply(state, core_records.noticed("failed", at=0.0))
+        state = core_records.apply(state, core_records.noticed("fetching", at=0.0))
+        for _ in range(core_records.MAX_SPOOL):
+            state = core_records.apply(state, core_records.noticed("healthy", at=0.0))
         kinds = [e.kind for e in state.events]
-        assert len(kinds) == fold.MAX_SPOOL
+        assert len(kinds) == core_records.MAX_SPOOL
         assert "fetching" not in kinds
         assert state.dropped == 2
-        assert state.events[-1].id == fold.MAX_SPOOL + 2
+        assert state.events[-1].id == core_records.MAX_SPOOL + 2
 
     def test_acknowledged_events_go(self) -> None:
-        state = states_of([fold.noticed("a", at=0.0), fold.noticed("b", at=0.0)])[-1]
-        state = fold.apply(state, fold.acked(1, at=0.0))
+        state = states_of([core_records.noticed("a", at=0.0), core_records.noticed("b", at=0.0)])[
+            -1
+        ]
+        state = core_records.apply(state, core_records.acked(1, at=0.0))
         assert [e.kind for e in state.events] == ["b"]
 
     def test_a_journal_that_was_lost_numbers_its_events_above_what_the_server_knows(self) -> None:
-        state = states_of([fold.noticed("a", at=0.0), fold.noticed("b", at=0.0)])[-1]
-        state = fold.apply(state, fold.acked(40, at=0.0))
+        state = states_of([core_records.noticed("a", at=0.0), core_records.noticed("b", at=0.0)])[
+            -1
+        ]
+        state = core_records.apply(state, core_records.acked(40, at=0.0))
         assert [(e.id, e.kind) for e in state.events] == [(41, "a"), (42, "b")]
-        assert fold.apply(state, fold.noticed("c", at=0.0)).events[-1].id == 43
+        assert core_records.apply(state, core_records.noticed("c", at=0.0)).events[-1].id == 43
 
     def test_the_same_refusal_is_told_once(self) -> None:
-        no = [fold.refused("wrong_key", "no", raw_digest=str(n), at=0.0) for n in range(3)]
+        no = [core_records.refused("wrong_key", "no", raw_digest=str(n), at=0.0) for n in range(3)]
         assert len(states_of(no)[-1].events) == 1
 
 
@@ -180,7 +187,7 @@ class TestMemory:
     def test_floors_and_yanks_are_merged(self) -> None:
         first = AntiRollback(5, "a", {"x": 3, "y": 1}, frozenset({"1" * 64}))
         second = AntiRollback(4, "b", {"x": 2, "z": 9}, frozenset({"2" * 64}))
-        state = states_of([fold.learned(m, {}, at=0.0) for m in (first, second)])[-1]
+        state = states_of([core_records.learned(m, {}, at=0.0) for m in (first, second)])[-1]
         assert state.memory.directive_seq == 5
         assert state.memory.set_digest == "a"
         assert state.memory.floors == {"x": 3, "y": 1, "z": 9}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent.config import Config
+from pilotwave_agent.settings.config import Config
 from tests.agent.killing import check_one_whole_version, is_settled, left_lying, work_until
 from tests.forking import Forker, forker
 from tests.peers.device import Device

@@ -16,10 +16,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pilotwave_agent.conditions import CHANGE, FETCH, own_hold
-from pilotwave_agent.config import BadConfig, Config, parse
-from pilotwave_agent.limits import OwnLimits
-from pilotwave_agent.world import World
+from pilotwave_agent.core.conditions import CHANGE, FETCH, own_hold
+from pilotwave_agent.core.environment import Environment
+from pilotwave_agent.settings.config import BadConfig, Config, parse
+from pilotwave_agent.settings.limits import OwnLimits
 from pilotwave_protocol.states import ModelState, Reason
 from tests.agent.test_conditions import ordered, work_in
 from tests.agent.trees import tree
@@ -38,7 +38,7 @@ def config(**limits: Any) -> Config:
 
 def opens_in(own: OwnLimits, moment: datetime) -> float | None:
     """Hours until the device may fetch: 0 now, None never."""
-    found = own_hold(own, World(moment.timestamp(), zone="Europe/Berlin"), FETCH)
+    found = own_hold(own, Environment(moment.timestamp(), zone="Europe/Berlin"), FETCH)
     return 0 if found is None else None if found.retry_s is None else found.retry_s / 3600
 
 
@@ -65,7 +65,7 @@ def test_files_are_fetched_within_the_devices_own_windows(
 ) -> None:
     own = config(windows=windows).limits
     assert opens_in(own, WEDNESDAY + timedelta(hours=hour)) == pytest.approx(wait, abs=0.02)
-    noon = World((WEDNESDAY + timedelta(hours=12)).timestamp(), zone="Europe/Berlin")
+    noon = Environment((WEDNESDAY + timedelta(hours=12)).timestamp(), zone="Europe/Berlin")
     assert own_hold(own, noon, CHANGE) is None
 
 
@@ -79,7 +79,7 @@ def test_a_window_that_cannot_be_read_is_refused_with_an_example(wrong: str) -> 
 
 def test_a_metered_network_is_waited_out_where_the_device_says_so() -> None:
     def reason(on_metered: str, metered: bool | None) -> Reason | None:
-        world = World(WEDNESDAY.timestamp(), metered=metered)
+        world = Environment(WEDNESDAY.timestamp(), metered=metered)
         found = own_hold(config(on_metered=on_metered).limits, world, FETCH)
         return found.reason if found else None
 

@@ -10,8 +10,9 @@ import pytest
 from tuf.api.metadata import Metadata, Root
 from tuf.api.serialization import DeserializationError
 
-from pilotwave_agent import client, desks, sources
-from pilotwave_agent.channel import Answer
+from pilotwave_agent.apps import heartbeats
+from pilotwave_agent.net import mirror_first, server_api
+from pilotwave_agent.net.http import HttpAnswer
 from pilotwave_agent.runtimes.faults import reason_of
 from tests.timing import assert_linear
 
@@ -30,8 +31,8 @@ ANSWERS: dict[str, Make] = {
 @pytest.mark.parametrize("shape", ANSWERS)
 def test_problems_and_links(shape: str) -> None:
     def read(raw: bytes) -> None:
-        client.ServerSaid(Answer(400, {}, raw))
-        sources._parse(Answer(200, {}, raw), "/p")
+        server_api.ServerSaid(HttpAnswer(400, {}, raw))
+        mirror_first._parse(HttpAnswer(200, {}, raw), "/p")
 
     assert_linear(read, ANSWERS[shape], size=1 << 14, largest=1 << 18)
 
@@ -39,7 +40,7 @@ def test_problems_and_links(shape: str) -> None:
 @pytest.mark.parametrize("value", ["9" * 5000, "0" * 5000, "1e9", "-1", "", "٣"])
 def test_any_retry_after_is_read_without_an_error(value: str) -> None:
     """Python refuses to read thousands of digits as a number."""
-    said = client.ServerSaid(Answer(429, {"retry-after": value}, b""))
+    said = server_api.ServerSaid(HttpAnswer(429, {"retry-after": value}, b""))
     assert said.retry_after_s is None or 0 <= said.retry_after_s <= 86_400
 
 
@@ -99,7 +100,7 @@ def test_what_an_application_says_of_itself(shape: str, tmp_path: Path) -> None:
 
     def read(raw: bytes) -> None:
         file.write_bytes(raw)
-        desks.read(tmp_path)
+        heartbeats.read(tmp_path)
 
     assert_linear(read, DESKS[shape], size=1 << 12, largest=1 << 16)
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilotwave_agent import fold, outcomes
-from pilotwave_agent.machine import (
+from pilotwave_agent.core import outcomes
+from pilotwave_agent.core import records as core_records
+from pilotwave_agent.core.machine import (
     TURN_S,
     ClearAway,
     Confirm,
@@ -31,8 +32,8 @@ from pilotwave_agent.machine import (
     step_back,
     ways_back,
 )
-from pilotwave_agent.state import DeviceState, Failure, ModelSlot, Order, Telling, Watch
-from pilotwave_agent.ties import is_tested, mates, waits_for
+from pilotwave_agent.core.state import DeviceState, Failure, ModelSlot, Order, Probation, Telling
+from pilotwave_agent.core.ties import is_tested, mates, waits_for
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages import Installed
@@ -62,7 +63,7 @@ def device(*slots: ModelSlot, orders: tuple[Order, ...] = (), **more: Any) -> De
 def slot(state: ModelState, current: Installed | None = V1, **more: Any) -> ModelSlot:
     known = {"last_healthy": current, **more}
     if state is S.PROBATION:
-        known.setdefault("watch", Watch("a", NOW.uptime))
+        known.setdefault("watch", Probation("a", NOW.uptime))
     return ModelSlot("detector", state, current, **known)
 
 
@@ -82,7 +83,7 @@ STORIES = [
         slot(S.IDLE, None),
         None,
         {},
-        Move(fold.removed(slot(S.IDLE, None), at=NOW.wall)),
+        Move(core_records.removed(slot(S.IDLE, None), at=NOW.wall)),
     ),
     ("an order begins a fetch", slot(S.IDLE, None), order(V1), {}, S.FETCHING),
     ("what is ordered runs already", slot(S.HEALTHY), order(V1), {}, Rest()),
@@ -290,7 +291,7 @@ def test_story_ends_where_it_says() -> None:
     for _ in range(3):
         found = step(state)
         if isinstance(found, Move):
-            state = fold.apply(state, found.record)
+            state = core_records.apply(state, found.record)
     assert step(state) == Rest()
 
 
@@ -362,10 +363,10 @@ class TestTogether:
             found = step(state)
             assert isinstance(found, Move)
             assert (found.record["m"], found.record["s"]) == (model, "switching")
-            state = fold.apply(state, found.record)
+            state = core_records.apply(state, found.record)
             assert step(state) == Switch(model)
             slot = state.slot(model)
-            state = fold.apply(state, outcomes.switched(slot, NOW))
+            state = core_records.apply(state, outcomes.switched(slot, NOW))
 
     def test_neither_switches_while_the_other_is_held(self) -> None:
         state = self.state(self.passed(), replace(self.passed("b"), reason="waiting_window"))
@@ -376,7 +377,7 @@ class TestTogether:
         begun = ModelSlot("b", S.SWITCHING, V1, candidate=V2)
         state = self.state(self.passed(), begun)
         assert step(state) == Switch("b")
-        state = fold.apply(state, outcomes.switched(begun, NOW))
+        state = core_records.apply(state, outcomes.switched(begun, NOW))
         assert moved_to(step(state))[0] is S.SWITCHING
 
     def test_one_that_failed_its_test_keeps_the_other_from_switching(self) -> None:
@@ -387,7 +388,7 @@ class TestTogether:
 
     def test_one_that_is_taken_back_takes_the_other_back(self) -> None:
         for state_of_a in (S.PROBATION, S.HEALTHY):
-            well = ModelSlot("a", state_of_a, V2, V1, V1, watch=Watch("a", NOW.uptime))
+            well = ModelSlot("a", state_of_a, V2, V1, V1, watch=Probation("a", NOW.uptime))
             bad = ModelSlot("b", S.ROLLED_BACK, V1, V2, V1, candidate=V2, failures=(FAILED_V2,))
             found = step(self.state(well, bad))
             assert moved_to(found) == (S.ROLLING_BACK, Reason.TOGETHER_ROLLBACK)
@@ -420,7 +421,7 @@ def test_a_fetch_does_not_outlive_its_directive() -> None:
     found = step(state, late)
     assert moved_to(found) == (S.FETCHING, Reason.DIRECTIVE_EXPIRED)
     assert isinstance(found, Move)
-    assert step(fold.apply(state, found.record), late) == Rest()
+    assert step(core_records.apply(state, found.record), late) == Rest()
 
 
 class TestTelling:
@@ -452,23 +453,25 @@ class TestTelling:
     def test_restarts_are_counted(self) -> None:
         known = slot(S.SWITCHING, candidate=V2)
         for boots, boot in enumerate("aabc"):
-            state = fold.apply(device(known), outcomes.telling(known, replace(NOW, boot=boot), 30))
+            state = core_records.apply(
+                device(known), outcomes.telling(known, replace(NOW, boot=boot), 30)
+            )
             known = state.slot("detector")
             assert known.telling
             assert known.telling.boots == max(boots, 1)
 
     def test_what_it_says_before_the_agent_has_noted_that_it_was_told_counts(self) -> None:
         known = slot(S.SWITCHING, candidate=V2)
-        state = fold.apply(device(known), outcomes.telling(known, NOW, 30))
+        state = core_records.apply(device(known), outcomes.telling(known, NOW, 30))
         later = replace(NOW, uptime=NOW.uptime + 5)
         told = outcomes.told(state.slot("detector"), later, 30)
-        telling = fold.apply(state, told).slot("detector").telling
+        telling = core_records.apply(state, told).slot("detector").telling
         assert telling == Telling("a", later.uptime, 30, told=True, begun=NOW.uptime)
 
     def test_what_is_not_taken_goes_back_and_counts_as_failed_here(self) -> None:
         known = slot(S.SWITCHING, candidate=V2, telling=Telling("a", NOW.uptime, 30.0, told=True))
         no = RefusedError(Reason.APP_SILENT, "not a word")
-        state = fold.apply(device(known), outcomes.not_taken(known, no, NOW))
+        state = core_records.apply(device(known), outcomes.not_taken(known, no, NOW))
         assert step(state) == Restore("detector", (V1,))
         after = state.slot("detector")
         assert after.telling is None
@@ -518,7 +521,7 @@ class TestProbation:
         state = device(slot(S.PROBATION, V2, previous=V1, last_healthy=V1))
         boots = 0
         while isinstance(found := step(state, replace(NOW, boot=f"boot {boots}")), Move):
-            state, boots = fold.apply(state, found.record), boots + 1
+            state, boots = core_records.apply(state, found.record), boots + 1
         assert boots == RULES.boots
         assert found == Restore("detector", (V1,))
 
@@ -532,16 +535,16 @@ class TestProbation:
                 state.slot("detector"), no, NOW, RULES, last=True, order=order(V2)
             )
             assert record
-            state = fold.apply(state, record)
+            state = core_records.apply(state, record)
             states.append(state.slot("detector").state)
         assert states == [S.PROBATION, S.ROLLING_BACK]
 
     def test_a_pass_between_failures_starts_the_count_anew(self) -> None:
-        known = slot(S.PROBATION, V2, watch=Watch("a", NOW.uptime, failures=1))
+        known = slot(S.PROBATION, V2, watch=Probation("a", NOW.uptime, failures=1))
         record = outcomes.probed(known, None, NOW, RULES, last=False, order=None)
         assert record
-        after = fold.apply(device(known), record).slot("detector")
-        assert after.watch == Watch("a", NOW.uptime)
+        after = core_records.apply(device(known), record).slot("detector")
+        assert after.watch == Probation("a", NOW.uptime)
 
     def test_a_pass_writes_nothing(self) -> None:
         known = slot(S.PROBATION, V2)
@@ -572,10 +575,10 @@ class TestWayBack:
         known = slot(S.HEALTHY, V2, previous=V1)
         state = device(known, orders=(order(V2, attempt=4),))
         for record in step_back(known, order(V2, attempt=4), AntiRollback(), at=NOW.wall):
-            state = fold.apply(state, record)
+            state = core_records.apply(state, record)
         assert step(state) == Restore("detector", (V1,))
         # the order still stands at attempt 4, and does not bring back what was just left
-        state = fold.apply(state, outcomes.restored(state.slot("detector"), V1, "", NOW))
+        state = core_records.apply(state, outcomes.restored(state.slot("detector"), V1, "", NOW))
         assert step(state) == Rest()
 
     def test_a_person_may_ask_while_another_version_is_fetched(self) -> None:
@@ -594,10 +597,10 @@ def test_no_record_is_made_of_a_step_that_the_table_forbids(
 ) -> None:
     known = ModelSlot("detector", before)
     if after is before or may_follow(before, after):
-        assert fold.moved(known, after, at=0.0)["s"] == after
+        assert core_records.moved(known, after, at=0.0)["s"] == after
     else:
         with pytest.raises(ValueError, match="no step leads from"):
-            fold.moved(known, after, at=0.0)
+            core_records.moved(known, after, at=0.0)
 
 
 # --- any history of orders, yanks, luck and bad luck
@@ -627,9 +630,9 @@ class World:
         self.uptime, self.boot = 0.0, 0
         self.probed: dict[str, float] = {}
 
-    def record(self, record: fold.Record | None) -> None:
+    def record(self, record: core_records.Record | None) -> None:
         if record:
-            self.state = fold.apply(self.state, record)
+            self.state = core_records.apply(self.state, record)
 
     def now(self) -> Moment:
         return Moment(0.0, self.uptime, str(self.boot))
@@ -643,11 +646,11 @@ class World:
             self.state = replace(self.state, orders=orders, orders_expire=1.0)
         elif kind == "yank":
             memory = AntiRollback(yanked=frozenset({version(what).sha256}))
-            self.record(fold.learned(memory, {}, at=0.0))
+            self.record(core_records.learned(memory, {}, at=0.0))
         elif kind == "boot":
             self.boot += 1
         elif (found := self.state.models.get(what)) and found.current:
-            self.record(fold.moved(found, found.state, at=0.0, damaged=True))
+            self.record(core_records.moved(found, found.state, at=0.0, damaged=True))
 
     def settle(self) -> None:
         """Take steps until there is nothing to do; a history that never ends fails."""
@@ -674,7 +677,7 @@ class World:
 
     def outcome(
         self, found: Step, known: ModelSlot, no: RefusedError | None, parked: set[str]
-    ) -> fold.Record | None:
+    ) -> core_records.Record | None:
         now = self.now()
         match found:
             case Fetch() | Stage() if no:
@@ -704,7 +707,7 @@ class World:
                 wish = self.state.orders.get(known.model)
                 return outcomes.probed(known, no, now, RULES, last=last, order=wish)
             case ClearAway(model=model):
-                return fold.cleared(model, at=now.wall)
+                return core_records.cleared(model, at=now.wall)
             case Restore(ways=ways):
                 if no or not ways:
                     return outcomes.nowhere_to_go(known, now)
@@ -749,4 +752,4 @@ def test_every_history_comes_to_rest_and_keeps_its_promises(
             assert known.state in (S.FAILED, S.FETCHING, S.VERIFYING, S.STAGED, S.TESTING)
             assert not ways_back(known, memory)
     # and what was folded is what is read back
-    assert fold.apply(DeviceState(), fold.snapshot(world.state)) == world.state
+    assert core_records.apply(DeviceState(), core_records.snapshot(world.state)) == world.state

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from pilotwave_agent import desks
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.mailbox import Mailbox
-from pilotwave_agent.slots import Layout
-from pilotwave_agent.telemetry import Telemetry
+from pilotwave_agent.apps import heartbeats
+from pilotwave_agent.apps.mailbox import Mailbox
+from pilotwave_agent.check_in.metrics import Telemetry
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
 from pilotwave_protocol.states import ModelState
 from tests.agent.test_tell import publish, switch, tell
 from tests.peers.device import Device
@@ -58,7 +58,7 @@ def test_a_datagram_is_a_desk(live: Path, mailbox: Mailbox) -> None:
     said = {"schema": "pilotwave/app/1", "id": "eye-1", "model": "detector", "state": "serving"}
     send(live, {**said, "serving": "1.1.0-a-onnx"})
     mailbox.empty()
-    (app,) = desks.read(live / "detector")
+    (app,) = heartbeats.read(live / "detector")
     assert (app.app, app.serving, app.lives()) == ("eye-1", "1.1.0-a-onnx", True)
 
 
@@ -127,7 +127,7 @@ def test_a_stale_socket_is_replaced(live: Path, mailbox: Mailbox) -> None:
     said = {"schema": "pilotwave/app/1", "id": "eye-1", "model": "detector", "state": "serving"}
     send(live, said)
     second.empty()
-    assert len(desks.read(live / "detector")) == 1
+    assert len(heartbeats.read(live / "detector")) == 1
     second.close()
 
 
@@ -182,7 +182,7 @@ def test_the_c_example_takes_refuses_and_reports(
     words = [line.split()[0] + " " + line.split()[1][:5] for line in said.splitlines()]
     # one that reads the link before it hears of it tries, and refuses, a second time
     assert list(dict.fromkeys(words)) == ["serving 1.1.0", "serving 1.2.0", "refused 1.3.0"]
-    (seen,) = desks.read(device.layout.live / "detector")
+    (seen,) = heartbeats.read(device.layout.live / "detector")
     assert (seen.state, seen.crashed()) == ("stopped", False)
 
 
@@ -194,12 +194,12 @@ def _large() -> bytes:
 
 def test_the_c_example_outlives_an_agent_that_is_not_there(program: Path, tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
-    desks.prepare(tmp_path / "live", "detector", "")
+    heartbeats.prepare(tmp_path / "live", "detector", "")
     app = subprocess.Popen([program, tmp_path, "detector"], stdout=subprocess.PIPE, text=True)
     assert app.stdout
     try:
-        until(lambda: desks.read(tmp_path / "live" / "detector"))
-        assert desks.read(tmp_path / "live" / "detector")[0].state == "waiting"
+        until(lambda: heartbeats.read(tmp_path / "live" / "detector"))
+        assert heartbeats.read(tmp_path / "live" / "detector")[0].state == "waiting"
         shelf.serve(1)
         assert app.stdout.readline().startswith("serving 1.1.0-")
         shelf.serve(2)

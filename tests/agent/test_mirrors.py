@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent import sources
-from pilotwave_agent.channel import Channel
-from pilotwave_agent.config import BadConfig, parse
-from pilotwave_agent.deltas import Deltas
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.download import Downloader, Limits
-from pilotwave_agent.mirrors import DEAD_S, LONGEST_S, WRONG_S, Mirrors
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.net import mirror_first
+from pilotwave_agent.net.deltas import Deltas
+from pilotwave_agent.net.download import Downloader, Limits
+from pilotwave_agent.net.http import Channel
+from pilotwave_agent.net.mirrors import DEAD_S, LONGEST_S, WRONG_S, Mirrors
+from pilotwave_agent.settings.config import BadConfig, parse
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry
@@ -183,7 +183,7 @@ def test_a_link_that_ended_under_way_is_no_fault_of_the_mirror(site: Site) -> No
 
 
 def test_a_mirror_that_drips_is_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "WINDOW_S", 0.5)
+    monkeypatch.setattr(mirror_first, "WINDOW_S", 0.5)
     site.mirror.bend = lambda path, reply: replace(reply, stall=0.1, piece=100)
     asked, of_server = site.fetch()
     assert (asked, of_server[-1]) == ([LINKED], BLOB)
@@ -193,8 +193,8 @@ def test_a_mirror_that_drips_is_given_up(site: Site, monkeypatch: pytest.MonkeyP
 def test_a_mirror_is_not_blamed_for_the_devices_own_cap(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "WINDOW_S", 0.2)
-    monkeypatch.setattr(sources, "LEAST_RATE", 250_000)
+    monkeypatch.setattr(mirror_first, "WINDOW_S", 0.2)
+    monkeypatch.setattr(mirror_first, "LEAST_RATE", 250_000)
     site.fetcher.limits = Limits(0, max_rate=200_000)
     assert site.fetch()[0] == [LINKED]
 

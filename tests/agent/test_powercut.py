@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent import fold, identity
-from pilotwave_agent.config import Probe
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.install import intact
-from pilotwave_agent.journal import Journal
-from pilotwave_agent.numbering import Sequence
-from pilotwave_agent.slots import Layout
+from pilotwave_agent import identity
+from pilotwave_agent.check_in.numbering import Sequence
+from pilotwave_agent.core import records
+from pilotwave_agent.core.journal import Journal
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.settings.config import ProbeSettings
+from pilotwave_agent.version_folder import intact
 from pilotwave_agent.work import Job, work
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.messages import Entry
@@ -33,7 +34,7 @@ from tests.agent.recorder import Plain
 from tests.peers.device import Device
 from tests.peers.registry import Registry, example
 
-FAILING = Probe("exec", ("false",), interval_s=0.1, failures=1)
+FAILING = ProbeSettings("exec", ("false",), interval_s=0.1, failures=1)
 
 
 @dataclass
@@ -113,7 +114,7 @@ def test_a_power_cut_takes_back_no_promise(story: Scene) -> None:
 
 def recovers(device: Device, wanted: frozenset[str]) -> None:
     """See a device come to rest on exactly one whole version, a wanted one."""
-    device.set(probe=Probe("exec", ("true",), interval_s=0.1))
+    device.set(probe=ProbeSettings("exec", ("true",), interval_s=0.1))
     done = device.work(disk=Plain(), refresh=True, boot=True)
     slot = device.slot()
     assert done.retry is None, done
@@ -216,13 +217,13 @@ def test_a_power_cut_around_compaction_keeps_every_record(tmp_path: Path) -> Non
     inode = path.stat().st_ino
     for n in range(1, 600):
         if n % 50 == 0:
-            made.append(fold.learned(some_memory(n), {"root": 1, "timestamp": n}, at=float(n)))
-        made.append(fold.noticed("journal_damaged", at=float(n), detail=long))
+            made.append(records.learned(some_memory(n), {"root": 1, "timestamp": n}, at=float(n)))
+        made.append(records.noticed("journal_damaged", at=float(n), detail=long))
         inode, known = path.stat().st_ino, inode
         compactions += inode != known
         if compactions == 2:
             break
-    made.append(fold.acked(3, at=1000.0))
+    made.append(records.acked(3, at=1000.0))
     run.finish()
     assert compactions == 2
     assert run.broken_promises() == []

@@ -23,13 +23,18 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_websocket
 
-from pilotwave_agent import config as settings
-from pilotwave_agent.channel import Channel, TooSlow, Unreachable
-from pilotwave_agent.config import BadConfig, Config, parse
-from pilotwave_agent.fetcher import Fetcher
-from pilotwave_agent.proxies import Proxies, from_environment, named_in_environment, read_proxy
-from pilotwave_agent.push.line import Lost
-from pilotwave_agent.push.websocket import WebSocketLine
+from pilotwave_agent.net.http import Channel, TooSlow, Unreachable
+from pilotwave_agent.push.channel import Lost
+from pilotwave_agent.push.websocket import WebSocketChannel
+from pilotwave_agent.settings import config as settings
+from pilotwave_agent.settings.config import BadConfig, Config, parse
+from pilotwave_agent.settings.proxies import (
+    Proxies,
+    from_environment,
+    named_in_environment,
+    read_proxy,
+)
+from pilotwave_agent.trust.tuf_fetcher import Fetcher
 from tests.agent.resident import log_of, resident, run_agent, settle, wait_until
 from tests.peers.device import Device
 from tests.peers.forwarding import ForwardProxy
@@ -153,7 +158,7 @@ def test_the_websocket_comes_through_the_proxy_too(proxy: ForwardProxy) -> None:
         port = server.socket.getsockname()[1]
         proxy.leads[HOST] = port
         url, lead = f"http://{HOST}:{port}", through(proxy)
-        line = WebSocketLine(url, "t", ca_file=None, timeout_s=5, ping_s=60, proxies=lead)
+        line = WebSocketChannel(url, "t", ca_file=None, timeout_s=5, ping_s=60, proxies=lead)
         assert proxy.asked == [f"CONNECT {HOST}:{port}"]
         line.close()
         server.shutdown()
@@ -175,7 +180,7 @@ def test_credentials_are_given_and_asked_for_by_name(registry: Registry) -> None
                 channel.request("GET", PATH)
     both = Proxies(bare, bare)
     with pytest.raises(Lost, match="asks for credentials"):
-        WebSocketLine(server, "t", ca_file=None, timeout_s=5, ping_s=60, proxies=both)
+        WebSocketChannel(server, "t", ca_file=None, timeout_s=5, ping_s=60, proxies=both)
     proxy.stop()
 
 

@@ -16,12 +16,12 @@ import pytest
 from websockets.server import ServerProtocol
 from websockets.sync.server import ServerConnection, serve
 
-from pilotwave_agent.clock import Clock
-from pilotwave_agent.config import BadConfig, parse
-from pilotwave_agent.push.keeper import FLOOD, LAST_RETRY_S, Keeper
-from pilotwave_agent.push.line import PONG_S, Lost
-from pilotwave_agent.push.websocket import WebSocketLine
-from pilotwave_agent.schedule import Schedule
+from pilotwave_agent.core.schedule import Schedule
+from pilotwave_agent.host.clock import Clock
+from pilotwave_agent.push.channel import PONG_S, Lost
+from pilotwave_agent.push.connection import FLOOD, LAST_RETRY_S, PushConnection
+from pilotwave_agent.push.websocket import WebSocketChannel
+from pilotwave_agent.settings.config import BadConfig, parse
 from pilotwave_protocol.push import MAX_WITHIN_S, PushTerms, call_to_poll, within_of
 
 TERMS = PushTerms(poll_interval_s=900, ping_s=240, spread_s=10)
@@ -88,7 +88,7 @@ class Bench:
         self.refuse: Lost | None = None
         self.tries: list[float] = []
         self.pings: list[int] = []
-        self.keeper = Keeper(self._open, self.schedule, self.clock, **given)
+        self.keeper = PushConnection(self._open, self.schedule, self.clock, **given)
 
     def _open(self, token: str, terms: PushTerms) -> FakeLine:
         self.tries.append(self.clock.now)
@@ -256,11 +256,11 @@ def peer(behave: Behave) -> Iterator[str]:
         thread.join(10)
 
 
-def line_to(url: str, *, timeout_s: float = 10.0) -> WebSocketLine:
-    return WebSocketLine(url, "t", ca_file=None, timeout_s=timeout_s, ping_s=240.0)
+def line_to(url: str, *, timeout_s: float = 10.0) -> WebSocketChannel:
+    return WebSocketChannel(url, "t", ca_file=None, timeout_s=timeout_s, ping_s=240.0)
 
 
-def heard(line: WebSocketLine, count: int) -> list[bytes]:
+def heard(line: WebSocketChannel, count: int) -> list[bytes]:
     calls: list[bytes] = []
     ends = time.monotonic() + 20
     while len(calls) < count:
@@ -270,7 +270,7 @@ def heard(line: WebSocketLine, count: int) -> list[bytes]:
     return calls
 
 
-def until_lost(line: WebSocketLine) -> str:
+def until_lost(line: WebSocketChannel) -> str:
     ends = time.monotonic() + 20
     while time.monotonic() < ends:
         try:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent.clock import Clock
-from pilotwave_agent.reconsider import Reconsider
+from pilotwave_agent.host.clock import Clock
+from pilotwave_agent.resident.reconsider import Reconsider
 from pilotwave_protocol.states import Reason
 from tests.agent.resident import resident, settle, wait_until
 from tests.peers.device import Device

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent.journal import read_state
-from pilotwave_agent.tell.settings import Tell
+from pilotwave_agent.core.journal import read_state
+from pilotwave_agent.settings.tell import Tell
 from pilotwave_protocol.messages import SMALL_ENTRIES, Directive, Entry, parse_directive
 from pilotwave_protocol.states import ModelState, Reason
 from tests.peers.device import Device, device, registry

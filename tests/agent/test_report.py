@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pilotwave_agent.report import check_in_of
-from pilotwave_agent.state import DeviceState, ModelSlot, Order
+from pilotwave_agent.check_in.build import check_in_of
+from pilotwave_agent.core.state import DeviceState, ModelSlot, Order
 from pilotwave_protocol import dsse, messages
 from pilotwave_protocol.messages import (
     MAX_CHECK_IN_BYTES,

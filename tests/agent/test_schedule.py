@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
-from pilotwave_agent.schedule import NEVER, PROFILES, Schedule
+from pilotwave_agent.core.schedule import NEVER, PROFILES, Schedule
 
 
 def schedule(profile: str = "standard", **more: float) -> Schedule:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent.config import Probe
+from pilotwave_agent.settings.config import ProbeSettings
 from pilotwave_protocol.messages import Entry
 from pilotwave_protocol.states import ModelState, Reason
 from tests.peers.device import Device
@@ -15,10 +15,10 @@ from tests.peers.registry import Registry, example
 S = ModelState
 
 
-def probe(*bad: str) -> Probe:
+def probe(*bad: str) -> ProbeSettings:
     """Say no to these versions."""
     words = f"case $PILOTWAVE_VERSION in {'|'.join(bad) or 'none'}) exit 1;; esac"
-    return Probe("exec", ("sh", "-c", words), interval_s=0.1, failures=1)
+    return ProbeSettings("exec", ("sh", "-c", words), interval_s=0.1, failures=1)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pilotwave_agent.config import Probe
+from pilotwave_agent.settings.config import ProbeSettings
 from pilotwave_protocol.states import ModelState, Reason
 from tests.peers.device import Device, device, registry
 from tests.peers.registry import Registry, example
@@ -51,7 +51,7 @@ def test_nothing_is_downloaded_and_nothing_tested_anew(device: Device, registry:
 def test_probation_is_not_waited_for(device: Device, registry: Registry) -> None:
     publish(registry, V1, V2)
     run(device, V1)
-    device.set(probation_s=600.0, probe=Probe("exec", ("true",), interval_s=60))
+    device.set(probation_s=600.0, probe=ProbeSettings("exec", ("true",), interval_s=60))
     run(device, V2)
     assert device.slot().state is ModelState.PROBATION
     run(device, V1)
@@ -65,7 +65,7 @@ def test_the_version_that_was_left_is_no_place_to_go_back_to(
     run(device, V1)
     run(device, V2)
     run(device, V1)
-    device.set(probe=Probe("exec", ("false",), interval_s=0.1), probation_s=5.0)
+    device.set(probe=ProbeSettings("exec", ("false",), interval_s=0.1), probation_s=5.0)
     registry.order(registry.versions["detector", V3])
     device.work()
     assert device.slot().state is ModelState.ROLLED_BACK

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from pilotwave_agent.cli import run_command
-from pilotwave_agent.service import ServiceTrouble, System, install, own_command, uninstall
-from pilotwave_agent.unit import NAME, CannotInstall, Plan, unit_of
+from pilotwave_agent.commands.service import ServiceTrouble, System, install, own_command, uninstall
+from pilotwave_agent.commands.systemd_unit import NAME, CannotInstall, Plan, unit_of
 from pilotwave_protocol.states import ModelState
 from tests.peers.device import Device
 from tests.peers.registry import Registry, example

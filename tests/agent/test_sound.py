@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pilotwave_agent import fold
-from pilotwave_agent.report import Spare, check_in_of
-from pilotwave_agent.state import DeviceState, ModelSlot, Refusal
+from pilotwave_agent.check_in.build import Spare, check_in_of
+from pilotwave_agent.core import records
+from pilotwave_agent.core.state import DeviceState, ModelSlot, Refusal
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.fields import MAX_INT
 from pilotwave_protocol.messages import CheckIn, DeviceEvent, parse_check_in
@@ -72,7 +72,7 @@ def test_facts_that_decide_what_fits_stay_where_there_are_too_many() -> None:
 
 @pytest.mark.parametrize("at", [-1e18, -62e9, 0.0, 2.6e11, 1e18])
 def test_a_clock_that_says_nonsense_makes_an_event_with_a_date(at: float) -> None:
-    state = fold.apply(DeviceState(), fold.noticed("tried", at=at))
+    state = records.apply(DeviceState(), records.noticed("tried", at=at))
     assert len(sent(state).events) == 1
 
 

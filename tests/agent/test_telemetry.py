@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pilotwave_agent.disk import Disk
+from pilotwave_agent.check_in.metrics import MAX_KEPT, Telemetry
+from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.live.generation import Version
 from pilotwave_agent.live.recorder import Recorder
-from pilotwave_agent.telemetry import MAX_KEPT, Telemetry
 from pilotwave_protocol.messages import MAX_METRICS
 from tests.peers.device import Device
 from tests.peers.registry import Registry
@@ -219,7 +219,7 @@ def test_a_damaged_spool_is_begun_anew(desk: Path) -> None:
 
 
 def test_windows_travel_in_check_ins(device: Device, registry: Registry) -> None:
-    from pilotwave_agent.once import once
+    from pilotwave_agent.commands.once import once
 
     desk = device.layout.live / "detector"
     desk.mkdir(parents=True)

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from pilotwave_agent import desks
-from pilotwave_agent.config import BadConfig, Probe, parse
+from pilotwave_agent.apps import heartbeats
 from pilotwave_agent.live import LiveModel
+from pilotwave_agent.settings.config import BadConfig, ProbeSettings, parse
+from pilotwave_agent.settings.tell import Tell
 from pilotwave_agent.tell.apps import Apps
 from pilotwave_agent.tell.base import Release
-from pilotwave_agent.tell.settings import Tell
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import ModelState
 from tests.peers.device import Device
@@ -214,7 +214,7 @@ def test_a_refusal_told_in_hundredths_of_a_second_counts(tmp_path: Path) -> None
     told_at = 100.004  # and refused 3 ms later, which the application rounds to 100.00
     refusal = {"name": "1.2.0-a-onnx", "at": 100.0, "sentence": "too large"}
     words = {"schema": "pilotwave/app/1", "app": "eye", "state": "serving", "serving": None}
-    desk = {**words, "refused": refusal, "beat": desks.uptime(), "heartbeat_s": 60}
+    desk = {**words, "refused": refusal, "beat": heartbeats.uptime(), "heartbeat_s": 60}
     (tmp_path / "detector" / "eye-1.json").write_text(json.dumps(desk))
     path = Path("/x/1.2.0-a-onnx")
     release = Release("detector", "1.2.0", "onnx", 1, path, "model.onnx", "probation")
@@ -230,12 +230,12 @@ def test_all_that_live_must_have_taken_it(
     words = {"schema": "pilotwave/app/1", "app": "other", "state": "serving", "serving": "1.1.0-x"}
 
     def beat() -> None:
-        desk.write_text(json.dumps({**words, "beat": desks.uptime(), "heartbeat_s": 60}))
+        desk.write_text(json.dumps({**words, "beat": heartbeats.uptime(), "heartbeat_s": 60}))
 
     beat()
     tell(device, "apps", timeout_s=1.0)
     assert switch(device, registry, publish(registry, 2))[2] == "app_silent"
-    desk.write_text(json.dumps({**words, "beat": desks.uptime() - 999, "heartbeat_s": 60}))
+    desk.write_text(json.dumps({**words, "beat": heartbeats.uptime() - 999, "heartbeat_s": 60}))
     tell(device, "apps", timeout_s=10.0)
     assert switch(device, registry, publish(registry, 4)) == (S.HEALTHY, "1.4.0", None)
 
@@ -259,7 +259,7 @@ def test_a_desk_of_nonsense_is_passed_over(tmp_path: Path, raw: bytes) -> None:
     os.mkfifo(tmp_path / "b.json")
     (tmp_path / "c.json").symlink_to("/etc/passwd")
     (tmp_path / "d.json").mkdir()
-    assert desks.read(tmp_path) == []
+    assert heartbeats.read(tmp_path) == []
 
 
 # --- model servers
@@ -289,12 +289,12 @@ def test_triton_loads_what_is_staged_and_goes_back(
     assert "it fell over" in (device.slot().detail or "")
 
     # one that is taken, and fails its probation
-    device.set(probe=Probe("exec", ("false",), interval_s=0.1, failures=1))
+    device.set(probe=ProbeSettings("exec", ("false",), interval_s=0.1, failures=1))
     assert switch(device, registry, publish(registry, 4))[1:] == ("1.1.0", "probe_failed")
     assert (triton.serving, numbers(folder)) == ({"detector": first}, [first])
 
     # and a good one: its number is above all that were ever used
-    device.set(probe=Probe("exec", ("true",), interval_s=0.1))
+    device.set(probe=ProbeSettings("exec", ("true",), interval_s=0.1))
     config = b'name: "detector"'
     assert switch(device, registry, publish(registry, 5, config_pbtxt=config))[0] is S.HEALTHY
     assert numbers(folder)[0] == first

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pilotwave_agent.config import Config, Probe
-from pilotwave_agent.journal import read_state
-from pilotwave_agent.slots import Layout
-from pilotwave_agent.state import DeviceState
-from pilotwave_agent.ties import is_tested
+from pilotwave_agent.core.journal import read_state
+from pilotwave_agent.core.state import DeviceState
+from pilotwave_agent.core.ties import is_tested
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.settings.config import Config, ProbeSettings
 from pilotwave_protocol.states import ModelState as S
 from pilotwave_protocol.states import Reason
 from tests.agent.killing import left_lying, work_until
@@ -126,7 +126,9 @@ def test_a_tied_model_that_fails_in_use_takes_the_other_back(
     script = tmp_path / "probe"
     script.write_text(f'#!/bin/sh\n[ "$PILOTWAVE_MODEL/$PILOTWAVE_VERSION" != {bad}/1.1.0 ]\n')
     script.chmod(0o755)
-    ready.set(probe=Probe("exec", (str(script),), interval_s=0.1, failures=1), probation_s=0.3)
+    ready.set(
+        probe=ProbeSettings("exec", (str(script),), interval_s=0.1, failures=1), probation_s=0.3
+    )
     order(registry, "1.1.0", big=TIE)
     for _ in range(4):
         ready.work(refresh=True)

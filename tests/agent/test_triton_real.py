@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pilotwave_agent.config import Probe
+from pilotwave_agent.settings.config import ProbeSettings
 from pilotwave_protocol.states import ModelState
 from tests.agent.test_tell import publish, switch, tell
 from tests.peers.device import Device
@@ -129,7 +129,7 @@ def test_the_real_triton_loads_refuses_and_goes_back(
 ) -> None:
     url, repository = triton
     tell(device, "triton", url=url, folder=repository, timeout_s=60.0)
-    probe = Probe("kserve", url=url, interval_s=0.1)
+    probe = ProbeSettings("kserve", url=url, interval_s=0.1)
     device.set(probe=probe)
     assert switch(device, registry, publish(registry, 1, **files(1))) == (S.HEALTHY, "1.1.0", None)
     (first,) = numbers(repository / "detector")
@@ -138,7 +138,7 @@ def test_the_real_triton_loads_refuses_and_goes_back(
     assert found == (S.ROLLED_BACK, "1.1.0", "app_refused")
     assert "it does not fit this board" in (device.slot().detail or "")
     assert ready(url, first)
-    device.set(probe=Probe("exec", ("false",), interval_s=0.1, failures=1))
+    device.set(probe=ProbeSettings("exec", ("false",), interval_s=0.1, failures=1))
     found = switch(device, registry, publish(registry, 3, **files(3)))
     assert found == (S.ROLLED_BACK, "1.1.0", "probe_failed")
     assert ready(url, first)

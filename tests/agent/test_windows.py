@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
-from pilotwave_agent.conditions import CHANGE, FETCH, hold, own_hold
-from pilotwave_agent.config import parse
-from pilotwave_agent.dayhours import DayHours
-from pilotwave_agent.limits import OwnLimits
-from pilotwave_agent.windows import open_in
-from pilotwave_agent.world import World
+from pilotwave_agent.core.conditions import CHANGE, FETCH, hold, own_hold
+from pilotwave_agent.core.environment import Environment
+from pilotwave_agent.core.windows import open_in
+from pilotwave_agent.settings.config import parse
+from pilotwave_agent.settings.dayhours import DayHours
+from pilotwave_agent.settings.limits import OwnLimits
 
 MINUTE = timedelta(minutes=1)
 AROUND = timedelta(days=2)
@@ -217,7 +217,7 @@ def test_an_open_window_is_open_in_the_repeated_hour_too(minute: int) -> None:
     moment = at(f"2026-10-25T02:{minute:02}:00", fold=1)
     assert open_in("30 2 * * *", 3600, moment) == 0
     windows = {"windows": [{"cron": "30 2 * * *", "duration_s": 3600, "timezone": "device"}]}
-    assert hold(windows, World(moment.timestamp(), zone="Europe/Berlin"), CHANGE) is None
+    assert hold(windows, Environment(moment.timestamp(), zone="Europe/Berlin"), CHANGE) is None
 
 
 def test_a_closed_window_does_not_open_in_a_second_for_an_hour() -> None:
@@ -231,7 +231,7 @@ def test_a_closed_window_does_not_open_in_a_second_for_an_hour() -> None:
 @pytest.mark.parametrize("cron", ["0 2 * *", "* * * * * *", "61 2 * * *", ""])
 def test_what_is_no_time_of_cron_holds(cron: str) -> None:
     windows = {"windows": [{"cron": cron, "duration_s": 3600, "timezone": "UTC"}]}
-    found = hold(windows, World(at("2026-11-25T12:00:00").timestamp()), CHANGE)
+    found = hold(windows, Environment(at("2026-11-25T12:00:00").timestamp()), CHANGE)
     assert found
     assert "cannot be read" in found.sentence
 
@@ -241,7 +241,10 @@ def test_the_devices_own_hours_end_by_its_clock_on_the_night_that_it_changes() -
     limits = parse({**data, "limits": {"windows": ["22:00-06:00"]}}, base=Path("/")).limits
 
     def held(limits: OwnLimits, moment: datetime) -> bool:
-        return own_hold(limits, World(moment.timestamp(), zone="Europe/Berlin"), FETCH) is not None
+        return (
+            own_hold(limits, Environment(moment.timestamp(), zone="Europe/Berlin"), FETCH)
+            is not None
+        )
 
     for night in ("2026-10-25", "2026-03-29"):
         assert not held(limits, at(f"{night}T05:59:00"))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pilotwave_agent import config as settings
 from pilotwave_agent import identity
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.enrol import Wish, enrol
-from pilotwave_agent.fold import noticed
-from pilotwave_agent.journal import Journal, read_state
-from pilotwave_agent.numbering import Sequence
-from pilotwave_agent.schedule import Schedule
-from pilotwave_agent.slots import Layout
-from pilotwave_agent.state import DeviceState
-from pilotwave_agent.talk import Talk
+from pilotwave_agent.check_in.numbering import Sequence
+from pilotwave_agent.commands.enrol import EnrolOptions, enrol
+from pilotwave_agent.core.journal import Journal, read_state
+from pilotwave_agent.core.records import noticed
+from pilotwave_agent.core.schedule import Schedule
+from pilotwave_agent.core.state import DeviceState
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.resident.session import Session
+from pilotwave_agent.settings import config as settings
 from pilotwave_agent.work import Job, count
 from tests.peers.simulated import SimulatedClock
 
@@ -26,7 +26,11 @@ class Board:
 
     def __init__(self, url: str, folder: Path, code: str, root: Path) -> None:
         self.config_path = folder / "agent.toml"
-        list(enrol(Wish(url, folder.name, code=code, root_file=root), self.config_path, folder))
+        list(
+            enrol(
+                EnrolOptions(url, folder.name, code=code, root_file=root), self.config_path, folder
+            )
+        )
         self.config = settings.load(self.config_path)
         self.layout = Layout(folder)
         self.directives: list[bytes] = []
@@ -40,7 +44,7 @@ class Board:
         self.who = identity.load(self.layout)
         schedule = Schedule(self.who.poll_interval_s, self.who.check_in_interval_s)
         seq = Sequence(Disk(), self.layout.seq)
-        self.talk = Talk(self.config, self.who, seq, schedule, self, self.clock)
+        self.talk = Session(self.config, self.who, seq, schedule, self, self.clock)
 
     def happens(self, detail: str) -> None:
         """Have an event come about."""

@@ -17,21 +17,22 @@ from typing import Any
 
 import pytest
 
-from pilotwave_agent import config as settings
-from pilotwave_agent import custody, desks, health
-from pilotwave_agent.config import BadConfig, Probe
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.live.desk import Desk
+from pilotwave_agent import health, permissions
+from pilotwave_agent.apps import heartbeats
+from pilotwave_agent.apps.mailbox import Mailbox
+from pilotwave_agent.check_in.metrics import Telemetry
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.host.shared_folder import MAX_EACH, MAX_SEEN, SharedFolder, remove_tree
 from pilotwave_agent.live.generation import Version
+from pilotwave_agent.live.heartbeat import Heartbeat
 from pilotwave_agent.live.recorder import Recorder
-from pilotwave_agent.mailbox import Mailbox
-from pilotwave_agent.shared_folder import MAX_EACH, MAX_SEEN, SharedFolder, remove_tree
-from pilotwave_agent.slots import Layout
-from pilotwave_agent.telemetry import Telemetry
+from pilotwave_agent.settings import config as settings
+from pilotwave_agent.settings.config import BadConfig, ProbeSettings
+from pilotwave_agent.settings.tell import Tell
 from pilotwave_agent.tell.base import Release
 from pilotwave_agent.tell.deepstream import DeepStream
 from pilotwave_agent.tell.folders import Folders
-from pilotwave_agent.tell.settings import Tell
 from pilotwave_protocol.messages import Installed
 from tests.attacks.victim import Victim
 from tests.peers.users import EYE, GROUP, OTHER, ROOT, as_user, group_name, open_folder
@@ -54,7 +55,7 @@ def data() -> Iterator[Path]:
 
 @pytest.fixture
 def live(data: Path) -> Path:
-    desks.prepare(data / "live", "detector", group_name())
+    heartbeats.prepare(data / "live", "detector", group_name())
     return data / "live"
 
 
@@ -115,14 +116,14 @@ def test_an_application_changes_nothing_in_the_folder_of_all(
     assert sorted(os.listdir(live)) == ["agent.sock", "detector"]
     assert as_user(EYE, lambda: send(live, app("eye-1"))) == ""
     mailbox.empty()
-    assert [a.app for a in desks.read(live / "detector")] == ["eye-1"]
+    assert [a.app for a in heartbeats.read(live / "detector")] == ["eye-1"]
 
 
 def test_a_link_in_place_of_a_models_folder_gets_no_rights(data: Path, live: Path) -> None:
     """Made while the folder of all was open to the group, as 0.1.0 left it."""
     (live / "detector").rmdir()
     (live / "detector").symlink_to(data / "identity")
-    desks.prepare(live, "detector", group_name())
+    heartbeats.prepare(live, "detector", group_name())
     assert unharmed(data)
     assert stat.S_ISDIR(os.lstat(live / "detector").st_mode)
 
@@ -136,8 +137,8 @@ def test_what_an_earlier_release_left_open_is_closed(data: Path, live: Path) -> 
     (live / "no-model").symlink_to(data / "identity")
     (data / "models" / "other").mkdir()
     layout = Layout(data)
-    custody.close_up(layout, group_name())
-    custody.check(layout)
+    permissions.close_up(layout, group_name())
+    permissions.check(layout)
     modes = {p.name: stat.S_IMODE(os.lstat(p).st_mode) for p in (live, *live.iterdir())}
     if ROOT:
         assert modes == {"live": 0o755, "detector": 0o1775, "other": 0o1775}
@@ -151,8 +152,8 @@ def test_a_folder_that_an_application_made_becomes_the_agents(data: Path, live: 
     live.chmod(0o777)
     for name in ("detector", "not-here-yet"):  # `LiveModel` of 0.1.0 did so, and waited
         assert as_user(EYE, lambda name=name: (live / name).mkdir(0o700)) == ""  # type: ignore[misc]
-    custody.close_up(Layout(data), group_name())
-    custody.check(Layout(data))
+    permissions.close_up(Layout(data), group_name())
+    permissions.check(Layout(data))
     found = os.lstat(live / "detector")
     assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, 0o1775)
     assert os.listdir(live) == ["detector"]
@@ -170,8 +171,8 @@ def test_the_agent_of_another_user_than_root_does_the_same(data: Path) -> None:
         live.chmod(0o2777)
 
     def agent() -> None:
-        custody.close_up(Layout(data), group_name())
-        custody.check(Layout(data))
+        permissions.close_up(Layout(data), group_name())
+        permissions.check(Layout(data))
         Mailbox(data / "live", group_name()).close()
         found = os.lstat(data / "live" / "detector")
         assert (found.st_uid, found.st_gid) == (OTHER, GROUP)
@@ -214,7 +215,7 @@ def test_what_lies_in_the_sockets_place_does_not_keep_the_agent_from_it(
     send(live, app("eye-1"))
     mailbox.empty()
     mailbox.close()
-    assert len(desks.read(live / "detector")) == 1
+    assert len(heartbeats.read(live / "detector")) == 1
     assert unharmed(data)
 
 
@@ -249,7 +250,7 @@ def test_no_link_has_one_application_write_over_anothers(live: Path, data: Path)
     precious.write_bytes(b"precious")
     os.chown(precious, EYE, EYE)
     folder = live / "detector"
-    desk = Desk(folder, "eye", 15)
+    desk = Heartbeat(folder, "eye", 15)
     recorder = Recorder(folder, desk.id)
     temps = [f".{desk.path.name}.new", f".{desk.id}.1.window.new", f".{desk.id}.2.window.new"]
     assert as_user(OTHER, lambda: plant(folder, precious, temps)) == ""
@@ -262,7 +263,7 @@ def test_no_link_has_one_application_write_over_anothers(live: Path, data: Path)
 
     assert as_user(EYE, serve) == ""
     assert precious.read_bytes() == b"precious"
-    assert [a.serving for a in desks.read(folder)] == ["1.0.0-x"]
+    assert [a.serving for a in heartbeats.read(folder)] == ["1.0.0-x"]
     telemetry = telemetry_of(live)
     telemetry.collect(WALL)
     assert [r.sketch.count for r in telemetry.pending()] == [2]
@@ -281,7 +282,7 @@ def test_a_models_folder_that_is_a_link_is_neither_read_nor_written(data: Path) 
     mailbox.empty()
     telemetry_of(data / "live").collect(WALL)
     mailbox.close()
-    assert desks.read(data / "live" / "detector") == []
+    assert heartbeats.read(data / "live" / "detector") == []
     assert sorted(os.listdir(elsewhere)) == ["a.json", "a.window"]
 
 
@@ -291,7 +292,7 @@ def test_a_models_folder_that_is_a_link_is_neither_read_nor_written(data: Path) 
 @needs_users
 def test_an_application_removes_and_replaces_nothing_of_anothers(live: Path) -> None:
     folder = live / "detector"
-    desk = Desk(folder, "eye", 15)
+    desk = Heartbeat(folder, "eye", 15)
     tell = {"state": "serving", "serving": "1.0.0-x", "refused": None}
     assert as_user(EYE, lambda: desk.tell(**tell)) == ""  # type: ignore[arg-type]
 
@@ -301,7 +302,7 @@ def test_an_application_removes_and_replaces_nothing_of_anothers(live: Path) -> 
 
     for attack in (desk.path.unlink, replace, lambda: desk.path.write_text("")):
         assert as_user(OTHER, attack) == "PermissionError"
-    assert [a.serving for a in desks.read(folder)] == ["1.0.0-x"]
+    assert [a.serving for a in heartbeats.read(folder)] == ["1.0.0-x"]
 
 
 @needs_users
@@ -310,21 +311,21 @@ def test_nobody_speaks_at_anothers_desk(live: Path, mailbox: Mailbox) -> None:
     mailbox.empty()
     assert as_user(OTHER, lambda: send(live, app("eye-1", serving="forged"))) == ""
     mailbox.empty()
-    assert [a.serving for a in desks.read(live / "detector")] == ["1.0.0-x"]
+    assert [a.serving for a in heartbeats.read(live / "detector")] == ["1.0.0-x"]
     mailbox.close()
     again = Mailbox(live, group_name())  # the agent was restarted
     assert as_user(OTHER, lambda: send(live, app("eye-1", serving="forged"))) == ""
     again.empty()
     assert as_user(EYE, lambda: send(live, app("eye-1", serving="1.1.0-x"))) == ""
     again.empty()
-    assert [a.serving for a in desks.read(live / "detector")] == ["1.1.0-x"]
-    desk = Desk(live / "detector", "eye", 15)
+    assert [a.serving for a in heartbeats.read(live / "detector")] == ["1.1.0-x"]
+    desk = Heartbeat(live / "detector", "eye", 15)
     desk.path = live / "detector" / "eye-2.json"
     tell = {"state": "serving", "serving": "by file", "refused": None}
     assert as_user(EYE, lambda: desk.tell(**tell)) == ""  # type: ignore[arg-type]
     assert as_user(OTHER, lambda: send(live, app("eye-2", serving="forged"))) == ""
     again.empty()
-    assert [a.serving for a in desks.read(live / "detector")] == ["1.1.0-x", "by file"]
+    assert [a.serving for a in heartbeats.read(live / "detector")] == ["1.1.0-x", "by file"]
     again.close()
 
 
@@ -336,7 +337,7 @@ def test_only_the_users_of_a_model_are_heard_where_the_settings_name_them(live: 
     mailbox = Mailbox(live, group_name(), users)
 
     def speak(name: str) -> None:
-        desk = Desk(folder, name, 15)
+        desk = Heartbeat(folder, name, 15)
         desk.tell(state="serving", serving=name, refused=None)
         recorder = Recorder(folder, desk.id)
         recorder.value(Version("detector", "1.0.0", "", "", "x", Path()), "score", 1)
@@ -348,7 +349,7 @@ def test_only_the_users_of_a_model_are_heard_where_the_settings_name_them(live: 
         assert as_user(uid, lambda name=name: speak(name)) == ""  # type: ignore[misc]
     mailbox.empty()
     mailbox.flush()
-    assert {a.serving for a in desks.read(folder, users["detector"])} == {"eye"}
+    assert {a.serving for a in heartbeats.read(folder, users["detector"])} == {"eye"}
     telemetry = telemetry_of(live, users=users)
     telemetry.collect(WALL)
     assert sum(r.sketch.count for r in telemetry.pending()) == 2
@@ -385,7 +386,7 @@ def clutter(folder: Path, data: Path) -> None:
 def test_a_folder_full_of_odd_things_is_read_past(data: Path, live: Path) -> None:
     folder = live / "detector"
     clutter(folder, data)
-    desk = Desk(folder, "eye", 15)
+    desk = Heartbeat(folder, "eye", 15)
     desk.tell(state="serving", serving="1.0.0-x", refused=None)
     recorder = Recorder(folder, desk.id)
     recorder.value(Version("detector", "1.0.0", "", "", "x", Path()), "score", 1)
@@ -396,7 +397,7 @@ def test_a_folder_full_of_odd_things_is_read_past(data: Path, live: Path) -> Non
         telemetry.collect(WALL)
     assert time.monotonic() - begun < 5
     assert [r.sketch.count for r in telemetry.pending()] == [1]
-    assert [a.serving for a in desks.read(folder)] == ["1.0.0-x"]
+    assert [a.serving for a in heartbeats.read(folder)] == ["1.0.0-x"]
     left = [n for n in os.listdir(folder) if n.endswith((".window", ".taken"))]
     assert sorted(left) == ["..x5.taken", "..x5.window"]  # hidden names are nobody's until they age
     assert unharmed(data)
@@ -411,14 +412,14 @@ def test_a_hundred_thousand_files_keep_nobody_from_being_heard(live: Path) -> No
             os.close(os.open(folder / f"{number}.json", os.O_CREAT | os.O_WRONLY))
 
     assert as_user(OTHER, crowd) == ""
-    desk = Desk(folder, "zzz", 15)
+    desk = Heartbeat(folder, "zzz", 15)
     tell = {"state": "serving", "serving": "1.0.0-x", "refused": None}
     assert as_user(EYE, lambda: desk.tell(**tell)) == ""  # type: ignore[arg-type]
     begun = time.monotonic()
     telemetry_of(live).collect(WALL)
     assert time.monotonic() - begun < 30
     assert len(os.listdir(folder)) <= 2 * MAX_EACH
-    assert [a.serving for a in desks.read(folder)] == ["1.0.0-x"]
+    assert [a.serving for a in heartbeats.read(folder)] == ["1.0.0-x"]
 
 
 @needs_users
@@ -427,7 +428,7 @@ def test_folders_that_cannot_be_removed_do_not_crowd_others_out(data: Path) -> N
     for path in (data, *data.rglob("*")):
         os.chown(path, OTHER, OTHER)
     live = data / "live"
-    prepare = lambda: desks.prepare(live, "detector", group_name())  # noqa: E731
+    prepare = lambda: heartbeats.prepare(live, "detector", group_name())  # noqa: E731
     assert as_user(OTHER, prepare, groups=(OTHER, GROUP)) == ""
 
     def crowd() -> None:
@@ -436,7 +437,7 @@ def test_folders_that_cannot_be_removed_do_not_crowd_others_out(data: Path) -> N
             (live / "detector" / f"{number}.json" / "x").touch()
 
     assert as_user(EYE, crowd) == ""
-    tidy = lambda: desks.tidy(live, "detector")  # noqa: E731
+    tidy = lambda: heartbeats.tidy(live, "detector")  # noqa: E731
     assert as_user(OTHER, tidy, groups=(OTHER, GROUP)) == ""
     found = os.lstat(live / "detector")
     assert (os.listdir(live / "detector"), stat.S_IMODE(found.st_mode)) == ([], 0o1775)
@@ -447,22 +448,22 @@ def test_old_desks_go_and_young_ones_stay(live: Path) -> None:
     for name, age in (("a.json", 90_000), ("b.json", 60), (".a.new", 7200), (".b.new", 60)):
         (folder / name).touch()
         os.utime(folder / name, (time.time() - age,) * 2)
-    desks.tidy(live, "detector")
+    heartbeats.tidy(live, "detector")
     assert sorted(os.listdir(folder)) == [".b.new", "b.json"]
 
 
 def test_a_hard_link_is_not_taken_for_a_desk(data: Path, live: Path) -> None:
     kept = data / "status.json"
-    kept.write_text(json.dumps(app("x", app="x", beat=desks.uptime(), heartbeat_s=15)))
+    kept.write_text(json.dumps(app("x", app="x", beat=heartbeats.uptime(), heartbeat_s=15)))
     os.link(kept, live / "detector" / "x.json")
-    assert desks.read(live / "detector") == []
+    assert heartbeats.read(live / "detector") == []
 
 
 def test_words_of_an_application_are_shown_without_control_signs(live: Path) -> None:
-    desk = Desk(live / "detector", "eye", 15)
+    desk = Heartbeat(live / "detector", "eye", 15)
     desk.tell(state="serving", serving="1.0\n\x1b[2Jforged line\u202e", refused=None)
     subject = health.Subject("detector", "1.0.0", Path("/x/1.0.0-x"), "probation")
-    no = health.ask(Probe("apps"), subject, lambda: None, live=live)
+    no = health.ask(ProbeSettings("apps"), subject, lambda: None, live=live)
     assert no is not None
     assert no.sentence.isprintable()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pilotwave_agent.once import once
+from pilotwave_agent.commands.once import once
 from pilotwave_agent.work import Job, work
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.messages import Entry

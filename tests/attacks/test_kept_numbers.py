@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Timestamp
 
-from pilotwave_agent import fold, tufstate
-from pilotwave_agent.report import check_in_of
-from pilotwave_agent.state import DeviceState, plain_memory, read_memory
+from pilotwave_agent.check_in.build import check_in_of
+from pilotwave_agent.core import records
+from pilotwave_agent.core.state import DeviceState, plain_memory, read_memory
+from pilotwave_agent.trust import memory as trust_memory
 from pilotwave_agent.work import now_of
 from pilotwave_protocol import dsse, messages, signing
 from pilotwave_protocol.antirollback import AntiRollback
@@ -136,10 +137,10 @@ def test_what_an_older_agent_kept_binds_the_keys_that_are_listed_then() -> None:
     assert (gone.directive_seq, gone.set_digest, gone.ordered) == (0, "", {})
     assert gone.under(listed[0]).ordered == {}
     for before, after in ((known, gone), (gone, known)):
-        state = fold.apply(DeviceState(), fold.learned(before, {}, at=0.0))
-        state = fold.apply(state, fold.learned(after, {}, at=0.0))
+        state = records.apply(DeviceState(), records.learned(before, {}, at=0.0))
+        state = records.apply(state, records.learned(after, {}, at=0.0))
         assert state.memory.ordered == after.ordered
-        assert fold.apply(DeviceState(), fold.snapshot(state)) == state
+        assert records.apply(DeviceState(), records.snapshot(state)) == state
 
 
 @pytest.mark.parametrize("order", [["0" * 64], [], "text", [1]])
@@ -262,9 +263,9 @@ def test_a_wrong_date_of_long_ago_binds_no_clock_at_all(victim: Victim, clock: s
 
 def test_dates_of_a_stolen_director_key_move_no_floor(victim: Victim) -> None:
     registry = victim.registry
-    floor = tufstate.load(victim.device.layout.trust_memory).floor
+    floor = trust_memory.load(victim.device.layout.trust_memory).floor
     steal_seq(victim, issued=registry.now + timedelta(minutes=4))
-    assert tufstate.load(victim.device.layout.trust_memory).floor == floor
+    assert trust_memory.load(victim.device.layout.trust_memory).floor == floor
     assert now_of(victim.device.layout).wall < (registry.now + timedelta(hours=1)).timestamp()
 
 

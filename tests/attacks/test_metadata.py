@@ -9,8 +9,8 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets, Timestamp
 
-from pilotwave_agent.fetcher import Fetcher
-from pilotwave_agent.trust import TrustedMetadata, TrustedView
+from pilotwave_agent.trust.tuf_fetcher import Fetcher
+from pilotwave_agent.trust.view import TrustedMetadata, TrustedView
 from pilotwave_protocol import dsse, names, signing
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pilotwave_agent.once import once
+from pilotwave_agent.commands.once import once
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.states import ModelState
 from tests.attacks.victim import Victim

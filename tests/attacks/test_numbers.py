@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pilotwave_agent import fold
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.fold import noticed
+from pilotwave_agent.core import records
+from pilotwave_agent.core.journal import Journal
+from pilotwave_agent.core.records import noticed
+from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.identity import load_key
-from pilotwave_agent.journal import Journal
 from pilotwave_protocol import dsse
 from pilotwave_protocol.fields import MAX_INT
 from pilotwave_protocol.messages import CHECK_IN_TYPE, CheckIn, DeviceEvent
@@ -205,7 +205,7 @@ def test_a_device_that_older_agents_let_be_poisoned_comes_back(
     if kind in ("journal", "all"):
         journal = Journal(Disk(), board.layout.journal)
         journal.append(noticed("tried", at=1.0, detail="poisoned"))
-        journal.append(fold.acked(number, at=1.0))
+        journal.append(records.acked(number, at=1.0))
         journal.append(noticed("tried", at=2.0, detail="since"))
     if kind in ("telemetry", "all"):
         plain = {"last": number, "reports": [], "ends": {}, "taken": [], "dropped": 0}

@@ -9,7 +9,7 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Targets
 
-from pilotwave_agent.status import lines_of, status
+from pilotwave_agent.commands.status import lines_of, status
 from pilotwave_protocol import names, signing
 from pilotwave_protocol.fields import MAX_INT
 from pilotwave_protocol.rolebounds import MAX_COUNTER, MAX_COUNTER_STEP

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from pilotwave_cli import bulk
-from pilotwave_cli.asking import FEW, about_rollout
 from pilotwave_cli.client import Api
 from pilotwave_cli.config import Config
+from pilotwave_cli.confirm import FEW, about_rollout
 from pilotwave_cli.errors import ApiError
 from tests.cli.conftest import DIGITS
 from tests.cli.operator import Operator

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_cli.building import build_variant
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.wishes import Wishes
+from pilotwave_cli.publish.build_manifest import build_variant
+from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.manifest import VersionManifest, parse_manifest
 
@@ -20,7 +20,7 @@ DIGITS = REPO / "examples" / "digits" / "1.0.0"
 
 
 def test_a_folder_becomes_a_variant_with_schema_and_self_test() -> None:
-    built = build_variant("onnx-fp32", DIGITS, Wishes(atol="1e-4"))
+    built = build_variant("onnx-fp32", DIGITS, VariantOptions(atol="1e-4"))
     variant = built.variant
     assert (variant.entrypoint, variant.runtime, variant.format) == (
         "model.onnx",
@@ -36,7 +36,7 @@ def test_a_folder_becomes_a_variant_with_schema_and_self_test() -> None:
 
 
 def test_a_single_file_is_a_variant_too() -> None:
-    variant = build_variant("ort", MODELS / "mlp.ort", Wishes()).variant
+    variant = build_variant("ort", MODELS / "mlp.ort", VariantOptions()).variant
     assert [f.path for f in variant.files] == ["mlp.ort"]
     assert variant.selftest is None
 
@@ -46,7 +46,7 @@ def test_a_variant_of_several_files_keeps_their_folders(tmp_path: Path) -> None:
     (tmp_path / "assets" / "labels.txt").write_text("cat\ndog\n")
     for name in ("mlp_ir.xml", "mlp_ir.bin"):
         shutil.copy(MODELS / name, tmp_path)
-    variant = build_variant("openvino-fp32", tmp_path, Wishes()).variant
+    variant = build_variant("openvino-fp32", tmp_path, VariantOptions()).variant
     assert variant.entrypoint == "mlp_ir.xml"
     assert {f.path for f in variant.files} == {"mlp_ir.xml", "mlp_ir.bin", "assets/labels.txt"}
     assert not variant.unsafe_format
@@ -55,18 +55,18 @@ def test_a_variant_of_several_files_keeps_their_folders(tmp_path: Path) -> None:
 def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
     shutil.copy(MODELS / "mlp_ir.xml", tmp_path)
     with pytest.raises(CliError, match=r"needs mlp_ir\.bin"):
-        build_variant("v", tmp_path, Wishes())
+        build_variant("v", tmp_path, VariantOptions())
 
 
 def test_links_and_hidden_files_are_refused(tmp_path: Path) -> None:
     shutil.copy(DIGITS / "model.onnx", tmp_path)
     (tmp_path / "link.txt").symlink_to(tmp_path / "model.onnx")
     with pytest.raises(CliError, match="link"):
-        build_variant("v", tmp_path, Wishes())
+        build_variant("v", tmp_path, VariantOptions())
     (tmp_path / "link.txt").unlink()
     (tmp_path / ".hidden").write_text("x")
     with pytest.raises(CliError, match="cannot be shipped"):
-        build_variant("v", tmp_path, Wishes())
+        build_variant("v", tmp_path, VariantOptions())
 
 
 def test_what_desktops_and_git_leave_behind_is_left_out_with_a_word(
@@ -75,7 +75,9 @@ def test_what_desktops_and_git_leave_behind_is_left_out_with_a_word(
     shutil.copy(DIGITS / "model.onnx", tmp_path)
     for name in (".DS_Store", ".gitattributes"):
         (tmp_path / name).write_text("x")
-    assert [f.path for f in build_variant("v", tmp_path, Wishes()).variant.files] == ["model.onnx"]
+    assert [f.path for f in build_variant("v", tmp_path, VariantOptions()).variant.files] == [
+        "model.onnx"
+    ]
     said = capsys.readouterr().err
     assert ".DS_Store: is left out" in said
     assert ".gitattributes: is left out" in said
@@ -85,26 +87,29 @@ def test_a_pickle_needs_the_publishers_explicit_word(tmp_path: Path) -> None:
     shutil.copy(DIGITS / "model.onnx", tmp_path)
     (tmp_path / "extra.pkl").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(CliError, match="--unsafe-format"):
-        build_variant("v", tmp_path, Wishes())
-    assert build_variant("v", tmp_path, Wishes(unsafe_format=True)).variant.unsafe_format
+        build_variant("v", tmp_path, VariantOptions())
+    assert build_variant("v", tmp_path, VariantOptions(unsafe_format=True)).variant.unsafe_format
 
 
 def test_two_models_in_one_folder_need_an_entrypoint(tmp_path: Path) -> None:
     for name in ("a.onnx", "b.onnx"):
         shutil.copy(DIGITS / "model.onnx", tmp_path / name)
     with pytest.raises(CliError, match="--entrypoint"):
-        build_variant("v", tmp_path, Wishes())
-    assert build_variant("v", tmp_path, Wishes(entrypoint="b.onnx")).variant.entrypoint == "b.onnx"
+        build_variant("v", tmp_path, VariantOptions())
+    assert (
+        build_variant("v", tmp_path, VariantOptions(entrypoint="b.onnx")).variant.entrypoint
+        == "b.onnx"
+    )
     with pytest.raises(CliError, match="not among"):
-        build_variant("v", tmp_path, Wishes(entrypoint="c.onnx"))
+        build_variant("v", tmp_path, VariantOptions(entrypoint="c.onnx"))
 
 
 def test_what_is_not_there_or_damaged_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="no such file"):
-        build_variant("v", tmp_path / "none", Wishes())
+        build_variant("v", tmp_path / "none", VariantOptions())
     with pytest.raises(CliError, match="empty"):
-        build_variant("v", tmp_path, Wishes())
+        build_variant("v", tmp_path, VariantOptions())
     with pytest.raises(ProtocolError, match="cut off"):
-        build_variant("v", MODELS / "faulty_truncated.tflite", Wishes())
+        build_variant("v", MODELS / "faulty_truncated.tflite", VariantOptions())
     with pytest.raises(ProtocolError, match="variant name"):
-        build_variant("../x", DIGITS, Wishes())
+        build_variant("../x", DIGITS, VariantOptions())

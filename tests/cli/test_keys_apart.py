@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.keyfiles import check_strength
+from pilotwave_cli.keys.keyfiles import check_strength
 from tests import programs
 from tests.cli.operator import Operator
 

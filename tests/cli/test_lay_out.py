@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.lay_out import laid_out, plain_name
+from pilotwave_cli.publish.lay_out import laid_out, plain_name
 from pilotwave_protocol.names import check_file_path
 from tests.cli.conftest import DIGITS
 from tests.cli.operator import Operator

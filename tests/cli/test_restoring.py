@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.restoring import restored, store_anew
+from pilotwave_cli.publish.unpack_archives import restored, store_anew
 from tests.deltas.pairs import made, tuned, weights
 
 OLD = weights(60_000, 1, "float32")
@@ -126,7 +126,7 @@ def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
 def test_a_bomb_is_refused_before_it_goes_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pilotwave_cli.restoring.LARGEST", 5000)
+    monkeypatch.setattr("pilotwave_cli.publish.unpack_archives.LARGEST", 5000)
     six = deflated(tmp_path / "x.zip", *"abcdef")
     with pytest.raises(CliError, match="expected up to"):
         store_anew(six, tmp_path / "out")

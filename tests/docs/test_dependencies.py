@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from pilotwave_agent.config import tomllib
+from pilotwave_agent.settings.config import tomllib
 from tools.lock import LOCKS
 
 REPO = Path(__file__).parent.parent.parent

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent.config import BadConfig, Config, Probe, RuntimeSettings, parse
-from pilotwave_agent.limits import OwnLimits
-from pilotwave_agent.push.settings import PushSettings
-from pilotwave_agent.tell.settings import Tell
+from pilotwave_agent.settings.config import BadConfig, Config, ProbeSettings, RuntimeSettings, parse
+from pilotwave_agent.settings.limits import OwnLimits
+from pilotwave_agent.settings.push import PushSettings
+from pilotwave_agent.settings.tell import Tell
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "device.md"
 # dataclasses whose fields are a section's keys
 SECTIONS = {
-    "[probe]": Probe,
+    "[probe]": ProbeSettings,
     "[limits]": OwnLimits,
     "[push]": PushSettings,
     "[runtimes.NAME]": RuntimeSettings,

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from tuf.api.metadata import Metadata, Targets
 
-from pilotwave_agent.config import load
-from pilotwave_agent.status import lines_of, status
+from pilotwave_agent.commands.status import lines_of, status
+from pilotwave_agent.settings.config import load
 from pilotwave_protocol import names, signing
 from pilotwave_protocol.trust import ModelPolicy
 from tests.e2e.fleet_of_one import FleetOfOne, fleet_of_one, wait_until

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from pilotwave_agent import config as settings
-from pilotwave_agent.config import Config, Probe
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.enrol import Wish, enrol
-from pilotwave_agent.journal import read_state
-from pilotwave_agent.slots import Layout
-from pilotwave_agent.state import DeviceState, ModelSlot
+from pilotwave_agent.commands.enrol import EnrolOptions, enrol
+from pilotwave_agent.core.journal import read_state
+from pilotwave_agent.core.state import DeviceState, ModelSlot
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.settings import config as settings
+from pilotwave_agent.settings.config import Config, ProbeSettings
 from pilotwave_agent.work import Done, Job, work
 from tests.peers.registry import Registry
 
@@ -76,12 +76,12 @@ def make_device(registry: Registry, folder: Path) -> Device:
     root = folder.parent / "root.json"
     root.write_bytes(registry.root)
     path = folder / "agent.toml"
-    wish = Wish(registry.url, folder.name, code="good", root_file=root)
+    wish = EnrolOptions(registry.url, folder.name, code="good", root_file=root)
     list(enrol(wish, path, folder))
     config = replace(
         settings.load(path),
         probation_s=0.0,
         keep_free_mb=0,
-        probe=Probe("exec", ("true",), interval_s=0.1),
+        probe=ProbeSettings("exec", ("true",), interval_s=0.1),
     )
     return Device(registry, path, config)

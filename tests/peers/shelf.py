@@ -13,10 +13,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from pilotwave_agent import slots
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.live.place import About
-from pilotwave_agent.slots import Layout
+from pilotwave_agent.host import layout
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.live.links import About
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.messages import Installed
 
@@ -110,15 +110,15 @@ class Shelf:
     def switch(self, version: Installed) -> None:
         """Make a version current, as the agent does."""
         self.previous, self.current = self.current, version
-        slots.point(self.disk, self.layout, self.model, "previous", self.previous)
-        slots.point(self.disk, self.layout, self.model, "current", version)
+        layout.point(self.disk, self.layout, self.model, "previous", self.previous)
+        layout.point(self.disk, self.layout, self.model, "current", version)
 
     def back(self) -> None:
         """Go back to the version before, as the agent does."""
         assert self.previous is not None
         self.current, self.previous = self.previous, None
-        slots.point(self.disk, self.layout, self.model, "previous", None)
-        slots.point(self.disk, self.layout, self.model, "current", self.current)
+        layout.point(self.disk, self.layout, self.model, "previous", None)
+        layout.point(self.disk, self.layout, self.model, "current", self.current)
 
     def serve(self, number: int, kind: str = "good") -> Installed:
         """Add a version and make it current."""

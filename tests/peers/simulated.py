@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave_agent import identity
-from pilotwave_agent.clock import Clock
-from pilotwave_agent.config import Config
-from pilotwave_agent.lock import Held
-from pilotwave_agent.run import Agent
-from pilotwave_agent.slots import Layout
+from pilotwave_agent.host.clock import Clock
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.host.lock import Held
+from pilotwave_agent.resident.agent import Agent
+from pilotwave_agent.settings.config import Config
 from pilotwave_agent.work import Job, work
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-from pilotwave_agent.channel import Channel
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.download import Downloader, Limits
-from pilotwave_agent.mirrors import Mirrors
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.net.download import Downloader, Limits
+from pilotwave_agent.net.http import Channel
+from pilotwave_agent.net.mirrors import Mirrors
 from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
 from pilotwave_protocol.manifest import FileEntry
 from pilotwave_server.context import Context

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilotwave_agent.live.generation import Generation, Version, close
-from pilotwave_agent.live.place import About, Place
+from pilotwave_agent.live.links import About, ModelLinks
 
 if TYPE_CHECKING:
     from pilotwave_agent.runtimes import Options, Runner
@@ -25,7 +25,7 @@ Check = Callable[[Mapping[str, Any]], object]
 
 
 @dataclass(frozen=True)
-class Wish:
+class LoadOptions:
     """How an application wants its versions opened.
 
     `runners` is how many calls a runtime without concurrency may work on at once, `warmup` the
@@ -41,21 +41,23 @@ class Wish:
     timeout_s: float = 60.0
 
 
-class Refused(Exception):
+class LoadRefused(Exception):
     """The version was opened, and what it answers will not do."""
 
 
 class Loading:
     """One attempt to open a version; `done` is called from its thread when it has ended."""
 
-    def __init__(self, place: Place, name: str, wish: Wish, done: Callable[[], None]) -> None:
+    def __init__(
+        self, place: ModelLinks, name: str, wish: LoadOptions, done: Callable[[], None]
+    ) -> None:
         self.name = name
         self.deadline = time.monotonic() + wish.timeout_s
         self.ended = False
         self.generation: Generation | None = None
         self.no: BaseException | None = None
         self.took_s = 0.0
-        self._place, self._wish, self._done = place, wish, done
+        self._links, self._load_options, self._done = place, wish, done
         self._lock = threading.Lock()
         self._given_up = False
         self._runners: list[Runner] = []
@@ -81,27 +83,27 @@ class Loading:
     def _open(self) -> Generation:
         from pilotwave_agent import runtimes
 
-        about = self._place.about(self.name)
-        folder = self._place.files(self.name)
-        count = self._wish.runners
+        about = self._links.about(self.name)
+        folder = self._links.files(self.name)
+        count = self._load_options.runners
         while len(self._runners) < count:
             runner = runtimes.load(
                 folder,
                 entrypoint=about.entrypoint,
                 runtime=about.runtime,
-                options=_options(about, self._wish, self._place.engines),
+                options=_options(about, self._load_options, self._links.engines),
             )
             self._runners.append(runner)
             if getattr(runner, "concurrent", False):
                 count = 1
             self._warm(runner, about)
-        return Generation(version_of(about, self.name, self._place), self._runners)
+        return Generation(version_of(about, self.name, self._links), self._runners)
 
     def _warm(self, runner: Runner, about: About) -> None:
-        feeds, finite = self._wish.warmup, True
+        feeds, finite = self._load_options.warmup, True
         if not feeds and about.cases:
-            feeds, finite = _first_case(self._place, self.name, about, runner)
-        if not feeds and not self._wish.check:
+            feeds, finite = _first_case(self._links, self.name, about, runner)
+        if not feeds and not self._load_options.check:
             # made up: that a model refuses it, or answers with NaN, says nothing against it
             with contextlib.suppress(Exception):
                 runner.run(_zeros(runner))
@@ -111,8 +113,8 @@ class Loading:
         outputs = runner.run(feeds)
         if finite:
             _check_finite(outputs)
-        if self._wish.check and self._wish.check(dict(outputs)) is False:
-            raise Refused("the application's check refused its answer")
+        if self._load_options.check and self._load_options.check(dict(outputs)) is False:
+            raise LoadRefused("the application's check refused its answer")
 
     def give_up(self) -> None:
         """Want nothing of it any more; a call that hangs is broken off where the runtime can."""
@@ -127,12 +129,12 @@ class Loading:
                 cancel()
 
 
-def version_of(about: About, name: str, place: Place) -> Version:
+def version_of(about: About, name: str, place: ModelLinks) -> Version:
     """Return the words by which answers say whose they are."""
     return Version(about.model, about.version, about.variant, about.sha256, name, place.files(name))
 
 
-def _options(about: About, wish: Wish, engines: Path) -> Options:
+def _options(about: About, wish: LoadOptions, engines: Path) -> Options:
     from pilotwave_agent.runtimes import Options, Tensor
 
     def tensors(specs: tuple[Mapping[str, Any], ...]) -> tuple[Tensor, ...]:
@@ -149,7 +151,7 @@ def _options(about: About, wish: Wish, engines: Path) -> Options:
     )
 
 
-def _first_case(place: Place, name: str, about: About, runner: Runner) -> tuple[Feeds, bool]:
+def _first_case(place: ModelLinks, name: str, about: About, runner: Runner) -> tuple[Feeds, bool]:
     """Return the first golden inputs, and whether the answer to them is finite."""
     import numpy as np
 
@@ -173,7 +175,7 @@ def _check_finite(outputs: Mapping[str, Any]) -> None:
     for name, found in outputs.items():
         array = np.asarray(found)
         if array.dtype.kind in "fc" and not np.isfinite(array).all():
-            raise Refused(f"output {name} holds NaN or infinity")
+            raise LoadRefused(f"output {name} holds NaN or infinity")
 
 
 def words_of(e: BaseException) -> str:

@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pilotwave_agent.live.desk import Desk
 from pilotwave_agent.live.errors import LiveError, LoadFailed, NoVersion
+from pilotwave_agent.live.follower import Follower
 from pilotwave_agent.live.generation import Answer, Generation, Serving, Version
-from pilotwave_agent.live.keeper import Keeper
-from pilotwave_agent.live.loader import Check, Feeds, Wish
-from pilotwave_agent.live.place import Place
+from pilotwave_agent.live.heartbeat import Heartbeat
+from pilotwave_agent.live.links import ModelLinks
+from pilotwave_agent.live.loader import Check, Feeds, LoadOptions
 from pilotwave_agent.live.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -61,15 +61,17 @@ class LiveModel:
     ) -> None:
         root = Path(data or os.environ.get("PILOTWAVE_DATA", DEFAULT_DATA)).absolute()
         self.model = model
-        self._place = Place(root, model)
-        self._wish = Wish(threads, max(runners, 1), tuple(devices), warmup, check, load_timeout_s)
+        self._links = ModelLinks(root, model)
+        self._load_options = LoadOptions(
+            threads, max(runners, 1), tuple(devices), warmup, check, load_timeout_s
+        )
         self._app = app or os.path.basename(sys.argv[0] or "python")
         self._heartbeat_s, self._inotify, self._wait_s = heartbeat_s, inotify, wait_s
         self._closed = False
         self._left_behind: list[object] = []
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        self._keeper: Keeper | None = None
+        self._keeper: Follower | None = None
         _all.add(self)
         try:
             self._ready(wait_s)
@@ -175,23 +177,23 @@ class LiveModel:
         with keeper.changed:
             return keeper.changed.wait_for(serves, timeout_s)
 
-    def _ready(self, wait_s: float | None) -> Keeper:
+    def _ready(self, wait_s: float | None) -> Follower:
         """Return the keeper of this process with a version loaded; start it if need be."""
         with self._lock:
             if self._closed:
                 raise LiveError(f"{self.model}: closed")
             if self._keeper is None:
-                desk = Desk(self._place.desk, self._app, self._heartbeat_s)
-                self._recorder = Recorder(self._place.desk, desk.id)
-                self._keeper = Keeper(
-                    self._place, self._wish, desk, self._recorder, inotify=self._inotify
+                desk = Heartbeat(self._links.desk, self._app, self._heartbeat_s)
+                self._recorder = Recorder(self._links.desk, desk.id)
+                self._keeper = Follower(
+                    self._links, self._load_options, desk, self._recorder, inotify=self._inotify
                 )
                 _close_with_worker()
             keeper = self._keeper
         self._wait(keeper, wait_s)
         return keeper
 
-    def _wait(self, keeper: Keeper, wait_s: float | None) -> None:
+    def _wait(self, keeper: Follower, wait_s: float | None) -> None:
         ends = None if wait_s is None else time.monotonic() + wait_s
         with keeper.changed:
             keeper.changed.wait_for(lambda: keeper.looked)
@@ -201,18 +203,18 @@ class LiveModel:
                     raise self._nothing(keeper)
                 keeper.changed.wait(1.0 if left is None or left <= 0 else min(left, 1.0))
 
-    def _nothing(self, keeper: Keeper) -> LiveError:
+    def _nothing(self, keeper: Follower) -> LiveError:
         if keeper.refused:
             sentence = next(iter(keeper.refused.values())).sentence
             return LoadFailed(f"{self.model}: no version here can be loaded: {sentence}")
-        return NoVersion(f"{self.model}: {self._place.folder} has no version yet")
+        return NoVersion(f"{self.model}: {self._links.folder} has no version yet")
 
     def _threads(self) -> ThreadPoolExecutor:
         from concurrent.futures import ThreadPoolExecutor
 
         with self._lock:
             if self._pool is None:
-                count = max(self._wish.runners, min(os.cpu_count() or 1, 4))
+                count = max(self._load_options.runners, min(os.cpu_count() or 1, 4))
                 self._pool = ThreadPoolExecutor(count, thread_name_prefix=f"live-{self.model}")
             return self._pool
 
@@ -243,7 +245,7 @@ class LiveModel:
         self._left_behind += [self._keeper, self._pool]
         self._keeper = self._pool = None
         self._lock = threading.Lock()
-        self._recorder = Recorder(self._place.desk, "left-behind")
+        self._recorder = Recorder(self._links.desk, "left-behind")
 
 
 class Pinned:

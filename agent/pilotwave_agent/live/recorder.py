@@ -14,9 +14,9 @@ import threading
 import time
 from pathlib import Path
 
-from pilotwave_agent.live.desk import replace_file
+from pilotwave_agent.host.shared_folder import SharedFolder
 from pilotwave_agent.live.generation import Version
-from pilotwave_agent.shared_folder import SharedFolder
+from pilotwave_agent.live.heartbeat import replace_file
 from pilotwave_protocol.names import check_metric
 from pilotwave_protocol.sketch import Sketch
 

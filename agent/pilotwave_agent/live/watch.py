@@ -20,7 +20,7 @@ _SELF_GONE = 0x400 | 0x800  # IN_DELETE_SELF | IN_MOVE_SELF
 _OVER = _SELF_GONE | 0x8000  # IN_IGNORED
 
 
-class Watch:
+class FolderWatch:
     """Watches one folder; `wake` may be called from any thread and from a signal handler."""
 
     def __init__(self, folder: Path, *, inotify: bool = True) -> None:

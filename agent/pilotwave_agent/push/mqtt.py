@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from pilotwave_agent.push.line import PONG_S, Lost
-from pilotwave_agent.push.settings import PORTS, PushSettings
+from pilotwave_agent.push.channel import PONG_S, Lost
+from pilotwave_agent.settings.push import PORTS, PushSettings
 from pilotwave_protocol.push import (
     MAX_CALL_BYTES,
     PRESENT,
@@ -30,7 +30,7 @@ _MOST_SERVERS = 256
 _MOST_PACKETS = 64
 
 
-class MqttLine:
+class MqttChannel:
     """A connection to a broker (`line.Line`). Alive while it is heard and a server is there."""
 
     def __init__(

@@ -16,15 +16,15 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from pilotwave_agent.proxies import DIRECT, Proxies, connect
-from pilotwave_agent.push.line import PONG_S, Lost
+from pilotwave_agent.push.channel import PONG_S, Lost
+from pilotwave_agent.settings.proxies import DIRECT, Proxies, connect
 from pilotwave_protocol.push import MAX_CALL_BYTES, WEBSOCKET_PATH
 
 _BLOCK = 4096
 _MOST_AT_ONCE = 16  # blocks; a server that has more to say is none
 
 
-class WebSocketLine:
+class WebSocketChannel:
     """An open WebSocket (`line.Line`)."""
 
     alive = True

@@ -48,7 +48,7 @@ class Info:
 class Options:
     """How to load. Every runtime understands what it can and passes over the rest.
 
-    `devices` are wishes in order: execution providers, OpenVINO devices, delegate libraries.
+    `devices` are preferred in order: execution providers, OpenVINO devices, delegate libraries.
     `inputs` and `outputs` are the manifest's, for files that do not describe themselves.
     `cache` is a folder for what is compiled on this device (engines); None keeps nothing.
     """

@@ -35,7 +35,7 @@ def die_with_parent(parent: int | None, by: int = signal.SIGKILL) -> None:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Confinement:
     """What a model under test is to be held to.
 
     `memory_mb` bounds the data segment (0: unbounded): the address space itself would be the wrong
@@ -55,7 +55,7 @@ class Wish:
     talks: bool = False
 
 
-def confine(wish: Wish, took: set[str]) -> list[str]:
+def confine(wish: Confinement, took: set[str]) -> list[str]:
     """Set limits for this process and its children, beside what it `took` leave of before; return
     the names of all that hold."""
     with contextlib.suppress(OSError):
@@ -87,7 +87,7 @@ def confine(wish: Wish, took: set[str]) -> list[str]:
     return sorted(held)
 
 
-def confine_program(wish: Wish, *, own_world: bool) -> None:
+def confine_program(wish: Confinement, *, own_world: bool) -> None:
     """Take from a program that is the model what the process that talks to it needs."""
     if wish.filtered:
         filter_calls(signals=own_world)

@@ -23,7 +23,7 @@ _DTYPES = {
 }  # fmt: skip
 
 
-class _Program:
+class _Loaded:
     def __init__(self, program: Any, method: str, options: Options) -> None:
         meta = program.method_meta(method)
         self._program = program  # the method lives in its memory
@@ -55,7 +55,7 @@ def _tensors(found: Sequence[Any], declared: Sequence[Tensor], kind: str) -> tup
     )
 
 
-def load(file: Path, options: Options) -> _Program:
+def load(file: Path, options: Options) -> _Loaded:
     """Open a program's `forward`."""
     _C._unsafe_reset_threadpool(options.threads)
     program = _C._load_program(
@@ -64,4 +64,4 @@ def load(file: Path, options: Options) -> _Program:
         debug_buffer_size=0,
         program_verification=_C.Verification.InternalConsistency,
     )
-    return _Program(program, "forward", options)
+    return _Loaded(program, "forward", options)

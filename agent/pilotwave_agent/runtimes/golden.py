@@ -135,7 +135,7 @@ def _fed(array: Array, part: slice, batched: bool, batch: int) -> Array:
 
 
 @dataclass
-class Figures:
+class GoldenFigures:
     """What was measured; `agreement` is the share of cases with the expected largest output. Not
     `tried`: there were no cases, and the model refused an input that was made up."""
 
@@ -149,9 +149,9 @@ class Figures:
 
 def run_cases(
     model: Runner, cases: Cases, *, atol: float, rtol: float, compare: Callable[[], None]
-) -> Figures:
+) -> GoldenFigures:
     """Run every case and compare; `compare` is called before the first comparison."""
-    figures, agree, times = Figures(), [], []
+    figures, agree, times = GoldenFigures(), [], []
     calls = list(feeds_of(cases, list(model.inputs)))
     answers = []
     for feeds, part in calls:
@@ -245,13 +245,13 @@ def _any_per_case(differ: Array) -> NDArray[np.bool_]:
     return np.asarray(differ.reshape(len(differ), -1).any(axis=1))
 
 
-def run_zeros(model: Runner) -> Figures:
+def run_zeros(model: Runner) -> GoldenFigures:
     """Without golden cases: one call with zeros, each free size being 1.
 
     The input is made up: a model that refuses it, or answers it with NaN, may be a good one. It is
     loaded, then, and not tried. Running out of memory counts all the same.
     """
-    figures = Figures()
+    figures = GoldenFigures()
     try:
         feeds = {t.name: zeros(t) for t in model.inputs}
         answers = [np.asarray(found) for found in model.run(feeds).values()]
@@ -275,7 +275,7 @@ def _repeat(model: Runner, feeds: Mapping[str, Array]) -> list[float]:
     return list(getattr(model, "times", [])) or times
 
 
-def _time(figures: Figures, times: list[float]) -> None:
+def _time(figures: GoldenFigures, times: list[float]) -> None:
     # the first call pays for what later ones find ready
     steady = np.array(times[1:] or times) * 1000
     if steady.size:

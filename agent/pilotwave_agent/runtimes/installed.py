@@ -16,7 +16,7 @@ from pilotwave_agent.runtimes import RUNTIMES, nvidia
 from pilotwave_protocol.fields import Scalar
 
 if TYPE_CHECKING:
-    from pilotwave_agent.config import RuntimeSettings
+    from pilotwave_agent.settings.config import RuntimeSettings
 
 EDGE_IMPULSE_PROTOCOL = "1"
 

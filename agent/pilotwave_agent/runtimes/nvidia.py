@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pilotwave_agent.board import jetson_facts
-from pilotwave_agent.texts import names, text
+from pilotwave_agent.hardware.board import jetson_facts
+from pilotwave_agent.hardware.texts import names, text
 
 _LIBRARIES = ("usr/lib/aarch64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/local/tensorrt/lib")
 _TOOLS = ("usr/src/tensorrt/bin", "usr/local/tensorrt/bin", "opt/tensorrt/bin")

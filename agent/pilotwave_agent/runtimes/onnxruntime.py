@@ -73,14 +73,14 @@ def _tensor(arg: Any) -> Tensor:
     return Tensor(arg.name, _DTYPES.get(word, word), shape)
 
 
-def _providers(wishes: tuple[str, ...]) -> list[str]:
-    """A provider that is wished for but not in this build is passed over; the CPU is always last.
+def _providers(preferred: tuple[str, ...]) -> list[str]:
+    """A provider that is asked for but not in this build is passed over; the CPU is always last.
 
     `cuda` and `CUDAExecutionProvider` name the same.
     """
     have = {name.removesuffix("ExecutionProvider").lower(): name for name in _available()}
-    wished = [have.get(wish.removesuffix("ExecutionProvider").lower()) for wish in wishes]
-    return list(dict.fromkeys([*(name for name in wished if name), _CPU]))
+    asked = [have.get(wish.removesuffix("ExecutionProvider").lower()) for wish in preferred]
+    return list(dict.fromkeys([*(name for name in asked if name), _CPU]))
 
 
 def _available() -> list[str]:

@@ -43,9 +43,9 @@ def _tensor(port: Any, declared: Iterable[Tensor]) -> Tensor:
     return Tensor(name, dtype_name(port.element_type.to_dtype()), shape)
 
 
-def _device(wishes: tuple[str, ...], there: list[str]) -> str:
+def _device(preferred: tuple[str, ...], there: list[str]) -> str:
     """Return the first wish that is there; `GPU` is there as `GPU` or as `GPU.0`."""
-    for wish in wishes:
+    for wish in preferred:
         name = _DEVICES.get(wish.lower(), wish.upper())
         if any(have == name or have.startswith(name + ".") for have in there):
             return name

@@ -103,7 +103,7 @@ _RECENT = ("memfd_create", "memfd_secret", "io_uring_setup", "pidfd_open", "pidf
 Instruction = tuple[int, int, int, int]
 
 
-class _Program:
+class _FilterProgram:
     """Rules for one machine, each of which refuses a call or lets the next rule decide."""
 
     def __init__(self, column: int, machine: int) -> None:
@@ -168,7 +168,7 @@ def _lacks(bits: int) -> Instruction:
     return _ANY_BIT, 0, 1, bits
 
 
-def _sockets(program: _Program) -> None:
+def _sockets(program: _FilterProgram) -> None:
     """Allow what reaches only this process and its children, and the kernel's own news."""
     stream = (_argument(1), (_AND, 0, 0, _KIND_OF_SOCKET), *map(_is, _PAIRABLE))
     program.refuse_unless("socketpair", *stream, error=errno.EACCES)
@@ -189,8 +189,8 @@ def _sockets(program: _Program) -> None:
     program._code += [(_EQUAL, 0, len(body), number), *body]
 
 
-def _base(column: int, machine: int) -> _Program:
-    program = _Program(column, machine)
+def _base(column: int, machine: int) -> _FilterProgram:
+    program = _FilterProgram(column, machine)
     for call in _NEVER:
         # a library that meets an older kernel does without
         program.refuse(call, error=errno.ENOSYS if call in _RECENT else errno.EPERM)
@@ -200,7 +200,7 @@ def _base(column: int, machine: int) -> _Program:
     return program
 
 
-def _no_signals(program: _Program) -> None:
+def _no_signals(program: _FilterProgram) -> None:
     for call in ("kill", "tkill", "tgkill"):
         program.refuse_unless(call, _argument(0), _is(os.getpid()))
 
@@ -226,7 +226,7 @@ def forbid_processes() -> bool:
     found = _machine()
     if found is None:
         return False
-    program = _Program(*found)
+    program = _FilterProgram(*found)
     program.refuse("clone3", error=errno.ENOSYS)
     program.refuse_unless("clone", _argument(0), _has(_CLONE_THREAD))
     for call in ("fork", "vfork", "execve", "execveat"):
@@ -242,7 +242,7 @@ def _machine() -> tuple[int, int] | None:
     return list(_MACHINES).index(name), _MACHINES[name]
 
 
-def _install(program: _Program) -> bool:
+def _install(program: _FilterProgram) -> bool:
     code = program.bytes()
     held = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog: a count and a pointer

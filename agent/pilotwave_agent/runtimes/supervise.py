@@ -32,7 +32,7 @@ _PATIENCE_S = 5.0
 
 
 @dataclass
-class World:
+class Supervised:
     """What the supervisor watches, and what is to be done first inside."""
 
     memory_mb: int
@@ -40,7 +40,7 @@ class World:
     furnish: Callable[[], set[str]] = set
 
 
-def below(parent: int, world: World) -> set[str]:
+def below(parent: int, world: Supervised) -> set[str]:
     """Go on in a process below a supervisor, which this one becomes. Returns in the model's process
     what the kernel granted. Has to be called while this process has one thread."""
     die_with_parent(parent)
@@ -82,7 +82,7 @@ def _be_first(model: int, writer: int) -> NoReturn:
 
 
 def _supervise(
-    child: int, reader: int, world: World, box: cgroup.Box, *, own_world: bool
+    child: int, reader: int, world: Supervised, box: cgroup.Box, *, own_world: bool
 ) -> NoReturn:
     status = _watched(child, world)
     with contextlib.suppress(ValueError):
@@ -96,7 +96,7 @@ def _supervise(
     end_as(status)
 
 
-def _watched(child: int, world: World) -> int:
+def _watched(child: int, world: Supervised) -> int:
     """Wait for the child's end and return its status; it is killed at a request to end, or when it
     takes more than it may."""
     looks, ends = 0, False
@@ -113,7 +113,7 @@ def _watched(child: int, world: World) -> int:
             return status
 
 
-def _too_much(world: World, looks: int) -> bool:
+def _too_much(world: Supervised, looks: int) -> bool:
     """Say whether the model takes more memory, processes or files than it may. The limits that it
     was given count neither shared memory nor what several processes have together."""
     below = descendants(os.getpid())

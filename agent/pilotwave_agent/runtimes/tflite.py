@@ -77,14 +77,14 @@ def load_with(
 
 
 def _delegates(
-    load_delegate: Callable[[str], Any], wishes: tuple[str, ...]
+    load_delegate: Callable[[str], Any], preferred: tuple[str, ...]
 ) -> tuple[list[Any], list[str]]:
     """A delegate whose library or hardware is not there is passed over: the CPU does the same.
 
     A model that was compiled for one (Coral) then misses its operator, and that is told.
     """
     found, names = [], []
-    for wish in wishes:
+    for wish in preferred:
         try:
             found.append(load_delegate(_DELEGATES.get(wish, wish)))
         except (OSError, ValueError):

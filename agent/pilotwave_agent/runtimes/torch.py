@@ -49,7 +49,7 @@ def _array(value: Any) -> Array:
 
 
 def load(file: Path, options: Options) -> Module:
-    """Open a model on the CPU, or on CUDA where it is wished for and there."""
+    """Open a model on the CPU, or on CUDA where it is asked for and there."""
     torch.set_num_threads(options.threads)
     device = "cuda" if "cuda" in options.devices and torch.cuda.is_available() else "cpu"
     info = Info("torch", str(torch.__version__), device)

@@ -149,7 +149,7 @@ def _compared(
 
 def _confined(spec: dict[str, Any]) -> list[str]:
     """Go on in a process that is kept from all that the model needs not; say from what."""
-    wish = confine.Wish(
+    wish = confine.Confinement(
         memory_mb=spec["memory_mb"],
         cpu_s=spec["cpu_s"],
         hidden=Path(spec["hidden"]) if spec["hidden"] else None,
@@ -159,7 +159,7 @@ def _confined(spec: dict[str, Any]) -> list[str]:
         starts=spec["starts"],
         talks=spec["talks"],
     )
-    world = supervise.World(
+    world = supervise.Supervised(
         wish.memory_mb,
         Path.cwd(),
         lambda: namespaces.furnish(

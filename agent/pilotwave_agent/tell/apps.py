@@ -1,15 +1,15 @@
 """Tell applications that follow the links themselves (`LiveModel`, or by files or socket): they see
-the switch, and say at their desks whether they took it."""
+the switch, and say in their heartbeat files whether they took it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
 
-from pilotwave_agent import desks
-from pilotwave_agent.desks import App
+from pilotwave_agent.apps import heartbeats
+from pilotwave_agent.apps.heartbeats import App
+from pilotwave_agent.settings.tell import Tell
 from pilotwave_agent.tell.base import Quiet, Release, refused
-from pilotwave_agent.tell.settings import Tell
 
 _ROUNDED_S = 0.02  # applications tell the time in hundredths of a second
 
@@ -27,7 +27,7 @@ class Apps(Quiet):
 
     def confirm(self, release: Release, since: float) -> bool:
         """One that refused is an end; one that lives and serves another version is not yet."""
-        found = desks.read(self._live / release.model, self._users)
+        found = heartbeats.read(self._live / release.model, self._users)
         living = [app for app in found if app.lives()]
         for app in living:
             no = app.refused

@@ -10,8 +10,8 @@ import errno
 import os
 import stat
 
+from pilotwave_agent.settings.tell import Tell
 from pilotwave_agent.tell.base import Quiet, Release
-from pilotwave_agent.tell.settings import Tell
 
 
 class DeepStream(Quiet):

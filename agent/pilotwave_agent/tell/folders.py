@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pilotwave_agent import install
-from pilotwave_agent.disk import Disk
-from pilotwave_agent.shared_folder import remove_tree
+from pilotwave_agent import version_folder
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.shared_folder import remove_tree
 from pilotwave_agent.tell.base import Release
 
 _TEMP = ".tmp-"
@@ -43,7 +43,7 @@ class Folders:
         os.mkdir(temp, 0o755)  # what somebody else put there meanwhile is not used
         for source, name in self._files(release):
             self._disk.make_dirs((temp / name).parent)
-            install.place_file(self._disk, source, temp / name)
+            version_folder.place_file(self._disk, source, temp / name)
         for root, _, _ in os.walk(temp, topdown=False):
             self._disk.sync_dir(Path(root))
         self._disk.move(temp, target)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pilotwave_agent.health import Subject, run_program
+from pilotwave_agent.settings.tell import Tell
 from pilotwave_agent.tell.base import Quiet, Release, refused, silent
-from pilotwave_agent.tell.settings import Tell
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 
-from pilotwave_agent.disk import Disk
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.settings.tell import Tell
 from pilotwave_agent.tell import web
 from pilotwave_agent.tell.base import Release, refused, silent
 from pilotwave_agent.tell.folders import CONFIG, Folders
-from pilotwave_agent.tell.settings import Tell
 
 _CALL_S = 10.0
 _AGAIN_S = 0.2

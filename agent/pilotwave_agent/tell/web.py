@@ -7,15 +7,15 @@ import time
 import urllib.parse
 from typing import Any
 
-from pilotwave_agent.channel import Answer, BadAnswer, Channel, TooSlow, Unreachable
+from pilotwave_agent.net.http import BadAnswer, Channel, HttpAnswer, TooSlow, Unreachable
+from pilotwave_agent.settings.tell import Tell
 from pilotwave_agent.tell.base import Quiet, Release, refused, silent
-from pilotwave_agent.tell.settings import Tell
 
 _AGAIN_S = 0.3
 _MAX_BODY = 1 << 20
 
 
-def ask(method: str, url: str, *, within_s: float, body: Any = None) -> Answer:
+def ask(method: str, url: str, *, within_s: float, body: Any = None) -> HttpAnswer:
     """Return the answer to one request with a JSON body; a server that is not there (it may be
     restarting) is asked again until the time is over. Raises `RefusedError`."""
     ends = time.monotonic() + within_s
@@ -33,7 +33,7 @@ def ask(method: str, url: str, *, within_s: float, body: Any = None) -> Answer:
             time.sleep(_AGAIN_S)
 
 
-def _ask(method: str, url: str, left: float, body: Any) -> Answer:
+def _ask(method: str, url: str, left: float, body: Any) -> HttpAnswer:
     parts = urllib.parse.urlsplit(url)
     path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
     channel = Channel(f"{parts.scheme}://{parts.netloc}", gap_s=left, deadline_s=left)
@@ -45,7 +45,7 @@ def _ask(method: str, url: str, left: float, body: Any) -> Answer:
         channel.close()
 
 
-def said(answer: Answer) -> Any:
+def said(answer: HttpAnswer) -> Any:
     """Return the JSON of an answer; None if it is none."""
     try:
         return json.loads(answer.body)
@@ -53,7 +53,7 @@ def said(answer: Answer) -> Any:
         return None
 
 
-def words(answer: Answer) -> str:
+def words(answer: HttpAnswer) -> str:
     """Return what an answer says went wrong."""
     found = said(answer)
     error = found.get("error") if isinstance(found, dict) else None

@@ -14,7 +14,7 @@ from pilotwave_cli.client import connect
 from pilotwave_cli.durations import Duration, pairs
 from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.output import Json
-from pilotwave_cli.simulate.fleet import Simulation, Wish
+from pilotwave_cli.simulate.fleet import FleetOptions, Simulation
 from pilotwave_cli.simulate.profile import Profile, Slice, read_profile
 from pilotwave_protocol import names
 
@@ -57,7 +57,7 @@ def simulate(
     labels = {MARK: begins, **pairs(label or [], "--label")}
     if len(labels) > 32:
         raise CliError("expected at most 32 labels")
-    wish = Wish(
+    wish = FleetOptions(
         devices=devices,
         prefix=begins,
         profile=read_profile(profile) if profile else Profile((Slice("all", 1.0),)),

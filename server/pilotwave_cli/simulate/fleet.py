@@ -26,7 +26,7 @@ KEEP_S = 3.0
 
 
 @dataclass(frozen=True)
-class Wish:
+class FleetOptions:
     """What is simulated. `seconds` None: until it is stopped."""
 
     devices: int
@@ -43,7 +43,7 @@ class Wish:
 class Simulation:
     """`run` enrols the devices, lets them live, and takes them out of the fleet again."""
 
-    wish: Wish
+    wish: FleetOptions
     api: Api
     root: bytes
     show: Callable[[dict[str, Any]], None]

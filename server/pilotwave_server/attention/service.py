@@ -24,7 +24,7 @@ from pilotwave_server.devices.silence import Silence
 from pilotwave_server.errors import NotFound
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.recovery.ahead import roles_that_went_back
-from pilotwave_server.recovery.telling import sentences
+from pilotwave_server.recovery.sentences import sentences
 from pilotwave_server.registry.service import expiries
 from pilotwave_server.rollouts.tables import RolloutRow
 

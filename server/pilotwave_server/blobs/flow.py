@@ -11,7 +11,7 @@ from typing import Any, Protocol
 WHOLE_PIECES = 256 * 1024
 
 
-class Gone(Exception):
+class ReaderGone(Exception):
     """The client went away before its turn came."""
 
 
@@ -24,8 +24,8 @@ class Flow(Protocol):
         ...
 
     async def begin(self, gone: asyncio.Future[Any]) -> None:
-        """Wait for a turn. Raises `Gone` when `gone` is done first, or a 503 that says when to
-        come again. Only after it returned there is an `end`."""
+        """Wait for a turn. Raises `ReaderGone` when `gone` is done first, or a 503 that says when
+        to come again. Only after it returned there is an `end`."""
         ...
 
     async def pace(self, count: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pilotwave_server.blobs.flow import FREE, Flow, Gone
+from pilotwave_server.blobs.flow import FREE, Flow, ReaderGone
 from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.blobs.ranges import Part, choose_part
 from pilotwave_server.errors import ServerError
@@ -90,7 +90,7 @@ class BlobResponse(Response):
                 self._flow.end()
         except ServerError as later:
             await error_response(later)(scope, receive, send)
-        except Gone:
+        except ReaderGone:
             return
         finally:
             gone.cancel()

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.dashboard.forms import read_form
-from pilotwave_server.dashboard.pages import ActViewer, Look, Page, page_router
+from pilotwave_server.dashboard.pages import ActViewer, Look, PageContext, page_router
 from pilotwave_server.dashboard.signing_in import with_cookie
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.db import after_commit
@@ -26,7 +26,7 @@ def account(page: Look, session: ReadSession) -> Response:
     return _show(page, session, {})
 
 
-def _show(page: Page, session: Session, wrong: dict[str, str], secret: str = "") -> Response:
+def _show(page: PageContext, session: Session, wrong: dict[str, str], secret: str = "") -> Response:
     row = people.get_person(session, page.actor.name)
     secret = secret or totp.new_secret()
     uri = totp.uri(secret, name=row.name, fleet=page.fleet)
@@ -75,7 +75,7 @@ async def act(deed: str, page: ActViewer, context: Ctx, now: Now) -> Response:
     return await run_in_threadpool(change)
 
 
-def _change(page: Page, session: Session, deed: str, form: dict[str, str], now: Now) -> str:
+def _change(page: PageContext, session: Session, deed: str, form: dict[str, str], now: Now) -> str:
     """Make the change; a new cookie's value where every session ended with it."""
     row = people.get_person(session, page.actor.name, lock=True)
     who = str(page.actor)

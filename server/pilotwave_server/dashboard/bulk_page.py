@@ -9,16 +9,16 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from pilotwave_server.dashboard.asking import sure
+from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.device_filter import get_form
-from pilotwave_server.dashboard.pages import ActOperator, Page, page_router
+from pilotwave_server.dashboard.pages import ActOperator, PageContext, page_router
 from pilotwave_server.dashboard.rendering import with_query
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx
 from pilotwave_server.devices.shown import MOST
 from pilotwave_server.errors import Invalid
-from pilotwave_server.rollouts.bulk import BulkAction, TooManyDevices
-from pilotwave_server.rollouts.bulk_routes import (
+from pilotwave_server.rollouts.bulk.acts import BulkAction, TooManyDevices
+from pilotwave_server.rollouts.bulk.routes import (
     BulkAnswer,
     BulkRequest,
     act_on_devices,
@@ -108,14 +108,14 @@ def _shown(given: dict[str, str]) -> dict[str, Any]:
     return {"digest": given["digest"], "sketch": given.get("sketch"), "expected": number}
 
 
-def _named(page: Page, names: Sequence[str]) -> str:
+def _named(page: PageContext, names: Sequence[str]) -> str:
     shown = ", ".join(names[:FEW])
     if len(names) > FEW:
         shown = page.told(AND_MORE, names=shown, more=len(names) - FEW)
     return page.told(COUNT, count=len(names), names=shown)
 
 
-def _said(page: Page, answer: BulkAnswer) -> str:
+def _said(page: PageContext, answer: BulkAnswer) -> str:
     told = page.told(DONE, done=answer.done, matched=answer.matched)
     first = next((item for item in answer.items if not item.done), None)
     if first is None:

@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.context import Context
-from pilotwave_server.dashboard.asking import sure
 from pilotwave_server.dashboard.charts import Chart, of_courses
+from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.device_filter import STANDINGS, STATES, PageFilter
 from pilotwave_server.dashboard.forms import Refused, read_form, validated
-from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
+from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, page_router
 from pilotwave_server.dashboard.rendering import with_query
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
@@ -33,8 +33,8 @@ from pilotwave_server.fields import DeviceName, ModelName
 from pilotwave_server.groups.service import list_groups
 from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.registry.service import list_models, list_versions
-from pilotwave_server.rollouts import routes as running
-from pilotwave_server.rollouts.views import PinRequest, RollBackRequest
+from pilotwave_server.rollouts.assignments import routes as running
+from pilotwave_server.rollouts.assignments.views import PinRequest, RollBackRequest
 from pilotwave_server.telemetry import routes as telemetry
 
 router = page_router()
@@ -111,7 +111,7 @@ def show(device: DeviceName, page: Look, session: ReadSession, context: Ctx, now
 
 
 def _show(
-    page: Page,
+    page: PageContext,
     session: Session,
     context: Context,
     device: str,
@@ -139,7 +139,7 @@ def _show(
     )
 
 
-def _charts(device: str, page: Page, session: Session) -> dict[str, list[Chart]]:
+def _charts(device: str, page: PageContext, session: Session) -> dict[str, list[Chart]]:
     return of_courses(telemetry.device_metrics(device, page.actor, session).metrics)
 
 
@@ -235,7 +235,7 @@ async def steer(
 
 
 def _steer(
-    page: Page, deed: str, who: dict[str, Any], context: Context, version: str, reason: str
+    page: PageContext, deed: str, who: dict[str, Any], context: Context, version: str, reason: str
 ) -> str:
     """Do it; return what the page says of it."""
     device, model = who["device"], who["model"]
@@ -258,7 +258,7 @@ def _steer(
 
 
 async def _change(
-    page: Page,
+    page: PageContext,
     context: Context,
     device: str,
     now: datetime,

@@ -7,10 +7,10 @@ from typing import Any
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from pilotwave_server.dashboard.asking import sure
+from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.forms import Refused, blank, read_form, refused, validated
-from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
-from pilotwave_server.dashboard.taken_back import taken_back
+from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, page_router
+from pilotwave_server.dashboard.rolled_back_before import taken_back
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.errors import NotFound, ServerError
@@ -21,9 +21,11 @@ from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.groups.views import GroupChange, GroupRequest
 from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.registry.service import list_models, list_versions
-from pilotwave_server.rollouts import removal_routes, removals, rollout_routes
-from pilotwave_server.rollouts import routes as running
-from pilotwave_server.rollouts.views import BaselineRequest
+from pilotwave_server.rollouts.assignments import routes as running
+from pilotwave_server.rollouts.assignments.views import BaselineRequest
+from pilotwave_server.rollouts.operate import routes as rollout_routes
+from pilotwave_server.rollouts.removals import orders
+from pilotwave_server.rollouts.removals import routes as removal_routes
 
 router = page_router()
 REMOVED = N_("Devices that remove %(model)s at their next poll: %(count)s.")
@@ -50,7 +52,7 @@ def list_groups(page: Look, session: ReadSession, paging: Paging) -> Response:
 
 
 def _list(
-    page: Page, session: ReadSession, paging: PageRequest, refusal: Refused | None = None
+    page: PageContext, session: ReadSession, paging: PageRequest, refusal: Refused | None = None
 ) -> Response:
     return page.render(
         "groups.html",
@@ -99,7 +101,7 @@ def show(
 
 
 def _show(
-    page: Page,
+    page: PageContext,
     session: ReadSession,
     context: Ctx,
     group: str,
@@ -114,8 +116,7 @@ def _show(
         group=api.get_group(group, page.actor, session),
         baselines=baselines,
         have_it={
-            b.model: removals.of_group(session, group=group, model=b.model).have_it
-            for b in baselines
+            b.model: orders.of_group(session, group=group, model=b.model).have_it for b in baselines
         },
         members=api.list_members(group, page.actor, session, context, paging),
         rollouts=rollout_routes.list_rollouts(page.actor, session, PageRequest(8), group=group),
@@ -156,7 +157,13 @@ async def act(group: GroupName, deed: str, page: ActOperator, context: Ctx, now:
 
 
 def _change(
-    page: Page, session: Any, context: Ctx, group: str, deed: str, form: dict[str, str], now: Now
+    page: PageContext,
+    session: Any,
+    context: Ctx,
+    group: str,
+    deed: str,
+    form: dict[str, str],
+    now: Now,
 ) -> str:
     who = page.actor
     match deed:
@@ -197,7 +204,7 @@ def _change(
 
 
 def _sure_of_change(
-    page: Page, session: Any, group: str, change: GroupChange, form: dict[str, str]
+    page: PageContext, session: Any, group: str, change: GroupChange, form: dict[str, str]
 ) -> None:
     """Ask before a selector that takes other devices: they get what the group runs."""
     row = get_group(session, group)
@@ -208,7 +215,7 @@ def _sure_of_change(
     sure(form, page.told(CHANGES, group=group, before=before, after=after))
 
 
-def _assigning(page: Page, session: Any, group: str, model: str, version: str) -> str:
+def _assigning(page: PageContext, session: Any, group: str, model: str, version: str) -> str:
     """Whom an assignment concerns, and where the version was taken back."""
     count = api.get_group(group, page.actor, session).devices
     told = page.told(ASSIGNS, group=group, model=model, version=version, count=count)

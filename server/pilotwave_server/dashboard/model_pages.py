@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from pilotwave_server.dashboard.asking import sure
+from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.forms import read_form
 from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
 from pilotwave_server.dashboard.words import N_
@@ -20,8 +20,8 @@ from pilotwave_server.registry import routes as api
 from pilotwave_server.registry.tables import VersionRow
 from pilotwave_server.registry.views import DenyRequest
 from pilotwave_server.retention.routes import PurgeRequest, purge
-from pilotwave_server.rollouts import rollout_routes
-from pilotwave_server.rollouts.reading import rolled_back
+from pilotwave_server.rollouts.operate import routes as rollout_routes
+from pilotwave_server.rollouts.operate.queries import rolled_back
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 router = page_router()

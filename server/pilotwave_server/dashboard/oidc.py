@@ -31,7 +31,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.context import Context
-from pilotwave_server.dashboard.pages import Anybody, Page, page_router, safe_next
+from pilotwave_server.dashboard.pages import Anybody, PageContext, page_router, safe_next
 from pilotwave_server.dashboard.signing_in import Secret, check_own_form, end_old, with_cookie
 from pilotwave_server.db import lock_fleet
 from pilotwave_server.deps import Ctx, Now
@@ -154,7 +154,7 @@ def back(
     return response
 
 
-def _way(page: Page) -> dict[str, str]:
+def _way(page: PageContext) -> dict[str, str]:
     try:
         way = json.loads(unquote(page.request.cookies.get(WAY, "")))
         return {key: str(way[key]) for key in ("state", "nonce", "verifier", "next", "link")}

@@ -23,9 +23,9 @@ from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.service import count_by_state, count_devices, count_failing
 from pilotwave_server.devices.silence import silence
 from pilotwave_server.registry.service import counters
-from pilotwave_server.rollouts.reading import group_names
-from pilotwave_server.rollouts.rollout_views import RolloutSummary
-from pilotwave_server.rollouts.showing import summary
+from pilotwave_server.rollouts.operate.present import summary
+from pilotwave_server.rollouts.operate.queries import group_names
+from pilotwave_server.rollouts.operate.views import RolloutSummary
 from pilotwave_server.rollouts.tables import RolloutRow
 from pilotwave_server.telemetry.distribution import count_now
 

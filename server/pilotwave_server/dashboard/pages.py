@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_server.base_path import add_to_links, without_base
 from pilotwave_server.dashboard import i18n
-from pilotwave_server.dashboard.asking import Asked
+from pilotwave_server.dashboard.confirm import Asked
 from pilotwave_server.dashboard.rendering import environment, in_one_zone
 from pilotwave_server.deps import Ctx, Now, check_csrf, get_context, get_signed_in
 from pilotwave_server.errors import ServerError
@@ -53,7 +53,7 @@ class SignInFirst(Exception):
 
 
 @dataclass(frozen=True)
-class Page:
+class PageContext:
     """One request for a page, and who makes it (None: a stranger)."""
 
     request: Request
@@ -130,32 +130,32 @@ class Page:
         return response
 
 
-async def get_page(request: Request, context: Ctx, now: Now) -> Page:
+async def get_page(request: Request, context: Ctx, now: Now) -> PageContext:
     """The request as a page, whoever makes it."""
     signed_in = await get_signed_in(request, context, now)
     chosen = request.cookies.get("pilotwave_language") or (signed_in and signed_in.language)
     language = i18n.choose(chosen or None, request.headers.get("accept-language", ""))
     origin = context.settings.people_url or str(request.base_url).rstrip("/")
     base = context.settings.base_path
-    return Page(request, signed_in, language, context.fleet.snapshot.fleet, origin, base)
+    return PageContext(request, signed_in, language, context.fleet.snapshot.fleet, origin, base)
 
 
-Anybody = Annotated[Page, Depends(get_page)]
+Anybody = Annotated[PageContext, Depends(get_page)]
 
 
-async def get_looking(page: Anybody) -> Page:
+async def get_looking(page: Anybody) -> PageContext:
     """The request of somebody who is signed in."""
     page.need(Role.VIEWER)
     return page
 
 
-Look = Annotated[Page, Depends(get_looking)]
+Look = Annotated[PageContext, Depends(get_looking)]
 
 
-def acting(role: Role) -> Callable[..., Coroutine[Any, Any, Page]]:
+def acting(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
     """A dependency: somebody of this role changes something, from a page of ours."""
 
-    async def get(page: Anybody) -> Page:
+    async def get(page: Anybody) -> PageContext:
         page.need(role)
         await check_form(page)
         return page
@@ -163,7 +163,7 @@ def acting(role: Role) -> Callable[..., Coroutine[Any, Any, Page]]:
     return get
 
 
-async def check_form(page: Page) -> None:
+async def check_form(page: PageContext) -> None:
     """ForgedRequest unless a form carries its session's token, in a field or (htmx) a header."""
     sent = page.request.headers.get("x-csrf-token", "")
     if not sent:
@@ -173,10 +173,10 @@ async def check_form(page: Page) -> None:
     check_csrf(page.signed_in, sent)
 
 
-ActViewer = Annotated[Page, Depends(acting(Role.VIEWER))]
-ActPublisher = Annotated[Page, Depends(acting(Role.PUBLISHER))]
-ActOperator = Annotated[Page, Depends(acting(Role.OPERATOR))]
-ActAdmin = Annotated[Page, Depends(acting(Role.ADMIN))]
+ActViewer = Annotated[PageContext, Depends(acting(Role.VIEWER))]
+ActPublisher = Annotated[PageContext, Depends(acting(Role.PUBLISHER))]
+ActOperator = Annotated[PageContext, Depends(acting(Role.OPERATOR))]
+ActAdmin = Annotated[PageContext, Depends(acting(Role.ADMIN))]
 
 
 def safe_next(path: str) -> str:

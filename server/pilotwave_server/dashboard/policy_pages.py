@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.dashboard.forms import read_form
-from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
+from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, page_router
 from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.errors import ServerError
 from pilotwave_server.operators.roles import Role
@@ -38,7 +38,7 @@ def new(page: Look) -> Response:
 
 
 def _form(
-    page: Page, *, name: str, text: str, faults: list[Any] | None = None, status: int = 200
+    page: PageContext, *, name: str, text: str, faults: list[Any] | None = None, status: int = 200
 ) -> Response:
     return page.render("policy_new.html", status=status, name=name, text=text, faults=faults or [])
 

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from pilotwave_server.dashboard.asking import sure
+from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.forms import read_form
-from pilotwave_server.dashboard.pages import ActOperator, Look, Page, page_router
-from pilotwave_server.dashboard.taken_back import taken_back
+from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, page_router
+from pilotwave_server.dashboard.rolled_back_before import taken_back
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
 from pilotwave_server.errors import NotFound, ServerError
@@ -22,9 +22,8 @@ from pilotwave_server.operators.roles import Role
 from pilotwave_server.paging import Page as Rows
 from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.registry.service import list_models, list_versions
-from pilotwave_server.rollouts import rollout_routes as api
-from pilotwave_server.rollouts.policies.chosen import policy_names
-from pilotwave_server.rollouts.rollout_views import (
+from pilotwave_server.rollouts.operate import routes as api
+from pilotwave_server.rollouts.operate.views import (
     PreviewRequest,
     PreviewView,
     RollBackStep,
@@ -32,6 +31,7 @@ from pilotwave_server.rollouts.rollout_views import (
     RolloutRequest,
     StepRequest,
 )
+from pilotwave_server.rollouts.policies.chosen import policy_names
 from pilotwave_server.rollouts.states import TRANSITIONS, RolloutState
 from pilotwave_server.rollouts.waves import BadSalt, draw_salt, read_salt
 
@@ -93,7 +93,7 @@ def new(page: Look, session: ReadSession, request: Request) -> Response:
 
 
 def _form(
-    page: Page,
+    page: PageContext,
     session: Session,
     given: dict[str, str],
     *,
@@ -195,7 +195,9 @@ async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
     return await run_in_threadpool(make)
 
 
-def _ask_if_taken_back(page: Page, session: Session, wish: Any, form: dict[str, str]) -> None:
+def _ask_if_taken_back(
+    page: PageContext, session: Session, wish: Any, form: dict[str, str]
+) -> None:
     """Ask before what brings a version to a group that was rolled back in a rollout before."""
     back = taken_back(page, session, wish.model, wish.version)
     if back:
@@ -203,7 +205,7 @@ def _ask_if_taken_back(page: Page, session: Session, wish: Any, form: dict[str, 
         sure(form, " ".join([page.told(BRINGS, **named), *back]))
 
 
-def _shown(page: Page, name: str, session: Session, now: Now) -> dict[str, Any]:
+def _shown(page: PageContext, name: str, session: Session, now: Now) -> dict[str, Any]:
     found = api.show(name, page.actor, session, now)
     steps = STEPS.get(found.state, ()) if page.may("operator") else ()
     if found.wave + 1 >= found.wave_count:
@@ -269,7 +271,7 @@ DOING: dict[str, Any] = {
 NEEDS_CONTEXT = {"approve", "start", "resume"}
 
 
-def _consequence(page: Page, found: Any, step: str) -> str:
+def _consequence(page: PageContext, found: Any, step: str) -> str:
     took = sum(wave.healthy + wave.in_flight + wave.failed for wave in found.waves)
     more = found.waves[found.wave + 1 :][:1]
     return page.told(

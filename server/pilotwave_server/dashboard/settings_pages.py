@@ -10,12 +10,12 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from pilotwave_server.dashboard.asking import sure
+from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.forms import Refused, blank, read_form, refused, validated
 from pilotwave_server.dashboard.pages import (
     Anybody,
     Look,
-    Page,
+    PageContext,
     check_form,
     oidc_name,
     page_router,
@@ -58,7 +58,7 @@ def show(section: str, page: Look, session: ReadSession) -> Response:
 
 
 def _show(
-    page: Page,
+    page: PageContext,
     session: Session,
     section: str,
     *,
@@ -145,7 +145,7 @@ Secret = tuple[str, str] | None
 
 
 def _people(
-    page: Page, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
+    page: PageContext, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
 ) -> Secret:
     response = Response()
     name = form.get("name", "").strip()
@@ -187,7 +187,7 @@ def _listed(text: str | None) -> list[str] | None:
 
 
 def _tokens(
-    page: Page, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
+    page: PageContext, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
 ) -> Secret:
     if deed == "revoke":
         tokens.revoke_token(form.get("id", ""), page.actor, session, now, context)
@@ -210,7 +210,7 @@ def _tokens(
 
 
 def _codes(
-    page: Page, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
+    page: PageContext, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
 ) -> Secret:
     if deed == "revoke":
         number = form.get("id", "")
@@ -232,7 +232,7 @@ def _codes(
 
 
 def _webhooks(
-    page: Page, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
+    page: PageContext, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
 ) -> Secret:
     who, name = page.actor, form.get("name", "").strip()
     match deed:

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.context import Context
 from pilotwave_server.dashboard.i18n import LANGUAGES
-from pilotwave_server.dashboard.pages import Anybody, Page, oidc_name, page_router, safe_next
+from pilotwave_server.dashboard.pages import Anybody, PageContext, oidc_name, page_router, safe_next
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.db import after_commit
 from pilotwave_server.deps import (
@@ -70,7 +70,13 @@ def login_page(page: Anybody, context: Ctx, next: str = "/") -> Response:
 
 
 def _form(
-    page: Page, context: Context, *, next: str, name: str = "", wrong: str = "", status: int = 200
+    page: PageContext,
+    context: Context,
+    *,
+    next: str,
+    name: str = "",
+    wrong: str = "",
+    status: int = 200,
 ) -> Response:
     oidc = oidc_name(page.request)
     return page.render(
@@ -228,7 +234,13 @@ def link_page(secret: Secret, page: Anybody, session: ReadSession, now: Now) -> 
 
 
 def _link(
-    page: Page, session: Session, secret: str, now: datetime, *, wrong: str = "", status: int = 200
+    page: PageContext,
+    session: Session,
+    secret: str,
+    now: datetime,
+    *,
+    wrong: str = "",
+    status: int = 200,
 ) -> Response:
     row = people.look_at_link(session, secret, now=now)
     oidc = oidc_name(page.request) if row is not None and row.password_hash is None else ""

@@ -9,7 +9,7 @@ def N_(text: str) -> str:  # gettext's own name for "mark, do not translate yet"
     return text
 
 
-class Sign(NamedTuple):
+class StateSign(NamedTuple):
     """How a state is shown. `tone` is a class of the style sheet: good, bad, warn, busy, calm."""
 
     word: str
@@ -17,66 +17,66 @@ class Sign(NamedTuple):
     tone: str
 
 
-SIGNS: dict[str, Sign] = {
+SIGNS: dict[str, StateSign] = {
     # rollouts
-    "draft": Sign(N_("draft"), "pencil", "calm"),
-    "awaiting_approval": Sign(N_("awaiting approval"), "hand", "warn"),
-    "scheduled": Sign(N_("scheduled"), "clock", "calm"),
-    "running": Sign(N_("running"), "play", "busy"),
-    "paused": Sign(N_("paused"), "pause", "warn"),
-    "rolling_back": Sign(N_("rolling back"), "back", "bad"),
-    "rolled_back": Sign(N_("rolled back"), "back", "bad"),
-    "completed": Sign(N_("completed"), "check", "good"),
-    "aborted": Sign(N_("aborted"), "stop", "warn"),
+    "draft": StateSign(N_("draft"), "pencil", "calm"),
+    "awaiting_approval": StateSign(N_("awaiting approval"), "hand", "warn"),
+    "scheduled": StateSign(N_("scheduled"), "clock", "calm"),
+    "running": StateSign(N_("running"), "play", "busy"),
+    "paused": StateSign(N_("paused"), "pause", "warn"),
+    "rolling_back": StateSign(N_("rolling back"), "back", "bad"),
+    "rolled_back": StateSign(N_("rolled back"), "back", "bad"),
+    "completed": StateSign(N_("completed"), "check", "good"),
+    "aborted": StateSign(N_("aborted"), "stop", "warn"),
     # waves
-    "not open": Sign(N_("not open"), "dots", "calm"),
-    "open": Sign(N_("open"), "play", "busy"),
-    "closed": Sign(N_("done"), "check", "good"),
+    "not open": StateSign(N_("not open"), "dots", "calm"),
+    "open": StateSign(N_("open"), "play", "busy"),
+    "closed": StateSign(N_("done"), "check", "good"),
     # verdicts
-    "PASS": Sign(N_("pass"), "check", "good"),
-    "WAIT": Sign(N_("wait"), "clock", "busy"),
-    "FAIL": Sign(N_("fail"), "cross", "bad"),
-    "INCONCLUSIVE": Sign(N_("inconclusive"), "question", "warn"),
+    "PASS": StateSign(N_("pass"), "check", "good"),
+    "WAIT": StateSign(N_("wait"), "clock", "busy"),
+    "FAIL": StateSign(N_("fail"), "cross", "bad"),
+    "INCONCLUSIVE": StateSign(N_("inconclusive"), "question", "warn"),
     # devices
-    "online": Sign(N_("online"), "check", "good"),
-    "silent": Sign(N_("silent"), "moon", "warn"),
-    "never": Sign(N_("never seen"), "question", "calm"),
-    "failing": Sign(N_("failing"), "cross", "bad"),
-    "refusing": Sign(N_("refuses its orders"), "cross", "bad"),
-    "conflict": Sign(N_("two machines"), "warn", "bad"),
-    "pending": Sign(N_("pending"), "hand", "warn"),
-    "enrolled": Sign(N_("enrolled"), "check", "good"),
-    "revoked": Sign(N_("revoked"), "cross", "bad"),
-    "decommissioned": Sign(N_("decommissioned"), "stop", "calm"),
+    "online": StateSign(N_("online"), "check", "good"),
+    "silent": StateSign(N_("silent"), "moon", "warn"),
+    "never": StateSign(N_("never seen"), "question", "calm"),
+    "failing": StateSign(N_("failing"), "cross", "bad"),
+    "refusing": StateSign(N_("refuses its orders"), "cross", "bad"),
+    "conflict": StateSign(N_("two machines"), "warn", "bad"),
+    "pending": StateSign(N_("pending"), "hand", "warn"),
+    "enrolled": StateSign(N_("enrolled"), "check", "good"),
+    "revoked": StateSign(N_("revoked"), "cross", "bad"),
+    "decommissioned": StateSign(N_("decommissioned"), "stop", "calm"),
     # models on devices, outcomes of rollouts
-    "idle": Sign(N_("idle"), "dots", "calm"),
-    "fetching": Sign(N_("fetching"), "down", "busy"),
-    "verifying": Sign(N_("verifying"), "search", "busy"),
-    "staged": Sign(N_("staged"), "box", "busy"),
-    "testing": Sign(N_("testing"), "flask", "busy"),
-    "switching": Sign(N_("switching"), "swap", "busy"),
-    "switched": Sign(N_("on probation"), "eye", "busy"),
-    "probation": Sign(N_("on probation"), "eye", "busy"),
-    "healthy": Sign(N_("healthy"), "check", "good"),
-    "failed": Sign(N_("failed"), "cross", "bad"),
-    "returned": Sign(N_("taken back"), "back", "calm"),
-    "leased": Sign(N_("may update"), "down", "busy"),
-    "expired": Sign(N_("did not update"), "dots", "calm"),
+    "idle": StateSign(N_("idle"), "dots", "calm"),
+    "fetching": StateSign(N_("fetching"), "down", "busy"),
+    "verifying": StateSign(N_("verifying"), "search", "busy"),
+    "staged": StateSign(N_("staged"), "box", "busy"),
+    "testing": StateSign(N_("testing"), "flask", "busy"),
+    "switching": StateSign(N_("switching"), "swap", "busy"),
+    "switched": StateSign(N_("on probation"), "eye", "busy"),
+    "probation": StateSign(N_("on probation"), "eye", "busy"),
+    "healthy": StateSign(N_("healthy"), "check", "good"),
+    "failed": StateSign(N_("failed"), "cross", "bad"),
+    "returned": StateSign(N_("taken back"), "back", "calm"),
+    "leased": StateSign(N_("may update"), "down", "busy"),
+    "expired": StateSign(N_("did not update"), "dots", "calm"),
     # versions
-    "offered": Sign(N_("offered"), "check", "good"),
-    "yanked": Sign(N_("yanked"), "cross", "bad"),
-    "denied": Sign(N_("denied"), "cross", "bad"),
-    "purged": Sign(N_("removed"), "cross", "bad"),
-    "pruned": Sign(N_("pruned"), "dots", "calm"),
+    "offered": StateSign(N_("offered"), "check", "good"),
+    "yanked": StateSign(N_("yanked"), "cross", "bad"),
+    "denied": StateSign(N_("denied"), "cross", "bad"),
+    "purged": StateSign(N_("removed"), "cross", "bad"),
+    "pruned": StateSign(N_("pruned"), "dots", "calm"),
     # accounts
-    "active": Sign(N_("active"), "check", "good"),
-    "disabled": Sign(N_("disabled"), "stop", "calm"),
-    "unused": Sign(N_("not used yet"), "clock", "busy"),
-    "used": Sign(N_("used"), "check", "calm"),
+    "active": StateSign(N_("active"), "check", "good"),
+    "disabled": StateSign(N_("disabled"), "stop", "calm"),
+    "unused": StateSign(N_("not used yet"), "clock", "busy"),
+    "used": StateSign(N_("used"), "check", "calm"),
     # webhooks
-    "waiting": Sign(N_("waiting"), "clock", "busy"),
-    "delivered": Sign(N_("delivered"), "check", "good"),
-    "given_up": Sign(N_("given up"), "cross", "bad"),
+    "waiting": StateSign(N_("waiting"), "clock", "busy"),
+    "delivered": StateSign(N_("delivered"), "check", "good"),
+    "given_up": StateSign(N_("given up"), "cross", "bad"),
 }
 
 
@@ -114,6 +114,6 @@ def word_of(name: str) -> str:
     return known.word if known else WORDS.get(name, name.replace("_", " "))
 
 
-def sign(state: str) -> Sign:
+def sign(state: str) -> StateSign:
     """How a state is shown; an unknown one shows its own word."""
-    return SIGNS.get(state) or Sign(state.replace("_", " "), "dots", "calm")
+    return SIGNS.get(state) or StateSign(state.replace("_", " "), "dots", "calm")

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from pilotwave_protocol.digest import EMPTY_SHA256
 from pilotwave_protocol.manifest import FileEntry, Variant
 from pilotwave_server.registry.service import Released
-from pilotwave_server.rollouts.fleet import FleetSnapshot
-from pilotwave_server.rollouts.standing import standing
+from pilotwave_server.rollouts.assignments.fallbacks import standing
+from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 
 MIN_SIZE = 2 << 10
 """Smaller files are sent whole."""

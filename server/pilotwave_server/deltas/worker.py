@@ -28,7 +28,7 @@ from pilotwave_server.db import Database
 from pilotwave_server.deltas import service
 from pilotwave_server.deltas.needs import needed
 from pilotwave_server.deltas.tables import DeltaRow
-from pilotwave_server.rollouts.fleet import FleetSnapshot
+from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.workers import Periodic
 
 log = logging.getLogger(__name__)

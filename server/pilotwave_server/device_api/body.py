@@ -14,28 +14,28 @@ DEADLINE_S = 10.0
 CLOSE = {"Connection": "close"}
 
 
-class BodyTooLarge(TooLarge):
+class ReportTooLarge(TooLarge):
     code: ClassVar[str] = "body_too_large"
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"expected at most {limit} bytes", headers=CLOSE, max_bytes=limit)
 
 
-class Gone(Exception):
+class SenderGone(Exception):
     """The sender went away before its request was whole. There is nobody to answer."""
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
-    """Return the whole body. Raises BodyTooLarge, BodyTooSlow, Gone."""
+    """Return the whole body. Raises ReportTooLarge, BodyTooSlow, Gone."""
     for name, value in scope["headers"]:
         # the HTTP parser has refused a length that is not made of digits
         if name == b"content-length" and int(value) > limit:
-            raise BodyTooLarge(limit)
+            raise ReportTooLarge(limit)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")
         if len(body) > limit:
-            raise BodyTooLarge(limit)
+            raise ReportTooLarge(limit)
         return body
     try:
         return await asyncio.wait_for(_rest(dict(message), receive, limit), DEADLINE_S)
@@ -50,13 +50,13 @@ async def _rest(message: dict[str, object], receive: Receive, limit: int) -> byt
     size = 0
     while True:
         if message["type"] != "http.request":
-            raise Gone
+            raise SenderGone
         part = message.get("body", b"")
         assert isinstance(part, bytes)
         parts.append(part)
         size += len(part)
         if size > limit:
-            raise BodyTooLarge(limit)
+            raise ReportTooLarge(limit)
         if not message.get("more_body"):
             return b"".join(parts)
         message = dict(await receive())

@@ -26,15 +26,15 @@ from pilotwave_protocol.messages import (
 )
 from pilotwave_protocol.push import PushTerms
 from pilotwave_server.context import Clock
-from pilotwave_server.device_api.body import Gone, read_body
+from pilotwave_server.device_api.body import SenderGone, read_body
 from pilotwave_server.device_api.budgets import DeviceBudgets, TooManyCheckIns
-from pilotwave_server.device_api.fleet_state import FleetState
-from pilotwave_server.device_api.loader import Loader
-from pilotwave_server.device_api.records import DeviceRecord
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices.silence import note_interval_s
 from pilotwave_server.errors import Forbidden, Invalid, ServerError, Unauthorised
+from pilotwave_server.fleet.loader import Loader
+from pilotwave_server.fleet.records import DeviceRecord
+from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.pacing import Pacing
 from pilotwave_server.problems import error_response
@@ -60,7 +60,7 @@ class Pending(Forbidden):
     code: ClassVar[str] = "pending"
 
 
-class WrongFleet(Forbidden):
+class FromOtherFleet(Forbidden):
     code: ClassVar[str] = "wrong_fleet"
 
 
@@ -100,7 +100,7 @@ class CheckIns:
             await self._pacing.wait(scope)
             raw = await read_body(scope, receive, limit=MAX_CHECK_IN_BYTES)
             body = await self._take(raw)
-        except Gone:
+        except SenderGone:
             return
         except ServerError as error:
             self._counts.labels(error.code).inc()
@@ -129,7 +129,7 @@ class CheckIns:
         record = await self._verify(claimed, check_in)
         if check_in.fleet != self._fleet.snapshot.fleet:
             fleet = self._fleet.snapshot.fleet
-            raise WrongFleet(f"this server's fleet is not {check_in.fleet}", fleet=fleet)
+            raise FromOtherFleet(f"this server's fleet is not {check_in.fleet}", fleet=fleet)
         check_in = await self._within_budget(record, check_in)
         stored = await self._writer.write(VerifiedCheckIn(record.id, record.generation, check_in))
         if stored.refusal is not None:

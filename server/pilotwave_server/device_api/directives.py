@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from pilotwave_protocol.messages import DIRECTIVE_TYPE, Directive
-from pilotwave_server.device_api.records import DeviceRecord, Order
+from pilotwave_server.fleet.records import DeviceRecord, Order
 
 
 class Director(Protocol):

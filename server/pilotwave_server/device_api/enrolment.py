@@ -15,14 +15,14 @@ from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.messages import ENROL_TYPE, MAX_ENROL_BYTES, Enrol, parse_enrol
 from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Ctx, Now, WriteSession
-from pilotwave_server.device_api.body import BodyTooLarge
+from pilotwave_server.device_api.body import ReportTooLarge
 from pilotwave_server.device_api.budgets import TooManyCheckIns
 from pilotwave_server.device_api.check_in import (
     BadCheckIn,
     BadSignature,
+    FromOtherFleet,
     Pending,
     UnknownDevice,
-    WrongFleet,
 )
 from pilotwave_server.device_api.poll import RevokedToken
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
@@ -110,7 +110,7 @@ async def read_wish(request: Request) -> Enrol:
     """The wish in the body, signed by the key that it names. BadEnrolment, BadSignature."""
     raw = await request.body()
     if len(raw) > MAX_ENROL_BYTES:
-        raise BodyTooLarge(MAX_ENROL_BYTES)
+        raise ReportTooLarge(MAX_ENROL_BYTES)
     try:
         claimed = dsse.peek_unverified(raw, payload_type=ENROL_TYPE, max_bytes=MAX_ENROL_BYTES)
         wish = parse_enrol(claimed.payload)
@@ -139,7 +139,7 @@ async def read_wish(request: Request) -> Enrol:
             NameTaken,
             BadEnrolment,
             BadSignature,
-            BodyTooLarge,
+            ReportTooLarge,
             TooManyPending,
             DatabaseUnavailable,
         ),
@@ -194,9 +194,9 @@ class _Handled(Response):
             BadSignature,
             Revoked,
             Pending,
-            WrongFleet,
+            FromOtherFleet,
             StaleSeq,
-            BodyTooLarge,
+            ReportTooLarge,
             BodyTooSlow,
             TooManyCheckIns,
             TooManyRefusals,

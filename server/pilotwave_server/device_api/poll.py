@@ -14,17 +14,17 @@ from starlette.types import Receive, Scope, Send
 from pilotwave_server.blobs.flow import Flow
 from pilotwave_server.context import Clock
 from pilotwave_server.device_api.directives import Director, make_directive
-from pilotwave_server.device_api.fleet_state import FleetState
-from pilotwave_server.device_api.loader import Loader
-from pilotwave_server.device_api.records import DeviceRecord, Order
 from pilotwave_server.device_api.tokens import BadToken, DeviceTokens, peek_unverified
+from pilotwave_server.downloads.admission import Admission
 from pilotwave_server.downloads.counting import For
-from pilotwave_server.downloads.desk import Desk
 from pilotwave_server.errors import ServerError
+from pilotwave_server.fleet.loader import Loader
+from pilotwave_server.fleet.records import DeviceRecord, Order
+from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.pacing import Pacing
 from pilotwave_server.problems import error_response
-from pilotwave_server.rollouts.fleet import FleetSnapshot
+from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 
 ENROLLED = "enrolled"
 BEARER = b"Bearer "
@@ -52,7 +52,7 @@ class Polls:
         note_seen: Callable[[DeviceRecord], None],
         note_s: float,
         ask_lease: Callable[[DeviceRecord, float], None],
-        downloads: Desk,
+        downloads: Admission,
         pacing: Pacing,
     ) -> None:
         self._pacing = pacing

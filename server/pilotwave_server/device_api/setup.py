@@ -13,31 +13,34 @@ from starlette.types import ASGIApp
 
 from pilotwave_server.context import Context
 from pilotwave_server.db import lock_fleet
-from pilotwave_server.device_api import enrolment, links, outcome_desk
+from pilotwave_server.device_api import enrolment, links, route_outcomes
 from pilotwave_server.device_api.challenges import DeviceChallenges
 from pilotwave_server.device_api.check_in import CheckIns
-from pilotwave_server.device_api.fleet_state import FleetState
 from pilotwave_server.device_api.front import DevicePaths
-from pilotwave_server.device_api.lease_desk import INTERVAL_S, LeaseDesk
-from pilotwave_server.device_api.loader import Loader
-from pilotwave_server.device_api.metric_desk import MetricDesk
 from pilotwave_server.device_api.poll import Polls
-from pilotwave_server.device_api.preload import Preload
 from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.device_api.push.setup import install as make_push
-from pilotwave_server.device_api.seen import LastSeen
+from pilotwave_server.device_api.route_metrics import MetricRouter
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices import conflicts
 from pilotwave_server.devices import routes as devices
 from pilotwave_server.devices.silence import FLUSH_S, note_interval_s
+from pilotwave_server.fleet.last_seen import LastSeen
+from pilotwave_server.fleet.leases import INTERVAL_S, FleetLeases
+from pilotwave_server.fleet.loader import Loader
+from pilotwave_server.fleet.preload import Preload
+from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.groups import routes as groups
 from pilotwave_server.recovery.worker import Recovery
-from pilotwave_server.rollouts import bulk_routes, removal_routes, reports, rollout_routes
-from pilotwave_server.rollouts import routes as rollouts
+from pilotwave_server.rollouts.assignments import routes as rollouts
+from pilotwave_server.rollouts.bulk import routes as bulk_routes
 from pilotwave_server.rollouts.engine.engine import Engine
+from pilotwave_server.rollouts.operate import routes as rollout_routes
 from pilotwave_server.rollouts.policies import routes as policies
-from pilotwave_server.rollouts.sampling import take_samples
+from pilotwave_server.rollouts.removals import routes as removal_routes
+from pilotwave_server.rollouts.reports import store as report_store
+from pilotwave_server.rollouts.reports.samples import take_samples
 from pilotwave_server.telemetry.store import Stored, VerifiedCheckIn, store_check_ins
 from pilotwave_server.workers import Periodic
 
@@ -85,18 +88,18 @@ def install(context: Context) -> DeviceApi:
     tokens = DeviceTokens(settings.keys_dir / TOKEN_KEYS)
     loader = Loader(fleet.load)
     seen = LastSeen(db, fleet, note_s=note_interval_s(settings))
-    desk = LeaseDesk(db, fleet, clock)
-    metrics = MetricDesk(fleet)
+    desk = FleetLeases(db, fleet, clock)
+    metrics = MetricRouter(fleet)
     challenges = DeviceChallenges(tokens, clock)
 
     engine = Engine(db, fleet, clock, check_in_s=settings.check_in_interval_s)
     rollouts_worker = engine.worker()
 
     def store(items: Sequence[VerifiedCheckIn]) -> list[Stored]:
-        news = outcome_desk.heard(fleet, items)
+        news = route_outcomes.heard(fleet, items)
         now = clock()
         with db.write() as session:
-            if reports.is_news(session, news, now=now):
+            if report_store.is_news(session, news, now=now):
                 lock_fleet(session)
             stored = store_check_ins(
                 session,
@@ -108,7 +111,7 @@ def install(context: Context) -> DeviceApi:
             )
             pairs = zip(items, stored, strict=True)
             taken = {item.device_id for item, one in pairs if one.refusal is None}
-            moved = reports.take(session, [h for h in news if h.device_id in taken], now=now)
+            moved = report_store.take(session, [h for h in news if h.device_id in taken], now=now)
             windows = metrics.wanted(items, stored, moment=now.timestamp())
             take_samples(session, windows, now=now)
         for item, one in zip(items, stored, strict=True):

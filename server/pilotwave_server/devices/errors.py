@@ -40,7 +40,7 @@ class TooManyPending(Unavailable):
     code: ClassVar[str] = "too_many_pending"
 
 
-class WrongState(Conflict):
+class WrongDeviceState(Conflict):
     """The device is in a state from which this step does not lead."""
 
     code: ClassVar[str] = "wrong_state"

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
 from pilotwave_server.devices import codes, conflicts, service, shown
-from pilotwave_server.devices.errors import CodeUnknown, CodeUsed, DeviceUnknown, WrongState
+from pilotwave_server.devices.errors import CodeUnknown, CodeUsed, DeviceUnknown, WrongDeviceState
 from pilotwave_server.devices.export import rows_of
 from pilotwave_server.devices.filters import Filter
 from pilotwave_server.devices.finding import matching
@@ -141,7 +141,7 @@ def set_labels(
     "/devices/{device}/accept",
     operation_id="accept_device",
     summary="Let in a device that waits",
-    responses=responses(DeviceUnknown, WrongState),
+    responses=responses(DeviceUnknown, WrongDeviceState),
 )
 def accept(
     device: DeviceName, operator: Operator, session: WriteSession, now: Now, context: Ctx
@@ -156,7 +156,7 @@ def accept(
     operation_id="reject_device",
     status_code=204,
     summary="Turn down a device that waits",
-    responses=responses(DeviceUnknown, WrongState),
+    responses=responses(DeviceUnknown, WrongDeviceState),
 )
 def reject(device: DeviceName, operator: Operator, session: WriteSession, now: Now) -> None:
     """It is forgotten, and may ask again."""
@@ -167,7 +167,7 @@ def reject(device: DeviceName, operator: Operator, session: WriteSession, now: N
     "/devices/{device}/revoke",
     operation_id="revoke_device",
     summary="End a device's key and tokens for good",
-    responses=responses(DeviceUnknown, WrongState),
+    responses=responses(DeviceUnknown, WrongDeviceState),
 )
 def revoke(
     device: DeviceName, operator: Operator, session: WriteSession, now: Now, context: Ctx
@@ -196,7 +196,7 @@ def settle(
     "/devices/{device}/decommission",
     operation_id="decommission_device",
     summary="Take a device out of service",
-    responses=responses(DeviceUnknown, WrongState),
+    responses=responses(DeviceUnknown, WrongDeviceState),
 )
 def decommission(
     device: DeviceName, operator: Operator, session: WriteSession, now: Now, context: Ctx

@@ -15,7 +15,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import lock_fleet, next_revision
-from pilotwave_server.devices.errors import DeviceUnknown, WrongState
+from pilotwave_server.devices.errors import DeviceUnknown, WrongDeviceState
 from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.paging import PageRequest, paginate, paginate_with_empty
 from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
@@ -159,44 +159,46 @@ def set_labels(
 
 
 def accept(session: Session, *, name: str, actor: str, now: datetime) -> DeviceRow:
-    """Let in a device that waits; one that is in stays so. WrongState."""
+    """Let in a device that waits; one that is in stays so. WrongDeviceState."""
     row = get_device(session, name, lock=True)
     if row.state == "enrolled":
         return row
     if row.state != "pending":
-        raise WrongState(f"{name} is {row.state}: only a device that waits can be accepted")
+        raise WrongDeviceState(f"{name} is {row.state}: only a device that waits can be accepted")
     row.enrolled_at = now
     _change_state(session, row, "enrolled", "device.accept", actor, now)
     return row
 
 
 def reject(session: Session, *, name: str, actor: str, now: datetime) -> None:
-    """Turn down a device that waits. It is forgotten, and may ask again. WrongState."""
+    """Turn down a device that waits. It is forgotten, and may ask again. WrongDeviceState."""
     row = get_device(session, name, lock=True)
     if row.state != "pending":
-        raise WrongState(f"{name} is {row.state}: only a device that waits can be rejected")
+        raise WrongDeviceState(f"{name} is {row.state}: only a device that waits can be rejected")
     _note(session, row, "device.reject", actor, now, {"public_key": row.public_key}, None)
     session.flush()
     session.execute(delete(DeviceRow).where(DeviceRow.id == row.id))
 
 
 def revoke(session: Session, *, name: str, actor: str, now: datetime) -> DeviceRow:
-    """End a device's key and tokens for good. WrongState for one that only waits."""
+    """End a device's key and tokens for good. WrongDeviceState for one that only waits."""
     row = get_device(session, name, lock=True)
     if row.state == "pending":
-        raise WrongState(f"{name} is not enrolled yet: reject it instead")
+        raise WrongDeviceState(f"{name} is not enrolled yet: reject it instead")
     if row.state != "revoked":
         _change_state(session, row, "revoked", "device.revoke", actor, now)
     return row
 
 
 def decommission(session: Session, *, name: str, actor: str, now: datetime) -> DeviceRow:
-    """Take a device out of service; its history stays. WrongState."""
+    """Take a device out of service; its history stays. WrongDeviceState."""
     row = get_device(session, name, lock=True)
     if row.state == "decommissioned":
         return row
     if row.state != "enrolled":
-        raise WrongState(f"{name} is {row.state}: only an enrolled device can be decommissioned")
+        raise WrongDeviceState(
+            f"{name} is {row.state}: only an enrolled device can be decommissioned"
+        )
     _change_state(session, row, "decommissioned", "device.decommission", actor, now)
     return row
 

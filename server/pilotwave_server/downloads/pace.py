@@ -10,7 +10,7 @@ BURST_S = 0.05
 LEAST_PIECE = 1024
 
 
-class Pace:
+class ByteRate:
     """`rate` is in bytes per second and may be changed at any time."""
 
     def __init__(self, rate: float) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from pilotwave_server.blobs.flow import Gone
+from pilotwave_server.blobs.flow import ReaderGone
 from pilotwave_server.errors import Unavailable
 
 WAIT_S = 4.0
@@ -77,7 +77,7 @@ class FairQueue:
         return self._of_device[device]
 
     async def enter(self, site: str, device: str, gone: asyncio.Future[Any]) -> None:
-        """Return when the turn has come. Raises `DownloadsBusy`, or `Gone` if `gone` comes first.
+        """Return when the turn has come. DownloadsBusy; ReaderGone if `gone` comes first.
 
         Whoever got a turn calls `leave`.
         """
@@ -90,7 +90,7 @@ class FairQueue:
                 {waiter.turn, gone}, timeout=self._wait_s, return_when=asyncio.FIRST_COMPLETED
             )
             if not waiter.turn.done():
-                raise Gone if gone.done() else self._busy(site)
+                raise ReaderGone if gone.done() else self._busy(site)
             waiter.turn.result()
         except BaseException:
             self._abandon(waiter)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pilotwave_server.context import Context
 from pilotwave_server.downloads import routes
+from pilotwave_server.downloads.admission import Admission
 from pilotwave_server.downloads.counting import FLUSH_S, Counting
-from pilotwave_server.downloads.desk import Desk
 from pilotwave_server.downloads.sites import read_limits
 from pilotwave_server.workers import Periodic
 
@@ -17,7 +17,7 @@ MOST_WAITING = 2000
 def install(context: Context) -> None:
     """Make the desk, have limits read and counts written from the server's start to its end."""
     settings = context.settings
-    desk = Desk(
+    desk = Admission(
         counting=Counting(context.db),
         metrics=context.metrics,
         most=settings.max_downloads,

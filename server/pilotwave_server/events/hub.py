@@ -60,12 +60,12 @@ class Hub:
             raise TooManyListeners("this server has no room for another listener; try again soon")
 
     @contextmanager
-    def listener(self, types: Types, cursor: Cursor) -> Iterator[Listener]:
+    def listener(self, types: Types, cursor: Cursor) -> Iterator[EventListener]:
         """Listen from `cursor` on."""
         self._loop = asyncio.get_running_loop()
         self._listeners += 1
         try:
-            yield Listener(self, types, cursor)
+            yield EventListener(self, types, cursor)
         finally:
             self._listeners -= 1
 
@@ -105,7 +105,7 @@ class Hub:
         news.set()
 
 
-class Listener:
+class EventListener:
     """One who follows: `cursor` is the place behind everything it was given."""
 
     def __init__(self, hub: Hub, types: Types, cursor: Cursor) -> None:

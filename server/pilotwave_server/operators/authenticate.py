@@ -49,7 +49,7 @@ class TokenRevoked(TokenMissing):
 
 
 @dataclass(frozen=True)
-class Remembered:
+class RememberedToken:
     actor: Actor
     secret_sha256: str
     until: datetime
@@ -60,7 +60,7 @@ class OperatorTokens:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._remembered: dict[str, Remembered] = {}
+        self._remembered: dict[str, RememberedToken] = {}
         self._used: dict[str, datetime] = {}
         self._lock = threading.Lock()
 
@@ -98,7 +98,7 @@ class OperatorTokens:
             models=None if row.models is None else frozenset(row.models),
             groups=None if row.groups is None else frozenset(row.groups),
         )
-        self._remember(token_id, Remembered(actor, row.secret_sha256, until))
+        self._remember(token_id, RememberedToken(actor, row.secret_sha256, until))
         self._note(token_id, now)
         return actor
 
@@ -123,7 +123,7 @@ class OperatorTokens:
                     update(row).where(row.id == token_id, newer).values(last_used_at=at)
                 )
 
-    def _remember(self, token_id: str, entry: Remembered) -> None:
+    def _remember(self, token_id: str, entry: RememberedToken) -> None:
         with self._lock:
             if len(self._remembered) >= MAX_REMEMBERED:
                 self._remembered.clear()

@@ -23,7 +23,7 @@ INTERVAL_S = 3600.0
 REST = 5.0
 
 
-class Known(Protocol):
+class NewestVersions(Protocol):
     """The newest TUF versions that this process knows (`fleet_state.Hint`)."""
 
     @property
@@ -56,7 +56,7 @@ class Recovery:
         if done is not None:
             log.warning("%s; lifted to %s", done.ahead.sentence, done.after)
 
-    def heard(self, check_in: CheckIn, seq: int, known: Known) -> None:
+    def heard(self, check_in: CheckIn, seq: int, known: NewestVersions) -> None:
         """Hear a device's report, `seq` being that of its directive here: cheap, on the event loop,
         from memory alone."""
         tuf = check_in.tuf

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.tables import PinRow
 from pilotwave_server.registry.tables import ModelRow, VariantRow, VersionRow
-from pilotwave_server.rollouts.fleet import Baseline
-from pilotwave_server.rollouts.standing import standing
+from pilotwave_server.rollouts.assignments.fallbacks import standing
+from pilotwave_server.rollouts.assignments.snapshot import Baseline
 from pilotwave_server.rollouts.states import OVER
 from pilotwave_server.rollouts.tables import BaselineRow, QuarantineRow, RolloutRow
 from pilotwave_server.telemetry.tables import DeviceModelRow
@@ -24,7 +24,7 @@ case that it is yanked or denied."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Keeping:
     """One version whose bytes are here: `stays` says why it is kept; empty: it may go."""
 
     model: str
@@ -34,7 +34,7 @@ class Verdict:
     stays: str
 
 
-def judge(session: Session, *, keep_versions: int) -> list[Verdict]:
+def judge(session: Session, *, keep_versions: int) -> list[Keeping]:
     """Judge every version that has bytes, by model, the newest first.
 
     A yanked version goes, as nobody may be offered it. With `keep_versions` so do versions older
@@ -59,7 +59,7 @@ def judge(session: Session, *, keep_versions: int) -> list[Verdict]:
         why = "yanked" if yanked else f"older than the newest {keep_versions}" if old else ""
         stays = used.get((row.model, row.version), "") if why else "not old"
         size = int(sizes.get(row.id, 0))
-        found.append(Verdict(row.model, row.version, size, why, stays))
+        found.append(Keeping(row.model, row.version, size, why, stays))
     return found
 
 

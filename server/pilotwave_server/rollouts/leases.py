@@ -94,7 +94,7 @@ def revise(session: Session, device_ids: Collection[int]) -> None:
         )
 
 
-class Counts(NamedTuple):
+class LeaseCounts(NamedTuple):
     """What the pace looks at: devices by where they are, leases of the last minute."""
 
     in_flight: int = 0
@@ -103,7 +103,7 @@ class Counts(NamedTuple):
     last_minute: int = 0
 
 
-def count(session: Session, rollout_id: int, pace: Pace, *, now: datetime) -> Counts:
+def count(session: Session, rollout_id: int, pace: Pace, *, now: datetime) -> LeaseCounts:
     """Count what `pace` asks for. Healthy devices are counted up to `MANY_HEALTHY`."""
     d = RolloutDeviceRow
     mine = d.rollout_id == rollout_id
@@ -126,7 +126,7 @@ def count(session: Session, rollout_id: int, pace: Pace, *, now: datetime) -> Co
         given = d.leased_at.between(now - MINUTE, now + MINUTE)
         query = select(func.count()).where(mine, *recent, given)
         last_minute = session.scalar(query) or 0
-    return Counts(
+    return LeaseCounts(
         in_flight=sum(by_outcome.get(outcome, 0) for outcome in IN_FLIGHT),
         failed=sum(by_outcome.get(outcome, 0) for outcome in (*DID_NOT, SILENT)),
         healthy=healthy,
@@ -141,7 +141,7 @@ class Limit(NamedTuple):
     sentence: str
 
 
-def limits(pace: Pace, counts: Counts, *, group_size: int) -> list[Limit]:
+def limits(pace: Pace, counts: LeaseCounts, *, group_size: int) -> list[Limit]:
     """What each rule of the pace says."""
     found = []
     flying = f"{counts.in_flight} in flight"

@@ -47,7 +47,7 @@ class Stand(str, Enum):
 
 
 @dataclass(frozen=True)
-class Sign:
+class Report:
     """What a report says of the version; times are never later than the report. `rests` is whether
     the device is well on what it runs."""
 
@@ -59,7 +59,7 @@ class Sign:
     rests: bool = False
 
 
-class Known(Protocol):
+class KnownOutcome(Protocol):
     """A rollout's row of a device."""
 
     @property
@@ -76,7 +76,7 @@ class Known(Protocol):
 
 def sign_of(
     report: ModelReport, events: Sequence[DeviceEvent], version: str, *, now: datetime
-) -> Sign:
+) -> Report:
     """Return how the device stands to `version`, by its report and the events that came with it."""
     mine = [e for e in events if (e.model, e.version) == (report.model, version)]
     switched = max((min(e.at, now) for e in mine if e.kind == "switched"), default=None)
@@ -85,21 +85,21 @@ def sign_of(
     told = (report.reason, report.detail)
     if current == version:
         if report.state is S.FAILED and candidate == version:
-            return Sign(Stand.FAILED, *told, switched_at=switched)
+            return Report(Stand.FAILED, *told, switched_at=switched)
         came_from = report.previous.version if report.previous else None
         trial = report.state in (S.PROBATION, S.ROLLING_BACK)
-        return Sign(Stand.ON_TRIAL if trial else Stand.WELL, None, None, came_from, switched)
+        return Report(Stand.ON_TRIAL if trial else Stand.WELL, None, None, came_from, switched)
     if report.state is S.FAILED and candidate == version:
-        return Sign(Stand.FAILED, *told)
+        return Report(Stand.FAILED, *told)
     if report.state in _COMING and candidate == version:
-        return Sign(Stand.COMING)
+        return Report(Stand.COMING)
     if report.state is S.ROLLED_BACK and candidate == version:
         return _went_back(*told, current, switched)
     rests = report.state is S.HEALTHY
     gone = next((e for e in reversed(mine) if e.kind == "rolled_back"), None)
     if gone is not None:
         return _went_back(gone.reason, gone.detail, current, switched, rests=rests)
-    return Sign(Stand.ABSENT, came_from=current, switched_at=switched, rests=rests)
+    return Report(Stand.ABSENT, came_from=current, switched_at=switched, rests=rests)
 
 
 def _went_back(
@@ -109,13 +109,13 @@ def _went_back(
     switched: datetime | None,
     *,
     rests: bool = False,
-) -> Sign:
+) -> Report:
     stand = Stand.ABSENT if reason in SENT_BACK else Stand.WENT_BACK
-    return Sign(stand, reason, detail, current, switched, rests)
+    return Report(stand, reason, detail, current, switched, rests)
 
 
 def becomes(
-    row: Known | None, sign: Sign, *, directive_seq: int, sending_back: bool, now: datetime
+    row: KnownOutcome | None, sign: Report, *, directive_seq: int, sending_back: bool, now: datetime
 ) -> dict[str, Any] | None:
     """Return what changes in the device's row (None: nothing), or what a new one begins with.
 
@@ -147,7 +147,7 @@ def becomes(
             return None if row is None else _absent(row, sign, now, sending_back=sending_back)
 
 
-def _took(row: Known | None, outcome: str, sign: Sign, now: datetime) -> dict[str, Any]:
+def _took(row: KnownOutcome | None, outcome: str, sign: Report, now: datetime) -> dict[str, Any]:
     since = row.switched_at if row is not None and row.outcome in TOOK_IT else None
     changes: dict[str, Any] = {
         "outcome": outcome,
@@ -163,7 +163,7 @@ def _took(row: Known | None, outcome: str, sign: Sign, now: datetime) -> dict[st
     return changes
 
 
-def _failed(outcome: str, sign: Sign, now: datetime) -> dict[str, Any]:
+def _failed(outcome: str, sign: Report, now: datetime) -> dict[str, Any]:
     return {
         "outcome": outcome,
         "changed_at": now,
@@ -172,7 +172,9 @@ def _failed(outcome: str, sign: Sign, now: datetime) -> dict[str, Any]:
     }
 
 
-def _absent(row: Known, sign: Sign, now: datetime, *, sending_back: bool) -> dict[str, Any] | None:
+def _absent(
+    row: KnownOutcome, sign: Report, now: datetime, *, sending_back: bool
+) -> dict[str, Any] | None:
     """The device runs something else, and not because the version failed there."""
     if row.outcome not in TOOK_IT:
         return None

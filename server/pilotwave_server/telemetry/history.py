@@ -30,7 +30,7 @@ class Became(NamedTuple):
     at: datetime
 
 
-class Known(Protocol):
+class LastReport(Protocol):
     """What the last report said of a model."""
 
     @property
@@ -51,7 +51,7 @@ def told_by(events: Sequence[DeviceEvent], *, now: datetime) -> list[Became]:
 
 
 def shown_by(
-    report: ModelReport, before: Known | None, *, told: Sequence[Became], now: datetime
+    report: ModelReport, before: LastReport | None, *, told: Sequence[Became], now: datetime
 ) -> list[Became]:
     """Return what the difference between two reports shows and no event has told."""
     said = {(t.version, t.became) for t in told if t.model == report.model}
@@ -59,7 +59,9 @@ def shown_by(
     return [s for s in shown if (s.version, s.became) not in said]
 
 
-def _changes(report: ModelReport, before: Known | None) -> Iterator[tuple[str, str, str | None]]:
+def _changes(
+    report: ModelReport, before: LastReport | None
+) -> Iterator[tuple[str, str, str | None]]:
     """Yield (version, became, reason) for what two reports in a row show."""
     state = str(report.state)
     is_new_state = before is None or before.state != state

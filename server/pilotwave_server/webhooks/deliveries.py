@@ -17,7 +17,7 @@ from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from pilotwave_server.events.feed import Cursor, Event, Types, read_events
-from pilotwave_server.webhooks.sending import Outcome
+from pilotwave_server.webhooks.sending import CallOutcome
 from pilotwave_server.webhooks.tables import DeliveryRow, WebhookRow
 
 PAGE = 500
@@ -158,7 +158,7 @@ def _due(row: DeliveryRow, hook: WebhookRow) -> Due:
     )
 
 
-def note_outcome(session: Session, due: Due, outcome: Outcome, *, now: datetime) -> None:
+def note_outcome(session: Session, due: Due, outcome: CallOutcome, *, now: datetime) -> None:
     """Write down what came of a try, unless the delivery was taken anew meanwhile."""
     values: dict[str, object] = {
         "last_status": outcome.status,

@@ -20,7 +20,7 @@ from pilotwave_server.events.settled import Settled
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.webhooks import deliveries
 from pilotwave_server.webhooks.deliveries import Due
-from pilotwave_server.webhooks.sending import Outcome, call
+from pilotwave_server.webhooks.sending import CallOutcome, call
 from pilotwave_server.webhooks.signing import sign
 from pilotwave_server.webhooks.targets import Targets, read_url
 
@@ -133,11 +133,11 @@ class Sender:
             self._busy[due.webhook_id] -= 1
             self._woken.set()
 
-    async def _call(self, due: Due) -> Outcome:
+    async def _call(self, due: Due) -> CallOutcome:
         try:
             target = read_url(due.url)
         except ServerError as error:
-            return Outcome(None, error.detail)
+            return CallOutcome(None, error.detail)
         timestamp = int(self._clock().timestamp())
         headers = {
             "Content-Type": "application/json",
@@ -157,6 +157,6 @@ class Sender:
             tls=self._tls,
         )
 
-    def _note(self, due: Due, outcome: Outcome) -> None:
+    def _note(self, due: Due, outcome: CallOutcome) -> None:
         with self._db.write() as session:
             deliveries.note_outcome(session, due, outcome, now=self._clock())

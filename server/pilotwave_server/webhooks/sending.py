@@ -21,7 +21,7 @@ MAX_HEAD = 16 << 10
 CHUNK = 4096
 
 
-class Outcome(NamedTuple):
+class CallOutcome(NamedTuple):
     """What came of a call: a status, or why there is none. `ok` is any 2xx."""
 
     status: int | None
@@ -40,23 +40,23 @@ async def call(
     allowed: Targets,
     timeout_s: float,
     tls: ssl.SSLContext,
-) -> Outcome:
+) -> CallOutcome:
     """POST `body`. Never raises but for a cancellation."""
     try:
         status = await asyncio.wait_for(_call(target, body, headers, allowed, tls), timeout_s)
     except asyncio.TimeoutError:
-        return Outcome(None, f"no answer within {timeout_s:g} s")
+        return CallOutcome(None, f"no answer within {timeout_s:g} s")
     except h11.RemoteProtocolError as error:
-        return Outcome(None, f"the answer is not HTTP/1.1: {_printable(error)}")
+        return CallOutcome(None, f"the answer is not HTTP/1.1: {_printable(error)}")
     except ServerError as error:
-        return Outcome(None, error.detail)
+        return CallOutcome(None, error.detail)
     except (OSError, ValueError) as error:
-        return Outcome(None, f"no connection: {_printable(error)}")
+        return CallOutcome(None, f"no connection: {_printable(error)}")
     if 200 <= status < 300:
-        return Outcome(status, None)
+        return CallOutcome(status, None)
     if 300 <= status < 400:
-        return Outcome(status, f"answered {status}: redirects are not followed")
-    return Outcome(status, f"answered {status}, expected 2xx")
+        return CallOutcome(status, f"answered {status}: redirects are not followed")
+    return CallOutcome(status, f"answered {status}, expected 2xx")
 
 
 async def _call(

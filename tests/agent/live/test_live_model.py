@@ -264,9 +264,9 @@ def test_a_version_removed_while_loading_is_no_fault(
 def test_an_unreadable_version_is_refused_and_read_when_it_can_be(
     shelf: Shelf, opened: Callable[..., LiveModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pilotwave_agent.live import keeper
+    from pilotwave_agent.live import follower
 
-    monkeypatch.setattr(keeper, "_FIRST_RETRY_S", 0.1)
+    monkeypatch.setattr(follower, "_FIRST_RETRY_S", 0.1)
     first = shelf.serve(1)
     about = shelf.layout.about("detector", first)
     hidden = about.rename(about.with_suffix(".hidden"))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pilotwave_agent.live import LiveModel
-from pilotwave_agent.live.place import About
+from pilotwave_agent.live.links import About
 from pilotwave_agent.runtimes import load
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.messages import Installed

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from pilotwave_cli.building import build_variant
-from pilotwave_cli.wishes import Wishes
+from pilotwave_cli.publish.build_manifest import build_variant
+from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.tensortypes import CASES
 from tests.agent.runtimes.cases import Case
@@ -29,7 +29,7 @@ def lay_out(
     *files: str,
     cases: str | None = "mlp",
     names: tuple[str, str] = ("x", "probs"),
-    wishes: Wishes | None = None,
+    wishes: VariantOptions | None = None,
 ) -> Variant:
     """Copy sample files and their golden cases into `folder`; return what publishing makes of it.
 
@@ -41,13 +41,13 @@ def lay_out(
     if cases:
         found = golden(cases)
         write_cases(folder, {f"input.{names[0]}": found["x"], f"output.{names[1]}": found["y"]})
-    wishes = replace(wishes or Wishes(), unsafe_format=True, entrypoint=files[0])
+    wishes = replace(wishes or VariantOptions(), unsafe_format=True, entrypoint=files[0])
     return build_variant("v", folder, wishes).variant
 
 
 def lay_out_case(folder: Path, case: Case, **changes: str) -> Variant:
     """Lay out one of the sample rows."""
-    wishes = replace(Wishes(runtime=case.runtime, atol=case.atol, rtol="0"), **changes)  # type: ignore[arg-type]
+    wishes = replace(VariantOptions(runtime=case.runtime, atol=case.atol, rtol="0"), **changes)  # type: ignore[arg-type]
     return lay_out(folder, *case.files, cases=case.cases, names=case.names, wishes=wishes)
 
 

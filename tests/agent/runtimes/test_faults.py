@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pilotwave_agent.config import RuntimeSettings
 from pilotwave_agent.runtimes.programs import SHARED_MEMORY
-from pilotwave_agent.selftest import Figures, Place, TestLimits, run_selftest
-from pilotwave_cli.wishes import Wishes
+from pilotwave_agent.selftest import SelfTestFigures, SelfTestFolders, TestLimits, run_selftest
+from pilotwave_agent.settings.config import RuntimeSettings
+from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry, TensorSpec, Variant
 from pilotwave_protocol.states import Reason
@@ -23,12 +23,12 @@ from tests.agent.runtimes.samples import MODELS, golden, lay_out, write_cases
 from tests.runtimes import TFLITE_PYTHON
 
 LIMITS = TestLimits(timeout_s=100, memory_mb=512)
-EIM = {"names": ("features", "classification"), "wishes": Wishes(atol="1e-3")}
+EIM = {"names": ("features", "classification"), "wishes": VariantOptions(atol="1e-3")}
 
 
 def refused(folder: Path, variant: Variant, limits: TestLimits = LIMITS) -> RefusedError:
     with pytest.raises(RefusedError) as caught:
-        run_selftest(folder, variant, limits, place=Place(own=folder.parent))
+        run_selftest(folder, variant, limits, place=SelfTestFolders(own=folder.parent))
     return caught.value
 
 
@@ -75,7 +75,7 @@ def test_a_damaged_file_is_told_before_a_runtime_sees_it(tmp_path: Path) -> None
 
 
 def test_a_model_that_is_too_slow_is_told_by_its_p95(tmp_path: Path) -> None:
-    wishes = Wishes(atol="1e-3", max_latency_ms=20)
+    wishes = VariantOptions(atol="1e-3", max_latency_ms=20)
     variant = lay_out(tmp_path, "digits_py.eim", names=EIM["names"], wishes=wishes)
     path = tmp_path / "digits_py.eim"
     path.write_text(path.read_text().replace("c = infer(x)", "time.sleep(0.03); c = infer(x)"))
@@ -240,7 +240,9 @@ def test_a_model_under_test_reaches_neither_keys_nor_network_nor_the_agent(tmp_p
 def test_the_folder_of_the_version_is_left_as_it_was(tmp_path: Path) -> None:
     variant = lay_out(tmp_path / "v", "mlp.onnx")
     before = sorted((p.name, p.stat().st_mtime_ns) for p in (tmp_path / "v").iterdir())
-    figures: Figures = run_selftest(tmp_path / "v", variant, LIMITS, place=Place(own=tmp_path))
+    figures: SelfTestFigures = run_selftest(
+        tmp_path / "v", variant, LIMITS, place=SelfTestFolders(own=tmp_path)
+    )
     assert sorted((p.name, p.stat().st_mtime_ns) for p in (tmp_path / "v").iterdir()) == before
     assert set(figures.confined) >= {"offline", "no_files"}
 
@@ -256,7 +258,7 @@ def test_the_silent_mismatch_of_an_old_runtime_is_caught_by_the_golden_cases(
     """tflite-runtime 2.14 answers a newer quantisation wrongly (0.096 of the classes right, as
     against 0.983) and raises nothing; the same file passes on LiteRT."""
     names = ("serving_default_args_0", "serving_default_output_0_output")
-    wishes = Wishes(runtime="tflite-runtime", atol="0.5", rtol="0")
+    wishes = VariantOptions(runtime="tflite-runtime", atol="0.5", rtol="0")
     variant = lay_out(
         tmp_path, "digits_dyn_int8.tflite", cases="digits", names=names, wishes=wishes
     )
@@ -269,7 +271,7 @@ def test_the_silent_mismatch_of_an_old_runtime_is_caught_by_the_golden_cases(
 @pytest.mark.slow
 @pytest.mark.needs("tflite-runtime")
 def test_a_good_model_passes_in_the_old_runtimes_own_interpreter(tmp_path: Path) -> None:
-    wishes = Wishes(runtime="tflite-runtime")
+    wishes = VariantOptions(runtime="tflite-runtime")
     variant = lay_out(tmp_path, "mlp_handmade.tflite", wishes=wishes)
     settings = RuntimeSettings(python=str(TFLITE_PYTHON))
     figures = run_selftest(tmp_path, variant, LIMITS, settings)
@@ -280,7 +282,9 @@ def test_a_good_model_passes_in_the_old_runtimes_own_interpreter(tmp_path: Path)
 @pytest.mark.needs("tflite-runtime")
 def test_a_segfault_of_the_old_runtime_is_told_as_one(tmp_path: Path) -> None:
     """A file whose flatbuffer is whole and whose operator points outside its weights."""
-    variant = lay_out(tmp_path, "mlp_handmade.tflite", wishes=Wishes(runtime="tflite-runtime"))
+    variant = lay_out(
+        tmp_path, "mlp_handmade.tflite", wishes=VariantOptions(runtime="tflite-runtime")
+    )
     path = tmp_path / "mlp_handmade.tflite"
     path.chmod(path.stat().st_mode | stat.S_IWUSR)
     settings = RuntimeSettings(python=str(TFLITE_PYTHON))

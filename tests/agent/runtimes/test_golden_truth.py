@@ -16,10 +16,10 @@ from safetensors.numpy import save_file
 
 from pilotwave_agent.runtimes.casefile import narrowed, widened
 from pilotwave_agent.runtimes.golden import Tolerance, compare_outputs
-from pilotwave_agent.selftest import Figures, TestLimits, run_selftest
-from pilotwave_cli.building import build_variant
+from pilotwave_agent.selftest import SelfTestFigures, TestLimits, run_selftest
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.wishes import Wishes
+from pilotwave_cli.publish.build_manifest import build_variant
+from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason
 
@@ -49,8 +49,10 @@ def cases(folder: Path, **tensors: np.ndarray) -> None:
     save_file(named, folder / "selftest.safetensors")
 
 
-def tried(folder: Path, **wishes: str) -> Figures:
-    return run_selftest(folder, build_variant("v", folder, Wishes(**wishes)).variant, LIMITS)  # type: ignore[arg-type]
+def tried(folder: Path, **wishes: str) -> SelfTestFigures:
+    return run_selftest(
+        folder, build_variant("v", folder, VariantOptions(**wishes)).variant, LIMITS
+    )  # type: ignore[arg-type]
 
 
 def refused(folder: Path, **wishes: str) -> Reason:
@@ -192,7 +194,10 @@ def test_a_json_twin_adds_the_labels_to_the_safetensors(tmp_path: Path) -> None:
     ids = np.array([0, 1, 5])
     cases(tmp_path, input_i=ids, output_j=ids)
     (tmp_path / "selftest.json").write_text(listed(output_label=("string", ["a", "b", "?"])))
-    assert build_variant("v", tmp_path, Wishes()).variant.selftest.cases == "selftest.safetensors"  # type: ignore[union-attr]
+    assert (
+        build_variant("v", tmp_path, VariantOptions()).variant.selftest.cases
+        == "selftest.safetensors"
+    )  # type: ignore[union-attr]
     assert tried(tmp_path).cases == 3
     (tmp_path / "selftest.json").write_text(listed(output_label=("string", ["a", "b", "c"])))
     assert refused(tmp_path) is Reason.SELFTEST_MISMATCH
@@ -215,7 +220,7 @@ def test_json_cases_that_no_device_would_take_are_refused_at_the_desk(
     encoder(tmp_path)
     (tmp_path / "selftest.json").write_text(text)
     with pytest.raises(CliError, match=r"selftest\.json"):
-        build_variant("v", tmp_path, Wishes())
+        build_variant("v", tmp_path, VariantOptions())
 
 
 def test_an_input_that_is_made_up_proves_nothing_bad(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent import config
-from pilotwave_agent.config import BadConfig, RuntimeSettings
 from pilotwave_agent.runtimes.installed import runtime_facts, version_of
+from pilotwave_agent.settings import config
+from pilotwave_agent.settings.config import BadConfig, RuntimeSettings
 
 BASE = {"server": "http://x", "device": "a", "data_dir": "."}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from pilotwave_cli.building import build_variant
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.wishes import Wishes
+from pilotwave_cli.publish.build_manifest import build_variant
+from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.manifest import Requires, Variant
 from pilotwave_protocol.states import Reason
@@ -32,7 +32,7 @@ def onnx_of(opset: int, ir_version: int) -> bytes:
 def published(folder: Path, name: str, data: bytes, **wishes: object) -> Variant:
     path = folder / name
     path.write_bytes(data)
-    return build_variant("v", path, Wishes(unsafe_format=True, **wishes)).variant  # type: ignore[arg-type]
+    return build_variant("v", path, VariantOptions(unsafe_format=True, **wishes)).variant  # type: ignore[arg-type]
 
 
 EIM = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01\x00\x00\x00"
@@ -121,4 +121,4 @@ def test_an_ir_whose_weights_are_cut_off_is_refused_before_signing(tmp_path: Pat
     for name, end in (("mlp_ir.xml", None), ("mlp_ir.bin", -1)):
         (tmp_path / name).write_bytes((MODELS / name).read_bytes()[:end])
     with pytest.raises(CliError, match=r"needs 9640 bytes of mlp_ir\.bin, which has 9639"):
-        build_variant("v", tmp_path, Wishes())
+        build_variant("v", tmp_path, VariantOptions())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent.selftest import Place, TestLimits, run_selftest
+from pilotwave_agent.selftest import SelfTestFolders, TestLimits, run_selftest
 from tests.agent.runtimes.cases import Case, rows
 from tests.agent.runtimes.samples import lay_out_case
 
@@ -18,7 +18,7 @@ def test_each_sample_passes_its_golden_cases(tmp_path: Path, case: Case) -> None
     variant = lay_out_case(tmp_path / "data" / "v", case)
     assert variant.format == case.format
     figures = run_selftest(
-        tmp_path / "data" / "v", variant, LIMITS, place=Place(own=tmp_path / "data")
+        tmp_path / "data" / "v", variant, LIMITS, place=SelfTestFolders(own=tmp_path / "data")
     )
     assert figures.cases == 8
     assert figures.agreement == 1

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from pilotwave_agent import desks
-from pilotwave_agent.config import RuntimeSettings
-from pilotwave_agent.mailbox import Mailbox
+from pilotwave_agent.apps import heartbeats
+from pilotwave_agent.apps.mailbox import Mailbox
 from pilotwave_agent.runtimes import cgroup, confine
 from pilotwave_agent.runtimes.supervise import descendants
-from pilotwave_agent.selftest import Figures, Place, TestLimits, run_selftest
+from pilotwave_agent.selftest import SelfTestFigures, SelfTestFolders, TestLimits, run_selftest
+from pilotwave_agent.settings.config import RuntimeSettings
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry, Variant
 from pilotwave_protocol.states import Reason
@@ -53,10 +53,10 @@ def program(folder: Path, script: str) -> Variant:
 
 def outcome(
     data: Path, script: str, limits: TestLimits = LIMITS
-) -> tuple[Figures | None, RefusedError | None]:
+) -> tuple[SelfTestFigures | None, RefusedError | None]:
     variant = program(data / "v", script)
     try:
-        return run_selftest(data / "v", variant, limits, place=Place(own=data)), None
+        return run_selftest(data / "v", variant, limits, place=SelfTestFolders(own=data)), None
     except RefusedError as no:
         return None, no
 
@@ -169,7 +169,7 @@ found = [tried(w) for w in (datagram, pair, connected, streamed)]
         mailbox.empty()
         mailbox.close()
         assert "done" not in found
-        assert desks.read(data / "live" / "detector") == []
+        assert heartbeats.read(data / "live" / "detector") == []
 
 
 def test_no_other_programs_sockets_are_open(tmp_path: Path) -> None:
@@ -348,14 +348,14 @@ def settings_of(tmp_path: Path, *calls: str) -> Any:
     return RuntimeSettings(python=str(python))
 
 
-def less(tmp_path: Path, script: str, *calls: str, **limits: Any) -> Figures:
+def less(tmp_path: Path, script: str, *calls: str, **limits: Any) -> SelfTestFigures:
     variant = program(tmp_path / "data" / "v", script)
     return run_selftest(
         tmp_path / "data" / "v",
         variant,
         TestLimits(**{"timeout_s": 60, "memory_mb": 256, **limits}),
         settings_of(tmp_path, *calls),
-        Place(own=tmp_path / "data"),
+        SelfTestFolders(own=tmp_path / "data"),
     )
 
 
@@ -407,7 +407,7 @@ def test_a_driver_that_needs_other_calls_can_have_them(tmp_path: Path) -> None:
     """With the owner's leave: the filter is off, the rest holds, and the report says so."""
     variant = lay_out(tmp_path / "v", "mlp.onnx")
     limits = TestLimits(60, 512, filter_calls=False)
-    figures = run_selftest(tmp_path / "v", variant, limits, place=Place(own=tmp_path))
+    figures = run_selftest(tmp_path / "v", variant, limits, place=SelfTestFolders(own=tmp_path))
     assert "no_files" in figures.confined
     assert "no_sockets" not in figures.confined
     assert figures.confinement == "without: sockets of other programs"
@@ -418,7 +418,7 @@ def test_a_driver_that_needs_other_calls_can_have_them(tmp_path: Path) -> None:
 def test_a_safe_format_is_tried_anywhere(tmp_path: Path) -> None:
     variant = lay_out(tmp_path / "v", "mlp.onnx")
     settings = settings_of(tmp_path, "unshare", "landlock", "seccomp")
-    figures = run_selftest(tmp_path / "v", variant, LIMITS, settings, Place(own=tmp_path))
+    figures = run_selftest(tmp_path / "v", variant, LIMITS, settings, SelfTestFolders(own=tmp_path))
     assert figures.confinement.startswith("without: the network")
 
 

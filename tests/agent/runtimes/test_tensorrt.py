@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent.config import RuntimeSettings
 from pilotwave_agent.facts import read_facts
 from pilotwave_agent.runtimes import engines, nvidia
-from pilotwave_agent.selftest import Place, TestLimits, prepare, run_selftest
-from pilotwave_cli.wishes import Wishes
+from pilotwave_agent.selftest import SelfTestFolders, TestLimits, prepare, run_selftest
+from pilotwave_agent.settings.config import RuntimeSettings
+from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol import sniff
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry, Variant
@@ -41,13 +41,13 @@ def builds(tools: Path) -> int:
 
 
 def laid_out(own: Path, name: str = "mlp.onnx") -> Variant:
-    return lay_out(own / "v", name, wishes=Wishes(runtime="tensorrt"))
+    return lay_out(own / "v", name, wishes=VariantOptions(runtime="tensorrt"))
 
 
 def test_an_engine_is_built_once_and_passes_its_golden_cases(tmp_path: Path, tools: Path) -> None:
     own = tmp_path / "data"
     variant = laid_out(own)
-    place = Place(own=own, cache=own / engines.FOLDER)
+    place = SelfTestFolders(own=own, cache=own / engines.FOLDER)
     assert prepare(own / "v", variant, SETTINGS, place)
     figures = run_selftest(own / "v", variant, LIMITS, SETTINGS, place)
     assert (figures.cases, figures.agreement) == (8, 1)
@@ -63,7 +63,7 @@ def test_an_engine_is_built_once_and_passes_its_golden_cases(tmp_path: Path, too
 def test_another_tensorrt_builds_anew(tmp_path: Path, tools: Path) -> None:
     own = tmp_path / "data"
     variant = laid_out(own)
-    place = Place(own=own, cache=own / engines.FOLDER)
+    place = SelfTestFolders(own=own, cache=own / engines.FOLDER)
     prepare(own / "v", variant, SETTINGS, place)
     (tools / "lib" / "libnvinfer.so.10.3.0").unlink()
     trtexec.install(tools, (10, 7, 0, 1))
@@ -74,7 +74,7 @@ def test_another_tensorrt_builds_anew(tmp_path: Path, tools: Path) -> None:
 def test_what_cannot_be_built_is_told_with_the_builders_words(tmp_path: Path, tools: Path) -> None:
     own = tmp_path / "data"
     variant = laid_out(own, "faulty_customop.onnx")
-    place = Place(own=own, cache=own / engines.FOLDER)
+    place = SelfTestFolders(own=own, cache=own / engines.FOLDER)
     with pytest.raises(RefusedError, match=r"com\.acme") as caught:
         prepare(own / "v", variant, SETTINGS, place)
     assert caught.value.reason is Reason.SELFTEST_OPERATOR
@@ -85,7 +85,7 @@ def test_without_the_tools_the_runtime_is_missing(tmp_path: Path) -> None:
     own = tmp_path / "data"
     variant = laid_out(own)
     with pytest.raises(RefusedError, match="trtexec is not here") as caught:
-        prepare(own / "v", variant, SETTINGS, Place(own=own, cache=own / engines.FOLDER))
+        prepare(own / "v", variant, SETTINGS, SelfTestFolders(own=own, cache=own / engines.FOLDER))
     assert caught.value.reason is Reason.RUNTIME_MISSING
 
 

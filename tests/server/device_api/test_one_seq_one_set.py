@@ -25,28 +25,30 @@ from pilotwave_protocol.messages import (
     parse_directive,
 )
 from pilotwave_server.db import Database, lock_fleet, next_revision
-from pilotwave_server.device_api.fleet_state import FleetState
-from pilotwave_server.device_api.lease_desk import LeaseDesk
-from pilotwave_server.device_api.loader import Loader
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.devices.service import get_device, set_labels
 from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.downloads.admission import Admission
 from pilotwave_server.downloads.counting import Counting
-from pilotwave_server.downloads.desk import Desk
 from pilotwave_server.errors import Conflict
+from pilotwave_server.fleet.leases import FleetLeases
+from pilotwave_server.fleet.loader import Loader
+from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.groups.service import add_member, create_group, delete_group, remove_member
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.pacing import Pacing
 from pilotwave_server.registry.service import deny, undeny
 from pilotwave_server.registry.trust import TrustStore
-from pilotwave_server.rollouts import baselines, leases, operating, pins
-from pilotwave_server.rollouts.creating import Wish, create_rollout
-from pilotwave_server.rollouts.fleet import FleetSnapshot
-from pilotwave_server.rollouts.looking import look
+from pilotwave_server.rollouts import leases
+from pilotwave_server.rollouts.assignments import baselines, pins
+from pilotwave_server.rollouts.assignments.load_device import look
+from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
+from pilotwave_server.rollouts.assignments.resolve import resolve
+from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
+from pilotwave_server.rollouts.operate import steer
+from pilotwave_server.rollouts.operate.create import NewRollout, create_rollout
 from pilotwave_server.rollouts.policies.document import Canary, Pace, Policy, Wave
-from pilotwave_server.rollouts.resolve import resolve
-from pilotwave_server.rollouts.snapshot import Remembered, read_snapshot
 from pilotwave_server.rollouts.tables import RolloutDeviceRow
 from pilotwave_server.telemetry.store import VerifiedCheckIn, store_check_ins
 from tests.server.challenges import NoChallenges
@@ -58,12 +60,12 @@ PROCESSES = 2
 RUNS = count()
 BY = "token/test"
 STEPS: dict[str, Any] = {
-    "next wave": operating.next_wave,
-    "pause": operating.pause,
-    "resume": operating.resume,
-    "abort": operating.abort,
-    "roll back": operating.roll_back,
-    "retry failed": operating.retry_failed,
+    "next wave": steer.next_wave,
+    "pause": steer.pause,
+    "resume": steer.resume,
+    "abort": steer.abort,
+    "roll back": steer.roll_back,
+    "retry failed": steer.retry_failed,
 }
 
 
@@ -75,7 +77,7 @@ class Process:
         self.fleet = FleetState(registry.db, trust)
         self.tokens = DeviceTokens(registry.data_dir / "device-tokens.json")
         self.fleet.refresh()
-        self.desk = LeaseDesk(registry.db, self.fleet, registry.clock)
+        self.desk = FleetLeases(registry.db, self.fleet, registry.clock)
         self.polls = Polls(
             self.fleet,
             Loader(self.fleet.load),
@@ -87,7 +89,7 @@ class Process:
             note_seen=lambda record: None,
             note_s=60.0,
             ask_lease=self.desk.ask,
-            downloads=Desk(
+            downloads=Admission(
                 counting=Counting(registry.db), metrics=Metrics(), most=1, per_device=1, waiting=0
             ),
             pacing=Pacing(),
@@ -124,7 +126,7 @@ class World:
     told: dict[tuple[str, int], str] = field(default_factory=dict)
     last: dict[tuple[int, str], int] = field(default_factory=dict)
     rollouts: list[int] = field(default_factory=list)
-    remembered: Remembered = field(default_factory=Remembered)
+    remembered: RememberedSnapshot = field(default_factory=RememberedSnapshot)
 
     def __post_init__(self) -> None:
         now = self.registry.clock()
@@ -230,12 +232,14 @@ class World:
             ),
             pace=Pace(max_in_flight=1 if paced else None),
         )
-        wish = Wish(self.group(group), "detector", version, policy, start=True, allow_empty=True)
+        wish = NewRollout(
+            self.group(group), "detector", version, policy, start=True, allow_empty=True
+        )
         now = self.registry.clock()
         made = create_rollout(session, snapshot, wish, actor=BY, now=now)
         self.rollouts.append(made.id)
         for _ in range(waves):
-            operating.next_wave(session, name=f"r{made.id}", reason="", actor=BY, now=now)
+            steer.next_wave(session, name=f"r{made.id}", reason="", actor=BY, now=now)
 
     def step(self, session: Any, snapshot: FleetSnapshot, kind: str, which: int) -> None:
         if not self.rollouts:
@@ -243,7 +247,7 @@ class World:
         name = f"r{self.rollouts[max(which, -len(self.rollouts))]}"
         how: dict[str, Any] = {"reason": "", "actor": BY, "now": self.registry.clock()}
         if kind == "resume":
-            operating.resume(session, snapshot, name=name, **how)
+            steer.resume(session, snapshot, name=name, **how)
         else:
             STEPS[kind](session, name=name, **how)
 

@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 from pilotwave_protocol.push import within_of
 from pilotwave_server.app import create_app
 from pilotwave_server.context import Context
-from pilotwave_server.device_api.push import desk as desks
+from pilotwave_server.device_api.push import listeners as desks
 from pilotwave_server.device_api.push.websocket import MAX_FRAMES, REPLACED, REVOKED
 from pilotwave_server.settings import Settings
 from tests.server.device_api.peer import SimulatedDevice

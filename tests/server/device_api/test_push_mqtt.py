@@ -16,9 +16,9 @@ import pytest
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from pilotwave_agent.push.line import Lost
-from pilotwave_agent.push.mqtt import MqttLine
-from pilotwave_agent.push.settings import PushSettings
+from pilotwave_agent.push.channel import Lost
+from pilotwave_agent.push.mqtt import MqttChannel
+from pilotwave_agent.settings.push import PushSettings
 from pilotwave_protocol.push import poll_topic, presence_topic, server_topic
 from pilotwave_server.context import Context
 from pilotwave_server.device_api.push import broker as brokers
@@ -61,7 +61,7 @@ class Listening:
         secret = folder / f"{device}.password"
         secret.write_text(USERS.get(device, "wrong") + "\n")
         settings = PushSettings("mqtt", broker.url, password_file=str(secret), **given)
-        self.line = MqttLine(settings, FLEET, device, timeout_s=10.0, ping_s=240.0)
+        self.line = MqttChannel(settings, FLEET, device, timeout_s=10.0, ping_s=240.0)
 
     def until(self, true: Callable[[], object], what: str) -> None:
         ends = time.monotonic() + PATIENCE_S
@@ -321,7 +321,7 @@ def test_certificates_instead_of_passwords(
                 key_file=str(certs["cam-1"][1]),
             )
             mine = Listening.__new__(Listening)
-            mine.line = MqttLine(own, FLEET, "cam-1", timeout_s=10.0, ping_s=240.0)
+            mine.line = MqttChannel(own, FLEET, "cam-1", timeout_s=10.0, ping_s=240.0)
             mine.until(lambda: mine._hear() or mine.line.alive, "a server over TLS")
             mine.line.close()
         bare = PushSettings("mqtt", broker.url, ca_file=str(ca))
@@ -332,7 +332,7 @@ def test_certificates_instead_of_passwords(
 def refused(settings: PushSettings) -> str:
     made = Listening.__new__(Listening)
     try:
-        made.line = MqttLine(settings, FLEET, "cam-1", timeout_s=10.0, ping_s=240.0)
+        made.line = MqttChannel(settings, FLEET, "cam-1", timeout_s=10.0, ping_s=240.0)
     except Lost as e:
         return str(e)
     with closing(made.line):

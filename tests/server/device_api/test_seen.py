@@ -12,11 +12,11 @@ from sqlalchemy import select
 
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
-from pilotwave_server.device_api import seen
-from pilotwave_server.device_api.fleet_state import FleetState
-from pilotwave_server.device_api.preload import Preload
-from pilotwave_server.device_api.seen import LastSeen, write_seen
 from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.fleet import last_seen as fleet_last_seen
+from pilotwave_server.fleet.last_seen import LastSeen, write_seen
+from pilotwave_server.fleet.preload import Preload
+from pilotwave_server.fleet.state import FleetState
 from tests.server.fleet_fixtures import Fleet
 
 NOON = datetime(2026, 2, 1, 12, tzinfo=timezone.utc).timestamp()
@@ -62,7 +62,7 @@ def test_a_round_writes_no_more_than_its_share(
     names = [f"cam-{n}" for n in range(5)]
     for name in names:
         fleet.device(name)
-    monkeypatch.setattr(seen, "ROWS_PER_S", 2 / seen.FLUSH_S)
+    monkeypatch.setattr(fleet_last_seen, "ROWS_PER_S", 2 / fleet_last_seen.FLUSH_S)
     notes = LastSeen(context.db, context.fleet)
     for record in context.fleet.load(names).values():
         record.seen = NOON

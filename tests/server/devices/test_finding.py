@@ -28,8 +28,8 @@ from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.selector import BadSelector, compile_predicate, compile_sql, parse
 from pilotwave_server.groups.service import create_group
 from pilotwave_server.operators.roles import Actor, Role
-from pilotwave_server.rollouts import bulk as bulk_acts
-from pilotwave_server.rollouts.bulk import Deed
+from pilotwave_server.rollouts.bulk import acts as bulk_acts
+from pilotwave_server.rollouts.bulk.acts import Deed
 from pilotwave_server.telemetry.tables import DeviceModelRow
 from tests.server.devices.test_silence import statements
 from tests.server.fleet_fixtures import Fleet, only_sqlite

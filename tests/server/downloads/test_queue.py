@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pilotwave_server.blobs.flow import Gone
-from pilotwave_server.downloads.pace import Pace
+from pilotwave_server.blobs.flow import ReaderGone
+from pilotwave_server.downloads.pace import ByteRate
 from pilotwave_server.downloads.queue import DownloadsBusy, FairQueue
 
 
@@ -159,7 +159,7 @@ def test_who_goes_away_leaves_no_place_taken() -> None:
         waiting = room.loop.create_task(room.queue.enter("a", "a2", gone))
         await room.settle()
         gone.set_result(None)
-        with pytest.raises(Gone):
+        with pytest.raises(ReaderGone):
             await waiting
         # cancelled in the very moment that the turn comes
         late = room.come("a", "a3")
@@ -175,7 +175,7 @@ def test_who_goes_away_leaves_no_place_taken() -> None:
 
 
 def test_a_pace_is_kept_by_all_who_share_it_and_saves_nothing_up() -> None:
-    pace = Pace(1000)
+    pace = ByteRate(1000)
     waits = [pace.take(100, now=5.0) for _ in range(11)]
     assert waits[0] == 0
     assert waits[-1] == pytest.approx(0.95)  # ten pieces of a tenth, less what a moment saved

@@ -16,10 +16,10 @@ from pilotwave_protocol.messages import (
     Directive,
     parse_directive,
 )
-from pilotwave_server.rollouts.capacity import left_out, most_models
-from pilotwave_server.rollouts.fleet import Baseline, DeviceView, FleetSnapshot
-from pilotwave_server.rollouts.resolve import Wait, resolve
-from pilotwave_server.rollouts.why import why
+from pilotwave_server.rollouts.assignments.capacity import left_out, most_models
+from pilotwave_server.rollouts.assignments.explain import why
+from pilotwave_server.rollouts.assignments.resolve import Wait, resolve
+from pilotwave_server.rollouts.assignments.snapshot import Baseline, DeviceView, FleetSnapshot
 from tests.server.device_api.peer import ONNX, report
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 from tests.server.registry.offline import new_key, publics

@@ -12,12 +12,13 @@ from sqlalchemy import select, update
 
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.registry.service import deny
-from pilotwave_server.rollouts import baselines, operating
+from pilotwave_server.rollouts.assignments import baselines
+from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.engine import engine as engines
 from pilotwave_server.rollouts.engine.actions import Tell
 from pilotwave_server.rollouts.engine.engine import Engine
 from pilotwave_server.rollouts.engine.execute import execute
-from pilotwave_server.rollouts.fleet import FleetSnapshot
+from pilotwave_server.rollouts.operate import steer
 from pilotwave_server.rollouts.policies.document import (
     Deadlines,
     InstallGate,
@@ -26,8 +27,8 @@ from pilotwave_server.rollouts.policies.document import (
     Pace,
     Wave,
 )
-from pilotwave_server.rollouts.service import RolloutMoved
 from pilotwave_server.rollouts.tables import DecisionRow, RolloutDeviceRow, RolloutWaveRow
+from pilotwave_server.rollouts.transitions import RolloutMoved
 from tests.server.rollouts.worlds_db import AUTHOR, World, policy
 
 INSTALL = (InstallGate(max_failure_rate=0.2),)
@@ -123,7 +124,7 @@ def test_gate_on_a_metric_that_nobody_reports_pauses_and_can_be_overruled(
     assert world.row(name).state == "paused"
     assert decisions(world, name)[-1] == ("pause", "INCONCLUSIVE")
     assert "latency_ms" in str(world.row(name).reason)
-    world.do(operating.resume, name)
+    world.do(steer.resume, name)
     engine.work()
     assert (world.row(name).state, world.row(name).wave) == ("running", 1)
 
@@ -134,7 +135,7 @@ def test_failed_gate_pauses_once_where_the_policy_says_so(world: World, engine: 
     became(world, name, "failed", count=5)
     engine.work()
     assert world.row(name).state == "paused"
-    world.do(operating.resume, name)
+    world.do(steer.resume, name)
     engine.work()
     engine.work()
     # overruled in this wave, asked again in the next
@@ -172,7 +173,7 @@ def test_wave_of_a_paused_rollout_stays_open_with_what_paused_it(
     became(world, name, "failed", count=5)
     engine.work()
     assert waves(world, name) == [("FAIL", "install", False)]
-    world.do(operating.abort, name)
+    world.do(steer.abort, name)
     assert waves(world, name) == [("FAIL", "install", True)]
 
 
@@ -279,7 +280,7 @@ def test_scheduled_rollout_starts_and_one_past_its_end_pauses(world: World, engi
     pass_time(world, hours=4)
     engine.work()
     assert world.row(name).state == "paused"
-    world.do(operating.resume, name)
+    world.do(steer.resume, name)
     engine.work()
     assert (world.row(name).state, world.row(name).end_at) == ("running", None)
 
@@ -337,7 +338,7 @@ def test_step_from_an_older_generation_is_not_taken(world: World, engine: Engine
     name = world.create(policy(HALF, ALL))
     moment = engine.moment()
     (step,) = engine.planned(int(name[1:]), moment)
-    world.do(operating.pause, name)
+    world.do(steer.pause, name)
     with pytest.raises(RolloutMoved), world.db.write() as session:
         execute(session, step, world.snapshot(session), now=world.now())
     assert world.row(name).wave == -1

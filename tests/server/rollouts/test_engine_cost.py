@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from pilotwave_server.rollouts import operating
-from pilotwave_server.rollouts.engine.look import look
+from pilotwave_server.rollouts.engine.observe import look
 from pilotwave_server.rollouts.engine.picture import Moment
+from pilotwave_server.rollouts.operate import steer
 from pilotwave_server.rollouts.policies.document import InstallGate, MetricGate, Pace, Wave
 from tests.server.rollouts.worlds_db import World, policy
 
@@ -55,9 +55,9 @@ def test_a_look_reads_no_table_of_devices_and_takes_few_statements(world: World)
     waves = Wave("half", percent=50, gates=GATES), Wave("all", percent=100)
     for pace in (Pace(), Pace(max_in_flight=3)):
         name = world.create(policy(*waves, pace=pace))
-        world.do(operating.next_wave, name)
+        world.do(steer.next_wave, name)
         look_at(world, name)
-        world.do(operating.abort, name)
+        world.do(steer.abort, name)
 
 
 def look_at(world: World, name: str) -> None:

@@ -1,7 +1,7 @@
 """What holds whatever operators do, devices report, processes crash and clocks say.
 
 Each machine has devices of its own in a database that stays, a server of two processes (a
-`FleetState`, a `LeaseDesk` and an `Engine` each, which may lag), and one rollout after the other.
+`FleetState`, a `FleetLeases` and an `Engine` each, which may lag), and one rollout after the other.
 """
 
 from __future__ import annotations
@@ -28,21 +28,23 @@ from pilotwave_protocol.messages import CheckIn, DeviceEvent, Entry, Installed, 
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.audit.tables import AuditEventRow
 from pilotwave_server.db import Database, lock_fleet, next_revision
-from pilotwave_server.device_api import outcome_desk
-from pilotwave_server.device_api.fleet_state import FleetState
-from pilotwave_server.device_api.lease_desk import LeaseDesk
+from pilotwave_server.device_api import route_outcomes
 from pilotwave_server.devices.tables import PRIME, DeviceRow
 from pilotwave_server.errors import ServerError
+from pilotwave_server.fleet.leases import FleetLeases
+from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.groups.service import create_group
 from pilotwave_server.registry.service import deny, undeny
 from pilotwave_server.registry.trust import TrustStore
-from pilotwave_server.rollouts import baselines, operating, reports
-from pilotwave_server.rollouts.creating import Wish, create_rollout
+from pilotwave_server.rollouts.assignments import baselines
+from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.engine import engine
 from pilotwave_server.rollouts.engine.actions import Action
 from pilotwave_server.rollouts.engine.engine import Engine
 from pilotwave_server.rollouts.engine.execute import execute
-from pilotwave_server.rollouts.engine.look import active_rollouts
+from pilotwave_server.rollouts.engine.observe import active_rollouts
+from pilotwave_server.rollouts.operate import steer as operate_steer
+from pilotwave_server.rollouts.operate.create import NewRollout, create_rollout
 from pilotwave_server.rollouts.policies.document import (
     Canary,
     Deadlines,
@@ -52,8 +54,7 @@ from pilotwave_server.rollouts.policies.document import (
     Policy,
     Wave,
 )
-from pilotwave_server.rollouts.service import RolloutMoved
-from pilotwave_server.rollouts.snapshot import Remembered, read_snapshot
+from pilotwave_server.rollouts.reports import store as report_store
 from pilotwave_server.rollouts.states import RolloutState, may_follow
 from pilotwave_server.rollouts.tables import (
     BaselineRow,
@@ -63,6 +64,7 @@ from pilotwave_server.rollouts.tables import (
     RolloutRow,
     RolloutWaveRow,
 )
+from pilotwave_server.rollouts.transitions import RolloutMoved
 from pilotwave_server.rollouts.waves import position
 from pilotwave_server.telemetry.store import VerifiedCheckIn, store_check_ins
 from tests.server.challenges import NoChallenges
@@ -79,14 +81,14 @@ HALF = Wave("half", percent=50, gates=GATE, soak_s=60)
 SOON = Deadlines(silent_s=600, lease_s=300, unreached_s=3600)
 TABLES = (RolloutRow, RolloutWaveRow, RolloutDeviceRow, DecisionRow, BaselineRow, QuarantineRow)
 STEPS: dict[str, Any] = {
-    "start": operating.start,
-    "approve": operating.approve,
-    "pause": operating.pause,
-    "resume": operating.resume,
-    "next": operating.next_wave,
-    "abort": operating.abort,
-    "rollback": operating.roll_back,
-    "retry": operating.retry_failed,
+    "start": operate_steer.start,
+    "approve": operate_steer.approve,
+    "pause": operate_steer.pause,
+    "resume": operate_steer.resume,
+    "next": operate_steer.next_wave,
+    "abort": operate_steer.abort,
+    "rollback": operate_steer.roll_back,
+    "retry": operate_steer.retry_failed,
 }
 # what ends a rollout comes seldom, so that most of them get somewhere
 OFTEN = [*STEPS, *["approve", "pause", "resume", "resume", "next", "retry"] * 3]
@@ -138,7 +140,7 @@ class Process:
         self.db, self.clock = registry.db, registry.clock
         self.fleet = FleetState(registry.db, TrustStore(registry.db, registry.data_dir))
         self.fleet.refresh()
-        self.desk = LeaseDesk(registry.db, self.fleet, registry.clock)
+        self.desk = FleetLeases(registry.db, self.fleet, registry.clock)
         self.engine = Engine(registry.db, self.fleet, registry.clock, check_in_s=60, steady=steady)
         self.engine.moment()
 
@@ -151,14 +153,14 @@ class Process:
 
     def take(self, item: VerifiedCheckIn) -> None:
         """What `device_api.setup` does with a check-in."""
-        news, now = outcome_desk.heard(self.fleet, [item]), self.clock()
+        news, now = route_outcomes.heard(self.fleet, [item]), self.clock()
         with self.db.write() as session:
-            if reports.is_news(session, news, now=now):
+            if report_store.is_news(session, news, now=now):
                 lock_fleet(session)
             given = {"matters": self.fleet.matters, "challenges": NoChallenges()}
             stored = store_check_ins(session, [item], **given, check_in_s=900, now=now)
             assert stored[0].refusal is None
-            reports.take(session, news, now=now)
+            report_store.take(session, news, now=now)
 
 
 class Crash(Exception):
@@ -172,7 +174,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.run = next(RUNS)
         self.passed = 0.0
-        self.remembered = Remembered()
+        self.remembered = RememberedSnapshot()
         self.group = f"cams-{self.run}"
         self.seen: dict[int, tuple[int, int]] = {}
         self.paused_held: set[str] = set()
@@ -231,7 +233,7 @@ class Machine(RuleBasedStateMachine):
     )
     def create(self, version: str, recipe: str) -> None:
         policy = policies(self.devices[0].name)[recipe]
-        wish = Wish(self.group, "detector", version, policy, start=True)
+        wish = NewRollout(self.group, "detector", version, policy, start=True)
         with self.maybe(), self.db.write() as session:
             snapshot = read_snapshot(session, self.remembered)
             create_rollout(session, snapshot, wish, actor=BY, now=self.now)

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from pilotwave_server.device_api.fleet_state import FleetState
-from pilotwave_server.device_api.lease_desk import LeaseDesk
 from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.fleet.leases import FleetLeases
+from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.registry.service import deny
 from pilotwave_server.registry.trust import TrustStore
-from pilotwave_server.rollouts import leases, operating, pins
+from pilotwave_server.rollouts import leases
+from pilotwave_server.rollouts.assignments import pins
+from pilotwave_server.rollouts.operate import steer
 from pilotwave_server.rollouts.policies.document import Pace
 from pilotwave_server.rollouts.tables import RolloutDeviceRow
 from tests.server.rollouts.worlds_db import AUTHOR, World, paced
@@ -22,7 +24,7 @@ from tests.server.rollouts.worlds_db import AUTHOR, World, paced
 def started(world: World, **limits: Any) -> str:
     """A rollout at this pace whose one wave is open."""
     name = world.create(paced(**limits))
-    world.do(operating.next_wave, name)
+    world.do(steer.next_wave, name)
     return name
 
 
@@ -122,7 +124,7 @@ def test_small_group_goes_one_by_one_where_its_share_leaves_room_for_none(
     assert grant(world, name, range(1, size + 1), pace, size=size) == 0
     became(world, name, "failed")
     assert grant(world, name, range(1, size + 1), pace, size=size) == 0
-    world.do(operating.retry_failed, name)
+    world.do(steer.retry_failed, name)
     assert grant(world, name, range(1, size + 1), pace, size=size) == 1
 
 
@@ -132,7 +134,7 @@ def test_device_that_failed_gets_no_second_lease_until_it_is_asked_to_retry(worl
     became(world, name, "failed")
     assert grant(world, name, [1], pace) == 0
     assert world.told("1.1.0") == set()
-    _, count = world.do(operating.retry_failed, name)
+    _, count = world.do(steer.retry_failed, name)
     assert count == 1
     assert grant(world, name, [1], pace) == 1
     with world.db.read() as session:
@@ -144,10 +146,10 @@ def test_lease_that_was_not_used_ends_with_the_pause_and_is_given_anew(world: Wo
     name, pace = started(world, max_in_flight=2), Pace(max_in_flight=2)
     grant(world, name, [1, 2], pace)
     became(world, name, "switched", most=1)
-    world.do(operating.pause, name)
+    world.do(steer.pause, name)
     assert world.told("1.1.0") == {0}
     assert grant(world, name, [2, 3], pace) == 0
-    world.do(operating.resume, name)
+    world.do(steer.resume, name)
     assert grant(world, name, [2, 3], pace) == 1
     assert world.told("1.1.0") == {0, 1}
 
@@ -179,7 +181,7 @@ def state(world: World) -> FleetState:
 def ask(world: World, state: FleetState, *numbers: int) -> set[int]:
     """Have devices poll, and the desk answer; those with a lease."""
     state.refresh()
-    desk = LeaseDesk(world.db, state, world.now)
+    desk = FleetLeases(world.db, state, world.now)
     for record in state.load([f"cam-{n}" for n in numbers]).values():
         record.order = state.order(record, state.snapshot)
         if record.wants:
@@ -229,7 +231,7 @@ def test_nobody_is_let_in_to_a_version_that_was_denied(world: World, state: Flee
 
 def test_rollout_without_pace_asks_nobody_to_wait(world: World, state: FleetState) -> None:
     name = world.create(paced())
-    world.do(operating.next_wave, name)
+    world.do(steer.next_wave, name)
     state.refresh()
     records = state.load(["cam-1"])
     state.order(records["cam-1"], state.snapshot)

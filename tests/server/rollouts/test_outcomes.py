@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from pilotwave_protocol.messages import DeviceEvent, Installed, ModelReport
 from pilotwave_protocol.states import ModelState
-from pilotwave_server.rollouts import operating
-from pilotwave_server.rollouts.outcomes import Sign, Stand, becomes, sign_of
+from pilotwave_server.rollouts.operate import steer
+from pilotwave_server.rollouts.outcomes import Report, Stand, becomes, sign_of
 from pilotwave_server.rollouts.tables import RolloutDeviceRow
 from tests.server.rollouts.worlds_db import World
 
@@ -78,7 +78,7 @@ class Row:
 
 def after(outcome: str | None, stand: Stand, *, seq: int = 9, back: bool = False) -> Any:
     row = None if outcome is None else Row(outcome, counts_from=5)
-    change = becomes(row, Sign(stand), directive_seq=seq, sending_back=back, now=NOW)
+    change = becomes(row, Report(stand), directive_seq=seq, sending_back=back, now=NOW)
     return None if change is None else change.get("outcome", sorted(change))
 
 
@@ -124,7 +124,7 @@ def test_failure_from_before_a_retry_does_not_count() -> None:
 
 def test_retry_counts_from_the_directive_that_tells_of_it(world: World) -> None:
     name = world.create()
-    world.do(operating.next_wave, name)
+    world.do(steer.next_wave, name)
     d = RolloutDeviceRow
     with world.db.write() as session:
         session.add(
@@ -133,7 +133,7 @@ def test_retry_counts_from_the_directive_that_tells_of_it(world: World) -> None:
         )  # fmt: skip
     with world.db.read() as session:
         before = world.snapshot(session).revision
-    world.do(operating.retry_failed, name)
+    world.do(steer.retry_failed, name)
     with world.db.write() as session:
         row = session.scalars(select(d)).one()
         assert (row.outcome, row.counts_from > before) == ("expired", True)

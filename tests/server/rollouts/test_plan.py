@@ -17,10 +17,10 @@ from pilotwave_server.rollouts.engine.actions import (
     Measure,
     OpenNext,
     Pause,
+    PlannedStep,
     RollBack,
     Soak,
     Start,
-    Step,
     Tell,
 )
 from pilotwave_server.rollouts.engine.picture import Moment, OpenWave, Picture
@@ -70,8 +70,8 @@ def picture(**given: Any) -> Picture:
     return Picture(**{**known, **given})
 
 
-def the_step(p: Picture, m: Moment = M) -> Step:
-    steps = [action for action in plan(p, m) if isinstance(action, Step)]
+def the_step(p: Picture, m: Moment = M) -> PlannedStep:
+    steps = [action for action in plan(p, m) if isinstance(action, PlannedStep)]
     assert len(steps) == 1, plan(p, m)
     assert steps[0].generation == 5
     return steps[0]

@@ -12,14 +12,14 @@ from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import variant_fits
 from pilotwave_server.devices.facts import capabilities
-from pilotwave_server.rollouts.fleet import (
+from pilotwave_server.rollouts.assignments.resolve import resolve
+from pilotwave_server.rollouts.assignments.snapshot import (
     Baseline,
     DeviceView,
     FleetSnapshot,
     Quarantine,
     RunningRollout,
 )
-from pilotwave_server.rollouts.resolve import resolve
 from tests.server.rollouts import worlds
 
 ONNX: dict[str, Scalar] = {"runtime.onnxruntime": "1.20", "arch": "x86_64"}

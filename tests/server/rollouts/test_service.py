@@ -16,27 +16,29 @@ from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import ServerError
 from pilotwave_server.groups.service import GroupInUse, delete_group
 from pilotwave_server.registry.service import deny
-from pilotwave_server.rollouts import baselines, leases, operating
-from pilotwave_server.rollouts.creating import (
+from pilotwave_server.rollouts import leases
+from pilotwave_server.rollouts.assignments import baselines
+from pilotwave_server.rollouts.assignments.offerable import VersionNotOffered
+from pilotwave_server.rollouts.operate import steer
+from pilotwave_server.rollouts.operate.create import (
     BadTimes,
     CanaryGroupUnknown,
     NobodyThere,
     NoVariantFits,
     RolloutInTheWay,
 )
-from pilotwave_server.rollouts.offer import VersionNotOffered
-from pilotwave_server.rollouts.operating import NothingToRetry, OwnRollout
+from pilotwave_server.rollouts.operate.steer import NothingToRetry, OwnRollout
 from pilotwave_server.rollouts.policies.document import Canary, Wave
-from pilotwave_server.rollouts.service import (
+from pilotwave_server.rollouts.states import TRANSITIONS, RolloutState
+from pilotwave_server.rollouts.tables import DecisionRow, RolloutDeviceRow, RolloutRow
+from pilotwave_server.rollouts.transitions import (
     NoNextWave,
     RolloutMoved,
     RolloutUnknown,
-    WrongState,
+    WrongRolloutState,
     get_rollout,
     transition,
 )
-from pilotwave_server.rollouts.states import TRANSITIONS, RolloutState
-from pilotwave_server.rollouts.tables import DecisionRow, RolloutDeviceRow, RolloutRow
 from tests.server.rollouts.worlds_db import AUTHOR, OTHER, World, policy
 
 S = RolloutState
@@ -88,7 +90,7 @@ def test_every_pair_of_states_is_as_the_table_says(world: World) -> None:
             step(world, name, after)
             assert world.row(name).state == after
         else:
-            with pytest.raises(WrongState):
+            with pytest.raises(WrongRolloutState):
                 step(world, name, after)
             assert world.row(name).state == before
 
@@ -152,25 +154,25 @@ def test_waves_open_one_after_the_other_and_take_more_and_more(world: World) -> 
         )
     )
     assert world.told("1.1.0") == set()
-    world.do(operating.next_wave, name)
+    world.do(steer.next_wave, name)
     assert world.told("1.1.0") == {3}
-    world.do(operating.next_wave, name)
+    world.do(steer.next_wave, name)
     assert world.told("1.1.0") == {1, 3, 5, 7, 9}
     before = world.told("1.1.0")
-    world.do(operating.next_wave, name)
+    world.do(steer.next_wave, name)
     assert before < world.told("1.1.0")
     assert len(world.told("1.1.0")) >= 7
-    world.do(operating.next_wave, name)
+    world.do(steer.next_wave, name)
     assert world.told("1.1.0") == set(range(10))
     with pytest.raises(NoNextWave, match="has 4 of its 4 waves open"):
-        world.do(operating.next_wave, name)
+        world.do(steer.next_wave, name)
 
 
 def test_device_that_joins_late_finds_its_wave(world: World) -> None:
     name = world.create(
         policy(Wave("line", canary=Canary(selector="line=c")), ALL), allow_empty=True
     )
-    world.do(operating.next_wave, name)
+    world.do(steer.next_wave, name)
     assert world.told("1.1.0") == set()
     with world.db.write() as session:
         device = session.scalars(select(DeviceRow).where(DeviceRow.name == "cam-4")).one()
@@ -181,13 +183,13 @@ def test_device_that_joins_late_finds_its_wave(world: World) -> None:
 def test_pause_keeps_the_version_where_it_is_and_offers_it_nowhere_else(world: World) -> None:
     baseline(world, "1.0.0")
     name = world.create(policy(ALL))
-    world.do(operating.next_wave, name)
+    world.do(steer.next_wave, name)
     for device, word in [("cam-1", "switched"), ("cam-2", "healthy"), ("cam-3", "failed")]:
         outcome(world, name, device, word)
-    world.do(operating.pause, name)
+    world.do(steer.pause, name)
     assert world.told("1.1.0") == {1, 2}
     assert world.told("1.0.0") == {0, *range(3, 10)}
-    world.do(operating.resume, name)
+    world.do(steer.resume, name)
     assert world.told("1.1.0") == set(range(10))
 
 
@@ -196,10 +198,10 @@ def test_abort_leaves_what_is_installed_until_the_group_is_assigned_something(
 ) -> None:
     baseline(world, "1.0.0")
     name = world.create(policy(ALL))
-    world.do(operating.next_wave, name)
+    world.do(steer.next_wave, name)
     for device, word in [("cam-1", "switched"), ("cam-2", "healthy"), ("cam-3", "leased")]:
         outcome(world, name, device, word)
-    world.do(operating.abort, name)
+    world.do(steer.abort, name)
     assert world.told("1.1.0") == {1, 2}
     baseline(world, "1.0.0")
     assert world.told("1.0.0") == set(range(10))
@@ -208,24 +210,24 @@ def test_abort_leaves_what_is_installed_until_the_group_is_assigned_something(
 def test_next_rollout_goes_before_what_an_aborted_one_left(world: World) -> None:
     baseline(world, "1.0.0")
     first = world.create(policy(ALL))
-    world.do(operating.next_wave, first)
+    world.do(steer.next_wave, first)
     outcome(world, first, "cam-1", "healthy")
-    world.do(operating.abort, first)
+    world.do(steer.abort, first)
     second = world.create(
         policy(Wave("one", canary=Canary(devices=("cam-1",))), ALL), version="1.2.0"
     )
-    world.do(operating.next_wave, second)
+    world.do(steer.next_wave, second)
     assert world.runs("cam-1") == "1.2.0"
-    world.do(operating.roll_back, second)
+    world.do(steer.roll_back, second)
     assert world.runs("cam-1") == "1.1.0"
 
 
 def test_rollback_sends_all_back_and_keeps_the_version_out(world: World) -> None:
     baseline(world, "1.0.0")
     name = world.create(policy(ALL))
-    world.do(operating.next_wave, name)
+    world.do(steer.next_wave, name)
     outcome(world, name, "cam-1", "healthy")
-    world.do(operating.roll_back, name, reason="it sees ghosts")
+    world.do(steer.roll_back, name, reason="it sees ghosts")
     assert world.told("1.0.0") == set(range(10))
     assert world.row(name).reason == f"rolled back by {AUTHOR}: it sees ghosts"
     with pytest.raises(VersionNotOffered, match="sees ghosts"):
@@ -236,22 +238,22 @@ def test_second_person_approves_and_the_author_cannot(world: World) -> None:
     name = world.create(policy(ALL, approval=True))
     assert world.row(name).state == S.AWAITING_APPROVAL
     with pytest.raises(OwnRollout, match="somebody else"):
-        world.do(operating.approve, name, actor=AUTHOR)
-    with pytest.raises(WrongState, match="waits for approval"):
-        world.do(operating.start, name, actor=OTHER)
-    world.do(operating.approve, name, actor=OTHER)
+        world.do(steer.approve, name, actor=AUTHOR)
+    with pytest.raises(WrongRolloutState, match="waits for approval"):
+        world.do(steer.start, name, actor=OTHER)
+    world.do(steer.approve, name, actor=OTHER)
     row = world.row(name)
     assert (row.state, row.approved_by) == (S.RUNNING, OTHER)
-    with pytest.raises(WrongState, match="cannot be approved"):
-        world.do(operating.approve, name, actor=OTHER)
+    with pytest.raises(WrongRolloutState, match="cannot be approved"):
+        world.do(steer.approve, name, actor=OTHER)
 
 
 def test_approved_rollout_waits_for_its_time(world: World) -> None:
     due = world.now() + timedelta(hours=2)
     name = world.create(policy(ALL, approval=True), start_at=due)
-    world.do(operating.approve, name, actor=OTHER)
+    world.do(steer.approve, name, actor=OTHER)
     assert world.row(name).state == S.SCHEDULED
-    world.do(operating.start, name)
+    world.do(steer.start, name)
     assert world.row(name).state == S.RUNNING
 
 
@@ -261,19 +263,19 @@ def test_version_that_was_denied_meanwhile_is_not_started(world: World) -> None:
         told = {"model": "detector", "version": "1.1.0", "reason": "burns"}
         deny(session, **told, actor=AUTHOR, now=world.now())
     with pytest.raises(VersionNotOffered, match="burns"):
-        world.do(operating.start, name)
+        world.do(steer.start, name)
 
 
 def test_retry_needs_a_device_that_failed(world: World) -> None:
     name = world.create(policy(ALL))
     with pytest.raises(NothingToRetry):
-        world.do(operating.retry_failed, name)
+        world.do(steer.retry_failed, name)
     outcome(world, name, "cam-1", "rolled_back")
-    assert world.do(operating.retry_failed, name)[1] == 1
+    assert world.do(steer.retry_failed, name)[1] == 1
     assert world.row(name).attempt == 1
-    world.do(operating.abort, name)
-    with pytest.raises(WrongState):
-        world.do(operating.retry_failed, name)
+    world.do(steer.abort, name)
+    with pytest.raises(WrongRolloutState):
+        world.do(steer.retry_failed, name)
 
 
 def canary(**how: Any) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pilotwave_server.rollouts.fleet import Baseline
-from pilotwave_server.rollouts.standing import Barred, standing
+from pilotwave_server.rollouts.assignments.fallbacks import Barred, standing
+from pilotwave_server.rollouts.assignments.snapshot import Baseline
 
 NEWEST_FIRST = tuple(Baseline(1, "cams", "m", f"1.{n}", n) for n in (3, 2, 1, 0))
 ALL = {("m", f"1.{n}"): ["onnx"] for n in range(4)}

@@ -8,11 +8,11 @@ from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.manifest import FileEntry, Requires, Variant
 from pilotwave_server.groups.selector import compile_predicate, parse
 from pilotwave_server.registry.service import Released
-from pilotwave_server.rollouts.fleet import (
+from pilotwave_server.rollouts.assignments.snapshot import (
     Baseline,
     DeviceView,
     FleetSnapshot,
-    GroupView,
+    GroupInFleet,
     Quarantine,
     RunningRollout,
 )
@@ -22,9 +22,9 @@ from pilotwave_server.rollouts.states import RolloutState
 MODELS = ["detector", "ocr"]
 VERSIONS = ["1.0.0", "1.1.0", "1.2.0"]
 GROUPS = (
-    GroupView(1, "list"),
-    GroupView(2, "berlin", compile_predicate(parse("site=berlin"))),
-    GroupView(3, "charged", compile_predicate(parse("battery>20"))),
+    GroupInFleet(1, "list"),
+    GroupInFleet(2, "berlin", compile_predicate(parse("site=berlin"))),
+    GroupInFleet(3, "charged", compile_predicate(parse("battery>20"))),
 )
 SELECTED_KEYS = {"site", "battery"}
 

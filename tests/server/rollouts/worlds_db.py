@@ -12,12 +12,12 @@ from pilotwave_server.db import Database, next_revision
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.service import create_group
 from pilotwave_server.groups.tables import GroupRow
-from pilotwave_server.rollouts.creating import Wish, create_rollout
-from pilotwave_server.rollouts.fleet import FleetSnapshot
-from pilotwave_server.rollouts.looking import look
+from pilotwave_server.rollouts.assignments.load_device import look
+from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
+from pilotwave_server.rollouts.assignments.resolve import resolve
+from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
+from pilotwave_server.rollouts.operate.create import NewRollout, create_rollout
 from pilotwave_server.rollouts.policies.document import Pace, Policy, Wave
-from pilotwave_server.rollouts.resolve import resolve
-from pilotwave_server.rollouts.snapshot import Remembered, read_snapshot
 from pilotwave_server.rollouts.tables import RolloutRow
 from tests.server.registry.registry import Registry
 
@@ -40,7 +40,7 @@ class World:
     """`cams` is the group of all devices; their names are cam-0 and so on."""
 
     registry: Registry
-    remembered: Remembered = field(default_factory=Remembered)
+    remembered: RememberedSnapshot = field(default_factory=RememberedSnapshot)
 
     @property
     def db(self) -> Database:
@@ -76,7 +76,7 @@ class World:
     def create(self, recipe: Policy | None = None, **given: Any) -> str:
         """A rollout of 1.1.0 to `cams`, running unless told otherwise; its name."""
         values = {"group": "cams", "model": "detector", "version": "1.1.0", "start": True, **given}
-        wish = Wish(policy=recipe or policy(), **values)
+        wish = NewRollout(policy=recipe or policy(), **values)
         with self.db.write() as session:
             snapshot = self.snapshot(session)
             row = create_rollout(session, snapshot, wish, actor=AUTHOR, now=self.now())

@@ -9,15 +9,15 @@ import time
 
 import pytest
 
-from pilotwave_server.webhooks.sending import Outcome, call
+from pilotwave_server.webhooks.sending import CallOutcome, call
 from pilotwave_server.webhooks.targets import Targets, read_url
 from tests.peers import receiver as peer
 
 TIMEOUT_S = 1.0
 
 
-def send(url: str, *, allowed: Targets = "any", body: bytes = b"{}") -> Outcome:
-    async def run() -> Outcome:
+def send(url: str, *, allowed: Targets = "any", body: bytes = b"{}") -> CallOutcome:
+    async def run() -> CallOutcome:
         return await call(
             read_url(url),
             body,
@@ -33,7 +33,7 @@ def send(url: str, *, allowed: Targets = "any", body: bytes = b"{}") -> Outcome:
 @pytest.mark.parametrize("code", [200, 201, 204, 299])
 def test_any_2xx_is_success(code: int) -> None:
     with peer.receiver(peer.status(code)) as receiver:
-        assert send(receiver.url + "/hook?a=b", body=b'{"x":1}') == Outcome(code, None)
+        assert send(receiver.url + "/hook?a=b", body=b'{"x":1}') == CallOutcome(code, None)
     (request,) = receiver.calls
     assert (request.path, request.body) == ("/hook?a=b", b'{"x":1}')
     assert request.headers["host"] == receiver.url.removeprefix("http://")

@@ -24,7 +24,7 @@ from pilotwave_protocol.push import (
     presence_topic,
     server_topic,
 )
-from pilotwave_server.device_api.push.desk import PushDesk
+from pilotwave_server.device_api.push.listeners import PushListeners
 from pilotwave_server.errors import BadSetting, SetupError
 from pilotwave_server.settings import Settings
 
@@ -68,7 +68,9 @@ class MqttListener:
 class Broker:
     """This process's connection to the broker, kept up by paho's own thread."""
 
-    def __init__(self, desk: PushDesk, settings: Settings, *, fleet: Callable[[], str]) -> None:
+    def __init__(
+        self, desk: PushListeners, settings: Settings, *, fleet: Callable[[], str]
+    ) -> None:
         """Raises `BadSetting` or `NoMqttClient`."""
         self.connected = False
         self._desk = desk

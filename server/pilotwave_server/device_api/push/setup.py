@@ -9,7 +9,7 @@ from pilotwave_server import openfiles
 from pilotwave_server.context import Context
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.push.broker import Broker
-from pilotwave_server.device_api.push.desk import PushDesk
+from pilotwave_server.device_api.push.listeners import PushListeners
 from pilotwave_server.device_api.push.websocket import Door
 
 SILENT_PINGS = 2.5
@@ -23,7 +23,7 @@ class Push:
     """The channels of one server process, a `workers.Worker`."""
 
     context: Context
-    desks: dict[str, PushDesk] = field(default_factory=dict)
+    desks: dict[str, PushListeners] = field(default_factory=dict)
     door: Door | None = None
     broker: Broker | None = None
 
@@ -65,8 +65,10 @@ def install(context: Context, polls: Polls) -> Push:
     """Make what the settings ask for. Raises `BadSetting`."""
     settings, push = context.settings, Push(context)
 
-    def desk(kind: str) -> PushDesk:
-        push.desks[kind] = PushDesk(context.fleet, polls, clock=context.clock, rate=CALLS_PER_S)
+    def desk(kind: str) -> PushListeners:
+        push.desks[kind] = PushListeners(
+            context.fleet, polls, clock=context.clock, rate=CALLS_PER_S
+        )
         return push.desks[kind]
 
     if settings.push_connections:

@@ -22,7 +22,7 @@ from websockets.server import ServerProtocol
 
 from pilotwave_protocol.push import WEBSOCKET_PATH, call_to_poll
 from pilotwave_server.device_api.poll import Polls
-from pilotwave_server.device_api.push.desk import PushDesk
+from pilotwave_server.device_api.push.listeners import PushListeners
 from pilotwave_server.errors import NotFound, ServerError, Unavailable
 from pilotwave_server.problems import MEDIA_TYPE, error_body
 
@@ -59,7 +59,7 @@ class Door:
     silent for `silent_s`. Called by uvicorn (its `ws` setting)."""
 
     def __init__(
-        self, desk: PushDesk, polls: Polls, *, limit: int, per_second: int, silent_s: float
+        self, desk: PushListeners, polls: Polls, *, limit: int, per_second: int, silent_s: float
     ) -> None:
         self.desk = desk
         self.polls = polls

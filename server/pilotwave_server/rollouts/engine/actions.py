@@ -1,4 +1,5 @@
-"""What the engine may do with a rollout. `Step`s change it and are taken once, by generation."""
+"""What the engine may do with a rollout. A `PlannedStep` changes it and is taken once, by
+generation."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pilotwave_server.rollouts.gates.verdict import Verdict
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedStep:
     """A step from the generation that it was planned at, with what people are told of it.
     `judged` are the verdicts that led to it, as plain JSON, which the open wave keeps."""
 
@@ -24,17 +25,17 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Start(Step):
+class Start(PlannedStep):
     """The scheduled time has come."""
 
 
 @dataclass(frozen=True)
-class Abort(Step):
+class Abort(PlannedStep):
     """It never started and cannot any more."""
 
 
 @dataclass(frozen=True)
-class OpenNext(Step):
+class OpenNext(PlannedStep):
     """Open wave `wave`, from 0. `threshold` spares measuring it with the database locked."""
 
     wave: int = 0
@@ -42,22 +43,22 @@ class OpenNext(Step):
 
 
 @dataclass(frozen=True)
-class Pause(Step):
+class Pause(PlannedStep):
     """Offer it to no further device until an operator says more."""
 
 
 @dataclass(frozen=True)
-class RollBack(Step):
+class RollBack(PlannedStep):
     """Send its devices back and quarantine the version for the group."""
 
 
 @dataclass(frozen=True)
-class EndRollback(Step):
+class EndRollback(PlannedStep):
     """Its devices are back."""
 
 
 @dataclass(frozen=True)
-class Complete(Step):
+class Complete(PlannedStep):
     """The version becomes the group's baseline."""
 
 
@@ -103,4 +104,4 @@ class Measure:
     what: str
 
 
-Action = Step | ExpireLeases | CallSilent | Soak | Tell | Measure
+Action = PlannedStep | ExpireLeases | CallSilent | Soak | Tell | Measure

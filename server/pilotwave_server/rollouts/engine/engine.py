@@ -11,16 +11,16 @@ from typing import Protocol
 
 from pilotwave_server.context import Clock
 from pilotwave_server.db import Database
-from pilotwave_server.rollouts.engine.actions import Action, Measure, OpenNext, Step
+from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
+from pilotwave_server.rollouts.engine.actions import Action, Measure, OpenNext, PlannedStep
 from pilotwave_server.rollouts.engine.execute import execute
-from pilotwave_server.rollouts.engine.look import active_rollouts, look
 from pilotwave_server.rollouts.engine.measure import reachable
+from pilotwave_server.rollouts.engine.observe import active_rollouts, look
 from pilotwave_server.rollouts.engine.picture import Moment, Picture
 from pilotwave_server.rollouts.engine.plan import plan
-from pilotwave_server.rollouts.fleet import FleetSnapshot
 from pilotwave_server.rollouts.policies.stored import stored_policy
-from pilotwave_server.rollouts.service import RolloutMoved, group_of
 from pilotwave_server.rollouts.tables import RolloutRow
+from pilotwave_server.rollouts.transitions import RolloutMoved, group_of
 from pilotwave_server.rollouts.waves import opened_threshold
 from pilotwave_server.workers import Periodic
 
@@ -62,7 +62,7 @@ class Engine:
         self._clock = clock
         self._steady = steady
         self._check_in_s = check_in_s
-        self._counts = Counts()
+        self._counts = LastCounts()
         self._last: tuple[datetime, float] | None = None
         self._listening_since = clock()
 
@@ -98,7 +98,7 @@ class Engine:
         for _ in range(STEPS_AT_ONCE):
             actions = self.planned(rollout, moment)
             taken = [action for action in actions if self._act(action, moment)]
-            if not any(isinstance(action, Step) for action in taken):
+            if not any(isinstance(action, PlannedStep) for action in taken):
                 return
 
     def planned(self, rollout: int, moment: Moment) -> list[Action]:
@@ -148,7 +148,7 @@ class Engine:
             return opened_threshold(session, group_of(session, row), row, policy, step.wave)
 
 
-class Counts:
+class LastCounts:
     """Counts that read a whole group, kept so long that taking them costs a small share of it."""
 
     def __init__(self) -> None:

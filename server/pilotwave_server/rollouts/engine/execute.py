@@ -15,8 +15,9 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from pilotwave_server.db import lock_fleet
-from pilotwave_server.rollouts import service
-from pilotwave_server.rollouts.baselines import set_baseline
+from pilotwave_server.rollouts import transitions
+from pilotwave_server.rollouts.assignments.baselines import set_baseline
+from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.engine.actions import (
     Abort,
     CallSilent,
@@ -25,19 +26,18 @@ from pilotwave_server.rollouts.engine.actions import (
     ExpireLeases,
     OpenNext,
     Pause,
+    PlannedStep,
     RollBack,
     Soak,
     Start,
-    Step,
     Tell,
 )
-from pilotwave_server.rollouts.engine.look import overdue_leases, overdue_trials
-from pilotwave_server.rollouts.fleet import FleetSnapshot
+from pilotwave_server.rollouts.engine.observe import overdue_leases, overdue_trials
 from pilotwave_server.rollouts.leases import EXPIRED, SILENT, revise
 from pilotwave_server.rollouts.policies.stored import stored_policy
-from pilotwave_server.rollouts.service import RolloutMoved, group_of, transition
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow, RolloutWaveRow
+from pilotwave_server.rollouts.transitions import RolloutMoved, group_of, transition
 
 ACTOR = "server"
 SILENCE = "said nothing in time after the switch"
@@ -53,7 +53,7 @@ def execute(session: Session, action: Any, snapshot: FleetSnapshot, *, now: date
     _EXECUTORS[type(action)](session, action, now)
 
 
-def _seen(session: Session, step: Step) -> RolloutRow:
+def _seen(session: Session, step: PlannedStep) -> RolloutRow:
     """The rollout, if it is still as it was when the step was planned."""
     row = session.get(RolloutRow, step.rollout, populate_existing=True)
     if row is None or row.generation != step.generation:
@@ -61,7 +61,7 @@ def _seen(session: Session, step: Step) -> RolloutRow:
     return row
 
 
-def _told(step: Step, now: datetime) -> dict[str, Any]:
+def _told(step: PlannedStep, now: datetime) -> dict[str, Any]:
     verdict = None if step.verdict is None else str(step.verdict.word)
     told = {"verdict": verdict, "numbers": step.numbers, "judged": step.judged}
     return {"actor": ACTOR, "now": now, **told}
@@ -83,7 +83,7 @@ def _open_next(session: Session, step: OpenNext, now: datetime) -> None:
     row = _seen(session, step)
     policy = stored_policy(row.document)
     told = {**_told(step, now), "sentence": step.sentence}
-    service.open_wave(session, row, policy, step.wave, threshold=step.threshold, **told)
+    transitions.open_wave(session, row, policy, step.wave, threshold=step.threshold, **told)
 
 
 def _pause(session: Session, step: Pause, now: datetime) -> None:
@@ -94,7 +94,7 @@ def _pause(session: Session, step: Pause, now: datetime) -> None:
 def _roll_back(session: Session, step: RollBack, now: datetime) -> None:
     row = _seen(session, step)
     told = _told(step, now)
-    service.roll_back(session, row, reason=step.sentence, **told)
+    transitions.roll_back(session, row, reason=step.sentence, **told)
 
 
 def _end_rollback(session: Session, step: EndRollback, now: datetime) -> None:

@@ -14,15 +14,15 @@ from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.groups.service import in_group
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.registry.service import Released
-from pilotwave_server.rollouts.fleet import FleetSnapshot
+from pilotwave_server.rollouts.assignments.fitting import count_fitting
+from pilotwave_server.rollouts.assignments.load_device import look
+from pilotwave_server.rollouts.assignments.resolve import explain
+from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.leases import DID_NOT, HEALTHY, SILENT, TOOK_IT
-from pilotwave_server.rollouts.looking import look
-from pilotwave_server.rollouts.planning import thresholds, wave_of
+from pilotwave_server.rollouts.operate.preview import thresholds, wave_of
 from pilotwave_server.rollouts.policies.document import Policy
-from pilotwave_server.rollouts.preview import count_fitting
-from pilotwave_server.rollouts.resolve import explain
-from pilotwave_server.rollouts.service import group_of
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
+from pilotwave_server.rollouts.transitions import group_of
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 FEW = 50

@@ -22,7 +22,7 @@ _GREATEST = 1e300  # the mean of two greater ones may be infinite
 _NOTHING = 0.01  # stands for the usual figure where that is 0: an error rate of 1 %
 
 
-class Window(NamedTuple):
+class ChangeWindow(NamedTuple):
     """One window, as its relative change: 0.1 is 10 % worse, whichever direction is worse. `worse`
     is what is left of it once the trend is taken out."""
 
@@ -32,7 +32,7 @@ class Window(NamedTuple):
     worse: float
 
 
-def windows(samples: Sequence[Sample], *, worse: str) -> tuple[list[Window], bool]:
+def windows(samples: Sequence[Sample], *, worse: str) -> tuple[list[ChangeWindow], bool]:
     """Return the windows in the order they came, and whether they are changes of a device.
 
     Where less than half of the new arm's devices have a reference, none is used: the figures are
@@ -73,7 +73,7 @@ def _change(sample: Sample, reference: float, usual: float, sign: float) -> floa
     return min(max(change, -_FAR), _FAR)  # ranks stay as they are, and JSON has no infinity
 
 
-def _without_trend(found: Sequence[tuple[Sample, float]]) -> Iterator[Window]:
+def _without_trend(found: Sequence[tuple[Sample, float]]) -> Iterator[ChangeWindow]:
     """Of one device's new version `MOST_OF_ONE` windows are looked at, whatever it sends."""
     trend, taken = Trend(), defaultdict[int, int](int)
     for sample, change in found:
@@ -83,10 +83,10 @@ def _without_trend(found: Sequence[tuple[Sample, float]]) -> Iterator[Window]:
         else:
             taken[sample.device] += 1
         if taken[sample.device] <= MOST_OF_ONE or not sample.new:
-            yield Window(sample.device, sample.new, change, worse)
+            yield ChangeWindow(sample.device, sample.new, change, worse)
 
 
-def units(found: Sequence[Window], *, size: int, allowed: float) -> Iterator[Unit]:
+def units(found: Sequence[ChangeWindow], *, size: int, allowed: float) -> Iterator[Unit]:
     """Yield one unit for each device and arm: the median of its first `size` windows, when the last
     of them is there. A new one is taken for better by `allowed`."""
     sizes: dict[tuple[int, bool], list[float]] = defaultdict(list)
@@ -97,7 +97,7 @@ def units(found: Sequence[Window], *, size: int, allowed: float) -> Iterator[Uni
             yield Unit(window.new, median(taken) - (allowed if window.new else 0.0))
 
 
-def voices(found: Sequence[Window], *, size: int) -> tuple[list[float], list[float]]:
+def voices(found: Sequence[ChangeWindow], *, size: int) -> tuple[list[float], list[float]]:
     """Return one figure for each device of the new and of the old arm: the median of what is left
     of its first `size` windows, or of those there are."""
     sizes: dict[tuple[bool, int], list[float]] = defaultdict(list)

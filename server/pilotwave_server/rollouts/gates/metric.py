@@ -27,7 +27,7 @@ from pilotwave_server.rollouts.gates import alpha as shares
 from pilotwave_server.rollouts.gates import mixture, ranks
 from pilotwave_server.rollouts.gates.agreement import Agreement
 from pilotwave_server.rollouts.gates.alpha import counted, percent
-from pilotwave_server.rollouts.gates.change import Window, units, voices, windows
+from pilotwave_server.rollouts.gates.change import ChangeWindow, units, voices, windows
 from pilotwave_server.rollouts.gates.data import (
     Evidence,
     Sample,
@@ -67,8 +67,8 @@ class View:
     """What the windows of the whole, or of one slice, come to."""
 
     tests: tuple[Test, ...]
-    new: tuple[Window, ...]
-    old: tuple[Window, ...]
+    new: tuple[ChangeWindow, ...]
+    old: tuple[ChangeWindow, ...]
     changes: bool
     worse_windows: int
     agreement: Agreement
@@ -275,7 +275,7 @@ def _liars(view: View, word: Word) -> str:
     return f"at least {counted(count, 'device', 'devices')}"
 
 
-def _typical(found: Sequence[Window]) -> float:
+def _typical(found: Sequence[ChangeWindow]) -> float:
     return median(w.change for w in found) if found else 0.0
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pilotwave_server.fields import SLUG, ApiReply, ApiRequest
-from pilotwave_server.rollouts.planning import rule_of
+from pilotwave_server.rollouts.operate.preview import rule_of
 from pilotwave_server.rollouts.policies.service import Saved
 from pilotwave_server.rollouts.policies.stored import store_policy
 from pilotwave_server.rollouts.policies.yaml_text import MAX_TEXT

@@ -1,0 +1,1 @@
+"""Applications beside the agent: their heartbeats, and the socket for other languages."""

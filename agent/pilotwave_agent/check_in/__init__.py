@@ -1,0 +1,1 @@
+"""Reports to the server: made, bounded, numbered, sent."""

@@ -1,0 +1,1 @@
+"""The commands of `pilotwave-agent` that end by themselves."""

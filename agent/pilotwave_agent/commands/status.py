@@ -1,0 +1,69 @@
+"""Say what this device runs, and why: for people on a terminal, and as JSON for scripts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pilotwave_agent import identity
+from pilotwave_agent.check_in.build import status_of
+from pilotwave_agent.core.journal import read_state
+from pilotwave_agent.hardware.texts import text
+from pilotwave_agent.host import lock
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.settings.config import Config
+
+
+def status(config: Config) -> dict[str, Any]:
+    """Return the device's state. Nothing is changed, and a running agent is not disturbed."""
+    layout = Layout(config.data_dir)
+    who = identity.load(layout)
+    return {
+        "device": who.device,
+        "fleet": who.fleet,
+        "server": config.server,
+        "data_dir": str(config.data_dir),
+        "key": identity.key_id(who.key),
+        "running": lock.holder(layout.run_lock) is not None,
+        "confinement": text(layout.confinement),
+        **status_of(read_state(layout.journal)),
+    }
+
+
+def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines for people."""
+    running = "running" if found["running"] else "not running"
+    yield f"{found['device']} of fleet {found['fleet']} at {found['server']}: agent {running}"
+    yield f"the key of this device is {found['key']}"
+    if found["confinement"]:
+        yield f"self-tests: confinement {found['confinement']}"
+    if not found["models"]:
+        yield "no models yet"
+    for model in found["models"]:
+        yield from _model_lines(model)
+    if found["refusal"]:
+        yield f"last directive refused: {found['refusal']['reason']}: {found['refusal']['detail']}"
+    if found["events_waiting"]:
+        yield f"{found['events_waiting']} events wait for the server"
+
+
+def _model_lines(model: Mapping[str, Any]) -> Iterator[str]:
+    current = model["current"]
+    runs = f"{current['version']} ({current['variant']})" if current else "nothing"
+    since = _ago(time.time() - model["since"]) if model["since"] else ""
+    yield f"{model['model']}: runs {runs}, {model['state'].replace('_', ' ')}{since}"
+    if model["ordered"] and (not current or model["ordered"] != current["version"]):
+        yield f"  ordered: {model['ordered']}"
+    for slot in ("previous", "last_healthy"):
+        if model[slot] and model[slot] != current:
+            yield f"  {slot.replace('_', ' ')}: {model[slot]['version']}"
+    if model["reason"]:
+        yield f"  {model['reason']}: {model['detail']}"
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f" for {int(seconds // size)} {unit}"
+    return f" for {max(int(seconds), 0)} s"

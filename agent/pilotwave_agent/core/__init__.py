@@ -1,0 +1,1 @@
+"""What the device decides and remembers: pure, but for the journal on the disk."""

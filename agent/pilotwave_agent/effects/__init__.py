@@ -1,0 +1,1 @@
+"""The steps of an update, carried out: fetch, try, switch, watch, remove."""

@@ -1,0 +1,1 @@
+"""The operating system under the agent: disk, clock, locks, logs, where files lie."""

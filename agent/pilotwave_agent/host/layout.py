@@ -1,0 +1,149 @@
+"""Where things lie in the data folder, and which version each model's links name.
+
+`models/<model>/current` is a symbolic link to `versions/<version>-<sha8>-<variant>`, so that the
+switch is one rename. An application opens files under `current`, or reads the link once and opens
+files under what it names. What the links should name is decided in the journal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilotwave_agent.host.disk import Disk
+from pilotwave_protocol.messages import Installed
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The data folder's map."""
+
+    root: Path
+
+    @property
+    def key(self) -> Path:
+        """The device's private key (PKCS 8, mode 0600)."""
+        return self.root / "identity" / "device.key"
+
+    @property
+    def pinned_root(self) -> Path:
+        """The TUF root that this device was enrolled with."""
+        return self.root / "identity" / "root.json"
+
+    @property
+    def enrolled(self) -> Path:
+        """What the server answered to the enrolment."""
+        return self.root / "identity" / "enrolled.json"
+
+    @property
+    def seq(self) -> Path:
+        """How far check-in numbers are reserved."""
+        return self.root / "identity" / "seq.json"
+
+    @property
+    def machine(self) -> Path:
+        """Which machine the identity was made on."""
+        return self.root / "identity" / "machine.json"
+
+    @property
+    def journal(self) -> Path:
+        """The journal file."""
+        return self.root / "journal" / "log"
+
+    @property
+    def mirrors(self) -> Path:
+        """How mirrors are, and which are left alone until when."""
+        return self.root / "mirrors" / "health.json"
+
+    @property
+    def inbox(self) -> Path:
+        """The newest directive as it came, unverified."""
+        return self.root / "inbox" / "directive.json"
+
+    @property
+    def tuf(self) -> Path:
+        """TUF's cache."""
+        return self.root / "tuf"
+
+    @property
+    def trust_memory(self) -> Path:
+        """What this device remembers of TUF, beside its cache."""
+        return self.root / "trust" / "tuf.json"
+
+    @property
+    def blobs(self) -> Path:
+        """Files by their digest."""
+        return self.root / "blobs"
+
+    @property
+    def models(self) -> Path:
+        """A folder per model."""
+        return self.root / "models"
+
+    @property
+    def confinement(self) -> Path:
+        """How confined the last self-test was, in words."""
+        return self.root / "confinement"
+
+    @property
+    def live(self) -> Path:
+        """Where applications say how they are: a folder per model."""
+        return self.root / "live"
+
+    @property
+    def telemetry(self) -> Path:
+        """What applications measured and the server has not acknowledged."""
+        return self.root / "telemetry" / "spool.json"
+
+    @property
+    def status(self) -> Path:
+        """The last state, for people and scripts."""
+        return self.root / "status.json"
+
+    @property
+    def run_lock(self) -> Path:
+        """Held by the resident agent."""
+        return self.root / "run.lock"
+
+    @property
+    def work_lock(self) -> Path:
+        """Held by the process that changes the journal; it holds that process's id."""
+        return self.root / "work.lock"
+
+    def versions(self, model: str) -> Path:
+        """The folder of a model's version folders."""
+        return self.models / model / "versions"
+
+    def abouts(self, model: str) -> Path:
+        """The folder of what applications must know of each version."""
+        return self.models / model / "about"
+
+    def about(self, model: str, version: Installed) -> Path:
+        """What applications must know of one version's variant."""
+        return self.abouts(model) / f"{folder_name(version)}.json"
+
+    def version(self, model: str, version: Installed) -> Path:
+        """The folder of one version's variant."""
+        return self.versions(model) / folder_name(version)
+
+
+def folder_name(version: Installed) -> str:
+    """Return a version folder's name: one for each manifest and variant."""
+    return f"{version.version}-{version.sha256[:8]}-{version.variant}"
+
+
+def point(disk: Disk, layout: Layout, model: str, link: str, version: Installed | None) -> None:
+    """Make a model's link `current` or `previous` name a version; None removes it."""
+    path = layout.models / model / link
+    if version is None:
+        if disk.read_link(path) is not None:
+            disk.unlink(path)
+            disk.sync_dir(path.parent)
+        return
+    disk.point(path, f"versions/{folder_name(version)}")
+
+
+def named_by(disk: Disk, layout: Layout, model: str, link: str) -> str | None:
+    """Return the version folder's name that a link names."""
+    target = disk.read_link(layout.models / model / link)
+    return target.rpartition("/")[2] if target else None

@@ -1,0 +1,1 @@
+"""HTTP and files: the line to the server, mirrors, downloads, deltas."""

@@ -1,0 +1,154 @@
+"""Ask the server, as one device: enrol, check in, poll. What the answers lead to is in
+`resident`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from pilotwave_agent.net.http import BadAnswer, Channel, HttpAnswer
+from pilotwave_agent.settings.config import Config
+from pilotwave_protocol import dsse, messages, names, strictjson
+from pilotwave_protocol.errors import BadJson, PilotwaveError, ProtocolError
+
+_JSON = {"Content-Type": "application/json"}
+# whoever can forge an answer may silence a device for no longer than this at a time
+MAX_RETRY_AFTER_S = 3600
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,512}")
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,74}"')
+
+
+class ServerSaid(PilotwaveError):
+    """The server answered with a problem."""
+
+    code = "server_said"
+
+    def __init__(self, answer: HttpAnswer) -> None:
+        problem = _problem(answer.body)
+        self.status = answer.status
+        self.problem = str(problem.get("code", ""))[:64]
+        last = problem.get("last_seq")
+        self.last_seq = last if type(last) is int and last >= 0 else None
+        self.challenge = _told(messages.check_challenge, problem.get("challenge"))
+        self.fleet = _told(names.check_fleet, problem.get("fleet"))
+        self.retry_after_s = retry_after(answer.headers.get("retry-after", ""))
+        detail = problem.get("detail") or problem.get("title") or "no reason given"
+        words = "".join(c for c in str(detail) if c.isprintable())[:300]
+        super().__init__(f"the server said {answer.status} {self.problem}: {words}")
+
+
+def channel_of(config: Config) -> Channel:
+    """Return a connection to the server of these settings."""
+    return Channel(
+        config.server,
+        ca_file=config.ca_file,
+        gap_s=config.network_timeout_s,
+        proxies=config.proxies,
+    )
+
+
+def _problem(body: bytes) -> dict[str, object]:
+    try:
+        found = strictjson.loads(body, max_bytes=1 << 16)
+    except BadJson:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _told(check: Callable[[object], str], found: object) -> str | None:
+    try:
+        return check(found)
+    except ProtocolError:
+        return None
+
+
+def retry_after(value: str) -> float | None:
+    """Read a `Retry-After` in seconds, held within what an unsigned answer may ask; else None."""
+    if not (value.isascii() and value.isdigit()):
+        return None
+    return float(min(int(value[:9]), MAX_RETRY_AFTER_S))
+
+
+@dataclass(frozen=True)
+class Polled:
+    """A poll's answer: `raw` is a new directive, or None if nothing changed.
+
+    `root` and `timestamp` are the server's hint at the newest TUF versions.
+    """
+
+    raw: bytes | None
+    etag: str
+    root: int
+    timestamp: int
+
+
+def enrol(channel: Channel, key: Ed25519PrivateKey, wish: messages.Enrol) -> messages.EnrolReply:
+    """Ask to join. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
+    body = dsse.sign(messages.ENROL_TYPE, wish.to_bytes(), key)
+    answer = channel.request("POST", "/device/v1/enrol", headers=_JSON, body=body)
+    if answer.status not in (200, 201):
+        raise ServerSaid(answer)
+    try:
+        reply = messages.parse_enrol_reply(answer.body)
+    except ProtocolError as e:
+        raise BadAnswer(f"enrol: {e}") from e
+    if reply.device != wish.name:
+        raise BadAnswer(f"enrol: expected an answer for {wish.name}; this is for {reply.device}")
+    if reply.state not in ("enrolled", "pending"):
+        raise BadAnswer(f"enrol: expected enrolled or pending; got {reply.state!a}")
+    return reply
+
+
+def check_in(
+    channel: Channel, key: Ed25519PrivateKey, report: messages.CheckIn
+) -> messages.CheckInReply:
+    """Send a signed report. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
+    body = dsse.sign(messages.CHECK_IN_TYPE, report.to_bytes(), key)
+    answer = channel.request("POST", "/device/v1/check-in", headers=_JSON, body=body)
+    if answer.status != 200:
+        raise ServerSaid(answer)
+    try:
+        reply = messages.parse_check_in_reply(answer.body)
+    except ProtocolError as e:
+        raise BadAnswer(f"check-in: {e}") from e
+    if not _TOKEN.fullmatch(reply.token):
+        raise BadAnswer("check-in: expected a token that fits into a header")
+    return reply
+
+
+def poll(channel: Channel, token: str, etag: str) -> Polled:
+    """Ask for a directive other than the one with `etag`.
+
+    Raises `ServerSaid`, `Unreachable`, `BadAnswer`.
+    """
+    headers = {"Authorization": f"Bearer {token}"}
+    if etag:
+        headers["If-None-Match"] = etag
+    most = messages.MAX_DIRECTIVE_ENVELOPE_BYTES
+    answer = channel.request("GET", "/device/v1/directive", headers=headers, max_body=most)
+    if answer.status not in (200, 304):
+        raise ServerSaid(answer)
+    root, timestamp = _hint(answer.headers.get("pilotwave-tuf", ""))
+    fresh = answer.status == 200
+    return Polled(
+        raw=answer.body if fresh else None,
+        etag=_etag(answer.headers.get("etag", "")) if fresh else etag,
+        root=root,
+        timestamp=timestamp,
+    )
+
+
+def _etag(value: str) -> str:
+    """Return an ETag that can be sent back; one that cannot would spoil every later request."""
+    return value if _ETAG.fullmatch(value) else ""
+
+
+def _hint(text: str) -> tuple[int, int]:
+    """Read `<root>.<timestamp>`; anything else is no hint, which costs nothing but time."""
+    root, _, timestamp = text.partition(".")
+    if root.isdecimal() and timestamp.isdecimal() and len(text) <= 40:
+        return int(root), int(timestamp)
+    return 0, 0

@@ -1,0 +1,422 @@
+"""The resident agent: it polls, reports, and calls a child when there is work.
+
+It holds no rules about versions and imports none of what the work needs, so that it stays small. It
+writes to disk only what came from the server (a directive) and, seldom, a block of check-in
+numbers; an idle poll writes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from pilotwave_agent import copies, identity, permissions
+from pilotwave_agent.apps.mailbox import Mailbox
+from pilotwave_agent.check_in.numbering import Sequence
+from pilotwave_agent.core.journal import read_state
+from pilotwave_agent.core.schedule import NEVER, PROFILES, Schedule
+from pilotwave_agent.core.state import DeviceState
+from pilotwave_agent.host import lock, watchdog
+from pilotwave_agent.host.clock import Clock
+from pilotwave_agent.host.disk import Disk, refusal_of
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.host.log import say
+from pilotwave_agent.identity import Identity
+from pilotwave_agent.push.connection import PushConnection, opener_of
+from pilotwave_agent.read_conditions import look_around, told
+from pilotwave_agent.resident.child import Child
+from pilotwave_agent.resident.reconsider import Reconsider
+from pilotwave_agent.resident.session import Session
+from pilotwave_agent.settings.config import Config
+from pilotwave_agent.settings.proxies import named_in_environment
+from pilotwave_protocol.messages import DeviceEvent
+from pilotwave_protocol.states import Reason
+
+_LOOK_EVERY_S = 10.0
+# what a line that turns bits over may have made of a good directive
+_DAMAGED = frozenset(
+    {Reason.DIRECTIVE_TOO_LARGE, Reason.BAD_ENVELOPE, Reason.WRONG_KEY, Reason.BAD_DIRECTIVE}
+)
+_HINT_SPREAD = 0.5  # of a poll interval: what all devices hear at once, they ask about in turn
+_LONGEST_SLEEP_S = 86_400.0
+
+
+class Worker(Protocol):
+    """A process that works (`child.Child`)."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when it has said something or ended."""
+        ...
+
+    def hear(self) -> Iterator[dict[str, Any]]:
+        """Yield what it has said."""
+        ...
+
+    def end(self) -> None:
+        """End it now."""
+        ...
+
+
+Launch = Callable[[Path, Mapping[str, Any]], Worker]
+
+
+class Stop(BaseException):
+    """A signal asked the agent to end."""
+
+
+class Agent:
+    """One device's resident agent. `turn` does what is due; `run` does so until a signal comes."""
+
+    def __init__(
+        self,
+        config: Config,
+        config_path: Path,
+        who: Identity,
+        *,
+        clock: Clock | None = None,
+        launch: Launch = Child,
+        root: Path = Path("/"),
+    ) -> None:
+        """`launch` starts the process that works, `root` stands in for `/` where the device is
+        described."""
+        self._config, self._config_path = config, config_path
+        self.clock, self._launch, self._root = clock or Clock(), launch, root
+        self._layout, self._disk = Layout(config.data_dir), Disk()
+        self.schedule = Schedule(
+            poll_s=min(who.poll_interval_s, config.max_poll_interval_s),
+            check_in_s=min(who.check_in_interval_s, config.max_check_in_interval_s),
+            profile=PROFILES[config.profile],
+        )
+        seq = Sequence(self._disk, self._layout.seq)
+        self._talk = Session(config, who, seq, self.schedule, self, self.clock, root)
+        longest_s = config.max_poll_interval_s
+        self._push = PushConnection(
+            opener_of(config, who), self.schedule, self.clock, longest_s=longest_s
+        )
+        self._child: Worker | None = None
+        self._mailbox: Mailbox | None = None
+        self._watch: dict[str, Any] = {}
+        self._look_at = 0.0
+        self._reconsider = Reconsider(config, config_path, self.clock, root)
+        self._boot = self._refresh = True
+        self._asked_refresh = False
+        self._refresh_at = NEVER
+        self._tried_hint = (0, 0)
+        self._probed: dict[str, float] = {}
+        self._progress: dict[str, int] = {}
+        self._wait_for_server = False
+        self._state, self._stamp = DeviceState(), _stamp(self._layout.journal)
+        if self._stamp is not None:
+            self._state = read_state(self._layout.journal)
+
+    # --- the loop
+
+    def run(self, wakeup: int) -> None:
+        """Go on for ever; a byte on the descriptor `wakeup` ends a sleep."""
+        self.start()
+        self._open_mailbox()
+        watchdog.notify("READY=1")
+        try:
+            while True:
+                self.turn()
+                self.sleep(wakeup)
+        finally:
+            watchdog.notify("STOPPING=1")
+            self.close()
+
+    def _open_mailbox(self) -> None:
+        try:
+            self._mailbox = self._made_mailbox()
+        except (OSError, KeyError) as e:
+            say(f"applications cannot send anything: {e}", level="warning")
+
+    def _made_mailbox(self) -> Mailbox:
+        config = self._config
+        return Mailbox(self._layout.live, config.apps_group, config.app_users)
+
+    def start(self) -> None:
+        """Plan the first things to do."""
+        now = self.clock.uptime()
+        self.schedule.started(now)
+        if self._stamp is not None:
+            self.schedule.work_at(now)
+
+    def turn(self) -> None:
+        """Do what is due, one thing of each kind."""
+        self._listen()
+        self._look()
+        watchdog.notify("WATCHDOG=1")
+        if self._mailbox:
+            self._mailbox.empty()
+        self.schedule.gather(self.clock.uptime())
+        if self.clock.uptime() >= self.schedule.next_check_in:
+            if self._mailbox:
+                self._mailbox.flush()
+            self._talk.progress = self._progress
+            self._talk.check_in()
+        self._push.turn(self._talk)
+        if self.clock.uptime() >= self.schedule.next_poll:
+            self._talk.poll()
+        if self.clock.wall() >= self._refresh_at:
+            self._refresh, self._refresh_at = True, NEVER
+            self.schedule.work_at(self.clock.uptime())
+        self._watch_conditions()
+        if self._reconsider.is_due(refusing=self._state.refusal is not None):
+            self._refresh = True
+            self.schedule.work_at(self.clock.uptime())
+        if self._child is None and self.clock.uptime() >= self.schedule.next_work:
+            self._start_work()
+
+    def _watch_conditions(self) -> None:
+        """Being awake, see whether what holds an order back has changed."""
+        now = self.clock.uptime()
+        if not self._watch or self._child is not None or now < self._look_at:
+            return
+        self._look_at = now + _LOOK_EVERY_S
+        around = told(look_around(self._config, self.clock.wall(), root=self._root))
+        if any(around[fact] != known for fact, known in self._watch.items()):
+            self._watch = {}
+            self.schedule.work_at(now)
+
+    def sleep(self, wakeup: int) -> None:
+        """Sleep until something is due, the child speaks, or `wakeup` can be read."""
+        due = self.schedule.next_due(working=self._child is not None)
+        due = min(due, self._push.due(self._talk))
+        left = min(
+            due - self.clock.uptime(), self._refresh_at - self.clock.wall(), _LONGEST_SLEEP_S
+        )
+        left = min(left, watchdog.interval_s() or left)
+        reads = [r for r in (wakeup, self._child, self._mailbox, self._push.line) if r is not None]
+        if wakeup in self.clock.wait(reads, max(left, 0.0)):
+            os.read(wakeup, 512)
+
+    def close(self) -> None:
+        """End the child and the connection."""
+        self._end_child()
+        self._push.close()
+        self._talk.channel.close()
+        if self._mailbox:
+            self._mailbox.close()
+
+    def _look(self) -> None:
+        """Notice what another process (`rollback`) wrote into the journal."""
+        if self._child is None and _stamp(self._layout.journal) != self._stamp:
+            self.state()
+            self.schedule.news(self.clock.uptime())
+            self.schedule.work_at(self.clock.uptime())
+
+    # --- what the server's words lead to (`talk.Ears`)
+
+    def state(self) -> DeviceState:
+        """Return the journal's state; the file is read again only when it has changed."""
+        stamp = _stamp(self._layout.journal)
+        if stamp != self._stamp:
+            before = self._state.next_event
+            self._state, self._stamp = read_state(self._layout.journal), stamp
+            for event in self._state.events:
+                if event.id >= before:
+                    _say_event(event)
+        return self._state
+
+    def directive(self, raw: bytes) -> bool:
+        """Put a directive into the inbox, unverified, and have it judged at once."""
+        inbox = self._layout.inbox
+        try:
+            if self._disk.size(inbox) == len(raw) and self._disk.read(inbox) == raw:
+                return True
+            self._disk.make_dirs(inbox.parent)
+            self._disk.write_atomic(inbox, raw)
+        except OSError as e:
+            no = refusal_of(e)
+            self._troubled((str(no.reason), f"the directive cannot be stored: {no.sentence}"))
+            return False
+        self._end_child()
+        self.schedule.work_backoff.reset()
+        self.schedule.work_at(self.clock.uptime())
+        return True
+
+    def hint(self, root: int, timestamp: int) -> None:
+        """Have the metadata refreshed if the server has newer ones. It is only a hint."""
+        hint, known = (root, timestamp), self.state().tuf
+        mine = (known.get("root", 0), known.get("timestamp", 0))
+        if timestamp == 0 or hint in (mine, self._tried_hint):
+            return
+        self._tried_hint, self._refresh = hint, True
+        delay = self.schedule.chance.uniform(0, self.schedule.poll_s * _HINT_SPREAD)
+        self.schedule.work_at(self.clock.uptime() + delay)
+
+    def answered(self) -> None:
+        """Do what could not be done without the server."""
+        if self._wait_for_server and self._talk.token:
+            self._wait_for_server = False
+            self.schedule.work_at(self.clock.uptime())
+
+    def renumber(self) -> None:
+        """Have the journal number its events above what the server knows."""
+        self.schedule.work_at(self.clock.uptime())
+
+    def _troubled(self, trouble: tuple[str, str] | None) -> None:
+        """Remember a disk that says no: the journal may be unable to."""
+        if trouble:
+            self._talk.say_once(trouble[1])
+        if trouble != self._talk.trouble:
+            self._talk.trouble = trouble
+            self.schedule.news(self.clock.uptime())
+
+    # --- the work
+
+    def _start_work(self) -> None:
+        self.schedule.next_work = NEVER
+        self._asked_refresh = self._refresh
+        job = {
+            "token": self._talk.token,
+            "acked": self._talk.reporter.acked,
+            "journal": self._talk.reporter.journal,
+            "refresh": self._refresh,
+            "boot": self._boot,
+            "probed": self._probed,
+        }
+        try:
+            self._child = self._launch(self._config_path, job)
+        except OSError as e:
+            self._talk.say_once(f"no process can be started: {e.strerror}")
+            self.schedule.work_failed(self.clock.uptime())
+            return
+        self._refresh = False
+
+    def _end_child(self) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+            self._refresh = self._refresh or self._asked_refresh
+
+    def _listen(self) -> None:
+        """Hear the child out, if there is one."""
+        while self._child is not None and select.select([self._child], [], [], 0)[0]:
+            for line in self._child.hear():
+                self._heard(line)
+
+    def _heard(self, line: dict[str, Any]) -> None:
+        if "news" in line:
+            self.schedule.news(self.clock.uptime())
+        elif "progress" in line:
+            self._progress.update(line["progress"])
+        elif "failed" in line:
+            self._talk.say_once(str(line["failed"]))
+        elif "done" in line:
+            self._done(line["done"])
+        elif "ended" in line:
+            self._end_child()
+            if line["ended"] != 0:
+                self.schedule.work_failed(self.clock.uptime())
+
+    def _done(self, done: dict[str, Any]) -> None:
+        now = self.clock.uptime()
+        self._boot, self._progress, self._probed = False, {}, done["probed"]
+        self._watch = done["watch"]
+        if done["refresh_at"] is not None:
+            self._refresh_at, self._asked_refresh = done["refresh_at"], False
+        for wait_s in (done["next_wake_s"], done["hold_ends_s"]):
+            if wait_s is not None:
+                self.schedule.work_at(now + wait_s)
+        refusal = self.state().refusal
+        if refusal and refusal.reason in _DAMAGED:
+            self._talk.forget_directive()
+        retry = done["retry"]
+        self._troubled((retry, done["sentence"]) if retry and retry.startswith("disk_") else None)
+        self.state()
+        if retry is None:
+            self.schedule.work_backoff.reset()
+            return
+        if done["need_token"]:
+            self.schedule.need_token(now)
+        if done["need_token"] or (done["retry_online"] and not self._talk.online):
+            self._wait_for_server = True
+        else:
+            self.schedule.work_failed(now, done["retry_after_s"])
+
+
+def _say_event(event: DeviceEvent) -> None:
+    """Tell of what came about, as the server is told."""
+    what = " ".join(filter(None, (event.model, event.version))) or "device"
+    why = ": ".join(filter(None, (event.reason, event.detail)))
+    say(
+        f"{what}: {event.kind.replace('_', ' ')}{f' ({why})' if why else ''}",
+        level="warning" if event.reason else "info",
+        event=event.kind,
+        model=event.model,
+        version=event.version,
+        reason=event.reason,
+    )
+
+
+def _stamp(path: Path) -> object:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[int]:
+    """Let SIGTERM and SIGINT end what runs inside, wherever it is, and SIGUSR1 wake it.
+
+    Yields a descriptor that is readable after a signal.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        raise Stop
+
+    reader, writer = os.pipe()
+    for fd in (reader, writer):
+        os.set_blocking(fd, False)
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: lambda *_: None}
+    before = {n: signal.signal(n, handler) for n, handler in handlers.items()}
+    old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(old)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)
+
+
+def wake(layout: Layout) -> None:
+    """Have a running agent look at the journal now."""
+    pid = lock.holder(layout.run_lock)
+    if pid:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGUSR1)
+
+
+def run(config: Config, config_path: Path) -> None:
+    """Run the resident agent until a signal ends it. Raises `Held`, `NotEnrolled`, `OSError`."""
+    layout = Layout(config.data_dir)
+    permissions.close_up(layout, config.apps_group)
+    permissions.check(layout)
+    who = identity.load(layout)
+    with lock.held(layout.run_lock, "the agent"), contextlib.suppress(Stop), signals() as wakeup:
+        copies.note(Disk(), layout)
+        if copies.is_copy(layout):
+            say(
+                "this data folder was made on another machine; if that one is still there, give "
+                "this one its own identity: pilotwave-agent enrol --new-identity --server "
+                f"{config.server} --name NEW-NAME --code CODE --root root.json "
+                f"--data {layout.root}",
+                level="warning",
+            )
+        say(f"{who.device} of fleet {who.fleet}, server {config.server}, data {config.data_dir}")
+        unused = "" if config.proxy else named_in_environment()
+        if unused:
+            words = 'write proxy = "environment" into the settings to have it used'
+            say(f"{unused} is set and not used; {words}", level="warning")
+        Agent(config, config_path, who).run(wakeup)
+    say("ended")

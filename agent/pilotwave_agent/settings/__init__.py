@@ -1,0 +1,1 @@
+"""What the owner of the device may set, in `agent.toml`."""

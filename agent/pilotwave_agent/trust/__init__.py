@@ -1,0 +1,1 @@
+"""What is believed: TUF metadata, the time floor, and the directives that they vouch for."""

@@ -1,0 +1,195 @@
+"""Bring trusted metadata up to date and judge the directive in the inbox by it.
+
+The rules are `trust`'s and `verify_directive`'s; here they are given this device's files and clock,
+and what they say is written into the journal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from pilotwave_agent import version_folder
+from pilotwave_agent.core import records
+from pilotwave_agent.core.records import Record
+from pilotwave_agent.core.state import DeviceState
+from pilotwave_agent.facts import facts_of
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.identity import Identity
+from pilotwave_agent.settings.config import Config
+from pilotwave_agent.trust.tuf_fetcher import Fetcher
+from pilotwave_agent.trust.view import LONGEST_TRUST, TrustedMetadata, TrustedView
+from pilotwave_protocol import verify_directive
+from pilotwave_protocol.antirollback import AntiRollback
+from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.names import target_path
+from pilotwave_protocol.states import Reason
+
+# what another try at the same bytes may change, without a newer directive
+_PASSING = frozenset(
+    {
+        Reason.NOT_YET_VALID,
+        Reason.SNAPSHOT_TOO_OLD,
+        Reason.METADATA_EXPIRED,
+        Reason.METADATA_ROLLBACK,
+        Reason.METADATA_MISMATCH,
+        Reason.METADATA_UNSIGNED,
+        Reason.METADATA_INVALID,
+        Reason.METADATA_UNAVAILABLE,
+        Reason.SLOW_RETRIEVAL,
+        Reason.ENDLESS_DATA,
+        Reason.TARGET_UNKNOWN,
+        Reason.DISK_FULL,
+        Reason.DISK_READONLY,
+        Reason.INTERNAL,
+    }
+)
+
+
+class _OnTheWay(RefusedError):
+    """A manifest that did not come as it was signed: it may come right the next time."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of it: when to refresh next (epoch seconds), and a "no" that may pass."""
+
+    refresh_at: float | None = None
+    passing: RefusedError | None = None
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """One device's inbox. `fetcher` is asked for metadata and manifests."""
+
+    config: Config
+    identity: Identity
+    disk: Disk
+    layout: Layout
+    fetcher: Fetcher
+
+    def is_due(self, state: DeviceState) -> bool:
+        """Say whether the inbox holds what was not judged yet, or an order lost its manifest."""
+        raw = self._inbox()
+        if raw is None:
+            return False
+        lost = [o for o in state.orders.values() if self._kept(o.sha256) is None]
+        return bool(lost) or sha256_hex(raw) != state.judged
+
+    def sit(
+        self,
+        state: Callable[[], DeviceState],
+        record: Callable[[Record], None],
+        *,
+        at: float,
+    ) -> Judged:
+        """Refresh, remember floors and yanks, then judge the inbox if it is news."""
+        raw = self._inbox()
+        digest = sha256_hex(raw) if raw is not None else ""
+        try:
+            view = self._refresh()
+            self._learn(view, state(), record, at)
+            if raw is not None and self._is_open(state(), digest):
+                self._judge(raw, view, state(), record, at)
+        except RefusedError as no:
+            passing = no.reason in _PASSING or isinstance(no, _OnTheWay)
+            if raw is not None and self._is_news(state(), digest, no, passing=passing):
+                judged = "" if passing else digest
+                record(records.refused(str(no.reason), no.sentence, raw_digest=judged, at=at))
+            return Judged(passing=no if passing else None)
+        # the timestamp's own date may be of a clock that ran ahead
+        soonest = min(view.refresh_after.timestamp(), time.time() + LONGEST_TRUST.total_seconds())
+        return Judged(refresh_at=soonest)
+
+    def _is_open(self, state: DeviceState, digest: str) -> bool:
+        """What was accepted stays accepted; what was refused may pass newer metadata."""
+        lost = [o for o in state.orders.values() if self._kept(o.sha256) is None]
+        return state.judged != digest or state.refusal is not None or bool(lost)
+
+    def _is_news(self, state: DeviceState, digest: str, no: RefusedError, *, passing: bool) -> bool:
+        if passing and state.judged == digest:
+            return False  # it was accepted; that metadata cannot be had now is told otherwise
+        known = state.refusal
+        same = known and (known.reason, known.detail) == (str(no.reason), no.sentence[:500])
+        return not same or (not passing and state.judged != digest)
+
+    def _inbox(self) -> bytes | None:
+        size = self.disk.size(self.layout.inbox)
+        if size is None or size > verify_directive.MAX_ENVELOPE_BYTES + 1:
+            return None
+        return self.disk.read(self.layout.inbox)
+
+    def _refresh(self) -> TrustedView:
+        server = self.config.server
+        return TrustedMetadata.refresh(
+            self.layout.tuf,
+            f"{server}/tuf/metadata/",
+            self.identity.root,
+            self.fetcher,
+            targets_url=f"{server}/tuf/targets/",
+            disk=self.disk,
+        )
+
+    def _learn(
+        self, view: TrustedView, state: DeviceState, record: Callable[[Record], None], at: float
+    ) -> None:
+        memory = self._under(state.memory, view)
+        for model in sorted({*state.models, *state.orders}):
+            try:
+                memory = verify_directive.learn(memory, view, [model])
+            except RefusedError:
+                continue  # one model's metadata being unavailable silences no other's
+        if memory != state.memory or view.versions() != dict(state.tuf):
+            record(records.learned(memory, view.versions(), at=at))
+
+    @staticmethod
+    def _under(memory: AntiRollback, view: TrustedView) -> AntiRollback:
+        try:
+            return memory.under(view.director())
+        except RefusedError:
+            return memory
+
+    def _judge(
+        self,
+        raw: bytes,
+        view: TrustedView,
+        state: DeviceState,
+        record: Callable[[Record], None],
+        at: float,
+    ) -> None:
+        found = verify_directive.verify(
+            raw,
+            view=view,
+            fleet=view.director().fleet,  # as it is signed; what enrolment answered is not
+            device=self.identity.device,
+            now=datetime.now(timezone.utc),
+            memory=state.memory,
+            facts=facts_of(self.config),
+            allow_unsafe=self.config.allow_unsafe_formats,
+            fetch_manifest=lambda entry: self._manifest(entry, view),
+        )
+        for version in found.entries:
+            keep = (version.entry.sha256, version.manifest_bytes)
+            version_folder.keep_manifest(self.disk, self.layout, *keep)
+        record(records.accepted(found, raw_digest=sha256_hex(raw), at=at))
+
+    def _manifest(self, entry: Entry, view: TrustedView) -> bytes:
+        kept = self._kept(entry.sha256)
+        if kept is not None:
+            return kept
+        try:
+            return view.fetch(target_path(entry.model, entry.version))
+        except RefusedError as no:
+            raise _OnTheWay(no.reason, no.sentence) from no
+
+    def _kept(self, sha256: str) -> bytes | None:
+        path = self.layout.blobs / sha256
+        if (self.disk.size(path) or 0) == 0:
+            return None
+        raw = self.disk.read(path)
+        return raw if sha256_hex(raw) == sha256 else None

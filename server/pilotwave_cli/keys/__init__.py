@@ -1,0 +1,1 @@
+"""`pilotwave keys`: keys, TUF documents, signatures, rotation."""

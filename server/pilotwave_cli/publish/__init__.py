@@ -1,0 +1,1 @@
+"""`pilotwave publish` and `pilotwave golden`: from model files to a signed version."""

@@ -1,0 +1,1 @@
+"""What each device should run, and why: baselines, pins, `resolve`."""

@@ -1,0 +1,93 @@
+"""Say how many of a group's devices a version has a variant for, before or after it is assigned.
+
+Devices are counted in the database by those facts alone that the version's variants ask for, so
+that `resolve`'s own rule judges each distinct combination once, however many devices there are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.orm import Session
+
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.groups.service import in_group
+from pilotwave_server.groups.tables import GroupRow
+from pilotwave_server.registry.service import Released
+from pilotwave_server.rollouts.assignments.resolve import choose_variant
+from pilotwave_server.rollouts.assignments.snapshot import DeviceView
+from pilotwave_server.rollouts.outcomes import SENT_BACK
+from pilotwave_server.telemetry.tables import DeviceHistoryRow
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Of `devices` enrolled devices `fits` have a variant; `holds` counts the others by reason."""
+
+    devices: int
+    fits: int
+    holds: dict[str, int]
+    variants: dict[str, int]
+
+
+def count_fitting(
+    session: Session, group: GroupRow, version: Released, *rules: ColumnElement[bool]
+) -> Fitting:
+    """Count the group's enrolled devices (for which all `rules` hold) by what they would get of
+    `version`."""
+    keys = _asked_for(version)
+    columns = [DeviceRow.facts[key].label(f"fact_{n}") for n, key in enumerate(keys)]
+    query = (
+        select(func.count(), *columns)
+        .where(DeviceRow.state == "enrolled", in_group(session, group), *rules)
+        .group_by(*columns)
+    )
+    holds: Counter[str] = Counter()
+    variants: Counter[str] = Counter()
+    for count, *values in session.execute(query):
+        facts = {k: v for k, v in zip(keys, values, strict=True) if v is not None}
+        variant, hold = choose_variant(DeviceView(name="", facts=facts), version)
+        if variant is not None:
+            variants[variant.name] += count
+        elif hold is not None:
+            holds[str(hold.reason)] += count
+    fits = sum(variants.values())
+    return Fitting(fits + sum(holds.values()), fits, dict(holds), dict(variants))
+
+
+def _asked_for(version: Released) -> list[str]:
+    """The facts that decide which variant fits (`trust.variant_fits`)."""
+    keys = {"arch", "memory_mb", "allow_unsafe_formats"}
+    for variant in version.variants:
+        keys.add(f"runtime.{variant.runtime}")
+        if variant.requires.accelerator:
+            keys.add(f"accelerator.{variant.requires.accelerator}")
+    return sorted(keys)
+
+
+@dataclass(frozen=True)
+class InTrouble:
+    """Of a group's enrolled devices, how many refuse their orders, and on how many the version
+    failed before."""
+
+    refusing: int
+    failed_before: int
+
+
+def count_in_trouble(session: Session, group: GroupRow, version: Released) -> InTrouble:
+    """Count the devices that will hardly take a version which they are told to run."""
+    d, h = DeviceRow, DeviceHistoryRow
+    members = select(func.count()).where(d.state == "enrolled", in_group(session, group))
+    own = or_(h.reason.is_(None), h.reason.not_in(SENT_BACK))
+    failed = select(h.device_id).where(
+        h.model == version.model,
+        h.version == version.version,
+        h.became.in_(("failed", "rolled_back")),
+        own,
+    )
+    return InTrouble(
+        refusing=session.scalar(members.where(d.refusal.is_not(None))) or 0,
+        failed_before=session.scalar(members.where(d.id.in_(failed))) or 0,
+    )

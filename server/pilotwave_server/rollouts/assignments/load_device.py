@@ -1,0 +1,64 @@
+"""Bring one device together with the fleet's picture, as the database has both now."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy.orm import Session
+
+from pilotwave_protocol.states import Reason
+from pilotwave_server.devices.errors import DeviceUnknown
+from pilotwave_server.devices.loading import LoadedDevice, load_devices
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.devices.views import refusal_of
+from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.leases import read_leases, read_took
+from pilotwave_server.telemetry.tables import DeviceModelRow
+
+
+class Looked(NamedTuple):
+    """A device as stored, and as `resolve` sees it."""
+
+    row: LoadedDevice
+    view: DeviceView
+
+
+def look(session: Session, snapshot: FleetSnapshot, name: str) -> Looked:
+    """The device of that name, or DeviceUnknown."""
+    row = load_devices(session, [name]).get(name)
+    if row is None:
+        raise DeviceUnknown(name)
+    view = DeviceView(
+        name=name,
+        groups=snapshot.groups_of(row.labels, row.facts, row.member_of),
+        facts=row.facts,
+        pins=row.pins,
+        attempts=row.attempts,
+        bucket=row.bucket,
+        leases=read_leases(session, [row.id]).get(row.id, frozenset()),
+        conflict=row.conflict,
+        took=read_took(session, [row.id]).get(row.id, frozenset()),
+    )
+    return Looked(row, view)
+
+
+def device_says(session: Session, device_id: int, model: str) -> str:
+    """What a device says against running what it should: that it refuses its orders, that it still
+    serves what it may not run, or that the version failed there. With what a person has to do;
+    empty if it says nothing of the kind."""
+    device = session.get_one(DeviceRow, device_id)
+    if device.refusal is not None:
+        no = refusal_of(device, device.refusal)
+        return f"it refuses its orders: {no.detail or no.reason}; {no.action}"
+    row = session.get(DeviceModelRow, (device_id, model))
+    if row is None:
+        return ""
+    if row.reason in (Reason.YANKED, Reason.BELOW_FLOOR):
+        return row.detail or row.reason
+    if row.state not in ("failed", "rolled_back") or row.reason == Reason.OPERATOR_ROLLBACK:
+        return ""
+    stays = f"it stays on {row.current_version}" if row.current_version else "it runs none"
+    failed = f"{row.candidate_version} failed here" if row.candidate_version else "it failed"
+    told = f" ({row.detail or row.reason})" if row.reason else ""
+    name = session.get_one(DeviceRow, device_id).name
+    return f"{failed}{told}; {stays} until `pilotwave devices retry {name} --model {model}`"

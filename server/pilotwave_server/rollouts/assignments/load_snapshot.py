@@ -1,0 +1,225 @@
+"""Draw the fleet's picture (`FleetSnapshot`) from the database.
+
+What never changes about a version is read and parsed once and kept: a new picture after a change
+costs a few short queries, however many versions and devices there are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from sqlalchemy import ColumnElement, and_, exists, or_, select
+from sqlalchemy.orm import Session
+
+from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.manifest import Variant
+from pilotwave_server.db import fleet_row
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.groups.selector import compile_predicate, parse
+from pilotwave_server.groups.tables import GroupRow
+from pilotwave_server.registry import service as registry
+from pilotwave_server.rollouts.assignments.snapshot import (
+    Baseline,
+    FleetSnapshot,
+    GroupInFleet,
+    Quarantine,
+    Removal,
+    RunningRollout,
+)
+from pilotwave_server.rollouts.leases import ROLLED_BACK, TOOK_IT
+from pilotwave_server.rollouts.policies.document import Policy
+from pilotwave_server.rollouts.policies.stored import stored_policy
+from pilotwave_server.rollouts.states import OFFERING, OVER, RolloutState
+from pilotwave_server.rollouts.tables import (
+    BaselineRow,
+    QuarantineRow,
+    RemovalRow,
+    RolloutDeviceRow,
+    RolloutRow,
+)
+from pilotwave_server.rollouts.waves import canary_group_id
+from pilotwave_server.telemetry.tables import DeviceModelRow
+
+
+class RememberedSnapshot:
+    """What was parsed of signed manifests and policies, kept from one picture to the next."""
+
+    def __init__(self) -> None:
+        self.variants: dict[str, tuple[Variant, ...]] = {}
+        self.policies: dict[int, Policy] = {}
+
+
+def read_snapshot(session: Session, remembered: RememberedSnapshot) -> FleetSnapshot:
+    """Return the picture at the session's moment."""
+    row = fleet_row(session)
+    groups = session.scalars(select(GroupRow).order_by(GroupRow.id)).all()
+    names = {g.id: g.name for g in groups}
+    versions = registry.released(session, remembered=remembered.variants)
+    rollouts = session.scalars(select(RolloutRow).where(_in_force()).order_by(RolloutRow.id)).all()
+    policies = _policies(rollouts, remembered)
+    canaries = tuple(_canary_groups(rollouts, policies))
+    return FleetSnapshot(
+        fleet=row.fleet,
+        revision=row.fleet_revision,
+        groups=(*(_group(g) for g in groups), *canaries),
+        groups_key=_groups_key(groups, canaries),
+        versions={(v.model, v.version): v for v in versions},
+        floors=registry.floors(session),
+        baselines=_baselines(session, names),
+        rollouts=_rollouts(rollouts, policies, {g.name: g.id for g in groups}),
+        quarantines=_quarantines(session),
+        removals=_removals(session),
+    )
+
+
+def _group(row: GroupRow) -> GroupInFleet:
+    selects = None if row.selector is None else compile_predicate(parse(row.selector))
+    return GroupInFleet(row.id, row.name, selects)
+
+
+def _groups_key(groups: Iterable[GroupRow], canaries: Iterable[GroupInFleet]) -> str:
+    selectors = [(g.id, g.selector) for g in groups if g.selector is not None]
+    # a rollout's policy never changes, so the number stands for the selector
+    return sha256_hex(repr((selectors, [c.id for c in canaries])).encode())
+
+
+def _in_force() -> ColumnElement[bool]:
+    """The rollouts that decide what devices run: those that offer, aborted ones that devices took,
+    until their group is given a baseline after that, and ones that are rolled back, as long as a
+    device runs what it took of them."""
+    r, b, d, m = RolloutRow, BaselineRow, RolloutDeviceRow, DeviceModelRow
+    newer = exists().where(
+        b.group_id == r.group_id,
+        b.model == r.model,
+        b.ended_at.is_(None),
+        b.revision > r.revision,
+    )
+    taken = exists().where(d.rollout_id == r.id, d.outcome.in_(TOOK_IT))
+    left = and_(r.state == str(RolloutState.ABORTED), taken, ~newer)
+    on_it = (
+        exists()
+        .where(d.rollout_id == r.id, d.outcome.in_(TOOK_IT), m.device_id == d.device_id)
+        .where(m.model == r.model, or_(m.current_version == r.version, m.state == ROLLED_BACK))
+    )
+    not_back = and_(r.state == str(RolloutState.ROLLED_BACK), on_it)
+    states = [str(state) for state in (*OFFERING, RolloutState.ROLLING_BACK)]
+    return or_(r.state.in_(states), left, not_back)
+
+
+def _policies(rows: Sequence[RolloutRow], remembered: RememberedSnapshot) -> dict[int, Policy]:
+    known = remembered.policies
+    policies = {r.id: known.get(r.id) or stored_policy(r.document) for r in rows}
+    remembered.policies = policies
+    return policies
+
+
+def _canary_groups(
+    rows: Sequence[RolloutRow], policies: dict[int, Policy]
+) -> Iterator[GroupInFleet]:
+    """The unnamed groups of canary selectors, opened or not, so that opening one moves no device
+    from group to group."""
+    for row in (r for r in rows if r.state not in OVER):
+        for index, wave in enumerate(policies[row.id].waves):
+            if wave.canary is not None and wave.canary.selector is not None:
+                selects = compile_predicate(parse(wave.canary.selector))
+                name = f"wave {wave.name} of r{row.id}"
+                yield GroupInFleet(canary_group_id(row.id, index), name, selects)
+
+
+def _rollouts(
+    rows: Sequence[RolloutRow], policies: dict[int, Policy], groups: dict[str, int]
+) -> dict[str, tuple[RunningRollout, ...]]:
+    """By model, the newest first."""
+    by_model: dict[str, list[RunningRollout]] = defaultdict(list)
+    for row in reversed(rows):
+        by_model[row.model].append(_rollout(row, policies[row.id], groups))
+    return {model: tuple(found) for model, found in by_model.items()}
+
+
+def _rollout(row: RolloutRow, policy: Policy, groups: dict[str, int]) -> RunningRollout:
+    canaries: set[int] = set()
+    named: set[str] = set()
+    for index, wave in enumerate(policy.waves[: row.wave + 1]):
+        if wave.canary is None:
+            continue
+        named.update(wave.canary.devices)
+        if wave.canary.selector is not None:
+            canaries.add(canary_group_id(row.id, index))
+        if wave.canary.group in groups:
+            canaries.add(groups[wave.canary.group])
+    return RunningRollout(
+        id=f"r{row.id}",
+        row_id=row.id,
+        group_id=row.group_id,
+        model=row.model,
+        version=row.version,
+        state=RolloutState(row.state),
+        pace=policy.pace,
+        open=f"wave {policy.waves[row.wave].name}" if row.wave >= 0 else "",
+        threshold=row.threshold,
+        multiplier=row.multiplier,
+        offset=row.offset,
+        canaries=frozenset(canaries),
+        named=frozenset(named),
+        conditions=entry_conditions(policy),
+        slice_keys=policy.slice_keys,
+        asks=policy.asks,
+    )
+
+
+def entry_conditions(policy: Policy) -> dict[str, object]:
+    """What a device is told to wait for before it changes: conditions, and `windows` of which one
+    has to be open. What does not matter is left out."""
+    told = {key: value for key, value in vars(policy.conditions).items() if value is not None}
+    if policy.together:
+        told["together"] = sorted(policy.together)
+    return {**told, "windows": [vars(w) for w in policy.windows]} if policy.windows else told
+
+
+def _baselines(session: Session, names: dict[int, str]) -> dict[str, tuple[Baseline, ...]]:
+    """The baselines in force, by model: a group's newest by revision, its older ones behind it."""
+    standing = (
+        select(BaselineRow)
+        .where(BaselineRow.ended_at.is_(None))
+        .order_by(BaselineRow.revision.desc(), BaselineRow.id.desc())
+    )
+    by_model: dict[str, list[Baseline]] = defaultdict(list)
+    for row in session.scalars(standing):
+        by_model[row.model].append(
+            Baseline(
+                row.group_id,
+                names[row.group_id],
+                row.model,
+                row.version,
+                row.revision,
+                tuple(row.together or ()),
+            )
+        )
+    return {model: tuple(found) for model, found in by_model.items()}
+
+
+def _removals(session: Session) -> dict[str, Removal]:
+    """By model, the groups and devices that it was ordered off."""
+    r, groups, devices = (
+        RemovalRow,
+        defaultdict[str, set[int]](set),
+        defaultdict[str, set[str]](set),
+    )
+    query = select(r.model, r.group_id, DeviceRow.name)
+    for model, group, device in session.execute(
+        query.outerjoin(DeviceRow, DeviceRow.id == r.device_id)
+    ):
+        if group is not None:
+            groups[model].add(group)
+        elif device is not None:
+            devices[model].add(device)
+    return {
+        model: Removal(frozenset(groups[model]), frozenset(devices[model]))
+        for model in sorted({*groups, *devices})
+    }
+
+
+def _quarantines(session: Session) -> tuple[Quarantine, ...]:
+    rows = session.scalars(select(QuarantineRow).order_by(QuarantineRow.id))
+    return tuple(Quarantine(q.group_id, q.model, q.version, q.reason) for q in rows)

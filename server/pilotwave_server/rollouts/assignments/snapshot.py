@@ -1,0 +1,199 @@
+"""The fleet as `resolve` sees it: one immutable picture, taken at one revision.
+
+No database and no clock in here; `snapshot.py` draws the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from pilotwave_protocol.fields import Scalar
+from pilotwave_server.groups.selector import Predicate
+from pilotwave_server.registry.service import Released
+from pilotwave_server.rollouts.policies.document import Pace
+from pilotwave_server.rollouts.states import RolloutState
+from pilotwave_server.rollouts.waves import position
+
+NO_PACE = Pace()
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[Any, Any]:
+    return _NOTHING
+
+
+@dataclass(frozen=True)
+class GroupInFleet:
+    """A group. `selects` is None for a static one: its members know that they are in it."""
+
+    id: int
+    name: str
+    selects: Predicate | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a group was told to run, at a revision; `together` with which other models."""
+
+    group_id: int
+    group: str
+    model: str
+    version: str
+    revision: int
+    together: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunningRollout:
+    """A version on its way to a group, or one that devices took of a rollout that is over: an
+    aborted one leaves it to them, one that is rolled back takes them back.
+
+    `threshold` bounds the positions that the open percent and count waves take; `canaries` are the
+    groups and `named` the devices of the open canary waves. Where `pace` has
+    limits, a device needs a lease.
+    `open` names the newest open wave for sentences; empty: none is open yet. `slice_keys` are the
+    labels and facts by which its gates tell devices apart, `asks` the live metrics that they look
+    at, each with its statistics.
+    """
+
+    id: str
+    row_id: int
+    group_id: int
+    model: str
+    version: str
+    state: RolloutState = RolloutState.RUNNING
+    pace: Pace = NO_PACE
+    open: str = ""
+    threshold: int = 0
+    multiplier: int = 1
+    offset: int = 0
+    canaries: frozenset[int] = frozenset()
+    named: frozenset[str] = frozenset()
+    conditions: Mapping[str, Any] = field(default_factory=_nothing)
+    slice_keys: tuple[str, ...] = ()
+    asks: Mapping[str, tuple[str, ...]] = field(default_factory=_nothing)
+
+    @cached_property
+    def paced(self) -> bool:
+        """Whether a device needs a lease."""
+        return self.pace.limits
+
+    @property
+    def takes_back(self) -> bool:
+        """Whether the devices that took the version are sent back, wherever they are now."""
+        return self.state in (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
+
+    def includes(self, bucket: int, groups: frozenset[int], name: str) -> bool:
+        """Say whether the open waves take the device of this bucket, these groups, this name."""
+        return self.group_id in groups and (
+            position(self.multiplier, self.offset, bucket) < self.threshold
+            or not self.canaries.isdisjoint(groups)
+            or name in self.named
+        )
+
+    def offers(
+        self, bucket: int, groups: frozenset[int], name: str, leases: frozenset[int]
+    ) -> bool:
+        """Say whether the device is offered the version now.
+
+        A running rollout offers it to each device that its open waves include; where it is paced
+        or paused, to those with a lease. An aborted one stays with the devices that took it; one
+        that is being rolled back offers nothing.
+        """
+        if self.takes_back:
+            return False
+        if self.state is RolloutState.ABORTED:
+            return self.row_id in leases and self.group_id in groups
+        if (self.paced or self.state is RolloutState.PAUSED) and self.row_id not in leases:
+            return False
+        return self.includes(bucket, groups, name)
+
+    def wants_lease(
+        self, bucket: int, groups: frozenset[int], name: str, leases: frozenset[int]
+    ) -> bool:
+        """Say whether the device would be offered the version if it had a lease."""
+        return (
+            self.paced
+            and self.state is RolloutState.RUNNING
+            and self.row_id not in leases
+            and self.includes(bucket, groups, name)
+        )
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """A version that a group (None: every device) may not be offered."""
+
+    group_id: int | None
+    model: str
+    version: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Where a model is ordered off: groups by number, devices by name."""
+
+    groups: frozenset[int] = frozenset()
+    devices: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class FleetSnapshot:
+    """All that decides what devices run, except what is known of the single device.
+
+    `revision` is that of the last change which may concern every device. `baselines` and
+    `rollouts` are newest first. `groups_key` changes when any selector does.
+    """
+
+    fleet: str
+    revision: int
+    groups: tuple[GroupInFleet, ...] = ()
+    groups_key: str = ""
+    versions: Mapping[tuple[str, str], Released] = field(default_factory=_nothing)
+    floors: Mapping[str, int] = field(default_factory=_nothing)
+    baselines: Mapping[str, tuple[Baseline, ...]] = field(default_factory=_nothing)
+    rollouts: Mapping[str, tuple[RunningRollout, ...]] = field(default_factory=_nothing)
+    quarantines: tuple[Quarantine, ...] = ()
+    removals: Mapping[str, Removal] = field(default_factory=_nothing)
+
+    @cached_property
+    def told_apart(self) -> frozenset[str]:
+        """The devices that a removal names, so that they share no order with others."""
+        return frozenset().union(*(removal.devices for removal in self.removals.values()))
+
+    def groups_of(
+        self, labels: Mapping[str, str], facts: Mapping[str, Scalar], member_of: frozenset[int]
+    ) -> frozenset[int]:
+        """Return the ids of all groups of a device; `member_of` are its static ones."""
+        selected = (g.id for g in self.groups if g.selects and g.selects(labels, facts))
+        return member_of.union(selected)
+
+    def group_name(self, group_id: int) -> str:
+        """Return a group's name, for sentences."""
+        return next((g.name for g in self.groups if g.id == group_id), f"group {group_id}")
+
+
+@dataclass(frozen=True)
+class DeviceView:
+    """What is known of one device: its groups, the facts that decide what fits, its pins.
+
+    `attempts` counts, by model, how often an operator asked it to try again. `leases` are the
+    rollouts (by row number) that it may take the version of, or took it of; `took` those that would
+    take it back, each with the version that it ran before. `conflict` says whether two machines use
+    its key.
+    """
+
+    name: str
+    groups: frozenset[int] = frozenset()
+    facts: Mapping[str, Scalar] = field(default_factory=_nothing)
+    pins: Mapping[str, str] = field(default_factory=_nothing)
+    attempts: Mapping[str, int] = field(default_factory=_nothing)
+    bucket: int = 0
+    leases: frozenset[int] = frozenset()
+    conflict: bool = False
+    took: frozenset[tuple[int, str | None]] = frozenset()

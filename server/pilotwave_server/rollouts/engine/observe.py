@@ -1,0 +1,169 @@
+"""Draw the picture of one rollout from the database. Its cost does not grow with the fleet."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.orm import Session
+
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.rollouts.assignments.resolve import Candidate, may_not_be_offered
+from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.engine import evidence
+from pilotwave_server.rollouts.engine.measure import still_on
+from pilotwave_server.rollouts.engine.picture import Moment, OpenWave, Picture
+from pilotwave_server.rollouts.gates.judge import judge
+from pilotwave_server.rollouts.gates.verdict import Verdict
+from pilotwave_server.rollouts.leases import LEASED, SWITCHED
+from pilotwave_server.rollouts.policies.document import Policy
+from pilotwave_server.rollouts.policies.stored import stored_policy
+from pilotwave_server.rollouts.states import OFFERING, RolloutState
+from pilotwave_server.rollouts.tables import (
+    DecisionRow,
+    RolloutDeviceRow,
+    RolloutRow,
+    RolloutWaveRow,
+)
+from pilotwave_server.rollouts.transitions import group_of, name_of
+
+ACTIVE = (RolloutState.SCHEDULED, *sorted(OFFERING), RolloutState.ROLLING_BACK)
+AHEAD = timedelta(seconds=60)
+
+
+def active_rollouts(session: Session) -> list[int]:
+    """The numbers of the rollouts that the engine looks after, the oldest first."""
+    states = [str(state) for state in ACTIVE]
+    return list(
+        session.scalars(
+            select(RolloutRow.id).where(RolloutRow.state.in_(states)).order_by(RolloutRow.id)
+        )
+    )
+
+
+def look(
+    session: Session, snapshot: FleetSnapshot, rollout_id: int, moment: Moment
+) -> Picture | None:
+    """The rollout as it is; None if there is nothing to look after."""
+    row = session.get(RolloutRow, rollout_id, populate_existing=True)
+    if row is None or row.state not in ACTIVE:
+        return None
+    policy, state = stored_policy(row.document), RolloutState(row.state)
+    known: dict[str, Any] = {}
+    if state in OFFERING:
+        open = _open_wave(session, row)
+        known = {
+            "open": open,
+            **_counts(session, row),
+            **_overdue(session, row, policy, moment),
+            "verdicts": _verdicts(session, row, policy, moment) if open else (),
+            "withheld": _withheld(snapshot, row),
+        }
+    elif state is RolloutState.SCHEDULED:
+        known = {"withheld": _withheld(snapshot, row)}
+    else:
+        known = _way_back(session, snapshot, row, policy, moment)
+    return Picture(
+        id=row.id,
+        name=name_of(row),
+        state=state,
+        generation=row.generation,
+        policy=policy,
+        model=row.model,
+        version=row.version,
+        group=group_of(session, row).name,
+        start_at=row.start_at,
+        end_at=row.end_at,
+        **known,
+    )
+
+
+def _open_wave(session: Session, row: RolloutRow) -> OpenWave | None:
+    wave = session.get(RolloutWaveRow, (row.id, row.wave), populate_existing=True)
+    if wave is None:
+        return None
+    return OpenWave(wave.wave, wave.opened_at, wave.soaking_since, wave.verdict)
+
+
+def _counts(session: Session, row: RolloutRow) -> dict[str, Any]:
+    d = RolloutDeviceRow
+    query = select(d.outcome, func.count(), func.max(d.changed_at)).where(d.rollout_id == row.id)
+    found = session.execute(query.group_by(d.outcome)).tuples().all()
+    last = max((changed for _, _, changed in found), default=None)
+    return {"counts": {outcome: count for outcome, count, _ in found}, "last_change": last}
+
+
+def _overdue(session: Session, row: RolloutRow, policy: Policy, moment: Moment) -> dict[str, Any]:
+    """Count leases and devices over their deadlines; none is while nobody has listened so long."""
+    found = {"idle_leases": 0, "silent": 0}
+    lease_s, silent_s = policy.deadlines.lease_s, moment.silent_s(policy)
+    if moment.waited(moment.listening_since) >= lease_s:
+        idle = overdue_leases(row.id, moment.before(lease_s), moment.now)
+        found["idle_leases"] = _count(session, idle)
+    if moment.waited(moment.listening_since) >= silent_s:
+        silent = overdue_trials(row.id, moment.before(silent_s), moment.now)
+        found["silent"] = _count(session, silent)
+    return found
+
+
+def _count(session: Session, rules: list[ColumnElement[bool]]) -> int:
+    return session.scalar(select(func.count()).select_from(RolloutDeviceRow).where(*rules)) or 0
+
+
+def overdue_leases(rollout_id: int, before: datetime, now: datetime) -> list[ColumnElement[bool]]:
+    """What holds for leases that were given before then, or in a future that a clock made up."""
+    d = RolloutDeviceRow
+    late = or_(d.changed_at <= before, d.changed_at > now + AHEAD)
+    return [d.rollout_id == rollout_id, d.outcome == LEASED, late]
+
+
+def overdue_trials(rollout_id: int, before: datetime, now: datetime) -> list[ColumnElement[bool]]:
+    """What holds for devices that switched, and said nothing since then."""
+    d, device = RolloutDeviceRow, DeviceRow
+    late = or_(d.changed_at <= before, d.changed_at > now + AHEAD)
+    heard = device.last_check_in
+    unheard = or_(heard.is_(None), heard <= before, heard > now + AHEAD)
+    quiet = select(device.id).where(device.id == d.device_id, unheard).exists()
+    return [d.rollout_id == rollout_id, d.outcome == SWITCHED, late, quiet]
+
+
+def _verdicts(
+    session: Session, row: RolloutRow, policy: Policy, moment: Moment
+) -> tuple[Verdict, ...]:
+    """What the open wave's gates say, but for those that an operator overruled in this wave."""
+    gates = [g for g in policy.waves[row.wave].gates if g.name not in overruled(row)]
+    if not gates:
+        return ()
+    found = evidence.load(session, row, policy, moment.now, check_in_s=moment.check_in_s)
+    return tuple(verdict for gate in gates for verdict in judge(gate, found))
+
+
+def overruled(row: RolloutRow) -> frozenset[str]:
+    """The gates that failed (or could not be judged) in the open wave before it was resumed."""
+    failure = row.failure or {}
+    if row.state != RolloutState.RUNNING or failure.get("wave") != row.wave:
+        return frozenset()
+    told = failure.get("gates", [])
+    return frozenset(v["gate"] for v in told if v["word"] in ("FAIL", "INCONCLUSIVE"))
+
+
+def _withheld(snapshot: FleetSnapshot, row: RolloutRow) -> str | None:
+    anyone_in_it = DeviceView(name="", groups=frozenset({row.group_id}))
+    hold = may_not_be_offered(anyone_in_it, snapshot, Candidate("rollout", row.model, row.version))
+    return None if hold is None else hold.sentence
+
+
+def _way_back(
+    session: Session, snapshot: FleetSnapshot, row: RolloutRow, policy: Policy, moment: Moment
+) -> dict[str, Any]:
+    d = DecisionRow
+    began = select(func.max(d.at)).where(d.rollout_id == row.id, d.action == "rollback")
+    heard_after = moment.before(moment.silent_s(policy))
+    found = still_on(session, snapshot, row, heard_after=heard_after)
+    return {
+        "still_on": found.leaving,
+        "unheard": found.unheard,
+        "kept": found.kept,
+        "rolling_back_since": session.scalar(began),
+    }

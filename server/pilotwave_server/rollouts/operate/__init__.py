@@ -1,0 +1,1 @@
+"""What people do with rollouts: create, preview, steer, look."""

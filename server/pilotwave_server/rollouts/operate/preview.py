@@ -1,0 +1,150 @@
+"""Say who is in which wave of a rollout, there or only thought of, and what each would get.
+
+The same rule as `fleet.RunningRollout.includes`, written in SQL; a device counts for the first wave
+that takes it. Who is in a wave that is not open yet may change until it opens: devices come, go and
+change groups, and a count wave is measured when it opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, case, func, literal, or_, select
+from sqlalchemy.orm import Session
+
+from pilotwave_server.devices.tables import PRIME, DeviceRow, PinRow
+from pilotwave_server.groups.service import in_group
+from pilotwave_server.groups.tables import GroupRow
+from pilotwave_server.paging import PageRequest, paginate
+from pilotwave_server.registry.service import Released
+from pilotwave_server.rollouts.assignments.resolve import Hold, choose_variant
+from pilotwave_server.rollouts.assignments.snapshot import DeviceView
+from pilotwave_server.rollouts.operate.create import in_canary
+from pilotwave_server.rollouts.policies.document import Canary, Policy, Wave
+from pilotwave_server.rollouts.tables import RolloutRow, RolloutWaveRow
+from pilotwave_server.rollouts.waves import not_pinned, opened_threshold, position_sql, takers
+
+OUTSIDE = -1
+
+
+@dataclass(frozen=True)
+class PlannedDevice:
+    """One device: the wave that takes it (None: no wave does), and the variant or why none fits.
+    `pinned` is the version that an operator pinned it to: it keeps that one."""
+
+    name: str
+    wave: int | None
+    variant: str | None
+    hold: Hold | None
+    pinned: str | None = None
+
+
+def rule_of(wave: Wave) -> str:
+    """Say in words whom a wave takes."""
+    if wave.canary is not None:
+        return _canary_rule(wave.canary)
+    if wave.count is not None:
+        return "1 device" if wave.count == 1 else f"{wave.count} devices"
+    return f"{wave.percent:g} %"
+
+
+def _canary_rule(canary: Canary) -> str:
+    if canary.selector is not None:
+        return f"those with {canary.selector}"
+    if canary.group is not None:
+        return f"those of the group {canary.group}"
+    shown = ", ".join(canary.devices[:5])
+    more = len(canary.devices) - 5
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def thresholds(session: Session, group: GroupRow, rollout: RolloutRow, policy: Policy) -> list[int]:
+    """By wave the bound of positions, as it was opened or as it would be now."""
+    opened = {}
+    if rollout.id is not None:
+        w = RolloutWaveRow
+        query = select(w.wave, w.threshold).where(w.rollout_id == rollout.id)
+        opened = dict(session.execute(query).tuples().all())
+    found: list[int] = []
+    for index in range(len(policy.waves)):
+        bound = opened.get(index)
+        if bound is None:
+            bound = opened_threshold(session, group, rollout, policy, index)
+        found.append(max([bound, *found[-1:]]))
+    return found
+
+
+def wave_of(
+    session: Session, rollout: RolloutRow, policy: Policy, bounds: Sequence[int]
+) -> ColumnElement[int]:
+    """Over devices, the index of the first wave that takes the device, or `OUTSIDE`."""
+    place = position_sql(rollout)
+    rules = []
+    for index, (wave, bound) in enumerate(zip(policy.waves, bounds, strict=True)):
+        here = place < bound if bound < PRIME else literal(True)
+        if wave.canary is not None:
+            here = or_(in_canary(session, wave.canary), here)
+        rules.append((here, index))
+    return case(*rules, else_=OUTSIDE)
+
+
+def count_by_wave(
+    session: Session, group: GroupRow, rollout: RolloutRow, policy: Policy, bounds: Sequence[int]
+) -> dict[int, int]:
+    """How many devices of the group each wave takes (`OUTSIDE`: none does), pinned ones apart."""
+    number = wave_of(session, rollout, policy, bounds).label("number")
+    query = (
+        select(number, func.count())
+        .where(*takers(session, group, rollout.model))
+        .group_by("number")
+    )
+    return dict(session.execute(query).tuples().all())
+
+
+def count_pinned(session: Session, group: GroupRow, model: str) -> int:
+    """How many enrolled devices of the group are pinned to a version of the model."""
+    pinned = select(PinRow.device_id).where(PinRow.model == model)
+    members = DeviceRow.state == "enrolled", in_group(session, group), DeviceRow.id.in_(pinned)
+    return session.scalar(select(func.count()).select_from(DeviceRow).where(*members)) or 0
+
+
+def planned(
+    session: Session,
+    group: GroupRow,
+    rollout: RolloutRow,
+    policy: Policy,
+    version: Released,
+    *,
+    bounds: Sequence[int],
+    page: PageRequest,
+    wave: int | None = None,
+) -> tuple[list[PlannedDevice], str | None]:
+    """The group's enrolled devices by name, or those that `wave` takes."""
+    number = wave_of(session, rollout, policy, bounds)
+    query = select(DeviceRow).where(DeviceRow.state == "enrolled", in_group(session, group))
+    if wave is not None:
+        query = query.where(number == wave, not_pinned(rollout.model))
+    rows, cursor = paginate(session, query, keys=[DeviceRow.name], page=page)
+    ids = [row.id for row in rows]
+    places = dict(
+        session.execute(select(DeviceRow.id, number).where(DeviceRow.id.in_(ids))).tuples().all()
+    )
+    pins = dict(
+        session.execute(
+            select(PinRow.device_id, PinRow.version).where(
+                PinRow.device_id.in_(ids), PinRow.model == rollout.model
+            )
+        )
+        .tuples()
+        .all()
+    )
+    found = []
+    for row in rows:
+        if row.id in pins:
+            found.append(PlannedDevice(row.name, None, None, None, pins[row.id]))
+            continue
+        variant, hold = choose_variant(DeviceView(name=row.name, facts=row.facts), version)
+        place = None if places[row.id] == OUTSIDE else places[row.id]
+        found.append(PlannedDevice(row.name, place, variant.name if variant else None, hold))
+    return found, cursor

@@ -1,0 +1,1 @@
+"""Orders to take a model off devices."""

@@ -1,0 +1,1 @@
+"""What check-ins say of rollouts: outcomes and samples, stored."""
