@@ -18,8 +18,9 @@ from pilotwave_server.audit import routes as audit
 from pilotwave_server.base_path import BasePath
 from pilotwave_server.blobs import routes as blobs
 from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.clock import Clock, utc_now
 from pilotwave_server.connections import Connections
-from pilotwave_server.context import Clock, Context, utc_now
+from pilotwave_server.context import Context
 from pilotwave_server.crowds import Crowds
 from pilotwave_server.dashboard import error_pages
 from pilotwave_server.dashboard import setup as dashboard

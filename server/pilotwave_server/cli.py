@@ -22,7 +22,7 @@ from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_server import __version__, migrate, setup
 from pilotwave_server.audit.notices import dismiss_notices, list_notices
 from pilotwave_server.audit.tables import NoticeRow
-from pilotwave_server.context import utc_now
+from pilotwave_server.clock import utc_now
 from pilotwave_server.errors import BadSetting, ServerError
 from pilotwave_server.operators import people
 from pilotwave_server.operators import service as operators

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from pilotwave_server.clock import Clock
 from pilotwave_server.db import Database
 from pilotwave_server.settings import Settings
 
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
     from pilotwave_server.pacing import Pacing
     from pilotwave_server.registry.trust import TrustStore
     from pilotwave_server.workers import Worker
-
-Clock = Callable[[], datetime]
-"""Gives the time, aware and in UTC."""
-
-
-def utc_now() -> datetime:
-    return datetime.now(timezone.utc)
 
 
 @dataclass

@@ -3,7 +3,7 @@ is a token that is good for one purpose, made with the keys that all server proc
 
 from __future__ import annotations
 
-from pilotwave_server.context import Clock
+from pilotwave_server.clock import Clock
 from pilotwave_server.device_api.tokens import BadToken, DeviceTokens, ExpiredToken
 
 LIFETIME_S = 300

@@ -1,7 +1,7 @@
 """Take a device's signed report: `POST /device/v1/check-in`. Plain ASGI.
 
-In this order: size, envelope, form, who it claims to be from, its signature by that device's key,
-the device's state, the fleet; then it is stored, and only then acknowledged.
+The steps are numbered as in docs/protocol.md: 1 to 6 here, 7 to 13 with others of its kind in
+`ingest.py`, and only then the acknowledgement.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pilotwave_protocol.messages import (
     parse_check_in,
 )
 from pilotwave_protocol.push import PushTerms
-from pilotwave_server.context import Clock
+from pilotwave_server.clock import Clock
 from pilotwave_server.device_api.body import SenderGone, read_body
 from pilotwave_server.device_api.budgets import DeviceBudgets, TooManyCheckIns
 from pilotwave_server.device_api.tokens import DeviceTokens
@@ -98,7 +98,7 @@ class CheckIns:
         raw = b""
         try:
             await self._pacing.wait(scope)
-            raw = await read_body(scope, receive, limit=MAX_CHECK_IN_BYTES)
+            raw = await read_body(scope, receive, limit=MAX_CHECK_IN_BYTES)  # 1
             body = await self._take(raw)
         except SenderGone:
             return
@@ -125,12 +125,13 @@ class CheckIns:
 
     async def _take(self, raw: bytes) -> bytes:
         await self._wait_for_turn()
-        claimed, check_in = _read(raw)
-        record = await self._verify(claimed, check_in)
+        claimed, check_in = _read(raw)  # 2
+        record = await self._verify(claimed, check_in)  # 3, 4
         if check_in.fleet != self._fleet.snapshot.fleet:
             fleet = self._fleet.snapshot.fleet
-            raise FromOtherFleet(f"this server's fleet is not {check_in.fleet}", fleet=fleet)
-        check_in = await self._within_budget(record, check_in)
+            raise FromOtherFleet(f"this server's fleet is not {check_in.fleet}", fleet=fleet)  # 5
+        check_in = await self._within_budget(record, check_in)  # 6
+        # 7 to 13: returns when it is committed
         stored = await self._writer.write(VerifiedCheckIn(record.id, record.generation, check_in))
         if stored.refusal is not None:
             self._budgets.refund(record.id, check_in)
@@ -139,7 +140,7 @@ class CheckIns:
         current = self._fleet.records.get(record.name, record)
         current.heard(refusing=check_in.refusal is not None)
         self._heard(check_in, max(current.revision, self._fleet.snapshot.revision))
-        return self._reply(record, stored)
+        return self._reply(record, stored)  # 14
 
     async def _within_budget(self, record: DeviceRecord, check_in: CheckIn) -> CheckIn:
         """Return what may be stored of it. Raises TooManyCheckIns."""

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from starlette.types import Receive, Scope, Send
 
 from pilotwave_server.blobs.flow import Flow
-from pilotwave_server.context import Clock
+from pilotwave_server.clock import Clock
 from pilotwave_server.device_api.directives import Director, make_directive
 from pilotwave_server.device_api.tokens import BadToken, DeviceTokens, peek_unverified
 from pilotwave_server.downloads.admission import Admission

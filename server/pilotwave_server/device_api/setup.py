@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.types import ASGIApp
 
 from pilotwave_server.context import Context
-from pilotwave_server.db import lock_fleet
-from pilotwave_server.device_api import enrolment, links, route_outcomes
+from pilotwave_server.device_api import enrolment, links
 from pilotwave_server.device_api.challenges import DeviceChallenges
 from pilotwave_server.device_api.check_in import CheckIns
 from pilotwave_server.device_api.front import DevicePaths
+from pilotwave_server.device_api.ingest import Ingest
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.device_api.push.setup import install as make_push
-from pilotwave_server.device_api.route_metrics import MetricRouter
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
-from pilotwave_server.devices import conflicts
 from pilotwave_server.devices import routes as devices
-from pilotwave_server.devices.silence import FLUSH_S, note_interval_s
-from pilotwave_server.fleet.last_seen import LastSeen
+from pilotwave_server.fleet.last_seen import FLUSH_S, LastSeen, note_interval_s
 from pilotwave_server.fleet.leases import INTERVAL_S, FleetLeases
 from pilotwave_server.fleet.loader import Loader
 from pilotwave_server.fleet.preload import Preload
@@ -39,12 +33,8 @@ from pilotwave_server.rollouts.engine.engine import Engine
 from pilotwave_server.rollouts.operate import routes as rollout_routes
 from pilotwave_server.rollouts.policies import routes as policies
 from pilotwave_server.rollouts.removals import routes as removal_routes
-from pilotwave_server.rollouts.reports import store as report_store
-from pilotwave_server.rollouts.reports.samples import take_samples
-from pilotwave_server.telemetry.store import Stored, VerifiedCheckIn, store_check_ins
 from pilotwave_server.workers import Periodic
 
-log = logging.getLogger(__name__)
 routers: list[APIRouter] = [
     enrolment.router,
     links.router,
@@ -89,48 +79,18 @@ def install(context: Context) -> DeviceApi:
     loader = Loader(fleet.load)
     seen = LastSeen(db, fleet, note_s=note_interval_s(settings))
     desk = FleetLeases(db, fleet, clock)
-    metrics = MetricRouter(fleet)
-    challenges = DeviceChallenges(tokens, clock)
-
     engine = Engine(db, fleet, clock, check_in_s=settings.check_in_interval_s)
     rollouts_worker = engine.worker()
 
-    def store(items: Sequence[VerifiedCheckIn]) -> list[Stored]:
-        news = route_outcomes.heard(fleet, items)
-        now = clock()
-        with db.write() as session:
-            if report_store.is_news(session, news, now=now):
-                lock_fleet(session)
-            stored = store_check_ins(
-                session,
-                items,
-                matters=fleet.matters,
-                challenges=challenges,
-                check_in_s=settings.check_in_interval_s,
-                now=now,
-            )
-            pairs = zip(items, stored, strict=True)
-            taken = {item.device_id for item, one in pairs if one.refusal is None}
-            moved = report_store.take(session, [h for h in news if h.device_id in taken], now=now)
-            windows = metrics.wanted(items, stored, moment=now.timestamp())
-            take_samples(session, windows, now=now)
-        for item, one in zip(items, stored, strict=True):
-            if one.conflict:
-                look_at_conflict(item.check_in.device, now)
-        if moved or windows:
-            rollouts_worker.wake()
-        return stored
-
-    def look_at_conflict(device: str, now: datetime) -> None:
-        """In a transaction of its own: it holds the fleet's row before the device's."""
-        ends = conflicts.ends_after(settings.check_in_interval_s)
-        try:
-            with db.write() as session:
-                conflicts.look(session, name=device, ends=ends, now=now)
-        except Exception:  # the report is stored; the next one says the same
-            log.exception("a device's conflict could not be noted")
-
-    writer = CheckInWriter(store)
+    ingest = Ingest(
+        db,
+        fleet,
+        clock,
+        challenges=DeviceChallenges(tokens, clock),
+        check_in_s=settings.check_in_interval_s,
+        wake=rollouts_worker.wake,
+    )
+    writer = CheckInWriter(ingest)
     polls = Polls(
         fleet,
         loader,

@@ -13,7 +13,7 @@ from itertools import islice
 
 from sqlalchemy.orm import Session
 
-from pilotwave_server.context import Clock
+from pilotwave_server.clock import Clock
 from pilotwave_server.db import Database
 from pilotwave_server.fleet.records import DeviceRecord
 from pilotwave_server.fleet.state import FleetState

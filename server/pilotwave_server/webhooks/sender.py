@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import suppress
 
 from pilotwave_server import __version__
-from pilotwave_server.context import Clock
+from pilotwave_server.clock import Clock
 from pilotwave_server.db import Database
 from pilotwave_server.errors import ServerError
 from pilotwave_server.events.settled import Settled

@@ -27,8 +27,8 @@ from sqlalchemy import select
 from pilotwave_protocol.messages import CheckIn, DeviceEvent, Entry, Installed, ModelReport
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.audit.tables import AuditEventRow
-from pilotwave_server.db import Database, lock_fleet, next_revision
-from pilotwave_server.device_api import route_outcomes
+from pilotwave_server.db import Database, next_revision
+from pilotwave_server.device_api.ingest import Ingest
 from pilotwave_server.devices.tables import PRIME, DeviceRow
 from pilotwave_server.errors import ServerError
 from pilotwave_server.fleet.leases import FleetLeases
@@ -54,7 +54,6 @@ from pilotwave_server.rollouts.policies.document import (
     Policy,
     Wave,
 )
-from pilotwave_server.rollouts.reports import store as report_store
 from pilotwave_server.rollouts.states import RolloutState, may_follow
 from pilotwave_server.rollouts.tables import (
     BaselineRow,
@@ -66,7 +65,7 @@ from pilotwave_server.rollouts.tables import (
 )
 from pilotwave_server.rollouts.transitions import RolloutMoved
 from pilotwave_server.rollouts.waves import position
-from pilotwave_server.telemetry.store import VerifiedCheckIn, store_check_ins
+from pilotwave_server.telemetry.store import VerifiedCheckIn
 from tests.server.challenges import NoChallenges
 from tests.server.registry.registry import Registry
 
@@ -143,6 +142,14 @@ class Process:
         self.desk = FleetLeases(registry.db, self.fleet, registry.clock)
         self.engine = Engine(registry.db, self.fleet, registry.clock, check_in_s=60, steady=steady)
         self.engine.moment()
+        self.ingest = Ingest(
+            registry.db,
+            self.fleet,
+            registry.clock,
+            challenges=NoChallenges(),
+            check_in_s=900,
+            wake=lambda: None,
+        )
 
     def told(self, name: str) -> Entry | None:
         record = self.fleet.load([name])[name]
@@ -152,15 +159,8 @@ class Process:
         return next((e for e in order.entries if e.model == "detector"), None)
 
     def take(self, item: VerifiedCheckIn) -> None:
-        """What `device_api.setup` does with a check-in."""
-        news, now = route_outcomes.heard(self.fleet, [item]), self.clock()
-        with self.db.write() as session:
-            if report_store.is_news(session, news, now=now):
-                lock_fleet(session)
-            given = {"matters": self.fleet.matters, "challenges": NoChallenges()}
-            stored = store_check_ins(session, [item], **given, check_in_s=900, now=now)
-            assert stored[0].refusal is None
-            report_store.take(session, news, now=now)
+        """As if the device had sent it to this process."""
+        assert self.ingest([item])[0].refusal is None
 
 
 class Crash(Exception):

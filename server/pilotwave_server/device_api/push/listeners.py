@@ -13,7 +13,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from pilotwave_server.context import Clock
+from pilotwave_server.clock import Clock
 from pilotwave_server.device_api.poll import ENROLLED, Polls
 from pilotwave_server.fleet.records import DeviceRecord
 from pilotwave_server.fleet.state import FleetState

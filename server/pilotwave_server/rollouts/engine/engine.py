@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
-from pilotwave_server.context import Clock
+from pilotwave_server.clock import Clock
 from pilotwave_server.db import Database
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.engine.actions import Action, Measure, OpenNext, PlannedStep
