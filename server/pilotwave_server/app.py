@@ -13,11 +13,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pilotwave_server import __version__, openapi, openfiles, problems, system
 from pilotwave_server.api_limits import ApiLimits
-from pilotwave_server.attention import routes as attention
-from pilotwave_server.audit import routes as audit
+from pilotwave_server.attention import setup as attention
+from pilotwave_server.audit import setup as audit
 from pilotwave_server.base_path import BasePath
-from pilotwave_server.blobs import routes as blobs
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs import setup as blobs
 from pilotwave_server.clock import Clock, utc_now
 from pilotwave_server.connections import Connections
 from pilotwave_server.context import Context
@@ -29,33 +28,57 @@ from pilotwave_server.deltas import setup as deltas
 from pilotwave_server.deps import is_known
 from pilotwave_server.device_api import setup as device_api
 from pilotwave_server.device_api.setup import DeviceApi
+from pilotwave_server.devices import setup as devices
 from pilotwave_server.downloads import setup as downloads
 from pilotwave_server.edge import BodyRule, Edge
 from pilotwave_server.events import setup as events
+from pilotwave_server.fleet import setup as fleet
+from pilotwave_server.groups import setup as groups
 from pilotwave_server.metrics import Metrics
-from pilotwave_server.operators import people_routes as people
-from pilotwave_server.operators import routes as operators
-from pilotwave_server.operators.authenticate import OperatorTokens
-from pilotwave_server.operators.sessions import PersonSessions
+from pilotwave_server.operators import setup as operators
 from pilotwave_server.pacing import Pacing
-from pilotwave_server.recovery.sentences import read_ahead
+from pilotwave_server.recovery import setup as recovery
 from pilotwave_server.registry import setup as registry
 from pilotwave_server.retention import setup as retention
+from pilotwave_server.rollouts import setup as rollouts
 from pilotwave_server.routing import API
 from pilotwave_server.settings import Settings, check_settings
 from pilotwave_server.telemetry import setup as telemetry
 from pilotwave_server.webhooks import setup as webhooks
-from pilotwave_server.workers import Periodic
 
-LAST_USED_S = 60
 MAX_METADATA_BYTES = 8 << 20
+
+# Each finds in the context what those before it have put there. Work starts in this order, and
+# stops in the opposite one.
+INSTALL: tuple[Callable[[Context], None], ...] = (
+    system.install,
+    attention.install,
+    operators.install,
+    audit.install,
+    blobs.install,
+    registry.install,
+    downloads.install,
+    fleet.install,
+    recovery.install,
+    devices.install,
+    groups.install,
+    rollouts.install,
+    device_api.install,
+    dashboard.install,
+    events.install,
+    webhooks.install,
+    deltas.install,
+    telemetry.install,
+    retention.install,
+)
 
 
 class PilotwaveApp:
     """The whole server as one ASGI app; `context` is the state inside it."""
 
-    def __init__(self, context: Context, devices: DeviceApi) -> None:
+    def __init__(self, context: Context) -> None:
         self.context = context
+        devices = context.get(DeviceApi)
         self.fastapi = make_fastapi(context)
         edge = Edge(
             self.fastapi,
@@ -83,35 +106,17 @@ class PilotwaveApp:
 def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
     """A server on a data folder and database that `init` has made. BadSetting."""
     check_settings(settings)
-    context = make_context(settings, clock)
-    registry.install(context)
-    downloads.install(context)
-    devices = device_api.install(context)
-    events.install(context)
-    webhooks.install(context)
-    deltas.install(context)
-    retention.install(context)
-    telemetry.install(context)
-    context.metrics.add_reading(lambda: system.read_devices(context))
-    context.metrics.add_reading(lambda: read_ahead(context.db))
-    return PilotwaveApp(context, devices)
-
-
-def make_context(settings: Settings, clock: Clock) -> Context:
-    db = Database(settings.resolved_database_url)
-    tokens = OperatorTokens(db)
-    return Context(
+    context = Context(
         settings=settings,
-        db=db,
+        db=Database(settings.resolved_database_url),
         clock=clock,
         metrics=Metrics(),
-        operators=tokens,
-        people=PersonSessions(db),
-        blobs=FileBlobs(settings.blobs_dir),
         pacing=Pacing(),
         api_limits=ApiLimits(settings.api_requests_per_second),
-        workers=[Periodic("last-used", tokens.flush, interval_s=LAST_USED_S, at_stop=True)],
     )
+    for install in INSTALL:
+        install(context)
+    return PilotwaveApp(context)
 
 
 def make_connections(settings: Settings, devices: DeviceApi) -> Connections:
@@ -154,20 +159,7 @@ def make_fastapi(context: Context) -> FastAPI:
     problems.install(app)
     error_pages.install(app)
     openapi.install(app)
-    routers = [
-        system.public,
-        system.api,
-        attention.router,
-        operators.router,
-        people.router,
-        audit.router,
-        blobs.api,
-        blobs.public,
-    ]
-    routers += [*registry.routers, *device_api.routers, *dashboard.routers]
-    routers += [*events.routers, *webhooks.routers, *deltas.routers, *downloads.routers]
-    routers += [*telemetry.routers, *retention.routers]
-    for router in routers:
+    for router in context.routers:
         app.include_router(router)
     return app
 

@@ -21,10 +21,10 @@ from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.context import Context
 from pilotwave_server.errors import Forbidden, Unauthorised
-from pilotwave_server.operators.authenticate import TokenMissing
+from pilotwave_server.operators.authenticate import OperatorTokens, TokenMissing
 from pilotwave_server.operators.roles import Actor, Role
 from pilotwave_server.operators.service import RoleForbids
-from pilotwave_server.operators.sessions import COOKIE, SignedIn
+from pilotwave_server.operators.sessions import COOKIE, PersonSessions, SignedIn
 from pilotwave_server.routing import API, need_session_route
 from pilotwave_server.scope import check_scope, touched_by_path
 
@@ -89,10 +89,10 @@ async def get_actor(request: Request, context: Ctx, credentials: Credentials, no
         if request.method not in SAFE:
             check_csrf(signed_in, request.headers.get("x-csrf-token", ""))
         return signed_in.actor
-    actor = context.operators.recall(credentials.credentials, now=now)
+    actor = context.get(OperatorTokens).recall(credentials.credentials, now=now)
     if actor is None:
         actor = await run_in_threadpool(
-            context.operators.authenticate, credentials.credentials, now=now
+            context.get(OperatorTokens).authenticate, credentials.credentials, now=now
         )
     if actor.limited and request.method not in SAFE:
         await run_in_threadpool(check_path, context, actor, request)
@@ -105,9 +105,11 @@ async def is_known(request: Request, context: Context) -> bool:
     now = context.clock()
     try:
         if scheme.lower() == "bearer":
-            known = context.operators.recall(token.strip(), now=now)
+            known = context.get(OperatorTokens).recall(token.strip(), now=now)
             return known is not None or bool(
-                await run_in_threadpool(context.operators.authenticate, token.strip(), now=now)
+                await run_in_threadpool(
+                    context.get(OperatorTokens).authenticate, token.strip(), now=now
+                )
             )
         signed_in = await get_signed_in(request, context, now)
     except (Unauthorised, SQLAlchemyError):
@@ -120,8 +122,8 @@ async def get_signed_in(request: Request, context: Ctx, now: Now) -> SignedIn | 
     cookie = request.cookies.get(COOKIE)
     if not cookie:
         return None
-    known = context.people.recall(cookie, now=now)
-    return known or await run_in_threadpool(context.people.find, cookie, now=now)
+    known = context.get(PersonSessions).recall(cookie, now=now)
+    return known or await run_in_threadpool(context.get(PersonSessions).find, cookie, now=now)
 
 
 def check_csrf(signed_in: SignedIn, sent: str) -> None:

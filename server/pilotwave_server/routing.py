@@ -12,6 +12,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -20,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from pilotwave_server.context import context_of
 from pilotwave_server.db import in_transaction
 from pilotwave_server.errors import Unauthorised
 from pilotwave_server.idempotency.service import HEADER, once
@@ -32,6 +34,13 @@ from pilotwave_server.strictroute import (
 )
 
 API = "/api/v1"
+
+
+@dataclass(frozen=True)
+class TokenCheck:
+    """`check(token)` raises Unauthorised for a token that is not good (`operators`)."""
+
+    check: Callable[[str], object]
 
 
 class SessionRoute(APIRoute):
@@ -60,7 +69,8 @@ class StrictRoute(SessionRoute):
         takes_body = self.body_field is not None or "requestBody" in (self.openapi_extra or {})
 
         async def handle_strictly(request: Request) -> Response:
-            request.app.state.pilotwave.api_limits.check(request)
+            context = context_of(request)
+            context.api_limits.check(request)
             if says_who_asks(request):  # a stranger is told to sign in, and nothing else
                 check_query(request, known)
                 if not takes_body:
@@ -68,7 +78,7 @@ class StrictRoute(SessionRoute):
             token_id = await known_token(request) if wants_once(request) else None
             if token_id is None:
                 return await handle(request)
-            return await once(request, handle, request.app.state.pilotwave, token_id)
+            return await once(request, handle, context, token_id)
 
         return handle_strictly
 
@@ -83,9 +93,8 @@ async def known_token(request: Request) -> str | None:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return None
-    context = request.app.state.pilotwave
     try:
-        await run_in_threadpool(context.operators.authenticate, token.strip(), now=context.clock())
+        await run_in_threadpool(context_of(request).get(TokenCheck).check, token.strip())
     except (Unauthorised, SQLAlchemyError):
         return None
     return hashlib.sha256(token.strip().encode()).hexdigest()

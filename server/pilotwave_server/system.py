@@ -84,6 +84,11 @@ class Standing(ApiReply):
     )
 
 
+def install(context: Context) -> None:
+    context.routers += [public, api]
+    context.metrics.add_reading(lambda: read_devices(context))
+
+
 @public.get("/healthz", summary="Is the server well", responses=responses(DatabaseUnavailable))
 def healthz(session: ReadSession) -> Health:
     """For load balancers and container health checks; needs no token."""

@@ -21,6 +21,7 @@ from pilotwave_agent.net.http import Channel
 from pilotwave_agent.net.mirrors import Mirrors
 from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
 from pilotwave_protocol.manifest import FileEntry
+from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.context import Context
 from pilotwave_server.deltas import service
 from pilotwave_server.deltas.needs import Pair
@@ -290,7 +291,11 @@ def test_deltas_are_kept_like_blobs(site: Site, context: Context) -> None:
     with context.db.write() as session:
         row = session.get(DeltaRow, (EMPTY_SHA256, OURS))
         assert row is not None
-        row.state, row.delta_sha256, row.size = "ready", context.blobs.put(delta), len(delta)
+        row.state, row.delta_sha256, row.size = (
+            "ready",
+            context.get(FileBlobs).put(delta),
+            len(delta),
+        )
     link = site.link(path)
     assert [site.http.get(link).headers["x-cache"] for _ in range(2)] == ["MISS", "HIT"]
     assert site.get(path, token=site.cam.token).content == delta

@@ -1,19 +1,11 @@
-"""Who may read a blob. An operator token may read any; for devices their own slice answers.
-
-A gate is an async callable that is given a bearer token (or, with `path`, a link to that path) and
-a digest. It answers how the bytes may flow, False where the token may not read them, None when the
-token is none of its kind, or raises its own 401. Gates are held in `Context.blob_gates` and asked
-in order.
-"""
+"""Who may read a blob. An operator token may read any; for devices their own slice answers."""
 
 from __future__ import annotations
-
-from typing import Literal, Protocol
 
 from fastapi import Request
 from fastapi.security import HTTPAuthorizationCredentials
 
-from pilotwave_server.blobs.flow import FREE, Flow
+from pilotwave_server.blobs.flow import FREE, BlobGates, Flow
 from pilotwave_server.context import Context
 from pilotwave_server.deps import get_actor
 from pilotwave_server.errors import Forbidden, Unauthorised
@@ -34,12 +26,6 @@ class BlobDenied(Forbidden):
 
     def __init__(self, sha256: str) -> None:
         super().__init__(f"blob {sha256} belongs to nothing that is assigned to this device")
-
-
-class BlobGate(Protocol):
-    async def __call__(
-        self, bearer: str, sha256: str, *, path: str = ""
-    ) -> Flow | Literal[False] | None: ...
 
 
 def blob_path(sha256: str) -> str:
@@ -65,7 +51,7 @@ async def check_may_read(context: Context, request: Request, sha256: str, *, pat
 
 
 async def _ask_gates(context: Context, bearer: str, sha256: str, *, path: str) -> Flow:
-    for gate in context.blob_gates:
+    for gate in context.get(BlobGates):
         answer = await gate(bearer, sha256, path=path)
         if answer is False:
             raise BlobDenied(sha256)

@@ -6,7 +6,7 @@ What a device, a site and the server allow is `downloads`'s to say; here is what
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 WHOLE_PIECES = 256 * 1024
 
@@ -67,3 +67,17 @@ class Free:
 
 
 FREE = Free()
+
+
+class BlobGate(Protocol):
+    """Is given a bearer token (or, with `path`, a link to that path) and a digest. Answers how the
+    bytes may flow, False where the token may not read them, None when the token is none of its
+    kind, or raises its own 401."""
+
+    async def __call__(
+        self, bearer: str, sha256: str, *, path: str = ""
+    ) -> Flow | Literal[False] | None: ...
+
+
+class BlobGates(list[BlobGate]):
+    """The gates of one server, asked in order (`access`)."""

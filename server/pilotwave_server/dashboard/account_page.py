@@ -16,6 +16,7 @@ from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.errors import NotFound, ServerError
 from pilotwave_server.operators import people, sessions, throttle, totp
 from pilotwave_server.operators.passwords import KNOWN, verify_password
+from pilotwave_server.operators.sessions import PersonSessions
 
 router = page_router()
 
@@ -59,7 +60,7 @@ async def act(deed: str, page: ActViewer, context: Ctx, now: Now) -> Response:
         try:
             with context.db.write() as session:
                 cookie = _change(page, session, deed, form, now)
-                after_commit(session, context.people.forget)
+                after_commit(session, context.get(PersonSessions).forget)
         except ServerError as error:
             if isinstance(error, NotFound):
                 raise

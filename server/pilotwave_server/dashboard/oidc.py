@@ -38,6 +38,7 @@ from pilotwave_server.deps import Ctx, Now
 from pilotwave_server.errors import Forbidden, NotFound, Unavailable
 from pilotwave_server.operators import people, sessions
 from pilotwave_server.operators.roles import Role
+from pilotwave_server.operators.sessions import PersonSessions
 from pilotwave_server.operators.tables import OperatorTokenRow, PersonRow
 
 router = page_router()
@@ -148,7 +149,7 @@ def back(
         people.note_login(session, row, how="oidc", now=now)
         cookie = sessions.start(session, row, now=now)
     end_old(context, page.signed_in)
-    context.people.forget()
+    context.get(PersonSessions).forget()
     response = with_cookie(page.go(safe_next(way["next"])), page.request, cookie)
     response.delete_cookie(WAY, path="/login/oidc")
     return response

@@ -26,6 +26,7 @@ from pilotwave_server.dashboard.confirm import Asked
 from pilotwave_server.dashboard.rendering import environment, in_one_zone
 from pilotwave_server.deps import Ctx, Now, check_csrf, get_context, get_signed_in
 from pilotwave_server.errors import ServerError
+from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.operators.roles import Actor, Role
 from pilotwave_server.operators.service import RoleForbids
 from pilotwave_server.operators.sessions import SignedIn
@@ -137,7 +138,9 @@ async def get_page(request: Request, context: Ctx, now: Now) -> PageContext:
     language = i18n.choose(chosen or None, request.headers.get("accept-language", ""))
     origin = context.settings.people_url or str(request.base_url).rstrip("/")
     base = context.settings.base_path
-    return PageContext(request, signed_in, language, context.fleet.snapshot.fleet, origin, base)
+    return PageContext(
+        request, signed_in, language, context.get(FleetState).snapshot.fleet, origin, base
+    )
 
 
 Anybody = Annotated[PageContext, Depends(get_page)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pilotwave_server.context import Context
 from pilotwave_server.dashboard import (
     account_page,
     audit_page,
@@ -18,18 +19,20 @@ from pilotwave_server.dashboard import (
     static,
 )
 
-routers = [
-    static.router,
-    oidc.router,
-    signing_in.router,
-    account_page.router,
-    fleet_page.router,
-    rollout_pages.router,
-    bulk_page.router,
-    device_pages.router,
-    model_pages.router,
-    group_pages.router,
-    policy_pages.router,
-    audit_page.router,
-    settings_pages.router,
-]
+
+def install(context: Context) -> None:
+    context.routers += [
+        static.router,
+        oidc.router,
+        signing_in.router,
+        account_page.router,
+        fleet_page.router,
+        rollout_pages.router,
+        bulk_page.router,
+        device_pages.router,
+        model_pages.router,
+        group_pages.router,
+        policy_pages.router,
+        audit_page.router,
+        settings_pages.router,
+    ]

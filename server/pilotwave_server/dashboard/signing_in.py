@@ -36,7 +36,7 @@ from pilotwave_server.operators.passwords import (
     TooManyLogins,
     verify_password,
 )
-from pilotwave_server.operators.sessions import COOKIE, LIFE, SignedIn
+from pilotwave_server.operators.sessions import COOKIE, LIFE, PersonSessions, SignedIn
 from pilotwave_server.operators.tables import PersonRow
 
 router = page_router()
@@ -155,7 +155,7 @@ def end_old(context: Context, old: SignedIn | None) -> None:
     if old is not None:
         with context.db.write() as session:
             sessions.end(session, old.session_id)
-        context.people.forget()
+        context.get(PersonSessions).forget()
 
 
 def with_cookie(response: Response, request: Request, value: str) -> Response:
@@ -210,7 +210,7 @@ def check_code(
     mark = known.remember(session, person, address=who.address, now=now)
     people.note_login(session, person, how="password and code", now=now)
     cookie = sessions.start(session, person, now=now)
-    after_commit(session, context.people.forget)
+    after_commit(session, context.get(PersonSessions).forget)
     response = with_cookie(page.go(safe_next(to)), page.request, cookie)
     return with_mark(response, page.request, mark)
 
@@ -221,7 +221,7 @@ def logout(page: Anybody, context: Ctx, session: WriteSession, csrf: Text = "") 
     if page.signed_in is not None:
         check_csrf(page.signed_in, csrf)
         sessions.end(session, page.signed_in.session_id)
-        after_commit(session, context.people.forget)
+        after_commit(session, context.get(PersonSessions).forget)
     response = page.go("/login")
     response.delete_cookie(COOKIE)
     return response
@@ -275,7 +275,7 @@ def use_link(
         people.note_login(session, row, how="link", now=now)
         mark = known.remember(session, row, address=address_of(page.request), now=now)
     cookie = sessions.start(session, row, now=now, half_way=half_way)
-    after_commit(session, context.people.forget)
+    after_commit(session, context.get(PersonSessions).forget)
     response = with_cookie(page.go("/login/code" if half_way else "/"), page.request, cookie)
     return with_mark(response, page.request, mark)
 
@@ -291,7 +291,7 @@ def set_language(
         response.set_cookie("pilotwave_language", language, max_age=31_536_000, samesite="lax")
         if page.signed_in is not None and not page.signed_in.half_way:
             people.get_person(session, page.actor.name).language = language
-            after_commit(session, context.people.forget)
+            after_commit(session, context.get(PersonSessions).forget)
     return response
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.context import Context
 from pilotwave_server.deltas import routes
 from pilotwave_server.deltas.worker import DeltaWorker
-
-routers = [routes.api, routes.public]
+from pilotwave_server.rollouts.assignments.snapshot import NewestSnapshot
 
 
 def install(context: Context) -> None:
-    """Make deltas from the server's start to its end. The fleet must be in the context already."""
+    """Make deltas from the server's start to its end."""
+    context.routers += [routes.api, routes.public]
     processes = context.settings.delta_processes
     if not processes:
         return
     worker = DeltaWorker(
         context.db,
-        context.blobs,
-        lambda: context.fleet.snapshot,
+        context.get(FileBlobs),
+        context.get(NewestSnapshot).read,
         clock=context.clock,
         processes=processes,
         folder=context.settings.data_dir / "deltas",

@@ -20,11 +20,12 @@ from pilotwave_server.device_api.budgets import TooManyCheckIns
 from pilotwave_server.device_api.check_in import (
     BadCheckIn,
     BadSignature,
+    CheckIns,
     FromOtherFleet,
     Pending,
     UnknownDevice,
 )
-from pilotwave_server.device_api.poll import RevokedToken
+from pilotwave_server.device_api.poll import Polls, RevokedToken
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
 from pilotwave_server.devices.enrolment import enrol
 from pilotwave_server.devices.errors import (
@@ -206,7 +207,7 @@ class _Handled(Response):
 )
 async def check_in(context: Ctx) -> Response:
     """Answered only after the report is durably stored. `seq` must rise with each."""
-    return _Handled(context.devices.check_ins)
+    return _Handled(context.get(CheckIns))
 
 
 @router.get(
@@ -232,4 +233,4 @@ async def check_in(context: Ctx) -> Response:
 )
 async def directive(context: Ctx, token: DeviceCredentials) -> Response:
     """With the read token of the last check-in. `pilotwave-tuf` hints at the newest metadata."""
-    return _Handled(context.devices.polls)
+    return _Handled(context.get(Polls))

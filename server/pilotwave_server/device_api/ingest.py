@@ -39,7 +39,7 @@ class Ingest:
         clock: Clock,
         *,
         challenges: Challenges,
-        check_in_s: float,
+        check_in_s: int,
         wake: Callable[[], object],
     ) -> None:
         self._db = db

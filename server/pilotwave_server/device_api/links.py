@@ -19,7 +19,7 @@ from pilotwave_server.context import Context
 from pilotwave_server.deltas.routes import DeltaMissing, DeltaPending, delta_path, find_delta
 from pilotwave_server.deps import Ctx
 from pilotwave_server.device_api.enrolment import DeviceCredentials
-from pilotwave_server.device_api.poll import RevokedToken
+from pilotwave_server.device_api.poll import Polls, RevokedToken
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.problems import responses
@@ -39,7 +39,7 @@ async def _link(
 ) -> LinkAnswer:
     if token is None:
         raise BlobTokenMissing
-    polls = context.devices.polls
+    polls = context.get(Polls)
     if not await polls.may_read(token.credentials, sha256):
         raise BlobDenied(sha256)
     link = await polls.link(token.credentials, path, lifetime_s=LIFETIME_S)

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement
 
 from pilotwave_server.context import Context
 from pilotwave_server.devices import service
+from pilotwave_server.devices.presence import LastPolls
 from pilotwave_server.devices.silence import silence
 from pilotwave_server.devices.views import DeviceSummary, summary
 from pilotwave_server.paging import PageRequest
@@ -42,7 +43,7 @@ def rows_of(context: Context, rules: Sequence[ColumnElement[bool]]) -> Iterator[
             models = service.models_of(session, found)
             quiet = silence(context.settings, context.clock())
             shown = [
-                summary(row, models[row.id], context.fleet.last_seen(row.name), quiet)
+                summary(row, models[row.id], context.get(LastPolls).of(row.name), quiet)
                 for row in found
             ]
         yield "".join(_line(_fields(device)) for device in shown)

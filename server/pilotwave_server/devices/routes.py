@@ -13,6 +13,7 @@ from pilotwave_server.devices.errors import CodeUnknown, CodeUsed, DeviceUnknown
 from pilotwave_server.devices.export import rows_of
 from pilotwave_server.devices.filters import Filter
 from pilotwave_server.devices.finding import matching
+from pilotwave_server.devices.presence import LastPolls, PushChannels
 from pilotwave_server.devices.silence import silence
 from pilotwave_server.devices.tables import DeviceRow, EnrolmentCodeRow
 from pilotwave_server.devices.views import (
@@ -43,7 +44,9 @@ CodeId = Annotated[int, Path(ge=1, le=2**53, description="The code's id, from th
 def _summaries(session: ReadSession, context: Ctx, rows: list[DeviceRow]) -> list[DeviceSummary]:
     models = service.models_of(session, rows)
     quiet = silence(context.settings, context.clock())
-    return [summary(row, models[row.id], context.fleet.last_seen(row.name), quiet) for row in rows]
+    return [
+        summary(row, models[row.id], context.get(LastPolls).of(row.name), quiet) for row in rows
+    ]
 
 
 @router.get(
@@ -113,11 +116,11 @@ def get_device(
     return detail(
         row,
         service.models_of(session, [row])[row.id],
-        context.fleet.last_seen(row.name),
+        context.get(LastPolls).of(row.name),
         silence(context.settings, context.clock()),
         groups=[group.name for group in groups_of(session, row)],
         pins=service.pins_of(session, row),
-        push=context.devices.push.channel_of(row.name),
+        push=context.get(PushChannels).of(row.name),
     )
 
 

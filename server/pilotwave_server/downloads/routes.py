@@ -11,6 +11,7 @@ from pydantic import Field
 from pilotwave_server.db import after_commit
 from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
 from pilotwave_server.downloads import service, sites
+from pilotwave_server.downloads.limits_watch import LimitsWatch
 from pilotwave_server.downloads.tables import SiteLimitRow
 from pilotwave_server.fields import ApiReply, ApiRequest, LabelValue
 from pilotwave_server.paging import BadCursor, CountedPage, Page, Paging, count_rows
@@ -105,7 +106,7 @@ def set_site_limit(
     given = body.model_dump(exclude={"site"})
     limit = sites.SiteLimit(**given)
     row = sites.set_limit(session, site=body.site, limit=limit, actor=str(operator), now=now)
-    after_commit(session, context.limits_changed)
+    after_commit(session, context.get(LimitsWatch).wake)
     if row is None:
         return SiteLimitView(site=body.site, **given)
     return SiteLimitView.model_validate(row)

@@ -6,11 +6,9 @@ from pilotwave_server.context import Context
 from pilotwave_server.downloads import routes
 from pilotwave_server.downloads.admission import Admission
 from pilotwave_server.downloads.counting import FLUSH_S, Counting
-from pilotwave_server.downloads.sites import read_limits
+from pilotwave_server.downloads.limits_watch import LimitsWatch
 from pilotwave_server.workers import Periodic
 
-routers = [routes.router]
-LOOK_S = 2.0
 MOST_WAITING = 2000
 
 
@@ -27,13 +25,10 @@ def install(context: Context) -> None:
         total_kbps=settings.max_download_kbps,
     )
 
-    def look() -> None:
-        with context.db.read() as session:
-            desk.limit(read_limits(session))
-
-    looking = Periodic("site-limits", look, interval_s=LOOK_S)
-    looking.wake()  # the first look comes with the start
-    context.downloads, context.limits_changed = desk, looking.wake
+    looking = LimitsWatch(context.db, desk)
+    context.put(desk)
+    context.put(looking)
+    context.routers.append(routes.router)
     context.workers += [
         looking,
         Periodic("bytes-sent", desk.counting.flush, interval_s=FLUSH_S, at_stop=True),

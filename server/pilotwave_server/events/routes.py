@@ -21,7 +21,7 @@ from pilotwave_server.events.feed import (
     newest,
     read_cursor,
 )
-from pilotwave_server.events.hub import TooManyListeners
+from pilotwave_server.events.hub import Hub, TooManyListeners
 from pilotwave_server.events.types import check_types
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.problems import responses
@@ -59,7 +59,7 @@ async def stream(
     """Server-sent events, without end. Each `id` is a place: whoever comes back with it as
     `Last-Event-ID` is sent everything since, from any process of the server. A line `id:` without
     data comes every 15 seconds. The token is looked at anew then; the stream ends with it."""
-    hub = context.events
+    hub = context.get(Hub)
     types = check_types(type or [])
     hub.check_room()
     place = last_event_id or after
@@ -85,7 +85,7 @@ def _check_place(context: Context, text: str) -> Cursor:
 async def _frames(
     request: Request, context: Context, credentials: Credentials, types: Types, cursor: Cursor
 ) -> AsyncIterator[str]:
-    hub = context.events
+    hub = context.get(Hub)
     with hub.listener(types, cursor) as listener:
         yield f"retry: {RETRY_MS}\nid: {listener.cursor}\n\n"
         checked = time.monotonic()

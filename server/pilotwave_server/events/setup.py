@@ -13,15 +13,16 @@ from pilotwave_server.workers import Periodic
 LOOK_S = 0.25
 LOOKS_AT_START = 100
 
-routers = [router]
-
 
 def install(context: Context) -> None:
     """Follow the tables from the server's start to its end."""
-    context.settled = Settled(context.db)
-    context.events = Hub(context.db, context.settled)
-    context.closing.append(context.events.close)
-    context.workers.append(Follower(context.events))
+    settled = Settled(context.db)
+    hub = Hub(context.db, settled)
+    context.put(settled)
+    context.put(hub)
+    context.routers.append(router)
+    context.closing.append(hub.close)
+    context.workers.append(Follower(hub))
 
 
 class Follower:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
 from pilotwave_server.devices.errors import DeviceUnknown
+from pilotwave_server.devices.presence import LastPolls
 from pilotwave_server.devices.service import models_of
 from pilotwave_server.devices.silence import silence
 from pilotwave_server.devices.views import DeviceSummary, summary
@@ -130,5 +131,7 @@ def list_members(
     rows, cursor = service.devices_in(session, name=group, page=page)
     models = models_of(session, rows)
     quiet = silence(context.settings, context.clock())
-    items = [summary(row, models[row.id], context.fleet.last_seen(row.name), quiet) for row in rows]
+    items = [
+        summary(row, models[row.id], context.get(LastPolls).of(row.name), quiet) for row in rows
+    ]
     return Page(items=items, next_cursor=cursor)

@@ -14,6 +14,7 @@ from pilotwave_server.errors import Invalid
 from pilotwave_server.fields import ApiReply, ApiRequest, PersonName
 from pilotwave_server.operators import people, totp
 from pilotwave_server.operators.roles import Role
+from pilotwave_server.operators.sessions import PersonSessions
 from pilotwave_server.operators.tables import PersonRow
 from pilotwave_server.paging import BadCursor, CountedPage, Paging, count_rows
 from pilotwave_server.problems import responses
@@ -141,7 +142,7 @@ def change_person(
         row = change(session, **who)  # type: ignore[arg-type]  # as named
     if body.totp is False:
         totp.remove(session, row, actor=str(admin), now=now)
-    after_commit(session, context.people.forget)
+    after_commit(session, context.get(PersonSessions).forget)
     return view(row)
 
 
@@ -193,7 +194,7 @@ def bind_person(
         now=now,
         remove_password=body.remove_password,
     )
-    after_commit(session, context.people.forget)
+    after_commit(session, context.get(PersonSessions).forget)
     return view(row)
 
 
@@ -208,5 +209,5 @@ def unbind_person(
     """Sessions end. The person needs a login link to come in again."""
     row = people.get_person(session, person, lock=True)
     people.unbind(session, row, actor=str(admin), now=now)
-    after_commit(session, context.people.forget)
+    after_commit(session, context.get(PersonSessions).forget)
     return view(row)

@@ -7,6 +7,7 @@ from fastapi import Response
 from pilotwave_server.db import after_commit
 from pilotwave_server.deps import Admin, Ctx, Now, ReadSession, Viewer, WriteSession
 from pilotwave_server.operators import service
+from pilotwave_server.operators.authenticate import OperatorTokens
 from pilotwave_server.operators.tables import OperatorTokenRow
 from pilotwave_server.operators.views import NewTokenView, TokenRequest, TokenView, WhoAmI
 from pilotwave_server.paging import BadCursor, CountedPage, Paging, count_rows
@@ -75,4 +76,4 @@ def revoke_token(
 ) -> None:
     """It is dead at once here, and within seconds in other processes of the server."""
     service.revoke(session, token_id=token_id, actor=str(admin), now=now)
-    after_commit(session, lambda: context.operators.forget(token_id))
+    after_commit(session, lambda: context.get(OperatorTokens).forget(token_id))

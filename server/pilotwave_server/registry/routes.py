@@ -7,6 +7,7 @@ import binascii
 
 from fastapi import Response
 
+from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.deps import Ctx, Now, Operator, Publisher, ReadSession, Viewer, WriteSession
 from pilotwave_server.errors import Invalid
 from pilotwave_server.fields import ModelName, VersionName
@@ -18,6 +19,7 @@ from pilotwave_server.registry.export import ExportFailed
 from pilotwave_server.registry.publish import ModelUnknown, publish
 from pilotwave_server.registry.service import VersionUnknown
 from pilotwave_server.registry.tables import ModelRow, VersionRow
+from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.registry.views import (
     DenyRequest,
     MetadataRequest,
@@ -133,8 +135,8 @@ def publish_metadata(
     """
     done = publish(
         db=context.db,
-        trust=context.trust,
-        blobs=context.blobs,
+        trust=context.get(TrustStore),
+        blobs=context.get(FileBlobs),
         model=model,
         document=body.role,
         manifests=[] if body.manifest is None else [_decode(body.manifest)],

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily
 
+from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.context import Context
 from pilotwave_server.registry import routes, service, trust_routes, tuf_routes
 from pilotwave_server.registry.resealer import CHECK_INTERVAL_S, keep_fresh
@@ -18,15 +19,15 @@ SWEEP_INTERVAL_S = 3600
 # An upload that nobody has gone on with for a week is given up.
 GIVEN_UP_S = 7 * 86_400
 
-routers = [routes.router, trust_routes.router, tuf_routes.router]
-
 
 def install(context: Context) -> None:
-    """Put the trust store into the context and let it start and stop with the server."""
+    """Let the trust store start and stop with the server."""
     # It tells of every key of a threshold that has not signed, which is no news.
     logging.getLogger("tuf").setLevel(logging.WARNING)
     trust = TrustStore(context.db, context.settings.data_dir)
-    context.trust = trust
+    context.put(trust)
+    context.routers += [routes.router, trust_routes.router, tuf_routes.router]
+    blobs = context.get(FileBlobs)
     reseal = Periodic(
         "reseal",
         lambda: keep_fresh(context.db, trust, now=context.clock()),
@@ -34,7 +35,7 @@ def install(context: Context) -> None:
     )
     sweep = Periodic(
         "sweep-uploads",
-        lambda: context.blobs.sweep(older_than_s=GIVEN_UP_S),
+        lambda: blobs.sweep(older_than_s=GIVEN_UP_S),
         interval_s=SWEEP_INTERVAL_S,
     )
     # In this order: nothing is signed before what a crash left unwritten is written.

@@ -16,6 +16,7 @@ from pilotwave_server.problems import responses
 from pilotwave_server.registry import authority, checks, documents, rotation, sealing, staging
 from pilotwave_server.registry.canary import CanaryRefused
 from pilotwave_server.registry.export import ExportFailed
+from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.registry.views import (
     BootstrapRequest,
     DirectorKeyView,
@@ -73,7 +74,7 @@ class RoleUnknown(NotFound):
 def server_keys(viewer: Viewer, context: Ctx, session: ReadSession) -> ServerKeysView:
     """The public keys that this server holds: what root and targets must list."""
     online, director = _trusted(session)
-    trust = context.trust
+    trust = context.get(TrustStore)
     return ServerKeysView(
         fleet=fleet_row(session).fleet,
         online=[online_view(k, trusted=k.keyid in online) for k in trust.keys("online")],
@@ -131,7 +132,11 @@ def bootstrap(
     """Give the fleet its root of trust: root 1 and targets 1, once and for all."""
     submission = rotation.read_submission(root=body.root, targets=body.targets, roles={}, now=now)
     done = rotation.bootstrap(
-        db=context.db, trust=context.trust, submission=submission, actor=str(admin), now=now
+        db=context.db,
+        trust=context.get(TrustStore),
+        submission=submission,
+        actor=str(admin),
+        now=now,
     )
     return _view(done, response)
 
@@ -169,7 +174,7 @@ def _submit(
     context: Context, submission: rotation.Submission, actor: str, now: Now
 ) -> rotation.Accepted:
     return rotation.submit(
-        db=context.db, trust=context.trust, submission=submission, actor=actor, now=now
+        db=context.db, trust=context.get(TrustStore), submission=submission, actor=actor, now=now
     )
 
 
@@ -191,7 +196,7 @@ def stage_online_key(admin: Admin, context: Ctx, now: Now, fresh: Fresh = False)
     lists it alone completes the change. Asking again returns the same key."""
     key = staging.stage_key(
         db=context.db,
-        trust=context.trust,
+        trust=context.get(TrustStore),
         kind="online",
         actor=str(admin),
         now=now,
@@ -208,7 +213,7 @@ def stage_director_key(
     lists it. Asking again returns the same key."""
     key = staging.stage_key(
         db=context.db,
-        trust=context.trust,
+        trust=context.get(TrustStore),
         kind="director",
         actor=str(admin),
         now=now,

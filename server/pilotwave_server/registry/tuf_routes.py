@@ -15,6 +15,7 @@ from fastapi import APIRouter, Path, Response
 from pilotwave_server.deps import Ctx
 from pilotwave_server.errors import NotFound
 from pilotwave_server.problems import responses
+from pilotwave_server.registry.trust import TrustStore
 
 router = APIRouter(prefix="/tuf", tags=["tuf"])
 
@@ -52,7 +53,7 @@ def metadata(
     if not _METADATA.fullmatch(file):
         raise NoSuchFile
     cache = "no-cache" if file == "timestamp.json" else IMMUTABLE
-    return _file(context.trust.exporter.metadata / file, cache)
+    return _file(context.get(TrustStore).exporter.metadata / file, cache)
 
 
 @router.get(
@@ -65,7 +66,7 @@ def target(path: Annotated[str, Path(max_length=300)], context: Ctx) -> Response
     """A version's manifest: `models/detector/<sha256>.1.4.0.json`."""
     if not _TARGET.fullmatch(path):
         raise NoSuchFile
-    return _file(context.trust.exporter.targets / path, IMMUTABLE)
+    return _file(context.get(TrustStore).exporter.targets / path, IMMUTABLE)
 
 
 def _file(path: FilePath, cache: str) -> Response:

@@ -8,12 +8,12 @@ from pilotwave_server.telemetry.retention import clean
 from pilotwave_server.telemetry.routes import router
 from pilotwave_server.workers import Periodic
 
-routers = [router]
 CLEAN_S = 600
 
 
 def install(context: Context) -> None:
     """Count from the server's start to its end."""
+    context.routers.append(router)
     interval_s = context.settings.distribution_interval_s
 
     def tick() -> None:

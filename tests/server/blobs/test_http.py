@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
-from pilotwave_server.blobs.flow import FREE, Flow
+from pilotwave_server.blobs.flow import FREE, BlobGates, Flow
 from pilotwave_server.blobs.tables import BlobRow
 from pilotwave_server.context import Context
 from tests.servers import RunningServer
@@ -172,7 +172,7 @@ def test_a_gate_decides_for_the_tokens_of_its_kind(client: httpx.Client, context
             return False
         return FREE if bearer == "dev-yes" else None
 
-    context.blob_gates.insert(0, gate)
+    context.get(BlobGates).insert(0, gate)
 
     def status(token: str) -> tuple[int, str]:
         answer = client.get(f"/blobs/{SHA256}", headers={"Authorization": f"Bearer {token}"})

@@ -14,7 +14,14 @@ from pilotwave_server.context import Context
 from pilotwave_server.dashboard.pages import safe_next
 from pilotwave_server.operators import people, throttle
 from pilotwave_server.operators.roles import Role
-from pilotwave_server.operators.sessions import COOKIE, HALF_WAY, IDLE, LIFE, REMEMBER
+from pilotwave_server.operators.sessions import (
+    COOKIE,
+    HALF_WAY,
+    IDLE,
+    LIFE,
+    REMEMBER,
+    PersonSessions,
+)
 from pilotwave_server.operators.tables import PersonRow, PersonSessionRow
 from tests.server.dashboard.conftest import PASSWORD, MakePerson, sign_in
 from tests.server.fleet_fixtures import Fleet, only_sqlite
@@ -73,7 +80,7 @@ def test_a_planted_cookie_is_worth_nothing_after_the_login(
     first = browser.cookies[COOKIE]
     sign_in(browser, "ada")
     assert browser.cookies[COOKIE] != first
-    context.people.forget()
+    context.get(PersonSessions).forget()
     old = httpx.get(f"{browser.base_url}", cookies={COOKIE: first}, timeout=30)
     assert old.status_code == 303
     assert (

@@ -12,6 +12,7 @@ from pilotwave_server.context import Context
 from pilotwave_server.operators import people, sessions
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.operators.service import issue
+from pilotwave_server.operators.sessions import PersonSessions
 from tests.server.dashboard.routes import all_routes
 from tests.server.fleet_fixtures import only_sqlite
 from tests.servers import RunningServer
@@ -226,7 +227,7 @@ def person(server: RunningServer, context: Context, role: Role) -> Iterator[http
             session, name="ada", role=role, actor="server", now=context.clock()
         )
         cookie = sessions.start(session, row, now=context.clock())
-    found = context.people.find(cookie, now=context.clock())
+    found = context.get(PersonSessions).find(cookie, now=context.clock())
     assert found is not None
     with httpx.Client(base_url=server.url, timeout=30) as client:
         client.cookies.set(sessions.COOKIE, cookie)

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
+from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
 from pilotwave_server.deltas import service
 from pilotwave_server.deltas.needs import Pair, Running, needed, to_come
 from pilotwave_server.deltas.tables import DeltaRow
 from pilotwave_server.deltas.worker import DeltaWorker
+from pilotwave_server.fleet.state import FleetState
 from tests.deltas.pairs import applied, tuned, weights
 from tests.server.device_api.peer import SimulatedDevice, code_of, report
 from tests.server.fleet_fixtures import Fleet, only_sqlite
@@ -30,8 +32,8 @@ OLD_SHA, NEW_SHA = sha256_hex(OLD), sha256_hex(NEW)
 def worker(context: Context, tmp_path: Path) -> DeltaWorker:
     return DeltaWorker(
         context.db,
-        context.blobs,
-        lambda: context.fleet.snapshot,
+        context.get(FileBlobs),
+        lambda: context.get(FleetState).snapshot,
         clock=context.clock,
         processes=1,
         folder=tmp_path / "scratch",
@@ -119,16 +121,16 @@ def test_a_delta_of_a_pair_that_is_forgotten_meanwhile_is_not_kept(
                 assert service.clear(session, row)
             return made
 
-    before = {sha256 for sha256, _ in context.blobs.all()}
+    before = {sha256 for sha256, _ in context.get(FileBlobs).all()}
     worker.__class__ = Slow
     assert worker.work() == 2
-    assert {sha256 for sha256, _ in context.blobs.all()} == before
+    assert {sha256 for sha256, _ in context.get(FileBlobs).all()} == before
 
 
 def test_a_maker_that_fails_is_said_and_not_tried_for_ever(
     cam: SimulatedDevice, worker: DeltaWorker, context: Context
 ) -> None:
-    context.blobs.path(OLD_SHA).unlink()
+    context.get(FileBlobs).path(OLD_SHA).unlink()
     assert worker.work() == 2
     assert worker.work() == 0
     with context.db.read() as session:
@@ -177,8 +179,10 @@ def test_pairs_are_those_of_the_same_variant_most_devices_first(
         Running("detector", "2.0.0", "onnx-int8", 9),
         Running("detector", "9.9.9", "onnx-fp32", 9),
     ]
-    found = [(p.old, p.new) for p in needed(context.fleet.snapshot, running)]
-    small = context.fleet.snapshot.versions["detector", "1.0.0"].variants[0].files[0].sha256
+    found = [(p.old, p.new) for p in needed(context.get(FleetState).snapshot, running)]
+    small = (
+        context.get(FleetState).snapshot.versions["detector", "1.0.0"].variants[0].files[0].sha256
+    )
     assert found == [(OLD_SHA, NEW_SHA), (small, NEW_SHA), (EMPTY_SHA256, NEW_SHA)]
 
 
@@ -187,7 +191,7 @@ def test_what_a_group_was_told_before_is_not_to_come(cam: SimulatedDevice, fleet
     fleet.group("more", "*")
     for version in ("1.0.0", "1.1.0", "1.2.0"):
         fleet.assign("more", version)
-    snapshot = fleet.context.fleet.snapshot
+    snapshot = fleet.context.get(FleetState).snapshot
     assert [v.version for v in to_come(snapshot)] == ["1.2.0", "2.1.0"]
 
 
@@ -212,7 +216,7 @@ def test_what_the_fleet_needs_no_more_is_cleared_a_day_later(
     with context.db.read() as session:
         row = service.find(session, OLD_SHA, NEW_SHA)
     assert row is not None
-    path = context.blobs.path(str(row.delta_sha256))
+    path = context.get(FileBlobs).path(str(row.delta_sha256))
     clock.advance(seconds=2 * 3600)
     look(worker)
     cam.check_in(report("2.1.0"))  # from now on nobody has 2.0.0
@@ -234,7 +238,7 @@ def look(worker: DeltaWorker) -> None:
 def test_an_operator_has_a_delta_made_once_more(
     cam: SimulatedDevice, worker: DeltaWorker, context: Context, fleet: Fleet
 ) -> None:
-    path = context.blobs.path(OLD_SHA)
+    path = context.get(FileBlobs).path(OLD_SHA)
     away = path.rename(path.with_suffix(".away"))
     worker.work()
     url = f"/api/v1/deltas/{OLD_SHA}/{NEW_SHA}"

@@ -17,6 +17,8 @@ from pilotwave_protocol.messages import DIRECTIVE_TYPE, MAX_DIRECTIVE_BYTES, par
 from pilotwave_server.app import create_app
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
+from pilotwave_server.fleet.state import FleetState
+from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.settings import Settings
 from tests.server.device_api.peer import SimulatedDevice, code_of
 from tests.server.fleet_fixtures import Fleet, only_sqlite
@@ -52,7 +54,7 @@ def test_directive_is_signed_and_says_everything(
     answer = cam.poll()
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
-    director = context.trust.state.director
+    director = context.get(TrustStore).state.director
     payload = dsse.open_envelope(
         answer.content,
         payload_type=DIRECTIVE_TYPE,
@@ -125,7 +127,7 @@ def test_yank_by_the_publisher_shows_too(fleet: Fleet, context: Context) -> None
     fleet.assign("all", "1.0.0")
     fleet.assign("all", "1.1.0")
     fleet.registry.yank("detector", "1.1.0")
-    context.fleet.refresh()
+    context.get(FleetState).refresh()
     assert cam.runs() == {"detector": "1.0.0"}
 
 
@@ -279,7 +281,7 @@ def test_poll_is_seen_at_once_and_written_down_later(
     assert seen == "2026-01-31T09:31:40Z"
     for worker in context.workers:  # one of them writes what was noted
         worker.stop()
-    context.fleet.records.clear()
+    context.get(FleetState).records.clear()
     stored = fleet.operator.get("/api/v1/devices").json()["items"][0]
     assert stored["last_seen"] == "2026-01-31T09:31:40Z"
     assert stored["last_check_in"] == "2026-01-31T09:30:00Z"
@@ -304,12 +306,12 @@ def test_new_director_key_is_used_at_the_next_poll(
 ) -> None:
     cam = fleet.device()
     before = cam.directive()
-    staged = context.trust.stage("director")
+    staged = context.get(TrustStore).stage("director")
     offline, registry = fleet.registry.offline, fleet.registry
     targets = offline.next_targets(registry.targets())
     signing.set_director(targets.signed, director_of("test-fleet", [staged.raw.hex()]))
     registry.submit(targets=offline.sign_targets(targets))
-    context.fleet.refresh()
+    context.get(FleetState).refresh()
     answer = cam.poll()
     assert answer.status_code == 200
     claimed = dsse.peek_unverified(

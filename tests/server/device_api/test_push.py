@@ -18,6 +18,7 @@ from pilotwave_protocol.push import within_of
 from pilotwave_server.app import create_app
 from pilotwave_server.context import Context
 from pilotwave_server.device_api.push import listeners as desks
+from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.device_api.push.websocket import MAX_FRAMES, REPLACED, REVOKED
 from pilotwave_server.settings import Settings
 from tests.server.device_api.peer import SimulatedDevice
@@ -132,7 +133,7 @@ def test_what_another_process_changes_is_heard_of_here(fleet: Fleet, settings: S
 def test_many_at_once_are_told_to_come_spread(fleet: Fleet, context: Context) -> None:
     cams = [fleet.device(f"cam-{n}") for n in range(5)]
     fleet.group("all", "*")
-    context.devices.push.desks["websocket"]._rate = 2.0
+    context.get(Push).desks["websocket"]._rate = 2.0
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(channel(fleet, cam)) for cam in cams]
         fleet.assign("all", "1.0.0")
@@ -202,14 +203,14 @@ def test_a_flood_of_pings_is_cut_off(fleet: Fleet, context: Context) -> None:
                 opened.ping()
         assert closed_with(opened) == 1008
     ends = time.monotonic() + SOON_S
-    while context.devices.push.desks["websocket"].listeners:
+    while context.get(Push).desks["websocket"].listeners:
         assert time.monotonic() < ends
         time.sleep(0.02)
 
 
 @only_sqlite
 def test_pings_are_answered_and_the_silent_are_dropped(fleet: Fleet, context: Context) -> None:
-    door = context.devices.push.door
+    door = context.get(Push).door
     assert door is not None
     cam = fleet.device()
     with channel(fleet, cam) as opened:
@@ -225,7 +226,7 @@ def test_pings_are_answered_and_the_silent_are_dropped(fleet: Fleet, context: Co
 
 @only_sqlite
 def test_no_more_channels_than_the_settings_allow(fleet: Fleet, context: Context) -> None:
-    door = context.devices.push.door
+    door = context.get(Push).door
     assert door is not None
     one, other = fleet.device("cam-1"), fleet.device("cam-2")
     door._limit = 1

@@ -22,6 +22,7 @@ from pilotwave_agent.settings.push import PushSettings
 from pilotwave_protocol.push import poll_topic, presence_topic, server_topic
 from pilotwave_server.context import Context
 from pilotwave_server.device_api.push import broker as brokers
+from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.errors import BadSetting
 from pilotwave_server.settings import Settings
 from tests import mosquitto
@@ -219,7 +220,7 @@ def test_a_presence_that_means_nothing_does_no_harm(
         client.loop_start()
         for user in users:
             publish(client, presence_topic(FLEET, user), b"1", retain=True)
-        desk = context.devices.push.desks["mqtt"]
+        desk = context.get(Push).desks["mqtt"]
         ends = time.monotonic() + PATIENCE_S
         while set(desk.listeners) != {"cam-1"}:
             assert time.monotonic() < ends, list(desk.listeners)
@@ -249,7 +250,7 @@ def test_a_broker_that_is_cut_off_and_comes_back(
 ) -> None:
     cam = fleet.device("cam-1")
     fleet.group("all", "*")
-    link = context.devices.push.broker
+    link = context.get(Push).broker
     assert link is not None
     with listening(broker, "cam-1", tmp_path) as mine:
         mine.alive()

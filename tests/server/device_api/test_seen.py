@@ -17,6 +17,7 @@ from pilotwave_server.fleet import last_seen as fleet_last_seen
 from pilotwave_server.fleet.last_seen import LastSeen, write_seen
 from pilotwave_server.fleet.preload import Preload
 from pilotwave_server.fleet.state import FleetState
+from pilotwave_server.registry.trust import TrustStore
 from tests.server.fleet_fixtures import Fleet
 
 NOON = datetime(2026, 2, 1, 12, tzinfo=timezone.utc).timestamp()
@@ -63,8 +64,8 @@ def test_a_round_writes_no_more_than_its_share(
     for name in names:
         fleet.device(name)
     monkeypatch.setattr(fleet_last_seen, "ROWS_PER_S", 2 / fleet_last_seen.FLUSH_S)
-    notes = LastSeen(context.db, context.fleet)
-    for record in context.fleet.load(names).values():
+    notes = LastSeen(context.db, context.get(FleetState))
+    for record in context.get(FleetState).load(names).values():
         record.seen = NOON
         for _ in range(3):  # polls, until its turn comes
             notes.note(record)
@@ -86,7 +87,7 @@ def test_starting_process_has_the_enrolled_devices_in_memory(
             .where(DeviceRow.name == "cam-3")
             .values(state="decommissioned")
         )
-    fresh = FleetState(context.db, context.trust)
+    fresh = FleetState(context.db, context.get(TrustStore))
     fresh.refresh()
     worker = Preload(context.db, fresh)
     worker.start()

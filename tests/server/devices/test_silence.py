@@ -20,6 +20,7 @@ from pilotwave_server.devices.silence import Silence, silence, told_s
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.devices.views import standing
 from pilotwave_server.fleet.last_seen import LastSeen
+from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.settings import Settings
 from tests.server.fleet_fixtures import Fleet
 
@@ -197,10 +198,10 @@ def test_list_filter_and_count_agree_while_a_poll_is_noted_and_not_written(
     fleet: Fleet, context: Context, clock: Any
 ) -> None:
     camera = fleet.device("cam-1")
-    notes = LastSeen(context.db, context.fleet)
+    notes = LastSeen(context.db, context.get(FleetState))
     clock.advance(days=5)
     assert standings(fleet) == ("silent", ["cam-1"], 1)
-    record = context.fleet.records["cam-1"]
+    record = context.get(FleetState).records["cam-1"]
     record.seen = clock().timestamp()
     notes.note(record)
     assert standings(fleet) == ("silent", ["cam-1"], 1)

@@ -16,11 +16,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from pilotwave_protocol.digest import sha256_hex
+from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
 from pilotwave_server.deltas.worker import DeltaWorker
+from pilotwave_server.downloads.admission import Admission
 from pilotwave_server.downloads.counting import Counting, For
 from pilotwave_server.downloads.sites import SiteLimit, read_limits
+from pilotwave_server.fleet.state import FleetState
 from tests.deltas.pairs import tuned, weights
 from tests.server.device_api.peer import SimulatedDevice, report
 from tests.server.fleet_fixtures import Fleet, only_sqlite
@@ -39,8 +42,8 @@ def get(device: SimulatedDevice, path: str, **headers: str) -> httpx.Response:
 
 def sums(fleet: Fleet, **query: str) -> list[dict[str, Any]]:
     """What the API says, after what was counted so far is written."""
-    wait_for(lambda: fleet.context.downloads.queue.running == 0)
-    fleet.context.downloads.counting.flush()
+    wait_for(lambda: fleet.context.get(Admission).queue.running == 0)
+    fleet.context.get(Admission).counting.flush()
     answer = fleet.operator.get("/api/v1/bytes", params=query)
     assert answer.status_code == 200, answer.text
     return list(answer.json()["items"])
@@ -97,8 +100,8 @@ def test_a_delta_counts_for_the_rollout_that_asked_for_it_and_says_what_it_saved
         time.sleep(0.05)
     worker = DeltaWorker(
         context.db,
-        context.blobs,
-        lambda: context.fleet.snapshot,
+        context.get(FileBlobs),
+        lambda: context.get(FleetState).snapshot,
         clock=context.clock,
         processes=1,
         folder=tmp_path / "scratch",

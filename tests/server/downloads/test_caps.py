@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from pilotwave_protocol.digest import sha256_hex
+from pilotwave_server.downloads.admission import Admission
 from pilotwave_server.settings import Settings
 from tests.server.device_api.peer import SimulatedDevice
 from tests.server.downloads.test_bytes import wait_for
@@ -41,7 +42,7 @@ def ready(fleet: Fleet) -> Fleet:
 def limit(fleet: Fleet, site: str, **limits: int) -> None:
     answer = fleet.operator.put("/api/v1/site-limits", json={"site": site, **limits})
     assert answer.status_code == 200, answer.text
-    wait_for(lambda: site in fleet.context.downloads._limits)
+    wait_for(lambda: site in fleet.context.get(Admission)._limits)
 
 
 @dataclass
@@ -120,7 +121,7 @@ def test_one_device_of_a_small_site_comes_before_thirty_of_a_large_one(ready: Fl
     limit(ready, "big", max_device_rate_kbps=8000)
     many = [Download(ready.device(f"big-{n}", site="big")) for n in range(30)]
     one = Download(ready.device("small", site="small"))
-    queue = ready.context.downloads.queue
+    queue = ready.context.get(Admission).queue
     with ThreadPoolExecutor(31) as pool:
         for download in many:
             pool.submit(download.run)
@@ -139,7 +140,7 @@ def test_one_device_of_a_small_site_comes_before_thirty_of_a_large_one(ready: Fl
 def test_clients_that_break_off_leave_no_place_taken(ready: Fleet) -> None:
     limit(ready, "berlin", max_rate_kbps=800)
     cams = [ready.device(f"cam-{n}", site="berlin") for n in range(4)]
-    queue = ready.context.downloads.queue
+    queue = ready.context.get(Admission).queue
 
     def break_off(cam: SimulatedDevice) -> None:
         headers = {"Authorization": f"Bearer {cam.token}"}

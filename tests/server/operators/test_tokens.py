@@ -12,7 +12,7 @@ from sqlalchemy import event, select
 
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
-from pilotwave_server.operators.authenticate import REMEMBER_S
+from pilotwave_server.operators.authenticate import REMEMBER_S, OperatorTokens
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.operators.tables import OperatorTokenRow
 
@@ -212,6 +212,6 @@ def test_last_use_is_written_later_and_for_many_uses_at_once(
         viewer.get(f"{API}/whoami")
     with db.read() as session:
         assert session.scalars(select(OperatorTokenRow.last_used_at)).one() is None
-    context.operators.flush()
+    context.get(OperatorTokens).flush()
     with db.read() as session:
         assert session.scalars(select(OperatorTokenRow.last_used_at)).one() == clock()

@@ -13,6 +13,7 @@ from pilotwave_server.dashboard import overview
 from pilotwave_server.recovery.lift import GAP, VERB, lift_by, lift_by_itself
 from pilotwave_server.recovery.plan import TWO_MAY_LIFT
 from pilotwave_server.recovery.worker import Recovery
+from pilotwave_server.registry.trust import TrustStore
 from tests.server.device_api.peer import SimulatedDevice
 from tests.server.fleet_fixtures import Fleet
 
@@ -33,7 +34,7 @@ def stop(context: Context) -> None:
 
 
 def look(context: Context) -> Any:
-    return lift_by_itself(context.db, context.trust, now=context.clock())
+    return lift_by_itself(context.db, context.get(TrustStore), now=context.clock())
 
 
 def status(fleet: Fleet) -> dict[str, Any]:
@@ -143,10 +144,14 @@ def test_a_person_lifts_all_whatever_devices_say(
     for cam in cams[:2]:
         tell(cam, MAX_INT, MAX_INT)
     before = status(fleet)["revision"]
-    done = lift_by(context.db, context.trust, by=1000, actor="server", now=context.clock())
+    done = lift_by(
+        context.db, context.get(TrustStore), by=1000, actor="server", now=context.clock()
+    )
     assert done.after.seq == before + 1000
     tell(cams[0], before + 1400, 1)
-    done = lift_by(context.db, context.trust, by=1000, actor="server", now=context.clock())
+    done = lift_by(
+        context.db, context.get(TrustStore), by=1000, actor="server", now=context.clock()
+    )
     assert done.after.seq == before + 2400
     assert done.after.timestamp > 1000
     assert cams[2].directive().seq == before + 2400

@@ -13,6 +13,7 @@ from pilotwave_protocol import signing
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.manifest import VersionManifest
 from pilotwave_server.context import Context
+from pilotwave_server.registry.trust import TrustStore
 from tests.server.registry.offline import Offline, manifest_for
 from tests.server.registry.registry import onnx
 
@@ -276,7 +277,7 @@ def test_every_change_is_in_the_audit_log(ready: Remote, operator: httpx.Client)
 @sqlite_only
 def test_the_data_folder_holds_no_publisher_key(ready: Remote, context: Context) -> None:
     ready.publish("detector", "1.0.0")
-    held = context.trust.keys("online") + context.trust.keys("director")
+    held = context.get(TrustStore).keys("online") + context.get(TrustStore).keys("director")
     offline = [*ready.offline.root_keys, *ready.offline.targets_keys]
     offline += ready.offline.publishers.values()
     assert {k.keyid for k in held}.isdisjoint(k.public_key.keyid for k in offline)

@@ -39,7 +39,9 @@ def files(context: Context, version: str) -> set[str]:
 
 
 def here(context: Context, version: str) -> bool:
-    return all(context.blobs.size(sha256) is not None for sha256 in files(context, version))
+    return all(
+        context.get(FileBlobs).size(sha256) is not None for sha256 in files(context, version)
+    )
 
 
 def purge(client: httpx.Client, version: str, **body: Any) -> httpx.Response:
@@ -48,8 +50,8 @@ def purge(client: httpx.Client, version: str, **body: Any) -> httpx.Response:
 
 
 def collected(context: Context, clock: FakeClock, keep: int) -> list[str]:
-    assert isinstance(context.blobs, FileBlobs)
-    return collect(context.db, context.blobs, keep_versions=keep, now=clock()).versions
+    assert isinstance(context.get(FileBlobs), FileBlobs)
+    return collect(context.db, context.get(FileBlobs), keep_versions=keep, now=clock()).versions
 
 
 def test_a_purged_version_loses_its_bytes_and_keeps_its_record(
@@ -60,7 +62,7 @@ def test_a_purged_version_loses_its_bytes_and_keeps_its_record(
     done = purge(admin, "1.1.0")
     assert done.status_code == 200, done.text
     assert done.json()["blobs"] == len(only)
-    assert not any(context.blobs.size(sha256) for sha256 in only)
+    assert not any(context.get(FileBlobs).size(sha256) for sha256 in only)
     assert here(context, "1.0.0"), "what other versions list stays"
     assert here(context, "1.2.0")
     shown = admin.get(f"{API}/models/detector/versions/1.1.0").json()
@@ -108,7 +110,7 @@ def test_a_blob_that_no_version_lists_is_removed_and_may_come_again(
 ) -> None:
     sha256 = upload(publisher, b"uploaded by mistake")
     assert publisher.delete(f"{API}/blobs/{sha256}").status_code == 204
-    assert context.blobs.size(sha256) is None
+    assert context.get(FileBlobs).size(sha256) is None
     assert publisher.delete(f"{API}/blobs/{sha256}").status_code == 404
     assert upload(publisher, b"uploaded by mistake") == sha256
     with context.db.read() as session:
@@ -118,7 +120,7 @@ def test_a_blob_that_no_version_lists_is_removed_and_may_come_again(
     signed = next(iter(files(context, "1.0.0")))
     answer = publisher.delete(f"{API}/blobs/{signed}")
     assert (answer.status_code, answer.json()["code"]) == (409, "blob_in_use")
-    assert context.blobs.size(signed)
+    assert context.get(FileBlobs).size(signed)
 
 
 def test_without_a_retention_nothing_goes(fleet: Fleet, context: Context, clock: FakeClock) -> None:
@@ -166,37 +168,37 @@ def test_uploads_that_were_never_signed_go_after_a_week(
 ) -> None:
     sha256 = upload(publisher, b"never signed")
     collected(context, clock, 0)
-    assert context.blobs.size(sha256)
+    assert context.get(FileBlobs).size(sha256)
     clock.advance(days=8)
     collected(context, clock, 0)
-    assert context.blobs.size(sha256) is None
+    assert context.get(FileBlobs).size(sha256) is None
     assert all(here(context, version) for version in ("1.0.0", "1.1.0", "1.2.0"))
     # manifests are blobs as well, listed by no variant
     with context.db.read() as session:
         manifests = list(session.scalars(select(VersionRow.sha256)))
-    assert all(context.blobs.size(sha256) for sha256 in manifests)
+    assert all(context.get(FileBlobs).size(sha256) for sha256 in manifests)
 
 
 def test_what_a_crash_left_is_removed_the_next_time(
     fleet: Fleet, admin: httpx.Client, context: Context, clock: FakeClock
 ) -> None:
     """The record says that a file is gone, and it is there; a file that no record knows is old."""
-    assert isinstance(context.blobs, FileBlobs)
+    assert isinstance(context.get(FileBlobs), FileBlobs)
     only = files(context, "1.1.0") - files(context, "1.0.0") - files(context, "1.2.0")
-    kept = {sha256: context.blobs.path(sha256).read_bytes() for sha256 in only}
+    kept = {sha256: context.get(FileBlobs).path(sha256).read_bytes() for sha256 in only}
     purge(admin, "1.1.0")
     for sha256, data in kept.items():
-        context.blobs.path(sha256).write_bytes(data)
+        context.get(FileBlobs).path(sha256).write_bytes(data)
     stray: dict[Path, bool] = {}
     for data, old in ((b"old", True), (b"new", False)):
-        path = context.blobs.path(sha256_hex(data))
+        path = context.get(FileBlobs).path(sha256_hex(data))
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         if old:
             os.utime(path, (0, time.time() - 8 * 86_400))
         stray[path] = old
     collected(context, clock, 0)
-    assert not any(context.blobs.path(sha256).exists() for sha256 in kept)
+    assert not any(context.get(FileBlobs).path(sha256).exists() for sha256 in kept)
     assert [path.exists() for path in stray] == [False, True]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from pilotwave_protocol.messages import ModelReport
 from pilotwave_protocol.states import ModelState
+from pilotwave_server.fleet.state import FleetState
 from tests.server.device_api.peer import SimulatedDevice, installed
 from tests.server.fleet_fixtures import Fleet
 
@@ -85,7 +86,9 @@ def show(fleet: Fleet, rollout: str) -> dict[str, Any]:
     answer = fleet.operator.get(f"/api/v1/rollouts/{rollout}")
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
-    fleet.context.fleet.refresh()  # what the engine has just decided is told to devices soon after
+    fleet.context.get(
+        FleetState
+    ).refresh()  # what the engine has just decided is told to devices soon after
     return found
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from pilotwave_protocol.messages import DeviceEvent, ModelReport
 from pilotwave_protocol.states import ModelState as S
+from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.settings import Settings
 from tests.conftest import START
 from tests.server.device_api.peer import ONNX, installed
@@ -52,7 +53,7 @@ def act(fleet: Fleet, rollout: str, verb: str) -> None:
     path = f"/api/v1/rollouts/{rollout}/{verb}"
     answer = fleet.operator.post(path, json={"reason": "bad in the field"})
     assert answer.status_code == 200, answer.text
-    fleet.context.fleet.refresh()
+    fleet.context.get(FleetState).refresh()
 
 
 def outcome(fleet: Fleet, rollout: str, device: str) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def end(fleet: Fleet, rollout: str, cams: list[Obeying]) -> str:
     act(fleet, rollout, "rollback")
     found = live_until(fleet, rollout, cams, in_state("rolled_back"))
     for _ in range(3):
-        fleet.context.fleet.refresh()
+        fleet.context.get(FleetState).refresh()
         for cam in cams:
             cam.live()
     return str(found["decisions"][0]["sentence"])
@@ -202,7 +203,7 @@ def test_a_pin_wins_and_the_account_says_so(cams: Fleet) -> None:
     assert outcome(cams, rollout, "cam-1")["outcome"] == "healthy"
     # and when the pin goes, so does the version
     assert cams.operator.delete(f"/api/v1/devices/cam-1/{PIN}").status_code in (200, 204)
-    cams.context.fleet.refresh()
+    cams.context.get(FleetState).refresh()
     three[0].live()
     three[0].live()
     assert three[0].current == "1.0.0"
@@ -244,7 +245,7 @@ def test_a_device_that_has_moved_on_is_left_alone(cams: Fleet) -> None:
     )
     label(cams, "cam-1", line="none")
     for _ in range(2):
-        cams.context.fleet.refresh()
+        cams.context.get(FleetState).refresh()
         three[0].live()
     assert three[0].current == "1.2.0"
     assert cams.operator.delete(f"/api/v1/devices/cam-1/{PIN}").status_code in (200, 204)

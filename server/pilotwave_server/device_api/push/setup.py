@@ -11,6 +11,7 @@ from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.push.broker import Broker
 from pilotwave_server.device_api.push.listeners import PushListeners
 from pilotwave_server.device_api.push.websocket import Door
+from pilotwave_server.fleet.state import FleetState
 
 SILENT_PINGS = 2.5
 HANDSHAKES_PER_S = 500  # in each process
@@ -67,7 +68,7 @@ def install(context: Context, polls: Polls) -> Push:
 
     def desk(kind: str) -> PushListeners:
         push.desks[kind] = PushListeners(
-            context.fleet, polls, clock=context.clock, rate=CALLS_PER_S
+            context.get(FleetState), polls, clock=context.clock, rate=CALLS_PER_S
         )
         return push.desks[kind]
 
@@ -80,5 +81,7 @@ def install(context: Context, polls: Polls) -> Push:
             silent_s=settings.push_ping_s * SILENT_PINGS,
         )
     if settings.mqtt_url:
-        push.broker = Broker(desk("mqtt"), settings, fleet=lambda: context.fleet.snapshot.fleet)
+        push.broker = Broker(
+            desk("mqtt"), settings, fleet=lambda: context.get(FleetState).snapshot.fleet
+        )
     return push

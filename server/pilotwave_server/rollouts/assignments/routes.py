@@ -24,7 +24,7 @@ from pilotwave_server.rollouts.assignments.explain import why
 from pilotwave_server.rollouts.assignments.fitting import count_fitting, count_in_trouble
 from pilotwave_server.rollouts.assignments.history import taken_back_by
 from pilotwave_server.rollouts.assignments.load_device import device_says, look
-from pilotwave_server.rollouts.assignments.load_snapshot import read_snapshot
+from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.assignments.offerable import VersionNotOffered
 from pilotwave_server.rollouts.assignments.pins import NothingToRollBackTo, NotPinned
 from pilotwave_server.rollouts.assignments.resolve import choose_variant
@@ -50,7 +50,7 @@ routers = [groups, devices]
 
 
 def _snapshot(session: ReadSession, context: Ctx) -> FleetSnapshot:
-    return read_snapshot(session, context.fleet.remembered)
+    return read_snapshot(session, context.get(RememberedSnapshot))
 
 
 def _baseline(group: str, row: BaselineRow) -> BaselineView:

@@ -1,11 +1,11 @@
 """The fleet as `resolve` sees it: one immutable picture, taken at one revision.
 
-No database and no clock in here; `snapshot.py` draws the picture.
+No database and no clock in here; `load_snapshot.py` draws the picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -197,3 +197,14 @@ class DeviceView:
     leases: frozenset[int] = frozenset()
     conflict: bool = False
     took: frozenset[tuple[int, str | None]] = frozenset()
+
+
+@dataclass(frozen=True)
+class NewestSnapshot:
+    """`read()` is the newest picture that this process has; the fleet's memory keeps it."""
+
+    read: Callable[[], FleetSnapshot]
+
+    @property
+    def snapshot(self) -> FleetSnapshot:
+        return self.read()

@@ -20,7 +20,7 @@ from pilotwave_server.errors import Conflict, Invalid, ServerError
 from pilotwave_server.groups.service import groups_by_device
 from pilotwave_server.operators.roles import Actor
 from pilotwave_server.rollouts.assignments import pins
-from pilotwave_server.rollouts.assignments.load_snapshot import read_snapshot
+from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.scope import Touched, check_scope
 
 AT_ONCE = 100
@@ -143,9 +143,8 @@ def _step(
     """What is done to one device."""
     who = str(actor)
     # the fleet is held, so that its picture stays true for all devices of the transaction
-    snapshot = (
-        read_snapshot(session, context.fleet.remembered) if deed.action == "rollback" else None
-    )
+    remembered = context.get(RememberedSnapshot)
+    snapshot = read_snapshot(session, remembered) if deed.action == "rollback" else None
 
     def label(name: str) -> None:
         kept = {**service.get_device(session, name).labels, **(deed.labels or {})}

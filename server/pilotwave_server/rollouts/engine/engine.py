@@ -35,7 +35,7 @@ COUNT_SHARE = 50.0
 
 
 class HasSnapshot(Protocol):
-    """Whoever keeps the fleet's picture (`device_api.fleet_state.FleetState`)."""
+    """Whoever keeps the fleet's picture (`fleet.state.FleetState`)."""
 
     @property
     def snapshot(self) -> FleetSnapshot: ...
@@ -65,10 +65,6 @@ class Engine:
         self._counts = LastCounts()
         self._last: tuple[datetime, float] | None = None
         self._listening_since = clock()
-
-    def worker(self) -> Periodic:
-        """Return the background work of a server process."""
-        return Periodic("rollouts", self.work, interval_s=INTERVAL_S, rest=REST, can_wait=True)
 
     def work(self) -> None:
         """Take every step that is due now."""
@@ -146,6 +142,13 @@ class Engine:
             row = session.get_one(RolloutRow, step.rollout)
             policy = stored_policy(row.document)
             return opened_threshold(session, group_of(session, row), row, policy, step.wave)
+
+
+class EngineWorker(Periodic):
+    """The engine as background work of a server process."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__("rollouts", engine.work, interval_s=INTERVAL_S, rest=REST, can_wait=True)
 
 
 class LastCounts:

@@ -17,7 +17,7 @@ from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.registry.service import VersionUnknown, get_version
 from pilotwave_server.rollouts.assignments.capacity import TooManyModels
-from pilotwave_server.rollouts.assignments.load_snapshot import read_snapshot
+from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.assignments.offerable import VersionNotOffered
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.operate import present, queries, steer
@@ -84,7 +84,7 @@ WaveNumber = Annotated[
 
 
 def _snapshot(session: Session, context: Ctx) -> FleetSnapshot:
-    return read_snapshot(session, context.fleet.remembered)
+    return read_snapshot(session, context.get(RememberedSnapshot))
 
 
 def _wish(session: Session, body: PlanRequest, **more: Any) -> NewRollout:

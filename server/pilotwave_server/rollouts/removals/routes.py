@@ -10,7 +10,7 @@ from pilotwave_server.fields import ApiReply, DeviceName, GroupName, ModelName
 from pilotwave_server.groups.service import GroupUnknown
 from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown
-from pilotwave_server.rollouts.assignments.load_snapshot import read_snapshot
+from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.operate.create import RolloutInTheWay
 from pilotwave_server.rollouts.removals import orders
 from pilotwave_server.rollouts.removals.orders import NotRemoved, StillAssigned
@@ -99,7 +99,7 @@ def remove_from_device(
 ) -> RemovalView:
     """It takes the model off its disk at its next poll. It holds until the model is pinned or
     assigned there again."""
-    snapshot = read_snapshot(session, context.fleet.remembered)
+    snapshot = read_snapshot(session, context.get(RememberedSnapshot))
     found = orders.remove_from_device(
         session, snapshot, device=device, model=model, actor=str(operator), now=now
     )
