@@ -23,7 +23,6 @@ from pilotwave_server.rollouts.operate.preview import (
     count_by_wave,
     count_pinned,
     planned,
-    rule_of,
     thresholds,
 )
 from pilotwave_server.rollouts.operate.views import (
@@ -38,6 +37,7 @@ from pilotwave_server.rollouts.operate.views import (
 )
 from pilotwave_server.rollouts.policies.document import Policy, Wave
 from pilotwave_server.rollouts.policies.stored import stored_policy
+from pilotwave_server.rollouts.policies.wave_words import rule_of
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.tables import (
     DecisionRow,

@@ -21,7 +21,7 @@ from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.resolve import Hold, choose_variant
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView
 from pilotwave_server.rollouts.operate.create import in_canary
-from pilotwave_server.rollouts.policies.document import Canary, Policy, Wave
+from pilotwave_server.rollouts.policies.document import Policy
 from pilotwave_server.rollouts.tables import RolloutRow, RolloutWaveRow
 from pilotwave_server.rollouts.waves import not_pinned, opened_threshold, position_sql, takers
 
@@ -38,25 +38,6 @@ class PlannedDevice:
     variant: str | None
     hold: Hold | None
     pinned: str | None = None
-
-
-def rule_of(wave: Wave) -> str:
-    """Say in words whom a wave takes."""
-    if wave.canary is not None:
-        return _canary_rule(wave.canary)
-    if wave.count is not None:
-        return "1 device" if wave.count == 1 else f"{wave.count} devices"
-    return f"{wave.percent:g} %"
-
-
-def _canary_rule(canary: Canary) -> str:
-    if canary.selector is not None:
-        return f"those with {canary.selector}"
-    if canary.group is not None:
-        return f"those of the group {canary.group}"
-    shown = ", ".join(canary.devices[:5])
-    more = len(canary.devices) - 5
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def thresholds(session: Session, group: GroupRow, rollout: RolloutRow, policy: Policy) -> list[int]:

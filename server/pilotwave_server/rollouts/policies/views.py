@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pilotwave_server.fields import SLUG, ApiReply, ApiRequest
-from pilotwave_server.rollouts.operate.preview import rule_of
 from pilotwave_server.rollouts.policies.service import Saved
 from pilotwave_server.rollouts.policies.stored import store_policy
+from pilotwave_server.rollouts.policies.wave_words import rule_of
 from pilotwave_server.rollouts.policies.yaml_text import MAX_TEXT
 
 PolicyName = Annotated[str, Field(min_length=1, max_length=64, pattern=SLUG, examples=["careful"])]
