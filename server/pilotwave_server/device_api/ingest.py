@@ -52,7 +52,7 @@ class Ingest:
 
     def __call__(self, items: Sequence[VerifiedCheckIn]) -> list[Stored]:
         """Return what became of each. When it returns, what is acknowledged is committed."""
-        news = route_outcomes.heard(self._fleet, items)  # 7: from memory, nothing is held yet
+        news = route_outcomes.heard(self._fleet, items)  # 7: no lock is held yet
         now = self._clock()
         with self._db.write() as session:
             stored, matters = self._store(session, items, news, now)

@@ -1,7 +1,7 @@
 """Find, in the picture in memory, which rollouts a check-in has to do with.
 
 No statement for a device that has to do with none. What a report means and how it is stored is the
-rollouts' own affair (`rollouts/reports.py`).
+rollouts' own affair (`rollouts/reports/`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Order matters where changes come in, because a directive's `seq` must never stan
 everything is read at one moment of the database; then changed devices are forgotten; only then the
 new snapshot is put up. A record enters only beside a snapshot that is at least as new as its own
 reading. So at each moment snapshot and records fit together, and a reader has to take both at one
-moment (`HotPaths._order`).
+moment (`Polls._order`).
 """
 
 from __future__ import annotations

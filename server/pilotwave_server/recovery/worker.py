@@ -24,7 +24,7 @@ REST = 5.0
 
 
 class NewestVersions(Protocol):
-    """The newest TUF versions that this process knows (`fleet_state.Hint`)."""
+    """The newest TUF versions that this process knows (`fleet.state.Hint`)."""
 
     @property
     def root(self) -> int: ...

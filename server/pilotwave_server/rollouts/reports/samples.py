@@ -1,7 +1,7 @@
 """Keep windows of live metrics as the gates of a running rollout will look at them.
 
-Which windows are a rollout's, and of which arm, is the caller's to say (`device_api/metric_desk`).
-A sample is one figure of one window of one device. Of a device on the new version the first
+Which windows are a rollout's, and of which arm, is the caller's to say (`route_metrics.py`). A
+sample is one figure of one window of one device. Of a device on the new version the first
 `_FIRST` windows are kept and then ever fewer. What is merged for people gets the same windows, each
 with at most `MOST_VALUES` values, so that no device's calls drown the others'.
 """
