@@ -42,10 +42,8 @@ def rows_of(context: Context, rules: Sequence[ColumnElement[bool]]) -> Iterator[
             found, cursor = service.list_devices(session, page=page, rules=rules)
             models = service.models_of(session, found)
             quiet = silence(context.settings, context.clock())
-            shown = [
-                summary(row, models[row.id], context.get(LastPolls).of(row.name), quiet)
-                for row in found
-            ]
+            polled = context.get(LastPolls).of
+            shown = [summary(row, models[row.id], polled(row.name), quiet) for row in found]
         yield "".join(_line(_fields(device)) for device in shown)
         if cursor is None:
             return

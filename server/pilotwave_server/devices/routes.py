@@ -44,9 +44,8 @@ CodeId = Annotated[int, Path(ge=1, le=2**53, description="The code's id, from th
 def _summaries(session: ReadSession, context: Ctx, rows: list[DeviceRow]) -> list[DeviceSummary]:
     models = service.models_of(session, rows)
     quiet = silence(context.settings, context.clock())
-    return [
-        summary(row, models[row.id], context.get(LastPolls).of(row.name), quiet) for row in rows
-    ]
+    polled = context.get(LastPolls).of
+    return [summary(row, models[row.id], polled(row.name), quiet) for row in rows]
 
 
 @router.get(

@@ -131,7 +131,6 @@ def list_members(
     rows, cursor = service.devices_in(session, name=group, page=page)
     models = models_of(session, rows)
     quiet = silence(context.settings, context.clock())
-    items = [
-        summary(row, models[row.id], context.get(LastPolls).of(row.name), quiet) for row in rows
-    ]
+    polled = context.get(LastPolls).of
+    items = [summary(row, models[row.id], polled(row.name), quiet) for row in rows]
     return Page(items=items, next_cursor=cursor)

@@ -50,7 +50,6 @@ def purge(client: httpx.Client, version: str, **body: Any) -> httpx.Response:
 
 
 def collected(context: Context, clock: FakeClock, keep: int) -> list[str]:
-    assert isinstance(context.get(FileBlobs), FileBlobs)
     return collect(context.db, context.get(FileBlobs), keep_versions=keep, now=clock()).versions
 
 
@@ -183,7 +182,6 @@ def test_what_a_crash_left_is_removed_the_next_time(
     fleet: Fleet, admin: httpx.Client, context: Context, clock: FakeClock
 ) -> None:
     """The record says that a file is gone, and it is there; a file that no record knows is old."""
-    assert isinstance(context.get(FileBlobs), FileBlobs)
     only = files(context, "1.1.0") - files(context, "1.0.0") - files(context, "1.2.0")
     kept = {sha256: context.get(FileBlobs).path(sha256).read_bytes() for sha256 in only}
     purge(admin, "1.1.0")

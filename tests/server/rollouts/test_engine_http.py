@@ -86,9 +86,8 @@ def show(fleet: Fleet, rollout: str) -> dict[str, Any]:
     answer = fleet.operator.get(f"/api/v1/rollouts/{rollout}")
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
-    fleet.context.get(
-        FleetState
-    ).refresh()  # what the engine has just decided is told to devices soon after
+    # what the engine has just decided is told to devices soon after
+    fleet.context.get(FleetState).refresh()
     return found
 
 
