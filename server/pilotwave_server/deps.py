@@ -1,6 +1,10 @@
 """What a route may ask for by its signature: who is calling, a session, the time, the context.
 
-    def pin(device: DeviceName, operator: Operator, session: WriteSession, now: Now, …) -> PinView
+    def pause(rollout: RolloutName, operator: OperatorOfRollout, session: WriteSession, …) -> …
+
+The caller's type says the role and what is changed, by which a token of limited scope is judged.
+`Operator` and the like change what belongs to the whole fleet: a limited token may only read there.
+`OperatorOfDevice` and `OperatorOfRollout` stand in their slices (`callers.py`).
 
 A WriteSession commits when the function returns, before its answer is sent; an exception rolls it
 back. A ReadSession refuses to write. Both take a router made by `routing`.
@@ -9,7 +13,7 @@ back. A ReadSession refuses to write. Both take a router made by `routing`.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Annotated, cast
 
@@ -23,14 +27,21 @@ from pilotwave_server.context import Context
 from pilotwave_server.errors import Forbidden, Unauthorised
 from pilotwave_server.operators.authenticate import OperatorTokens, TokenMissing
 from pilotwave_server.operators.roles import Actor, Role
-from pilotwave_server.operators.service import RoleForbids
+from pilotwave_server.operators.service import check_role
 from pilotwave_server.operators.sessions import COOKIE, PersonSessions, SignedIn
-from pilotwave_server.routing import API, need_session_route
-from pilotwave_server.scope import check_scope, touched_by_path
+from pilotwave_server.routing import need_session_route
+from pilotwave_server.scope import (
+    BYTES,
+    FLEET,
+    GROUP,
+    IN_BODY,
+    MODEL,
+    NOTHING,
+    Resource,
+    check_scope,
+)
 
 SAFE = ("GET", "HEAD", "OPTIONS")
-# These routes check the scope themselves: what they touch stands in the body.
-NAMED_IN_THE_BODY = (f"{API}/rollouts", f"{API}/rollouts/preview", f"{API}/devices/bulk")
 
 
 class ForgedRequest(Forbidden):
@@ -76,8 +87,8 @@ bearer = HTTPBearer(
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-async def get_actor(request: Request, context: Ctx, credentials: Credentials, now: Now) -> Actor:
-    """Who is calling, or a 401 that says what is wrong.
+async def identify(request: Request, context: Ctx, credentials: Credentials, now: Now) -> Actor:
+    """Who is calling, whatever they may do, or a 401 that says what is wrong.
 
     A browser may come with a session's cookie instead of a token; to change anything it must also
     send the session's `X-CSRF-Token`, which no other site knows.
@@ -94,8 +105,14 @@ async def get_actor(request: Request, context: Ctx, credentials: Credentials, no
         actor = await run_in_threadpool(
             context.get(OperatorTokens).authenticate, credentials.credentials, now=now
         )
+    return actor
+
+
+async def get_actor(request: Request, context: Ctx, credentials: Credentials, now: Now) -> Actor:
+    """Who is calling, for what declares no caller: a limited token may only read there."""
+    actor = await identify(request, context, credentials, now)
     if actor.limited and request.method not in SAFE:
-        await run_in_threadpool(check_path, context, actor, request)
+        check_scope(actor, NOTHING)
     return actor
 
 
@@ -134,30 +151,40 @@ def check_csrf(signed_in: SignedIn, sent: str) -> None:
         )
 
 
-def check_path(context: Context, actor: Actor, request: Request) -> None:
-    """ScopeForbids unless what the path names is within the token's limits."""
-    path = request.scope["path"]
-    if path in NAMED_IN_THE_BODY:
-        return
-    with context.db.read() as session:
-        touched = touched_by_path(session, path, request.path_params)
-    if touched is not None:
-        check_scope(actor, touched)
+def require(role: Role, resource: Resource = FLEET) -> Callable[..., Awaitable[Actor]]:
+    """A dependency: somebody of this role, whose limits take in what the route changes."""
 
-
-def require(role: Role) -> Callable[[Actor], Awaitable[Actor]]:
-    async def check(actor: Annotated[Actor, Depends(get_actor)]) -> Actor:
-        if not actor.role.covers(role):
-            raise RoleForbids(
-                f"this needs the role {role.value}; {actor} is {actor.role.value}",
-                needed=role.value,
-            )
+    async def check(
+        request: Request, context: Ctx, actor: Annotated[Actor, Depends(identify)]
+    ) -> Actor:
+        if actor.limited and request.method not in SAFE:
+            await run_in_threadpool(check_limits, context, actor, resource, request.path_params)
+        check_role(actor, role)
         return actor
 
+    check.declares = (role, resource)  # type: ignore[attr-defined]  # a test lists every route's
     return check
+
+
+def check_limits(
+    context: Context, actor: Actor, resource: Resource, names: Mapping[str, str]
+) -> None:
+    """ScopeForbids unless what the path names is within the token's limits."""
+    if resource.touched is None:
+        return
+    with context.db.read() as session:
+        touched = resource.touched(session, names)
+    check_scope(actor, touched)
 
 
 Viewer = Annotated[Actor, Depends(require(Role.VIEWER))]
 Publisher = Annotated[Actor, Depends(require(Role.PUBLISHER))]
 Operator = Annotated[Actor, Depends(require(Role.OPERATOR))]
 Admin = Annotated[Actor, Depends(require(Role.ADMIN))]
+PublisherOfModel = Annotated[Actor, Depends(require(Role.PUBLISHER, MODEL))]
+OperatorOfModel = Annotated[Actor, Depends(require(Role.OPERATOR, MODEL))]
+OperatorOfGroup = Annotated[Actor, Depends(require(Role.OPERATOR, GROUP))]
+"""Of a model in a group: who is in the group is the whole fleet's matter."""
+PublisherOfBytes = Annotated[Actor, Depends(require(Role.PUBLISHER, BYTES))]
+OperatorInBody = Annotated[Actor, Depends(require(Role.OPERATOR, IN_BODY))]
+"""The body names what is changed, so the route itself calls `check_scope`."""

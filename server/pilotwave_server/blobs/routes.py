@@ -32,7 +32,7 @@ from pilotwave_server.blobs.views import (
     UploadView,
 )
 from pilotwave_server.context import Context
-from pilotwave_server.deps import Ctx, Publisher
+from pilotwave_server.deps import Ctx, PublisherOfBytes
 from pilotwave_server.fields import Sha256
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router
@@ -50,7 +50,7 @@ BODY: dict[str, Any] = {"requestBody": {"required": True, "content": BYTES}}
 
 
 @api.post("/missing", responses=responses(service.SizeMismatch, service.BlobPurged))
-def missing(body: MissingRequest, publisher: Publisher, context: Ctx) -> MissingView:
+def missing(body: MissingRequest, publisher: PublisherOfBytes, context: Ctx) -> MissingView:
     """Ask which of these blobs are still to be sent, and from which byte on."""
     with context.db.read() as session:
         service.check_not_purged(session, (b.sha256 for b in body.blobs))
@@ -80,7 +80,7 @@ def _tell(response: Response, view: UploadView) -> UploadView:
 
 @api.get("/{sha256}/upload")
 def upload_progress(
-    sha256: Digest, publisher: Publisher, context: Ctx, response: Response
+    sha256: Digest, publisher: PublisherOfBytes, context: Ctx, response: Response
 ) -> UploadView:
     """How far an upload has come."""
     return _tell(response, _progress(context, sha256))
@@ -88,7 +88,7 @@ def upload_progress(
 
 @api.head("/{sha256}/upload")
 def upload_progress_headers(
-    sha256: Digest, publisher: Publisher, context: Ctx, response: Response
+    sha256: Digest, publisher: PublisherOfBytes, context: Ctx, response: Response
 ) -> None:
     """How far an upload has come, in the headers Upload-Offset and Upload-Complete."""
     _tell(response, _progress(context, sha256))
@@ -112,7 +112,7 @@ async def upload(
     sha256: Digest,
     request: Request,
     response: Response,
-    publisher: Publisher,
+    publisher: PublisherOfBytes,
     context: Ctx,
     upload_offset: Annotated[
         int, Header(ge=0, le=MAX_FILE_SIZE, description="Number of the first byte sent.")

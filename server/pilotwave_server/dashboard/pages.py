@@ -28,7 +28,7 @@ from pilotwave_server.deps import Ctx, Now, check_csrf, get_context, get_signed_
 from pilotwave_server.errors import ServerError
 from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.operators.roles import Actor, Role
-from pilotwave_server.operators.service import RoleForbids
+from pilotwave_server.operators.service import check_role
 from pilotwave_server.operators.sessions import SignedIn
 from pilotwave_server.routing import SessionRoute
 
@@ -81,11 +81,7 @@ class PageContext:
     def need(self, role: Role) -> Actor:
         """Who looks, if the role allows it. RoleForbids, SignInFirst."""
         actor = self.actor
-        if not actor.role.covers(role):
-            raise RoleForbids(
-                f"this needs the role {role.value}; {actor} is {actor.role.value}",
-                needed=role.value,
-            )
+        check_role(actor, role)
         return actor
 
     def told(self, text: str, **values: object) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.audit.service import record
 from pilotwave_server.errors import Conflict, Forbidden, Invalid, NotFound
-from pilotwave_server.operators.roles import Role
+from pilotwave_server.operators.roles import Actor, Role
 from pilotwave_server.operators.tables import OperatorTokenRow
 from pilotwave_server.paging import PageRequest, paginate
 
@@ -54,6 +54,15 @@ class IssuedToken:
 
     row: OperatorTokenRow
     plaintext: str = field(repr=False)
+
+
+def check_role(actor: Actor, needed: Role) -> None:
+    """RoleForbids unless the actor's role covers the one that is needed."""
+    if not actor.role.covers(needed):
+        raise RoleForbids(
+            f"this needs the role {needed.value}; {actor} is {actor.role.value}",
+            needed=needed.value,
+        )
 
 
 def hash_secret(secret: str) -> str:

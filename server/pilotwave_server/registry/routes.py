@@ -8,7 +8,15 @@ import binascii
 from fastapi import Response
 
 from pilotwave_server.blobs.filesystem import FileBlobs
-from pilotwave_server.deps import Ctx, Now, Operator, Publisher, ReadSession, Viewer, WriteSession
+from pilotwave_server.deps import (
+    Ctx,
+    Now,
+    OperatorOfModel,
+    PublisherOfModel,
+    ReadSession,
+    Viewer,
+    WriteSession,
+)
 from pilotwave_server.errors import Invalid
 from pilotwave_server.fields import ModelName, VersionName
 from pilotwave_server.paging import BadCursor, CountedPage, Paging, count_rows
@@ -122,7 +130,7 @@ def get_version(
 def publish_metadata(
     model: ModelName,
     body: MetadataRequest,
-    publisher: Publisher,
+    publisher: PublisherOfModel,
     context: Ctx,
     now: Now,
     response: Response,
@@ -163,7 +171,7 @@ def deny(
     model: ModelName,
     version: VersionName,
     body: DenyRequest,
-    operator: Operator,
+    operator: OperatorOfModel,
     session: WriteSession,
     now: Now,
 ) -> VersionView:
@@ -179,7 +187,11 @@ def deny(
 
 @router.delete("/{model}/versions/{version}/deny", operation_id="undeny_version", responses=UNDENY)
 def undeny(
-    model: ModelName, version: VersionName, operator: Operator, session: WriteSession, now: Now
+    model: ModelName,
+    version: VersionName,
+    operator: OperatorOfModel,
+    session: WriteSession,
+    now: Now,
 ) -> VersionView:
     """Take a deny back."""
     row = service.undeny(session, model=model, version=version, actor=str(operator), now=now)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.blobs.port import BlobMissing
-from pilotwave_server.deps import Admin, Ctx, Now, Publisher
+from pilotwave_server.deps import Admin, Ctx, Now, PublisherOfBytes
 from pilotwave_server.fields import (
     ApiReply,
     ApiRequest,
@@ -110,7 +110,7 @@ def readmit(
 )
 def remove_blob(
     sha256: Annotated[Sha256, Path(description="The blob's SHA-256.")],
-    publisher: Publisher,
+    publisher: PublisherOfBytes,
     context: Ctx,
     now: Now,
 ) -> None:

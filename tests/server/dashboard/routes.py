@@ -11,21 +11,22 @@ from typing import Any
 
 def all_routes(fastapi: Any) -> Iterator[tuple[str, str]]:
     """(method, path template) of each route that a slice or a page made."""
-    for route in _routes(fastapi):
+    for route in routes_of(fastapi):
         for method in sorted(route.methods):
             yield method, route.path
 
 
 def all_acts(fastapi: Any) -> Iterator[str]:
     """`METHOD /path` of each route that may write; one for each deed where the path names it."""
-    for route in _routes(fastapi):
+    for route in routes_of(fastapi):
         for method in sorted(route.methods - {"GET", "HEAD"}):
             deeds = list(_deeds(route)) if route.path.endswith(("{deed}", "{step}")) else []
             for path in deeds or [route.path]:
                 yield f"{method} {path}"
 
 
-def _routes(fastapi: Any) -> Iterator[Any]:
+def routes_of(fastapi: Any) -> Iterator[Any]:
+    """Each route that a slice or a page made."""
     for route in fastapi.routes:
         router = getattr(route, "original_router", None)
         yield from router.routes if router is not None else []

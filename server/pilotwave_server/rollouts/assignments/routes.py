@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import Query
 
-from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
+from pilotwave_server.deps import Ctx, Now, OperatorOfGroup, ReadSession, Viewer, WriteSession
+from pilotwave_server.devices.callers import OperatorOfDevice
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.service import list_history as list_device_history
 from pilotwave_server.devices.tables import PinRow
@@ -81,7 +82,7 @@ def list_baselines(group: GroupName, viewer: Viewer, session: ReadSession) -> Ba
 def set_baseline(
     group: GroupName,
     model: ModelName,
-    operator: Operator,
+    operator: OperatorOfGroup,
     session: WriteSession,
     now: Now,
     context: Ctx,
@@ -115,7 +116,7 @@ def set_baseline(
     responses=responses(GroupUnknown, NoBaseline),
 )
 def end_baseline(
-    group: GroupName, model: ModelName, operator: Operator, session: WriteSession, now: Now
+    group: GroupName, model: ModelName, operator: OperatorOfGroup, session: WriteSession, now: Now
 ) -> None:
     """Its devices keep what they run, unless another group of theirs says more."""
     baselines.end_baseline(session, group=group, model=model, actor=str(operator), now=now)
@@ -200,7 +201,7 @@ def list_history(
 def pin(
     device: DeviceName,
     model: ModelName,
-    operator: Operator,
+    operator: OperatorOfDevice,
     session: WriteSession,
     now: Now,
     context: Ctx,
@@ -237,7 +238,7 @@ def pin(
 def roll_back(
     device: DeviceName,
     model: ModelName,
-    operator: Operator,
+    operator: OperatorOfDevice,
     session: WriteSession,
     now: Now,
     context: Ctx,
@@ -266,7 +267,11 @@ def roll_back(
     responses=responses(DeviceUnknown, NotPinned),
 )
 def unpin(
-    device: DeviceName, model: ModelName, operator: Operator, session: WriteSession, now: Now
+    device: DeviceName,
+    model: ModelName,
+    operator: OperatorOfDevice,
+    session: WriteSession,
+    now: Now,
 ) -> None:
     pins.unpin(session, name=device, model=model, actor=str(operator), now=now)
 
@@ -278,7 +283,11 @@ def unpin(
     responses=responses(DeviceUnknown, ModelUnknown),
 )
 def retry(
-    device: DeviceName, model: ModelName, operator: Operator, session: WriteSession, now: Now
+    device: DeviceName,
+    model: ModelName,
+    operator: OperatorOfDevice,
+    session: WriteSession,
+    now: Now,
 ) -> RetryAnswer:
     """It is told at its next poll."""
     attempt = pins.retry(session, name=device, model=model, actor=str(operator), now=now)

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from pilotwave_server.context import Context
-from pilotwave_server.deps import Ctx, Operator
+from pilotwave_server.deps import Ctx, OperatorInBody
 from pilotwave_server.devices.finding import DeviceFilter
 from pilotwave_server.devices.service import Standing
 from pilotwave_server.devices.shown import MOST, SKETCH_CHARS, Shown
@@ -122,7 +122,7 @@ def devices_of(context: Context, body: BulkRequest) -> list[str]:
     summary="Act on many devices at once",
     responses=responses(DevicesChanged, TooManyDevices, BadSelector, GroupUnknown),
 )
-def act_on_devices(operator: Operator, context: Ctx, body: BulkRequest) -> BulkAnswer:
+def act_on_devices(operator: OperatorInBody, context: Ctx, body: BulkRequest) -> BulkAnswer:
     """Each device is treated by the same rules as alone, and has an event of its own in the audit
     log. What cannot be done to one device is said in its item; the others go on."""
     names = devices_of(context, body)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Query
 from sqlalchemy.orm import Session
 
-from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
+from pilotwave_server.deps import Ctx, Now, OperatorInBody, ReadSession, Viewer, WriteSession
 from pilotwave_server.errors import ServerError
 from pilotwave_server.fields import GroupName, ModelName
 from pilotwave_server.groups.service import GroupUnknown, get_group
@@ -20,6 +20,7 @@ from pilotwave_server.rollouts.assignments.capacity import TooManyModels
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.assignments.offerable import VersionNotOffered
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
+from pilotwave_server.rollouts.callers import OperatorOfRollout
 from pilotwave_server.rollouts.operate import present, queries, steer
 from pilotwave_server.rollouts.operate.create import (
     BadTimes,
@@ -143,7 +144,7 @@ def list_rollouts(
     ),
 )
 def create(
-    operator: Operator, session: WriteSession, now: Now, context: Ctx, body: RolloutRequest
+    operator: OperatorInBody, session: WriteSession, now: Now, context: Ctx, body: RolloutRequest
 ) -> CreatedRollout:
     """It begins as a draft; `awaiting_approval` where its policy wants a second person; `scheduled`
     where `start_at` is ahead; `running` with `start`. It keeps the policy as it is now.
@@ -165,7 +166,7 @@ def create(
     responses=responses(*PLAN, BadCursor),
 )
 def preview(
-    operator: Operator, session: ReadSession, now: Now, context: Ctx, body: PreviewRequest
+    operator: OperatorInBody, session: ReadSession, now: Now, context: Ctx, body: PreviewRequest
 ) -> PreviewView:
     """Who would get it in which wave, which variant each would get, and which devices have none.
 
@@ -281,7 +282,7 @@ def _stepped(session: Session, row: RolloutRow, now: datetime) -> RolloutDetail:
 )
 def approve(
     rollout: RolloutName,
-    operator: Operator,
+    operator: OperatorOfRollout,
     session: WriteSession,
     now: Now,
     context: Ctx,
@@ -301,7 +302,7 @@ def approve(
 )
 def start(
     rollout: RolloutName,
-    operator: Operator,
+    operator: OperatorOfRollout,
     session: WriteSession,
     now: Now,
     context: Ctx,
@@ -320,7 +321,11 @@ def start(
     responses=responses(*STEP),
 )
 def pause(
-    rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: StepRequest
+    rollout: RolloutName,
+    operator: OperatorOfRollout,
+    session: WriteSession,
+    now: Now,
+    body: StepRequest,
 ) -> RolloutDetail:
     """From the next poll on no further device is offered it. Those that took it keep it."""
     how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
@@ -335,7 +340,7 @@ def pause(
 )
 def resume(
     rollout: RolloutName,
-    operator: Operator,
+    operator: OperatorOfRollout,
     session: WriteSession,
     now: Now,
     context: Ctx,
@@ -354,7 +359,11 @@ def resume(
     responses=responses(*STEP, NoNextWave, CanaryGroupUnknown),
 )
 def next_wave(
-    rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: StepRequest
+    rollout: RolloutName,
+    operator: OperatorOfRollout,
+    session: WriteSession,
+    now: Now,
+    body: StepRequest,
 ) -> RolloutDetail:
     """Whatever the gates of the open one say."""
     how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
@@ -368,7 +377,11 @@ def next_wave(
     responses=responses(*STEP),
 )
 def abort(
-    rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: StepRequest
+    rollout: RolloutName,
+    operator: OperatorOfRollout,
+    session: WriteSession,
+    now: Now,
+    body: StepRequest,
 ) -> RolloutDetail:
     """Stops offering and leaves what is installed: devices that took the version keep it until
     their group is assigned another."""
@@ -383,7 +396,11 @@ def abort(
     responses=responses(*STEP),
 )
 def roll_back(
-    rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: RollBackStep
+    rollout: RolloutName,
+    operator: OperatorOfRollout,
+    session: WriteSession,
+    now: Now,
+    body: RollBackStep,
 ) -> RolloutDetail:
     """Sends its devices back to what they had and quarantines the version for the group."""
     how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
@@ -397,7 +414,11 @@ def roll_back(
     responses=responses(*STEP, NothingToRetry),
 )
 def retry(
-    rollout: RolloutName, operator: Operator, session: WriteSession, now: Now, body: StepRequest
+    rollout: RolloutName,
+    operator: OperatorOfRollout,
+    session: WriteSession,
+    now: Now,
+    body: StepRequest,
 ) -> RetriedRollout:
     """They no longer count as failed, and are told at their next poll."""
     how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}

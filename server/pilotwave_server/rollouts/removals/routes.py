@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
+from pilotwave_server.deps import Ctx, Now, OperatorOfGroup, ReadSession, Viewer, WriteSession
+from pilotwave_server.devices.callers import OperatorOfDevice
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.fields import ApiReply, DeviceName, GroupName, ModelName
 from pilotwave_server.groups.service import GroupUnknown
@@ -48,7 +49,7 @@ def preview_group(
     responses=responses(GroupUnknown, ModelUnknown, RolloutInTheWay),
 )
 def remove_from_group(
-    group: GroupName, model: ModelName, operator: Operator, session: WriteSession, now: Now
+    group: GroupName, model: ModelName, operator: OperatorOfGroup, session: WriteSession, now: Now
 ) -> RemovalView:
     """The group's assignment ends, and devices that nothing else tells to run the model take it
     off their disks at their next poll. It holds until the model is assigned to the group again."""
@@ -65,7 +66,7 @@ def remove_from_group(
     responses=responses(GroupUnknown, NotRemoved),
 )
 def keep_in_group(
-    group: GroupName, model: ModelName, operator: Operator, session: WriteSession, now: Now
+    group: GroupName, model: ModelName, operator: OperatorOfGroup, session: WriteSession, now: Now
 ) -> None:
     """What devices have removed by then does not come back by that."""
     orders.keep_in_group(session, group=group, model=model, actor=str(operator), now=now)
@@ -92,7 +93,7 @@ def preview_device(
 def remove_from_device(
     device: DeviceName,
     model: ModelName,
-    operator: Operator,
+    operator: OperatorOfDevice,
     session: WriteSession,
     now: Now,
     context: Ctx,
@@ -113,7 +114,11 @@ def remove_from_device(
     responses=responses(DeviceUnknown, NotRemoved),
 )
 def keep_on_device(
-    device: DeviceName, model: ModelName, operator: Operator, session: WriteSession, now: Now
+    device: DeviceName,
+    model: ModelName,
+    operator: OperatorOfDevice,
+    session: WriteSession,
+    now: Now,
 ) -> None:
     """What it has removed by then does not come back by that."""
     orders.keep_on_device(session, device=device, model=model, actor=str(operator), now=now)
