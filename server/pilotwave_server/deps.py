@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -149,6 +149,14 @@ def check_csrf(signed_in: SignedIn, sent: str) -> None:
         raise ForgedRequest(
             "this request did not come from a page of this server: reload the page and try again"
         )
+
+
+async def _no_store(response: Response) -> None:
+    response.headers["Cache-Control"] = "no-store"
+
+
+NO_STORE = Depends(_no_store)
+"""Among a route's `dependencies`: no cache keeps its answer, as a secret stands in it."""
 
 
 def require(role: Role, resource: Resource = FLEET) -> Callable[..., Awaitable[Actor]]:

@@ -147,15 +147,14 @@ Secret = tuple[str, str] | None
 def _people(
     page: PageContext, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
 ) -> Secret:
-    response = Response()
     name = form.get("name", "").strip()
     match deed:
         case "add":
             body = validated(people.PersonRequest, form, name=name, role=form.get("role", ""))
-            made = people.create_person(page.actor, session, now, body, response)
+            made = people.create_person(page.actor, session, now, body)
             return "link", page.origin + made.link.path
         case "link":
-            made_link = people.new_link(name, page.actor, session, now, response)
+            made_link = people.new_link(name, page.actor, session, now)
             return "link", page.origin + made_link.path
         case "bind":
             wish = validated(
@@ -206,7 +205,7 @@ def _tokens(
         models=_listed(form.get("models")),
         groups=_listed(form.get("groups")),
     )
-    return "token", tokens.create_token(page.actor, session, now, body, Response()).token
+    return "token", tokens.create_token(page.actor, session, now, body).token
 
 
 def _codes(
@@ -227,7 +226,7 @@ def _codes(
         device=blank(form.get("device")),
         expires_in_s=DAY_S,
     )
-    made = devices.make_codes(page.actor, session, now, body, Response())
+    made = devices.make_codes(page.actor, session, now, body)
     return "code", made.items[0].code
 
 
@@ -244,7 +243,7 @@ def _webhooks(
                 url=form.get("url", "").strip(),
                 types=_listed(form.get("types")) or [],
             )
-            made = webhooks.create_webhook(who, session, now, context, body, Response())
+            made = webhooks.create_webhook(who, session, now, context, body)
             return "secret", made.secret
         case "enable" | "disable":
             change = WebhookChange.model_validate({"enabled": deed == "enable"})

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Path, Query, Response
 from fastapi.responses import StreamingResponse
 
-from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
+from pilotwave_server.deps import NO_STORE, Ctx, Now, Operator, ReadSession, Viewer, WriteSession
 from pilotwave_server.devices import codes, conflicts, service, shown
 from pilotwave_server.devices.errors import CodeUnknown, CodeUsed, DeviceUnknown, WrongDeviceState
 from pilotwave_server.devices.export import rows_of
@@ -233,10 +233,13 @@ def list_codes(operator: Operator, session: ReadSession, page: Paging) -> Counte
     )
 
 
-@router.post("/enrolment-codes", status_code=201, summary="Make enrolment codes")
-def make_codes(
-    operator: Operator, session: WriteSession, now: Now, body: CodesRequest, response: Response
-) -> NewCodes:
+@router.post(
+    "/enrolment-codes",
+    status_code=201,
+    summary="Make enrolment codes",
+    dependencies=[NO_STORE],
+)
+def make_codes(operator: Operator, session: WriteSession, now: Now, body: CodesRequest) -> NewCodes:
     """Each lets one device in, once. The answer holds the codes themselves, this once."""
     issued = codes.make_codes(
         session,
@@ -247,7 +250,6 @@ def make_codes(
         actor=str(operator),
         now=now,
     )
-    response.headers["Cache-Control"] = "no-store"
     shown = [(CodeView.model_validate(code.row).model_dump(), code.plaintext) for code in issued]
     return NewCodes(items=[NewCodeView(**view, code=plaintext) for view, plaintext in shown])
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, ClassVar
 
-from fastapi import Response
 from pydantic import Field, Strict
 
 from pilotwave_server.db import after_commit
-from pilotwave_server.deps import Admin, Ctx, Now, ReadSession, WriteSession
+from pilotwave_server.deps import NO_STORE, Admin, Ctx, Now, ReadSession, WriteSession
 from pilotwave_server.errors import Invalid
 from pilotwave_server.fields import ApiReply, ApiRequest, PersonName
 from pilotwave_server.operators import people, totp
@@ -108,14 +107,12 @@ def list_people(admin: Admin, session: ReadSession, page: Paging) -> CountedPage
     status_code=201,
     summary="Let somebody in",
     responses=responses(people.PersonNameTaken),
+    dependencies=[NO_STORE],
 )
-def create_person(
-    admin: Admin, session: WriteSession, now: Now, body: PersonRequest, response: Response
-) -> NewPerson:
+def create_person(admin: Admin, session: WriteSession, now: Now, body: PersonRequest) -> NewPerson:
     """The answer holds a link with which the person sets a password. It works once."""
     row = people.create_person(session, name=body.name, role=body.role, actor=str(admin), now=now)
     link = people.make_link(session, row, actor=str(admin), now=now)
-    response.headers["Cache-Control"] = "no-store"
     return NewPerson(**view(row).model_dump(), link=link_view(link))
 
 
@@ -151,13 +148,11 @@ def change_person(
     status_code=201,
     summary="Make a new login link",
     responses=responses(people.PersonUnknown),
+    dependencies=[NO_STORE],
 )
-def new_link(
-    person: PersonName, admin: Admin, session: WriteSession, now: Now, response: Response
-) -> NewLink:
+def new_link(person: PersonName, admin: Admin, session: WriteSession, now: Now) -> NewLink:
     """For somebody who lost the password. It replaces an older link."""
     row = people.get_person(session, person)
-    response.headers["Cache-Control"] = "no-store"
     return link_view(people.make_link(session, row, actor=str(admin), now=now))
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import Response
-
 from pilotwave_server.db import after_commit
-from pilotwave_server.deps import Admin, Ctx, Now, ReadSession, Viewer, WriteSession
+from pilotwave_server.deps import NO_STORE, Admin, Ctx, Now, ReadSession, Viewer, WriteSession
 from pilotwave_server.operators import service
 from pilotwave_server.operators.authenticate import OperatorTokens
 from pilotwave_server.operators.tables import OperatorTokenRow
@@ -45,10 +43,9 @@ def list_tokens(admin: Admin, session: ReadSession, page: Paging) -> CountedPage
     status_code=201,
     summary="Make an operator token",
     responses=responses(service.TokenNameTaken, service.ExpiryPassed, service.ScopeTooWide),
+    dependencies=[NO_STORE],
 )
-def create_token(
-    admin: Admin, session: WriteSession, now: Now, body: TokenRequest, response: Response
-) -> NewTokenView:
+def create_token(admin: Admin, session: WriteSession, now: Now, body: TokenRequest) -> NewTokenView:
     """The answer holds the token itself, this once."""
     issued = service.issue(
         session,
@@ -60,7 +57,6 @@ def create_token(
         models=body.models,
         groups=body.groups,
     )
-    response.headers["Cache-Control"] = "no-store"
     shown = TokenView.model_validate(issued.row)
     return NewTokenView(**shown.model_dump(), token=issued.plaintext)
 

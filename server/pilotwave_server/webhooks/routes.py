@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Path, Query, Response
+from fastapi import Path, Query
 
-from pilotwave_server.deps import Admin, Ctx, Now, ReadSession, WriteSession
+from pilotwave_server.deps import NO_STORE, Admin, Ctx, Now, ReadSession, WriteSession
 from pilotwave_server.events.feed import BadEventType
 from pilotwave_server.paging import BadCursor, CountedPage, Page, Paging, count_rows
 from pilotwave_server.problems import responses
@@ -35,7 +35,6 @@ from pilotwave_server.webhooks.views import (
 router = api_router(tag="webhooks", prefix="/webhooks")
 
 Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
-NO_STORE = {"Cache-Control": "no-store"}
 
 
 @router.get("", summary="List webhooks", responses=responses(BadCursor))
@@ -56,6 +55,7 @@ def list_webhooks(admin: Admin, session: ReadSession, page: Paging) -> CountedPa
     responses=responses(
         WebhookNameTaken, TooManyWebhooks, BadWebhookUrl, TargetForbidden, BadEventType
     ),
+    dependencies=[NO_STORE],
 )
 def create_webhook(
     admin: Admin,
@@ -63,7 +63,6 @@ def create_webhook(
     now: Now,
     context: Ctx,
     body: WebhookRequest,
-    response: Response,
 ) -> NewWebhookView:
     """It is told of what happens from now on. The answer holds the secret, this once."""
     row = service.create(
@@ -75,7 +74,6 @@ def create_webhook(
         actor=str(admin),
         now=now,
     )
-    response.headers.update(NO_STORE)
     return NewWebhookView(**WebhookView.of(row).model_dump(), secret=row.secret)
 
 
@@ -121,12 +119,16 @@ def delete_webhook(webhook: WebhookName, admin: Admin, session: WriteSession, no
     service.delete(session, name=webhook, actor=str(admin), now=now)
 
 
-@router.post("/{webhook}/secret", summary="Change the secret", responses=responses(WebhookUnknown))
+@router.post(
+    "/{webhook}/secret",
+    summary="Change the secret",
+    responses=responses(WebhookUnknown),
+    dependencies=[NO_STORE],
+)
 def change_secret(
-    webhook: WebhookName, admin: Admin, session: WriteSession, now: Now, response: Response
+    webhook: WebhookName, admin: Admin, session: WriteSession, now: Now
 ) -> SecretView:
     """Calls carry the signatures of the new secret and of the one before, until the next change."""
-    response.headers.update(NO_STORE)
     return SecretView(
         secret=service.change_secret(session, name=webhook, actor=str(admin), now=now)
     )

@@ -49,6 +49,23 @@ def test_a_new_token_works_and_its_secret_is_nowhere_in_the_database(
     assert not any(secret in value for value in kept)
 
 
+SECRETS: list[tuple[str, dict[str, Any]]] = [
+    ("/tokens", {"name": "ci", "role": "viewer"}),
+    ("/people", {"name": "ada", "role": "viewer"}),
+    ("/people/ada/link", {}),
+    ("/enrolment-codes", {}),
+    ("/webhooks", {"name": "chat", "url": "https://example.org/hook"}),
+    ("/webhooks/chat/secret", {}),
+]
+
+
+def test_no_cache_keeps_an_answer_that_holds_a_secret(admin: httpx.Client) -> None:
+    for path, body in SECRETS:
+        answer = admin.post(f"{API}{path}", json=body or None)
+        assert answer.is_success, answer.text
+        assert answer.headers["cache-control"] == "no-store", path
+
+
 def test_the_list_shows_every_token_and_no_secret(admin: httpx.Client) -> None:
     made = [make(admin, name=f"t{n}", role="viewer") for n in range(3)]
     shown = admin.get(f"{API}/tokens").json()["items"]
