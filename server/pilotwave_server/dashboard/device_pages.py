@@ -10,13 +10,12 @@ from fastapi import Form, Query
 from fastapi.responses import Response
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.context import Context
 from pilotwave_server.dashboard.charts import Chart, of_courses
 from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.device_filter import STANDINGS, STATES, PageFilter
-from pilotwave_server.dashboard.forms import Refused, read_form, validated
+from pilotwave_server.dashboard.forms import Refused, answer_form, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, page_router
 from pilotwave_server.dashboard.rendering import with_query
 from pilotwave_server.dashboard.words import N_
@@ -229,7 +228,10 @@ async def steer(
         if deed == "pin" and not version:
             raise Refused(form, {f"version-{model}": WHICH})
         who: Any = {"device": device, "model": model, "operator": page.actor, "session": session}
-        return _steer(page, deed, {**who, "now": now}, context, version, reason)
+        try:
+            return _steer(page, deed, {**who, "now": now}, context, version, reason)
+        except ValidationError as error:
+            raise Refused(form, {f"reason-{model}": error.errors()[0]["msg"]}) from None
 
     return await _change(page, context, device, now, change, field=f"reason-{model}")
 
@@ -268,21 +270,12 @@ async def _change(
 ) -> Response:
     """Do what a form asks; where that will not do, the page again with what was typed, and what is
     wrong beside the `field`."""
-    form = await read_form(page.request)
-
-    def run() -> Response:
-        try:
-            with context.db.write() as session:
-                said = change(session, form)
-        except DeviceUnknown:
-            raise
-        except ServerError as error:
-            refusal = Refused(form, {field: error.detail}, error.status)
-        except (Refused, ValidationError) as error:
-            refusal = error if isinstance(error, Refused) else Refused(form, {field: str(error)})
-        else:
-            return page.go(f"/devices/{device}", say=said)
-        with context.db.read() as session:
-            return _show(page, session, context, device, now, refusal)
-
-    return await run_in_threadpool(run)
+    return await answer_form(
+        page.request,
+        context,
+        change,
+        done=lambda said: page.go(f"/devices/{device}", say=said),
+        again=lambda session, refusal: _show(page, session, context, device, now, refusal),
+        otherwise=field,
+        gone=DeviceUnknown,
+    )

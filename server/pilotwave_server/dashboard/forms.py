@@ -1,17 +1,23 @@
-"""Reading forms: the text fields, and what was wrong beside the field it was wrong in."""
+"""Answering forms: read the text fields, do what they ask, or show the page again with what was
+typed and what was wrong beside the field it was wrong in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from fastapi import Request
+from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
+from pilotwave_server.context import Context
 from pilotwave_server.errors import ServerError
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 @dataclass
@@ -38,9 +44,41 @@ def validated(kind: type[M], given: Mapping[str, str], **values: object) -> M:
         raise Refused(given, wrong) from None
 
 
-def refused(error: ServerError, given: Mapping[str, str], **fields: str) -> Refused:
-    """The server's "no" beside the field that `fields` gives for its code, else above the form."""
-    return Refused(given, {fields.get(error.code, ""): error.detail}, error.status)
+async def answer_form(
+    request: Request,
+    context: Context,
+    change: Callable[[Session, dict[str, str]], T],
+    *,
+    done: Callable[[T], Response],
+    again: Callable[[Session, Refused], Response],
+    fields: Mapping[str, str] | None = None,
+    otherwise: str = "",
+    gone: type[ServerError] | tuple[()] = (),
+) -> Response:
+    """Do what a form asks in one transaction, and answer with `done` when it is committed.
+
+    A "no" goes beside the field that `fields` gives for its code, else beside `otherwise` (empty:
+    above the form), and the page comes `again`. `gone` is the one that there is no page for.
+    """
+    form = await read_form(request)
+
+    def run() -> Response:
+        try:
+            with context.db.write() as session:
+                made = change(session, form)
+        except gone:
+            raise
+        except ServerError as error:
+            field = (fields or {}).get(error.code, otherwise)
+            refusal = Refused(form, {field: error.detail}, error.status)
+        except Refused as error:
+            refusal = error
+        else:
+            return done(made)
+        with context.db.read() as session:
+            return again(session, refusal)
+
+    return await run_in_threadpool(run)
 
 
 def blank(text: str | None) -> str | None:

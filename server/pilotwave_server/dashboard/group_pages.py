@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi.responses import Response
-from starlette.concurrency import run_in_threadpool
+from sqlalchemy.orm import Session
 
 from pilotwave_server.dashboard.confirm import sure
-from pilotwave_server.dashboard.forms import Refused, blank, read_form, refused, validated
+from pilotwave_server.dashboard.forms import Refused, answer_form, blank, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, page_router
 from pilotwave_server.dashboard.rolled_back_before import taken_back
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession
-from pilotwave_server.errors import NotFound, ServerError
+from pilotwave_server.errors import NotFound
 from pilotwave_server.fields import DeviceName, GroupName
 from pilotwave_server.groups import routes as api
-from pilotwave_server.groups.service import count_devices, get_group
+from pilotwave_server.groups.service import GroupUnknown, count_devices, get_group
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.groups.views import GroupChange, GroupRequest
 from pilotwave_server.paging import PageRequest, Paging
@@ -67,29 +65,25 @@ def _list(
 @router.post("/groups")
 async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
     """Make a group, by selector or as a list of devices."""
-    form = await read_form(page.request)
 
-    def make() -> Response:
-        try:
-            body = validated(
-                GroupRequest,
-                form,
-                name=form.get("name", "").strip(),
-                selector=blank(form.get("selector")),
-                description=form.get("description", ""),
-            )
-            with context.db.write() as session:
-                api.create_group(page.actor, session, now, body)
-        except ServerError as error:
-            refusal = refused(error, form, bad_selector="selector", group_name_taken="name")
-        except Refused as error:
-            refusal = error
-        else:
-            return page.go(f"/groups/{body.name}")
-        with context.db.read() as session:
-            return _list(page, session, PageRequest(), refusal)
+    def make(session: Session, form: dict[str, str]) -> str:
+        body = validated(
+            GroupRequest,
+            form,
+            name=form.get("name", "").strip(),
+            selector=blank(form.get("selector")),
+            description=form.get("description", ""),
+        )
+        return api.create_group(page.actor, session, now, body).name
 
-    return await run_in_threadpool(make)
+    return await answer_form(
+        page.request,
+        context,
+        make,
+        done=lambda name: page.go(f"/groups/{name}"),
+        again=lambda session, refusal: _list(page, session, PageRequest(), refusal),
+        fields={"bad_selector": "selector", "group_name_taken": "name"},
+    )
 
 
 @router.get("/groups/{group}")
@@ -132,33 +126,31 @@ def _show(
     )
 
 
+FIELD_OF = {
+    "bad_selector": "selector",
+    "device_unknown": "device",
+    "version_not_offered": "version",
+}
+
+
 @router.post("/groups/{group}/{deed}")
 async def act(group: GroupName, deed: str, page: ActOperator, context: Ctx, now: Now) -> Response:
     """Change it, assign at once, add and remove devices, delete it."""
-    form = await read_form(page.request)
-
-    def change() -> Response:
-        try:
-            with context.db.write() as session:
-                said = _change(page, session, context, group, deed, form, now)
-        except ServerError as error:
-            if isinstance(error, NotFound) and error.code == "group_unknown":
-                raise
-            fields = {"bad_selector": "selector", "device_unknown": "device"}
-            refusal = refused(error, form, version_not_offered="version", **fields)
-        except Refused as error:
-            refusal = error
-        else:
-            return page.go("/groups" if deed == "delete" else f"/groups/{group}", say=said)
-        with context.db.read() as session:
-            return _show(page, session, context, group, PageRequest(), refusal)
-
-    return await run_in_threadpool(change)
+    after = "/groups" if deed == "delete" else f"/groups/{group}"
+    return await answer_form(
+        page.request,
+        context,
+        lambda session, form: _change(page, session, context, group, deed, form, now),
+        done=lambda said: page.go(after, say=said),
+        again=lambda session, refusal: _show(page, session, context, group, PageRequest(), refusal),
+        fields=FIELD_OF,
+        gone=GroupUnknown,
+    )
 
 
 def _change(
     page: PageContext,
-    session: Any,
+    session: Session,
     context: Ctx,
     group: str,
     deed: str,
@@ -204,7 +196,7 @@ def _change(
 
 
 def _sure_of_change(
-    page: PageContext, session: Any, group: str, change: GroupChange, form: dict[str, str]
+    page: PageContext, session: Session, group: str, change: GroupChange, form: dict[str, str]
 ) -> None:
     """Ask before a selector that takes other devices: they get what the group runs."""
     row = get_group(session, group)
@@ -215,7 +207,7 @@ def _sure_of_change(
     sure(form, page.told(CHANGES, group=group, before=before, after=after))
 
 
-def _assigning(page: PageContext, session: Any, group: str, model: str, version: str) -> str:
+def _assigning(page: PageContext, session: Session, group: str, model: str, version: str) -> str:
     """Whom an assignment concerns, and where the version was taken back."""
     count = api.get_group(group, page.actor, session).devices
     told = page.told(ASSIGNS, group=group, model=model, version=version, count=count)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import Form, Query, Request
 from fastapi.responses import Response
-from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.dashboard.confirm import sure
-from pilotwave_server.dashboard.forms import read_form
+from pilotwave_server.dashboard.forms import M, Refused, answer_form, read_form, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, page_router
 from pilotwave_server.dashboard.rolled_back_before import taken_back
 from pilotwave_server.dashboard.words import N_
@@ -24,6 +24,7 @@ from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.registry.service import list_models, list_versions
 from pilotwave_server.rollouts.operate import routes as api
 from pilotwave_server.rollouts.operate.views import (
+    CreatedRollout,
     PreviewRequest,
     PreviewView,
     RollBackStep,
@@ -95,10 +96,8 @@ def new(page: Look, session: ReadSession, request: Request) -> Response:
 def _form(
     page: PageContext,
     session: Session,
-    given: dict[str, str],
-    *,
-    wrong: dict[str, str] | None = None,
-    status: int = 200,
+    given: Mapping[str, str],
+    refusal: Refused | None = None,
 ) -> Response:
     models = [found.row.name for found in list_models(session, page=ALL)[0]]
     model = given.get("model") or (models[0] if models else "")
@@ -109,13 +108,13 @@ def _form(
     )
     return page.render(
         "rollout_new.html",
-        status=status,
+        status=refusal.status if refusal else 200,
         given={**given, "model": model, "salt": _salt(given.get("salt", ""))},
         models=models,
         versions=versions,
         groups=[row.name for row in list_groups(session, page=ALL)[0]],
         policies=policy_names(session),
-        wrong=wrong or {},
+        wrong=refusal.wrong if refusal else {},
     )
 
 
@@ -127,14 +126,10 @@ def _salt(given: str) -> str:
         return str(draw_salt())
 
 
-def _request(kind: type[Any], form: dict[str, str], **more: Any) -> Any:
+def _request(kind: type[M], form: dict[str, str], **more: object) -> M:
     fields = ("group", "model", "version", "policy", "description", "start_at", "salt")
     given = {key: form[key] for key in fields if form.get(key) and key in kind.model_fields}
-    return kind.model_validate({**given, **more})
-
-
-def _faults(error: ValidationError) -> dict[str, str]:
-    return {str(item["loc"][0]) if item["loc"] else "": item["msg"] for item in error.errors()}
+    return validated(kind, form, **given, **more)
 
 
 FIELD_OF = {
@@ -158,7 +153,7 @@ async def preview(page: ActOperator, context: Ctx, now: Now) -> Response:
             body = _request(PreviewRequest, form, limit=12)
             with context.db.read() as session:
                 return api.preview(page.actor, session, now, context, body), ""
-        except ValidationError:
+        except Refused:
             return None, ""
         except ServerError as error:
             return None, error.detail
@@ -170,29 +165,26 @@ async def preview(page: ActOperator, context: Ctx, now: Now) -> Response:
 @router.post("/rollouts/new")
 async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
     """Make it; what was typed stays where something is wrong with it."""
-    form = await read_form(page.request)
 
-    def make() -> Response:
-        try:
-            body = _request(
-                RolloutRequest,
-                form,
-                start=form.get("start") == "yes",
-                allow_empty=form.get("allow_empty") == "yes",
-            )
-            with context.db.read() as session:
-                _ask_if_taken_back(page, session, body, form)
-            with context.db.write() as session:
-                made = api.create(page.actor, session, now, context, body)
-            return page.go(f"/rollouts/{made.id}", say=" ".join(made.warnings))
-        except ValidationError as error:
-            wrong, status = _faults(error), 422
-        except ServerError as error:
-            wrong, status = {FIELD_OF.get(error.code, "version"): error.detail}, error.status
-        with context.db.read() as session:
-            return _form(page, session, form, wrong=wrong, status=status)
+    def make(session: Session, form: dict[str, str]) -> CreatedRollout:
+        body = _request(
+            RolloutRequest,
+            form,
+            start=form.get("start") == "yes",
+            allow_empty=form.get("allow_empty") == "yes",
+        )
+        _ask_if_taken_back(page, session, body, form)
+        return api.create(page.actor, session, now, context, body)
 
-    return await run_in_threadpool(make)
+    return await answer_form(
+        page.request,
+        context,
+        make,
+        done=lambda made: page.go(f"/rollouts/{made.id}", say=" ".join(made.warnings)),
+        again=lambda session, refusal: _form(page, session, refusal.given, refusal),
+        fields=FIELD_OF,
+        otherwise="version",
+    )
 
 
 def _ask_if_taken_back(

@@ -8,10 +8,9 @@ from typing import Any
 
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.dashboard.confirm import sure
-from pilotwave_server.dashboard.forms import Refused, blank, read_form, refused, validated
+from pilotwave_server.dashboard.forms import Refused, answer_form, blank, validated
 from pilotwave_server.dashboard.pages import (
     Anybody,
     Look,
@@ -24,7 +23,7 @@ from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.devices import routes as devices
 from pilotwave_server.devices.views import CodesRequest
-from pilotwave_server.errors import NotFound, ServerError
+from pilotwave_server.errors import NotFound
 from pilotwave_server.operators import people_routes as people
 from pilotwave_server.operators import routes as tokens
 from pilotwave_server.operators.roles import Role
@@ -105,6 +104,21 @@ QUESTIONS = {
 }
 
 
+FIELD_OF = {
+    "person_name_taken": "name",
+    "token_name_taken": "name",
+    "has_password": "subject",
+    "subject_taken": "subject",
+    "bad_subject": "subject",
+    "scope_too_wide": "models",
+    "expiry_passed": "days",
+    "webhook_name_taken": "name",
+    "bad_webhook_url": "url",
+    "target_forbidden": "url",
+    "bad_event_type": "types",
+}
+
+
 @router.post("/settings/{section}/{deed}")
 async def act(section: str, deed: str, page: Anybody, context: Ctx, now: Now) -> Response:
     """Add one, or change one; a new secret is shown in the answer and never again."""
@@ -112,33 +126,28 @@ async def act(section: str, deed: str, page: Anybody, context: Ctx, now: Now) ->
         raise NotFound(f"there are no settings called {section}")
     page.need(SECTIONS[section])
     await check_form(page)
-    form = await read_form(page.request)
 
-    def change() -> Response:
-        refusal, secret = None, None
-        try:
-            if (section, deed) in QUESTIONS:
-                named = form.get("name") or form.get("id", "")
-                sure(form, page.told(QUESTIONS[section, deed], name=named))
-            with context.db.write() as session:
-                secret = DOING[section](page, session, context, deed, form, now)
-        except ServerError as error:
-            if isinstance(error, NotFound):
-                raise
-            refusal = refused(
-                error, form, person_name_taken="name", token_name_taken="name",
-                has_password="subject", subject_taken="subject", bad_subject="subject",
-                scope_too_wide="models", expiry_passed="days", webhook_name_taken="name",
-                bad_webhook_url="url", target_forbidden="url", bad_event_type="types",
-            )  # fmt: skip
-        except Refused as error:
-            refusal = error
-        if refusal is None and secret is None:
+    def change(session: Session, form: dict[str, str]) -> Secret:
+        if (section, deed) in QUESTIONS:
+            named = form.get("name") or form.get("id", "")
+            sure(form, page.told(QUESTIONS[section, deed], name=named))
+        return DOING[section](page, session, context, deed, form, now)
+
+    def done(secret: Secret) -> Response:
+        if secret is None:
             return page.go(f"/settings/{section}")
         with context.db.read() as session:
-            return _show(page, session, section, refusal=refusal, secret=secret)
+            return _show(page, session, section, secret=secret)
 
-    return await run_in_threadpool(change)
+    return await answer_form(
+        page.request,
+        context,
+        change,
+        done=done,
+        again=lambda session, refusal: _show(page, session, section, refusal=refusal),
+        fields=FIELD_OF,
+        gone=NotFound,
+    )
 
 
 Secret = tuple[str, str] | None
