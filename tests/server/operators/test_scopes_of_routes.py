@@ -79,6 +79,7 @@ CHANGES = {
         POST /trust/bootstrap|POST /trust/root|POST /trust/targets
         POST /trust/online-key|POST /trust/director-key
         POST /models/{model}/versions/{version}/purge
+        POST /models/{model}/versions/{version}/readmit
         POST /webhooks|PATCH /webhooks/{webhook}|DELETE /webhooks/{webhook}
         POST /webhooks/{webhook}/secret|POST /webhooks/{webhook}/test
         POST /webhooks/{webhook}/deliveries/{number}/again
@@ -151,7 +152,7 @@ def test_what_declares_no_caller_is_only_read_by_a_limited_token(
 ) -> None:
     token = Actor("1", "night", Role.OPERATOR, groups=frozenset({"line-a"}))
     tokens = SimpleNamespace(recall=lambda secret, now: token)
-    context: Any = SimpleNamespace(operators=tokens)
+    context: Any = SimpleNamespace(get=lambda kind: tokens)
     request = Request({"type": "http", "method": method, "headers": []})
     given = HTTPAuthorizationCredentials(scheme="Bearer", credentials="pw_…")
     with nullcontext() if method in SAFE else pytest.raises(ScopeForbids):
