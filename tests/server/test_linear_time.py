@@ -26,8 +26,7 @@ from pilotwave_server.groups.selector.parse import MAX_LENGTH, parse
 from pilotwave_server.operators.authenticate import split
 from pilotwave_server.paging import _decode
 from pilotwave_server.registry.tuf_routes import _METADATA, _TARGET
-from pilotwave_server.rollouts.policies.kinds import _PERCENT
-from pilotwave_server.rollouts.policies.limits_text import _CRON
+from pilotwave_server.rollouts.policies.kinds import _CRON, _PERCENT
 from pilotwave_server.rollouts.policies.yaml_text import MAX_TEXT, read_text
 from pilotwave_server.strangers import OPEN, without_escapes
 from pilotwave_server.strictbody import check

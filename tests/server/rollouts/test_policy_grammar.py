@@ -16,6 +16,7 @@ from pilotwave_server.rollouts.policies.document import (
     MetricGate,
     OnFailure,
     Policy,
+    Wave,
     Window,
 )
 from pilotwave_server.rollouts.policies.faults import PolicyInvalid
@@ -82,6 +83,31 @@ def test_what_the_server_wrote_is_read_back_the_same() -> None:
     assert parse_policy(written) == policy == stored_policy(written)
 
 
+def test_what_an_older_server_stored_is_read_with_the_defaults() -> None:
+    waves = [{"name": "all", "percent": 100, "gates": [{"metric": "latency_ms", "name": "slow"}]}]
+    found = stored_policy({"name": "p", "waves": waves, "pace": {"of_old": 1}, "of_old": []})
+    gate = MetricGate("slow", "latency_ms")
+    assert found == Policy("p", (Wave("all", percent=100, gates=(gate,)),))
+
+
+def test_what_today_would_be_refused_is_still_read_where_it_was_stored() -> None:
+    stored = store_policy(parse_policy(FULL))
+    stored["waves"][0]["soak_s"] = 1_000 * 86_400
+    assert stored_policy(stored).waves[0].soak_s == 86_400_000
+
+
+def test_stored_metric_gate_that_is_broken_does_not_pass_for_an_install_gate() -> None:
+    waves = [{"name": "all", "percent": 100, "gates": [{"metric": "latency_ms", "alpha": "?"}]}]
+    with pytest.raises(ValueError, match="alpha"):
+        stored_policy({"name": "p", "waves": waves})
+
+
+def test_what_is_no_mapping_is_told_once() -> None:
+    assert list(faults([])) == [""]
+    data = {"name": "p", "waves": [1, 2, ALL], "windows": ["always"]}
+    assert list(faults(data)) == ["waves[0]", "waves[1]", "windows[0]"]
+
+
 @pytest.mark.parametrize(
     ("data", "path", "message"),
     [
@@ -93,7 +119,7 @@ def test_what_the_server_wrote_is_read_back_the_same() -> None:
         ({"name": "p", "waves": {}}, "waves", "expected a list"),
         ({"name": "p", "waves": "all"}, "waves", "expected a list; got 'all'"),
         ({"name": "p", "waves": [ALL], "wave": 1}, "wave", "did you mean `waves`?"),
-        ({"name": "p", "waves": [ALL], "zzz": 1}, "zzz", "expected one of name, description"),
+        ({"name": "p", "waves": [ALL], "zzz": 1}, "zzz", "expected one of name, waves"),
         ({"name": "p", "waves": [{"percent": 50}]}, "waves[0]", "end at 100%"),
         ({"name": "p", "waves": [ALL, {"count": 5}]}, "waves[1]", "end at 100%"),
         ({"name": "p", "waves": [ALL, ALL]}, "waves[1].percent", "more than the 100"),

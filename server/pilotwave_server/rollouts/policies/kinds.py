@@ -1,155 +1,197 @@
-"""The kinds of values in a policy, each a function from what came to what it means, or `Wrong`."""
+"""The kinds of values in a policy: what a place expects, in words, and what a value means.
+
+`document.py` gives each of its fields a kind; `reader.py` asks it.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
 
 from pilotwave_protocol.durations import read_duration, span
 from pilotwave_protocol.errors import BadName
+from pilotwave_server.groups.selector import BadSelector
+from pilotwave_server.groups.selector import parse as parse_selector
 from pilotwave_server.rollouts.policies.faults import Wrong, show
 
-T = TypeVar("T")
-Kind = Callable[[Any], T]
-
 YEAR = 366 * 86_400
+DEVICE_ZONE = "device"
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
+_ITEM = r"(?:[0-9]{1,2}|[A-Z]{3})"
+_TERM = rf"(?:\*|{_ITEM}(?:-{_ITEM})?)(?:/[0-9]{{1,2}})?"
+_FIELD = rf"{_TERM}(?:,{_TERM})*"
+# the part of cron that every implementation reads alike
+_CRON = re.compile(rf"{_FIELD}(?: {_FIELD}){{4}}")
 
 
-def whole(low: int, high: int) -> Kind[int]:
-    """A whole number."""
+@dataclass(frozen=True)
+class Kind:
+    """`meaning` says what a value means, None if it is not of this kind."""
 
-    def read(value: Any) -> int:
-        if type(value) is not int or not low <= value <= high:
-            raise Wrong(f"expected a whole number from {low} to {high}; got {show(value)}")
-        return int(value)
+    words: str
+    meaning: Callable[[Any], Any]
 
-    return read
-
-
-def number(low: float, high: float) -> Kind[float]:
-    """A number."""
-
-    def read(value: Any) -> float:
-        if not _is_number(value) or not low <= value <= high:
-            raise Wrong(f"expected a number from {low:g} to {high:g}; got {show(value)}")
-        return float(value)
-
-    return read
+    def read(self, value: Any) -> Any:
+        """Return what the value means, or raise Wrong."""
+        found = self.meaning(value)
+        if found is None:
+            raise Wrong(f"expected {self.words}; got {show(value)}")
+        return found
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) is int or (isinstance(value, float) and math.isfinite(value))
+@dataclass(frozen=True)
+class Duration(Kind):
+    """A length of time as `30m` or `1h30m`, in seconds; the server writes whole `seconds`."""
+
+    seconds: Kind
 
 
-def share(low: float, high: float) -> Kind[float]:
-    """A share: `5%`, or 0.05."""
+@dataclass(frozen=True)
+class Items:
+    """A list of at most so many; where they are plain values, each once."""
 
-    def read(value: Any) -> float:
-        found = _percent_text(value)
-        part = found / 100 if found is not None else value
-        if not _is_number(part) or not low <= part <= high:
-            raise Wrong(
-                f"expected a share from {low * 100:g}% to {high * 100:g}%, as `5%` or 0.05; "
-                f"got {show(value)}"
-            )
-        return float(part)
-
-    return read
+    of: Any
+    most: int
 
 
-def percent(low: float, high: float) -> Kind[float]:
-    """A percentage: `10%`, or 10."""
+@dataclass(frozen=True)
+class Either:
+    """A mapping: of one class where it has the key, else of the other."""
 
-    def read(value: Any) -> float:
-        found = _percent_text(value)
-        part = found if found is not None else value
-        if not _is_number(part) or not low <= part <= high:
-            raise Wrong(f"expected a percentage from {low:g}% to {high:g}%; got {show(value)}")
-        return float(part)
-
-    return read
+    key: str
+    having: type
+    lacking: type
 
 
-def _percent_text(value: Any) -> float | None:
-    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
-    return float(found[1]) if found else None
-
-
-def whole_percent(value: Any) -> int:
-    """A whole percentage from 0 to 100."""
-    found = percent(0, 100)(value)
-    if found != int(found):
-        raise Wrong(f"expected a whole percentage; got {show(value)}")
-    return int(found)
-
-
-def duration(low: int, high: int) -> Kind[int]:
-    """A length of time as `30m` or `1h30m`, in seconds."""
-
-    def read(value: Any) -> int:
+def duration(low: int = 0, high: int = YEAR) -> Duration:
+    def meaning(value: Any) -> int | None:
         seconds = read_duration(value) if isinstance(value, str) else None
-        if seconds is not None and low <= seconds <= high:
-            return seconds
-        raise Wrong(
-            f"expected a time from {span(low)} to {span(high)}, as `90s`, `30m`, `1h30m` or `2d`; "
-            f"got {show(value)}"
-        )
+        return seconds if seconds is not None and low <= seconds <= high else None
 
-    return read
+    words = f"a time from {span(low)} to {span(high)}, as `90s`, `30m`, `1h30m` or `2d`"
+    return Duration(words, meaning, whole(low, high))
 
 
-def flag(value: Any) -> bool:
-    """True or false."""
-    if not isinstance(value, bool):
-        raise Wrong(f"expected true or false; got {show(value)}")
-    return value
+def whole(low: int, high: int) -> Kind:
+    return Kind(
+        f"a whole number from {low} to {high}",
+        lambda value: value if type(value) is int and low <= value <= high else None,
+    )
 
 
-def word(*known: str) -> Kind[str]:
-    """One of these words."""
-
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or value not in known:
-            raise Wrong(f"expected {' or '.join(f'`{one}`' for one in known)}; got {show(value)}")
-        return value
-
-    return read
+def number(low: float, high: float) -> Kind:
+    return Kind(f"a number from {low:g} to {high:g}", lambda value: _within(value, low, high))
 
 
-def text(limit: int, *, empty: bool = False) -> Kind[str]:
-    """One line of text."""
+def share(low: float, high: float) -> Kind:
+    """`5%`, or 0.05."""
+    words = f"a share from {low * 100:g}% to {high * 100:g}%, as `5%` or 0.05"
+    return Kind(words, lambda value: _within(_percent_text(value, of=100), low, high))
 
-    def read(value: Any) -> str:
+
+def percent(low: float, high: float) -> Kind:
+    """`10%`, or 10."""
+    words = f"a percentage from {low:g}% to {high:g}%"
+    return Kind(words, lambda value: _within(_percent_text(value), low, high))
+
+
+def _whole_percent(value: Any) -> int | None:
+    found = _within(_percent_text(value), 0, 100)
+    return int(found) if found is not None and found.is_integer() else None
+
+
+def _percent_text(value: Any, of: int = 1) -> Any:
+    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    return float(found[1]) / of if found else value
+
+
+def _within(value: Any, low: float, high: float) -> float | None:
+    is_number = type(value) is int or (isinstance(value, float) and math.isfinite(value))
+    return float(value) if is_number and low <= value <= high else None
+
+
+def word(*known: str, means: Callable[[str], Any] = str) -> Kind:
+    return Kind(
+        " or ".join(f"`{one}`" for one in known),
+        lambda value: means(value) if isinstance(value, str) and value in known else None,
+    )
+
+
+def member(of: type[Enum]) -> Kind:
+    return word(*(one.value for one in of), means=of)
+
+
+def text(limit: int, *, empty: bool = False) -> Kind:
+    def meaning(value: Any) -> str | None:
         good = isinstance(value, str) and len(value) <= limit and value.isprintable()
-        if not good or not (empty or value.strip()):
-            raise Wrong(f"expected one line of at most {limit} characters; got {show(value)}")
-        return str(value)
+        return value if good and (empty or value.strip()) else None
 
-    return read
+    return Kind(f"one line of at most {limit} characters", meaning)
 
 
-def matching(pattern: str, words: str) -> Kind[str]:
+def matching(pattern: str, words: str) -> Kind:
     """Text of a pattern that `words` describe."""
     compiled = re.compile(pattern, re.ASCII)
-
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or not compiled.fullmatch(value):
-            raise Wrong(f"expected {words}; got {show(value)}")
-        return value
-
-    return read
+    return Kind(
+        words,
+        lambda value: value if isinstance(value, str) and compiled.fullmatch(value) else None,
+    )
 
 
-def named(check: Callable[[object], str]) -> Kind[str]:
-    """A name that one of the protocol's checks takes."""
+def named(check: Callable[[object], str]) -> Kind:
+    """A name that one of the protocol's checks takes; the check has its own words."""
 
-    def read(value: Any) -> str:
+    def meaning(value: Any) -> str:
         try:
             return check(value)
         except BadName as error:
             raise Wrong(str(error)) from None
 
-    return read
+    return Kind("a name", meaning)
+
+
+def _cron(value: Any) -> str | None:
+    found: str = text(120).read(value)
+    if not _CRON.fullmatch(found):
+        return None
+    try:
+        next(CronSim(found, datetime(2024, 1, 1, tzinfo=timezone.utc)))
+    except CronSimError as error:
+        raise Wrong(f"expected a time of cron, as `0 2 * * *`; {error} in {show(value)}") from None
+    except StopIteration:
+        raise Wrong(f"expected a time that comes; {show(value)} never does") from None
+    return found
+
+
+def _zone(value: Any) -> str | None:
+    found: str = text(64).read(value)
+    try:
+        if found != DEVICE_ZONE:
+            ZoneInfo(found)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+    return found
+
+
+def _selector(value: Any) -> str:
+    found: str = text(4096).read(value)
+    try:
+        parse_selector(found)
+    except BadSelector as error:
+        raise Wrong(str(error)) from None
+    return found
+
+
+FLAG = Kind("true or false", lambda value: value if isinstance(value, bool) else None)
+WHOLE_PERCENT = Kind("a whole percentage from 0% to 100%", _whole_percent)
+CRON = Kind("the five fields of cron (minute, hour, day, month, weekday), as `0 2 * * *`", _cron)
+ZONE = Kind("`device`, or a zone as `Europe/Berlin`", _zone)
+SELECTOR = Kind("a selector", _selector)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pilotwave_server.rollouts.policies.faults import Faults, PolicyInvalid, show
+from pilotwave_server.rollouts.policies.faults import Fault, Faults, PolicyInvalid, show
 
 MAX_TEXT = 64 * 1024
 MAX_DEPTH = 12
@@ -54,14 +54,11 @@ def read_text(text: str) -> tuple[Any, dict[str, int]]:
     return value, lines
 
 
-def _not_yaml(error: yaml.YAMLError) -> Any:
+def _not_yaml(error: yaml.YAMLError) -> Fault:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
     line = None if mark is None else mark.line + 1
-    faults = Faults({} if line is None else {"": line})
-    faults.add("", f"expected YAML or JSON; {str(problem)[:200]}")
-    found = faults.found[0]
-    return type(found)(found.path, line, found.message)
+    return Fault("", line, f"expected YAML or JSON; {str(problem)[:200]}")
 
 
 def _value(node: yaml.Node, path: str, lines: dict[str, int], faults: Faults, depth: int) -> Any:
