@@ -248,6 +248,23 @@ def _lease(session: Session, row: RolloutRow, device_ids: list[int], *, now: dat
         session.execute(insert(d), [{**none_yet, **values, "device_id": i} for i in fresh])
 
 
+def forget_failure(
+    session: Session, device_id: int, *, model: str, counts_from: int, now: datetime
+) -> None:
+    """Let a device on which a model's rollouts failed have its turn again, once for each call.
+
+    What it reports under a directive older than `counts_from` is of the try before.
+    """
+    d, r = RolloutDeviceRow, RolloutRow
+    offering = select(r.id).where(r.model == model, r.state.in_([str(s) for s in OFFERING]))
+    session.execute(
+        update(d)
+        .where(d.device_id == device_id, d.outcome.in_(DID_NOT), d.rollout_id.in_(offering))
+        .values(outcome=EXPIRED, changed_at=now, counts_from=counts_from),
+        execution_options={"synchronize_session": False},
+    )
+
+
 def end_unused(session: Session, rollout_id: int, *, now: datetime) -> int:
     """Take back the leases of a rollout that no device used yet, and return how many."""
     d = RolloutDeviceRow

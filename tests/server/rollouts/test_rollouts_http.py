@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
+from pilotwave_protocol.messages import ModelReport
+from pilotwave_protocol.states import ModelState
+from pilotwave_server.devices.service import get_device
 from pilotwave_server.operators import service
 from pilotwave_server.operators.roles import Role
-from tests.server.device_api.peer import SimulatedDevice, code_of
+from tests.server.device_api.peer import SimulatedDevice, code_of, installed
 from tests.server.fleet_fixtures import Fleet
 from tests.server.rollouts.test_engine_http import show
 
@@ -119,6 +123,46 @@ def test_why_says_that_a_device_waits_for_its_turn(cams: Fleet) -> None:
     open_wave(cams, made["id"], 0)
     assert why(cams, "cam-1")["candidates"][0]["hold"] == "needs_lease"
     assert show(cams, made["id"])["pace"] == ["0 in flight of at most 1"]
+
+
+def test_why_names_the_failure_in_a_paced_rollout_and_the_retry_lets_the_device_in_again(
+    cams: Fleet,
+) -> None:
+    waves = [{"name": "all", "percent": 100, "soak_s": DAY, "min_sample": 100}]
+    document = {"name": "slow", "waves": waves, "pace": {"max_in_flight": 5}}
+    device = cams.device("late", line="a")
+    made = create(cams, document=document, start=True)
+    open_wave(cams, made["id"], 0)
+    wait_for(lambda: device.runs() == {"detector": "1.1.0"})
+    old, new = installed("1.0.0", 1), installed("1.1.0", 2)
+    told = {"reason": "selftest_load", "detail": "it does not load"}
+    device.check_in(ModelReport("detector", ModelState.FAILED, old, candidate=new, **told))  # type: ignore[arg-type]
+    device.check_in(ModelReport("detector", ModelState.HEALTHY, old))
+    again = "pilotwave devices retry late --model detector"
+    sentence = (
+        f"1.1.0 failed on late (it does not load), so {made['id']} offers it no more; "
+        f"to let it try again: `{again}`"
+    )
+    found = why(cams, "late")
+    assert (found["version"], found["candidates"][0]["hold"]) == ("1.0.0", "failed_here")
+    assert found["sentence"].endswith(sentence)
+    step(cams, made["id"], "pause")
+    assert why(cams, "late")["candidates"][0]["hold"] == "failed_here"
+    step(cams, made["id"], "resume")
+    assert device.runs() == {"detector": "1.0.0"}
+    assert cams.act("late", "models/detector/retry").status_code == 200
+    found = why(cams, "late")["candidates"][0]
+    assert (found["hold"], "it may try again" in found["sentence"]) == ("needs_lease", True)
+    device.check_in(ModelReport("detector", ModelState.HEALTHY, old))
+    wait_for(lambda: device.runs() == {"detector": "1.1.0"})
+
+
+def test_why_says_that_a_device_is_silent(cams: Fleet) -> None:
+    assert "silent" not in why(cams, "cam-1")["sentence"]
+    with cams.context.db.write() as session:
+        row = get_device(session, "cam-1", lock=True)
+        row.last_seen = datetime(2026, 1, 1, tzinfo=UTC)
+    assert "cam-1 is silent since 2026-01-01T00:00:00Z" in why(cams, "cam-1")["sentence"]
 
 
 def test_paced_rollout_lets_in_devices_that_poll(cams: Fleet) -> None:

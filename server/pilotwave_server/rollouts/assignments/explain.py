@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from pilotwave_server.rollouts.assignments.resolve import Considered, ordered_off, resolve
+from pilotwave_server.rollouts.assignments.resolve import (
+    Considered,
+    Hold,
+    Wait,
+    ordered_off,
+    resolve,
+)
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.leases import DID_NOT, EXPIRED
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What came of a device's turn in a rollout: an outcome of `rollouts/leases.py`."""
+
+    outcome: str
+    reason: str | None = None
+    detail: str | None = None
+
+
+NO_TURNS: Mapping[int, Turn] = {}
+_NOT_LET_IN = (Wait.NEEDS_LEASE, Wait.ROLLOUT_PAUSED)
 
 
 @dataclass(frozen=True)
@@ -19,11 +40,19 @@ class Why:
 
 
 def why(
-    device: DeviceView, snapshot: FleetSnapshot, *, model: str, state: str, says: str = ""
+    device: DeviceView,
+    snapshot: FleetSnapshot,
+    *,
+    model: str,
+    state: str,
+    says: str = "",
+    turns: Mapping[int, Turn] = NO_TURNS,
 ) -> Why:
-    """Explain `resolve`'s answer for one model. `says` is the device's own word, if it has one."""
+    """Explain `resolve`'s answer for one model. `says` is the device's own word, if it has one;
+    `turns` are those that it had in rollouts (by row number)."""
     found = resolve(device, snapshot)
-    steps = tuple(s for s in found.steps if s.candidate.model == model)
+    mine = (s for s in found.steps if s.candidate.model == model)
+    steps = tuple(_with_turn(device, s, turns) for s in mine)
     told = tuple((step, _told(step)) for step in steps)
     last = steps[-1] if steps else None
     if last is None and model in found.remove:
@@ -45,12 +74,40 @@ def why(
     if state != "enrolled":
         sentence = f"{device.name} is {state}, so it gets nothing; if it were enrolled: {sentence}"
     won = last is not None and last.hold is None
+    if not says:  # its own word names the failure too
+        failed = (s.hold for s in steps if s.hold and s.hold.reason is Wait.FAILED_HERE)
+        sentence = ". ".join([sentence, *(hold.sentence for hold in failed)])
     return Why(
         f"{sentence}. The device says: {says}" if says else sentence,
         version=last.candidate.version if last and won else None,
         variant=last.variant if last and won else None,
         candidates=told,
     )
+
+
+def _with_turn(device: DeviceView, step: Considered, turns: Mapping[int, Turn]) -> Considered:
+    """Name what came of the device's turn, where the rollout lets it in no more because of that."""
+    rollout, hold = step.candidate.rollout, step.hold
+    turn = None if rollout is None else turns.get(rollout.row_id)
+    if rollout is None or hold is None or hold.reason not in _NOT_LET_IN or turn is None:
+        return step
+    if turn.outcome in DID_NOT:
+        told = turn.detail or turn.reason
+        failed = f"{rollout.version} failed on {device.name}" + (f" ({told})" if told else "")
+        again = f"pilotwave devices retry {device.name} --model {rollout.model}"
+        sentence = f"{failed}, so {rollout.id} offers it no more; to let it try again: `{again}`"
+        return replace(step, hold=Hold(Wait.FAILED_HERE, sentence))
+    if turn.outcome == EXPIRED and hold.reason is Wait.NEEDS_LEASE:
+        sentence = f"{_EXPIRED.get(turn.reason or '', _TRIES_AGAIN)}; {hold.sentence}"
+        return replace(step, hold=Hold(Wait.NEEDS_LEASE, sentence))
+    return step
+
+
+_TRIES_AGAIN = "it may try again"
+_EXPIRED = {
+    "lease_expired": "it was let in before and did not begin in time",
+    "left": "it was let in before and left the version during probation",
+}
 
 
 def _told(step: Considered) -> str:

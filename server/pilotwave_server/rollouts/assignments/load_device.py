@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.states import Reason
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.loading import LoadedDevice, load_devices
+from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.devices.views import refusal_of
+from pilotwave_server.rollouts.assignments.explain import Turn
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.leases import read_leases, read_took
+from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 
@@ -40,6 +44,28 @@ def look(session: Session, snapshot: FleetSnapshot, name: str) -> Looked:
         took=read_took(session, [row.id]).get(row.id, frozenset()),
     )
     return Looked(row, view)
+
+
+def read_turns(session: Session, device_id: int, model: str) -> dict[int, Turn]:
+    """What came of the device's turns in the rollouts of a model, by the rollout's row number."""
+    d, r = RolloutDeviceRow, RolloutRow
+    query = (
+        select(d.rollout_id, d.outcome, d.reason, d.detail)
+        .join(r, r.id == d.rollout_id)
+        .where(d.device_id == device_id, r.model == model)
+    )
+    return {rollout: Turn(*told) for rollout, *told in session.execute(query)}
+
+
+def unheard(session: Session, device_id: int, silence: Silence) -> str:
+    """Say that the device is silent, and so knows nothing of what it should run; or nothing."""
+    device = session.get_one(DeviceRow, device_id)
+    if device.state != "enrolled" or not silence.is_silent(device):
+        return ""
+    if device.last_seen is None:
+        return f"{device.name} has not checked in yet"
+    since = f"{device.last_seen:%Y-%m-%dT%H:%M:%SZ}"
+    return f"{device.name} is silent since {since}; it takes new orders when it is back"
 
 
 def device_says(session: Session, device_id: int, model: str) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.audit.service import record
-from pilotwave_server.db import next_revision
+from pilotwave_server.db import lock_fleet, next_revision
 from pilotwave_server.devices.service import get_device
 from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.errors import Conflict, NotFound
@@ -22,6 +22,7 @@ from pilotwave_server.rollouts.assignments.load_device import look
 from pilotwave_server.rollouts.assignments.offerable import check_may_be_offered
 from pilotwave_server.rollouts.assignments.resolve import Candidate, may_not_be_offered
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.leases import forget_failure
 from pilotwave_server.telemetry.history import FAILED, HEALTHY, ROLLED_BACK
 from pilotwave_server.telemetry.tables import DeviceHistoryRow, DeviceModelRow
 
@@ -165,11 +166,16 @@ def unpin(session: Session, *, name: str, model: str, actor: str, now: datetime)
 
 
 def retry(session: Session, *, name: str, model: str, actor: str, now: datetime) -> int:
-    """Let a device try again what failed there; the attempt's number. ModelUnknown."""
+    """Let a device try again what failed there; the attempt's number. ModelUnknown.
+
+    A paced rollout in which it failed lets it in again when its turn comes.
+    """
+    counts_from = lock_fleet(session).revision + 1  # before the device: see `leases.py`
     device = get_device(session, name, lock=True)
     _need_model(session, model)
     attempt = int(device.attempts.get(model, 0)) + 1
     device.attempts = {**device.attempts, model: attempt}
+    forget_failure(session, device.id, model=model, counts_from=counts_from, now=now)
     device.revision = next_revision(session)
     _note(session, device, model, "device.retry", actor, now, after={"attempt": attempt})
     return attempt

@@ -39,6 +39,7 @@ class Wait(str, Enum):
     WAVE_NOT_OPEN = "wave_not_open"
     ROLLOUT_PAUSED = "rollout_paused"
     NEEDS_LEASE = "needs_lease"
+    FAILED_HERE = "failed_here"
     TOO_MANY_MODELS = "too_many_models"
     DEVICE_CONFLICT = "device_conflict"
 

@@ -10,6 +10,7 @@ from pilotwave_server.deps import Ctx, Now, OperatorOfGroup, ReadSession, Viewer
 from pilotwave_server.devices.callers import OperatorOfDevice
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.service import list_history as list_device_history
+from pilotwave_server.devices.silence import silence
 from pilotwave_server.devices.tables import PinRow
 from pilotwave_server.devices.views import HistoryView
 from pilotwave_server.fields import DeviceName, GroupName, ModelName
@@ -24,7 +25,7 @@ from pilotwave_server.rollouts.assignments.capacity import TooManyModels
 from pilotwave_server.rollouts.assignments.explain import why
 from pilotwave_server.rollouts.assignments.fitting import count_fitting, count_in_trouble
 from pilotwave_server.rollouts.assignments.history import taken_back_by
-from pilotwave_server.rollouts.assignments.load_device import device_says, look
+from pilotwave_server.rollouts.assignments.load_device import device_says, look, read_turns, unheard
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.assignments.offerable import VersionNotOffered
 from pilotwave_server.rollouts.assignments.pins import NothingToRollBackTo, NotPinned
@@ -139,7 +140,9 @@ def explain(
     snapshot = _snapshot(session, context)
     row, view = look(session, snapshot, device)
     says = device_says(session, row.id, model)
-    found = why(view, snapshot, model=model, state=row.state, says=says)
+    turns = read_turns(session, row.id, model)
+    found = why(view, snapshot, model=model, state=row.state, says=says, turns=turns)
+    silent = unheard(session, row.id, silence(context.settings, context.clock()))
     candidates = [
         CandidateView(
             reason=step.candidate.reason,
@@ -156,7 +159,7 @@ def explain(
     return WhyView(
         device=device,
         model=model,
-        sentence=found.sentence,
+        sentence=". ".join(filter(None, (found.sentence, silent))),
         version=found.version,
         variant=found.variant,
         candidates=candidates,
