@@ -25,7 +25,7 @@ from typing import Any
 from pilotwave_agent.host.shared_folder import remove_tree
 from pilotwave_agent.runtimes import COMMAND, RUNTIMES, Options, Tensor, engines
 from pilotwave_agent.runtimes.confine import lacking
-from pilotwave_agent.runtimes.faults import OUT_OF_MEMORY
+from pilotwave_agent.runtimes.faults import OUT_OF_MEMORY, WHEN
 from pilotwave_agent.runtimes.programs import SHARED_MEMORY
 from pilotwave_agent.settings.config import RuntimeSettings
 from pilotwave_protocol.errors import RefusedError
@@ -215,8 +215,10 @@ class _Ended:
     stderr: bytes
 
     @property
-    def stage(self) -> str:
-        return str(self.last("stage") or "start")
+    def when(self) -> str:
+        """The stage that it had come to, in words."""
+        stage = str(self.last("stage") or "start")
+        return WHEN.get(stage, stage)
 
     def last(self, key: str) -> Any:
         """The last word that was said under `key`."""
@@ -357,7 +359,7 @@ def _passed(ended: _Ended, limits: TestLimits) -> Mapping[str, Any]:
         within = (
             f"{limits.timeout_s:.0f} s" if ended.timed_out else f"{limits.cpu_limit_s} s of CPU"
         )
-        sentence = f"no end within {within} (at stage {ended.stage})"
+        sentence = f"no end within {within} ({ended.when})"
         raise RefusedError(Reason.SELFTEST_TIMEOUT, sentence)
     if verdict is None:
         raise _died(ended, limits)
@@ -366,7 +368,7 @@ def _passed(ended: _Ended, limits: TestLimits) -> Mapping[str, Any]:
         sentence = str(verdict.get("sentence", ""))
         if reason is Reason.SELFTEST_MEMORY:
             sentence = f"more than the {limits.memory_mb} MB it may take: {sentence}"
-        raise RefusedError(reason, f"at stage {ended.stage}: {sentence}")
+        raise RefusedError(reason, f"{ended.when}: {sentence}")
     return verdict
 
 
@@ -393,10 +395,10 @@ def _died(ended: _Ended, limits: TestLimits) -> RefusedError:
     starved = OUT_OF_MEMORY.search(tail)
     if starved or ended.status == -signal.SIGKILL:
         sentence = f"the system or the limit of {limits.memory_mb} MB ended it"
-        return RefusedError(Reason.SELFTEST_MEMORY, f"at stage {ended.stage}: {sentence}")
+        return RefusedError(Reason.SELFTEST_MEMORY, f"{ended.when}: {sentence}")
     if ended.status < 0:
         name = signal.Signals(-ended.status).name
         reason = _BY_SIGNAL.get(-ended.status, Reason.SELFTEST_CRASH)
-        return RefusedError(reason, f"{name} at stage {ended.stage}: {tail}")
-    sentence = f"ended with status {ended.status} at stage {ended.stage}: {tail}"
+        return RefusedError(reason, f"ended by {name} {ended.when}: {tail}")
+    sentence = f"ended with status {ended.status} {ended.when}: {tail}"
     return RefusedError(Reason.SELFTEST_ERROR, sentence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -9,9 +10,11 @@ import typer
 from pilotwave_cli import config, output
 from pilotwave_cli.client import Api, connect
 from pilotwave_cli.config import Config
+from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import Json
 
 SOON_DAYS = 14
+_MAX_TOKEN = 4096
 
 
 def add_to(cli: typer.Typer) -> None:
@@ -25,15 +28,26 @@ def login(
         str, typer.Argument(help="Address of the server, such as https://fleet.example.org.")
     ],
     token: Annotated[
-        str, typer.Option("--token", prompt=True, hide_input=True, help="Token. [default: ask]")
-    ],
+        str | None, typer.Option("--token", help="Token. [default: ask, or read it from a pipe]")
+    ] = None,
 ) -> None:
     """Keep a server's address and your token in the configuration file."""
-    address, token = config.check_url(url), config.check_token(token.strip())
+    address = config.check_url(url)
+    token = config.check_token((_asked() if token is None else token).strip())
     with Api(Config(address, token, config.keys_dir())) as api:
         me = api.get("/whoami")
     where = config.save(address, token)
     output.say(f"logged in to {address} as {me['name']} ({me['role']}); kept in {where}")
+
+
+def _asked() -> str:
+    """The token, typed without an echo at a terminal, or the first line of a pipe or file."""
+    if sys.stdin.isatty():
+        return str(typer.prompt("Token", hide_input=True))
+    told = sys.stdin.readline(_MAX_TOKEN)
+    if not told.strip():
+        raise CliError("no token came by standard input; give one there or by --token")
+    return told
 
 
 def status(as_json: Json = False) -> None:

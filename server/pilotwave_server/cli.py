@@ -91,10 +91,13 @@ def init(
     data: Data = None,
     database_url: DatabaseUrl = None,
     token_file: TokenFile = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the printed link and command.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Set a server up: folder, keys, database, first admin token. Safe to repeat."""
-    settings = load_settings(data_dir=data, database_url=database_url)
+    settings = load_settings(data_dir=data, database_url=database_url, port=port)
     made = setup.initialise(settings, fleet=fleet, now=utc_now(), token_file=token_file)
     shown = made.admin_token if token_file is None else None
     if as_json:
@@ -114,15 +117,21 @@ def init(
             "The first admin signs in to the web page, once, to set a password, at\n\n"
             f"    {base_url(settings)}{made.login_link}\n"
         )
+        if not settings.public_url:
+            typer.echo(
+                "This is the address if the server is run as below. It listens on PILOTWAVE_PORT, "
+                "or where `run --port` says; behind a proxy, set PILOTWAVE_PUBLIC_URL.\n"
+            )
         typer.echo(
-            f"Next: `{run_command(made.data_dir, database_url)}`, then `pilotwave login "
+            f"Next: `{run_command(made.data_dir, database_url, port)}`, then `pilotwave login "
             f"{base_url(settings)}` and `pilotwave keys init` where keys are kept."
         )
 
 
-def run_command(data_dir: Path, database_url: str | None) -> str:
+def run_command(data_dir: Path, database_url: str | None, port: int | None = None) -> str:
     """The command line that serves what `init` has just made."""
     line = f"pilotwave-server run --data {shlex.quote(str(data_dir))}"
+    line += "" if port is None else f" --port {port}"
     # its password is not repeated
     return line if database_url is None else f"{line} --database-url …"
 

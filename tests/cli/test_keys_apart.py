@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +19,20 @@ from tests.cli.operator import Operator
 def test_root_or_targets_key_is_no_publisher(pw: Operator, name: str, kind: str) -> None:
     line = pw.fails("models", "create", name, "--publisher", pw.keys / f"{kind}-1.pem", status=2)
     assert f"is a {kind} key of this fleet and cannot be a publisher key too" in line
+    assert line.endswith("`openssl genpkey -algorithm ed25519 -aes256 -out publisher-new.pem`")
     assert name not in pw("models", "list")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_the_key_of_the_printed_command_is_taken(pw: Operator, name: str, tmp_path: Path) -> None:
+    made = tmp_path / "publisher-new.pem"
+    words = ["openssl", "genpkey", "-algorithm", "ed25519", "-aes256", "-out", str(made)]
+    subprocess.run([*words, "-pass", "pass:correct horse"], check=True, capture_output=True)
+    secret = tmp_path / "passphrase"
+    secret.write_text("correct horse")
+    pw("models", "create", name, "--publisher", made, "--key", pw.keys / "targets-1.pem",
+       "--key", pw.keys / "targets-2.pem", "--passphrase-file", secret)  # fmt: skip
+    assert name in pw("models", "list")
 
 
 def test_key_under_another_id_is_the_same_key(pw: Operator, name: str, tmp_path: Path) -> None:

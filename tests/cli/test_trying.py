@@ -38,7 +38,11 @@ def test_what_every_device_would_refuse_stays_here(
     pw: Operator, model: str, tmp_path: Path, file: str, reason: str
 ) -> None:
     lay_out(tmp_path / "v", file)
-    assert reason in _refused(pw, model, tmp_path / "v")
+    said = _refused(pw, model, tmp_path / "v")
+    assert reason in said
+    assert "stage" not in said
+    golden = f"`pilotwave golden {tmp_path / 'v'} --inputs data.npz`" in said
+    assert golden is (reason == "selftest_mismatch")
 
 
 def test_external_data_that_is_cut_off_stays_here(pw: Operator, model: str, tmp_path: Path) -> None:

@@ -59,6 +59,22 @@ def test_init_prints_the_first_admin_token_once(tmp_path: Path) -> None:
     assert "pw_" not in again.output
 
 
+def test_init_prints_the_port_that_the_server_listens_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = pw("init", "--data", tmp_path / "a", "--fleet", "berlin", "--port", 9001).output
+    assert "http://127.0.0.1:9001/login/link/" in told
+    assert f"`pilotwave-server run --data {tmp_path / 'a'} --port 9001`" in told
+    monkeypatch.setenv("PILOTWAVE_PORT", "9002")
+    told = pw("init", "--data", tmp_path / "b", "--fleet", "berlin").output
+    assert "http://127.0.0.1:9002/login/link/" in told
+    assert "or where `run --port` says" in told
+    monkeypatch.setenv("PILOTWAVE_PUBLIC_URL", "https://fleet.example.org")
+    told = pw("init", "--data", tmp_path / "c", "--fleet", "berlin").output
+    assert "https://fleet.example.org/login/link/" in told
+    assert "run --port" not in told
+
+
 def test_init_makes_what_only_its_owner_can_read(data: Path) -> None:
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
     for key in (data / "keys").glob("*.pem"):

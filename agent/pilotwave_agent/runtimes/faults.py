@@ -54,6 +54,18 @@ _WORDS = (
 )
 
 
+WHEN = {
+    "start": "while the runtime started",
+    "format": "while its format was checked",
+    "load": "while it was loaded",
+    "run": "while it ran",
+    "io": "while its inputs and outputs were read",
+    "compare": "when its answers were compared with the expected ones",
+    "close": "while it was closed",
+}
+"""Each stage of a test, as the worker enters it, in words."""
+
+
 def reason_of(e: BaseException, stage: str) -> Reason:
     """Return what `e`, raised at `stage`, says of the model."""
     known = getattr(e, "reason", None)

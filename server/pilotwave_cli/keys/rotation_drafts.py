@@ -43,8 +43,13 @@ def keep_apart(root: RootDoc, targets: TargetsDoc, role: str, holders: RoleKeys)
         if found != role:
             raise CliError(
                 f"key {key.keyid[:12]}… is a {found} key of this fleet and cannot be a {role} key "
-                "too: make another key, so that a thief of the one has not both"
+                "too, so that a thief of the one has not both. "
+                f"Make another key: `{_make_key(role)}`"
             )
+
+
+def _make_key(role: str) -> str:
+    return f"openssl genpkey -algorithm ed25519 -aes256 -out {role}-new.pem"
 
 
 def next_root(root: RootDoc, now: datetime) -> RootDoc:

@@ -112,7 +112,7 @@ def publish(
         "outputs": outputs,
         "not_secret": not_secret,
     }
-    paths = check_contents.check_choice(chosen, all_files=all_files)
+    paths = sources = check_contents.check_choice(chosen, all_files=all_files)
     wanted = options_for(chosen, options, requires=requires, unsafe_format=unsafe_format)
     with ExitStack() as stack:
         paths = stack.enter_context(laid_out(paths))
@@ -145,7 +145,7 @@ def publish(
             output.say("dry run: nothing was sent")
             return
         if not no_try:
-            try_out(raw, built)
+            try_out(raw, built, sources)
         check_contents.ask(model, version, yes=yes or as_json)
         with connect() as api:
             publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))

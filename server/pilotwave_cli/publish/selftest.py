@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ _REFUSED = frozenset(
 )  # fmt: skip
 
 
-def try_out(manifest: bytes, built: Iterable[Built]) -> None:
-    """Try each variant; raise `CliError` for one that devices would refuse."""
+def try_out(manifest: bytes, built: Iterable[Built], sources: Mapping[str, Path]) -> None:
+    """Try each variant; raise `CliError` for one that devices would refuse. `sources` are the files
+    or folders that were named, by variant."""
     agent = find_agent()
     for made in built:
         name = made.variant.name
@@ -47,7 +49,7 @@ def try_out(manifest: bytes, built: Iterable[Built]) -> None:
         if agent is None:
             output.warn(f"{name}: not tried here, as {AGENT} is not installed; devices will")
             continue
-        _judge(made.variant, _ask(agent, manifest, made))
+        _judge(made.variant, _ask(agent, manifest, made), sources[name])
 
 
 def find_agent() -> str | None:
@@ -80,7 +82,13 @@ def folder_of(made: Built) -> Path:
     return Path(os.path.abspath(made.sources[entrypoint.sha256])).parents[depth]
 
 
-def _judge(variant: Variant, found: dict[str, Any]) -> None:
+def _rewrite(source: Path) -> str:
+    """What helps where the golden cases are of another model than this one."""
+    command = f"pilotwave golden {shlex.quote(str(source))} --inputs data.npz"
+    return f"if its answers are right and the cases are old, write new cases: `{command}`; "
+
+
+def _judge(variant: Variant, found: dict[str, Any], source: Path) -> None:
     sentence = output.plain(found.get("sentence") or f"{AGENT} gave no answer; is it an older one?")
     if found.get("ok") is True:
         if not found.get("tried"):
@@ -88,6 +96,7 @@ def _judge(variant: Variant, found: dict[str, Any]) -> None:
     elif found.get("reason") in _REFUSED:
         raise CliError(
             f"{variant.name}: devices would refuse it ({found['reason']}): {sentence}; "
+            f"{_rewrite(source) if found['reason'] == Reason.SELFTEST_MISMATCH else ''}"
             "--no-try publishes it all the same"
         )
     else:

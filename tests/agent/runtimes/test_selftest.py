@@ -25,7 +25,7 @@ def test_a_good_model_passes_with_its_figures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "limits", "reason", "words"),
     [
-        ("faulty_hang.onnx", TestLimits(4, 512), Reason.SELFTEST_TIMEOUT, "at stage run"),
+        ("faulty_hang.onnx", TestLimits(4, 512), Reason.SELFTEST_TIMEOUT, "while it ran"),
         # it asks for 1.6 GB when it runs
         ("faulty_hog.onnx", LIMITS, Reason.SELFTEST_MEMORY, "512 MB"),
         ("faulty_nan.onnx", LIMITS, Reason.SELFTEST_NONFINITE, "NaN"),
