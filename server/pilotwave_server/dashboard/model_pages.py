@@ -7,6 +7,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from pilotwave_server.audit.notices import list_notices
+from pilotwave_server.audit.tables import AuditEventRow
 from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.forms import read_form
 from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
@@ -25,6 +27,8 @@ from pilotwave_server.rollouts.operate.queries import rolled_back
 from pilotwave_server.telemetry.tables import DeviceModelRow
 
 router = page_router()
+TRUST = ("model.publishers", "model.reset")
+MOST_TRUST = 10
 PURGES = N_(
     "Devices that run %(model)s %(version)s: %(count)s. They roll back to the version before; no "
     "device is offered this one again. Its files are deleted permanently; the record stays."
@@ -43,6 +47,13 @@ def running(session: Session, model: str) -> dict[str, int]:
         .group_by(m.current_version)
     )
     return {str(version): count for version, count in session.execute(query)}
+
+
+def trust_events(session: Session, model: str) -> list[AuditEventRow]:
+    """When its publisher keys were replaced, and its resets: the newest first."""
+    a = AuditEventRow
+    query = select(a).where(a.object == f"model/{model}", a.verb.in_(TRUST))
+    return list(session.scalars(query.order_by(a.id.desc()).limit(MOST_TRUST)))
 
 
 @router.get("/models")
@@ -79,6 +90,8 @@ def show_model(
         versions=api.list_versions(model, page.actor, session, paging),
         running=running(session, model),
         back=rolled_back(session, model),
+        notices=[n for n in list_notices(session) if n.object == f"model/{model}"],
+        trust=trust_events(session, model),
         rollouts=rollout_routes.list_rollouts(page.actor, session, PageRequest(8), model=model),
         now=now,
         api=f"/api/v1/models/{model}",
