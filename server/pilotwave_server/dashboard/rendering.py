@@ -15,7 +15,7 @@ from babel.numbers import format_decimal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pilotwave_server.dashboard import i18n, static, words
+from pilotwave_server.dashboard import i18n, sentences, static, words
 
 TEMPLATES = Path(__file__).parent / "templates"
 UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -55,6 +55,9 @@ def environment(language: str) -> Environment:
             shown.tone, icon(shown.icon), word(state)
         )
 
+    def say(sentence: str | None) -> Markup:
+        return sentences.shown(sentence, found.gettext, language)
+
     def ago(value: datetime | None, now: datetime | None = None) -> Markup:
         if value is None:
             return Markup('<span class="dim">–</span>')
@@ -75,6 +78,7 @@ def environment(language: str) -> Environment:
         chip=chip,
         ago=ago,
         when=when,
+        say=say,
         size=size,
         pretty=pretty,
     )

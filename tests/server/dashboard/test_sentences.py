@@ -1,0 +1,115 @@
+"""What the server says in English is read in Chinese on the Chinese page."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from pilotwave_protocol.messages import ModelReport
+from pilotwave_protocol.states import ModelState
+from pilotwave_server.attention.service import _TITLES
+from pilotwave_server.dashboard import i18n
+from pilotwave_server.dashboard.sentences import LONGEST, shown, translated
+from pilotwave_server.devices import refusals
+from pilotwave_server.rollouts.gates.data import Evidence, Outcomes
+from pilotwave_server.rollouts.gates.install import judge_install
+from pilotwave_server.rollouts.policies.document import InstallGate
+from tests.server.dashboard.conftest import MakePerson, sign_in
+from tests.server.device_api.peer import installed
+from tests.server.fleet_fixtures import Fleet, only_sqlite
+
+CHINESE = i18n.translations("zh-Hans").gettext
+
+
+def chinese(sentence: str) -> str:
+    """The sentence in Chinese, which must be there and hold no English words."""
+    told = translated(sentence, CHINESE)
+    assert told is not None, sentence
+    assert told != sentence
+    return told
+
+
+def test_titles_and_sentences_of_what_needs_attention_are_translated() -> None:
+    for one, many, sentence in _TITLES.values():
+        chinese(one)
+        assert "1,234" in chinese(many.format(1234))
+        if sentence:
+            chinese(sentence)
+    assert chinese("targets expires in 9 days") == "targets 将在 9 天后过期"
+    assert (
+        chinese("run `pilotwave renew --role targets`") == "请运行 `pilotwave renew --role targets`"
+    )
+
+
+def test_what_to_do_about_a_refusal_is_translated() -> None:
+    for action in {*refusals._ACTIONS.values(), refusals._OTHERWISE.format(device="cam-1")}:
+        chinese(action)
+    for here in ("2001-01-01T00:00:00Z", ""):
+        told = refusals.action("cam-1", "not_yet_valid", here, heard=None)
+        assert here in chinese(told)
+
+
+@pytest.mark.parametrize(
+    "outcomes",
+    [
+        Outcomes(under_way=1),
+        Outcomes(healthy=1),
+        Outcomes(healthy=900),
+        Outcomes(failed=1, under_way=3),
+        Outcomes(failed=1),
+        Outcomes(failed=9),
+    ],
+)
+def test_each_verdict_of_the_install_gate_is_translated(outcomes: Outcomes) -> None:
+    reasons = {"selftest_load": outcomes.failed} if outcomes.failed else {}
+    for verdict in judge_install(InstallGate(), Evidence(outcomes=outcomes, reasons=reasons)):
+        told = chinese(verdict.sentence)
+        assert "device" not in told, told
+
+
+def test_a_sentence_in_a_sentence_is_translated_too() -> None:
+    told = chinese(
+        "rollout r1 brings it to group cams (1.1.0): skipped, r1 limits how many devices change "
+        "at once; this one waits its turn"
+    )
+    assert told == "发布 r1 将其带到分组 cams(1.1.0):跳过,r1 限制同时更新的设备数量;本设备正在排队"
+    told = chinese(
+        "cam-1 keeps its detector: no pin, rollout or baseline names a version. cam-1 has not "
+        "checked in yet"
+    )
+    assert told == "cam-1 保留现有的 detector:没有固定、发布或基线指定版本。cam-1 尚未签到"
+    told = chinese("no wave of r1 is open yet; this device is due at 12.5 %")
+    assert told.endswith("本设备在达到 12.5 % 时轮到")
+
+
+def test_what_no_pattern_takes_is_marked_as_english_and_escaped() -> None:
+    assert shown("<b>odd", CHINESE, "zh-Hans") == '<span lang="en">&lt;b&gt;odd</span>'
+    assert shown("an operator pinned it. <b>", CHINESE, "zh-Hans") == "操作员已将其固定。&lt;b&gt;"
+    assert (
+        shown("an operator pinned it", str, "en") == '<span lang="en">an operator pinned it</span>'
+    )
+    assert shown(None, CHINESE, "zh-Hans") == '<span lang="en"></span>'
+    assert translated("rolled back: " + "x" * LONGEST, CHINESE) is None
+
+
+@only_sqlite
+def test_the_chinese_page_of_a_failed_device_and_the_fleet_speak_chinese(
+    fleet: Fleet, browser: httpx.Client, make_person: MakePerson
+) -> None:
+    make_person("ada")
+    assert sign_in(browser, "ada").status_code == 303
+    browser.cookies.set("pilotwave_language", "zh-Hans")
+    device = fleet.device("cam-1", line="a")
+    fleet.group("cams", "line=a")
+    fleet.assign("cams", "1.1.0")
+    told = {"reason": "selftest_load", "detail": "it does not load"}
+    device.check_in(
+        ModelReport("detector", ModelState.FAILED, candidate=installed("1.1.0", 2), **told)  # type: ignore[arg-type]
+    )
+    front = browser.get("/").text
+    assert "1 台设备出现故障" in front
+    assert "1 device is failing" not in front
+    page = browser.get("/devices/cam-1").text
+    assert "cam-1 应运行 detector 1.1.0" in page
+    assert "它是分组 cams 的基线(1.1.0):选中" in page
+    assert '<p class="why"><span lang="en">' not in page
