@@ -152,6 +152,7 @@ def _start_anew(session: Session, row: DeviceRow, wish: Enrol, code: EnrolmentCo
     row.dropped_events = row.directive_seq = 0
     row.refusal = row.refused_since = None
     row.last_seen = row.last_check_in = row.check_in_s = None
+    row.silent_since = None
     session.execute(delete(DeviceModelRow).where(DeviceModelRow.device_id == row.id))
     session.execute(delete(PinRow).where(PinRow.device_id == row.id))
     if code.device is None:

@@ -210,6 +210,7 @@ def _change_state(
     row.state = state
     if state != "enrolled":
         row.generation += 1
+        row.silent_since = None
     row.revision = next_revision(session)
     _note(session, row, verb, actor, now, {"state": before}, {"state": state})
 

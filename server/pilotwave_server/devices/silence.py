@@ -61,6 +61,10 @@ class Silence:
         told = row.check_in_s or told_s(self.interval_s, _profile(row.facts))
         return row.last_seen + timedelta(seconds=MISSED * told + self.late_s) <= self.now
 
+    def last_heard(self, told_s: int) -> datetime:
+        """When at the latest a device was heard of that is silent now, if it was told this."""
+        return self.now - timedelta(seconds=MISSED * told_s + self.late_s)
+
     def heard(self, session: Session) -> ColumnElement[bool]:
         """The WHERE expression over devices heard of lately; null for those never seen."""
         return ~self.is_past(session, DeviceRow.last_seen)

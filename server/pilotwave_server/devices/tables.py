@@ -6,12 +6,19 @@ import secrets
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pilotwave_server.db import Base, BigId, JsonB, UtcDateTime
 
 PRIME = 2**31 - 1
+
+
+# No parameters in these: an index over a part is used only where the query has the very same words.
+# And no `state =`: SQLite would take the index over the state, which is of the whole fleet.
+_IN_SERVICE = "state NOT IN ('pending', 'revoked', 'decommissioned')"
+AWAITED = f"{_IN_SERVICE} AND silent_since IS NULL"
+MISSED = f"{_IN_SERVICE} AND silent_since IS NOT NULL"
 
 
 def draw_bucket() -> int:
@@ -37,7 +44,8 @@ class DeviceRow(Base):
     any of them had.
 
     `check_in_s` is how often it checks in, as it was told with its last check-in (null: that was
-    before this was noted).
+    before this was noted). `silent_since` is since when it is reported silent (`device.silent`;
+    null: it is not, or is not in service).
 
     `boots` are the names of its agent's last starts. `conflict_at` is when one of them last came
     back, which only two machines with one key bring about; `conflict_since` is since when that is
@@ -52,6 +60,16 @@ class DeviceRow(Base):
         Index(None, "state", "name"),
         Index(None, "last_seen", "id"),
         Index(None, "agent", "name"),
+        *(
+            Index(
+                name,
+                "check_in_s",
+                "last_seen",
+                sqlite_where=text(where),
+                postgresql_where=text(where),
+            )
+            for name, where in (("ix_devices_awaited", AWAITED), ("ix_devices_missed", MISSED))
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -90,6 +108,20 @@ class DeviceRow(Base):
     last_seen: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_check_in: Mapped[datetime | None] = mapped_column(UtcDateTime)
     check_in_s: Mapped[int | None] = mapped_column()
+    silent_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class SilenceWatchRow(Base):
+    """The one row that says when the fleet was last looked at for silent devices, and between when
+    and when it last was not, for longer than between two looks."""
+
+    __tablename__ = "silence_watch"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, default=1)
+    looked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    away_from: Mapped[datetime] = mapped_column(UtcDateTime)
+    away_until: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class PinRow(Base):

@@ -12,8 +12,8 @@ _BY_FAMILY = {
     "baseline": "end keep remove set",
     "blob": "remove",
     "delta": "again",
-    "device": "accept ask conflict conflict_end decommission enrol expire keep label pin refusing "
-    "refusing_end reject remove retry revoke rollback unpin",
+    "device": "accept ask conflict conflict_end decommission enrol expire heard keep label pin "
+    "refusing refusing_end reject remove retry revoke rollback silent unpin",
     "enrolment_code": "create revoke",
     "fleet": "create lift",
     "group": "add change create delete remove",

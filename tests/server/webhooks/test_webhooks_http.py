@@ -16,6 +16,7 @@ import pytest
 from pilotwave_protocol.messages import Installed, ModelReport
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.app import create_app
+from pilotwave_server.devices.silence_sweep import SilenceSweep
 from pilotwave_server.settings import Settings
 from pilotwave_server.webhooks.deliveries import TAKEN_S, WAITS_S
 from tests.conftest import FakeClock
@@ -86,6 +87,28 @@ def test_what_devices_report_is_sent_too(fleet: Fleet, admin: httpx.Client) -> N
     events = {e["type"]: e for e in (json.loads(c.body) for c in calls)}
     assert events["device.switched"]["data"]["object"] == "device/cam-1"
     assert events["device.switched"]["data"]["after"]["version"] == "1.0.0"
+
+
+def test_silence_is_sent_and_its_end(fleet: Fleet, admin: httpx.Client, clock: FakeClock) -> None:
+    context, device = fleet.context, fleet.device("cam-1")
+    sweep = SilenceSweep(context.db, context.settings, clock)
+    with peer.receiver() as receiver:
+        secret = create(admin, receiver.url, "device.silent", "device.heard")
+        clock.advance(days=1)
+        for _ in range(12):  # nobody looked for a day, so the device has an interval's grace
+            sweep.look()
+            clock.advance(seconds=90)
+        receiver.wait_for(1)
+        assert device.check_in().status_code == 200
+        clock.advance(seconds=60)
+        sweep.look()
+        calls = receiver.wait_for(2)
+    assert all(good(secret, call) for call in calls)
+    told = {e["type"]: e["data"] for e in (json.loads(c.body) for c in calls)}
+    assert set(told) == {"device.silent", "device.heard"}
+    for data in told.values():
+        assert (data["actor"], data["object"]) == ("server", "device/cam-1")
+        assert data["after"] == {"devices": 1, "names": ["cam-1"]}
 
 
 @only_sqlite
