@@ -63,7 +63,7 @@ test: $(STAMP)  ## Run the tests that take seconds
 	  echo "== Those that failed, once more, one at a time" && \
 	  $(PY) -m pytest -m "not slow" -x --last-failed --last-failed-no-failures none $(ARGS); }
 
-test-all: .venv/.torch .venv-tflite/.installed  ## Run every test, with every runtime
+test-all: .venv/.torch .venv-tflite/.installed .venv-client/.installed  ## Run every test, with every runtime
 	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-runtimes: .venv/.torch .venv-tflite/.installed  ## Install the large and the old runtimes too; test them all
@@ -83,6 +83,12 @@ test-runtimes: .venv/.torch .venv-tflite/.installed  ## Install the large and th
 	  .venv-tflite/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
 	    "numpy<2" "tflite-runtime==2.14.0" && touch $@; \
 	else echo "tflite-runtime ended with Python 3.11: its tests are left out"; fi
+
+# the maker of the generated API client, of which tests/e2e/test_generated_client.py is
+.venv-client/.installed: | $(STAMP)
+	@echo "Making .venv-client"; $(PY) -m venv .venv-client && \
+	  .venv-client/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	    "openapi-python-client==0.29.1" && touch $@
 
 runtimes-table: .venv/.torch .venv-tflite/.installed  ## Run each runtime's story; write the table in docs/runtimes.md
 	@rm -rf .runtimes && mkdir .runtimes
@@ -107,6 +113,6 @@ bench: $(STAMP)  ## Run every measurement in its short form; figures go to bench
 	  $(PY) "$$file" --quick --json "bench/results/$$name.json" || exit 1; done
 
 clean:  ## Remove .venv, caches and built files (never data)
-	@rm -rf .venv .venv-tflite .runtimes .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
+	@rm -rf .venv .venv-tflite .venv-client .runtimes .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
 	  .schemathesis build dist bench/results
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
