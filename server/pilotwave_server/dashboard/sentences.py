@@ -91,7 +91,7 @@ SENTENCES: tuple[str, ...] = (
         "%(version)s failed on %(device)s (%(text)s), so %(rollout)s offers it no more; "
         "to let it try again: `pilotwave devices retry %(device2)s --model %(model)s`"
     ),
-    N_("%(device)s is silent since %(time)s; it takes new orders when it is back"),
+    N_("%(device)s has been silent since %(time)s; it takes new orders when it is back"),
     N_("%(device)s has not checked in yet"),
     N_("%(model)s %(version)s is not in the registry"),
     N_("%(model)s %(version)s was yanked by its publisher: %(text)s"),

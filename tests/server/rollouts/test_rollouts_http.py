@@ -162,7 +162,7 @@ def test_why_says_that_a_device_is_silent(cams: Fleet) -> None:
     with cams.context.db.write() as session:
         row = get_device(session, "cam-1", lock=True)
         row.last_seen = datetime(2026, 1, 1, tzinfo=UTC)
-    assert "cam-1 is silent since 2026-01-01T00:00:00Z" in why(cams, "cam-1")["sentence"]
+    assert "cam-1 has been silent since 2026-01-01T00:00:00Z" in why(cams, "cam-1")["sentence"]
 
 
 def test_paced_rollout_lets_in_devices_that_poll(cams: Fleet) -> None:

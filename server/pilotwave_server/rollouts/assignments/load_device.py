@@ -65,7 +65,7 @@ def unheard(session: Session, device_id: int, silence: Silence) -> str:
     if device.last_seen is None:
         return f"{device.name} has not checked in yet"
     since = f"{device.last_seen:%Y-%m-%dT%H:%M:%SZ}"
-    return f"{device.name} is silent since {since}; it takes new orders when it is back"
+    return f"{device.name} has been silent since {since}; it takes new orders when it is back"
 
 
 def device_says(session: Session, device_id: int, model: str) -> str:
