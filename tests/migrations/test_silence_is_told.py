@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, text
+from sqlalchemy import text
 
 from pilotwave_server import migrate
 from pilotwave_server.db import Database
-from pilotwave_server.devices.tables import DeviceRow, SilenceWatchRow
 from tests.migrations.test_facts_apart import insert
 
 BEFORE = "purged_blobs"
@@ -19,9 +18,10 @@ def test_no_device_is_reported_yet_and_nothing_else_changes(empty_database_url: 
         insert(session, "devices", id=1, name="cam-1", state="enrolled", check_in_s=60)
     migrate.upgrade(empty_database_url, "silence_is_told")
     with db.read() as session:
-        row = session.scalars(select(DeviceRow)).one()
-        assert (row.name, row.check_in_s, row.silent_since) == ("cam-1", 60, None)
-        assert session.get_one(SilenceWatchRow, 1).looked_at.year == 1970
+        row = session.execute(text("SELECT name, check_in_s, silent_since FROM devices")).one()
+        assert tuple(row) == ("cam-1", 60, None)
+        looked_at = session.scalar(text("SELECT looked_at FROM silence_watch WHERE id = 1"))
+        assert str(looked_at).startswith("1970")
     migrate.downgrade(empty_database_url, BEFORE)
     with db.read() as session:
         assert session.scalar(text("SELECT name FROM devices")) == "cam-1"

@@ -30,7 +30,7 @@ Opener = Callable[[str, PushTerms], PushChannel]
 
 
 class Talking(Protocol):
-    """What the keeper needs of `talk.Talk`."""
+    """What a connection needs of `session.Session`."""
 
     token: str
     online: bool

@@ -31,7 +31,8 @@ _MOST_PACKETS = 64
 
 
 class MqttChannel:
-    """A connection to a broker (`line.Line`). Alive while it is heard and a server is there."""
+    """A connection to a broker (`channel.PushChannel`). Alive while it is heard and a server
+    is there."""
 
     def __init__(
         self, settings: PushSettings, fleet: str, device: str, *, timeout_s: float, ping_s: float

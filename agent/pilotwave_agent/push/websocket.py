@@ -25,7 +25,7 @@ _MOST_AT_ONCE = 16  # blocks; a server that has more to say is none
 
 
 class WebSocketChannel:
-    """An open WebSocket (`line.Line`)."""
+    """An open WebSocket (`channel.PushChannel`)."""
 
     alive = True
 

@@ -319,7 +319,7 @@ def test_a_library_s_runtime_starts_no_process(tmp_path: Path) -> None:
 import os, subprocess, sys, json, threading
 sys.path.insert(0, sys.argv[1])
 from pilotwave_agent.runtimes import confine, seccomp
-confine.confine(confine.Wish(0, 60), {"own_processes"})
+confine.confine(confine.Confinement(0, 60), {"own_processes"})
 taken = seccomp.forbid_processes()
 found = []
 for deed in (os.fork, lambda: subprocess.run(["true"]), lambda: os.execv("/bin/true", ["true"])):

@@ -1,5 +1,5 @@
 """Count devices that a rollout can still reach. These counts read the rollout's group, so they are
-taken seldom (`engine.Counts`), and only when a decision hangs on them."""
+taken seldom (`engine.LastCounts`), and only when a decision hangs on them."""
 
 from __future__ import annotations
 
