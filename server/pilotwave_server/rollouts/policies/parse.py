@@ -12,7 +12,7 @@ from typing import Any
 
 from pilotwave_server.rollouts.policies.document import Canary, MetricGate, Pace, Policy, Wave
 from pilotwave_server.rollouts.policies.faults import Faults
-from pilotwave_server.rollouts.policies.reader import Part, Reader
+from pilotwave_server.rollouts.policies.reader import Reader, Section
 
 
 def parse_policy(
@@ -33,7 +33,7 @@ def parse_policy(
     return policy
 
 
-def _policy(part: Part) -> None:
+def _policy(part: Section) -> None:
     if part.given.get("waves", []) == []:
         part.add("waves", "expected at least one wave")
     waves = part.values.setdefault("waves", ())
@@ -53,7 +53,7 @@ def _policy(part: Part) -> None:
     _names_differ(part, "waves")
 
 
-def _names_differ(part: Part, key: str) -> None:
+def _names_differ(part: Section, key: str) -> None:
     names: set[str] = set()
     for n, one in enumerate(part.values.get(key, ())):
         if one.name in names:
@@ -61,7 +61,7 @@ def _names_differ(part: Part, key: str) -> None:
         names.update([one.name] if one.name else [])
 
 
-def _wave(part: Part) -> None:
+def _wave(part: Section) -> None:
     sizes = ("canary", "count", "percent")
     _one_of(part, sizes, [key for key in sizes if key in part.given])
     count, percent = part.values.get("count"), part.values.get("percent")
@@ -70,24 +70,24 @@ def _wave(part: Part) -> None:
     _names_differ(part, "gates")
 
 
-def _canary(part: Part) -> None:
+def _canary(part: Section) -> None:
     kinds = ("devices", "selector", "group")
     # an empty list beside another kind is how the server writes that there is none
     _one_of(part, kinds, [key for key in kinds if part.given.get(key)])
 
 
-def _one_of(part: Part, keys: tuple[str, ...], given: list[str]) -> None:
+def _one_of(part: Section, keys: tuple[str, ...], given: list[str]) -> None:
     if len(given) != 1:
         came = " and ".join(given) or "none"
         part.add("", f"expected exactly one of {', '.join(keys)}; got {came}")
 
 
-def _metric_gate(part: Part) -> None:
+def _metric_gate(part: Section) -> None:
     metric, statistic = part.values.get("metric", ""), part.values.get("statistic", "p95")
     part.values.setdefault("name", f"{metric[:50]} {statistic}")
 
 
-def _pace(part: Part) -> None:
+def _pace(part: Section) -> None:
     if part.given.get("ramp_factor", 2) != 2 and "ramp_start" not in part.given:
         part.add("ramp_factor", "expected `ramp_start` beside it")
 

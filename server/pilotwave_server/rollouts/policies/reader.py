@@ -18,7 +18,7 @@ from pilotwave_server.rollouts.policies.kinds import Duration, Either, Items, Ki
 T = TypeVar("T")
 
 
-class Part:
+class Section:
     """A mapping at a path: `given` has its keys as they came, `values` the fields that were read.
 
     A key whose value is null counts as not there.
@@ -38,7 +38,7 @@ class Part:
         self.faults.add(self.at(key), message)
 
 
-Rules = Mapping[type, Callable[[Part], None]]
+Rules = Mapping[type, Callable[[Section], None]]
 
 
 class Reader:
@@ -53,14 +53,16 @@ class Reader:
 
         Keys of `also` may be there and mean nothing.
         """
-        part = Part(self.faults, path)
+        part = Section(self.faults, path)
         if isinstance(value, dict):
             self._fields(part, cls, value, also)
         else:
             part.add("", f"expected a mapping of `key: value`; got {show(value)}")
         return cls(**{**dict.fromkeys(_needed(cls)), **part.values})
 
-    def _fields(self, part: Part, cls: type, value: Mapping[Any, Any], also: Iterable[str]) -> None:
+    def _fields(
+        self, part: Section, cls: type, value: Mapping[Any, Any], also: Iterable[str]
+    ) -> None:
         places = _places(cls)
         known = {*places, *(field for field, _ in places.values()), *also}
         for key, item in value.items():
@@ -77,7 +79,7 @@ class Reader:
             if field in _needed(cls) and not there:
                 part.add(key, "expected a value; it is missing")
 
-    def _field(self, part: Part, key: str, field: str, kind: Any) -> None:
+    def _field(self, part: Section, key: str, field: str, kind: Any) -> None:
         if field != key and field in part.given:
             if key in part.given:
                 part.add(field, f"expected either `{key}` or `{field}`, not both")
