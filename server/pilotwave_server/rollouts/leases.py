@@ -256,10 +256,13 @@ def forget_failure(
     What it reports under a directive older than `counts_from` is of the try before.
     """
     d, r = RolloutDeviceRow, RolloutRow
+    failed = d.device_id == device_id, d.outcome.in_(DID_NOT)
+    if session.scalar(select(d.rollout_id).where(*failed).limit(1)) is None:
+        return
     offering = select(r.id).where(r.model == model, r.state.in_([str(s) for s in OFFERING]))
     session.execute(
         update(d)
-        .where(d.device_id == device_id, d.outcome.in_(DID_NOT), d.rollout_id.in_(offering))
+        .where(*failed, d.rollout_id.in_(offering))
         .values(outcome=EXPIRED, changed_at=now, counts_from=counts_from),
         execution_options={"synchronize_session": False},
     )

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.audit.service import record
-from pilotwave_server.db import lock_fleet, next_revision
+from pilotwave_server.db import next_revision
 from pilotwave_server.devices.service import get_device
 from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.errors import Conflict, NotFound
@@ -170,13 +170,13 @@ def retry(session: Session, *, name: str, model: str, actor: str, now: datetime)
 
     A paced rollout in which it failed lets it in again when its turn comes.
     """
-    counts_from = lock_fleet(session).revision + 1  # before the device: see `leases.py`
+    revision = next_revision(session)  # holds the fleet before the device: see `leases.py`
     device = get_device(session, name, lock=True)
     _need_model(session, model)
     attempt = int(device.attempts.get(model, 0)) + 1
     device.attempts = {**device.attempts, model: attempt}
-    forget_failure(session, device.id, model=model, counts_from=counts_from, now=now)
-    device.revision = next_revision(session)
+    forget_failure(session, device.id, model=model, counts_from=revision, now=now)
+    device.revision = revision
     _note(session, device, model, "device.retry", actor, now, after={"attempt": attempt})
     return attempt
 

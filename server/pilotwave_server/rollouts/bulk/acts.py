@@ -19,6 +19,7 @@ from pilotwave_server.devices.silence import silence
 from pilotwave_server.errors import Conflict, Invalid, ServerError
 from pilotwave_server.groups.service import groups_by_device
 from pilotwave_server.operators.roles import Actor
+from pilotwave_server.registry.tables import ModelRow
 from pilotwave_server.rollouts.assignments import pins
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.scope import Touched, check_scope
@@ -157,7 +158,10 @@ def _step(
     def decommission(name: str) -> None:
         service.decommission(session, name=name, actor=who, now=now)
 
-    def retry(name: str) -> None:
+    # held by the function, so that the session reads the model once for all devices
+    row = session.get(ModelRow, deed.model) if deed.action == "retry" else None
+
+    def retry(name: str, held: ModelRow | None = row) -> None:
         pins.retry(session, name=name, model=deed.model, actor=who, now=now)
 
     def rollback(name: str) -> None:
