@@ -23,7 +23,6 @@ def test_root_or_targets_key_is_no_publisher(pw: Operator, name: str, kind: str)
     assert name not in pw("models", "list")
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_the_key_of_the_printed_command_is_taken(pw: Operator, name: str, tmp_path: Path) -> None:
     made = tmp_path / "publisher-new.pem"
     words = ["openssl", "genpkey", "-algorithm", "ed25519", "-aes256", "-out", str(made)]

@@ -18,28 +18,8 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from pilotwave_agent.net.http import TimedReader
 from pilotwave_agent.settings.proxies import Proxy
-
-
-class _DeadlineReader(io.RawIOBase):
-    """Read a socket's stream, never longer than `gap_s` at a time nor past `ends` in total."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, gap_s: float, ends: float) -> None:
-        self._raw, self._sock, self._gap_s, self._ends = raw, sock, gap_s, ends
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._ends - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the answer took longer than its deadline")
-        self._sock.settimeout(min(left, self._gap_s))
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
 
 
 def _response_class(gap_s: float, deadline_s: float) -> type[http.client.HTTPResponse]:
@@ -47,9 +27,8 @@ def _response_class(gap_s: float, deadline_s: float) -> type[http.client.HTTPRes
         def __init__(self, sock: socket.socket, *args: Any, **kw: Any) -> None:
             super().__init__(sock, *args, **kw)
             self.fp.close()
-            raw = sock.makefile("rb", buffering=0)
             ends = time.monotonic() + deadline_s
-            self.fp = io.BufferedReader(_DeadlineReader(raw, sock, gap_s, ends))
+            self.fp = io.BufferedReader(TimedReader(sock, gap_s, ends))
 
     return TimedResponse
 

@@ -65,7 +65,7 @@ class HttpAnswer:
     body: bytes
 
 
-class _TimedReader(io.RawIOBase):
+class TimedReader(io.RawIOBase):
     """Read a socket, no longer than `gap_s` at a time nor past the clock's `ends` in total."""
 
     def __init__(self, sock: socket.socket, gap_s: float, ends: float) -> None:
@@ -250,7 +250,7 @@ class Channel:
         def timed(s: socket.socket, *args: Any, **kw: Any) -> http.client.HTTPResponse:
             response = http.client.HTTPResponse(s, *args, **kw)
             response.fp.close()
-            response.fp = io.BufferedReader(_TimedReader(sock, gap_s, ends), 1 << 16)
+            response.fp = io.BufferedReader(TimedReader(sock, gap_s, ends), 1 << 16)
             return response
 
         connection.response_class = timed  # type: ignore[assignment]  # any callable serves
