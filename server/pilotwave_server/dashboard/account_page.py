@@ -42,8 +42,8 @@ def _show(page: PageContext, session: Session, wrong: dict[str, str], secret: st
     )
 
 
-@router.post("/account/{deed}")
-async def act(deed: str, page: ActViewer, context: Ctx, now: Now) -> Response:
+@router.post("/account/{action}")
+async def act(action: str, page: ActViewer, context: Ctx, now: Now) -> Response:
     """Change the password; turn one-time codes on or off. Each asks for the password first."""
     form = await read_form(page.request)
     name = page.actor.name
@@ -56,10 +56,10 @@ async def act(deed: str, page: ActViewer, context: Ctx, now: Now) -> Response:
         if not verify_password(row.password_hash, known, lane=KNOWN):
             with context.db.write() as session:
                 throttle.failed(session, throttle.inside(name), now=now)
-            return again({f"{deed}-current": N_("This is not your password.")})
+            return again({f"{action}-current": N_("This is not your password.")})
         try:
             with context.db.write() as session:
-                cookie = _change(page, session, deed, form, now)
+                cookie = _change(page, session, action, form, now)
                 after_commit(session, context.get(PersonSessions).forget)
         except ServerError as error:
             if isinstance(error, NotFound):
@@ -76,11 +76,13 @@ async def act(deed: str, page: ActViewer, context: Ctx, now: Now) -> Response:
     return await run_in_threadpool(change)
 
 
-def _change(page: PageContext, session: Session, deed: str, form: dict[str, str], now: Now) -> str:
+def _change(
+    page: PageContext, session: Session, action: str, form: dict[str, str], now: Now
+) -> str:
     """Make the change; a new cookie's value where every session ended with it."""
     row = people.get_person(session, page.actor.name, lock=True)
     who = str(page.actor)
-    match deed:
+    match action:
         case "password":
             people.set_password(session, row, form.get("password", ""), actor=who, now=now)
             return sessions.start(session, row, now=now)
@@ -90,5 +92,5 @@ def _change(page: PageContext, session: Session, deed: str, form: dict[str, str]
         case "totp-off":
             totp.remove(session, row, actor=who, now=now)
         case _:
-            raise NotFound(f"unknown action {deed}")
+            raise NotFound(f"unknown action {action}")
     return ""

@@ -172,10 +172,10 @@ DOING: dict[str, Any] = {
 }
 
 
-@router.post("/devices/{device}/do/{deed}")
+@router.post("/devices/{device}/do/{action}")
 def act(
     device: DeviceName,
-    deed: str,
+    action: str,
     page: ActOperator,
     session: WriteSession,
     now: Now,
@@ -183,14 +183,14 @@ def act(
     answer: Annotated[str, Form(alias="sure", max_length=3)] = "",
 ) -> Response:
     """Accept, reject, revoke, settle, decommission."""
-    if deed in QUESTIONS:
-        sure({"sure": answer}, page.told(QUESTIONS[deed], device=device))
-    if deed == "reject":
+    if action in QUESTIONS:
+        sure({"sure": answer}, page.told(QUESTIONS[action], device=device))
+    if action == "reject":
         api.reject(device, page.actor, session, now)
         return page.go("/devices?state=pending", say=page.told(TURNED_DOWN, device=device))
-    simple = DOING.get(deed)
+    simple = DOING.get(action)
     if simple is None:
-        raise NotFound(f"unknown action {deed}")
+        raise NotFound(f"unknown action {action}")
     simple(device, page.actor, session, now, context)
     return page.go(f"/devices/{device}")
 
@@ -213,23 +213,23 @@ async def set_labels(device: DeviceName, page: ActOperator, context: Ctx, now: N
     return await _change(page, context, device, now, change, field="labels")
 
 
-@router.post("/devices/{device}/models/{model}/{deed}")
+@router.post("/devices/{device}/models/{model}/{action}")
 async def steer(
-    device: DeviceName, model: ModelName, deed: str, page: ActOperator, context: Ctx, now: Now
+    device: DeviceName, model: ModelName, action: str, page: ActOperator, context: Ctx, now: Now
 ) -> Response:
     """Roll back, pin, unpin, retry one model on one device."""
-    if deed not in ("rollback", "pin", "unpin", "retry"):
-        raise NotFound(f"unknown action {deed}")
+    if action not in ("rollback", "pin", "unpin", "retry"):
+        raise NotFound(f"unknown action {action}")
 
     def change(session: Session, form: dict[str, str]) -> str:
         version, reason = form.get("version", ""), form.get("reason", "").strip()
-        if deed in ("rollback", "pin") and not reason:
+        if action in ("rollback", "pin") and not reason:
             raise Refused(form, {f"reason-{model}": SAY_WHY})
-        if deed == "pin" and not version:
+        if action == "pin" and not version:
             raise Refused(form, {f"version-{model}": WHICH})
         who: Any = {"device": device, "model": model, "operator": page.actor, "session": session}
         try:
-            return _steer(page, deed, {**who, "now": now}, context, version, reason)
+            return _steer(page, action, {**who, "now": now}, context, version, reason)
         except ValidationError as error:
             raise Refused(form, {f"reason-{model}": error.errors()[0]["msg"]}) from None
 
@@ -237,11 +237,11 @@ async def steer(
 
 
 def _steer(
-    page: PageContext, deed: str, who: dict[str, Any], context: Context, version: str, reason: str
+    page: PageContext, action: str, who: dict[str, Any], context: Context, version: str, reason: str
 ) -> str:
     """Do it; return what the page says of it."""
     device, model = who["device"], who["model"]
-    match deed:
+    match action:
         case "rollback":
             wish = RollBackRequest(to=version or None, reason=reason[:500])
             done = running.roll_back(**who, context=context, body=wish)

@@ -133,14 +133,14 @@ FIELD_OF = {
 }
 
 
-@router.post("/groups/{group}/{deed}")
-async def act(group: GroupName, deed: str, page: ActOperator, context: Ctx, now: Now) -> Response:
+@router.post("/groups/{group}/{action}")
+async def act(group: GroupName, action: str, page: ActOperator, context: Ctx, now: Now) -> Response:
     """Change it, assign at once, add and remove devices, delete it."""
-    after = "/groups" if deed == "delete" else f"/groups/{group}"
+    after = "/groups" if action == "delete" else f"/groups/{group}"
     return await answer_form(
         page.request,
         context,
-        lambda session, form: _change(page, session, context, group, deed, form, now),
+        lambda session, form: _change(page, session, context, group, action, form, now),
         done=lambda said: page.go(after, say=said),
         again=lambda session, refusal: _show(page, session, context, group, PageRequest(), refusal),
         fields=FIELD_OF,
@@ -153,12 +153,12 @@ def _change(
     session: Session,
     context: Ctx,
     group: str,
-    deed: str,
+    action: str,
     form: dict[str, str],
     now: Now,
 ) -> str:
     who = page.actor
-    match deed:
+    match action:
         case "change":
             body = validated(
                 GroupChange,
@@ -191,7 +191,7 @@ def _change(
             sure(form, page.told(DELETES, group=group, count=count))
             api.delete_group(group, who, session, now)
         case _:
-            raise NotFound(f"unknown action {deed}")
+            raise NotFound(f"unknown action {action}")
     return ""
 
 

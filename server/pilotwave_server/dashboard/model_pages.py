@@ -113,17 +113,17 @@ def show_version(
     )
 
 
-@router.post("/models/{model}/{version}/{deed}")
+@router.post("/models/{model}/{version}/{action}")
 async def act(
-    model: ModelName, version: VersionName, deed: str, page: ActOperator, context: Ctx, now: Now
+    model: ModelName, version: VersionName, action: str, page: ActOperator, context: Ctx, now: Now
 ) -> Response:
     """Deny, or take a deny back. A yank is the publisher's: the page gives its command."""
     form = await read_form(page.request)
-    if deed not in ("deny", "undeny", "purge"):
-        raise NotFound(f"unknown action {deed}")
+    if action not in ("deny", "undeny", "purge"):
+        raise NotFound(f"unknown action {action}")
 
     def change() -> None:
-        if deed == "purge":
+        if action == "purge":
             page.need(Role.ADMIN)
             with context.db.read() as session:
                 count = running(session, model).get(version, 0)
@@ -132,7 +132,7 @@ async def act(
             purge(model, version, PurgeRequest(reason=reason), page.actor, context, now)
             return
         with context.db.write() as session:
-            if deed == "deny":
+            if action == "deny":
                 count = running(session, model).get(version, 0)
                 sure(form, page.told(DENIES, model=model, version=version, count=count))
                 body = DenyRequest(reason=form.get("reason", "").strip() or "denied on the page")

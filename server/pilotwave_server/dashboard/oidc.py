@@ -265,7 +265,7 @@ def _new(session: Session, who: Who, now: datetime) -> PersonRow:
 
 
 def _is_taken(session: Session, name: str) -> bool:
-    """By a person, or by a token, whose deeds would read as this person's."""
+    """By a person, or by a token, whose actions would read as this person's."""
     asked = (PersonRow.name, OperatorTokenRow.name)
     return any(session.scalar(select(column).where(column == name)) for column in asked)
 

@@ -119,8 +119,8 @@ FIELD_OF = {
 }
 
 
-@router.post("/settings/{section}/{deed}")
-async def act(section: str, deed: str, page: Anybody, context: Ctx, now: Now) -> Response:
+@router.post("/settings/{section}/{action}")
+async def act(section: str, action: str, page: Anybody, context: Ctx, now: Now) -> Response:
     """Add one, or change one; a new secret is shown in the answer and never again."""
     if section not in SECTIONS:
         raise NotFound(f"there are no settings called {section}")
@@ -128,10 +128,10 @@ async def act(section: str, deed: str, page: Anybody, context: Ctx, now: Now) ->
     await check_form(page)
 
     def change(session: Session, form: dict[str, str]) -> Secret:
-        if (section, deed) in QUESTIONS:
+        if (section, action) in QUESTIONS:
             named = form.get("name") or form.get("id", "")
-            sure(form, page.told(QUESTIONS[section, deed], name=named))
-        return DOING[section](page, session, context, deed, form, now)
+            sure(form, page.told(QUESTIONS[section, action], name=named))
+        return DOING[section](page, session, context, action, form, now)
 
     def done(secret: Secret) -> Response:
         if secret is None:
@@ -154,10 +154,10 @@ Secret = tuple[str, str] | None
 
 
 def _people(
-    page: PageContext, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
+    page: PageContext, session: Session, context: Ctx, action: str, form: dict[str, str], now: Now
 ) -> Secret:
     name = form.get("name", "").strip()
-    match deed:
+    match action:
         case "add":
             body = validated(people.PersonRequest, form, name=name, role=form.get("role", ""))
             made = people.create_person(page.actor, session, now, body)
@@ -180,11 +180,11 @@ def _people(
         case "role":
             change = validated(people.PersonChange, form, role=form.get("role", ""))
         case "disable" | "enable":
-            change = people.PersonChange.model_validate({"disabled": deed == "disable"})
+            change = people.PersonChange.model_validate({"disabled": action == "disable"})
         case "totp-off":
             change = people.PersonChange.model_validate({"totp": False})
         case _:
-            raise NotFound(f"unknown action {deed}")
+            raise NotFound(f"unknown action {action}")
     people.change_person(name, page.actor, session, now, context, change)
     return None
 
@@ -195,13 +195,13 @@ def _listed(text: str | None) -> list[str] | None:
 
 
 def _tokens(
-    page: PageContext, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
+    page: PageContext, session: Session, context: Ctx, action: str, form: dict[str, str], now: Now
 ) -> Secret:
-    if deed == "revoke":
+    if action == "revoke":
         tokens.revoke_token(form.get("id", ""), page.actor, session, now, context)
         return None
-    if deed != "add":
-        raise NotFound(f"unknown action {deed}")
+    if action != "add":
+        raise NotFound(f"unknown action {action}")
     days = blank(form.get("days"))
     if days is not None and not (days.isdecimal() and 0 < int(days) < 10_000):
         raise Refused(form, {"days": "expected a number of days, or nothing"})
@@ -218,14 +218,14 @@ def _tokens(
 
 
 def _codes(
-    page: PageContext, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
+    page: PageContext, session: Session, context: Ctx, action: str, form: dict[str, str], now: Now
 ) -> Secret:
-    if deed == "revoke":
+    if action == "revoke":
         number = form.get("id", "")
         devices.revoke_code(int(number) if number.isdecimal() else 0, page.actor, session, now)
         return None
-    if deed != "add":
-        raise NotFound(f"unknown action {deed}")
+    if action != "add":
+        raise NotFound(f"unknown action {action}")
     pairs = [part.partition("=") for part in (_listed(form.get("labels")) or [])]
     body = validated(
         CodesRequest,
@@ -240,10 +240,10 @@ def _codes(
 
 
 def _webhooks(
-    page: PageContext, session: Session, context: Ctx, deed: str, form: dict[str, str], now: Now
+    page: PageContext, session: Session, context: Ctx, action: str, form: dict[str, str], now: Now
 ) -> Secret:
     who, name = page.actor, form.get("name", "").strip()
-    match deed:
+    match action:
         case "add":
             body = validated(
                 WebhookRequest,
@@ -255,14 +255,14 @@ def _webhooks(
             made = webhooks.create_webhook(who, session, now, context, body)
             return "secret", made.secret
         case "enable" | "disable":
-            change = WebhookChange.model_validate({"enabled": deed == "enable"})
+            change = WebhookChange.model_validate({"enabled": action == "enable"})
             webhooks.change_webhook(name, who, session, now, context, change)
         case "delete":
             webhooks.delete_webhook(name, who, session, now)
         case "test":
             webhooks.test_webhook(name, who, session, now)
         case _:
-            raise NotFound(f"unknown action {deed}")
+            raise NotFound(f"unknown action {action}")
     return None
 
 

@@ -46,11 +46,11 @@ def beside(answer: httpx.Response, field: str) -> str:
     return unescape(found.group(1)).strip()
 
 
-@pytest.mark.parametrize("deed", ["pin", "rollback"])
+@pytest.mark.parametrize("action", ["pin", "rollback"])
 def test_without_a_reason_nothing_is_done_and_the_choice_stays(
-    page: httpx.Client, deed: str
+    page: httpx.Client, action: str
 ) -> None:
-    answer = post(page, f"/devices/cam-1/models/detector/{deed}", version="1.1.0", reason="  ")
+    answer = post(page, f"/devices/cam-1/models/detector/{action}", version="1.1.0", reason="  ")
     assert answer.status_code == 422
     assert "Give a reason" in beside(answer, "reason-detector")
     assert "<option selected>1.1.0</option>" in answer.text

@@ -61,7 +61,7 @@ NEEDS = {
         GET /api/v1/webhooks/{webhook}/deliveries
         GET /api/v1/webhooks/{webhook}/deliveries/{number}
         POST /api/v1/webhooks/{webhook}/deliveries/{number}/again
-        GET /settings/{section}|POST /settings/{section}/{deed}
+        GET /settings/{section}|POST /settings/{section}/{action}
         GET /settings/webhooks/{webhook}
     """,
     "publisher": """
@@ -99,9 +99,9 @@ NEEDS = {
         POST /api/v1/rollouts/{rollout}/rollback|POST /api/v1/rollouts/{rollout}/retry
         PUT /api/v1/policies/{policy}|PUT /api/v1/site-limits
         GET /rollouts/new|POST /rollouts/new|POST /rollouts/preview
-        POST /rollouts/{rollout}/{step}|POST /devices/{device}/do/{deed}
-        POST /devices/{device}/labels|POST /devices/{device}/models/{model}/{deed}
-        POST /models/{model}/{version}/{deed}|POST /groups|POST /groups/{group}/{deed}
+        POST /rollouts/{rollout}/{step}|POST /devices/{device}/do/{action}
+        POST /devices/{device}/labels|POST /devices/{device}/models/{model}/{action}
+        POST /models/{model}/{version}/{action}|POST /groups|POST /groups/{group}/{action}
         GET /policies/new|POST /policies/new|POST /attention/{verb}
         POST /api/v1/attention/acknowledge|POST /api/v1/attention/withdraw
     """,
@@ -129,7 +129,7 @@ NEEDS = {
         GET /api/v1/rollouts/{rollout}/devices|GET /api/v1/rollouts/{rollout}/decisions
         GET /api/v1/policies|POST /api/v1/policies/check|GET /api/v1/policies/{policy}
         GET /api/v1/policies/{policy}/versions
-        GET /|GET /account|POST /account/{deed}|GET /rollouts|GET /rollouts/{rollout}
+        GET /|GET /account|POST /account/{action}|GET /rollouts|GET /rollouts/{rollout}
         GET /rollouts/{rollout}/live|GET /rollouts/{rollout}/devices|GET /devices
         GET /devices/{device}|GET /devices/{device}/log|GET /devices/{device}/health|GET /over-time
         GET /models|GET /models/{model}
@@ -153,7 +153,7 @@ FILLED = {
     "code_id": "9999",
     "number": "9999",
     "section": "people",
-    "deed": "nothing",
+    "action": "nothing",
     "step": "nothing",
     "version": "9.9.9",
 }
