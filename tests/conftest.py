@@ -26,7 +26,7 @@ from pilotwave_server.db import Database
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.settings import Settings
-from tests import databases, postgres, runtimes
+from tests import certificates, databases, postgres, runtimes
 from tests.order import is_long, long_first
 from tests.servers import RunningServer, ServerProcess, run_in_thread
 
@@ -38,6 +38,7 @@ hypothesis_settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 hypothesis_settings.load_profile("any machine")
+certificates.trust_no_public_authority()
 START = datetime(2026, 1, 31, 9, 30, tzinfo=timezone.utc)
 
 

@@ -9,16 +9,11 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_websocket
@@ -35,6 +30,7 @@ from pilotwave_agent.settings.proxies import (
     read_proxy,
 )
 from pilotwave_agent.trust.tuf_fetcher import Fetcher
+from tests import certificates
 from tests.agent.resident import log_of, resident, run_agent, settle, wait_until
 from tests.peers.device import Device
 from tests.peers.forwarding import ForwardProxy
@@ -60,20 +56,7 @@ def proxy(registry: Registry) -> Iterator[ForwardProxy]:
 @pytest.fixture
 def tls(tmp_path: Path) -> Iterator[tuple[int, str]]:
     """A server that speaks TLS as `HOST`: its port, and the file that vouches for it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
-    now = datetime.now(timezone.utc)
-    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
-    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    pem = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    (tmp_path / "tls.pem").write_bytes(pem + secret)
+    (tmp_path / "tls.pem").write_bytes(b"".join(certificates.self_signed(HOST)))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "tls.pem")
 
