@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import history
+
 # a runtime -> the module that it comes as
 MODULES = {
     "onnxruntime": "onnxruntime",
@@ -26,6 +28,8 @@ def is_installed(runtime: str) -> bool:
     """tflite-runtime lives in an environment of its own, as it needs an older numpy."""
     if runtime == "tflite-runtime":
         return TFLITE_PYTHON.exists()
+    if runtime == "history":
+        return history.is_here()
     module = MODULES.get(runtime)
     return module is None or find_spec(module) is not None
 
@@ -38,6 +42,10 @@ def summary() -> list[str]:
     if missing:
         words = ", ".join(missing)
         lines.append(f"runtimes: the tests of {words} are left out; `make test-runtimes` has them")
+    if not history.is_here():
+        lines.append(
+            "history: this checkout has none, so the tests with older commits are left out"
+        )
     return lines
 
 
