@@ -182,30 +182,23 @@ class _Work:
     ) -> None:
         self.job, self.disk, self.layout, self.tell = job, disk, layout, tell
         self.config, self.clock, self.root = config, around.clock, around.root
-        timeout_s = config.network_timeout_s
         self.journal = Journal(disk, layout.journal)
         lines: dict[str, Any] = {
             "ca_file": config.ca_file,
-            "gap_s": timeout_s,
+            "gap_s": config.network_timeout_s,
             "receive_buffer": min(config.limits.max_rate // 4, MAX_AHEAD),
             "proxies": config.proxies,
         }
         self.mirrors = Mirrors(config.mirrors, disk=disk, path=layout.mirrors, **lines)
-        self.fetcher = Fetcher(
-            ca_file=config.ca_file,
-            gap_s=timeout_s,
-            server=config.server,
-            mirrors=self.mirrors,
-            proxies=config.proxies,
-        )
-        self.judge = Inbox(config, who, disk, layout, self.fetcher)
+        self.channel = Channel(config.server, **lines)
+        self.judge = Inbox(config, who, disk, layout, Fetcher(self.channel, self.mirrors))
         self.told_progress = 0.0
         self.effects = Effects(
             config=config,
             disk=disk,
             layout=layout,
             journal=self.journal,
-            channel=Channel(config.server, **lines),
+            channel=self.channel,
             now=self._now,
             look_around=self._look_around,
             token=job.token,
@@ -231,9 +224,8 @@ class _Work:
         try:
             wake_s, judged = self._steps()
         finally:
-            self.effects.channel.close()
+            self.channel.close()
             self.mirrors.close()
-            self.fetcher.close()
         changed = substance(self.journal.state) != before
         if self.effects.changed or self.job.boot:
             self.effects.clear()

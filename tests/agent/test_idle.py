@@ -124,12 +124,23 @@ def test_no_connection_is_kept_for_longer_than_its_greatest_age(registry: Regist
 def test_metadata_is_asked_for_again_where_the_connection_was_forgotten(
     path: ForgetfulPath,
 ) -> None:
-    fetcher = Fetcher(gap_s=GAP_S)
-    assert fetcher.download_bytes(path.url + PATH, 1 << 20)
+    channel = Channel(path.url, gap_s=GAP_S)
+    fetcher = Fetcher(channel)
+    assert fetcher.download_bytes(PATH, 1 << 20)
     time.sleep(LEAST_IDLE_S + 0.2)
-    assert fetcher.download_bytes(path.url + PATH, 1 << 20)
+    assert fetcher.download_bytes(PATH, 1 << 20)
     assert path.opened == 2
-    fetcher.close()
+    channel.close()
+
+
+def test_metadata_and_files_come_over_one_connection(registry: Registry, device: Device) -> None:
+    path = ForgetfulPath(int(registry.url.rpartition(":")[2]), idle_s=60)
+    device.set(server=path.url, deltas=False)
+    registry.order(registry.publish("detector", "1.0.0", example("1.0.0")))
+    device.work(refresh=True)
+    assert device.slot().current
+    assert path.opened == 1
+    path.close()
 
 
 def test_a_report_that_nothing_answers_is_made_anew(

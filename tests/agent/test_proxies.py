@@ -118,17 +118,17 @@ def test_a_server_with_tls_is_led_to_and_its_certificate_checked(tls: tuple[int,
 def test_metadata_comes_through_the_proxy_too(
     registry: Registry, proxy: ForwardProxy, tls: tuple[int, str]
 ) -> None:
-    fetcher = Fetcher(proxies=through(proxy))
-    url = f"http://{HOST}:{port_of(registry.url)}{PATH}"
-    assert fetcher.download_bytes(url, 1 << 20) == registry.root
-    assert proxy.asked == [f"GET {url}"]
-    fetcher.close()
+    url = f"http://{HOST}:{port_of(registry.url)}"
+    channel = Channel(url, proxies=through(proxy))
+    assert Fetcher(channel).download_bytes(PATH, 1 << 20) == registry.root
+    assert proxy.asked == [f"GET {url}{PATH}"]
+    channel.close()
     port, ca_file = tls
     proxy.leads[HOST], proxy.asked = port, []
-    fetcher = Fetcher(proxies=through(proxy), ca_file=ca_file)
-    assert fetcher.download_bytes(f"https://{HOST}:{port}/", 10) == b"hello"
+    channel = Channel(f"https://{HOST}:{port}", ca_file=ca_file, proxies=through(proxy))
+    assert Fetcher(channel).download_bytes("/", 10) == b"hello"
     assert proxy.asked == [f"CONNECT {HOST}:{port}"]
-    fetcher.close()
+    channel.close()
 
 
 def test_the_websocket_comes_through_the_proxy_too(proxy: ForwardProxy) -> None:

@@ -9,6 +9,7 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets, Timestamp
 
+from pilotwave_agent.net.http import Channel
 from pilotwave_agent.trust.tuf_fetcher import Fetcher
 from pilotwave_agent.trust.view import TrustedMetadata, TrustedView
 from pilotwave_protocol import dsse, names, signing
@@ -143,19 +144,12 @@ def test_a_frozen_directive_expires(victim: Victim) -> None:
 
 def view_at(victim: Victim, now: datetime) -> TrustedView:
     """Refresh as the agent does, with another clock."""
-    layout, url = victim.device.layout, victim.registry.url
-    fetcher = Fetcher(gap_s=2, deadline_s=5)
+    channel = Channel(victim.registry.url, gap_s=2)
+    fetcher, root = Fetcher(channel, deadline_s=5), victim.registry.root
     try:
-        return TrustedMetadata.refresh(
-            layout.tuf,
-            f"{url}/tuf/metadata/",
-            victim.registry.root,
-            fetcher,
-            targets_url=f"{url}/tuf/targets/",
-            now=now,
-        )
+        return TrustedMetadata.refresh(victim.device.layout.tuf, root, fetcher, now=now)
     finally:
-        fetcher.close()
+        channel.close()
 
 
 @pytest.mark.parametrize("clock", ["stuck", "at 1970"])
@@ -249,13 +243,12 @@ def test_endless_metadata_is_cut_off(victim: Victim, role: str) -> None:
 )
 def test_metadata_that_never_ends_arriving_has_a_deadline(victim: Victim, slow: Reply) -> None:
     victim.registry.bend = lambda path, reply: slow
-    layout, url = victim.device.layout, victim.registry.url
+    layout = victim.device.layout
     before = sorted(p.name for p in layout.tuf.iterdir())
-    fetcher = Fetcher(gap_s=0.5, deadline_s=1.0)
-    root = victim.registry.root
+    channel, root = Channel(victim.registry.url, gap_s=0.5), victim.registry.root
     with pytest.raises(RefusedError) as no:
-        TrustedMetadata.refresh(layout.tuf, f"{url}/tuf/metadata/", root, fetcher)
-    fetcher.close()
+        TrustedMetadata.refresh(layout.tuf, root, Fetcher(channel, deadline_s=1.0))
+    channel.close()
     assert no.value.reason is Reason.SLOW_RETRIEVAL
     assert sorted(p.name for p in layout.tuf.iterdir()) == before
     victim.recovers()

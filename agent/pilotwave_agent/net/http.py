@@ -56,6 +56,12 @@ class BadAnswer(PilotwaveError):
     code = "bad_answer"
 
 
+class TooLong(BadAnswer):
+    """The answer is longer than what it was asked for can be."""
+
+    code = "too_long"
+
+
 @dataclass(frozen=True)
 class HttpAnswer:
     """A whole answer. Header names are in small letters."""
@@ -163,17 +169,18 @@ class Channel:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         max_body: int = MAX_BODY,
+        deadline_s: float | None = None,
     ) -> HttpAnswer:
         """Return the whole answer, whatever its status.
 
-        Raises `Unreachable`, `TooSlow`, or `BadAnswer` where the body is larger than `max_body`.
+        Raises `Unreachable`, `TooSlow`, `BadAnswer`, or its kind `TooLong` above `max_body` bytes.
         """
-        with self.stream(method, path, headers=headers, body=body) as answer:
+        with self.stream(method, path, headers=headers, body=body, deadline_s=deadline_s) as answer:
             found = bytearray()
             while chunk := answer.read():
                 found += chunk
                 if len(found) > max_body:
-                    raise BadAnswer(f"{path}: expected at most {max_body} bytes; more came")
+                    raise TooLong(f"{path}: expected at most {max_body} bytes; more came")
             return HttpAnswer(answer.status, answer.headers, bytes(found))
 
     @contextmanager

@@ -125,14 +125,8 @@ class Inbox:
         return self.disk.read(self.layout.inbox)
 
     def _refresh(self) -> TrustedView:
-        server = self.config.server
         return TrustedMetadata.refresh(
-            self.layout.tuf,
-            f"{server}/tuf/metadata/",
-            self.identity.root,
-            self.fetcher,
-            targets_url=f"{server}/tuf/targets/",
-            disk=self.disk,
+            self.layout.tuf, self.identity.root, self.fetcher, disk=self.disk
         )
 
     def _learn(

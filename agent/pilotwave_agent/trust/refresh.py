@@ -39,7 +39,7 @@ class Refresh:
     """One refresh: what it needs, and `run`."""
 
     store: TrustStore
-    metadata_url: str
+    metadata: str
     bootstrap: bytes
     fetcher: Fetcher
     build: datetime
@@ -63,7 +63,7 @@ class Refresh:
     def _updater(self) -> Updater:
         updater = Updater(
             str(self.store.cache),
-            self.metadata_url,
+            self.metadata,
             fetcher=self.fetcher,
             bootstrap=self.bootstrap,
         )

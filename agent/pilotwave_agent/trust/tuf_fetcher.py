@@ -1,8 +1,8 @@
-"""Fetch small signed files over HTTP, and give up on a server that misbehaves.
+"""Fetch small signed files over the device's own connection to the server.
 
 TUF's client is handed this instead of its own fetcher, which follows redirects, obeys proxies from
-the environment unasked, inflates what it is sent and has no total deadline. Only status 200 counts,
-and bytes are counted as they came. Whether the bytes are the right ones is decided by TUF.
+the environment unasked, inflates what it is sent and has no total deadline. It is given paths in
+place of URLs. Only status 200 counts. Whether the bytes are the right ones is decided by TUF.
 
 What never changes may come from a mirror: all that carries its version or digest in its name, but
 no root and no timestamp. So a mirror cannot hold back that there is something newer; and where what
@@ -11,14 +11,10 @@ it gave is refused, it is left alone and the server asked (`honest`).
 
 from __future__ import annotations
 
-import math
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-import urllib3
 from tuf.api.exceptions import (
     DownloadError,
     DownloadHTTPError,
@@ -28,16 +24,14 @@ from tuf.api.exceptions import (
 )
 from tuf.ngclient.fetcher import FetcherInterface
 
-from pilotwave_agent.net.deadline import timed_pool
-from pilotwave_agent.net.http import LEAST_IDLE_S, MAX_IDLE_S
+from pilotwave_agent.net.http import MAX_BODY, BadAnswer, Channel, TooLong, TooSlow, Unreachable
 from pilotwave_agent.net.mirrors import Mirrors
-from pilotwave_agent.settings.proxies import DIRECT, Proxies, Proxy
 from pilotwave_protocol.errors import RefusedError
 
-GAP_S = 10.0
 DEADLINE_S = 60.0
 MAX_BYTES = 8 << 20
-_CHUNK = 1 << 16
+"""What is read at most, even where signed metadata names a larger length."""
+_PLAIN = {"Accept-Encoding": "identity"}
 _UNCHANGING = re.compile(
     r"/tuf/metadata/\d+\.(?!root\.)[a-z0-9._-]+\.json|/tuf/targets/[a-z0-9._/-]*[0-9a-f]{64}\.[^/]+",
     re.ASCII,
@@ -46,52 +40,41 @@ _T = TypeVar("_T")
 
 
 class Fetcher(FetcherInterface):
-    """A TUF fetcher over a pool with deadlines.
+    """A TUF fetcher over one channel; `mirrors` are asked first for what never changes.
 
-    `gap_s` bounds the wait for the next byte, `deadline_s` one whole answer, `max_bytes` its size
-    (TUF has its own limits; this one holds even where signed metadata names a larger length).
-    `mirrors` are asked first for what is below `server` and never changes.
-    Keeps connections open between calls; not safe for threads.
+    `deadline_s` bounds one whole answer. Not safe for threads.
     """
 
     def __init__(
         self,
-        *,
-        gap_s: float = GAP_S,
-        deadline_s: float = DEADLINE_S,
-        max_bytes: int = MAX_BYTES,
-        ca_file: str | None = None,
-        server: str = "",
+        channel: Channel,
         mirrors: Mirrors | None = None,
-        proxies: Proxies = DIRECT,
+        *,
+        deadline_s: float = DEADLINE_S,
     ) -> None:
-        self._given: dict[str, Any] = {"gap_s": gap_s, "deadline_s": deadline_s, "ca_file": ca_file}
-        self._proxies = proxies
-        self._pools: dict[Proxy | None, urllib3.PoolManager] = {}
-        self._answered: dict[str, float] = {}  # by host, when it last answered
-        self._max_bytes = max_bytes
-        self._server, self._mirrors = server, mirrors
+        self._channel, self._deadline_s = channel, deadline_s
+        self._mirrors = mirrors or Mirrors()
         self._used: set[str] = set()
         self._without: set[str] = set()  # mirrors that keep no metadata
 
-    def close(self) -> None:
-        """Close the connections that are kept open."""
-        for pool in self._pools.values():
-            pool.clear()
-
-    # not a generator itself: `fetch()` wraps the errors of this call, not those of an iteration
     def _fetch(self, url: str) -> Iterator[bytes]:
-        return self._from_mirror(url) or self.stream(url)
+        yield self.download_bytes(url, MAX_BYTES)
 
-    def _from_mirror(self, url: str) -> Iterator[bytes] | None:
-        path = url.removeprefix(self._server)
-        if self._mirrors is None or path == url or not _UNCHANGING.fullmatch(path):
-            return None
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        """Return the whole body of at most `max_length` bytes that the path `url` has.
+
+        Raises `DownloadError` or one of its kinds.
+        """
+        most = min(max_length, MAX_BYTES)
+        body = self._from_mirror(url, most) if _UNCHANGING.fullmatch(url) else None
+        return self._asked(self._channel, url, most) if body is None else body
+
+    def _from_mirror(self, path: str, most: int) -> bytes | None:
         for mirror in self._mirrors.usable():
             if mirror in self._without:
                 continue
             try:
-                body = self.stream(mirror + path)
+                body = self._asked(self._mirrors.channel(mirror), path, most)
             except DownloadHTTPError:
                 self._without.add(mirror)
             except DownloadError as e:
@@ -101,6 +84,23 @@ class Fetcher(FetcherInterface):
                 return body
         return None
 
+    def _asked(self, channel: Channel, path: str, most: int) -> bytes:
+        given: Any = {"headers": _PLAIN, "deadline_s": self._deadline_s}
+        try:
+            # the words of a refusal may be longer than what was asked for
+            answer = channel.request("GET", path, **given, max_body=max(most, MAX_BODY))
+        except TooSlow as e:
+            raise SlowRetrievalError(f"{path}: {e}") from e
+        except TooLong as e:
+            raise DownloadLengthMismatchError(str(e)) from e
+        except (Unreachable, BadAnswer) as e:
+            raise DownloadError(f"{path}: {e}") from e
+        if answer.status != 200:
+            raise DownloadHTTPError(f"{path}: status {answer.status}", answer.status)
+        if len(answer.body) > most:
+            raise DownloadLengthMismatchError(f"{path}: more than {most} bytes")
+        return answer.body
+
     def honest(self, do: Callable[[], _T]) -> _T:
         """Return what `do` returns; where it fails and a mirror had a part in it, do it again
         without that mirror. Raises what `do` raises."""
@@ -109,100 +109,7 @@ class Fetcher(FetcherInterface):
             try:
                 return do()
             except (RepositoryError, DownloadError, RefusedError) as e:
-                if self._mirrors is None or not self._used:
+                if not self._used:
                     raise
                 for mirror in self._used:
                     self._mirrors.failed(mirror, str(e))
-
-    def download_bytes(self, url: str, max_length: int) -> bytes:
-        """Return a whole body of at most `max_length` bytes, without a file in between."""
-        received = bytearray()
-        for chunk in self.fetch(url):
-            received += chunk
-            if len(received) > max_length:
-                raise DownloadLengthMismatchError(f"{url}: more than {max_length} bytes")
-        return bytes(received)
-
-    def stream(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[bytes]:
-        """Return the body of a 200 as it arrives. TUF's own requests carry no extra headers.
-
-        Raises `DownloadError` or one of its kinds, also while the body is read.
-        """
-        response = self._open(url, headers or {})
-        if response.status != 200:
-            response.close()
-            raise DownloadHTTPError(f"{url}: status {response.status}", response.status)
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding != "identity":
-            response.close()
-            raise DownloadError(f"{url}: expected plain bytes; got encoding {ascii(encoding)[:40]}")
-        return self._body(response, url)
-
-    def _open(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        """Ask; where nothing comes back on a connection that was idle, once more on a fresh one."""
-        host = urlsplit(url).netloc
-        # where the host has not answered yet, no connection to it can have been idle
-        idle_s = time.monotonic() - self._answered.get(host, math.inf)
-        pool = self._pool_of(url)
-        if idle_s > MAX_IDLE_S:
-            pool.clear()
-        try:
-            response = self._asked(pool, url, headers)
-        except DownloadError:
-            pool.clear()
-            if idle_s < LEAST_IDLE_S:
-                raise
-            response = self._asked(pool, url, headers)
-        self._answered[host] = time.monotonic()
-        return response
-
-    def _pool_of(self, url: str) -> urllib3.PoolManager:
-        found = urlsplit(url)
-        proxy = self._proxies.to(found.scheme, found.hostname or "", found.port)
-        if proxy not in self._pools:
-            self._pools[proxy] = timed_pool(**self._given, proxy=proxy)
-        return self._pools[proxy]
-
-    def _asked(
-        self, pool: urllib3.PoolManager, url: str, headers: Mapping[str, str]
-    ) -> urllib3.BaseHTTPResponse:
-        try:
-            return pool.request(
-                "GET",
-                url,
-                headers={
-                    "User-Agent": "pilotwave-agent",
-                    "Accept-Encoding": "identity",
-                    **headers,
-                },
-                preload_content=False,
-                decode_content=False,
-                redirect=False,
-                retries=False,
-            )
-        except urllib3.exceptions.NewConnectionError as e:  # is a kind of TimeoutError too
-            raise DownloadError(f"{url}: no connection") from e
-        except urllib3.exceptions.TimeoutError as e:
-            raise SlowRetrievalError(f"{url}: no answer in time") from e
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-            raise DownloadError(f"{url}: {e}") from e
-
-    def _body(self, response: urllib3.BaseHTTPResponse, url: str) -> Iterator[bytes]:
-        received, done = 0, False
-        try:
-            # read1 hands on what has arrived; read(n) and stream(n) would wait for n bytes
-            while chunk := response.read1(_CHUNK):
-                received += len(chunk)
-                if received > self._max_bytes:
-                    raise DownloadLengthMismatchError(f"{url}: more than {self._max_bytes} bytes")
-                yield chunk
-            done = True
-        except urllib3.exceptions.TimeoutError as e:
-            raise SlowRetrievalError(f"{url}: broke off after {received} bytes: too slow") from e
-        except (urllib3.exceptions.HTTPError, OSError) as e:
-            raise DownloadError(f"{url}: broke off after {received} bytes") from e
-        finally:
-            if done:
-                response.release_conn()
-            else:
-                response.close()

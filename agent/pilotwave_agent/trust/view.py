@@ -40,32 +40,32 @@ class TrustedMetadata:
     @staticmethod
     def refresh(
         dir: Path,
-        metadata_url: str,
         bootstrap: bytes,
         fetcher: Fetcher,
         floor: datetime = BUILD_FLOOR,
         *,
-        targets_url: str = "",
+        metadata: str = "/tuf/metadata/",
+        targets: str = "/tuf/targets/",
         memory: Path | None = None,
         now: datetime | None = None,
         disk: Disk | None = None,
     ) -> TrustedView:
         """Bring the cache in `dir` up to date and return what it says.
 
-        `metadata_url` is where `timestamp.json` is (`<server>/tuf/metadata/`), `targets_url` where
-        manifests are (`<server>/tuf/targets/`). `bootstrap` is the root document this device was
-        enrolled with. `floor` is the build's only: what signed documents add to it is kept in the
-        `memory` file (default: `../trust/tuf.json` beside `dir`), and `TrustedView.time_floor`
-        gives the sum. Raises `RefusedError`; the view before stays good on disk then.
+        `bootstrap` is the root document this device was enrolled with. `metadata` is the path where
+        `timestamp.json` is, `targets` where manifests are. `floor` is the build's only: what signed
+        documents add to it is kept in the `memory` file (default: `../trust/tuf.json` beside
+        `dir`), and `TrustedView.time_floor` gives the sum. Raises `RefusedError`; the view before
+        stays good on disk then.
         """
         remembered_in = memory or Path(dir).parent / "trust" / "tuf.json"
         store = TrustStore(Path(dir), remembered_in, disk or Disk())
         refresh = Refresh(
-            store, metadata_url, bootstrap, fetcher, floor, now or datetime.now(timezone.utc)
+            store, metadata, bootstrap, fetcher, floor, now or datetime.now(timezone.utc)
         )
         with refusals(), store.opened():
             updater, remembered = fetcher.honest(refresh.run)
-        return TrustedView(store, updater, fetcher, targets_url, earliest(remembered.floor, floor))
+        return TrustedView(store, updater, fetcher, targets, earliest(remembered.floor, floor))
 
 
 class TrustedView(SignedFacts):
@@ -78,12 +78,12 @@ class TrustedView(SignedFacts):
         store: TrustStore,
         updater: Updater,
         fetcher: Fetcher,
-        targets_url: str,
+        targets: str,
         time_floor: datetime,
     ) -> None:
         super().__init__(updater, time_floor)
         self._store, self._fetcher = store, fetcher
-        self._targets_url = targets_url if targets_url.endswith("/") else f"{targets_url}/"
+        self._targets = targets
 
     def versions(self) -> dict[str, int]:
         """Return the versions of root, timestamp and snapshot, as check-ins report them: a thief of
@@ -124,7 +124,7 @@ class TrustedView(SignedFacts):
             served = f"{folder}{slash}{next(iter(target.hashes.values()))}.{name}"
 
         def verified() -> bytes:
-            data = self._fetcher.download_bytes(self._targets_url + served, target.length)
+            data = self._fetcher.download_bytes(self._targets + served, target.length)
             target.verify_length_and_hashes(data)
             return data
 
