@@ -60,7 +60,7 @@ def fetcher(registry: Registry, blobs: Path, case: Case) -> Iterator[Downloader]
 
 def by_delta(fetcher: Downloader, case: Case, **given: bool) -> Downloader:
     shortcut = Deltas({case.entry.sha256: case.base}, 128 << 20, **given)
-    return replace(fetcher, shortcut=shortcut.fetch)
+    return replace(fetcher, shortcut=shortcut.way)
 
 
 def fetched(fetcher: Downloader, case: Case, registry: Registry) -> list[str]:
@@ -82,7 +82,7 @@ def test_a_first_install_takes_the_delta_from_nothing(
 ) -> None:
     _, delta = made(tmp_path, b"", case.new)
     registry.files[f"/deltas/{EMPTY_SHA256}/{case.entry.sha256}"] = delta
-    first = replace(fetcher, shortcut=Deltas({}, 128 << 20).fetch)
+    first = replace(fetcher, shortcut=Deltas({}, 128 << 20).way)
     assert fetched(first, case, registry) == ["deltas"]
 
 
@@ -184,7 +184,7 @@ def test_a_delta_that_wants_too_much_memory_is_not_applied(
     fetcher: Downloader, registry: Registry, case: Case
 ) -> None:
     small = Deltas({case.entry.sha256: case.base}, 1 << 20)
-    assert fetched(replace(fetcher, shortcut=small.fetch), case, registry)[-1] == "blobs"
+    assert fetched(replace(fetcher, shortcut=small.way), case, registry)[-1] == "blobs"
 
 
 class PowerCut(BaseException):

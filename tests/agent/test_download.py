@@ -17,9 +17,9 @@ from pilotwave_agent.net.download import (
     Limits,
     Meter,
     Paused,
-    missing_bytes,
 )
 from pilotwave_agent.net.http import Channel
+from pilotwave_agent.net.whole_file import missing_bytes
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry

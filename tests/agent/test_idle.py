@@ -135,7 +135,7 @@ def test_metadata_is_asked_for_again_where_the_connection_was_forgotten(
 
 def test_metadata_and_files_come_over_one_connection(registry: Registry, device: Device) -> None:
     path = ForgetfulPath(int(registry.url.rpartition(":")[2]), idle_s=60)
-    device.set(server=path.url, deltas=False)
+    device.set(server=path.url)
     registry.order(registry.publish("detector", "1.0.0", example("1.0.0")))
     device.work(refresh=True)
     assert device.slot().current

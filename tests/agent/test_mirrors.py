@@ -262,7 +262,7 @@ def updating(site: Site, case: Case) -> Site:
     site.fetcher.blobs.mkdir()
     (site.fetcher.blobs / case.base.sha256).write_bytes(case.old)
     deltas = Deltas({case.entry.sha256: case.base}, 128 << 20)
-    site.fetcher = replace(site.fetcher, shortcut=deltas.fetch)
+    site.fetcher = replace(site.fetcher, shortcut=deltas.way)
     return site
 
 

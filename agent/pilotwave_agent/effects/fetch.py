@@ -17,7 +17,8 @@ from pilotwave_agent.core.state import ModelSlot
 from pilotwave_agent.effects import disk_budget
 from pilotwave_agent.effects.base import EffectsBase, disk_says_no
 from pilotwave_agent.net.deltas import Deltas
-from pilotwave_agent.net.download import Downloader, Limits, Paused, missing_bytes
+from pilotwave_agent.net.download import Downloader, Limits, Paused
+from pilotwave_agent.net.whole_file import missing_bytes
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry
 from pilotwave_protocol.states import Reason
@@ -59,7 +60,7 @@ class Fetching(EffectsBase):
                 max_rate=self.config.limits.max_rate,
             ),
             progress=came,
-            shortcut=self._deltas(slot, files).fetch,
+            shortcut=self._deltas(slot, files).way,
             mirrors=self.mirrors,
         )
         try:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason
 
 _KEEP_SIZE = 1
+_SYNC_EVERY = 16 << 20
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _REASONS = {
     errno.ENOSPC: Reason.DISK_FULL,
@@ -231,3 +234,35 @@ class Disk:
             self.rmdir(path)
         else:
             self.unlink(path)
+
+
+@contextmanager
+def appending(
+    disk: Disk, path: Path, *, reserve: int = 0
+) -> Iterator[Callable[[bytes | memoryview], None]]:
+    """Yield what adds bytes to a file's end; they are on the medium in the end, and now and then.
+
+    Where the disk says no, the file goes: the room that is left belongs to everyone else.
+    """
+    fd, unsynced = disk.open_append(path), 0
+
+    def add(data: bytes | memoryview) -> None:
+        nonlocal unsynced
+        disk.write(fd, data)
+        unsynced += len(data)
+        if unsynced >= _SYNC_EVERY:
+            disk.sync_fd(fd)
+            unsynced = 0
+
+    try:
+        if reserve:
+            disk.reserve(fd, reserve)
+        try:
+            yield add
+        finally:
+            disk.sync_fd(fd)
+    except OSError:
+        disk.unlink(path)
+        raise
+    finally:
+        os.close(fd)

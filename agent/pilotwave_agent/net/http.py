@@ -195,7 +195,7 @@ class Channel:
     ) -> Iterator[Streamed]:
         """Send a request and hand out its answer; `deadline_s` bounds the whole of it."""
         ends = time.monotonic() + (deadline_s or self._deadline_s)
-        response, finished = None, False
+        response = None
         try:
             with _translated():
                 response = self._send(method, path, headers or {}, body, ends)
@@ -206,12 +206,12 @@ class Channel:
             if self._proxy and answer.status == 407:
                 raise Unreachable(wants_credentials(self._proxy))
             yield answer
-            finished = not response.will_close and (response.isclosed() or response.length == 0)
         finally:
+            keep = response is not None and _is_read(response)
             if response is not None:  # it may own the socket; and no new request is taken before
                 response.close()
             self._used_at = self._clock()
-            if not finished:
+            if not keep:
                 self.close()
 
     def _send(
@@ -341,6 +341,12 @@ class Idle:
             self._most_s = max(min(self._suspect_s / 2, self.most_s), LEAST_IDLE_S)
             self._until = self._clock() + LEARNT_FOR_S
         self._suspect_s = None
+
+
+def _is_read(response: http.client.HTTPResponse) -> bool:
+    """Say whether all of an answer was read, so that another request may follow."""
+    left = response.length  # None: the answer's chunks say where it ends
+    return not response.will_close and (left == 0 or (left is None and response.isclosed()))
 
 
 @contextmanager
