@@ -10,9 +10,9 @@ again. It may be killed at any moment.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +22,6 @@ from pilotwave_agent import identity, permissions
 from pilotwave_agent.check_in.build import status_of, substance
 from pilotwave_agent.check_in.numbering import new_name
 from pilotwave_agent.core import records
-from pilotwave_agent.core.environment import Environment
 from pilotwave_agent.core.journal import Journal
 from pilotwave_agent.core.machine import (
     ClearAway,
@@ -32,11 +31,11 @@ from pilotwave_agent.core.machine import (
     Probe,
     Rest,
     Restore,
-    Step,
     Switch,
     Wait,
 )
-from pilotwave_agent.effects.effects import Effects, moment
+from pilotwave_agent.effects.carry_out import carry_out, clear_unused, next_step, reconcile
+from pilotwave_agent.effects.tools import Notes, Tools
 from pilotwave_agent.host import lock
 from pilotwave_agent.host.clock import Clock
 from pilotwave_agent.host.disk import Disk, refusal_of
@@ -128,32 +127,24 @@ def work(
 
     Raises `Held`, `NotEnrolled`, `BadIdentity`, `BadCustody`.
     """
-    disk, layout = disk or Disk(), Layout(config.data_dir)
-    world = Surroundings(clock or Clock(), root)
+    layout = Layout(config.data_dir)
     permissions.close_up(layout, config.apps_group)
     permissions.check(layout)
     who = identity.load(layout)
     try:
         use_scratch(config.data_dir)
         with lock.held(layout.work_lock, "the agent's work", wait_s=LOCK_WAIT_S):
-            return _Work(config, who, job, disk, layout, tell, world).run()
+            clock = clock or Clock()
+            return _run(_tools(config, job, disk or Disk(), tell, clock, root), who, job, clock)
     except OSError as e:
         no = refusal_of(e)
         return Done(retry=str(no.reason), sentence=no.sentence)
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What stands around one run of the child: the clock and the tree that describes the device."""
-
-    clock: Clock
-    root: Path
-
-
 def now_of(layout: Layout, clock: Clock | None = None) -> Moment:
     """Return now, never before what the trusted timestamp proves."""
-    floor = earliest(trust_memory.load(layout.trust_memory).floor)
-    return moment(floor.timestamp(), clock or Clock())
+    floor, clock = earliest(trust_memory.load(layout.trust_memory).floor), clock or Clock()
+    return Moment(max(clock.wall(), floor.timestamp()), clock.uptime(), clock.boot())
 
 
 def count(journal: Journal, job: Job, at: float) -> None:
@@ -167,133 +158,102 @@ def count(journal: Journal, job: Job, at: float) -> None:
         journal.append(records.numbered(new_name(), at=at))
 
 
-class _Work:
-    """One run of the child."""
+def _tools(config: Config, job: Job, disk: Disk, tell: Tell, clock: Clock, root: Path) -> Tools:
+    layout = Layout(config.data_dir)
+    line: dict[str, Any] = {
+        "ca_file": config.ca_file,
+        "gap_s": config.network_timeout_s,
+        "receive_buffer": min(config.limits.max_rate // 4, MAX_AHEAD),
+        "proxies": config.proxies,
+    }
+    return Tools(
+        config=config,
+        disk=disk,
+        layout=layout,
+        journal=Journal(disk, layout.journal),
+        channel=Channel(config.server, **line),
+        mirrors=Mirrors(config.mirrors, disk=disk, path=layout.mirrors, **line),
+        token=job.token,
+        now=lambda: now_of(layout, clock),
+        look_around=lambda: look_around(config, now_of(layout, clock).wall, root=root),
+        tell=tell,
+        notes=Notes(probed=dict(job.probed)),
+    )
 
-    def __init__(
-        self,
-        config: Config,
-        who: Identity,
-        job: Job,
-        disk: Disk,
-        layout: Layout,
-        tell: Tell,
-        around: Surroundings,
-    ) -> None:
-        self.job, self.disk, self.layout, self.tell = job, disk, layout, tell
-        self.config, self.clock, self.root = config, around.clock, around.root
-        self.journal = Journal(disk, layout.journal)
-        lines: dict[str, Any] = {
-            "ca_file": config.ca_file,
-            "gap_s": config.network_timeout_s,
-            "receive_buffer": min(config.limits.max_rate // 4, MAX_AHEAD),
-            "proxies": config.proxies,
-        }
-        self.mirrors = Mirrors(config.mirrors, disk=disk, path=layout.mirrors, **lines)
-        self.channel = Channel(config.server, **lines)
-        self.judge = Inbox(config, who, disk, layout, Fetcher(self.channel, self.mirrors))
-        self.told_progress = 0.0
-        self.effects = Effects(
-            config=config,
-            disk=disk,
-            layout=layout,
-            journal=self.journal,
-            channel=self.channel,
-            now=self._now,
-            look_around=self._look_around,
-            token=job.token,
-            tell_progress=self._progress,
-            tell_news=lambda: tell({"news": True}),
-            probed=dict(job.probed),
-            mirrors=self.mirrors,
-        )
 
-    def _now(self) -> Moment:
-        return now_of(self.layout, self.clock)
+def _run(tools: Tools, who: Identity, job: Job, clock: Clock) -> Done:
+    before = substance(tools.journal.state)
+    try:
+        wake_s, judged = _do_steps(tools, who, job, clock)
+    finally:
+        tools.channel.close()
+        tools.mirrors.close()
+    changed = substance(tools.journal.state) != before
+    if tools.notes.changed or job.boot:
+        clear_unused(tools)
+        _write_status(tools)
+    return _done(tools, wake_s, judged, changed=changed)
 
-    def _look_around(self) -> Environment:
-        return look_around(self.config, self._now().wall, root=self.root)
 
-    def _progress(self, model: str, percent: int) -> None:
-        if time.monotonic() - self.told_progress >= 1:
-            self.told_progress = time.monotonic()
-            self.tell({"progress": {model: percent}})
+def _do_steps(tools: Tools, who: Identity, job: Job, clock: Clock) -> tuple[float | None, Judged]:
+    journal, wall = tools.journal, tools.now().wall
+    if journal.damaged:
+        detail = f"{journal.damaged} lines were damaged and are passed over"
+        tools.record(records.noticed("journal_damaged", at=wall, detail=detail))
+    count(journal, job, wall)
+    if job.boot:
+        reconcile(tools)
+    # a model between two versions, or one to be probed, waits for no server
+    _loop(tools, clock, (Move, Switch, Confirm, Restore, Probe, ClearAway))
+    fetcher = Fetcher(tools.channel, tools.mirrors)
+    inbox, judged = Inbox(tools.config, who, tools.disk, tools.layout, fetcher), Judged()
+    if job.refresh or inbox.is_due(journal.state):
+        judged = inbox.sit(lambda: journal.state, tools.record, at=wall)
+    return _loop(tools, clock, (object,)), judged
 
-    def run(self) -> Done:
-        before = substance(self.journal.state)
-        try:
-            wake_s, judged = self._steps()
-        finally:
-            self.channel.close()
-            self.mirrors.close()
-        changed = substance(self.journal.state) != before
-        if self.effects.changed or self.job.boot:
-            self.effects.clear()
-            self._write_status()
-        return self._done(wake_s, judged, changed=changed)
 
-    def _steps(self) -> tuple[float | None, Judged]:
-        wall = self._now().wall
-        if self.journal.damaged:
-            detail = f"{self.journal.damaged} lines were damaged and are passed over"
-            self.effects.record(records.noticed("journal_damaged", at=wall, detail=detail))
-        count(self.journal, self.job, wall)
-        if self.job.boot:
-            self.effects.reconcile()
-        # a model between two versions, or one to be probed, waits for no server
-        self._loop(
-            lambda step: isinstance(step, (Move, Switch, Confirm, Restore, Probe, ClearAway))
-        )
-        judged = Judged()
-        if self.job.refresh or self.judge.is_due(self.journal.state):
-            judged = self.judge.sit(lambda: self.journal.state, self.effects.record, at=wall)
-        wake_s = self._loop(lambda step: True)
-        return wake_s, judged
+def _loop(tools: Tools, clock: Clock, wanted: tuple[type, ...]) -> float | None:
+    """Carry out steps of these kinds; return the seconds until one is due, None if none will be."""
+    while True:
+        step = next_step(tools)
+        if isinstance(step, Rest) or not isinstance(step, wanted):
+            return None
+        if not isinstance(step, Wait):
+            carry_out(tools, step)
+        elif step.seconds > LINGER_S:
+            return step.seconds
+        else:
+            clock.sleep(step.seconds)
 
-    def _loop(self, wanted: Callable[[Step], bool]) -> float | None:
-        """Carry out wanted steps; return the seconds until one is due, None if none will be."""
-        while True:
-            step = self.effects.next()
-            if isinstance(step, Rest) or not wanted(step):
-                return None
-            if isinstance(step, Wait):
-                if step.seconds > LINGER_S:
-                    return step.seconds
-                self.clock.sleep(step.seconds)
-            else:
-                self.effects.carry_out(step)
 
-    def _done(self, wake_s: float | None, judged: Judged, *, changed: bool) -> Done:
-        noes = [*self.effects.parked.values(), *([judged.passing] if judged.passing else [])]
-        first = noes[0] if noes else None
-        holds = self.effects.holds.values()
-        ends = [h.retry_s for h in holds if h.retry_s is not None]
-        around = told(self._look_around()) if holds else {}
-        return Done(
-            next_wake_s=wake_s,
-            hold_ends_s=min(ends, default=None),
-            watch={fact: around[fact] for h in holds for fact in h.watch},
-            retry=str(first.reason) if first else None,
-            sentence=first.sentence if first else "",
-            retry_online=bool(noes) and all(no.reason in _NETWORK for no in noes),
-            retry_after_s=max(
-                (no.after_s for no in noes if isinstance(no, ComeAgain)), default=0.0
-            ),
-            need_token=any(no.reason is Reason.BLOB_DENIED for no in noes),
-            refresh_at=judged.refresh_at,
-            changed=changed,
-            probed=self.effects.probed,
-        )
+def _done(tools: Tools, wake_s: float | None, judged: Judged, *, changed: bool) -> Done:
+    noes = [*tools.notes.parked.values(), *([judged.passing] if judged.passing else [])]
+    first = noes[0] if noes else None
+    holds = tools.notes.holds.values()
+    ends = [h.retry_s for h in holds if h.retry_s is not None]
+    around = told(tools.look_around()) if holds else {}
+    return Done(
+        next_wake_s=wake_s,
+        hold_ends_s=min(ends, default=None),
+        watch={fact: around[fact] for h in holds for fact in h.watch},
+        retry=str(first.reason) if first else None,
+        sentence=first.sentence if first else "",
+        retry_online=bool(noes) and all(no.reason in _NETWORK for no in noes),
+        retry_after_s=max((no.after_s for no in noes if isinstance(no, ComeAgain)), default=0.0),
+        need_token=any(no.reason is Reason.BLOB_DENIED for no in noes),
+        refresh_at=judged.refresh_at,
+        changed=changed,
+        probed=tools.notes.probed,
+    )
 
-    def _write_status(self) -> None:
-        text = json.dumps(status_of(self.journal.state), indent=1).encode() + b"\n"
-        try:
-            if self.disk.size(self.layout.status) is None or (
-                self.disk.read(self.layout.status) != text
-            ):
-                self.disk.write_atomic(self.layout.status, text, 0o644)
-        except OSError:
-            return  # it is for people; a disk that says no is told of elsewhere
+
+def _write_status(tools: Tools) -> None:
+    text = json.dumps(status_of(tools.journal.state), indent=1).encode() + b"\n"
+    disk, path = tools.disk, tools.layout.status
+    # it is for people; a disk that says no is told of elsewhere
+    with contextlib.suppress(OSError):
+        if disk.size(path) is None or disk.read(path) != text:
+            disk.write_atomic(path, text, 0o644)
 
 
 def _tell(line: dict[str, Any]) -> None:

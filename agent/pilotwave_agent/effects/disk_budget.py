@@ -6,11 +6,13 @@ goes on; the order waits with a reason until it, the budget or what lies here ch
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.manifest import FileEntry
 from pilotwave_protocol.states import Reason
 
 _MB = 1 << 20
@@ -34,6 +36,11 @@ def check(config: Config, disk: Disk, blobs: Path, *, total: int, missing: int) 
             f"{_mb(missing)} more beside {_mb(here)} of all models here; max_models_mb allows"
             f" {config.max_models_mb} MB",
         )
+
+
+def total_of(files: Iterable[FileEntry]) -> int:
+    """Return how many bytes different files have together."""
+    return sum({f.sha256: f.size for f in files}.values())
 
 
 def _mb(count: int) -> str:

@@ -9,44 +9,38 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pilotwave_agent.core import records
-from pilotwave_agent.core.state import ModelSlot
-from pilotwave_agent.effects.base import disk_says_no
-from pilotwave_agent.effects.switch import Switching
-from pilotwave_protocol.errors import RefusedError
+from pilotwave_agent.core.machine import ClearAway, Remove
+from pilotwave_agent.core.records import Record
+from pilotwave_agent.effects.apps import release, tell_all
+from pilotwave_agent.effects.tools import Tools, disk_says_no
+from pilotwave_agent.tell.base import Teller
 from pilotwave_protocol.states import ModelState
 
 
-class Removing(Switching):
-    """The effects that end a model here."""
+def remove(tools: Tools, step: Remove) -> Record:
+    """Tell the application that a model goes; whatever it minds, the order holds."""
+    slot, note = tools.slot(step.model), ""
+    current = slot.current
+    if current is not None:
 
-    def _remove(self, slot: ModelSlot) -> None:
-        note = self._tell_of_end(slot)
-        self.record(
-            records.removed(slot, at=self.now().wall, detail=f"an operator ordered it{note}")
-        )
+        def say(teller: Teller) -> None:
+            words = release(tools, slot, current, ModelState.IDLE)
+            teller.remove(replace(words, state="removed"))
 
-    def _tell_of_end(self, slot: ModelSlot) -> str:
-        """Tell the application; what it minds, it says in a note: the order holds all the same."""
-        if slot.current is None:
-            return ""
-        notes = []
-        for teller in reversed(self._tellers(slot.model)):
-            try:
-                with disk_says_no():
-                    release = self._release(slot, slot.current, ModelState.IDLE)
-                    teller.remove(replace(release, state="removed"))
-            except RefusedError as no:
-                notes.append(f" (told so, {no.sentence})")
-        return "".join(notes)
+        note = tell_all(tools, slot, say)
+    detail = f"an operator ordered it{note}"
+    return records.removed(slot, at=tools.now().wall, detail=detail)
 
-    def _clear_away(self, model: str) -> None:
-        folder = self.layout.models / model
-        with disk_says_no():
-            for link in ("current", "previous"):
-                if self.disk.read_link(folder / link) is not None:
-                    self.disk.unlink(folder / link)
-            if folder.is_dir():
-                self.disk.sync_dir(folder)
-                self.disk.remove_tree(folder)
-                self.disk.sync_dir(folder.parent)
-        self.record(records.cleared(model, at=self.now().wall))
+
+def clear_away(tools: Tools, step: ClearAway) -> Record:
+    """Remove the links and files of a model that was taken off."""
+    disk, folder = tools.disk, tools.layout.models / step.model
+    with disk_says_no():
+        for link in ("current", "previous"):
+            if disk.read_link(folder / link) is not None:
+                disk.unlink(folder / link)
+        if folder.is_dir():
+            disk.sync_dir(folder)
+            disk.remove_tree(folder)
+            disk.sync_dir(folder.parent)
+    return records.cleared(step.model, at=tools.now().wall)

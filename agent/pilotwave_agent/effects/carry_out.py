@@ -1,0 +1,90 @@
+"""Carry out the machine's steps: each effect may be repeated after a crash at any point in it.
+
+An effect changes files first and the journal after, so that the journal never says more than is
+true. What the next step is, and what an outcome means, is `machine`'s and `outcomes`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pilotwave_agent import version_folder
+from pilotwave_agent.core import machine, outcomes
+from pilotwave_agent.core.machine import Memo, Step
+from pilotwave_agent.core.records import Record, moved
+from pilotwave_agent.effects.fetch import fetch
+from pilotwave_agent.effects.holds import hold_back
+from pilotwave_agent.effects.probe import probe
+from pilotwave_agent.effects.remove import clear_away, remove
+from pilotwave_agent.effects.restore import restore
+from pilotwave_agent.effects.stage import prepare_desks, stage
+from pilotwave_agent.effects.switch import confirm, switch
+from pilotwave_agent.effects.tools import Tools
+from pilotwave_agent.effects.trial import trial
+from pilotwave_agent.runtimes import engines
+from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.states import ModelState, Reason
+
+_EFFECTS: Mapping[type, Callable[[Tools, Any], Record | None]] = {
+    machine.Move: lambda tools, step: step.record,
+    machine.Fetch: fetch,
+    machine.Stage: stage,
+    machine.Trial: trial,
+    machine.Switch: switch,
+    machine.Confirm: confirm,
+    machine.Probe: probe,
+    machine.Restore: restore,
+    machine.Remove: remove,
+    machine.ClearAway: clear_away,
+}
+
+
+def next_step(tools: Tools) -> Step:
+    """Name the next step."""
+    hold_back(tools)
+    notes = tools.notes
+    held = frozenset({*notes.parked, *notes.holds})
+    memo = Memo(held, notes.probed, notes.asked, dict(notes.fetched))
+    return machine.next_step(tools.journal.state, tools.now(), tools.rules, memo)
+
+
+def carry_out(tools: Tools, step: Step) -> None:
+    """Do one step, other than a wait, and journal its outcome.
+
+    A model whose step is refused stays where it is and is not tried again in this process.
+    """
+    try:
+        tools.record(_EFFECTS[type(step)](tools, step))
+    except RefusedError as no:
+        slot = tools.slot(getattr(step, "model"))  # noqa: B009 - a Move refuses nothing
+        tools.notes.parked[slot.model] = no
+        # of a model that is cleared away the journal knows nothing more
+        if not isinstance(step, machine.ClearAway):
+            tools.record(outcomes.blocked(slot, no, tools.now()))
+
+
+def reconcile(tools: Tools) -> None:
+    """After a start: see that links and files are what the journal says."""
+    for slot in list(tools.journal.state.models.values()):
+        if slot.state in (ModelState.SWITCHING, ModelState.ROLLING_BACK):
+            continue  # between two versions; the step itself finishes it
+        tools.relink(slot)
+        prepare_desks(tools, slot.model)
+        if slot.current is None or slot.damaged:
+            continue
+        if not tools.is_intact(slot, slot.current, deep=True):
+            detail = f"{slot.current.version} is damaged on disk"
+            why: Any = {"reason": Reason.BLOB_MISMATCH, "detail": detail, "damaged": True}
+            now, about = tools.now().wall, slot.current
+            tools.record(moved(slot, slot.state, at=now, event="damaged", about=about, **why))
+
+
+def clear_unused(tools: Tools) -> None:
+    """Remove what no version of use needs; a disk that says no is asked another time."""
+    try:
+        version_folder.clear(tools.disk, tools.layout, tools.journal.state)
+        kept = set(tools.disk.names(tools.layout.blobs))
+        engines.clear(tools.config.data_dir / engines.FOLDER, kept)
+    except OSError:
+        return

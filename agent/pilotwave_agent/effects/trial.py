@@ -1,0 +1,60 @@
+"""Try a version before the switch, by its self-test."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+
+from pilotwave_agent.core import outcomes
+from pilotwave_agent.core.machine import Trial
+from pilotwave_agent.core.records import Record
+from pilotwave_agent.core.ties import mates
+from pilotwave_agent.effects.tools import TRANSIENT, Tools, disk_says_no
+from pilotwave_agent.runtimes import engines
+from pilotwave_agent.selftest import SelfTestFolders, TestLimits, prepare, run_selftest
+from pilotwave_agent.settings.config import RuntimeSettings
+from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.messages import Installed
+
+
+def trial(tools: Tools, step: Trial) -> Record:
+    """Run the candidate's self-test."""
+    slot = tools.slot(step.model)
+    version, _ = tools.candidate(slot)
+    try:
+        with disk_says_no():
+            figures = selftest(tools, slot.model, version)
+    except RefusedError as no:
+        if no.reason in TRANSIENT:
+            raise
+        return outcomes.failed(slot, no, tools.now())
+    passed = outcomes.tested if mates(tools.journal.state, slot.model) else outcomes.passed
+    return passed(slot, figures, tools.now())
+
+
+def selftest(tools: Tools, model: str, version: Installed) -> str:
+    """Run a version's self-test and return its figures. Raises `RefusedError`."""
+    variant = tools.build(version).variant
+    config, own = tools.config, tools.config.data_dir
+    limits = TestLimits(
+        config.selftest_timeout_s,
+        config.selftest_memory_mb,
+        config.selftest_cpu_s,
+        config.selftest_allow_unconfined,
+        config.selftest_filter_calls,
+    )
+    settings = config.runtimes.get(variant.runtime, RuntimeSettings())
+    place = SelfTestFolders(own=own, cache=own / engines.FOLDER)
+    folder = tools.layout.version(model, version)
+    if variant.runtime == "tensorrt":
+        prepare(folder, variant, settings, place)
+    note = partial(_note_confinement, tools)
+    return str(run_selftest(folder, variant, limits, settings, place, note))
+
+
+def _note_confinement(tools: Tools, found: str) -> None:
+    """Keep for the report how confined the last self-test was."""
+    disk, path, raw = tools.disk, tools.layout.confinement, found.encode() + b"\n"
+    with contextlib.suppress(OSError):
+        if disk.size(path) != len(raw) or disk.read(path) != raw:
+            disk.write_atomic(path, raw, 0o644)
