@@ -149,11 +149,11 @@ def test_a_report_that_nothing_answers_is_made_anew(
     """With the next number: one that did arrive would be refused as stale, and is counted once."""
     device.set(server=path.url, network_timeout_s=GAP_S)
     agent = Agent(device.config, device.config_path, identity.load(device.layout))
-    talk = agent._talk
-    talk.check_in()
+    talk = agent.session
+    talk.check_in(agent.state())
     time.sleep(LEAST_IDLE_S + 0.2)
     before = len(registry.check_ins)
-    talk.check_in()
+    talk.check_in(agent.state())
     assert len(registry.check_ins) == before + 1
     assert talk.online
     agent.close()

@@ -44,7 +44,7 @@ class Board:
         self.who = identity.load(self.layout)
         schedule = Schedule(self.who.poll_interval_s, self.who.check_in_interval_s)
         seq = Sequence(Disk(), self.layout.seq)
-        self.talk = Session(self.config, self.who, seq, schedule, self, self.clock)
+        self.talk = Session(self.config, self.who, seq, schedule, self.clock)
 
     def happens(self, detail: str) -> None:
         """Have an event come about."""
@@ -59,27 +59,16 @@ class Board:
     def visit(self) -> None:
         """Check in and poll, as the resident agent does."""
         self.clock.sleep(4000.0)
-        self.talk.check_in()
-        self.talk.poll()
+        heard = self.talk.check_in(self.state())
+        if heard and heard.renumber:
+            self.work()
+        heard = self.talk.poll(self.state())
+        if heard and heard.directive is not None:
+            self.directives.append(heard.directive)
         self.work()
 
     def _journal(self) -> Journal:
         return Journal(Disk(), self.layout.journal)
 
-    # --- what talk asks of it (`talk.Ears`)
-
     def state(self) -> DeviceState:
         return read_state(self.layout.journal)
-
-    def directive(self, raw: bytes) -> bool:
-        self.directives.append(raw)
-        return True
-
-    def hint(self, root: int, timestamp: int) -> None:
-        pass
-
-    def answered(self) -> None:
-        pass
-
-    def renumber(self) -> None:
-        self.work()

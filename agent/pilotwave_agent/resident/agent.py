@@ -17,9 +17,8 @@ from typing import Any, Protocol
 
 from pilotwave_agent import copies, identity, permissions
 from pilotwave_agent.apps.mailbox import Mailbox
-from pilotwave_agent.check_in.numbering import Sequence
 from pilotwave_agent.core.journal import read_state
-from pilotwave_agent.core.schedule import NEVER, PROFILES, Schedule
+from pilotwave_agent.core.schedule import NEVER
 from pilotwave_agent.core.state import DeviceState
 from pilotwave_agent.host import lock, watchdog
 from pilotwave_agent.host.clock import Clock
@@ -31,7 +30,7 @@ from pilotwave_agent.push.connection import PushConnection, opener_of
 from pilotwave_agent.read_conditions import look_around, told
 from pilotwave_agent.resident.child import Child
 from pilotwave_agent.resident.reconsider import Reconsider
-from pilotwave_agent.resident.session import Session
+from pilotwave_agent.resident.session import Heard, keep_directive, session_of
 from pilotwave_agent.settings.config import Config
 from pilotwave_agent.settings.proxies import named_in_environment
 from pilotwave_protocol.messages import DeviceEvent
@@ -87,13 +86,8 @@ class Agent:
         self._config, self._config_path = config, config_path
         self.clock, self._launch, self._root = clock or Clock(), launch, root
         self._layout, self._disk = Layout(config.data_dir), Disk()
-        self.schedule = Schedule(
-            poll_s=min(who.poll_interval_s, config.max_poll_interval_s),
-            check_in_s=min(who.check_in_interval_s, config.max_check_in_interval_s),
-            profile=PROFILES[config.profile],
-        )
-        seq = Sequence(self._disk, self._layout.seq)
-        self._talk = Session(config, who, seq, self.schedule, self, self.clock, root)
+        self.session = session_of(config, who, self.clock, root)
+        self.schedule = self.session.schedule
         longest_s = config.max_poll_interval_s
         self._push = PushConnection(
             opener_of(config, who), self.schedule, self.clock, longest_s=longest_s
@@ -109,6 +103,7 @@ class Agent:
         self._tried_hint = (0, 0)
         self._probed: dict[str, float] = {}
         self._progress: dict[str, int] = {}
+        self._trouble: tuple[str, str] | None = None
         self._wait_for_server = False
         self._state, self._stamp = DeviceState(), _stamp(self._layout.journal)
         if self._stamp is not None:
@@ -157,11 +152,10 @@ class Agent:
         if self.clock.uptime() >= self.schedule.next_check_in:
             if self._mailbox:
                 self._mailbox.flush()
-            self._talk.progress = self._progress
-            self._talk.check_in()
-        self._push.turn(self._talk)
+            self._take(self.session.check_in(self.state(), self._progress, self._trouble))
+        self._push.turn(self.session)
         if self.clock.uptime() >= self.schedule.next_poll:
-            self._talk.poll()
+            self._take(self.session.poll(self.state()))
         if self.clock.wall() >= self._refresh_at:
             self._refresh, self._refresh_at = True, NEVER
             self.schedule.work_at(self.clock.uptime())
@@ -186,7 +180,7 @@ class Agent:
     def sleep(self, wakeup: int) -> None:
         """Sleep until something is due, the child speaks, or `wakeup` can be read."""
         due = self.schedule.next_due(working=self._child is not None)
-        due = min(due, self._push.due(self._talk))
+        due = min(due, self._push.due(self.session))
         left = min(
             due - self.clock.uptime(), self._refresh_at - self.clock.wall(), _LONGEST_SLEEP_S
         )
@@ -199,7 +193,7 @@ class Agent:
         """End the child and the connection."""
         self._end_child()
         self._push.close()
-        self._talk.channel.close()
+        self.session.channel.close()
         if self._mailbox:
             self._mailbox.close()
 
@@ -210,7 +204,7 @@ class Agent:
             self.schedule.news(self.clock.uptime())
             self.schedule.work_at(self.clock.uptime())
 
-    # --- what the server's words lead to (`talk.Ears`)
+    # --- what the server's words lead to
 
     def state(self) -> DeviceState:
         """Return the journal's state; the file is read again only when it has changed."""
@@ -223,49 +217,46 @@ class Agent:
                     _say_event(event)
         return self._state
 
-    def directive(self, raw: bytes) -> bool:
-        """Put a directive into the inbox, unverified, and have it judged at once."""
-        inbox = self._layout.inbox
+    def _take(self, heard: Heard | None) -> None:
+        if heard is None:
+            return
+        if heard.directive is not None:
+            self._take_directive(heard.directive)
+        if heard.renumber or (self._wait_for_server and self.session.token):
+            self._wait_for_server = False
+            self.schedule.work_at(self.clock.uptime())
+        self._take_hint(heard.tuf)
+
+    def _take_directive(self, raw: bytes) -> None:
+        """Put a directive into the inbox and have it judged at once."""
         try:
-            if self._disk.size(inbox) == len(raw) and self._disk.read(inbox) == raw:
-                return True
-            self._disk.make_dirs(inbox.parent)
-            self._disk.write_atomic(inbox, raw)
+            if not keep_directive(self._disk, self._layout, raw):
+                return
         except OSError as e:
             no = refusal_of(e)
             self._troubled((str(no.reason), f"the directive cannot be stored: {no.sentence}"))
-            return False
+            self.session.forget_directive()
+            return
         self._end_child()
         self.schedule.work_backoff.reset()
         self.schedule.work_at(self.clock.uptime())
-        return True
 
-    def hint(self, root: int, timestamp: int) -> None:
+    def _take_hint(self, hint: tuple[int, int]) -> None:
         """Have the metadata refreshed if the server has newer ones. It is only a hint."""
-        hint, known = (root, timestamp), self.state().tuf
+        known = self.state().tuf
         mine = (known.get("root", 0), known.get("timestamp", 0))
-        if timestamp == 0 or hint in (mine, self._tried_hint):
+        if hint[1] == 0 or hint in (mine, self._tried_hint):
             return
         self._tried_hint, self._refresh = hint, True
         delay = self.schedule.chance.uniform(0, self.schedule.poll_s * _HINT_SPREAD)
         self.schedule.work_at(self.clock.uptime() + delay)
 
-    def answered(self) -> None:
-        """Do what could not be done without the server."""
-        if self._wait_for_server and self._talk.token:
-            self._wait_for_server = False
-            self.schedule.work_at(self.clock.uptime())
-
-    def renumber(self) -> None:
-        """Have the journal number its events above what the server knows."""
-        self.schedule.work_at(self.clock.uptime())
-
     def _troubled(self, trouble: tuple[str, str] | None) -> None:
         """Remember a disk that says no: the journal may be unable to."""
         if trouble:
-            self._talk.say_once(trouble[1])
-        if trouble != self._talk.trouble:
-            self._talk.trouble = trouble
+            self.session.say_once(trouble[1])
+        if trouble != self._trouble:
+            self._trouble = trouble
             self.schedule.news(self.clock.uptime())
 
     # --- the work
@@ -274,9 +265,7 @@ class Agent:
         self.schedule.next_work = NEVER
         self._asked_refresh = self._refresh
         job = {
-            "token": self._talk.token,
-            "acked": self._talk.reporter.acked,
-            "journal": self._talk.reporter.journal,
+            **self.session.job(),
             "refresh": self._refresh,
             "boot": self._boot,
             "probed": self._probed,
@@ -284,7 +273,7 @@ class Agent:
         try:
             self._child = self._launch(self._config_path, job)
         except OSError as e:
-            self._talk.say_once(f"no process can be started: {e.strerror}")
+            self.session.say_once(f"no process can be started: {e.strerror}")
             self.schedule.work_failed(self.clock.uptime())
             return
         self._refresh = False
@@ -307,7 +296,7 @@ class Agent:
         elif "progress" in line:
             self._progress.update(line["progress"])
         elif "failed" in line:
-            self._talk.say_once(str(line["failed"]))
+            self.session.say_once(str(line["failed"]))
         elif "done" in line:
             self._done(line["done"])
         elif "ended" in line:
@@ -326,7 +315,7 @@ class Agent:
                 self.schedule.work_at(now + wait_s)
         refusal = self.state().refusal
         if refusal and refusal.reason in _DAMAGED:
-            self._talk.forget_directive()
+            self.session.forget_directive()
         retry = done["retry"]
         self._troubled((retry, done["sentence"]) if retry and retry.startswith("disk_") else None)
         self.state()
@@ -335,7 +324,7 @@ class Agent:
             return
         if done["need_token"]:
             self.schedule.need_token(now)
-        if done["need_token"] or (done["retry_online"] and not self._talk.online):
+        if done["need_token"] or (done["retry_online"] and not self.session.online):
             self._wait_for_server = True
         else:
             self.schedule.work_failed(now, done["retry_after_s"])

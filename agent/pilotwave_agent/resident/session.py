@@ -1,21 +1,21 @@
-"""Talk to the server for the resident agent: check in, poll, keep tokens, keep the schedule.
+"""Talk to the server: check in, poll, keep tokens, keep the schedule.
 
-What it hears that needs work is handed on through `Ears`; it starts nothing itself. Tokens live in
-memory only.
+What is heard that needs work is returned as `Heard`; nothing is started here. Tokens live in memory
+only.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from pilotwave_agent.check_in.metrics import Telemetry
 from pilotwave_agent.check_in.numbering import Sequence
 from pilotwave_agent.check_in.send import News, Reporter
-from pilotwave_agent.core.schedule import Schedule
+from pilotwave_agent.core.schedule import PROFILES, Schedule
 from pilotwave_agent.core.state import DeviceState
 from pilotwave_agent.facts import facts_of
 from pilotwave_agent.host.clock import Clock
@@ -36,51 +36,40 @@ _TOKEN_MARGIN_S = 5.0
 _HOUR_S = 3600.0
 
 
-class Ears(Protocol):
-    """What the resident agent does with what the server says."""
+@dataclass(frozen=True)
+class Heard:
+    """What an answer brought: another directive, the newest versions of root and timestamp (a hint
+    only), and whether an older server knows later events than the journal ever numbered."""
 
-    def state(self) -> DeviceState:
-        """Return what the journal says now."""
-        ...
+    directive: bytes | None = None
+    tuf: tuple[int, int] = (0, 0)
+    renumber: bool = False
 
-    def directive(self, raw: bytes) -> bool:
-        """Take a directive in; False if it could not be kept."""
-        ...
 
-    def hint(self, root: int, timestamp: int) -> None:
-        """Hear of the newest TUF versions."""
-        ...
-
-    def answered(self) -> None:
-        """The server answers."""
-        ...
-
-    def renumber(self) -> None:
-        """An older server knows later events than the journal ever numbered."""
-        ...
+def _warn(words: str) -> None:
+    say(words, level="warning")
 
 
 @dataclass
 class Session:
-    """One device's conversation with its server."""
+    """One device's conversation with its server. `said` is the trouble that was last told of, by
+    `warn`; an answer clears it."""
 
     config: Config
     who: Identity
     seq: Sequence
     schedule: Schedule
-    ears: Ears
     clock: Clock = field(default_factory=Clock)
     root: Path = Path("/")
+    warn: Callable[[str], None] = _warn
     online: bool = True
     token: str = ""
-    progress: Mapping[str, int] = field(default_factory=dict)
-    trouble: tuple[str, str] | None = None
     push: PushTerms | None = None
+    said: str = ""
     _token_ends: float = 0.0
     _etag_until: float = 0.0
     _etag: str = ""
     _facts: Mapping[str, Scalar] | None = None
-    _said: str = ""
 
     def __post_init__(self) -> None:
         layout = Layout(self.config.data_dir)
@@ -90,26 +79,37 @@ class Session:
 
     def say_once(self, words: str) -> None:
         """Tell of a trouble, but not each time it comes again."""
-        if words != self._said:
-            say(words, level="warning")
-        self._said = words
+        if words != self.said:
+            self.warn(words)
+        self.said = words
+
+    def job(self) -> dict[str, Any]:
+        """Return what a process that works is told of the conversation."""
+        reporter = self.reporter
+        return {"token": self.token, "acked": reporter.acked, "journal": reporter.journal}
 
     # --- checking in
 
-    def check_in(self) -> None:
-        """Send a report; with the answer come a token, intervals and a hint."""
+    def check_in(
+        self,
+        state: DeviceState,
+        progress: Mapping[str, int] | None = None,
+        trouble: tuple[str, str] | None = None,
+    ) -> Heard | None:
+        """Send a report; with the answer come a token, intervals and a hint. None: no answer."""
         facts = facts_of(self.config, root=self.root)
-        state = self.ears.state()
         self.telemetry.collect(self.clock.wall())
-        news = News(facts if facts != self._facts else None, self.progress, self.trouble)
+        news = News(facts if facts != self._facts else None, progress or {}, trouble)
         already = self.reporter.acked
         try:
             reply = self.reporter.send(state, news)
         except NO as e:
             self._check_in_refused(e)
-            return
+            return None
         self._facts = facts if self.reporter.whole else None
         self._take(state, reply, already)
+        tuf = reply.tuf.get("root", 0), reply.tuf.get("timestamp", 0)
+        return Heard(tuf=tuf, renumber=self.reporter.lost)
 
     def _take(self, state: DeviceState, reply: CheckInReply, already: int) -> None:
         now, schedule = self.clock.uptime(), self.schedule
@@ -128,10 +128,7 @@ class Session:
             check_in_s=_asked(check_in_s, schedule.check_in_s, longest[1]),
         )
         schedule.checked_in(now, more=more)
-        if self.reporter.lost:
-            self.ears.renumber()
         self._heard()
-        self.ears.hint(reply.tuf.get("root", 0), reply.tuf.get("timestamp", 0))
 
     def _check_in_refused(self, e: Exception) -> None:
         now = self.clock.uptime()
@@ -151,30 +148,28 @@ class Session:
 
     # --- polling
 
-    def poll(self) -> None:
-        """Ask whether there is another directive."""
+    def poll(self, state: DeviceState) -> Heard | None:
+        """Ask whether there is another directive. None: no answer."""
         now = self.clock.uptime()
         if not self.token or now >= self._token_ends:
             self.schedule.need_token(now)
-            return
-        if now >= self._etag_until and self.ears.state().refusal:
+            return None
+        if now >= self._etag_until and state.refusal:
             self._etag = ""  # what was refused may have come under the ETag of what is right
         try:
             polled = server_api.poll(self.channel, self.token, self._etag)
         except NO as e:
             self._poll_refused(e)
-            return
+            return None
         self.schedule.polled(now, changed=polled.raw is not None)
         if polled.raw is not None:
             self._etag_until = now + _HOUR_S
         self._etag = polled.etag
-        if polled.raw is not None and not self.ears.directive(polled.raw):
-            self._etag = ""  # so that the server offers it again
         self._heard()
-        self.ears.hint(polled.root, polled.timestamp)
+        return Heard(polled.raw, (polled.root, polled.timestamp))
 
     def forget_directive(self) -> None:
-        """Have the directive offered again: the one that came is not what was sent."""
+        """Have the directive offered again: it could not be kept, or is not what was sent."""
         self._etag = ""
 
     def _poll_refused(self, e: Exception) -> None:
@@ -196,8 +191,7 @@ class Session:
     def _heard(self) -> None:
         if not self.online:
             say("the server answers again")
-        self.online, self._said = True, ""
-        self.ears.answered()
+        self.online, self.said = True, ""
 
     def _lost(self, e: Exception, words: str = "") -> None:
         self.online = isinstance(e, ServerSaid)
@@ -208,3 +202,25 @@ def _asked(wish_s: float, now_s: float, longest_s: float) -> float:
     """Return the interval that an answer brings: at most an hour or twice the present one, so that
     a single forged answer does not silence the device for a day."""
     return min(wish_s, longest_s, max(_HOUR_S, 2 * now_s))
+
+
+def session_of(
+    config: Config, who: Identity, clock: Clock | None = None, root: Path = Path("/"), **more: Any
+) -> Session:
+    """Begin a device's conversation; `root` stands in for `/` where the device is described."""
+    schedule = Schedule(
+        poll_s=min(who.poll_interval_s, config.max_poll_interval_s),
+        check_in_s=min(who.check_in_interval_s, config.max_check_in_interval_s),
+        profile=PROFILES[config.profile],
+    )
+    seq = Sequence(Disk(), Layout(config.data_dir).seq)
+    return Session(config, who, seq, schedule, clock or Clock(), root, **more)
+
+
+def keep_directive(disk: Disk, layout: Layout, raw: bytes) -> bool:
+    """Put a directive into the inbox, unverified; say whether it is another than lay there."""
+    if disk.size(layout.inbox) == len(raw) and disk.read(layout.inbox) == raw:
+        return False
+    disk.make_dirs(layout.inbox.parent)
+    disk.write_atomic(layout.inbox, raw)
+    return True
