@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import psycopg.conninfo
 
 PR_SET_PDEATHSIG = 1
 # The data is thrown away, so nothing is gained by waiting for the disk.
@@ -74,6 +75,14 @@ def running_server(binaries: Path, settings: Sequence[str] = (*FAST, *SMALL)) ->
             process.wait(20)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def processes_of(url: str) -> list[int]:
+    """Return the processes of a server that runs here, the first its main one."""
+    folder = Path(str(psycopg.conninfo.conninfo_to_dict(url)["host"]))
+    main = int((folder / "data" / "postmaster.pid").read_text().split()[0])
+    children = Path(f"/proc/{main}/task/{main}/children").read_text()
+    return [main, *map(int, children.split())]
 
 
 def _other_user(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pilotwave_server import __version__, openapi, openfiles, problems, system
+from pilotwave_server import __version__, health, openapi, openfiles, problems, system
 from pilotwave_server.api_limits import ApiLimits
 from pilotwave_server.attention import setup as attention
 from pilotwave_server.audit import setup as audit
@@ -51,6 +51,7 @@ MAX_METADATA_BYTES = 8 << 20
 # Each finds in the context what those before it have put there. Work starts in this order, and
 # stops in the opposite one.
 INSTALL: tuple[Callable[[Context], None], ...] = (
+    health.install,
     system.install,
     attention.install,
     operators.install,

@@ -309,19 +309,41 @@ class Database:
         self.writer.dispose()
 
 
+EXPECTED_URL = "expected sqlite:///path/to/file.db or postgresql://user@host/database"
+
+
 def parse_url(url: str) -> URL:
-    """A SQLAlchemy URL for `sqlite:///path` or `postgresql://…`, or BadSetting."""
-    expected = "expected sqlite:///path/to/file.db or postgresql://user@host/database"
+    """A SQLAlchemy URL for `sqlite:///path` or `postgresql://…`, or BadSetting. PostgreSQL's may
+    name several hosts, as in `postgresql://user@one:5432,two:5433/database`."""
+    if url.partition("://")[0] in ("postgresql", "postgres", "postgresql+psycopg"):
+        return _postgresql_url(url)
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         # The URL may hold a password, so it is not repeated.
-        raise BadSetting(f"the database URL cannot be read: {expected}") from error
-    if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
-        return parsed.set(drivername="postgresql+psycopg")
+        raise BadSetting(f"the database URL cannot be read: {EXPECTED_URL}") from error
     if parsed.drivername in ("sqlite", "sqlite+pysqlite") and parsed.database:
         return parsed.set(drivername="sqlite+pysqlite")
-    raise BadSetting(f"the database URL is of an unsupported kind: {expected}")
+    raise BadSetting(f"the database URL is of an unsupported kind: {EXPECTED_URL}")
+
+
+def _postgresql_url(url: str) -> URL:
+    """Read the URL as PostgreSQL's own programs do."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        found = conninfo_to_dict("postgresql://" + url.partition("://")[2])
+    except ProgrammingError as error:
+        raise BadSetting(f"the database URL cannot be read: {EXPECTED_URL}") from error
+    given = {name: str(value) for name, value in found.items() if value is not None}
+    return URL.create(
+        "postgresql+psycopg",
+        username=given.pop("user", None),
+        password=given.pop("password", None),
+        database=given.pop("dbname", None),
+        query=given,
+    )
 
 
 def _sqlite_engines(url: URL) -> tuple[Engine, Engine]:
@@ -364,6 +386,11 @@ def _postgresql_engines(url: URL) -> tuple[Engine, Engine]:
         isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": 5,
+            # a host that is gone without a word is noticed within 25 s, not in two hours
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
             "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
         },
     )

@@ -209,5 +209,6 @@ def log_config(settings: Settings) -> dict[str, Any]:
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": settings.log_level.upper()},
-        "loggers": {"httptools": {"level": "WARNING"}},
+        # alembic says two lines of the database's kind each time that it is asked where that is
+        "loggers": {name: {"level": "WARNING"} for name in ("httptools", "alembic")},
     }

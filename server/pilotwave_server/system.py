@@ -1,4 +1,4 @@
-"""The server about itself: is it well, what does it count, how does the fleet stand."""
+"""The server about itself: what does it count, how does the fleet stand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from sqlalchemy import func, select
 from starlette.concurrency import run_in_threadpool
 
-from pilotwave_server import __version__, migrate
+from pilotwave_server import __version__
 from pilotwave_server.audit.notices import list_notices
 from pilotwave_server.context import Context
 from pilotwave_server.db import fleet_row
@@ -23,7 +23,7 @@ from pilotwave_server.devices.silence import silence
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.metrics import CONTENT_TYPE, gauge
 from pilotwave_server.operators.authenticate import TokenMissing
-from pilotwave_server.problems import DatabaseUnavailable, responses
+from pilotwave_server.problems import responses
 from pilotwave_server.recovery.ahead import look, roles_that_went_back
 from pilotwave_server.recovery.sentences import AheadView, RoleBehind, roles_behind, view
 from pilotwave_server.registry import service as registry
@@ -39,13 +39,6 @@ METRICS_TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "s
 
 SILENT = DeviceFilter(standing="silent")
 MOST_VERSIONS = 100
-
-
-class Health(ApiReply):
-    status: str = Field(description="`ok`; anything else is a problem with status 503.")
-    version: str = Field(description="The server's version.")
-    migration: str = Field(description="The migration that the database is at.")
-    revision: int = Field(description="The fleet's revision counter.")
 
 
 class RoleStanding(ApiReply):
@@ -87,14 +80,6 @@ class Standing(ApiReply):
 def install(context: Context) -> None:
     context.routers += [public, api]
     context.metrics.add_reading(lambda: read_devices(context))
-
-
-@public.get("/healthz", summary="Is the server well", responses=responses(DatabaseUnavailable))
-def healthz(session: ReadSession) -> Health:
-    """For load balancers and container health checks; needs no token."""
-    migration = migrate.require_head(session)
-    revision = fleet_row(session).revision
-    return Health(status="ok", version=__version__, migration=migration, revision=revision)
 
 
 @public.get(

@@ -142,7 +142,13 @@ def test_a_time_without_a_zone_is_refused(db: Database) -> None:
         record(session, actor="server", verb="t", object="t", now=NOON.replace(tzinfo=None))
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "mysql://root:hunter2@host/db", "sqlite://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "nonsense", "mysql://root:hunter2@host/db", "sqlite://"),
+        *("postgresql://root:hunter2@[::1/db", "postgresql://root:hunter2@h/db?no=such"),
+    ],
+)
 def test_an_unusable_database_url_is_named_without_being_repeated(url: str) -> None:
     with pytest.raises(BadSetting) as caught:
         parse_url(url)

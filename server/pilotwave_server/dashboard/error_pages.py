@@ -16,7 +16,18 @@ from pilotwave_server.dashboard.pages import SECURITY, get_page
 from pilotwave_server.deps import get_context
 from pilotwave_server.problems import MEDIA_TYPE
 
-MACHINES = ("/api/", "/device/", "/tuf/", "/blobs/", "/deltas/", "/static/", "/healthz", "/metrics")
+MACHINES = (
+    "/api/",
+    "/device/",
+    "/tuf/",
+    "/blobs/",
+    "/deltas/",
+    "/static/",
+    "/healthz",
+    "/livez",
+    "/readyz",
+    "/metrics",
+)
 Handler = Callable[[Request, Any], Any]
 
 

@@ -22,6 +22,8 @@ pytestmark = only_sqlite
 # Routes that ask for no account: what they ask for instead.
 OPEN = {
     "GET /healthz": "nothing",
+    "GET /livez": "nothing",
+    "GET /readyz": "nothing",
     "GET /api/v1/openapi.json": "nothing",
     "GET /tuf/metadata/{file}": "nothing",
     "GET /tuf/targets/{path:path}": "nothing",
