@@ -120,4 +120,5 @@ def _said(page: PageContext, answer: BulkAnswer) -> str:
     first = next((item for item in answer.items if not item.done), None)
     if first is None:
         return told
-    return f"{told} {page.told(FIRST_NO, device=first.device, sentence=first.sentence)}"
+    sentence = page.said(first.sentence or "")
+    return f"{told} {page.told(FIRST_NO, device=first.device, sentence=sentence)}"

@@ -24,6 +24,7 @@ from pilotwave_server.base_path import add_to_links, without_base
 from pilotwave_server.dashboard import i18n
 from pilotwave_server.dashboard.confirm import Asked
 from pilotwave_server.dashboard.rendering import environment, in_one_zone
+from pilotwave_server.dashboard.sentences import translated
 from pilotwave_server.deps import Ctx, Now, check_csrf, get_context, get_signed_in
 from pilotwave_server.errors import ServerError
 from pilotwave_server.fleet.state import FleetState
@@ -87,6 +88,13 @@ class PageContext:
     def told(self, text: str, **values: object) -> str:
         """A sentence in the viewer's language; `text` is marked with `N_`."""
         return i18n.translations(self.language).gettext(text) % values
+
+    def said(self, sentence: str) -> str:
+        """A sentence of the server in the viewer's language, where that is known."""
+        found = None
+        if self.language != i18n.DEFAULT:
+            found = translated(sentence, i18n.translations(self.language).gettext)
+        return found or sentence
 
     @property
     def is_fragment(self) -> bool:

@@ -58,6 +58,9 @@ def environment(language: str) -> Environment:
     def say(sentence: str | None) -> Markup:
         return sentences.shown(sentence, found.gettext, language)
 
+    def because(detail: str | None, reason: str | None) -> Markup:
+        return sentences.because(detail, reason, found.gettext, language)
+
     def ago(value: datetime | None, now: datetime | None = None) -> Markup:
         if value is None:
             return Markup('<span class="dim">–</span>')
@@ -79,6 +82,7 @@ def environment(language: str) -> Environment:
         ago=ago,
         when=when,
         say=say,
+        because=because,
         size=size,
         pretty=pretty,
     )

@@ -180,7 +180,9 @@ async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
         page.request,
         context,
         make,
-        done=lambda made: page.go(f"/rollouts/{made.id}", say=" ".join(made.warnings)),
+        done=lambda made: page.go(
+            f"/rollouts/{made.id}", say=" ".join(map(page.said, made.warnings))
+        ),
         again=lambda session, refusal: _form(page, session, refusal.given, refusal),
         fields=FIELD_OF,
         otherwise="version",

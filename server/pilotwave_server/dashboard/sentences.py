@@ -1,8 +1,10 @@
 """Sentences that the server says and keeps in English, in the language of whoever reads the page.
 
-The catalogue has each as a pattern: what is filled in is found again by its place. `%(text)s` takes
-anything, and may itself be such a sentence, or two; `%(reasons)s` takes what stands in brackets,
-every other place one word. A sentence that no pattern takes is shown as it is, marked as English.
+`catalogue/` has each as a pattern: what is filled in is found again by its place, whose name says
+what it takes (a digit behind the name keeps two places apart). A place that `_TAKES` does not name
+takes one word. A place of `_KNOWN` takes only what is a sentence itself; one of `_PERHAPS` takes
+anything, and says it in the reader's language where it can. A sentence that no pattern takes is
+shown as it is, marked as English.
 """
 
 from __future__ import annotations
@@ -10,162 +12,179 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 
 from markupsafe import Markup, escape
 
-from pilotwave_server.dashboard.words import N_
+from pilotwave_server.dashboard.catalogue import (
+    attention,
+    devices,
+    errors,
+    gates,
+    policies,
+    rollouts,
+    selectors,
+    typed,
+)
+from pilotwave_server.dashboard.catalogue.reasons import REASONS
+from pilotwave_server.dashboard.words import N_, word_of
 
 SENTENCES: tuple[str, ...] = (
-    # what needs attention
-    N_("1 device is waiting to be accepted"),
-    N_("%(count)s devices are waiting to be accepted"),
-    N_("compare the key that it shows before you accept it"),
-    N_("1 key is used by two machines"),
-    N_("%(count)s keys are used by two machines"),
-    N_("1 device refuses its orders"),
-    N_("%(count)s devices refuse their orders"),
-    N_("the page of each device says why, and what to do"),
-    N_("1 device is failing"),
-    N_("%(count)s devices are failing"),
-    N_("a version failed or went back"),
-    N_("1 device is silent"),
-    N_("%(count)s devices are silent"),
-    N_("three check-ins were missed"),
-    N_("restored server"),
-    N_("%(role)s expires in %(days)s days"),
-    N_("run `%(text)s`"),
-    # what gates say
-    N_("no device has finished yet; %(text)s"),
-    N_("1 device is still installing"),
-    N_("%(count)s devices are still installing"),
-    N_("%(bad)s of 1 device failed; the limit is %(limit)s. %(text)s"),
-    N_("%(bad)s of %(all)s devices failed; the limit is %(limit)s. %(text)s"),
-    N_("%(bad)s of 1 device failed (%(reasons)s); the limit is %(limit)s. %(text)s"),
-    N_("%(bad)s of %(all)s devices failed (%(reasons)s); the limit is %(limit)s. %(text)s"),
-    N_("1 device is healthy: too few to tell"),
-    N_("%(count)s devices are healthy: too few to tell"),
-    N_("1 device is healthy: the failure rate is below %(bound)s"),
-    N_("%(count)s devices are healthy: the failure rate is below %(bound)s"),
-    N_("This may still be chance; %(text)s"),
-    N_("This may be chance, and no device is still installing that could tell"),
-    N_("A good version would be stopped by chance in fewer than 1 in %(count)s rollouts"),
-    # why a rollout waits or went on
-    N_("wave %(number)s (%(name)s) opens: %(text)s"),
-    N_("install: %(text)s"),
-    N_("rolled back: %(text)s"),
-    N_("paused: %(text)s"),
-    N_("paused for a person to decide: %(text)s"),
-    # why a device runs what it runs
-    N_("%(device)s keeps its %(model)s: no pin, rollout or baseline names a version"),
-    N_("%(device)s keeps its %(model)s: no version that it is asked to run may be offered"),
-    N_("%(device)s should run %(model)s %(version)s (variant %(variant)s), because %(text)s"),
-    N_("%(device)s is told to remove %(model)s: an operator ordered it"),
-    N_("an operator pinned it"),
-    N_("it is the baseline of group %(group)s"),
-    N_("rollout %(rollout)s brings it to group %(group)s"),
-    N_("The device says: %(text)s"),
-    N_("an operator pinned it (%(version)s): chosen, variant %(variant)s"),
-    N_("an operator pinned it (%(version)s): skipped, %(text)s"),
-    N_("it is the baseline of group %(group)s (%(version)s): chosen, variant %(variant)s"),
-    N_("it is the baseline of group %(group)s (%(version)s): skipped, %(text)s"),
-    N_(
-        "rollout %(rollout)s brings it to group %(group)s (%(version)s): chosen, "
-        "variant %(variant)s"
-    ),
-    N_("rollout %(rollout)s brings it to group %(group)s (%(version)s): skipped, %(text)s"),
-    N_("%(rollout)s is paused, and this device had not started"),
-    N_("%(rollout)s limits how many devices change at once; this one waits its turn"),
-    N_("it may try again; %(text)s"),
-    N_("it was let in before and did not begin in time; %(text)s"),
-    N_("it was let in before and left the version during probation; %(text)s"),
-    N_("no wave of %(rollout)s is open yet; this device is due at %(place)s %%"),
-    N_(
-        "%(rollout)s has opened wave %(wave)s, up to %(reached)s %% of the group; "
-        "this device is due when the rollout reaches %(place)s %%"
-    ),
-    N_(
-        "%(version)s failed on %(device)s, so %(rollout)s offers it no more; "
-        "to let it try again: `%(text)s`"
-    ),
-    N_(
-        "%(version)s failed on %(device)s (%(text)s), so %(rollout)s offers it no more; "
-        "to let it try again: `pilotwave devices retry %(device2)s --model %(model)s`"
-    ),
-    N_("%(device)s has been silent since %(time)s; it takes new orders when it is back"),
-    N_("%(device)s has not checked in yet"),
-    N_("%(model)s %(version)s is not in the registry"),
-    N_("%(model)s %(version)s was yanked by its publisher: %(text)s"),
-    N_("%(model)s %(version)s was denied by an operator: %(text)s"),
-    N_(
-        "%(model)s %(version)s (release counter %(counter)s) is below the floor %(floor)s "
-        "that its publisher set"
-    ),
-    # what to do about a device that refuses its orders
-    N_("set this device's clock"),
-    N_("this device's clock says %(time)s; set it"),
-    N_("free room on its disk"),
-    N_("let its agent write to its data folder"),
-    N_("have it run fewer models"),
-    N_("it was enrolled with another fleet, name or root of trust: enrol it anew"),
-    N_("look at what lies between it and the server: a proxy, a portal, a slow link"),
-    N_("look at `pilotwave devices events %(device)s`, and at its agent's log there"),
-    N_("renew what expired (`pilotwave status` names it); if nothing did, set this device's clock"),
-    N_(
-        "this server is behind what the device has seen, as after a restore from a backup: "
-        "`pilotwave status` says how far and what to do"
-    ),
+    *attention.SENTENCES,
+    *gates.SENTENCES,
+    *rollouts.SENTENCES,
+    *devices.SENTENCES,
+    *policies.SENTENCES,
+    *selectors.SENTENCES,
+    *errors.SENTENCES,
+    *typed.SENTENCES,
 )
-PAIR = N_("%(first)s. %(text)s")
+# these would take others too
+_AT_LAST = (
+    N_("%(devices)s"),
+    N_("%(gate)s, %(slice)s: %(said)s"),
+    N_("%(gate)s: %(said)s"),
+)
+_JOINED = {
+    ". ": N_("%(first)s. %(text)s"),
+    "; ": N_("%(first)s; %(text)s"),
+    ": ": N_("%(first)s: %(text)s"),
+}
 LONGEST = 2000
-_DEEP = 4
-_TAKES = {"text": ".+", "reasons": "[^()]+"}
+_DEEP = 6
+_PLACES_TRIED = 6
+_NUMBER = r"[\d,]+"
+_TAKES = {
+    **dict.fromkeys(("text", "said"), ".+"),
+    **dict.fromkeys(("shown", "list", "names", "slice", "selector", "command", "what"), ".+?"),
+    **dict.fromkeys(("name", "gate"), "[^;]{1,64}?"),
+    "reasons": "[^()]+",
+    "span": r"[\w. ]+?",
+    "at": r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)? UTC",
+    "way": "better|worse",
+    "than": "than before|than usual",
+    "state": r"[a-z]+(?: [a-z]+){0,2}",
+}
+# a number with its noun, of which the number is filled in
+_COUNTED = {
+    "devices": "devices?",
+    "windows": "windows?",
+    "have": "(?:device has|devices have)",
+    "keep": "(?:device keeps|devices keep)",
+    "matching": "(?:device matches|devices match)",
+}
+_KNOWN = {"said", "what"}
+_PERHAPS = {"text", "shown", "way", "than"}
 _PLACE = re.compile(r"%\\\((\w+)\\\)s")
 
+Gettext = Callable[[str], str]
 
-def translated(sentence: str, gettext: Callable[[str], str], *, deep: int = _DEEP) -> str | None:
+
+def translated(sentence: str, gettext: Gettext, *, deep: int = _DEEP) -> str | None:
     """The sentence in the language of `gettext`, or None where no pattern takes it."""
     if len(sentence) > LONGEST or not deep:
         return None
-    for msgid, pattern in _patterns():
+    return (
+        _taken(SENTENCES, sentence, gettext, deep)
+        or _joined(sentence, gettext, deep)
+        or _taken(_AT_LAST, sentence, gettext, deep)
+    )
+
+
+def _taken(msgids: tuple[str, ...], sentence: str, gettext: Gettext, deep: int) -> str | None:
+    """The sentence by the first pattern that takes it."""
+    for msgid, pattern in _patterns(msgids):
         found = pattern.fullmatch(sentence)
-        if found is not None:
-            values = found.groupdict()
-            if "text" in values:
-                inner = translated(values["text"], gettext, deep=deep - 1)
-                values["text"] = values["text"] if inner is None else inner
+        values = None if found is None else _filled(found.groupdict(), gettext, deep - 1)
+        if values is not None:
             told = gettext(msgid)
             return told % values if values else told.replace("%%", "%")
-    return _pair(sentence, gettext, deep)
+    return None
 
 
-def _pair(sentence: str, gettext: Callable[[str], str], deep: int) -> str | None:
-    """Two sentences, of which the first is known."""
-    first, stop, rest = sentence.partition(". ")
-    head = translated(first, gettext, deep=deep - 1) if stop else None
-    if head is None:
-        return None
-    tail = translated(rest, gettext, deep=deep - 1)
-    return gettext(PAIR) % {"first": head, "text": rest if tail is None else tail}
+def _filled(values: dict[str, str], gettext: Gettext, deep: int) -> dict[str, str] | None:
+    """What is filled in, in the reader's language; None where it should be known and is not."""
+    found = {}
+    for place, value in values.items():
+        kind = place.rstrip("0123456789")
+        told = _value(kind, value, gettext, deep)
+        if told is None and kind in _KNOWN:
+            return None
+        found[place] = value if told is None else told
+    return found
+
+
+def _value(kind: str, value: str, gettext: Gettext, deep: int) -> str | None:
+    if kind == "state":
+        return gettext(word_of(value.replace(" ", "_")))
+    if kind in ("list", "reasons"):
+        parts = value.split(", ")
+        return gettext(N_(", ")).join(_part(part, gettext, deep) for part in parts)
+    if kind in _KNOWN or kind in _PERHAPS:
+        return translated(value, gettext, deep=deep)
+    return None
+
+
+def _part(part: str, gettext: Gettext, deep: int) -> str:
+    """One part of a list: a number with a reason, as `2 selftest_load`, or a sentence."""
+    number, _, reason = part.partition(" ")
+    reason = reason.removesuffix(" after the switch")
+    if number.isdigit() and reason in REASONS:
+        return f"{number} {gettext(REASONS[reason])}"
+    return translated(part, gettext, deep=deep) or part
+
+
+def _joined(sentence: str, gettext: Gettext, deep: int) -> str | None:
+    """Two sentences, of which the first is known; what follows a semicolon must be known too."""
+    for stop, msgid in _JOINED.items():
+        for found in islice(re.finditer(re.escape(stop), sentence), _PLACES_TRIED):
+            head = translated(sentence[: found.start()], gettext, deep=deep - 1)
+            if head is None:
+                continue
+            rest = sentence[found.end() :]
+            tail = translated(rest, gettext, deep=deep - 1)
+            if tail is not None or stop != "; ":
+                return gettext(msgid) % {"first": head, "text": rest if tail is None else tail}
+    return None
 
 
 @cache
-def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    return tuple(_compiled())
+def _patterns(msgids: tuple[str, ...]) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple(_compiled(msgids))
 
 
-def _compiled() -> Iterator[tuple[str, re.Pattern[str]]]:
-    for msgid in SENTENCES:
+def _compiled(msgids: tuple[str, ...]) -> Iterator[tuple[str, re.Pattern[str]]]:
+    for msgid in msgids:
         plain = re.escape(msgid.replace("%%", "%"))
         yield msgid, re.compile(_PLACE.sub(_place, plain), re.DOTALL)
 
 
 def _place(found: re.Match[str]) -> str:
-    return f"(?P<{found[1]}>{_TAKES.get(found[1], '[^ ]+')})"
+    kind = found[1].rstrip("0123456789")
+    if kind in _COUNTED:
+        return f"(?P<{found[1]}>{_NUMBER}) {_COUNTED[kind]}"
+    return f"(?P<{found[1]}>{_TAKES.get(kind, '[^ ]+')})"
 
 
-def shown(sentence: str | None, gettext: Callable[[str], str], language: str) -> Markup:
+def shown(sentence: str | None, gettext: Gettext, language: str) -> Markup:
     """The sentence as the page shows it: translated, or marked as English."""
-    told = None if language == "en" else translated(sentence or "", gettext)
-    if told is not None:
-        return escape(told)
+    if language == "en":
+        return escape(sentence or "")
+    if sentence:
+        told = gettext(sentence)
+        known = translated(sentence, gettext) if told == sentence else told
+        if known is not None:
+            return escape(known)
     return Markup('<span lang="en">{}</span>').format(sentence or "")
+
+
+def because(detail: str | None, reason: str | None, gettext: Gettext, language: str) -> Markup:
+    """Why a device or the server says no: its own sentence, and in another language than English
+    the words for the reason before it, where that sentence is not known."""
+    words = REASONS.get(reason or "", reason or "")
+    if language == "en":
+        return shown(detail or words, gettext, language)
+    known = translated(detail, gettext) if detail else gettext(words)
+    if known is not None:
+        return escape(known)
+    return Markup('{} <span lang="en">{}</span>').format(gettext(words), detail)

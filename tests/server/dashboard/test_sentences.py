@@ -9,7 +9,7 @@ from pilotwave_protocol.messages import ModelReport
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.attention.service import _TITLES
 from pilotwave_server.dashboard import i18n
-from pilotwave_server.dashboard.sentences import LONGEST, shown, translated
+from pilotwave_server.dashboard.sentences import LONGEST, because, shown, translated
 from pilotwave_server.devices import refusals
 from pilotwave_server.rollouts.gates.data import Evidence, Outcomes
 from pilotwave_server.rollouts.gates.install import judge_install
@@ -85,11 +85,38 @@ def test_a_sentence_in_a_sentence_is_translated_too() -> None:
 def test_what_no_pattern_takes_is_marked_as_english_and_escaped() -> None:
     assert shown("<b>odd", CHINESE, "zh-Hans") == '<span lang="en">&lt;b&gt;odd</span>'
     assert shown("an operator pinned it. <b>", CHINESE, "zh-Hans") == "操作员已将其固定。&lt;b&gt;"
-    assert (
-        shown("an operator pinned it", str, "en") == '<span lang="en">an operator pinned it</span>'
-    )
+    assert shown("an operator <b> pinned it", str, "en") == "an operator &lt;b&gt; pinned it"
     assert shown(None, CHINESE, "zh-Hans") == '<span lang="en"></span>'
     assert translated("rolled back: " + "x" * LONGEST, CHINESE) is None
+
+
+def test_a_reason_has_words_and_the_devices_own_sentence_follows_where_it_is_not_known() -> None:
+    told = because("onnxruntime: <bad>", "selftest_load", CHINESE, "zh-Hans")
+    assert told == '模型无法加载 <span lang="en">onnxruntime: &lt;bad&gt;</span>'
+    assert because(None, "selftest_load", CHINESE, "zh-Hans") == "模型无法加载"
+    assert because(None, "new_reason", CHINESE, "zh-Hans") == "new_reason"
+    known = "variant arm is for aarch64; this is x86_64"
+    assert because(known, "does_not_fit", CHINESE, "zh-Hans") == chinese(known)
+    assert because(None, "selftest_load", str, "en") == "the model does not load"
+    assert "&lt;bad&gt;" in because("<bad>", "selftest_load", str, "en")
+
+
+@only_sqlite
+def test_refusals_and_faults_are_chinese_on_the_chinese_page(
+    fleet: Fleet, browser: httpx.Client, make_person: MakePerson
+) -> None:
+    make_person("ada")
+    assert sign_in(browser, "ada").status_code == 303
+    browser.cookies.set("pilotwave_language", "zh-Hans")
+    assert "没有发布 r99" in browser.get("/rollouts/r99").text
+    assert "没有设备 nobody" in browser.get("/devices/nobody").text
+    assert "选择器,第 4 个字符" in browser.get("/devices?selector=a+%3D").text
+    policies = browser.get("/policies").text
+    assert "一次全部设备,失败过多时仍会回滚。" in policies
+    assert ENGLISH_RULE not in policies
+
+
+ENGLISH_RULE = "All devices at once"
 
 
 @only_sqlite

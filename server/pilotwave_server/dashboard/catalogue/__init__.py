@@ -1,0 +1,1 @@
+"""Sentences of the server that pages show, as patterns by what they are about."""
