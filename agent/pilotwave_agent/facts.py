@@ -18,6 +18,7 @@ from pilotwave_agent.hardware.network import metered
 from pilotwave_agent.hardware.texts import text
 from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.runtimes.installed import runtime_facts, version_of
+from pilotwave_protocol.build import build_of
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages import AGENT_PROFILE, AGENT_TIES, MAX_ENTRIES
 
@@ -77,8 +78,9 @@ def _tens(number: int | None) -> int | None:
 
 
 def agent_version() -> str:
-    """Return this agent's version, as check-ins carry it."""
-    return version_of(("pilotwave",)) or "unknown"
+    """Return this agent's version and build, as check-ins carry them: `0.1.0+3f2a9c1e`."""
+    version = version_of(("pilotwave",)) or "unknown"
+    return f"{version}+{build_of('pilotwave_agent', 'pilotwave_protocol')}"
 
 
 def _clean(value: Scalar | None) -> Scalar:

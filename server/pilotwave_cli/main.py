@@ -7,7 +7,7 @@ failed, 2 called or set up wrongly.
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from importlib.metadata import version as installed
 from typing import Annotated
 
 import typer
@@ -35,6 +35,7 @@ from pilotwave_cli.output import warn
 from pilotwave_cli.publish import command as publish
 from pilotwave_cli.publish import golden_command
 from pilotwave_cli.simulate import command as simulate
+from pilotwave_protocol.build import build_of
 from pilotwave_protocol.errors import PilotwaveError
 
 cli = typer.Typer(
@@ -49,7 +50,9 @@ cli = typer.Typer(
 
 def _say_version(wanted: bool) -> None:
     if wanted:
-        print(f"pilotwave {version('pilotwave')}")
+        print(
+            f"pilotwave {installed('pilotwave')}+{build_of('pilotwave_cli', 'pilotwave_protocol')}"
+        )
         raise typer.Exit
 
 

@@ -4,4 +4,11 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from pilotwave_protocol.build import build_of
+
 __version__ = version("pilotwave")
+
+
+def build() -> str:
+    """Return the server's version and build."""
+    return f"{__version__}+{build_of('pilotwave_server', 'pilotwave_protocol', 'pilotwave_deltas')}"

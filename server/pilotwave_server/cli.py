@@ -19,7 +19,7 @@ import typer
 
 from pilotwave_protocol.durations import read_duration
 from pilotwave_protocol.errors import PilotwaveError
-from pilotwave_server import __version__, migrate, setup
+from pilotwave_server import build, migrate, setup
 from pilotwave_server.audit.notices import dismiss_notices, list_notices
 from pilotwave_server.audit.tables import NoticeRow
 from pilotwave_server.clock import utc_now
@@ -53,7 +53,7 @@ TokenFile = Annotated[
 
 def _say_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"pilotwave-server {__version__}")
+        typer.echo(f"pilotwave-server {build()}")
         raise typer.Exit
 
 
@@ -185,7 +185,7 @@ def check(data: Data = None, database_url: DatabaseUrl = None, as_json: Json = F
     if as_json:
         answer = {"fleet": fleet, "data": str(settings.data_dir), "migration": migrate.head()}
         told = [f"{row.object} {row.sentence}" for row in read_notices(settings)]
-        print_json(answer | {"version": __version__, "notices": told})
+        print_json(answer | {"version": build(), "notices": told})
     else:
         typer.echo(f"The fleet {fleet} in {settings.data_dir} is ready, at {migrate.head()}.")
         show_notices(settings)

@@ -7,7 +7,7 @@ import asyncio
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from pilotwave_server import __version__, migrate
+from pilotwave_server import build, migrate
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database, fleet_row
 from pilotwave_server.deps import Ctx
@@ -21,14 +21,14 @@ PATIENCE_S = 3.0
 
 class Health(ApiReply):
     status: str = Field(description="`ok`; anything else is a problem with status 503.")
-    version: str = Field(description="The server's version.")
+    version: str = Field(description="The server's version and build, as `0.1.0+3f2a9c1e`.")
     migration: str = Field(description="The migration that the database is at.")
     revision: int = Field(description="The fleet's revision counter.")
 
 
 class Alive(ApiReply):
     status: str = Field(description="`ok`.")
-    version: str = Field(description="The server's version.")
+    version: str = Field(description="The server's version and build, as `0.1.0+3f2a9c1e`.")
 
 
 class HealthProbe:
@@ -55,7 +55,7 @@ class HealthProbe:
         with self._db.read() as session:
             migration = migrate.require_head(session)
             revision = fleet_row(session).revision
-        return Health(status="ok", version=__version__, migration=migration, revision=revision)
+        return Health(status="ok", version=build(), migration=migration, revision=revision)
 
 
 def install(context: Context) -> None:
@@ -66,7 +66,7 @@ def install(context: Context) -> None:
 @public.get("/livez", summary="Does the server run")
 async def livez() -> Alive:
     """For what restarts a process that hangs. Says nothing of the database; needs no token."""
-    return Alive(status="ok", version=__version__)
+    return Alive(status="ok", version=build())
 
 
 @public.get("/readyz", summary="Can the server serve", responses=responses(DatabaseUnavailable))

@@ -11,7 +11,7 @@ from pydantic import Field
 from sqlalchemy import func, select
 from starlette.concurrency import run_in_threadpool
 
-from pilotwave_server import __version__
+from pilotwave_server import build
 from pilotwave_server.audit.notices import list_notices
 from pilotwave_server.context import Context
 from pilotwave_server.db import fleet_row
@@ -56,7 +56,7 @@ class NoticeView(ApiReply):
 
 class Standing(ApiReply):
     fleet: str
-    version: str = Field(description="The server's version.")
+    version: str = Field(description="The server's version and build, as `0.1.0+3f2a9c1e`.")
     now: datetime = Field(description="The server's time.")
     revision: int = Field(description="The fleet's revision counter.")
     bootstrapped: bool = Field(description="Whether the fleet has its root of trust.")
@@ -103,7 +103,7 @@ def status(viewer: Viewer, session: ReadSession, context: Ctx, now: Now) -> Stan
     expiries = sorted(registry.expiries(session), key=lambda role: role.expires_at)
     return Standing(
         fleet=fleet.fleet,
-        version=__version__,
+        version=build(),
         now=now,
         revision=fleet.revision,
         bootstrapped=bool(expiries),
