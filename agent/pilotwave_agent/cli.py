@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="pilotwave-agent", description="Keep this device on the model versions it is assigned."
     )
-    top.add_argument("--version", action=_SayVersion, nargs=0, help="say which version this is")
+    top.add_argument("--version", action=_SayVersion, nargs=0, help="show the version and exit")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     enrol = _command(commands, "enrol", _enrol, "join a fleet: make a key, pin the fleet's root")
     enrol.add_argument("--server", required=True, metavar="URL", help="where the registry is")
@@ -85,22 +85,22 @@ def parser() -> argparse.ArgumentParser:
         "--new-identity", action="store_true", help="make a new key: this folder was copied"
     )
     _command(commands, "run", _run, "poll, install and report until stopped")
-    _command(commands, "once", _once, "do all that is to be done now, report, end")
-    status = _command(commands, "status", _status, "say what this device runs, and why")
+    _command(commands, "once", _once, "poll, install and report once, then exit")
+    status = _command(commands, "status", _status, "show what this device runs, and why")
     status.add_argument("--json", action="store_true", help="for scripts")
-    back = _command(commands, "rollback", _rollback, "go back to the version before, at once")
+    back = _command(commands, "rollback", _rollback, "roll back to the previous version at once")
     back.add_argument("--model", required=True, help="which model")
-    service = _command(commands, "install", _install, "have systemd run the agent from now on")
+    service = _command(commands, "install", _install, "install and start the systemd service")
     service.add_argument("--user", default="pilotwave", help="whom it runs as; made if missing")
     service.add_argument("--no-start", action="store_true", help="do not start it yet")
     service.add_argument("--print", action="store_true", help="show the unit, change nothing")
-    words = "try a version's files as a device does; its manifest comes on stdin"
+    words = "run the self-test of a version's files; reads the manifest from stdin"
     desk = commands.add_parser("selftest", help=words, description=words.capitalize() + ".")
     desk.add_argument("folder", type=Path, metavar="FOLDER", help="where the variant's files are")
     desk.add_argument("--variant", required=True, metavar="NAME", help="which of the manifest's")
     desk.add_argument("--timeout", type=float, default=60, metavar="S", help="seconds at most")
     desk.set_defaults(command=_selftest)
-    words = "write golden cases of a version's files; its manifest comes on stdin"
+    words = "write golden cases for a version's files; reads the manifest from stdin"
     golden = commands.add_parser("golden", help=words, description=words.capitalize() + ".")
     golden.add_argument("folder", type=Path, metavar="FOLDER", help="where the variant's files are")
     golden.add_argument("--variant", required=True, metavar="NAME", help="which of the manifest's")
@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     golden.add_argument("--most", type=int, default=64, metavar="N", help="cases at most")
     golden.add_argument("--timeout", type=float, default=60, metavar="S", help="seconds at most")
     golden.set_defaults(command=_golden)
-    gone = commands.add_parser("uninstall", help="stop the service and remove what install wrote")
+    gone = commands.add_parser("uninstall", help="stop and remove the systemd service")
     gone.add_argument("--purge", type=Path, metavar="DIR", help="remove this data folder as well")
     gone.set_defaults(command=_uninstall)
     for command in (service, gone):

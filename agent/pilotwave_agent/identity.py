@@ -19,7 +19,7 @@ from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
 from pilotwave_protocol import dsse, names, strictjson
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.errors import PilotwaveError, ProtocolError
+from pilotwave_protocol.errors import BadJson, PilotwaveError, ProtocolError
 from pilotwave_protocol.fields import Fields
 from pilotwave_protocol.messages import EnrolReply
 
@@ -129,7 +129,11 @@ def check_root(raw: bytes, sha256: str | None) -> bytes:
     found = sha256_hex(raw)
     if sha256 is not None and found != sha256:
         raise BadIdentity(f"root: expected sha256 {sha256}; the server's first root has {found}")
-    document = Fields(strictjson.loads(raw, max_bytes=512_000), "root", BadIdentity)
+    not_one = "root: expected a TUF root document, as `pilotwave keys init` writes it (root.json)"
+    try:
+        document = Fields(strictjson.loads(raw, max_bytes=512_000), "root", BadIdentity)
+    except BadJson as e:
+        raise BadIdentity(not_one) from e
     if document.inner("signed").raw("_type", None) != "root":
-        raise BadIdentity("root: expected a TUF root document, as `pilotwave keys init` writes it")
+        raise BadIdentity(not_one)
     return raw

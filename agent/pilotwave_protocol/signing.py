@@ -128,7 +128,9 @@ def _private_key(path: Path, raw: bytes, ask: Passphrase | None) -> Any:
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
         if encrypted:
             raise SigningError(f"{path}: wrong passphrase, or not a PEM private key") from e
-        raise SigningError(f"{path}: expected a PEM private key (PKCS#8)") from e
+        key = path.with_suffix(".pem")
+        instead = f"; is it {key}?" if key != path and key.is_file() else ""
+        raise SigningError(f"{path}: expected a PEM private key (PKCS#8){instead}") from e
 
 
 def _from_reference(path: Path, raw: bytes, ask: Passphrase | None) -> Signer:

@@ -38,7 +38,7 @@ def _who(by: str | None, at: str | None) -> str:
 
 @cli.command("acknowledge")
 def acknowledge(key: Key, note: Annotated[str, typer.Option(help="Note for others.")] = "") -> None:
-    """Say that you see to an entry; it returns if it changes."""
+    """Acknowledge an entry; it returns if it changes."""
     with connect() as api:
         found = api.post("/attention/acknowledge", {"key": key, "note": note})
     output.say(f"acknowledged: {output.plain(found['title'])}")
@@ -46,7 +46,7 @@ def acknowledge(key: Key, note: Annotated[str, typer.Option(help="Note for other
 
 @cli.command("withdraw")
 def withdraw(key: Key) -> None:
-    """Take an acknowledgement back."""
+    """Withdraw an acknowledgement."""
     with connect() as api:
         found = api.post("/attention/withdraw", {"key": key})
     output.say(f"needs attention again: {output.plain(found['title'])}")

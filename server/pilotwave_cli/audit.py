@@ -27,7 +27,7 @@ def export(
         Path | None, typer.Option("--file", help="Write to this file. [default: print]")
     ] = None,
 ) -> None:
-    """Write all events, the oldest first, a JSON document a line."""
+    """Write all events as JSON lines, oldest first."""
     with ExitStack() as stack:
         api = stack.enter_context(connect())
         to = sys.stdout if file is None else stack.enter_context(file.open("w"))

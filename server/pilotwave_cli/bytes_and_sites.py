@@ -106,7 +106,7 @@ def limit(
     downloads: Annotated[int | None, typer.Option(min=1, help="Simultaneous downloads.")] = None,
     none: Annotated[bool, typer.Option("--none", help="Remove all limits of the site.")] = False,
 ) -> None:
-    """Limit what a site's devices may download. What is not named is no limit any more."""
+    """Limit what a site's devices may download. Limits that are not given are removed."""
     chosen = {
         "max_rate_kbps": rate,
         "max_device_rate_kbps": device_rate,

@@ -32,7 +32,7 @@ def list_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the deltas that the fleet needs, and what each saves."""
+    """List the deltas the fleet needs and what each saves."""
     with connect() as api:
         rows = list(api.pages("/deltas", model=model, state=state))
     if as_json:
@@ -73,7 +73,7 @@ def show(old: Digest, new: Digest, as_json: Json = False) -> None:
 
 @cli.command("again")
 def again(old: Digest, new: Digest, as_json: Json = False) -> None:
-    """Make a delta once more, as when it failed and its cause is gone."""
+    """Retry a delta that failed."""
     with connect() as api:
         row = _found(api, old, new)
         made = api.post(f"/deltas/{row['from_sha256']}/{row['to_sha256']}/again")

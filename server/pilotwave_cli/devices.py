@@ -181,7 +181,7 @@ def _act(device: str, verb: str, done: str) -> None:
 
 @cli.command("accept")
 def accept(device: OptionalDevice = None, selector: Selected = None, yes: Yes = False) -> None:
-    """Let a device in that asked to join without a code, or with --selector many."""
+    """Accept a device that asked to join without a code; with --selector, many."""
     name = one_or_selected(device, selector)
     if name is None:
         with connect() as api:
@@ -198,7 +198,7 @@ def accept(device: OptionalDevice = None, selector: Selected = None, yes: Yes = 
 
 @cli.command("reject")
 def reject(device: Device, yes: Yes = False) -> None:
-    """Turn down a device that asked to join."""
+    """Reject a device that asked to join."""
     told = f"1 device: {names.check_device(device)} is removed from the list until it asks again."
     sure(told, f"Turn {device} down?", yes=yes)
     _act(device, "reject", "was turned down")
@@ -206,7 +206,7 @@ def reject(device: Device, yes: Yes = False) -> None:
 
 @cli.command("revoke")
 def revoke(device: Device, yes: Yes = False) -> None:
-    """End a device's credentials at once (lost, stolen)."""
+    """Revoke a device's key at once, for one that is lost or stolen."""
     name = names.check_device(device)
     told = f"1 device: the key of {name} is revoked for good; a new key and a code bring it back."
     sure(told, f"Revoke {name}?", yes=yes)
@@ -215,7 +215,7 @@ def revoke(device: Device, yes: Yes = False) -> None:
 
 @cli.command("settle")
 def settle(device: Device) -> None:
-    """End the conflict over a device's key: one of its two machines is enrolled anew or gone."""
+    """End a key conflict, once one of the two machines is re-enrolled or gone."""
     _act(device, "settle", "is no longer in conflict; it gets updates again")
 
 
@@ -223,7 +223,7 @@ def settle(device: Device) -> None:
 def decommission(
     device: OptionalDevice = None, selector: Selected = None, yes: Yes = False
 ) -> None:
-    """Take a device, or with --selector many, out of service; the history stays."""
+    """Decommission a device, or many with --selector; its history stays."""
     name = one_or_selected(device, selector)
     if name is None:
         with connect() as api:
@@ -241,7 +241,7 @@ def events(
     limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
     as_json: Json = False,
 ) -> None:
-    """Show what the device said happened, newest first."""
+    """Show the events that a device reported, newest first."""
     with connect() as api:
         rows = list(api.pages(f"/devices/{names.check_device(device)}/events", most=limit))
     if as_json:
@@ -282,7 +282,7 @@ def history(
 
 @cli.command("why")
 def why(device: Device, model: Model, as_json: Json = False) -> None:
-    """Say why the device should run what it should run."""
+    """Explain which version the device should run, and why."""
     with connect() as api:
         found = api.get(
             f"/devices/{names.check_device(device)}/why", model=names.check_model(model)
@@ -307,7 +307,7 @@ def rollback(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Send a device, or with --selector many, back to the last good version; pin it there."""
+    """Roll a device, or many with --selector, back to its last good version and pin it there."""
     body: dict[str, Any] = {"reason": reason}
     if to is not None:
         body["to"] = names.check_version(to)
@@ -330,7 +330,7 @@ def remove(
     model: Model,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Take a model that nothing tells the device to run off its disk."""
+    """Delete a model from a device that nothing tells it to run."""
     name, model = names.check_device(device), names.check_model(model)
     with connect() as api:
         path = f"/devices/{name}/models/{model}/removal"
@@ -344,7 +344,7 @@ def pin(
     version: Annotated[str, typer.Option("--version", help="Version to keep the device on.")],
     reason: Reason,
 ) -> None:
-    """Hold a device on one version, whatever its groups get."""
+    """Pin a device to a version, whatever its groups are assigned."""
     name, model = names.check_device(device), names.check_model(model)
     body = {"version": names.check_version(version), "reason": reason}
     with connect() as api:
@@ -354,7 +354,7 @@ def pin(
 
 @cli.command("unpin")
 def unpin(device: Device, model: Model) -> None:
-    """Give a pinned device back to its groups."""
+    """Unpin a device; it follows its groups again."""
     name, model = names.check_device(device), names.check_model(model)
     with connect() as api:
         api.delete(f"/devices/{name}/models/{model}/pin")
@@ -365,7 +365,7 @@ def unpin(device: Device, model: Model) -> None:
 def retry(
     model: Model, device: OptionalDevice = None, selector: Selected = None, yes: Yes = False
 ) -> None:
-    """Let a device, or with --selector many, try a version again that failed there."""
+    """Let a device, or many with --selector, retry a version that failed there."""
     name, model = one_or_selected(device, selector), names.check_model(model)
     with connect() as api:
         if name is None:
@@ -389,7 +389,7 @@ def create_codes(
     expires: Annotated[str, typer.Option(help="Lifetime of the code: 24h, 7d.")] = "24h",
     as_json: Json = False,
 ) -> None:
-    """Make codes; each lets one device in, once. They are shown this once."""
+    """Create one-time codes, each for one device. They are shown only once."""
     labels = pairs(label or [], "--label")
     for key, value in labels.items():
         names.check_label_key(key)
@@ -405,7 +405,9 @@ def create_codes(
         return
     for item in made["items"]:
         print(item["code"])
-    output.warn(f"each enrols one device within {expires}; the codes are not shown again")
+    each = "it enrols one device" if count == 1 else "each enrols one device"
+    again = "it is not shown again" if count == 1 else "they are not shown again"
+    output.warn(f"{each} within {expires}; {again}")
 
 
 @codes.command("list")
@@ -432,7 +434,7 @@ def delete_code(
     code_id: Annotated[str, typer.Argument(help="Id of the code, from `codes list`.")],
     yes: Yes = False,
 ) -> None:
-    """Take back a code that was not used."""
+    """Revoke an unused code."""
     sure(f"1 code: nobody can enrol with code {code_id}.", "Take it back?", yes=yes)
     with connect() as api:
         api.delete(f"/enrolment-codes/{check_id(code_id)}")

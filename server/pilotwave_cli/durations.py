@@ -21,12 +21,12 @@ class Duration(timedelta):
         return timedelta(seconds=seconds)
 
 
-def pairs(items: Iterable[str], what: str) -> dict[str, str]:
-    """Read `key=value` words, or raise `CliError` naming the option."""
+def pairs(items: Iterable[str], what: str, form: str = "key=value") -> dict[str, str]:
+    """Read `key=value` words, or raise `CliError` naming the option and the form it takes."""
     found: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise CliError(f"{what}: expected key=value; got {ascii(item)[:60]}")
+            raise CliError(f"{what}: expected {form}; got {ascii(item)[:60]}")
         found[key] = value
     return found

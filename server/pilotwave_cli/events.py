@@ -59,7 +59,7 @@ def follow(
     most: Annotated[int | None, typer.Option(min=1, help="Stop after this many events.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what happens in the fleet as it happens, until Ctrl-C; a lost link is taken up again."""
+    """Stream events as they happen, until Ctrl-C; reconnects after a lost connection."""
     for given, (place, event) in enumerate(_follow(on or [], after), 1):
         if as_json:
             print(json.dumps({"place": place, **event}, ensure_ascii=False), flush=True)

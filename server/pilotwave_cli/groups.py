@@ -50,7 +50,7 @@ def create(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a group, by selector or as a list of devices."""
+    """Create a group, from a selector or a list of devices."""
     if selector is not None and device:
         raise CliError("a group has a selector or a list of devices, not both")
     body: dict[str, Any] = {"name": names.check_group(group)}
@@ -106,7 +106,7 @@ def delete(group: Group, yes: Yes = False) -> None:
 
 @cli.command("add")
 def add(group: Group, device: Device) -> None:
-    """Put a device on a group's list."""
+    """Add a device to a list group."""
     with connect() as api:
         api.put(f"/groups/{names.check_group(group)}/members/{names.check_device(device)}")
     output.say(f"{device} is in {group}")
@@ -114,7 +114,7 @@ def add(group: Group, device: Device) -> None:
 
 @cli.command("remove")
 def remove(group: Group, device: Device) -> None:
-    """Take a device off a group's list."""
+    """Remove a device from a list group."""
     with connect() as api:
         api.delete(f"/groups/{names.check_group(group)}/members/{names.check_device(device)}")
     output.say(f"{device} is no longer in {group}")
@@ -123,7 +123,7 @@ def remove(group: Group, device: Device) -> None:
 def assign(
     model: Annotated[str, typer.Argument(help="The model.")],
     version: Annotated[str, typer.Argument(help="The version.")],
-    group: Annotated[str, typer.Option("--group", help="Who gets it.")],
+    group: Annotated[str, typer.Option("--group", help="The group that gets it.")],
     together: Annotated[
         list[str] | None,
         typer.Option(
@@ -133,7 +133,7 @@ def assign(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Give a version to a group at once."""
+    """Assign a version to a whole group at once."""
     path = f"/groups/{names.check_group(group)}/baselines/{names.check_model(model)}"
     with connect() as api:
         if not yes:
@@ -149,10 +149,19 @@ def assign(
     output.say(f"assigned {model} {version} to {group}; its devices take it at their next poll")
     if together:
         output.say(f"  it changes together with {', '.join(together)}")
-    output.say(f"  {output.plain({k: made[k] for k in ('devices', 'fits')})}")
+    output.say(f"  {_fitting(made['fits'], made['devices'], group)}")
     for reason, some in made.get("holds", {}).items():
         output.warn(f"  {some} of its devices cannot take it: {reason}")
     _warn_of_trouble(made, model)
+
+
+def _fitting(fits: int, devices: int, group: str) -> str:
+    """Say how many of the group's devices have a variant that fits."""
+    if not devices:
+        return f"{group} has no device yet; those that join it take it too"
+    if devices == 1:
+        return f"its variants fit {fits} of 1 device"
+    return f"its variants fit {fits} of {devices} devices"
 
 
 def _warn_of_trouble(made: dict[str, Any], model: str) -> None:
@@ -169,11 +178,11 @@ def unassign(
     model: Annotated[str, typer.Argument(help="The model.")],
     group: Annotated[str, typer.Option("--group", help="Group whose assignment to remove.")],
     remove: Annotated[
-        bool, typer.Option("--remove", help="Also remove the model from the group's devices.")
+        bool, typer.Option("--remove", help="Also delete the model from the group's devices.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
 ) -> None:
-    """Take back what a group was assigned; its devices keep what they have without --remove."""
+    """Unassign a model from a group; its devices keep what they run unless --remove is given."""
     path = f"/groups/{names.check_group(group)}/baselines/{names.check_model(model)}"
     with connect() as api:
         if remove:

@@ -74,14 +74,14 @@ def create(
         list[str], typer.Option("--publisher", help="Key of the publisher; repeatable.")
     ],
     threshold: Annotated[
-        int, typer.Option(min=1, max=16, help="Number of keys that must sign.")
+        int, typer.Option(min=1, max=16, help="How many of the keys must sign.")
     ] = 1,
     key: KeyFiles = None,
     folder: Dir = None,
     passphrase_file: PassphraseFile = None,
     out: Out = None,
 ) -> None:
-    """Give a new model to its publisher (signed with the targets keys)."""
+    """Create a model and delegate it to its publisher's keys; signed with the targets keys."""
     name, ask = names.check_model(model), Passphrases(passphrase_file)
     owners = load_keys(publisher, ask)
     try:

@@ -53,7 +53,7 @@ def create(
     role: Annotated[Role, typer.Option(help="Role of the person.")],
     as_json: Json = False,
 ) -> None:
-    """Make an account; its login link is shown this once."""
+    """Create an account; its login link is shown only once."""
     with connect() as api:
         made = api.post("/people", {"name": name, "role": role.value})
     if as_json:
@@ -65,7 +65,7 @@ def create(
 
 @cli.command("link")
 def link(name: Person) -> None:
-    """Make a new login link, with which the person sets a password or binds a provider."""
+    """Create a login link, to set a password or link an OpenID Connect account."""
     with connect() as api:
         made = api.post(_path(name, "/link"))
     output.say(f"{name} signs in, once, at this path of the server:")
@@ -83,7 +83,7 @@ def bind(
         bool, typer.Option("--remove-password", help="Remove the account's password, if any.")
     ] = False,
 ) -> None:
-    """Let whoever an OpenID Connect provider gives this subject in as this person."""
+    """Link an OpenID Connect subject to a person's account."""
     body = {"subject": subject, "issuer": issuer, "remove_password": remove_password}
     with connect() as api:
         bound = api.put(_path(name, "/oidc"), body)
@@ -92,7 +92,7 @@ def bind(
 
 @cli.command("unbind")
 def unbind(name: Person, yes: Yes = False) -> None:
-    """Let somebody in by OpenID Connect no more; a login link opens the account again."""
+    """Unlink a person's OpenID Connect subject and create a login link."""
     told = f"1 person: {name} cannot sign in until somebody creates a login link."
     sure(told, f"Unbind {name}?", yes=yes)
     with connect() as api:

@@ -102,13 +102,13 @@ def show(
 
 @cli.command("check")
 def check(file: File, as_json: Json = False) -> None:
-    """Check a policy's file and change nothing; faults come with path and line."""
+    """Validate a policy file without saving it; errors name path and line."""
     _send("POST", "/policies/check", read_policy_file(file), as_json, "it is good")
 
 
 @cli.command("save")
 def save(policy: Name, file: File, as_json: Json = False) -> None:
-    """Save a policy; a changed text becomes its next version."""
+    """Save a policy; a change becomes its next version."""
     done = "rollouts keep the version that they were created with"
     _send("PUT", f"/policies/{_name(policy)}", read_policy_file(file), as_json, done)
 

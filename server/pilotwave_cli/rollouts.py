@@ -43,7 +43,7 @@ def _id(rollout: str) -> str:
 def create(
     model: Annotated[str, typer.Argument(help="The model.")],
     version: Annotated[str, typer.Argument(help="The version.")],
-    group: Annotated[str, typer.Option("--group", help="Who gets it.")],
+    group: Annotated[str, typer.Option("--group", help="The group that gets it.")],
     policy: Annotated[
         str | None, typer.Option("--policy", help="Name of the policy. [standard]")
     ] = None,
@@ -53,10 +53,11 @@ def create(
     description: Annotated[str, typer.Option("--description", help="Note for people.")] = "",
     start: Annotated[bool, typer.Option("--start", help="Start at once.")] = False,
     start_at: Annotated[
-        str | None, typer.Option(help="Start by itself, like 2026-11-30T02:00:00Z.")
+        str | None,
+        typer.Option(help="Start automatically at this time, such as 2026-11-30T02:00:00Z."),
     ] = None,
     end_at: Annotated[
-        str | None, typer.Option(help="Deadline; the rollout pauses if it is not complete.")
+        str | None, typer.Option(help="Pause the rollout if it is not complete by then.")
     ] = None,
     salt: Annotated[
         str | None, typer.Option(help="Reuse the salt of a dry run, to get the same draw.")
@@ -72,7 +73,7 @@ def create(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Bring a version to a group under a policy."""
+    """Create a rollout of a version to a group, under a policy."""
     if policy is not None and policy_file is not None:
         raise CliError("give --policy or --policy-file, not both")
     body: dict[str, Any] = {
@@ -173,7 +174,7 @@ def devices(
     limit: Limit = 200,
     as_json: Json = False,
 ) -> None:
-    """Show what came of a rollout on each device that acted."""
+    """Show the outcome of a rollout on each device that took part."""
     with connect() as api:
         path = f"/rollouts/{_id(rollout)}/devices"
         rows = list(api.pages(path, most=limit, outcome=outcome))
@@ -195,7 +196,7 @@ def devices(
 
 @cli.command("decisions")
 def decisions(rollout: Rollout, limit: Limit = 100, as_json: Json = False) -> None:
-    """Show everything that was decided about a rollout, the newest first, and why."""
+    """Show every decision about a rollout with its reason, newest first."""
     with connect() as api:
         rows = list(api.pages(f"/rollouts/{_id(rollout)}/decisions", most=limit))
     if as_json:
@@ -224,7 +225,7 @@ def _stepped(found: dict[str, Any]) -> None:
 
 @cli.command("approve")
 def approve(rollout: Rollout, reason: Reason = "", yes: Yes = False, as_json: Json = False) -> None:
-    """Approve a rollout that somebody else created; it starts, now or when it is due."""
+    """Approve a rollout created by someone else; it starts now or at its start time."""
     _step(rollout, "approve", reason, as_json, ask=not yes)
 
 
@@ -236,35 +237,35 @@ def start(rollout: Rollout, reason: Reason = "", yes: Yes = False, as_json: Json
 
 @cli.command("pause")
 def pause(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
-    """Offer it to no further device; those that took it keep it."""
+    """Pause a rollout: no further device gets the version; those that have it keep it."""
     _step(rollout, "pause", reason, as_json)
 
 
 @cli.command("resume")
 def resume(rollout: Rollout, reason: Reason = "", yes: Yes = False, as_json: Json = False) -> None:
-    """Go on where it was paused; a gate that paused it has no more say in this wave."""
+    """Resume a paused rollout; the gate that paused it is ignored for this wave."""
     _step(rollout, "resume", reason, as_json, ask=not yes)
 
 
 @cli.command("next")
 def next_(rollout: Rollout, reason: Reason = "", yes: Yes = False, as_json: Json = False) -> None:
-    """Open the next wave by hand, whatever the gates say."""
+    """Open the next wave now, whatever the gates say."""
     _step(rollout, "next", reason, as_json, ask=not yes)
 
 
 @cli.command("abort")
 def abort(rollout: Rollout, reason: Reason = "", yes: Yes = False, as_json: Json = False) -> None:
-    """Stop offering it, and leave what is installed."""
+    """Abort a rollout; devices keep what they have installed."""
     _step(rollout, "abort", reason, as_json, ask=not yes)
 
 
 @cli.command("rollback")
 def rollback(rollout: Rollout, reason: Reason, yes: Yes = False, as_json: Json = False) -> None:
-    """Send its devices back to what they had, and keep the version from the group."""
+    """Roll its devices back and quarantine the version for the group."""
     _step(rollout, "rollback", reason, as_json, ask=not yes)
 
 
 @cli.command("retry")
 def retry(rollout: Rollout, reason: Reason = "", as_json: Json = False) -> None:
-    """Let the devices on which it failed try again."""
+    """Retry the devices on which it failed."""
     _step(rollout, "retry", reason, as_json)

@@ -42,7 +42,7 @@ def create(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a token; it is shown this once."""
+    """Create a token; it is shown only once."""
     body: dict[str, object] = {"name": name, "role": role.value}
     if model:
         body["models"] = [names.check_model(word) for word in model]
@@ -87,7 +87,7 @@ def revoke(
     token_id: Annotated[str, typer.Argument(help="Id of the token, from `tokens list`.")],
     yes: Yes = False,
 ) -> None:
-    """End a token at once."""
+    """Revoke a token at once."""
     sure(f"1 token: requests with {token_id} are refused from now on.", "Revoke it?", yes=yes)
     with connect() as api:
         api.delete(f"/tokens/{check_id(token_id)}")

@@ -37,7 +37,7 @@ def create(
     on: Types = None,
     as_json: Json = False,
 ) -> None:
-    """Make a webhook; its secret is shown this once."""
+    """Create a webhook; its secret is shown only once."""
     body = {"name": names.check_group(name), "url": url, "types": on or []}
     with connect() as api:
         made = api.post("/webhooks", body)
@@ -97,7 +97,7 @@ def delete(name: Name, yes: Yes = False) -> None:
 
 @cli.command("secret")
 def secret(name: Name, as_json: Json = False) -> None:
-    """Change the secret; the one before signs as well until the next change."""
+    """Replace the secret; the previous one keeps signing until the next change."""
     with connect() as api:
         made = api.post(_path(name, "secret"))
     if as_json:
@@ -109,7 +109,7 @@ def secret(name: Name, as_json: Json = False) -> None:
 
 @cli.command("test")
 def try_(name: Name, as_json: Json = False) -> None:
-    """Send a `webhook.test` and say what came of the first try."""
+    """Send a `webhook.test` event and show the result of the first try."""
     with connect() as api:
         made = api.post(_path(name, "test"))
         tried = _tried(api, name, made["id"])
@@ -141,7 +141,7 @@ def deliveries(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Show at most this many.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """Show what was sent and what came of it, newest first."""
+    """Show deliveries and their results, newest first."""
     with connect() as api:
         rows = list(api.pages(_path(name, "deliveries"), most=limit, state=state))
     if as_json:

@@ -64,7 +64,7 @@ def _top(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Say which version this is.", is_eager=True, callback=_say_version
+            "--version", help="Show the version and exit.", is_eager=True, callback=_say_version
         ),
     ] = False,
 ) -> None: ...
@@ -163,7 +163,7 @@ def say_listening(url: str) -> None:
 @app.command(name="migrate")
 @clear_errors
 def migrate_(data: Data = None, database_url: DatabaseUrl = None) -> None:
-    """Bring the database to the schema that this version needs."""
+    """Migrate the database to this version's schema."""
     settings = load_settings(data_dir=data, database_url=database_url)
     with setup.open_database(settings) as db, db.read() as session:
         before = migrate.current(session)
@@ -179,7 +179,7 @@ def migrate_(data: Data = None, database_url: DatabaseUrl = None) -> None:
 @app.command()
 @clear_errors
 def check(data: Data = None, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
-    """Say whether a server could run here, without running it."""
+    """Check whether a server could run here, without starting it."""
     settings = load_settings(data_dir=data, database_url=database_url)
     fleet = setup.preflight(settings)
     if as_json:
@@ -200,7 +200,7 @@ def notices(
     data: Data = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Show what upgrades decided that a person should look at."""
+    """Show what upgrades decided and a person should review."""
     settings = load_settings(data_dir=data, database_url=database_url)
     setup.preflight(settings)
     show_notices(settings)
@@ -232,7 +232,7 @@ def gc(
     data: Data = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Remove the bytes of versions that nobody needs, and of uploads that were never signed."""
+    """Delete the files of unused versions and of uploads that were never signed."""
     from pilotwave_server.retention.command import list_unneeded, remove_unneeded
 
     settings = load_settings(data_dir=data, database_url=database_url, keep_versions=keep_versions)
@@ -260,7 +260,7 @@ def new_token(
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
-    """Make an operator token on the server itself, for when no admin token is at hand."""
+    """Create an operator token on the server itself, when no admin token is at hand."""
     settings = load_settings(data_dir=data, database_url=database_url)
     now = utc_now()
     setup.check_token_name(name)
@@ -288,7 +288,7 @@ def login_link(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Make a link that lets somebody in once, to set a new password."""
+    """Create a one-time login link, to set a new password."""
     settings = load_settings(data_dir=data, database_url=database_url)
     setup.preflight(settings)
     with setup.open_database(settings) as db, db.write() as session:
@@ -317,7 +317,7 @@ def restore(
     ] = 1_000_000,
     as_json: Json = False,
 ) -> None:
-    """After putting a backup in place: lift the numbers above what devices have seen, sign anew."""
+    """After a restore from backup: raise numbers above those devices have seen, sign again."""
     # Imported here: it pulls in TUF, which most other commands do without.
     from pilotwave_server.recovery.command import restore as run_restore
 

@@ -33,6 +33,11 @@ def test_an_empty_path_is_refused(pw: Operator, model: str, folder: Path, given:
     assert "expected a file or folder after =" in _refused(pw, model, given)
 
 
+def test_a_variant_without_a_name_is_told_the_form(pw: Operator, model: str) -> None:
+    said = pw.fails("publish", model, "1.0.0", "--variant", "onnx", "--yes", status=2)
+    assert "expected NAME=PATH, such as onnx=build/model.onnx; got 'onnx'" in said
+
+
 @pytest.mark.parametrize("given", [".", "./", "model/..", "..", "/", "$HERE", "link"])
 def test_the_folder_one_is_in_needs_a_word(
     pw: Operator, model: str, folder: Path, given: str
@@ -45,7 +50,9 @@ def test_the_folder_one_is_in_needs_a_word(
 def test_with_the_word_it_is_taken_but_no_key_in_it(pw: Operator, model: str, folder: Path) -> None:
     inside = pw.but(home=folder)
     (folder / "publisher.pem").write_bytes(KEY)
-    assert "private key" in _refused(inside, model, "onnx=.", "--all-files")
+    said = _refused(inside, model, "onnx=.", "--all-files")
+    assert "private key" in said
+    assert "move it out of the folder" in said
     (folder / "publisher.pem").unlink()
     inside("publish", model, "1.0.0", "--variant", "onnx=.", "--all-files")
 

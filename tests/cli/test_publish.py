@@ -170,7 +170,7 @@ def test_nothing_is_sent_for_a_version_that_would_be_refused(
     digest = hashlib.sha256((folder / "table.bin").read_bytes()).hexdigest()
     publish = ("publish", model, "1.0.0", "--variant", f"onnx={folder}")
     assert "other content" in pw.fails_with_warning(*publish)
-    assert "may publish" in pw.fails_with_warning(
+    assert f"root-1.pem: not the publisher key of {model}" in pw.fails_with_warning(
         "publish", model, "2.0.0", "--variant", f"onnx={folder}", "--key", pw.keys / "root-1.pem"
     )
     assert "there is no model" in pw.fails_with_warning(

@@ -77,5 +77,6 @@ def test_assign_says_that_the_group_is_told_not_that_it_runs(
     assert (
         f"assigned {model} 1.0.0 to {name}; its devices take it at their next poll" in said.stdout
     )
+    assert f"{name} has no device yet; those that join it take it too" in said.stdout
     assert "failed before" not in said.stderr
     assert "refuse" not in said.stderr

@@ -33,6 +33,16 @@ def test_a_new_key_file_is_its_owners_alone_and_never_overwritten(tmp_path: Path
         signing.generate_key(path)
 
 
+def test_the_file_of_a_keys_id_leads_to_the_key(tmp_path: Path) -> None:
+    signing.generate_key(tmp_path / "k.pem")
+    (tmp_path / "k.keyid").write_text("ab" * 32)
+    with pytest.raises(SigningError, match=r"expected a PEM private key .*; is it .*k\.pem\?$"):
+        signing.load_signer(tmp_path / "k.keyid")
+    (tmp_path / "k.pem").unlink()
+    with pytest.raises(SigningError, match=r"\(PKCS#8\)$"):
+        signing.load_signer(tmp_path / "k.keyid")
+
+
 def test_an_encrypted_key_opens_with_its_passphrase_only(tmp_path: Path) -> None:
     path = tmp_path / "k.pem"
     made = signing.generate_key(path, "right")

@@ -246,12 +246,13 @@ def test_external_data_is_named_and_may_not_lie_elsewhere() -> None:
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper
 
-    def model(location: str) -> bytes:
+    def model(location: str, **more: str) -> bytes:
         weight = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
         weight.ClearField("float_data")
         weight.data_location = TensorProto.EXTERNAL
-        entry = weight.external_data.add()
-        entry.key, entry.value = "location", location
+        for key, value in {"location": location, **more}.items():
+            entry = weight.external_data.add()
+            entry.key, entry.value = key, value
         ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("x", "y")]
         node = helper.make_node("Add", ["x", "w"], ["y"])
         graph = helper.make_graph([node], "g", ports[:1], ports[1:], [weight])
@@ -261,6 +262,15 @@ def test_external_data_is_named_and_may_not_lie_elsewhere() -> None:
     found = look(model("weights.bin"), "m.onnx")
     assert found
     assert (found.needs, found.details["external_data"]) == ({"weights.bin": 1}, "weights.bin")
+    found = look(model("weights.bin", offset="20", length="48"), "m.onnx")
+    assert found
+    assert found.needs == {"weights.bin": 68}
+    said = sniff.missing_companion(found, "m.onnx", {"m.onnx": 9, "weights.bin": 20})
+    assert said == "m.onnx needs 68 bytes of weights.bin, which has 20: it is cut off"
+    for odd in ("-1", "1e9", "٣", "9" * 40):
+        found = look(model("weights.bin", offset=odd, length=odd), "m.onnx")
+        assert found
+        assert found.needs == {"weights.bin": 1}
     for location in ("../weights.bin", "/etc/passwd", "a/../../b", "..\\b"):
         with pytest.raises(BadModel, match="outside its folder"):
             sniff.sniff_bytes(memoryview(model(location)), "m.onnx")

@@ -6,6 +6,7 @@ readers could understand differently (a message split over two fields) is refuse
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -29,13 +30,14 @@ _KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 _MAX_NAMES = 32
 _MAX_DEPTH = 16
 _MAX_PORTS = 1024
+_COUNT = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 @dataclass
 class _Seen:
     """What the walk over graphs, subgraphs and functions has gathered."""
 
-    external: dict[str, None] = field(default_factory=dict)
+    external: dict[str, int] = field(default_factory=dict)  # by file, where its last tensor ends
     weights: Counter[str] = field(default_factory=Counter)
     domains: set[str] = field(default_factory=set)
     ops: Counter[str] = field(default_factory=Counter)
@@ -83,7 +85,7 @@ def read_onnx(data: memoryview) -> Sniffed:
         runtime_version=runtime_for(opsets[""], ir_version),
         inputs=inputs,
         outputs=outputs,
-        needs=dict.fromkeys(seen.external, 1),
+        needs=seen.external,
         precision=main_precision(seen.weights),
         details=details,
     )
@@ -211,6 +213,7 @@ def _walk_sparse(data: memoryview, seen: _Seen) -> str:
 def _walk_tensor(data: memoryview, seen: _Seen) -> str:
     """Note a weight's type, size and outside file, and return its name."""
     name, dtype, elements = "", 0, 1
+    outside: dict[str, str] = {}
     for f in protobuf.fields(data):
         if f.tag == 1:
             for size in protobuf.varints(f.data) if f.wire == protobuf.LEN else (f.number,):
@@ -221,12 +224,25 @@ def _walk_tensor(data: memoryview, seen: _Seen) -> str:
             name = protobuf.text(_bytes(f))
         elif f.tag == 13:
             key, value = _entry(_bytes(f))
-            if key == "location":
-                if value.startswith(("/", "\\")) or ".." in value.replace("\\", "/").split("/"):
-                    raise BadModel(f"its external data {value[:80]!a} lies outside its folder")
-                seen.external[value] = None
+            outside[key] = _inside(value) if key == "location" else value
+    if "location" in outside:
+        _note_outside(outside, seen)
     seen.weights[DTYPES.get(dtype, "?")] += elements
     return name
+
+
+def _inside(location: str) -> str:
+    if location.startswith(("/", "\\")) or ".." in location.replace("\\", "/").split("/"):
+        raise BadModel(f"its external data {location[:80]!a} lies outside its folder")
+    return location
+
+
+def _note_outside(outside: dict[str, str], seen: _Seen) -> None:
+    """Note up to where a tensor reads its outside file; without a length, one byte at least."""
+    begin, length = (outside.get(key, "") for key in ("offset", "length"))
+    end = sum(int(n) for n in (begin, length) if _COUNT.fullmatch(n)) if length else 0
+    file = outside["location"]
+    seen.external[file] = max(seen.external.get(file, 1), end)
 
 
 def _entry(data: memoryview) -> tuple[str, str]:

@@ -50,7 +50,12 @@ def init(
         bool, typer.Option("--plain", help="No passphrase; the files get mode 0600.")
     ] = False,
     passphrase_file: PassphraseFile = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Hand in later.")] = False,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline", help="Only write the files; submit them later with `keys submit`."
+        ),
+    ] = False,
     server_keys: Annotated[
         Path | None, typer.Option(help="The server's public keys, for --offline.")
     ] = None,
@@ -255,7 +260,7 @@ def reference(
     out: Annotated[Path, typer.Option("--out", help="File to write: NAME.key.json.")],
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Make a key reference, which works wherever a key file does, for a key in a KMS or token."""
+    """Create a reference to a key in a KMS or token; it works wherever a key file does."""
     key = make_reference(uri, public_key, out, Passphrases(passphrase_file))
     output.say(f"{out} stands for key {key.keyid[:12]}…; a test signature was right")
 
@@ -283,7 +288,7 @@ def sign(
 
 @cli.command("submit")
 def submit(file: Annotated[Path, typer.Argument(help="A draft with all its signatures.")]) -> None:
-    """Hand a draft in."""
+    """Submit a signed draft."""
     draft = Draft.read(file)
     with connect() as api:
         changed = hand_in(api, draft)

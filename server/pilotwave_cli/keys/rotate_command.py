@@ -219,7 +219,7 @@ def renew(
     past: Annotated[
         int | None,
         typer.Option(
-            "--past", min=1, help="Sign on until the version is above this one: after a restore."
+            "--past", min=1, help="After a restore: sign until the version exceeds this one."
         ),
     ] = None,
     key: KeyFiles = None,
@@ -227,7 +227,7 @@ def renew(
     passphrase_file: PassphraseFile = None,
     out: Out = None,
 ) -> None:
-    """Sign offline roles again, without a change but their expiry (all of them by default)."""
+    """Renew the expiry of offline roles, all by default; nothing else changes."""
     where, ask = folder or keys_dir(), Passphrases(passphrase_file)
     if past is not None and (len(role or []) != 1 or out is not None):
         raise CliError("--past goes with one --role, and without --out")

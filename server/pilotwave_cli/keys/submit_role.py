@@ -71,7 +71,8 @@ def find_publisher(
         signers = find_keys(folder or keys_dir(), role.keyids, ask, f"publisher of {model}")
     if not any(s.public_key.keyid in role.keyids for s in signers):
         wanted = ", ".join(k[:12] + "…" for k in role.keyids)
-        raise Failed(f"none of these keys may publish {model}; its publisher is {wanted}")
+        given = ", ".join(key) if key else str(folder or keys_dir())
+        raise Failed(f"{given}: not the publisher key of {model}, which is {wanted}")
     return Publisher(model, signers, targets, role.threshold)
 
 

@@ -156,7 +156,9 @@ def _check_secrets(files: Mapping[str, Path], allowed: Iterable[str]) -> None:
     for inside, real in files.items():
         found = secrets.secret_in_file(real)
         if found and found.certain:
-            raise CliError(f"{real}: holds {found.what}; it is never shipped")
+            raise CliError(
+                f"{real}: holds {found.what}, which is never shipped; move it out of the folder"
+            )
         if found and inside not in allowed:
             raise CliError(
                 f"{real}: holds what looks like {found.what}; take it out, or say "

@@ -48,7 +48,7 @@ def publish(
         list[str], typer.Option("--variant", help="NAME=FILE or FOLDER; repeatable.")
     ],
     key: KeyFiles = None,
-    description: Annotated[str, typer.Option(help="For people.")] = "",
+    description: Annotated[str, typer.Option(help="Description, shown to people.")] = "",
     metric: Annotated[list[str] | None, typer.Option("--metric", help="k=v; repeatable.")] = None,
     source: Annotated[list[str] | None, typer.Option("--source", help="k=v; repeatable.")] = None,
     atol: Annotated[Words, typer.Option(help=f"Self-test: absolute, [1e-3]. {EACH}")] = None,
@@ -72,10 +72,11 @@ def publish(
         str, typer.Option(help="Round the weights towards this version, for smaller deltas.")
     ] = "",
     quantum: Annotated[
-        str, typer.Option(help="To multiples of what (a power of two below it); auto: by tensor.")
+        str,
+        typer.Option(help="Round to multiples of the power of two below this; auto: per tensor."),
     ] = "auto",
     near_check: Annotated[
-        str, typer.Option(help="A command that is given the rounded folder; status 0 lets it pass.")
+        str, typer.Option(help="Command that checks the rounded folder; exit status 0 accepts it.")
     ] = "",
     not_secret: Annotated[
         Words, typer.Option(help=f"A file that only looks like it holds a password. {EACH}")
@@ -98,7 +99,7 @@ def publish(
     """Hash, describe, upload, sign and submit a new version."""
     names.check_model(model)
     names.check_version(version)
-    chosen = pairs(variant, "--variant")
+    chosen = pairs(variant, "--variant", "NAME=PATH, such as onnx=build/model.onnx")
     if len(chosen) != len(variant):
         raise CliError("--variant: expected each name once")
     options = {
@@ -170,7 +171,8 @@ def _warn(built: list[Built]) -> None:
     for variant in (b.variant for b in built):
         if variant.selftest is None:
             output.warn(
-                f"{variant.name}: no {CASES}, so that devices can only try whether it loads"
+                f"{variant.name}: no {CASES}: devices check only that it loads and runs "
+                "(`pilotwave golden --help`)"
             )
         if variant.format == "tensorrt-plan" and not variant.requires.accelerator:
             output.warn(
@@ -195,7 +197,8 @@ def _tell(model: str, version: str, built: list[Built], sent: int, *, repeated: 
         tested = "self-test" if made.selftest else "no self-test"
         what = f"{made.format} for {made.runtime} {made.runtime_version}".rstrip()
         io = f"{output.tensors(made.inputs)} -> {output.tensors(made.outputs)}"
-        output.say(f"  {made.name}: {what}, {len(made.files)} file(s), {tested}")
+        files = f"{len(made.files)} file{'' if len(made.files) == 1 else 's'}"
+        output.say(f"  {made.name}: {what}, {files}, {tested}")
         if made.inputs and made.outputs:
             output.say(f"    {io}")
 

@@ -39,7 +39,7 @@ def golden(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Use at most this many.")] = 64,
     entrypoint: Annotated[str | None, typer.Option(help="File that the runtime opens.")] = None,
-    runtime: Annotated[str | None, typer.Option(help="Instead of the one found.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="Runtime to use. [default: detected]")] = None,
     unsafe_format: Annotated[
         bool, typer.Option("--unsafe-format", help="Allow formats that can run code.")
     ] = False,

@@ -65,7 +65,7 @@ def _one(source: Path, folder: Path) -> Path:
         real = path.resolve(strict=True)
         _copy(real, target, changes=target.suffix == ".onnx")
         if inside in renamed:
-            output.warn(f"{path.name!a}: is shipped as {PurePosixPath(renamed[inside]).name}")
+            output.warn(f"{path.name!r} is shipped as {PurePosixPath(renamed[inside]).name}")
     return folder if source.is_dir() else next(iter(p for p in folder.iterdir()))
 
 

@@ -30,29 +30,35 @@ def add_to(cli: typer.Typer) -> None:
 def simulate(
     devices: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 100,
     profile: Annotated[
-        Path | None, typer.Option("--profile", help="What they are like; default: all well.")
+        Path | None,
+        typer.Option("--profile", help="YAML profile of the devices. [default: all healthy]"),
     ] = None,
     prefix: Annotated[
-        str | None, typer.Option(help="Their names begin with it; default: made up.")
+        str | None, typer.Option(help="Prefix of their names. [default: random]")
     ] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", help="KEY=VALUE for each; repeatable.")
     ] = None,
     lasting: Annotated[
-        str | None, typer.Option("--for", help="How long, as 10m; default: until Ctrl-C.")
+        str | None,
+        typer.Option("--for", help="How long to run, such as 10m. [default: until Ctrl-C]"),
     ] = None,
     root: Annotated[
         Path | None,
-        typer.Option("--root", help="The fleet's root.json; default: believe the server's first."),
+        typer.Option(
+            "--root", help="The fleet's root.json. [default: trust the server's first root]"
+        ),
     ] = None,
     connections: Annotated[int, typer.Option(min=1, max=10_000, help="At the most.")] = 100,
-    seed: Annotated[int | None, typer.Option(help="Let chance fall the same way again.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed for random choices, to repeat a run.")
+    ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the devices in the fleet at the end.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run virtual devices over real HTTP: enrolled, signing, judging each directive."""
+    """Run simulated devices against the server, over real HTTP."""
     begins = names.check_device(prefix or f"sim-{secrets.token_hex(2)}")
     labels = {MARK: begins, **pairs(label or [], "--label")}
     if len(labels) > 32:
