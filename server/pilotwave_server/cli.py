@@ -94,11 +94,19 @@ def init(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port of the printed link and command.")
     ] = None,
+    new_keys: Annotated[
+        bool,
+        typer.Option(
+            "--new-keys", help="The server's own keys are lost for good: make others, to rotate in."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Set a server up: folder, keys, database, first admin token. Safe to repeat."""
     settings = load_settings(data_dir=data, database_url=database_url, port=port)
-    made = setup.initialise(settings, fleet=fleet, now=utc_now(), token_file=token_file)
+    made = setup.initialise(
+        settings, fleet=fleet, now=utc_now(), token_file=token_file, new_keys=new_keys
+    )
     shown = made.admin_token if token_file is None else None
     if as_json:
         answer = {"fleet": fleet, "data": str(made.data_dir), "already": made.admin_token is None}

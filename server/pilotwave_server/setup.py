@@ -28,6 +28,7 @@ from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.operators.tables import OperatorTokenRow, PersonRow
 from pilotwave_server.registry.keys import ensure_server_keys, load_keys
+from pilotwave_server.registry.own_keys import check_own_keys, expect_rotation
 from pilotwave_server.settings import Settings, check_settings
 
 FIRST_TOKEN = "admin"
@@ -62,17 +63,29 @@ class Initialised:
 
 
 def initialise(
-    settings: Settings, *, fleet: str, now: datetime, token_file: Path | None = None
+    settings: Settings,
+    *,
+    fleet: str,
+    now: datetime,
+    token_file: Path | None = None,
+    new_keys: bool = False,
 ) -> Initialised:
-    """Make data folder, keys, tables, fleet and first admin token; what is there already stays."""
+    """Make data folder, keys, tables, fleet and first admin token; what is there already stays.
+
+    Beside a database whose fleet trusts other keys none are made, unless `new_keys` says so.
+    """
     check_fleet(fleet)
     require_writable(settings.data_dir, make=True)
-    ensure_server_keys(settings.data_dir)
     with database_errors(settings):
         migrate.upgrade(settings.resolved_database_url)
         db = Database(settings.resolved_database_url)
         try:
             with db.write() as session:
+                if not new_keys:
+                    check_own_keys(session, settings.data_dir)
+                ensure_server_keys(settings.data_dir)
+                if new_keys:
+                    expect_rotation(settings.data_dir)
                 token = _make_fleet(session, fleet=fleet, now=now)
                 link = _make_first_person(session, now=now)
                 # Before the commit: a token that could not be handed over must not exist.
@@ -126,6 +139,7 @@ def preflight(settings: Settings) -> str:
     with open_database(settings) as db, db.read() as session:
         migrate.require_head(session)
         fleet = fleet_row(session).fleet
+        check_own_keys(session, settings.data_dir)
     for kind in ("online", "director"):
         if not load_keys(settings.data_dir, kind):
             raise NotInitialised(
