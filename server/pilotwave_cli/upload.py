@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from pilotwave_cli.client import Api
-from pilotwave_cli.errors import ApiError, CliError, NoAnswer
+from pilotwave_cli.errors import ApiError, CliError, Failed, NoAnswer
 from pilotwave_cli.output import err, warn
 
 CHUNK = 1 << 20
@@ -27,6 +27,10 @@ TRIES = 16
 ASK_AT_ONCE = 1000
 # Another may be sending the same blob, a proxy may have given up: what came before is kept.
 PASSING = {"offset_mismatch", "blob_busy", "upload_stalled"}
+NOT_KEPT = (
+    "the server takes the bytes of an upload and does not have them afterwards: do several servers "
+    "answer at this address, each with a data folder of its own?"
+)
 Open = Callable[[], BinaryIO]
 
 
@@ -82,9 +86,13 @@ def _send(api: Api, sha256: str, source: Open, size: int, moved: Callable[[int],
             offset = int(state["offset"])
             if offset > last:
                 # tries count only while nothing moves: a thin link may need many pieces
-                wait, tries, last = 0.5, 0, offset
+                wait, tries, last = 0.5, -1, offset
             _send_from(api, sha256, source, offset, size, moved)
-            continue
+            tries += 1
+            if tries == 0:
+                continue
+            if tries > TRIES:
+                raise Failed(NOT_KEPT)
         except NoAnswer:
             tries += 1
             if tries > TRIES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,26 @@ def test_what_runs_is_left_alone_by_a_server_that_answers_nonsense(
         assert agent.poll() is None
         assert runs(ready, "1.0.0")
         registry.bend = lambda path, reply: reply
+        wait_until(lambda: reports(registry, "1.1.0"), "1.1.0 reported", patience_s=120)
+
+
+def test_tokens_that_no_poll_is_answered_for_are_asked_for_less_and_less(
+    registry: Registry, ready: Device
+) -> None:
+    """As behind a balancer whose hosts do not know each other's tokens."""
+    with resident(ready):
+        wait_until(lambda: reports(registry, "1.0.0"), "1.0.0 reported")
+        registry.bend = lambda path, reply: (
+            problem(401, "bad_token") if path.startswith("/device/v1/directive") else reply
+        )
+        wait_until(lambda: "/device/v1/directive" in registry.requests[-1], "a poll")
+        before = len(registry.requests)
+        time.sleep(12)
+        asked = registry.requests[before:]
+        assert len(asked) <= 14, asked  # waits of 1 to 2 s, of 2 to 4 s, of 4 to 8 s
+        assert any("check-in" in path for path in asked), asked
+        registry.bend = lambda path, reply: reply
+        order(registry, "1.1.0")
         wait_until(lambda: reports(registry, "1.1.0"), "1.1.0 reported", patience_s=120)
 
 

@@ -82,6 +82,7 @@ class Schedule:
         self.poll_backoff = Backoff(self.chance)
         self.check_in_backoff = Backoff(self.chance)
         self.work_backoff = Backoff(self.chance)
+        self.token_backoff = Backoff(self.chance)
 
     def ask(self, *, poll_s: float, check_in_s: float) -> None:
         """Take the server's wishes, as far as this device's profile goes along."""
@@ -122,6 +123,7 @@ class Schedule:
     def polled(self, now: float, *, changed: bool = False) -> None:
         """A poll was answered, with a directive if `changed`."""
         self.poll_backoff.reset()
+        self.token_backoff.reset()
         self.next_poll = now + self.spread(max(self.poll_s, self.stretch_s))
         called, again = self._called, self._looks_again
         self._called = self._looks_again = False
@@ -189,6 +191,15 @@ class Schedule:
         """The token is used up: check in for another, and poll after that."""
         self.next_check_in = min(self.next_check_in, max(now, self.not_before))
         self.next_poll = NEVER
+
+    def token_refused(self, now: float) -> None:
+        """A token was refused that has been of no use yet: check in for another, later each time.
+
+        Hosts that do not know each other's tokens would have a device ask without a pause.
+        """
+        self.not_before = max(self.not_before, now + self.token_backoff.next_s())
+        self.next_check_in = max(self.next_check_in, self.not_before)
+        self.need_token(now)
 
     def work_at(self, when: float) -> None:
         """Have work done at `when` or before."""

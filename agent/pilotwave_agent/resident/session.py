@@ -67,6 +67,7 @@ class Session:
     push: PushTerms | None = None
     said: str = ""
     _token_ends: float = 0.0
+    _token_served: bool = False
     _etag_until: float = 0.0
     _etag: str = ""
     _facts: Mapping[str, Scalar] | None = None
@@ -118,7 +119,7 @@ class Session:
         more = bool(waiting) and reply.acked_event > already
         with contextlib.suppress(OSError):  # a full disk: they are sent and acknowledged again
             more = self.telemetry.acked(reply.acked_metric) or more
-        self.token = reply.token
+        self.token, self._token_served = reply.token, False
         self._token_ends = now + reply.token_expires_in_s - _TOKEN_MARGIN_S
         self.push = reply.push
         poll_s, check_in_s = reply.poll_interval_s, reply.check_in_interval_s
@@ -161,6 +162,7 @@ class Session:
         except NO as e:
             self._poll_refused(e)
             return None
+        self._token_served = True
         self.schedule.polled(now, changed=polled.raw is not None)
         if polled.raw is not None:
             self._etag_until = now + _HOUR_S
@@ -183,8 +185,11 @@ class Session:
 
     def lose_token(self) -> None:
         """The token is good no more: check in for another."""
-        self.token = ""
-        self.schedule.need_token(self.clock.uptime())
+        self.token, now = "", self.clock.uptime()
+        if self._token_served:
+            self.schedule.need_token(now)
+        else:
+            self.schedule.token_refused(now)
 
     # --- being online
 
