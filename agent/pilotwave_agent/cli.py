@@ -167,7 +167,7 @@ def _enrol(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.resident.agent import run
+    from pilotwave_agent.resident.run import run
 
     run(*_settings(arguments))
     return 0

@@ -12,7 +12,7 @@ from pilotwave_agent.core.machine import step_back
 from pilotwave_agent.host import lock
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
-from pilotwave_agent.resident.agent import wake
+from pilotwave_agent.resident.run import wake
 from pilotwave_agent.settings.config import Config
 from pilotwave_agent.work import Job, now_of, work
 from pilotwave_protocol.errors import PilotwaveError

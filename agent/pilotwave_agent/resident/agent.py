@@ -7,20 +7,15 @@ numbers; an idle poll writes nothing.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pilotwave_agent import copies, identity, permissions
 from pilotwave_agent.apps.mailbox import Mailbox
-from pilotwave_agent.core.journal import read_state
 from pilotwave_agent.core.schedule import NEVER
-from pilotwave_agent.core.state import DeviceState
-from pilotwave_agent.host import lock, watchdog
+from pilotwave_agent.host import watchdog
 from pilotwave_agent.host.clock import Clock
 from pilotwave_agent.host.disk import Disk, refusal_of
 from pilotwave_agent.host.layout import Layout
@@ -29,11 +24,10 @@ from pilotwave_agent.identity import Identity
 from pilotwave_agent.push.connection import PushConnection, opener_of
 from pilotwave_agent.read_conditions import look_around, told
 from pilotwave_agent.resident.child import Child
+from pilotwave_agent.resident.journal_watch import JournalWatch
 from pilotwave_agent.resident.reconsider import Reconsider
 from pilotwave_agent.resident.session import Heard, keep_directive, session_of
 from pilotwave_agent.settings.config import Config
-from pilotwave_agent.settings.proxies import named_in_environment
-from pilotwave_protocol.messages import DeviceEvent
 from pilotwave_protocol.states import Reason
 
 _LOOK_EVERY_S = 10.0
@@ -62,10 +56,6 @@ class Worker(Protocol):
 
 
 Launch = Callable[[Path, Mapping[str, Any]], Worker]
-
-
-class Stop(BaseException):
-    """A signal asked the agent to end."""
 
 
 class Agent:
@@ -105,9 +95,8 @@ class Agent:
         self._progress: dict[str, int] = {}
         self._trouble: tuple[str, str] | None = None
         self._wait_for_server = False
-        self._state, self._stamp = DeviceState(), _stamp(self._layout.journal)
-        if self._stamp is not None:
-            self._state = read_state(self._layout.journal)
+        self._journal = JournalWatch(self._layout.journal)
+        self.state = self._journal.state
 
     # --- the loop
 
@@ -125,20 +114,17 @@ class Agent:
             self.close()
 
     def _open_mailbox(self) -> None:
+        config = self._config
         try:
-            self._mailbox = self._made_mailbox()
+            self._mailbox = Mailbox(self._layout.live, config.apps_group, config.app_users)
         except (OSError, KeyError) as e:
             say(f"applications cannot send anything: {e}", level="warning")
-
-    def _made_mailbox(self) -> Mailbox:
-        config = self._config
-        return Mailbox(self._layout.live, config.apps_group, config.app_users)
 
     def start(self) -> None:
         """Plan the first things to do."""
         now = self.clock.uptime()
         self.schedule.started(now)
-        if self._stamp is not None:
+        if self._journal.exists:
             self.schedule.work_at(now)
 
     def turn(self) -> None:
@@ -160,7 +146,7 @@ class Agent:
             self._refresh, self._refresh_at = True, NEVER
             self.schedule.work_at(self.clock.uptime())
         self._watch_conditions()
-        if self._reconsider.is_due(refusing=self._state.refusal is not None):
+        if self._reconsider.is_due(refusing=self._journal.last.refusal is not None):
             self._refresh = True
             self.schedule.work_at(self.clock.uptime())
         if self._child is None and self.clock.uptime() >= self.schedule.next_work:
@@ -199,23 +185,12 @@ class Agent:
 
     def _look(self) -> None:
         """Notice what another process (`rollback`) wrote into the journal."""
-        if self._child is None and _stamp(self._layout.journal) != self._stamp:
+        if self._child is None and self._journal.has_changed():
             self.state()
             self.schedule.news(self.clock.uptime())
             self.schedule.work_at(self.clock.uptime())
 
     # --- what the server's words lead to
-
-    def state(self) -> DeviceState:
-        """Return the journal's state; the file is read again only when it has changed."""
-        stamp = _stamp(self._layout.journal)
-        if stamp != self._stamp:
-            before = self._state.next_event
-            self._state, self._stamp = read_state(self._layout.journal), stamp
-            for event in self._state.events:
-                if event.id >= before:
-                    _say_event(event)
-        return self._state
 
     def _take(self, heard: Heard | None) -> None:
         if heard is None:
@@ -328,84 +303,3 @@ class Agent:
             self._wait_for_server = True
         else:
             self.schedule.work_failed(now, done["retry_after_s"])
-
-
-def _say_event(event: DeviceEvent) -> None:
-    """Tell of what came about, as the server is told."""
-    what = " ".join(filter(None, (event.model, event.version))) or "device"
-    why = ": ".join(filter(None, (event.reason, event.detail)))
-    say(
-        f"{what}: {event.kind.replace('_', ' ')}{f' ({why})' if why else ''}",
-        level="warning" if event.reason else "info",
-        event=event.kind,
-        model=event.model,
-        version=event.version,
-        reason=event.reason,
-    )
-
-
-def _stamp(path: Path) -> object:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[int]:
-    """Let SIGTERM and SIGINT end what runs inside, wherever it is, and SIGUSR1 wake it.
-
-    Yields a descriptor that is readable after a signal.
-    """
-
-    def stop(number: int, frame: object) -> None:
-        raise Stop
-
-    reader, writer = os.pipe()
-    for fd in (reader, writer):
-        os.set_blocking(fd, False)
-    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: lambda *_: None}
-    before = {n: signal.signal(n, handler) for n, handler in handlers.items()}
-    old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(old)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(reader)
-        os.close(writer)
-
-
-def wake(layout: Layout) -> None:
-    """Have a running agent look at the journal now."""
-    pid = lock.holder(layout.run_lock)
-    if pid:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGUSR1)
-
-
-def run(config: Config, config_path: Path) -> None:
-    """Run the resident agent until a signal ends it. Raises `Held`, `NotEnrolled`, `OSError`."""
-    layout = Layout(config.data_dir)
-    permissions.close_up(layout, config.apps_group)
-    permissions.check(layout)
-    who = identity.load(layout)
-    with lock.held(layout.run_lock, "the agent"), contextlib.suppress(Stop), signals() as wakeup:
-        copies.note(Disk(), layout)
-        if copies.is_copy(layout):
-            say(
-                "this data folder was made on another machine; if that one is still there, give "
-                "this one its own identity: pilotwave-agent enrol --new-identity --server "
-                f"{config.server} --name NEW-NAME --code CODE --root root.json "
-                f"--data {layout.root}",
-                level="warning",
-            )
-        say(f"{who.device} of fleet {who.fleet}, server {config.server}, data {config.data_dir}")
-        unused = "" if config.proxy else named_in_environment()
-        if unused:
-            words = 'write proxy = "environment" into the settings to have it used'
-            say(f"{unused} is set and not used; {words}", level="warning")
-        Agent(config, config_path, who).run(wakeup)
-    say("ended")
