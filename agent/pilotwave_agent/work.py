@@ -23,7 +23,7 @@ from pilotwave_agent.check_in.build import status_of, substance
 from pilotwave_agent.check_in.numbering import new_name
 from pilotwave_agent.core import records
 from pilotwave_agent.core.journal import Journal
-from pilotwave_agent.core.machine import (
+from pilotwave_agent.core.steps import (
     ClearAway,
     Confirm,
     Moment,

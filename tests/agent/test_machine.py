@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from pilotwave_agent.core import outcomes
 from pilotwave_agent.core import records as core_records
-from pilotwave_agent.core.machine import (
-    TURN_S,
+from pilotwave_agent.core.go_back import step_back, ways_back
+from pilotwave_agent.core.machine import TURN_S, next_step
+from pilotwave_agent.core.state import DeviceState, Failure, ModelSlot, Order, Probation, Telling
+from pilotwave_agent.core.steps import (
     ClearAway,
     Confirm,
     Fetch,
@@ -28,11 +30,7 @@ from pilotwave_agent.core.machine import (
     Switch,
     Trial,
     Wait,
-    next_step,
-    step_back,
-    ways_back,
 )
-from pilotwave_agent.core.state import DeviceState, Failure, ModelSlot, Order, Probation, Telling
 from pilotwave_agent.core.ties import is_tested, mates, waits_for
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import RefusedError

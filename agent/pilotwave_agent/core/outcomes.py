@@ -6,11 +6,13 @@ why; a "no" of the version itself (its self-test, its probes) ends its try.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
-from pilotwave_agent.core.machine import Moment, Rules, back, switching
+from pilotwave_agent.core.go_back import back
 from pilotwave_agent.core.records import Record, moved
 from pilotwave_agent.core.state import Failure, ModelSlot, Order, Probation, Telling
+from pilotwave_agent.core.steps import Moment, Rules
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages import Installed
 from pilotwave_protocol.states import ModelState, Reason
@@ -61,6 +63,19 @@ def staged(slot: ModelSlot, now: Moment) -> Record:
 def unstageable(slot: ModelSlot, no: RefusedError, now: Moment) -> Record:
     """A blob was not what it had been: it is gone now and must be fetched again."""
     return moved(slot, S.FETCHING, at=now.wall, reason=no.reason, detail=no.sentence)
+
+
+def switching(slot: ModelSlot, now: Moment, **more: Any) -> Record:
+    """Make the record with which the candidate's switch begins."""
+    numbers = slot.numbered(slot.candidate, now.wall) if slot.candidate else slot.numbers
+    return moved(
+        slot,
+        S.SWITCHING,
+        at=now.wall,
+        telling=None,
+        numbers=[asdict(n) for n in numbers],
+        **{"reason": None, **more},
+    )
 
 
 def passed(slot: ModelSlot, figures: str, now: Moment) -> Record:

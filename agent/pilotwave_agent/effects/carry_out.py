@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pilotwave_agent import version_folder
-from pilotwave_agent.core import machine, outcomes
-from pilotwave_agent.core.machine import Memo, Step
+from pilotwave_agent.core import machine, outcomes, steps
 from pilotwave_agent.core.records import Record, moved
+from pilotwave_agent.core.steps import Memo, Step
 from pilotwave_agent.effects.fetch import fetch
 from pilotwave_agent.effects.holds import hold_back
 from pilotwave_agent.effects.probe import probe
@@ -27,16 +27,16 @@ from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import ModelState, Reason
 
 _EFFECTS: Mapping[type, Callable[[Tools, Any], Record | None]] = {
-    machine.Move: lambda tools, step: step.record,
-    machine.Fetch: fetch,
-    machine.Stage: stage,
-    machine.Trial: trial,
-    machine.Switch: switch,
-    machine.Confirm: confirm,
-    machine.Probe: probe,
-    machine.Restore: restore,
-    machine.Remove: remove,
-    machine.ClearAway: clear_away,
+    steps.Move: lambda tools, step: step.record,
+    steps.Fetch: fetch,
+    steps.Stage: stage,
+    steps.Trial: trial,
+    steps.Switch: switch,
+    steps.Confirm: confirm,
+    steps.Probe: probe,
+    steps.Restore: restore,
+    steps.Remove: remove,
+    steps.ClearAway: clear_away,
 }
 
 
@@ -60,7 +60,7 @@ def carry_out(tools: Tools, step: Step) -> None:
         slot = tools.slot(getattr(step, "model"))  # noqa: B009 - a Move refuses nothing
         tools.notes.parked[slot.model] = no
         # of a model that is cleared away the journal knows nothing more
-        if not isinstance(step, machine.ClearAway):
+        if not isinstance(step, steps.ClearAway):
             tools.record(outcomes.blocked(slot, no, tools.now()))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from pilotwave_agent.core import outcomes
-from pilotwave_agent.core.machine import Fetch
 from pilotwave_agent.core.records import Record, moved
 from pilotwave_agent.core.state import ModelSlot
+from pilotwave_agent.core.steps import Fetch
 from pilotwave_agent.effects import disk_budget
 from pilotwave_agent.effects.holds import held
 from pilotwave_agent.effects.tools import Tools, disk_says_no

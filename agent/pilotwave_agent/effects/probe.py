@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pilotwave_agent import health
 from pilotwave_agent.core import outcomes
-from pilotwave_agent.core.machine import Probe
 from pilotwave_agent.core.records import Record
+from pilotwave_agent.core.steps import Probe
 from pilotwave_agent.effects.tools import Tools
 from pilotwave_agent.effects.trial import selftest
 from pilotwave_protocol.states import ModelState

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pilotwave_agent.core import records
-from pilotwave_agent.core.machine import ClearAway, Remove
 from pilotwave_agent.core.records import Record
+from pilotwave_agent.core.steps import ClearAway, Remove
 from pilotwave_agent.effects.apps import release, tell_all
 from pilotwave_agent.effects.tools import Tools, disk_says_no
 from pilotwave_agent.tell.base import Teller

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pilotwave_agent import health
 from pilotwave_agent.core import outcomes
-from pilotwave_agent.core.machine import Restore
 from pilotwave_agent.core.records import Record
 from pilotwave_agent.core.state import ModelSlot
+from pilotwave_agent.core.steps import Restore
 from pilotwave_agent.effects.apps import release, tell_all
 from pilotwave_agent.effects.tools import Tools, disk_says_no
 from pilotwave_agent.tell.base import Teller

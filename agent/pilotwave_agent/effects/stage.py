@@ -7,8 +7,8 @@ import contextlib
 from pilotwave_agent import version_folder
 from pilotwave_agent.apps import heartbeats
 from pilotwave_agent.core import outcomes
-from pilotwave_agent.core.machine import Stage
 from pilotwave_agent.core.records import Record
+from pilotwave_agent.core.steps import Stage
 from pilotwave_agent.effects.tools import Tools, disk_says_no
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason

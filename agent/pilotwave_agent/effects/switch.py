@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pilotwave_agent import health
 from pilotwave_agent.core import outcomes
-from pilotwave_agent.core.machine import Confirm, Switch
 from pilotwave_agent.core.records import Record
 from pilotwave_agent.core.state import ModelSlot
+from pilotwave_agent.core.steps import Confirm, Switch
 from pilotwave_agent.effects.apps import release, tellers
 from pilotwave_agent.effects.tools import TRANSIENT, Tools, disk_says_no
 from pilotwave_protocol.errors import RefusedError

@@ -11,9 +11,9 @@ from pilotwave_agent import health, version_folder
 from pilotwave_agent.core.conditions import Hold
 from pilotwave_agent.core.environment import Environment
 from pilotwave_agent.core.journal import Journal
-from pilotwave_agent.core.machine import Moment, Rules
 from pilotwave_agent.core.records import Record
 from pilotwave_agent.core.state import ModelSlot
+from pilotwave_agent.core.steps import Moment, Rules
 from pilotwave_agent.host import layout as host_layout
 from pilotwave_agent.host.disk import Disk, refusal_of
 from pilotwave_agent.host.layout import Layout

@@ -6,8 +6,8 @@ import contextlib
 from functools import partial
 
 from pilotwave_agent.core import outcomes
-from pilotwave_agent.core.machine import Trial
 from pilotwave_agent.core.records import Record
+from pilotwave_agent.core.steps import Trial
 from pilotwave_agent.core.ties import mates
 from pilotwave_agent.effects.tools import TRANSIENT, Tools, disk_says_no
 from pilotwave_agent.runtimes import engines
