@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.host.scratch import use_scratch
 from pilotwave_agent.identity import Identity
 from pilotwave_agent.net.download import ComeAgain
-from pilotwave_agent.net.http import Channel
 from pilotwave_agent.net.mirrors import Mirrors
+from pilotwave_agent.net.server_api import channel_of
 from pilotwave_agent.read_conditions import look_around, told
 from pilotwave_agent.runtimes.confine import die_with_parent
 from pilotwave_agent.settings import config as settings
@@ -160,19 +161,15 @@ def count(journal: Journal, job: Job, at: float) -> None:
 
 def _tools(config: Config, job: Job, disk: Disk, tell: Tell, clock: Clock, root: Path) -> Tools:
     layout = Layout(config.data_dir)
-    line: dict[str, Any] = {
-        "ca_file": config.ca_file,
-        "gap_s": config.network_timeout_s,
-        "receive_buffer": min(config.limits.max_rate // 4, MAX_AHEAD),
-        "proxies": config.proxies,
-    }
+    ahead = min(config.limits.max_rate // 4, MAX_AHEAD)
+    connect = partial(channel_of, config, receive_buffer=ahead)
     return Tools(
         config=config,
         disk=disk,
         layout=layout,
         journal=Journal(disk, layout.journal),
-        channel=Channel(config.server, **line),
-        mirrors=Mirrors(config.mirrors, disk=disk, path=layout.mirrors, **line),
+        channel=connect(),
+        mirrors=Mirrors(config.mirrors, disk=disk, path=layout.mirrors, connect=connect),
         token=job.token,
         now=lambda: now_of(layout, clock),
         look_around=lambda: look_around(config, now_of(layout, clock).wall, root=root),

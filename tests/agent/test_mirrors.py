@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ class Site:
             urls or [self.mirror.url],
             disk=Disk(),
             path=self.health,
-            gap_s=2.0,
+            connect=partial(Channel, gap_s=2.0),
             clock=self.clock,
         )
         self.fetcher = replace(self.fetcher, mirrors=made)

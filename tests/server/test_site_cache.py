@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,10 @@ class Site:
         """An agent's own fetching, with the gateway for a mirror."""
         channel = Channel(self.uplink.url, gap_s=60)
         mirrors = Mirrors(
-            [self.gateway.url], disk=Disk(), path=folder / "mirrors" / "health.json", gap_s=60
+            [self.gateway.url],
+            disk=Disk(),
+            path=folder / "mirrors" / "health.json",
+            connect=partial(Channel, gap_s=60),
         )
         limits = Limits(keep_free_bytes=0)
         return Downloader(Disk(), folder / "blobs", channel, token, limits, mirrors=mirrors)

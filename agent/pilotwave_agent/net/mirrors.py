@@ -18,7 +18,6 @@ from pathlib import Path
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.log import say
 from pilotwave_agent.net.http import Channel
-from pilotwave_agent.settings.proxies import DIRECT, Proxies
 
 DEAD_S = 30.0
 WRONG_S = 600.0
@@ -47,18 +46,14 @@ class Mirrors:
         *,
         disk: Disk | None = None,
         path: Path | None = None,
-        ca_file: str | None = None,
-        gap_s: float = 10.0,
-        receive_buffer: int = 0,
-        proxies: Proxies = DIRECT,
+        connect: Callable[[str], Channel] = Channel,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`path` is where health is kept; without it, it is forgotten with this object. The rest is
-        each `Channel`'s."""
+        """`path` is where health is kept; without it, it is forgotten with this object. `connect`
+        makes the channel to a mirror."""
         self.urls = tuple(urls)
         self._disk, self._path, self._clock = disk or Disk(), path, clock
-        self._ca_file, self._gap_s, self._receive_buffer = ca_file, gap_s, receive_buffer
-        self._proxies = proxies
+        self._connect = connect
         self._channels: dict[str, Channel] = {}
         self._health = self._read() if urls else {}
 
@@ -74,13 +69,7 @@ class Mirrors:
     def channel(self, url: str) -> Channel:
         """Return the connection to a mirror."""
         if url not in self._channels:
-            self._channels[url] = Channel(
-                url,
-                ca_file=self._ca_file,
-                gap_s=self._gap_s,
-                receive_buffer=self._receive_buffer,
-                proxies=self._proxies,
-            )
+            self._channels[url] = self._connect(url)
         return self._channels[url]
 
     def close(self) -> None:

@@ -40,12 +40,13 @@ class ServerSaid(PilotwaveError):
         super().__init__(f"the server said {answer.status} {self.problem}: {words}")
 
 
-def channel_of(config: Config) -> Channel:
-    """Return a connection to the server of these settings."""
+def channel_of(config: Config, url: str = "", receive_buffer: int = 0) -> Channel:
+    """Return a connection by these settings, to their server or to `url`."""
     return Channel(
-        config.server,
+        url or config.server,
         ca_file=config.ca_file,
         gap_s=config.network_timeout_s,
+        receive_buffer=receive_buffer,
         proxies=config.proxies,
     )
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tuf.api import exceptions as tuf
 
+from pilotwave_agent.host.disk import refusal_of
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason
 
-_DISK = {
-    errno.ENOSPC: Reason.DISK_FULL,
-    errno.EDQUOT: Reason.DISK_FULL,
-    errno.EROFS: Reason.DISK_READONLY,
-    errno.EACCES: Reason.DISK_READONLY,
-    errno.EPERM: Reason.DISK_READONLY,
-}
 # TUF has one exception for a version that falls and for one that is not the promised one.
 _NOT_AS_PROMISED = re.compile(r"Expected (?:root version|snapshot version|.+ v\d+, got v)")
 _VANISHED = "missing info for"
@@ -35,8 +28,7 @@ def refusals(mismatch: Reason = Reason.METADATA_MISMATCH) -> Iterator[None]:
     except (tuf.RepositoryError, tuf.DownloadError) as e:
         raise RefusedError(_reason(e, mismatch), _sentence(e)) from e
     except OSError as e:
-        reason = _DISK.get(e.errno or 0, Reason.INTERNAL)
-        raise RefusedError(reason, f"{e.filename or 'trusted metadata'}: {e.strerror}") from e
+        raise refusal_of(e) from e
 
 
 def _reason(e: Exception, mismatch: Reason) -> Reason:
