@@ -203,9 +203,8 @@ def _do_steps(tools: Tools, who: Identity, job: Job, clock: Clock) -> tuple[floa
     # a model between two versions, or one to be probed, waits for no server
     _loop(tools, clock, (Move, Switch, Confirm, Restore, Probe, ClearAway))
     fetcher = Fetcher(tools.channel, tools.mirrors)
-    inbox, judged = Inbox(tools.config, who, tools.disk, tools.layout, fetcher), Judged()
-    if job.refresh or inbox.is_due(journal.state):
-        judged = inbox.sit(lambda: journal.state, tools.record, at=wall)
+    inbox = Inbox(tools.config, who, tools.disk, tools.layout, fetcher, journal, tools.record)
+    judged = inbox.sit(at=wall) if job.refresh or inbox.is_due() else Judged()
     return _loop(tools, clock, (object,)), judged
 
 

@@ -13,8 +13,8 @@ from datetime import datetime, timezone
 
 from pilotwave_agent import version_folder
 from pilotwave_agent.core import records
+from pilotwave_agent.core.journal import Journal
 from pilotwave_agent.core.records import Record
-from pilotwave_agent.core.state import DeviceState
 from pilotwave_agent.facts import facts_of
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
@@ -65,53 +65,54 @@ class Judged:
 
 @dataclass(frozen=True)
 class Inbox:
-    """One device's inbox. `fetcher` is asked for metadata and manifests."""
+    """One device's inbox. `fetcher` is asked for metadata and manifests, `record` writes into the
+    journal."""
 
     config: Config
     identity: Identity
     disk: Disk
     layout: Layout
     fetcher: Fetcher
+    journal: Journal
+    record: Callable[[Record], None]
 
-    def is_due(self, state: DeviceState) -> bool:
+    def is_due(self) -> bool:
         """Say whether the inbox holds what was not judged yet, or an order lost its manifest."""
         raw = self._inbox()
         if raw is None:
             return False
-        lost = [o for o in state.orders.values() if self._kept(o.sha256) is None]
-        return bool(lost) or sha256_hex(raw) != state.judged
+        return self._has_lost() or sha256_hex(raw) != self.journal.state.judged
 
-    def sit(
-        self,
-        state: Callable[[], DeviceState],
-        record: Callable[[Record], None],
-        *,
-        at: float,
-    ) -> Judged:
+    def _has_lost(self) -> bool:
+        orders = self.journal.state.orders.values()
+        return any(self._kept(order.sha256) is None for order in orders)
+
+    def sit(self, *, at: float) -> Judged:
         """Refresh, remember floors and yanks, then judge the inbox if it is news."""
         raw = self._inbox()
         digest = sha256_hex(raw) if raw is not None else ""
         try:
             view = self._refresh()
-            self._learn(view, state(), record, at)
-            if raw is not None and self._is_open(state(), digest):
-                self._judge(raw, view, state(), record, at)
+            self._learn(view, at)
+            if raw is not None and self._is_open(digest):
+                self._judge(raw, view, at)
         except RefusedError as no:
             passing = no.reason in _PASSING or isinstance(no, _OnTheWay)
-            if raw is not None and self._is_news(state(), digest, no, passing=passing):
+            if raw is not None and self._is_news(digest, no, passing=passing):
                 judged = "" if passing else digest
-                record(records.refused(str(no.reason), no.sentence, raw_digest=judged, at=at))
+                self.record(records.refused(str(no.reason), no.sentence, raw_digest=judged, at=at))
             return Judged(passing=no if passing else None)
         # the timestamp's own date may be of a clock that ran ahead
         soonest = min(view.refresh_after.timestamp(), time.time() + LONGEST_TRUST.total_seconds())
         return Judged(refresh_at=soonest)
 
-    def _is_open(self, state: DeviceState, digest: str) -> bool:
+    def _is_open(self, digest: str) -> bool:
         """What was accepted stays accepted; what was refused may pass newer metadata."""
-        lost = [o for o in state.orders.values() if self._kept(o.sha256) is None]
-        return state.judged != digest or state.refusal is not None or bool(lost)
+        state = self.journal.state
+        return state.judged != digest or state.refusal is not None or self._has_lost()
 
-    def _is_news(self, state: DeviceState, digest: str, no: RefusedError, *, passing: bool) -> bool:
+    def _is_news(self, digest: str, no: RefusedError, *, passing: bool) -> bool:
+        state = self.journal.state
         if passing and state.judged == digest:
             return False  # it was accepted; that metadata cannot be had now is told otherwise
         known = state.refusal
@@ -129,9 +130,8 @@ class Inbox:
             self.layout.tuf, self.identity.root, self.fetcher, disk=self.disk
         )
 
-    def _learn(
-        self, view: TrustedView, state: DeviceState, record: Callable[[Record], None], at: float
-    ) -> None:
+    def _learn(self, view: TrustedView, at: float) -> None:
+        state = self.journal.state
         memory = self._under(state.memory, view)
         for model in sorted({*state.models, *state.orders}):
             try:
@@ -139,7 +139,7 @@ class Inbox:
             except RefusedError:
                 continue  # one model's metadata being unavailable silences no other's
         if memory != state.memory or view.versions() != dict(state.tuf):
-            record(records.learned(memory, view.versions(), at=at))
+            self.record(records.learned(memory, view.versions(), at=at))
 
     @staticmethod
     def _under(memory: AntiRollback, view: TrustedView) -> AntiRollback:
@@ -148,21 +148,14 @@ class Inbox:
         except RefusedError:
             return memory
 
-    def _judge(
-        self,
-        raw: bytes,
-        view: TrustedView,
-        state: DeviceState,
-        record: Callable[[Record], None],
-        at: float,
-    ) -> None:
+    def _judge(self, raw: bytes, view: TrustedView, at: float) -> None:
         found = verify_directive.verify(
             raw,
             view=view,
             fleet=view.director().fleet,  # as it is signed; what enrolment answered is not
             device=self.identity.device,
             now=datetime.now(timezone.utc),
-            memory=state.memory,
+            memory=self.journal.state.memory,
             facts=facts_of(self.config),
             allow_unsafe=self.config.allow_unsafe_formats,
             fetch_manifest=lambda entry: self._manifest(entry, view),
@@ -170,7 +163,7 @@ class Inbox:
         for version in found.entries:
             keep = (version.entry.sha256, version.manifest_bytes)
             version_folder.keep_manifest(self.disk, self.layout, *keep)
-        record(records.accepted(found, raw_digest=sha256_hex(raw), at=at))
+        self.record(records.accepted(found, raw_digest=sha256_hex(raw), at=at))
 
     def _manifest(self, entry: Entry, view: TrustedView) -> bytes:
         kept = self._kept(entry.sha256)
