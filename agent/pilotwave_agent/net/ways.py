@@ -42,22 +42,18 @@ class Way(Protocol):
 
     def resume(self) -> bool:
         """Look at what has arrived before; say whether that is all."""
-        ...
 
     def judge(self, answer: Streamed, room: int) -> int:
         """Check an answer before a byte of it is kept; return the size of all that is to arrive.
 
         `room` bytes of the disk may be taken. Raises `NoUse`, `NotYet`, `RefusedError`.
         """
-        ...
 
     def took(self, chunk: bytes) -> None:
         """Look at bytes before they are kept. Raises `RefusedError`."""
-        ...
 
     def finish(self, check: Callable[[], None]) -> None:
         """Put the file into the blob store; `check`, called now and then, may end it.
 
         Raises `NoUse`, `RefusedError`, `OSError`, and what `check` raises.
         """
-        ...

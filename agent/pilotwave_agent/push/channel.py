@@ -29,20 +29,15 @@ class PushChannel(Protocol):
     @property
     def alive(self) -> bool:
         """Whether a call would come through, as far as can be seen from here."""
-        ...
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when something has come."""
-        ...
 
     def hear(self, now: float) -> list[bytes]:
         """Take in what has come, and return the calls among it. Raises `Lost`."""
-        ...
 
     def tend(self, now: float) -> float:
         """Ping if it is time, and return when to come again. Raises `Lost`."""
-        ...
 
     def close(self) -> None:
         """Say goodbye and close it. Never fails."""
-        ...

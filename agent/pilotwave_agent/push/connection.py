@@ -38,7 +38,6 @@ class Talking(Protocol):
 
     def lose_token(self) -> None:
         """The token is good no more."""
-        ...
 
 
 class PushConnection:

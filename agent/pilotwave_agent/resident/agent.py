@@ -44,15 +44,12 @@ class Worker(Protocol):
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when it has said something or ended."""
-        ...
 
     def hear(self) -> Iterator[dict[str, Any]]:
         """Yield what it has said."""
-        ...
 
     def end(self) -> None:
         """End it now."""
-        ...
 
 
 Launch = Callable[[Path, Mapping[str, Any]], Worker]

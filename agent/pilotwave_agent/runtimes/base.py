@@ -77,11 +77,9 @@ class Runner(Protocol):
     def info(self) -> Info: ...
     def run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the outputs for one set of inputs, each by its name. They are the caller's."""
-        ...
 
     def close(self) -> None:
         """Give back memory, devices, processes. A second time does nothing."""
-        ...
 
 
 class Adapter(Protocol):

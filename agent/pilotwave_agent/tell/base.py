@@ -42,24 +42,19 @@ class Teller(Protocol):
     def stage(self, release: Release) -> None:
         """Put the files where the application will look; it does not look yet. May raise
         `OSError`."""
-        ...
 
     def activate(self, release: Release) -> None:
         """Tell it, now that `current` names the version."""
-        ...
 
     def confirm(self, release: Release, since: float) -> bool:
         """Say whether it has taken the version, which it could hear of from `since` (uptime)
         on; False: not yet."""
-        ...
 
     def rollback(self, bad: Release | None, good: Release) -> None:
         """Tell it that `current` names `good` again instead of `bad`."""
-        ...
 
     def remove(self, release: Release) -> None:
         """Tell it that the model goes; links and files follow. May raise `OSError`."""
-        ...
 
 
 def refused(sentence: str) -> RefusedError:
