@@ -10,11 +10,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from pilotwave_agent import identity, permissions
 from pilotwave_agent.core.journal import read_state
-from pilotwave_agent.host import lock
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.resident.run import alone
 from pilotwave_agent.resident.session import Session, keep_directive, session_of
 from pilotwave_agent.settings.config import Config
 from pilotwave_agent.work import Done, Job, work
@@ -24,11 +23,7 @@ _NO_TOKEN = "the server refuses the token that it gave"
 
 def once(config: Config, config_path: Path) -> str | None:
     """Check in, poll, work, check in. Return a sentence if something could not be done."""
-    layout = Layout(config.data_dir)
-    permissions.close_up(layout, config.apps_group)
-    permissions.check(layout)
-    who = identity.load(layout)
-    with lock.held(layout.run_lock, "the agent"):
+    with alone(config) as (layout, who):
         session = session_of(config, who, warn=lambda words: None)
         try:
             return _visit(config, layout, session)

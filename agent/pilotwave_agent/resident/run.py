@@ -13,6 +13,7 @@ from pilotwave_agent.host import lock
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.host.log import say
+from pilotwave_agent.identity import Identity
 from pilotwave_agent.resident.agent import Agent
 from pilotwave_agent.settings.config import Config
 from pilotwave_agent.settings.proxies import named_in_environment
@@ -56,13 +57,20 @@ def wake(layout: Layout) -> None:
             os.kill(pid, signal.SIGUSR1)
 
 
-def run(config: Config, config_path: Path) -> None:
-    """Run the resident agent until a signal ends it. Raises `Held`, `NotEnrolled`, `OSError`."""
+@contextlib.contextmanager
+def alone(config: Config) -> Iterator[tuple[Layout, Identity]]:
+    """Keep other agents off this data folder. Raises `Held`, `NotEnrolled`, `BadCustody`."""
     layout = Layout(config.data_dir)
     permissions.close_up(layout, config.apps_group)
     permissions.check(layout)
     who = identity.load(layout)
-    with lock.held(layout.run_lock, "the agent"), contextlib.suppress(Stop), signals() as wakeup:
+    with lock.held(layout.run_lock, "the agent"):
+        yield layout, who
+
+
+def run(config: Config, config_path: Path) -> None:
+    """Run the resident agent until a signal ends it. Raises `Held`, `NotEnrolled`, `OSError`."""
+    with alone(config) as (layout, who), contextlib.suppress(Stop), signals() as wakeup:
         copies.note(Disk(), layout)
         if copies.is_copy(layout):
             say(
