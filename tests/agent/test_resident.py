@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pilotwave_agent.commands.once import once
 from pilotwave_protocol.states import ModelState, Reason
 from tests.agent.resident import (
     children_of,
@@ -219,6 +220,14 @@ def test_status_tells_people_and_scripts(registry: Registry, ready: Device) -> N
     found = json.loads(run_agent("status", "--json", *where).stdout)
     assert found["models"][0]["current"]["version"] == "1.0.0"
     assert json.loads((ready.config.data_dir / "status.json").read_text())["models"]
+
+
+def test_once_says_when_its_token_is_refused(registry: Registry, device: Device) -> None:
+    polls = "/device/v1/directive"
+    registry.bend = lambda path, reply: problem(401, "bad_token") if path == polls else reply
+    assert once(device.config, device.config_path) == "the server refuses the token that it gave"
+    registry.bend = lambda path, reply: problem(500, "broken") if path == polls else reply
+    assert "the server said 500 broken" in (once(device.config, device.config_path) or "")
 
 
 def test_rolling_back_needs_a_version_to_go_back_to(registry: Registry, ready: Device) -> None:
