@@ -195,7 +195,7 @@ class Channel:
     ) -> Iterator[Streamed]:
         """Send a request and hand out its answer; `deadline_s` bounds the whole of it."""
         ends = time.monotonic() + (deadline_s or self._deadline_s)
-        response = None
+        response, handed_out = None, False
         try:
             with _translated():
                 response = self._send(method, path, headers or {}, body, ends)
@@ -205,9 +205,10 @@ class Channel:
                 raise BadAnswer(f"{path}: expected plain bytes; got {ascii(encoding)[:40]}")
             if self._proxy and answer.status == 407:
                 raise Unreachable(wants_credentials(self._proxy))
+            handed_out = True
             yield answer
         finally:
-            keep = response is not None and _is_read(response)
+            keep = handed_out and response is not None and _is_read(response)
             if response is not None:  # it may own the socket; and no new request is taken before
                 response.close()
             self._used_at = self._clock()
