@@ -62,6 +62,8 @@ class Exporter:
                     self._written = set()
                 self._export_manifests(session)
                 self._export_metadata(session)
+                if all_files:
+                    self._put_unknown_aside(session)
         except OSError as error:
             raise ExportFailed(
                 f"the TUF files below {self._folder} cannot be written: {error.strerror}"
@@ -106,6 +108,19 @@ class Exporter:
             if not path.exists() or path.read_bytes() != row.document:
                 write_durably(path, row.document)
             self._written.add(name)
+
+    def _put_unknown_aside(self, session: Session) -> None:
+        """Move documents that the database does not hold into `unknown/`: it was restored, and
+        whoever asks for the next root must not be given one that this server knows nothing of."""
+        rows = session.execute(select(TufMetadataRow.role, TufMetadataRow.version))
+        known = {f"{version}.{role}.json" for role, version in rows}
+        if known:
+            known.add("timestamp.json")
+        unknown = self._folder / "unknown"
+        for path in self.metadata.glob("*.json"):
+            if path.is_file() and path.name not in known:
+                unknown.mkdir(exist_ok=True)
+                path.replace(unknown / path.name)
 
     def tidy(self) -> None:
         """Delete the files of documents that were deleted; roots and newer ones stay."""

@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_server.registry import export
+from pilotwave_server.registry.tables import TufMetadataRow
 from pilotwave_server.registry.trust import TrustNotReady, TrustStore
 from tests.server.registry.registry import Registry
 
@@ -47,6 +49,25 @@ def test_files_that_a_crash_or_a_hand_removed_are_back_after_a_start(
     assert set(after) <= set(before)
     assert after["metadata/timestamp.json"] == before["metadata/timestamp.json"]
     assert registry.device(tmp_path / "d").sees("detector", "1.0.0")
+
+
+def test_documents_of_a_later_time_are_gone_after_a_restore(registry: Registry) -> None:
+    """Also a root: whoever asks for the next one must not get one that the server knows not."""
+    metadata = registry.data_dir / "tuf/metadata"
+    registry.publish("detector", "1.0.0")
+    with registry.db.read() as session:
+        then = {(row.role, row.version) for row in session.scalars(select(TufMetadataRow))}
+    registry.publish("detector", "1.1.0")
+    (metadata / "2.root.json").write_bytes((metadata / "1.root.json").read_bytes())
+    with registry.db.write() as session:
+        for row in session.scalars(select(TufMetadataRow)):
+            if (row.role, row.version) not in then:
+                session.delete(row)
+    TrustStore(registry.db, registry.data_dir).start()
+    found = {path.name for path in metadata.glob("*.json")} - {"timestamp.json"}
+    assert found <= {f"{version}.{role}.json" for role, version in then}
+    assert {"1.root.json", "2.models-detector.json"} <= found
+    assert (metadata.parent / "unknown" / "2.root.json").exists(), "it may be the only copy"
 
 
 @pytest.mark.parametrize("what", ["3.snapshot.json", "2.models-detector.json"])
