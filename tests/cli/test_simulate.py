@@ -13,6 +13,7 @@ import pytest
 
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.simulate.believing import Trust
+from pilotwave_cli.simulate.fleet import Queued
 from pilotwave_cli.simulate.profile import FACTS, read_profile
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import RefusedError
@@ -171,3 +172,23 @@ def test_slices_are_filled_by_their_shares(tmp_path: Path) -> None:
 def test_a_server_without_a_root_of_trust_is_named(fresh: Callable[..., Operator]) -> None:
     line = fresh().run("simulate", "--devices", "1", "--for", "1s").stderr
     assert "no root of trust yet" in line
+
+
+def test_requests_wait_for_a_place_before_the_pool_not_in_it() -> None:
+    there = most = 0
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal there, most
+        there += 1
+        most = max(most, there)
+        await asyncio.sleep(0.001)
+        there -= 1
+        return httpx.Response(200)
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.MockTransport(answer)
+        async with Queued(3, base_url="http://server", transport=transport) as http:
+            return list(await asyncio.gather(*(http.get("/") for _ in range(50))))
+
+    assert len(asyncio.run(ask())) == 50
+    assert most == 3

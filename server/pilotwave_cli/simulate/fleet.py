@@ -25,6 +25,19 @@ SHOW_S = 2.0
 KEEP_S = 3.0
 
 
+class Queued(httpx.AsyncClient):
+    """A client whose requests wait for one of `most` places before they come to its pool, which
+    looks through all that wait there each time that one ends."""
+
+    def __init__(self, most: int, **given: Any) -> None:
+        super().__init__(**given)
+        self._room = asyncio.Semaphore(most)
+
+    async def send(self, *words: Any, **given: Any) -> httpx.Response:
+        async with self._room:
+            return await super().send(*words, **given)
+
+
 @dataclass(frozen=True)
 class FleetOptions:
     """What is simulated. `seconds` None: until it is stopped."""
@@ -69,7 +82,7 @@ class Simulation:
         )
         url = self.api.config.url
         timeout = httpx.Timeout(60, connect=30, pool=600)
-        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=timeout) as http:
+        async with Queued(most, base_url=url, limits=limits, timeout=timeout) as http:
             trust = Trust(url, self.root, http)
             try:
                 await self._enrol(http, trust)
