@@ -79,7 +79,7 @@ def test_what_is_done_is_told_in_the_language_of_the_page(page: httpx.Client) ->
     page.cookies.set("pilotwave_language", "zh-Hans")
     answer = post(page, "/devices/cam-1/models/detector/unpin")
     assert answer.status_code == 303
-    assert "cam-1 重新跟随其所属分组。" in page.get("/devices/cam-1").text
+    assert "cam-1 重新跟随其所属组。" in page.get("/devices/cam-1").text
 
 
 def test_a_selector_with_a_mistake_is_told_beside_it_and_sorting_is_kept(

@@ -72,7 +72,7 @@ def test_a_sentence_in_a_sentence_is_translated_too() -> None:
         "rollout r1 brings it to group cams (1.1.0): skipped, r1 limits how many devices change "
         "at once; this one waits its turn"
     )
-    assert told == "发布 r1 将其带到分组 cams(1.1.0):跳过,r1 限制同时更新的设备数量;本设备正在排队"
+    assert told == "发布 r1 将其带到组 cams(1.1.0):跳过,r1 限制同时更新的设备数量;本设备正在排队"
     told = chinese(
         "cam-1 keeps its detector: no pin, rollout or baseline names a version. cam-1 has not "
         "checked in yet"
@@ -138,5 +138,5 @@ def test_the_chinese_page_of_a_failed_device_and_the_fleet_speak_chinese(
     assert "1 device is failing" not in front
     page = browser.get("/devices/cam-1").text
     assert "cam-1 应运行 detector 1.1.0" in page
-    assert "它是分组 cams 的基线(1.1.0):选中" in page
+    assert "它是组 cams 的基线(1.1.0):选中" in page
     assert '<p class="why"><span lang="en">' not in page
