@@ -96,7 +96,7 @@ async def metrics(request: Request, context: Ctx, credentials: Credentials, now:
     return Response(content, media_type=CONTENT_TYPE)
 
 
-@api.get("/status", summary="How the fleet stands")
+@api.get("/status", summary="Get the fleet's status")
 def status(viewer: Viewer, session: ReadSession, context: Ctx, now: Now) -> Standing:
     """Days to expiry of each TUF role, devices by state, counts."""
     fleet = fleet_row(session)

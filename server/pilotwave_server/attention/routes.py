@@ -41,10 +41,10 @@ class WithdrawRequest(ApiRequest):
     key: str = Field(max_length=200)
 
 
-@router.get("", summary="What needs a person's attention")
+@router.get("", summary="List what needs attention")
 def list_attention(viewer: Viewer, session: ReadSession, context: Ctx, now: Now) -> AttentionList:
-    """Rollouts that wait or failed; how many devices wait to join, refuse their orders, fail or are
-    silent; keys used twice, roles that expire, a server that was restored."""
+    """Rollouts that wait or failed; counts of devices that are pending, refuse their orders, fail
+    or are silent; keys used by two machines; roles that expire soon; a restored server."""
     items = service.list_items(session, now, silence(context.settings, now))
     return AttentionList(items=[AttentionItem.model_validate(vars(item)) for item in items])
 
@@ -52,7 +52,7 @@ def list_attention(viewer: Viewer, session: ReadSession, context: Ctx, now: Now)
 @router.post(
     "/acknowledge",
     operation_id="acknowledge_attention",
-    summary="Note that somebody sees to it",
+    summary="Acknowledge an entry",
     responses=responses(NothingToAcknowledge),
 )
 def acknowledge(
@@ -70,7 +70,7 @@ def acknowledge(
 @router.post(
     "/withdraw",
     operation_id="withdraw_acknowledgement",
-    summary="Take an acknowledgement back",
+    summary="Withdraw an acknowledgement",
     responses=responses(NothingToAcknowledge),
 )
 def withdraw(

@@ -52,7 +52,7 @@ def list_events(
     verb: Filter = None,
     since: Annotated[Moment | None, Query(description="Only what happened from then on.")] = None,
 ) -> Page[AuditEventView]:
-    """The newest first. Each filter is an exact match."""
+    """Newest first. Each filter is an exact match."""
     rows, cursor = service.list_events(
         session, page=page, object=object, actor=actor, verb=verb, since=since
     )
@@ -61,7 +61,7 @@ def list_events(
 
 @router.get("/events/head", summary="The audit chain's last digest")
 def get_head(viewer: Viewer, session: ReadSession) -> HeadView:
-    """Whoever noted it can tell later whether anything before it was changed."""
+    """Keep it to check later that no earlier event was changed."""
     sha256, events = service.head(session)
     return HeadView(sha256=sha256, events=events)
 
@@ -73,7 +73,7 @@ def get_head(viewer: Viewer, session: ReadSession) -> HeadView:
     responses={200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}},
 )
 async def export(admin: Admin, context: Ctx, after: After = 0) -> StreamingResponse:
-    """All events, the oldest first, a JSON document a line. `pilotwave audit verify` checks it."""
+    """All events as JSON lines, oldest first. `pilotwave audit verify` checks the export."""
 
     def lines() -> Iterator[bytes]:
         with context.db.read() as session:

@@ -51,7 +51,7 @@ BODY: dict[str, Any] = {"requestBody": {"required": True, "content": BYTES}}
 
 @api.post("/missing", responses=responses(service.SizeMismatch, service.BlobPurged))
 def missing(body: MissingRequest, publisher: PublisherOfBytes, context: Ctx) -> MissingView:
-    """Ask which of these blobs are still to be sent, and from which byte on."""
+    """List which of these blobs still have to be uploaded, and from which byte."""
     with context.db.read() as session:
         service.check_not_purged(session, (b.sha256 for b in body.blobs))
     found = service.find_missing(context.get(FileBlobs), [(b.sha256, b.size) for b in body.blobs])
@@ -82,7 +82,7 @@ def _tell(response: Response, view: UploadView) -> UploadView:
 def upload_progress(
     sha256: Digest, publisher: PublisherOfBytes, context: Ctx, response: Response
 ) -> UploadView:
-    """How far an upload has come."""
+    """Get the progress of an upload."""
     return _tell(response, _progress(context, sha256))
 
 
@@ -90,7 +90,7 @@ def upload_progress(
 def upload_progress_headers(
     sha256: Digest, publisher: PublisherOfBytes, context: Ctx, response: Response
 ) -> None:
-    """How far an upload has come, in the headers Upload-Offset and Upload-Complete."""
+    """Get the progress of an upload in the headers Upload-Offset and Upload-Complete."""
     _tell(response, _progress(context, sha256))
 
 

@@ -76,7 +76,7 @@ def list_devices(
 @router.get(
     "/device-count",
     operation_id="count_devices",
-    summary="How many devices a filter takes",
+    summary="Count the devices that match a filter",
     responses=responses(BadSelector, GroupUnknown),
 )
 def count(
@@ -91,7 +91,7 @@ def count(
 @router.get(
     "/devices.csv",
     operation_id="export_devices",
-    summary="The list of devices as CSV",
+    summary="Export devices as CSV",
     response_class=Response,
     responses={200: {"content": {"text/csv": {}}}, **responses(BadSelector, GroupUnknown)},
 )
@@ -142,7 +142,7 @@ def set_labels(
 @router.post(
     "/devices/{device}/accept",
     operation_id="accept_device",
-    summary="Let in a device that waits",
+    summary="Accept a pending device",
     responses=responses(DeviceUnknown, WrongDeviceState),
 )
 def accept(
@@ -157,24 +157,24 @@ def accept(
     "/devices/{device}/reject",
     operation_id="reject_device",
     status_code=204,
-    summary="Turn down a device that waits",
+    summary="Reject a pending device",
     responses=responses(DeviceUnknown, WrongDeviceState),
 )
 def reject(device: DeviceName, operator: Operator, session: WriteSession, now: Now) -> None:
-    """It is forgotten, and may ask again."""
+    """The device is forgotten and may ask again."""
     service.reject(session, name=device, actor=str(operator), now=now)
 
 
 @router.post(
     "/devices/{device}/revoke",
     operation_id="revoke_device",
-    summary="End a device's key and tokens for good",
+    summary="Revoke a device's key and tokens permanently",
     responses=responses(DeviceUnknown, WrongDeviceState),
 )
 def revoke(
     device: DeviceName, operator: Operator, session: WriteSession, now: Now, context: Ctx
 ) -> DeviceSummary:
-    """For a device that was lost or stolen. Its name needs a new key and a code to come back."""
+    """For a lost or stolen device. To return under its name it needs a new key and a code."""
     row = service.revoke(session, name=device, actor=str(operator), now=now)
     return _summaries(session, context, [row])[0]
 
@@ -182,7 +182,7 @@ def revoke(
 @router.post(
     "/devices/{device}/settle",
     operation_id="settle_device",
-    summary="End the conflict over a device's key",
+    summary="End a key conflict",
     responses=responses(DeviceUnknown),
 )
 def settle(
@@ -197,13 +197,13 @@ def settle(
 @router.post(
     "/devices/{device}/decommission",
     operation_id="decommission_device",
-    summary="Take a device out of service",
+    summary="Decommission a device",
     responses=responses(DeviceUnknown, WrongDeviceState),
 )
 def decommission(
     device: DeviceName, operator: Operator, session: WriteSession, now: Now, context: Ctx
 ) -> DeviceSummary:
-    """Its history stays. With a code it can come back."""
+    """Its history stays. It can return with an enrolment code."""
     row = service.decommission(session, name=device, actor=str(operator), now=now)
     return _summaries(session, context, [row])[0]
 
@@ -211,7 +211,7 @@ def decommission(
 @router.get(
     "/devices/{device}/events",
     operation_id="list_device_events",
-    summary="What a device said happened",
+    summary="List a device's events",
     responses=responses(DeviceUnknown, BadCursor),
 )
 def list_events(
@@ -224,7 +224,7 @@ def list_events(
 
 @router.get("/enrolment-codes", summary="List enrolment codes", responses=responses(BadCursor))
 def list_codes(operator: Operator, session: ReadSession, page: Paging) -> CountedPage[CodeView]:
-    """Newest first, used and revoked ones too, without the codes themselves."""
+    """Newest first, including used and revoked ones, without the codes themselves."""
     rows, cursor = codes.list_codes(session, page=page)
     return CountedPage(
         items=[CodeView.model_validate(row) for row in rows],
@@ -236,11 +236,12 @@ def list_codes(operator: Operator, session: ReadSession, page: Paging) -> Counte
 @router.post(
     "/enrolment-codes",
     status_code=201,
-    summary="Make enrolment codes",
+    summary="Create enrolment codes",
     dependencies=[NO_STORE],
 )
 def make_codes(operator: Operator, session: WriteSession, now: Now, body: CodesRequest) -> NewCodes:
-    """Each lets one device in, once. The answer holds the codes themselves, this once."""
+    """Each code enrols one device, once. The response contains the codes, which are shown only
+    once."""
     issued = codes.make_codes(
         session,
         count=body.count,
@@ -257,7 +258,7 @@ def make_codes(operator: Operator, session: WriteSession, now: Now, body: CodesR
 @router.delete(
     "/enrolment-codes/{code_id}",
     status_code=204,
-    summary="Take back an enrolment code",
+    summary="Revoke an unused enrolment code",
     responses=responses(CodeUnknown, CodeUsed),
 )
 def revoke_code(code_id: CodeId, operator: Operator, session: WriteSession, now: Now) -> None:

@@ -68,8 +68,8 @@ def list_bytes(
     rollout: Only = None,
     site: Only = None,
 ) -> Page[SentView]:
-    """Bytes of files and deltas that this server sent since ever, added up. What a site's cache
-    answered by itself is not among them. The last seconds' bytes are still to come."""
+    """Total bytes of files and deltas that this server sent. Bytes served by a site's cache are not
+    counted; the last few seconds may be missing."""
     only = {"device": device, "model": model, "version": version, "rollout": rollout, "site": site}
     rows, cursor = service.list_sent(session, by=by, only=only, page=page)
     return Page(items=[_view(row._asdict()) for row in rows], next_cursor=cursor)
@@ -101,8 +101,8 @@ def list_site_limits(
 def set_site_limit(
     operator: Operator, session: WriteSession, now: Now, context: Ctx, body: SiteLimitRequest
 ) -> SiteLimitView:
-    """All three are replaced; those left out are no limit. It holds at once for downloads that run,
-    on other servers within seconds."""
+    """Replaces all three limits; those left out are removed. Running downloads follow at once, on
+    other servers within seconds."""
     given = body.model_dump(exclude={"site"})
     limit = sites.SiteLimit(**given)
     row = sites.set_limit(session, site=body.site, limit=limit, actor=str(operator), now=now)

@@ -35,7 +35,7 @@ def list_groups(viewer: Viewer, session: ReadSession, page: Paging) -> CountedPa
 @router.post(
     "",
     status_code=201,
-    summary="Make a group",
+    summary="Create a group",
     responses=responses(GroupNameTaken, BadSelector),
 )
 def create_group(
@@ -91,14 +91,15 @@ def change_group(
     responses=responses(GroupUnknown, GroupInUse),
 )
 def delete_group(group: GroupName, operator: Operator, session: WriteSession, now: Now) -> None:
-    """Its baselines go with it; its devices keep what they run unless another group says more."""
+    """Its assignments are deleted too; its devices keep what they run unless another group assigns
+    more."""
     service.delete_group(session, name=group, actor=str(operator), now=now)
 
 
 @router.put(
     "/{group}/members/{device}",
     status_code=204,
-    summary="Put a device on a static group's list",
+    summary="Add a device to a list group",
     responses=responses(GroupUnknown, DeviceUnknown, WrongKind),
 )
 def add_member(
@@ -110,7 +111,7 @@ def add_member(
 @router.delete(
     "/{group}/members/{device}",
     status_code=204,
-    summary="Take a device off a static group's list",
+    summary="Remove a device from a list group",
     responses=responses(GroupUnknown, DeviceUnknown, WrongKind),
 )
 def remove_member(

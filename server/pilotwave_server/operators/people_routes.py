@@ -95,7 +95,7 @@ def link_view(link: people.LoginLink) -> NewLink:
 
 @router.get("", summary="List people", responses=responses(BadCursor))
 def list_people(admin: Admin, session: ReadSession, page: Paging) -> CountedPage[PersonView]:
-    """By name, disabled ones too."""
+    """Sorted by name, including disabled accounts."""
     rows, cursor = people.list_people(session, page=page)
     return CountedPage(
         items=[view(row) for row in rows], next_cursor=cursor, total=count_rows(session, PersonRow)
@@ -105,12 +105,12 @@ def list_people(admin: Admin, session: ReadSession, page: Paging) -> CountedPage
 @router.post(
     "",
     status_code=201,
-    summary="Let somebody in",
+    summary="Create a person's account",
     responses=responses(people.PersonNameTaken),
     dependencies=[NO_STORE],
 )
 def create_person(admin: Admin, session: WriteSession, now: Now, body: PersonRequest) -> NewPerson:
-    """The answer holds a link with which the person sets a password. It works once."""
+    """The response contains a link to set a password, which works once."""
     row = people.create_person(session, name=body.name, role=body.role, actor=str(admin), now=now)
     link = people.make_link(session, row, actor=str(admin), now=now)
     return NewPerson(**view(row).model_dump(), link=link_view(link))
@@ -118,7 +118,7 @@ def create_person(admin: Admin, session: WriteSession, now: Now, body: PersonReq
 
 @router.patch(
     "/{person}",
-    summary="Change somebody's account",
+    summary="Change a person's account",
     responses=responses(people.PersonUnknown, people.LastAdminPerson),
 )
 def change_person(
@@ -129,7 +129,7 @@ def change_person(
     context: Ctx,
     body: PersonChange,
 ) -> PersonView:
-    """It counts at once here, and within seconds in other processes of the server."""
+    """It takes effect at once in this server process, and within seconds in the others."""
     who = {"name": person, "actor": str(admin), "now": now}
     row = people.get_person(session, person)
     if body.role is not None:
@@ -146,19 +146,19 @@ def change_person(
 @router.post(
     "/{person}/link",
     status_code=201,
-    summary="Make a new login link",
+    summary="Create a login link",
     responses=responses(people.PersonUnknown),
     dependencies=[NO_STORE],
 )
 def new_link(person: PersonName, admin: Admin, session: WriteSession, now: Now) -> NewLink:
-    """For somebody who lost the password. It replaces an older link."""
+    """For a person who lost the password. Any older link stops working."""
     row = people.get_person(session, person)
     return link_view(people.make_link(session, row, actor=str(admin), now=now))
 
 
 @router.put(
     "/{person}/oidc",
-    summary="Bind somebody to a subject of an OpenID Connect provider",
+    summary="Link an OpenID Connect subject to a person",
     responses=responses(
         people.PersonUnknown,
         people.HasPassword,
@@ -175,7 +175,8 @@ def bind_person(
     context: Ctx,
     body: BindRequest,
 ) -> PersonView:
-    """From now on whoever the provider gives this subject is this person. Sessions end."""
+    """Whoever the provider identifies by this subject signs in as this person. Existing sessions
+    end."""
     issuer = body.issuer or context.settings.oidc_issuer
     if not issuer:
         raise NoIssuer("issuer: expected the provider's URL, as the setting oidc_issuer has none")
@@ -195,13 +196,13 @@ def bind_person(
 
 @router.delete(
     "/{person}/oidc",
-    summary="Let somebody in by OpenID Connect no more",
+    summary="Unlink a person's OpenID Connect subject",
     responses=responses(people.PersonUnknown),
 )
 def unbind_person(
     person: PersonName, admin: Admin, session: WriteSession, now: Now, context: Ctx
 ) -> PersonView:
-    """Sessions end. The person needs a login link to come in again."""
+    """Existing sessions end. The person needs a login link to sign in again."""
     row = people.get_person(session, person, lock=True)
     people.unbind(session, row, actor=str(admin), now=now)
     after_commit(session, context.get(PersonSessions).forget)

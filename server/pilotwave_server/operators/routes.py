@@ -29,7 +29,7 @@ def whoami(viewer: Viewer) -> WhoAmI:
 
 @router.get("/tokens", summary="List operator tokens", responses=responses(BadCursor))
 def list_tokens(admin: Admin, session: ReadSession, page: Paging) -> CountedPage[TokenView]:
-    """Every token there ever was, revoked ones too, without their secrets."""
+    """All tokens, including revoked ones, without their secrets."""
     rows, cursor = service.list_tokens(session, page=page)
     return CountedPage(
         items=[TokenView.model_validate(row) for row in rows],
@@ -41,12 +41,12 @@ def list_tokens(admin: Admin, session: ReadSession, page: Paging) -> CountedPage
 @router.post(
     "/tokens",
     status_code=201,
-    summary="Make an operator token",
+    summary="Create an operator token",
     responses=responses(service.TokenNameTaken, service.ExpiryPassed, service.ScopeTooWide),
     dependencies=[NO_STORE],
 )
 def create_token(admin: Admin, session: WriteSession, now: Now, body: TokenRequest) -> NewTokenView:
-    """The answer holds the token itself, this once."""
+    """The response contains the token itself, which is shown only once."""
     issued = service.issue(
         session,
         name=body.name,
@@ -70,6 +70,6 @@ def create_token(admin: Admin, session: WriteSession, now: Now, body: TokenReque
 def revoke_token(
     token_id: str, admin: Admin, session: WriteSession, now: Now, context: Ctx
 ) -> None:
-    """It is dead at once here, and within seconds in other processes of the server."""
+    """It stops working at once in this server process, and within seconds in the others."""
     service.revoke(session, token_id=token_id, actor=str(admin), now=now)
     after_commit(session, lambda: context.get(OperatorTokens).forget(token_id))

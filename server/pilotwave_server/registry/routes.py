@@ -175,7 +175,8 @@ def deny(
     session: WriteSession,
     now: Now,
 ) -> VersionView:
-    """Offer a version to no device any more, at once. Devices that run it are given the one before.
+    """Stop offering a version to any device, at once. Devices that run it return to the previous
+    one.
 
     Unlike the publisher's yank this can be taken back.
     """
@@ -193,6 +194,6 @@ def undeny(
     session: WriteSession,
     now: Now,
 ) -> VersionView:
-    """Take a deny back."""
+    """Withdraw a deny."""
     row = service.undeny(session, model=model, version=version, actor=str(operator), now=now)
     return version_view(row)

@@ -40,7 +40,7 @@ class PurgedView(ApiReply):
 @router.post(
     "/models/{model}/versions/{version}/purge",
     operation_id="purge_version",
-    summary="Remove a version's bytes for good",
+    summary="Delete a version's files permanently",
     responses=responses(ModelUnknown, VersionUnknown),
 )
 def purge(
@@ -76,7 +76,7 @@ class ReadmittedView(ApiReply):
 @router.post(
     "/models/{model}/versions/{version}/readmit",
     operation_id="readmit_files",
-    summary="Let bytes that were purged with a version be published again",
+    summary="Allow purged files to be published again",
     responses=responses(ModelUnknown, VersionUnknown, FileUnknown),
 )
 def readmit(
@@ -87,8 +87,8 @@ def readmit(
     context: Ctx,
     now: Now,
 ) -> ReadmittedView:
-    """Such as the model of a version that was purged for another file in it. The version itself
-    stays removed; the bytes have to be uploaded again, for another one."""
+    """For example the model of a version that was purged because of another file. The version
+    itself stays deleted; upload the files again for another version."""
     freed = remove.readmit(
         context.db,
         model=model,
@@ -105,7 +105,7 @@ def readmit(
     "/blobs/{sha256}",
     operation_id="remove_blob",
     status_code=204,
-    summary="Remove a blob that no version lists",
+    summary="Delete a blob that no version lists",
     responses=responses(BlobMissing, BlobInUse),
 )
 def remove_blob(
@@ -114,5 +114,5 @@ def remove_blob(
     context: Ctx,
     now: Now,
 ) -> None:
-    """One that was uploaded by mistake and never signed."""
+    """For a file that was uploaded by mistake and never signed."""
     remove.remove_blob(context.db, context.get(FileBlobs), sha256=sha256, actor=publisher, now=now)

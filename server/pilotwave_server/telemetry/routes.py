@@ -55,7 +55,7 @@ class MetricsView(ApiReply):
     )
 
 
-@router.get("/models/{model}/distribution", summary="Which versions ran on how many devices")
+@router.get("/models/{model}/distribution", summary="Count devices by version over time")
 def distribution(
     model: ModelName,
     viewer: Viewer,

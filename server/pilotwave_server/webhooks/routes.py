@@ -51,7 +51,7 @@ def list_webhooks(admin: Admin, session: ReadSession, page: Paging) -> CountedPa
 @router.post(
     "",
     status_code=201,
-    summary="Make a webhook",
+    summary="Create a webhook",
     responses=responses(
         WebhookNameTaken, TooManyWebhooks, BadWebhookUrl, TargetForbidden, BadEventType
     ),
@@ -64,7 +64,8 @@ def create_webhook(
     context: Ctx,
     body: WebhookRequest,
 ) -> NewWebhookView:
-    """It is told of what happens from now on. The answer holds the secret, this once."""
+    """It receives events from now on. The response contains the secret, which is shown only
+    once."""
     row = service.create(
         session,
         name=body.name,
@@ -95,7 +96,7 @@ def change_webhook(
     context: Ctx,
     body: WebhookChange,
 ) -> WebhookView:
-    """What happens while it is off is not sent later; what was waiting goes on waiting."""
+    """Events that happen while it is off are never sent; waiting deliveries keep waiting."""
     row = service.change(
         session,
         name=webhook,
@@ -143,14 +144,14 @@ def change_secret(
 def test_webhook(
     webhook: WebhookName, admin: Admin, session: WriteSession, now: Now
 ) -> DeliveryView:
-    """Its delivery says what became of it."""
+    """The result is in its delivery."""
     row = service.get(session, webhook)
     return DeliveryView.of(deliveries.add_test(session, row, actor=str(admin), now=now))
 
 
 @router.get(
     "/{webhook}/deliveries",
-    summary="What was sent, and what came of it",
+    summary="List a webhook's deliveries",
     responses=responses(WebhookUnknown, BadCursor),
 )
 def list_deliveries(

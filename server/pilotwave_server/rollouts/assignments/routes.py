@@ -66,9 +66,9 @@ def _baseline(group: str, row: BaselineRow) -> BaselineView:
     )
 
 
-@groups.get("", summary="What a group is to run", responses=responses(GroupUnknown))
+@groups.get("", summary="List the versions assigned to a group", responses=responses(GroupUnknown))
 def list_baselines(group: GroupName, viewer: Viewer, session: ReadSession) -> Baselines:
-    """One version a model."""
+    """One version for each model."""
     rows = baselines.list_baselines(session, group=group)
     return Baselines(items=[_baseline(group, row) for row in rows])
 
@@ -113,20 +113,20 @@ def set_baseline(
 @groups.delete(
     "/{model}",
     status_code=204,
-    summary="Take back what a group was assigned",
+    summary="Unassign a model from a group",
     responses=responses(GroupUnknown, NoBaseline),
 )
 def end_baseline(
     group: GroupName, model: ModelName, operator: OperatorOfGroup, session: WriteSession, now: Now
 ) -> None:
-    """Its devices keep what they run, unless another group of theirs says more."""
+    """Its devices keep what they run, unless another of their groups assigns a version."""
     baselines.end_baseline(session, group=group, model=model, actor=str(operator), now=now)
 
 
 @devices.get(
     "/why",
     operation_id="explain_device",
-    summary="What a device should run, and why",
+    summary="Explain what a device should run",
     responses=responses(DeviceUnknown),
 )
 def explain(
@@ -136,7 +136,7 @@ def explain(
     context: Ctx,
     model: Annotated[ModelName, Query(description="The model.")],
 ) -> WhyView:
-    """Everything that asks for a version, in the order of strength, until one can be taken."""
+    """All that asks for a version, strongest first, down to the one that can be taken."""
     snapshot = _snapshot(session, context)
     row, view = look(session, snapshot, device)
     says = device_says(session, row.id, model)
@@ -169,7 +169,7 @@ def explain(
 @devices.get(
     "/history",
     operation_id="list_device_history",
-    summary="Which versions a device ran, and how each did",
+    summary="List the versions that a device ran",
     responses=responses(DeviceUnknown, BadCursor),
 )
 def list_history(
@@ -196,7 +196,7 @@ def list_history(
 @devices.post(
     "/models/{model}/pin",
     operation_id="pin_device",
-    summary="Hold a device on a version",
+    summary="Pin a device to a version",
     responses=responses(
         DeviceUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, TooManyModels
     ),
@@ -210,7 +210,7 @@ def pin(
     context: Ctx,
     body: PinRequest,
 ) -> PinAnswer:
-    """Whatever its groups are told. A pin replaces the one before."""
+    """It overrides the device's groups and replaces any earlier pin."""
     snapshot = _snapshot(session, context)
     row = pins.pin(
         session,
@@ -228,7 +228,7 @@ def pin(
 @devices.post(
     "/models/{model}/rollback",
     operation_id="roll_back_device",
-    summary="Send a device back to a version and hold it there",
+    summary="Roll a device back and pin it",
     responses=responses(
         DeviceUnknown,
         ModelUnknown,
@@ -266,7 +266,7 @@ def roll_back(
     "/models/{model}/pin",
     operation_id="unpin_device",
     status_code=204,
-    summary="Give a pinned device back to its groups",
+    summary="Unpin a device",
     responses=responses(DeviceUnknown, NotPinned),
 )
 def unpin(
@@ -282,7 +282,7 @@ def unpin(
 @devices.post(
     "/models/{model}/retry",
     operation_id="retry_device",
-    summary="Let a device try again what failed there",
+    summary="Retry a failed version on a device",
     responses=responses(DeviceUnknown, ModelUnknown),
 )
 def retry(
@@ -292,7 +292,7 @@ def retry(
     session: WriteSession,
     now: Now,
 ) -> RetryAnswer:
-    """It is told at its next poll."""
+    """The device tries again at its next poll."""
     attempt = pins.retry(session, name=device, model=model, actor=str(operator), now=now)
     return RetryAnswer(device=device, model=model, attempt=attempt)
 

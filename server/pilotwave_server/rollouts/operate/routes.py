@@ -215,7 +215,7 @@ def show(rollout: RolloutName, viewer: Viewer, session: ReadSession, now: Now) -
 @router.get(
     "/{rollout}/preview",
     operation_id="list_rollout_waves",
-    summary="Who is in which wave of a rollout",
+    summary="List a rollout's devices by wave",
     responses=responses(RolloutUnknown, CanaryGroupUnknown, BadCursor),
 )
 def preview_of(
@@ -237,7 +237,7 @@ def preview_of(
 @router.get(
     "/{rollout}/devices",
     operation_id="list_rollout_devices",
-    summary="What came of a rollout on each device",
+    summary="List a rollout's outcome by device",
     responses=responses(RolloutUnknown, BadCursor),
 )
 def list_devices(
@@ -257,7 +257,7 @@ def list_devices(
 @router.get(
     "/{rollout}/decisions",
     operation_id="list_rollout_decisions",
-    summary="What was decided about a rollout",
+    summary="List a rollout's decisions",
     responses=responses(RolloutUnknown, BadCursor),
 )
 def list_decisions(
@@ -335,7 +335,7 @@ def pause(
 @router.post(
     "/{rollout}/resume",
     operation_id="resume_rollout",
-    summary="Let a paused rollout go on",
+    summary="Resume a paused rollout",
     responses=responses(*STEP, VersionNotOffered),
 )
 def resume(
@@ -346,7 +346,7 @@ def resume(
     context: Ctx,
     body: StepRequest,
 ) -> RolloutDetail:
-    """Where it was paused."""
+    """It continues where it was paused."""
     how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
     row = steer.resume(session, _snapshot(session, context), name=rollout, **how)
     return _stepped(session, row, now)
@@ -365,7 +365,7 @@ def next_wave(
     now: Now,
     body: StepRequest,
 ) -> RolloutDetail:
-    """Whatever the gates of the open one say."""
+    """Ignores the gates of the wave that is open."""
     how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
     return _stepped(session, steer.next_wave(session, name=rollout, **how), now)
 
@@ -410,7 +410,7 @@ def roll_back(
 @router.post(
     "/{rollout}/retry",
     operation_id="retry_rollout",
-    summary="Let the failed devices of a rollout try again",
+    summary="Retry a rollout's failed devices",
     responses=responses(*STEP, NothingToRetry),
 )
 def retry(
@@ -420,7 +420,7 @@ def retry(
     now: Now,
     body: StepRequest,
 ) -> RetriedRollout:
-    """They no longer count as failed, and are told at their next poll."""
+    """They no longer count as failed and try again at their next poll."""
     how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
     row, devices = steer.retry_failed(session, name=rollout, **how)
     shown = _stepped(session, row, now)

@@ -62,13 +62,13 @@ def remove_from_group(
 @groups.delete(
     "",
     status_code=204,
-    summary="Take a group's removal of a model back",
+    summary="Withdraw a model's removal from a group",
     responses=responses(GroupUnknown, NotRemoved),
 )
 def keep_in_group(
     group: GroupName, model: ModelName, operator: OperatorOfGroup, session: WriteSession, now: Now
 ) -> None:
-    """What devices have removed by then does not come back by that."""
+    """Models that devices have already removed do not come back."""
     orders.keep_in_group(session, group=group, model=model, actor=str(operator), now=now)
 
 
@@ -110,7 +110,7 @@ def remove_from_device(
 @devices.delete(
     "",
     status_code=204,
-    summary="Take a device's removal of a model back",
+    summary="Withdraw a model's removal from a device",
     responses=responses(DeviceUnknown, NotRemoved),
 )
 def keep_on_device(
@@ -120,5 +120,5 @@ def keep_on_device(
     session: WriteSession,
     now: Now,
 ) -> None:
-    """What it has removed by then does not come back by that."""
+    """A model that the device has already removed does not come back."""
     orders.keep_on_device(session, device=device, model=model, actor=str(operator), now=now)
