@@ -248,7 +248,7 @@ class Registry:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self._http.server_port}"
+        return f"http://127.0.0.1:{self.http.server_port}"
 
     def _serve(self, port: int = 0) -> None:
         registry = self
@@ -299,17 +299,17 @@ class Registry:
             def handle_error(self, request: object, client_address: object) -> None:
                 return  # killed agents break connections off
 
-        self._http = Server(("127.0.0.1", port), Handler)
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        self.http = Server(("127.0.0.1", port), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
         """Be gone."""
-        self._http.shutdown()
-        self._http.server_close()
+        self.http.shutdown()
+        self.http.server_close()
 
     def come_back(self) -> None:
         """Serve again on the same port."""
-        self._serve(self._http.server_port)
+        self._serve(self.http.server_port)
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Reply:
         """Return the honest answer to a request."""

@@ -155,6 +155,7 @@ def _keep(
     identity.keep_enrolment(disk, layout, reply)
     if not config_path.exists():
         disk.make_dirs(config_path.parent)
+        settings = _with_own_authorities(disk, layout, settings)
         mode = 0o600 if "@" in settings.proxy else 0o644  # it may hold a password
         disk.write_atomic(config_path, _toml(settings, config_path).encode(), mode)
     elif config.load(config_path).device != settings.device:
@@ -162,6 +163,15 @@ def _keep(
         words = _DEVICE.sub(named, config_path.read_text(encoding="utf-8"), count=1)
         mode = stat.S_IMODE(config_path.stat().st_mode)
         disk.write_atomic(config_path, words.encode(), mode)
+
+
+def _with_own_authorities(disk: Disk, layout: Layout, settings: Config) -> Config:
+    """Copy the file of authorities into the data folder: the service's user may be kept from where
+    the person who enrols the device has it."""
+    if settings.ca_file is None:
+        return settings
+    disk.write_atomic(layout.authorities, Path(settings.ca_file).read_bytes(), 0o644)
+    return replace(settings, ca_file=str(layout.authorities))
 
 
 def _toml(settings: Config, config_path: Path) -> str:
@@ -174,7 +184,9 @@ def _toml(settings: Config, config_path: Path) -> str:
         f"data_dir = {json.dumps('.' if same else str(settings.data_dir))}",
     ]
     if settings.ca_file:
-        lines.append(f"ca_file = {json.dumps(settings.ca_file)}")
+        ca_file = Path(settings.ca_file)
+        shown = ca_file.name if ca_file.parent == config_path.parent else str(ca_file)
+        lines.append(f"ca_file = {json.dumps(shown)}")
     if settings.proxy:
         lines.append(f"proxy = {json.dumps(settings.proxy)}")
     return "\n".join(lines) + "\n"

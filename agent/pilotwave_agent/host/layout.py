@@ -26,6 +26,11 @@ class Layout:
         return self.root / "identity" / "device.key"
 
     @property
+    def authorities(self) -> Path:
+        """Whose certificates are believed, where `enrol` was told of a file."""
+        return self.root / "server-ca.pem"
+
+    @property
     def pinned_root(self) -> Path:
         """The TUF root that this device was enrolled with."""
         return self.root / "identity" / "root.json"

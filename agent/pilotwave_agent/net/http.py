@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from pilotwave_agent.net.authorities import tls_context
 from pilotwave_agent.settings.proxies import DIRECT, NoWay, Proxies, connect, wants_credentials
 from pilotwave_protocol.errors import PilotwaveError
 
@@ -316,7 +317,7 @@ class Channel:
         return http.client.HTTPConnection(self._host, self._port, timeout=self._gap_s)
 
     def _context(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=self._ca_file)
+        return tls_context(self._ca_file)
 
 
 class Idle:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
+from pilotwave_agent.net.authorities import tls_context
 from pilotwave_agent.push.channel import PONG_S, Lost
 from pilotwave_agent.settings.push import PORTS, PushSettings
 from pilotwave_protocol.push import (
@@ -159,7 +160,7 @@ class MqttChannel:
 
 
 def _context(settings: PushSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.ca_file or None)
+    context = tls_context(settings.ca_file)
     if settings.cert_file:
         context.load_cert_chain(settings.cert_file, settings.key_file or None)
     return context

@@ -16,6 +16,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from pilotwave_agent.net.authorities import tls_context
 from pilotwave_agent.push.channel import PONG_S, Lost
 from pilotwave_agent.settings.proxies import DIRECT, Proxies, connect
 from pilotwave_protocol.push import MAX_CALL_BYTES, WEBSOCKET_PATH
@@ -158,8 +159,7 @@ def _connected(
     if not tls:
         return plain
     try:
-        context = ssl.create_default_context(cafile=ca_file)
-        return context.wrap_socket(plain, server_hostname=found.hostname)
+        return tls_context(ca_file).wrap_socket(plain, server_hostname=found.hostname)
     except BaseException:
         plain.close()
         raise
