@@ -6,6 +6,7 @@ no battery fact. Numbers that always move are rounded coarsely, so that facts se
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -20,13 +21,14 @@ from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.runtimes.installed import runtime_facts, version_of
 from pilotwave_protocol.build import build_of
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import AGENT_PROFILE, AGENT_TIES, MAX_ENTRIES
+from pilotwave_protocol.messages import AGENT_LONGEST, AGENT_PROFILE, AGENT_TIES, MAX_ENTRIES
 
 if TYPE_CHECKING:
     from pilotwave_agent.settings.config import Config, RuntimeSettings
 
 _ARCHES = {"amd64": "x86_64", "arm64": "aarch64"}
 _MAX_VALUE = 200
+_DAY_S = 86_400  # a server asks for no longer interval
 
 
 def facts_of(config: Config, *, root: Path = Path("/")) -> dict[str, Scalar]:
@@ -123,8 +125,15 @@ def own_facts(config: Config) -> dict[str, Scalar]:
         "removes_models": config.allow_removal,
         AGENT_TIES: True,
         AGENT_PROFILE: "battery" if config.profile == "battery" else None,
+        AGENT_LONGEST: _longest_s(config),
     }
     return {key: value for key, value in said.items() if value is not None}
+
+
+def _longest_s(config: Config) -> int | None:
+    """Return what the settings cap the check-in interval at; None: at no less than any server's."""
+    longest = config.max_check_in_interval_s
+    return math.ceil(longest) if longest < _DAY_S else None
 
 
 def timezone_name(root: Path) -> str | None:

@@ -49,6 +49,8 @@ M = TypeVar("M")
 
 AGENT_PROFILE = "agent.profile"
 """The fact that says how an agent spends wake-ups: `battery`, or missing."""
+AGENT_LONGEST = "agent.max_check_in_interval_s"
+"""The fact of an agent whose settings cap the interval between check-ins, in whole seconds."""
 BATTERY_INTERVAL_S = 900
 """An agent on a battery polls and reports no more often than this, in seconds."""
 AGENT_TIES = "agent.together"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotwave_agent.facts import facts_of, read_facts
+from pilotwave_agent.facts import facts_of, own_facts, read_facts
 from pilotwave_agent.read_conditions import look_around, told
 from pilotwave_agent.settings import config as settings
 from pilotwave_protocol.fields import Scalar
@@ -208,6 +208,23 @@ def test_settings_stand_before_what_is_found(tmp_path: Path) -> None:
     assert facts["timezone"] == "Asia/Tokyo"
     world = look_around(config, 0.0, root=root)
     assert (world.metered, world.zone) == (True, "Asia/Tokyo")
+
+
+@pytest.mark.parametrize(
+    ("said", "fact"),
+    [
+        ({}, None),
+        ({"max_check_in_interval_s": 86_400}, None),  # no server asks for more
+        ({"max_check_in_interval_s": 60}, 60),
+        ({"max_check_in_interval_s": 1.5}, 2),
+    ],
+)
+def test_a_cap_on_the_check_in_interval_is_a_fact(
+    tmp_path: Path, said: dict[str, object], fact: int | None
+) -> None:
+    given = {"server": "http://x", "device": "a", "data_dir": "."}
+    config = settings.parse({**given, **said}, base=tmp_path)
+    assert own_facts(config).get("agent.max_check_in_interval_s") == fact
 
 
 @pytest.mark.parametrize(

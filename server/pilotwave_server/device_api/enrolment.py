@@ -158,7 +158,8 @@ def ask_to_join(
 
     The envelope is signed by the device's new key. Repeating it changes nothing.
     """
-    enrolled = enrol(session, wish=wish, now=now, address=address_of(request.scope))
+    check_in_s, address = context.settings.check_in_interval_s, address_of(request.scope)
+    enrolled = enrol(session, wish=wish, check_in_s=check_in_s, now=now, address=address)
     if not enrolled.changed:
         response.status_code = 200
     return EnrolAnswer(
@@ -166,7 +167,7 @@ def ask_to_join(
         state=enrolled.row.state,
         fleet=fleet_row(session).fleet,
         poll_interval_s=context.settings.poll_interval_s,
-        check_in_interval_s=context.settings.check_in_interval_s,
+        check_in_interval_s=check_in_s,
     )
 
 

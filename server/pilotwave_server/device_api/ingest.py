@@ -92,9 +92,8 @@ class Ingest:
 
     def _look_at_conflict(self, device: str, now: datetime) -> None:
         """In a transaction of its own: it holds the fleet's row before the device's."""
-        ends = conflicts.ends_after(self._check_in_s)
         try:
             with self._db.write() as session:
-                conflicts.look(session, name=device, ends=ends, now=now)
+                conflicts.look(session, name=device, now=now)
         except Exception:  # the report is stored; the next one says the same
             log.exception("a device's conflict could not be noted")

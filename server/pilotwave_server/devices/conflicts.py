@@ -27,17 +27,17 @@ _INTERVALS = 10
 _LEAST = timedelta(minutes=10)
 
 
-def ends_after(check_in_interval_s: int) -> timedelta:
+def ends_after(row: DeviceRow) -> timedelta:
     """Return for how long one of the machines must be silent: ten check-ins, at least 10 min."""
-    return max(_LEAST, _INTERVALS * timedelta(seconds=check_in_interval_s))
+    return max(_LEAST, _INTERVALS * timedelta(seconds=row.check_in_s or 0))
 
 
-def look(session: Session, *, name: str, ends: timedelta, now: datetime) -> None:
+def look(session: Session, *, name: str, now: datetime) -> None:
     """Begin or end a conflict as the last check-ins say."""
     row = find_device(session, name, lock=True)
     if row is None or row.state != "enrolled":
         return
-    is_on = row.conflict_at is not None and now - row.conflict_at < ends
+    is_on = row.conflict_at is not None and now - row.conflict_at < ends_after(row)
     if is_on and row.conflict_since is None:
         row.conflict_since = now
         _note(session, row, "device.conflict", f"device/{name}", now)

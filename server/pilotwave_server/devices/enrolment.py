@@ -19,6 +19,7 @@ from pilotwave_server.db import next_revision
 from pilotwave_server.devices.codes import use_code
 from pilotwave_server.devices.errors import KeyRevoked, NameTaken, TooManyPending
 from pilotwave_server.devices.facts import normal_facts
+from pilotwave_server.devices.intervals import every_s
 from pilotwave_server.devices.service import find_device
 from pilotwave_server.devices.tables import DeviceRow, EnrolmentCodeRow, PinRow
 from pilotwave_server.groups.tables import GroupMemberRow
@@ -37,11 +38,21 @@ class Enrolled:
     changed: bool
 
 
-def enrol(session: Session, *, wish: Enrol, now: datetime, address: str = "") -> Enrolled:
+def enrol(
+    session: Session, *, wish: Enrol, check_in_s: int, now: datetime, address: str = ""
+) -> Enrolled:
     """Take in a device whose wish was signed by the key in it, and came from `address`.
+    `check_in_s` is how often the answer tells it to check in.
 
     Raises BadCode, NameTaken, KeyRevoked, TooManyPending.
     """
+    enrolled = _enrol(session, wish, now, address)
+    if enrolled.changed:
+        enrolled.row.check_in_s = every_s(check_in_s, enrolled.row.facts)
+    return enrolled
+
+
+def _enrol(session: Session, wish: Enrol, now: datetime, address: str) -> Enrolled:
     row = find_device(session, wish.name, lock=True)
     if row is None:
         return Enrolled(_new_device(session, wish, now, address), True)
@@ -151,7 +162,7 @@ def _start_anew(session: Session, row: DeviceRow, wish: Enrol, code: EnrolmentCo
     row.conflict_since = row.conflict_at = None
     row.dropped_events = row.directive_seq = 0
     row.refusal = row.refused_since = None
-    row.last_seen = row.last_check_in = row.check_in_s = None
+    row.last_seen = row.last_check_in = None
     row.silent_since = None
     session.execute(delete(DeviceModelRow).where(DeviceModelRow.device_id == row.id))
     session.execute(delete(PinRow).where(PinRow.device_id == row.id))

@@ -1,9 +1,6 @@
-"""Say when a device is silent: once it has missed three check-ins, by the interval it was told.
-
-That interval is noted with each check-in (`DeviceRow.check_in_s`), because the server's may have
-been changed since; an agent on a battery (`profile = "battery"`) reports no more often than every
-15 minutes, and its fact `agent.profile` says so. What an agent's own configuration caps the
-interval at is not known here: it then reports more often than this expects.
+"""Say when a device is silent: once it has missed three check-ins, by its own interval
+(`intervals`), which is noted when it enrols and with each check-in (`DeviceRow.check_in_s`),
+because the server's may have been changed since.
 
 What is written in the database decides alone, so that every list, count and filter of every server
 process says the same. Polls are written a little later than they come (`device_api/seen.py`), so
@@ -12,7 +9,6 @@ much is added.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,8 +16,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Float, SQLColumnExpression, case, cast, func, literal
 from sqlalchemy.orm import Session
 
-from pilotwave_protocol.messages import AGENT_PROFILE, BATTERY_INTERVAL_S
+from pilotwave_protocol.messages import AGENT_PROFILE
 from pilotwave_server.db import UtcDateTime
+from pilotwave_server.devices.intervals import BATTERY, on_battery_s
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.selector import compile_sql, parse
 from pilotwave_server.settings import Settings
@@ -30,7 +27,6 @@ MISSED = 3
 NOTE_S = 60.0
 FLUSH_S = 5.0
 """How often what was noted of polls is written."""
-BATTERY = "battery"
 _ON_BATTERY = parse(f"fact.{AGENT_PROFILE}={BATTERY}")
 
 
@@ -38,11 +34,6 @@ def note_interval_s(settings: Settings) -> float:
     """How long a device that polls is not noted again, in seconds: no longer than it may go
     unheard."""
     return min(NOTE_S, float(settings.check_in_interval_s))
-
-
-def told_s(interval_s: int, profile: object) -> int:
-    """How often a device of this profile (`agent.profile`) checks in when told this interval."""
-    return max(interval_s, BATTERY_INTERVAL_S) if profile == BATTERY else interval_s
 
 
 @dataclass(frozen=True)
@@ -58,12 +49,16 @@ class Silence:
         """Whether a device is silent, if it is enrolled."""
         if row.last_seen is None:
             return True
-        told = row.check_in_s or told_s(self.interval_s, _profile(row.facts))
-        return row.last_seen + timedelta(seconds=MISSED * told + self.late_s) <= self.now
+        every_s = row.check_in_s or self.unknown_s(row.facts.get(AGENT_PROFILE))
+        return row.last_seen + timedelta(seconds=MISSED * every_s + self.late_s) <= self.now
 
-    def last_heard(self, told_s: int) -> datetime:
-        """When at the latest a device was heard of that is silent now, if it was told this."""
-        return self.now - timedelta(seconds=MISSED * told_s + self.late_s)
+    def unknown_s(self, profile: object) -> int:
+        """How often a device of this profile checks in of which that was not noted."""
+        return on_battery_s(self.interval_s) if profile == BATTERY else self.interval_s
+
+    def last_heard(self, every_s: int) -> datetime:
+        """When at the latest a device was heard of that is silent now, with this interval."""
+        return self.now - timedelta(seconds=MISSED * every_s + self.late_s)
 
     def heard(self, session: Session) -> ColumnElement[bool]:
         """The WHERE expression over devices heard of lately; null for those never seen."""
@@ -86,20 +81,14 @@ class Silence:
         """For how long each device may be unheard of, in seconds."""
         d, dialect = DeviceRow, session.get_bind().dialect.name
         on_battery = compile_sql(_ON_BATTERY, d.labels, d.facts, dialect=dialect)
-        unknown = case(
-            (on_battery, told_s(self.interval_s, BATTERY)), else_=told_s(self.interval_s, None)
-        )
+        unknown = case((on_battery, self.unknown_s(BATTERY)), else_=self.unknown_s(None))
         # the facts are read for those alone of which nothing better is known
-        told = case((d.check_in_s.is_not(None), d.check_in_s), else_=unknown)
-        return cast(told * MISSED + self.late_s, Float)
+        every_s = case((d.check_in_s.is_not(None), d.check_in_s), else_=unknown)
+        return cast(every_s * MISSED + self.late_s, Float)
 
 
 def _is_postgresql(session: Session) -> bool:
     return session.get_bind().dialect.name == "postgresql"
-
-
-def _profile(facts: Mapping[str, Any]) -> object:
-    return facts.get(AGENT_PROFILE)
 
 
 def silence(settings: Settings, now: datetime) -> Silence:

@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import Database
-from pilotwave_server.devices.silence import BATTERY, Silence, silence, told_s
+from pilotwave_server.devices.intervals import BATTERY
+from pilotwave_server.devices.silence import Silence, silence
 from pilotwave_server.devices.silence_watch import GAP, Watch, claim
 from pilotwave_server.devices.tables import AWAITED, MISSED, DeviceRow
 from pilotwave_server.settings import Settings
@@ -66,7 +67,7 @@ class SilenceSweep:
 
     def _excuses(self, watch: Watch, rule: Silence, told: int | None) -> bool:
         """Whether devices that were told this may not have been heard for the server's sake."""
-        longest = told_s(rule.interval_s, BATTERY) if told is None else told
+        longest = rule.unknown_s(BATTERY) if told is None else told
         interval, late = timedelta(seconds=longest), timedelta(seconds=rule.late_s)
         # a stop too short to be seen in the watch is longer than the shortest intervals
         just_started = rule.now < self._started + min(interval, GAP) + late

@@ -43,8 +43,9 @@ class DeviceRow(Base):
     name. `event_run` rises each time its events count anew, `top_event` is the highest number that
     any of them had.
 
-    `check_in_s` is how often it checks in, as it was told with its last check-in (null: that was
-    before this was noted). `silent_since` is since when it is reported silent (`device.silent`;
+    `check_in_s` is how often it checks in, as it was told when it enrolled or with its last
+    check-in, and within its agent's own settings (`intervals`; null: it was told before this was
+    noted). `silent_since` is since when it is reported silent (`device.silent`;
     null: it is not, or is not in service).
 
     `boots` are the names of its agent's last starts. `conflict_at` is when one of them last came

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages import (
+    AGENT_LONGEST,
     AGENT_PROFILE,
     CheckIn,
     DeviceEvent,
@@ -26,7 +27,7 @@ from pilotwave_protocol.messages import (
 )
 from pilotwave_server.db import lock_fleet, next_revision, update_rows, upsert
 from pilotwave_server.devices.facts import normal_facts
-from pilotwave_server.devices.silence import told_s
+from pilotwave_server.devices.intervals import every_s
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import ServerError, Unauthorised
 from pilotwave_server.telemetry import boots, refusing
@@ -160,9 +161,12 @@ def _lock_devices(session: Session, ids: list[int]) -> dict[int, Row[Any]]:
     d = DeviceRow
     numbers = (d.last_seq, d.acked_event, d.acked_window, d.numbering, d.plain_seq, d.event_run)
     conflict = (d.top_event, d.boots, d.conflict_since, d.conflict_at)
+    own = (
+        d.facts[AGENT_PROFILE].as_string().label("profile"),
+        d.facts[AGENT_LONGEST].as_string().label("longest"),
+    )
     refused = (d.refusal, d.refused_since)
-    profile = d.facts[AGENT_PROFILE].as_string().label("profile")
-    columns = select(d.id, d.state, d.generation, profile, *numbers, *conflict, *refused)
+    columns = select(d.id, d.state, d.generation, d.check_in_s, *own, *numbers, *conflict, *refused)
     # in order of id, so that two batches never wait for each other in a ring
     locked = columns.where(d.id.in_(ids)).order_by(d.id).with_for_update()
     return {row.id: row for row in session.execute(locked)}
@@ -202,10 +206,9 @@ def _add_device(
     batch: _Batch, count: Count, check_in: CheckIn, fresh: Sequence[DeviceEvent]
 ) -> None:
     device, ids = count.device, [e.id for e in count.events]
-    facts = check_in.facts
-    profile = device.profile if facts is None else facts.get(AGENT_PROFILE)
     batch.windows += [(device.id, window) for window in count.windows]
     started = boots.after(device.boots, check_in.boot)
+    conflict_at = batch.now if started.came_back else device.conflict_at
     batch.devices.append(
         {
             "id": device.id,
@@ -215,7 +218,7 @@ def _add_device(
             "event_run": count.event_run,
             "top_event": max([device.top_event, *ids]),
             "boots": started.names,
-            "conflict_at": batch.now if started.came_back else device.conflict_at,
+            "conflict_at": conflict_at,
             "acked_event": max([count.acked_event, *ids]),
             "acked_window": max([count.acked_window, *(w.id for w in count.windows)]),
             "dropped_events": check_in.dropped_events,
@@ -228,10 +231,18 @@ def _add_device(
             "refused_since": refusing.since(device, check_in, now=batch.now),
             "last_seen": batch.now,
             "last_check_in": batch.now,
-            "check_in_s": told_s(batch.check_in_s, profile),
+            "check_in_s": _every_s(batch.check_in_s, device, check_in, conflict_at),
         }
     )
     batch.events += event_rows(device, count.event_run, fresh, now=batch.now)
+
+
+def _every_s(told_s: int, device: Row[Any], check_in: CheckIn, conflict_at: datetime | None) -> int:
+    """How often the device checks in from now on. Of two machines with its key, the one that comes
+    less often counts: a conflict ends when it is silent."""
+    stored = {AGENT_PROFILE: device.profile, AGENT_LONGEST: device.longest}
+    interval_s = every_s(told_s, stored if check_in.facts is None else check_in.facts)
+    return max(interval_s, device.check_in_s or 0) if conflict_at is not None else interval_s
 
 
 def _add_models(

@@ -16,7 +16,8 @@ from sqlalchemy import delete, event, select, update
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
 from pilotwave_server.devices.finding import DeviceFilter, matching
-from pilotwave_server.devices.silence import Silence, silence, told_s
+from pilotwave_server.devices.intervals import every_s
+from pilotwave_server.devices.silence import Silence, silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.devices.views import standing
 from pilotwave_server.fleet.last_seen import LastSeen
@@ -134,7 +135,7 @@ def test_the_filter_takes_exactly_those_that_the_list_calls_silent(
     [(60, None, 60), (60, "battery", 900), (1800, "battery", 1800), (60, 7, 60)],
 )
 def test_a_profile_has_a_floor_of_its_own(interval_s: int, profile: object, told: int) -> None:
-    assert told_s(interval_s, profile) == told
+    assert every_s(interval_s, {"agent.profile": profile}) == told
 
 
 def standings(fleet: Fleet) -> tuple[str, list[str], int]:

@@ -213,6 +213,114 @@ def test_device_that_is_heard_is_not_silent(world: World, engine: Engine) -> Non
     assert outcomes(world, name) == ["switched"]
 
 
+def reports_every(world: World, seconds: int | None, *names: str) -> None:
+    with world.db.write() as session:
+        these = update(DeviceRow).where(DeviceRow.name.in_(names)) if names else update(DeviceRow)
+        session.execute(these.values(check_in_s=seconds))
+
+
+def run_before(world: World, version: str = "1.0.0") -> None:
+    """Have the group run a version to which it can go back."""
+    named = {"group": "cams", "model": "detector", "version": version}
+    with world.db.write() as session:
+        snapshot = world.snapshot(session)
+        baselines.set_baseline(session, snapshot, **named, actor=AUTHOR, now=world.now())
+
+
+def test_each_device_is_silent_by_its_own_interval(world: World, engine: Engine) -> None:
+    name = world.create(policy(HALF, ALL, deadlines=Deadlines(silent_s=600)))
+    engine.work()
+    became(world, name, "switched", count=3)
+    heard(world, world.now())
+    reports_every(world, 60, "cam-0")
+    reports_every(world, 3600, "cam-1")
+    reports_every(world, None, "cam-2")  # told before that was noted: the server's, 60 s
+    pass_time(world, seconds=700)
+    engine.work()
+    assert outcomes(world, name) == ["silent", "silent", "switched"]
+    pass_time(world, seconds=7200 - 700)
+    engine.work()
+    assert outcomes(world, name) == ["silent", "silent", "silent"]
+
+
+def test_a_server_that_started_again_listens_for_two_reports_of_each_device(world: World) -> None:
+    name = world.create(policy(HALF, ALL, deadlines=Deadlines(silent_s=600)))
+    heard(world, world.now())
+    became(world, name, "switched", count=2)
+    reports_every(world, 60, "cam-0")
+    reports_every(world, 3600, "cam-1")
+    pass_time(world, days=1)
+    passed = 0.0
+    engine = Engine(world.db, Fresh(world), world.now, check_in_s=60, steady=lambda: passed)
+    for seconds, expected in ((599, "switched"), (1, "silent"), (6600, "silent")):
+        engine.work()
+        passed += seconds
+        pass_time(world, seconds=seconds)
+        engine.work()
+        assert outcomes(world, name)[0] == expected
+    assert outcomes(world, name) == ["silent", "silent"]
+
+
+def test_a_rollback_waits_for_two_reports_of_the_slowest_device(
+    world: World, engine: Engine
+) -> None:
+    run_before(world)
+    name = world.create(policy(HALF, ALL, deadlines=Deadlines(silent_s=600)))
+    engine.work()
+    became(world, name, "healthy", count=2)
+    reports_every(world, 60, "cam-0")
+    reports_every(world, 3600, "cam-1")
+    world.do(steer.roll_back, name)
+    heard(world, world.now())
+    pass_time(world, seconds=700)
+    engine.work()
+    assert world.row(name).state == "rolling_back"
+    pass_time(world, seconds=7200 - 701)
+    engine.work()
+    assert world.row(name).state == "rolling_back"
+    pass_time(world, seconds=2)
+    engine.work()
+    assert world.row(name).state == "rolled_back"
+
+
+def test_a_rollback_does_not_wait_for_devices_that_are_silent(world: World, engine: Engine) -> None:
+    run_before(world)
+    name = world.create(policy(HALF, ALL, deadlines=Deadlines(silent_s=600)))
+    engine.work()
+    became(world, name, "healthy", count=2)
+    reports_every(world, 60, "cam-0")
+    reports_every(world, 86_400, "cam-1")
+    heard(world, world.now() - timedelta(days=3))
+    world.do(steer.roll_back, name)
+    engine.work()
+    assert world.row(name).state == "rolled_back"
+    with world.db.read() as session:
+        last = select(DecisionRow.sentence).where(DecisionRow.action == "rolled_back")
+        assert "2 devices have been silent lately" in session.scalars(last).one()
+
+
+def test_a_gate_on_a_metric_waits_for_two_reports_of_the_slowest_device(
+    world: World, engine: Engine
+) -> None:
+    gate = MetricGate(name="speed", metric="latency_ms")
+    recipe = policy(Wave("half", percent=50, gates=(gate,)), ALL, deadlines=Deadlines(silent_s=60))
+    name = world.create(recipe)
+    engine.work()
+    became(world, name, "healthy", count=2)
+    reports_every(world, 60, "cam-0")
+    reports_every(world, 3600, "cam-1")
+    for _ in range(7):
+        pass_time(world, seconds=1000)
+        heard(world, world.now())
+        engine.work()
+        assert world.row(name).state == "running"
+    for _ in range(9):
+        pass_time(world, seconds=1000)
+        heard(world, world.now())
+        engine.work()
+    assert world.row(name).state == "paused"
+
+
 def test_nobody_is_silent_because_the_clock_jumped(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def picture(**given: Any) -> Picture:
         "open": OpenWave(0, ago(hours=1)),
         "counts": {"healthy": 2},
         "verdicts": (PASS,),
+        "check_in_s": 60,
     }
     return Picture(**{**known, **given})
 
@@ -146,6 +147,19 @@ def test_after_a_break_devices_get_the_time_to_report_before_a_wave_opens() -> N
     assert isinstance(the_step(picture(open=soaked(days=1)), later), OpenNext)
 
 
+def test_how_often_devices_report_is_measured_only_where_it_matters() -> None:
+    unknown = picture(open=soaked(days=1), check_in_s=None)
+    assert isinstance(the_step(unknown), OpenNext)
+    back = replace(M, listening_since=ago(seconds=130))
+    assert plan(unknown, back) == [Measure("check_in_s")]
+    assert waits_for(replace(unknown, check_in_s=900), back)["gate"] == "soak"
+    assert isinstance(the_step(replace(unknown, check_in_s=60), back), OpenNext)
+    unclear = replace(unknown, verdicts=(UNCLEAR,), open=soaked(seconds=1000))
+    assert plan(unclear, M) == [Measure("check_in_s")]
+    assert waits_for(replace(unclear, check_in_s=900))["gate"] == "soak"
+    assert isinstance(the_step(replace(unclear, check_in_s=60)), Pause)
+
+
 def test_operator_opens_the_wave_after_a_manual_one() -> None:
     by_hand = policy(replace(TEN, manual=True), ALL)
     assert waits_for(picture(policy=by_hand, open=soaked(days=1)))["gate"] == "manual"
@@ -216,13 +230,14 @@ def test_devices_that_never_come_have_a_deadline_that_runs_while_the_server_list
 
 
 def test_overdue_leases_and_silent_devices_are_swept() -> None:
-    found = plan(picture(idle_leases=1, silent=2, state=S.PAUSED), M)
-    assert [type(action) for action in found] == [ExpireLeases, CallSilent]
+    found = plan(picture(idle_leases=1, silent=(60, None), state=S.PAUSED), M)
+    assert [type(action) for action in found] == [ExpireLeases, CallSilent, CallSilent]
 
 
 def test_a_device_is_never_silent_before_two_of_its_reports_are_due() -> None:
     eager = policy(deadlines=Deadlines(silent_s=60))
-    assert replace(M, check_in_s=900).silent_s(eager) == 1800
+    assert M.silent_s(eager, 900) == 1800
+    assert replace(M, check_in_s=900).silent_s(eager, None) == 1800
 
 
 def test_rollback_ends_when_nobody_runs_it_or_has_been_heard_for_long() -> None:

@@ -72,10 +72,12 @@ class ExpireLeases:
 
 @dataclass(frozen=True)
 class CallSilent:
-    """Call devices silent that switched, and were last heard, `before`."""
+    """Call devices silent that switched, and were last heard, `before`: of those that report every
+    `every_s` seconds (None: that is not known)."""
 
     rollout: int
     before: datetime
+    every_s: int | None
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Tell:
 
 @dataclass(frozen=True)
 class Measure:
-    """Count the devices that the open waves can reach (`size`), or those `left` of them."""
+    """Count the devices that the open waves can reach (`size`), or those `left` of them; or find
+    how often the slowest reports that took the version (`check_in_s`)."""
 
     what: str
 

@@ -9,11 +9,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
+from sqlalchemy.orm import Session
+
 from pilotwave_server.clock import Clock
 from pilotwave_server.db import Database
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.engine.actions import Action, Measure, OpenNext, PlannedStep
 from pilotwave_server.rollouts.engine.execute import execute
+from pilotwave_server.rollouts.engine.intervals import longest_s
 from pilotwave_server.rollouts.engine.measure import reachable
 from pilotwave_server.rollouts.engine.observe import active_rollouts, look
 from pilotwave_server.rollouts.engine.picture import Moment, Picture
@@ -109,11 +112,7 @@ class Engine:
             wanted = next((a for a in actions if isinstance(a, Measure)), None)
             if wanted is None:
                 return actions
-            count = self._measured(picture, snapshot, wanted.what)
-            if wanted.what == "size":
-                picture = replace(picture, size=count)
-            else:
-                picture = replace(picture, left=count)
+            picture = _with(picture, wanted.what, self._measured(picture, snapshot, wanted.what))
 
     def _measured(self, picture: Picture, snapshot: FleetSnapshot, what: str) -> int:
         known = self._counts.fresh(picture, what)
@@ -121,11 +120,16 @@ class Engine:
             return known
         began = time.monotonic()
         with self._db.read() as session:
-            row = session.get_one(RolloutRow, picture.id)
-            policy = stored_policy(row.document)
-            count = reachable(session, snapshot, row, policy, unsettled=what == "left")
+            count = self._read(session, picture, snapshot, what)
         self._counts.keep(picture, what, count, cost=time.monotonic() - began)
         return count
+
+    def _read(self, session: Session, picture: Picture, snapshot: FleetSnapshot, what: str) -> int:
+        if what == "check_in_s":
+            return longest_s(session, picture.id, unknown_s=self._check_in_s)
+        row = session.get_one(RolloutRow, picture.id)
+        policy = stored_policy(row.document)
+        return reachable(session, snapshot, row, policy, unsettled=what == "left")
 
     def _act(self, action: Action, moment: Moment) -> bool:
         if isinstance(action, OpenNext):
@@ -168,6 +172,16 @@ class LastCounts:
     def forget_all_but(self, rollouts: list[int]) -> None:
         known = set(rollouts)
         self._kept = {key: kept for key, kept in self._kept.items() if key[0] in known}
+
+
+def _with(picture: Picture, what: str, found: int) -> Picture:
+    match what:
+        case "size":
+            return replace(picture, size=found)
+        case "left":
+            return replace(picture, left=found)
+        case _:
+            return replace(picture, check_in_s=found)
 
 
 def _key(picture: Picture, what: str) -> tuple[int, int, str]:

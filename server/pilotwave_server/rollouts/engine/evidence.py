@@ -15,6 +15,7 @@ from pilotwave_protocol.states import ModelState
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.service import in_group
 from pilotwave_server.groups.tables import GroupRow
+from pilotwave_server.rollouts.engine.intervals import longest_s
 from pilotwave_server.rollouts.gates.data import Evidence, Outcomes, Sample, Slice, series
 from pilotwave_server.rollouts.leases import (
     DID_NOT,
@@ -57,8 +58,9 @@ def load(
 ) -> Evidence:
     """Return what is known of the rollout now. A fixed number of statements for each metric.
 
-    `check_in_s` is how often a device reports. The first window of a version is warm-up, so whoever
-    took it at the same time as the first one to speak has spoken after three reports.
+    `check_in_s` is how often a device reports whose own interval is not known. The first window of
+    a version is warm-up, so whoever took it at the same time as the first one to speak has spoken
+    after three reports.
     """
     d = RolloutDeviceRow
     mine = d.rollout_id == rollout.id
@@ -69,6 +71,7 @@ def load(
     changed = max((at for _, _, at in counted), default=now)
     gates = policy.waves[rollout.wave].gates if rollout.wave >= 0 else ()
     asked = sorted({series(g.metric, g.statistic) for g in gates if isinstance(g, MetricGate)})
+    every_s = longest_s(session, rollout.id, unknown_s=check_in_s) if asked else 0
     return Evidence(
         outcomes=_outcomes([(LEASED, coming)], outcomes),
         slices=_slices(session, rollout) if any(gate.slice_by for gate in gates) else {},
@@ -76,10 +79,10 @@ def load(
         samples={name: _samples(session, rollout, name) for name in asked},
         quiet_s=max(0.0, (now - changed).total_seconds()),
         in_use_s=_in_use_s(session, rollout, now) if asked else None,
-        patience_s=policy.deadlines.silent_s,
+        patience_s=max(policy.deadlines.silent_s, 2 * every_s),
         took=sum(number for outcome, number, _ in counted if outcome in TOOK_IT),
         heard_s=_heard_s(session, rollout, now) if asked else {},
-        listen_s=LISTEN * check_in_s,
+        listen_s=LISTEN * every_s,
     )
 
 

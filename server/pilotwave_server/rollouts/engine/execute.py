@@ -121,7 +121,7 @@ def _expire_leases(session: Session, action: ExpireLeases, now: datetime) -> Non
 
 
 def _call_silent(session: Session, action: CallSilent, now: datetime) -> None:
-    rules = overdue_trials(action.rollout, action.before, now)
+    rules = overdue_trials(action.rollout, action.every_s, action.before, now)
     _become(session, rules, now, outcome=SILENT, reason=SILENT, detail=SILENCE)
 
 

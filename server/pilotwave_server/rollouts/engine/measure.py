@@ -4,10 +4,11 @@ taken seldom (`engine.LastCounts`), and only when a decision hangs on them."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, exists, func, not_, select
+from sqlalchemy import ColumnElement, and_, case, exists, false, func, not_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.tables import DeviceRow, PinRow
@@ -18,6 +19,7 @@ from pilotwave_server.rollouts.assignments.fitting import count_fitting
 from pilotwave_server.rollouts.assignments.load_device import look
 from pilotwave_server.rollouts.assignments.resolve import explain
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
+from pilotwave_server.rollouts.engine.intervals import reports_every
 from pilotwave_server.rollouts.leases import DID_NOT, HEALTHY, SILENT, TOOK_IT
 from pilotwave_server.rollouts.operate.preview import thresholds, wave_of
 from pilotwave_server.rollouts.policies.document import Policy
@@ -77,35 +79,51 @@ def _not_quarantined(
 class StillOn(NamedTuple):
     """Devices that took the version and have not said that they left it: those that are told to and
     were heard lately, those not heard, and those that keep it, with why (`kept`: reason, devices).
+    `check_in_s` is how often the slowest of those reports that were heard lately.
     """
 
     leaving: int = 0
     unheard: int = 0
     kept: tuple[tuple[str, int], ...] = ()
+    check_in_s: int | None = None
 
 
 def still_on(
-    session: Session, snapshot: FleetSnapshot, rollout: RolloutRow, *, heard_after: datetime
+    session: Session,
+    snapshot: FleetSnapshot,
+    rollout: RolloutRow,
+    *,
+    heard_after: Callable[[int | None], datetime],
 ) -> StillOn:
-    """Count them. Why a device keeps the version is looked into where they are few."""
+    """Count them. Why a device keeps the version is looked into where they are few. `heard_after`
+    says for an interval after when such a device was heard lately."""
     r, d = RolloutDeviceRow, DeviceRow
-    heard = and_(d.last_check_in.is_not(None), d.last_check_in > heard_after)
     rules = (
         r.rollout_id == rollout.id,
         r.outcome.in_(TOOK_IT),
         r.left_at.is_(None),
         d.state == "enrolled",
     )
+    newest = select(d.check_in_s, func.max(d.last_check_in)).join(r, d.id == r.device_id)
+    last = session.execute(newest.where(*rules).group_by(d.check_in_s)).tuples().all()
+    if not last:
+        return StillOn()
+    lately = [(reports_every(every), d.last_check_in > heard_after(every)) for every, _ in last]
+    heard = and_(d.last_check_in.is_not(None), case(*lately, else_=false()))
+    told_s = [every or 0 for every, at in last if at is not None and at > heard_after(every)]
+    slowest = max(told_s, default=0) or None
     on_it = select(d.name, heard).join(r, d.id == r.device_id).where(*rules).order_by(d.id)
     found = session.execute(on_it.limit(FEW + 1)).tuples().all()
     if len(found) > FEW:
         counted = select(heard, func.count()).join(r, d.id == r.device_id).where(*rules)
         number = dict(session.execute(counted.group_by(heard)).tuples().all())
-        return StillOn(number.get(True, 0), number.get(False, 0))
+        return StillOn(number.get(True, 0), number.get(False, 0), (), slowest)
     why = {name: _keeps(session, snapshot, rollout, name) for name, _ in found}
     kept = Counter(reason for reason in why.values() if reason)
     told = [was_heard for name, was_heard in found if not why[name]]
-    return StillOn(sum(map(bool, told)), sum(not h for h in told), tuple(sorted(kept.items())))
+    return StillOn(
+        sum(map(bool, told)), sum(not h for h in told), tuple(sorted(kept.items())), slowest
+    )
 
 
 def _keeps(session: Session, snapshot: FleetSnapshot, rollout: RolloutRow, name: str) -> str:

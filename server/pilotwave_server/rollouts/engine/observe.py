@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.rollouts.assignments.resolve import Candidate, may_not_be_offered
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.engine import evidence
+from pilotwave_server.rollouts.engine.intervals import intervals, reports_every
 from pilotwave_server.rollouts.engine.measure import still_on
 from pilotwave_server.rollouts.engine.picture import Moment, OpenWave, Picture
 from pilotwave_server.rollouts.gates.judge import judge
@@ -96,19 +98,29 @@ def _counts(session: Session, row: RolloutRow) -> dict[str, Any]:
 
 def _overdue(session: Session, row: RolloutRow, policy: Policy, moment: Moment) -> dict[str, Any]:
     """Count leases and devices over their deadlines; none is while nobody has listened so long."""
-    found = {"idle_leases": 0, "silent": 0}
-    lease_s, silent_s = policy.deadlines.lease_s, moment.silent_s(policy)
+    idle, lease_s = 0, policy.deadlines.lease_s
     if moment.waited(moment.listening_since) >= lease_s:
-        idle = overdue_leases(row.id, moment.before(lease_s), moment.now)
-        found["idle_leases"] = _count(session, idle)
-    if moment.waited(moment.listening_since) >= silent_s:
-        silent = overdue_trials(row.id, moment.before(silent_s), moment.now)
-        found["silent"] = _count(session, silent)
-    return found
+        rules = overdue_leases(row.id, moment.before(lease_s), moment.now)
+        count = select(func.count()).select_from(RolloutDeviceRow).where(*rules)
+        idle = session.scalar(count) or 0
+    return {"idle_leases": idle, "silent": tuple(_silent(session, row, policy, moment))}
 
 
-def _count(session: Session, rules: list[ColumnElement[bool]]) -> int:
-    return session.scalar(select(func.count()).select_from(RolloutDeviceRow).where(*rules)) or 0
+def _silent(
+    session: Session, row: RolloutRow, policy: Policy, moment: Moment
+) -> Iterator[int | None]:
+    """The intervals of devices over their deadlines: of those over the policy's, the ones for which
+    that is two reports or more."""
+    listened = moment.waited(moment.listening_since)
+    if listened < policy.deadlines.silent_s:
+        return
+    d = RolloutDeviceRow
+    late = _quiet(row.id, moment.before(policy.deadlines.silent_s), moment.now)
+    for every_s in intervals(session, late):
+        silent_s = moment.silent_s(policy, every_s)
+        rules = overdue_trials(row.id, every_s, moment.before(silent_s), moment.now)
+        if listened >= silent_s and session.scalar(select(d.device_id).where(*rules).limit(1)):
+            yield every_s
 
 
 def overdue_leases(rollout_id: int, before: datetime, now: datetime) -> list[ColumnElement[bool]]:
@@ -118,14 +130,24 @@ def overdue_leases(rollout_id: int, before: datetime, now: datetime) -> list[Col
     return [d.rollout_id == rollout_id, d.outcome == LEASED, late]
 
 
-def overdue_trials(rollout_id: int, before: datetime, now: datetime) -> list[ColumnElement[bool]]:
-    """What holds for devices that switched, and said nothing since then."""
+def overdue_trials(
+    rollout_id: int, every_s: int | None, before: datetime, now: datetime
+) -> list[ColumnElement[bool]]:
+    """What holds for devices of this interval that switched, and said nothing since then."""
     d, device = RolloutDeviceRow, DeviceRow
+    switched, late, unheard = _quiet(rollout_id, before, now)
+    quiet = device.id == d.device_id, reports_every(every_s), unheard
+    return [switched, late, select(device.id).where(*quiet).exists()]
+
+
+def _quiet(rollout_id: int, before: datetime, now: datetime) -> list[ColumnElement[bool]]:
+    """That a device switched; that this was before then; that it was not heard since then. Times in
+    the future are those of a clock that jumped."""
+    d, heard = RolloutDeviceRow, DeviceRow.last_check_in
+    switched = and_(d.rollout_id == rollout_id, d.outcome == SWITCHED)
     late = or_(d.changed_at <= before, d.changed_at > now + AHEAD)
-    heard = device.last_check_in
     unheard = or_(heard.is_(None), heard <= before, heard > now + AHEAD)
-    quiet = select(device.id).where(device.id == d.device_id, unheard).exists()
-    return [d.rollout_id == rollout_id, d.outcome == SWITCHED, late, quiet]
+    return [switched, late, unheard]
 
 
 def _verdicts(
@@ -159,9 +181,13 @@ def _way_back(
 ) -> dict[str, Any]:
     d = DecisionRow
     began = select(func.max(d.at)).where(d.rollout_id == row.id, d.action == "rollback")
-    heard_after = moment.before(moment.silent_s(policy))
+
+    def heard_after(every_s: int | None) -> datetime:
+        return moment.before(moment.silent_s(policy, every_s))
+
     found = still_on(session, snapshot, row, heard_after=heard_after)
     return {
+        "check_in_s": found.check_in_s,
         "still_on": found.leaving,
         "unheard": found.unheard,
         "kept": found.kept,

@@ -18,7 +18,8 @@ class Moment:
     """Now, and since when this engine has heard devices without a break or a jump of its clock.
 
     No deadline runs while nobody listens: a device cannot be blamed for a server that was away.
-    `check_in_s` is how often a device reports when nothing happens.
+    `check_in_s` is how often a device reports when nothing happens and its own interval is not
+    known.
     """
 
     now: datetime
@@ -29,9 +30,10 @@ class Moment:
         """Return the seconds since then in which devices could be heard."""
         return (self.now - max(since, self.listening_since)).total_seconds()
 
-    def silent_s(self, policy: Policy) -> int:
-        """Return how long a device may say nothing: never less than two of its reports."""
-        return max(policy.deadlines.silent_s, 2 * self.check_in_s)
+    def silent_s(self, policy: Policy, every_s: int | None) -> int:
+        """Return how long a device that reports so often (None: that is not known) may say nothing:
+        never less than two of its reports."""
+        return max(policy.deadlines.silent_s, 2 * (every_s or self.check_in_s))
 
     def before(self, seconds: float) -> datetime:
         return self.now - timedelta(seconds=seconds)
@@ -53,8 +55,10 @@ class Picture:
 
     `withheld` says why the version may no longer be offered. `counts` are devices by outcome, the
     last change among them was at `last_change`. `verdicts` are those of the open wave's gates that
-    were not overruled. `idle_leases` and `silent` count devices over their deadlines. `size` counts
-    the devices that the open waves can reach, `left` those of them that have not settled.
+    were not overruled. `idle_leases` counts leases over their deadline, `silent` are the intervals
+    of the devices that are over theirs. `size` counts the devices that the open waves can reach,
+    `left` those of them that have not settled. `check_in_s` is how often the slowest device reports
+    that took the version, and is not silent.
     `still_on` counts devices that are told to leave the version and were not heard to have left
     it, `unheard` those that were not heard lately at all, `kept` those that keep it, with why.
     """
@@ -75,9 +79,10 @@ class Picture:
     last_change: datetime | None = None
     verdicts: tuple[Verdict, ...] = ()
     idle_leases: int = 0
-    silent: int = 0
+    silent: tuple[int | None, ...] = ()
     size: int | None = None
     left: int | None = None
+    check_in_s: int | None = None
     still_on: int = 0
     unheard: int = 0
     kept: tuple[tuple[str, int], ...] = ()

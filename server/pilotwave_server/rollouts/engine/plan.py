@@ -70,8 +70,8 @@ def _scheduled(p: Picture, m: Moment) -> Iterator[Action]:
 def _deadlines(p: Picture, m: Moment) -> Iterator[Action]:
     if p.idle_leases:
         yield ExpireLeases(p.id, m.before(p.policy.deadlines.lease_s))
-    if p.silent:
-        yield CallSilent(p.id, m.before(m.silent_s(p.policy)))
+    for every_s in p.silent:
+        yield CallSilent(p.id, m.before(m.silent_s(p.policy, every_s)), every_s)
 
 
 def _under_way(p: Picture, m: Moment) -> Iterator[Action]:
@@ -128,9 +128,14 @@ def _soaked(
     p: Picture, open: OpenWave, wave: Wave, verdict: Verdict | None, m: Moment
 ) -> Iterator[Action]:
     unclear = verdict is not None and verdict.word is Word.INCONCLUSIVE
+    was_away = open.soaking_since is not None and open.soaking_since < m.listening_since
+    if p.check_in_s is None and (unclear or was_away):
+        yield Measure("check_in_s")
+        return
+    reports_s = 2 * (p.check_in_s or 0)
     # what no device has reported yet may come with its next report
-    soak_s = max(wave.soak_s, 2 * m.check_in_s) if unclear else wave.soak_s
-    left = soak_s - _soaking(open, m, soak_s)
+    soak_s = max(wave.soak_s, reports_s) if unclear else wave.soak_s
+    left = soak_s - _soaking(open, m, soak_s, heard_s=min(soak_s, reports_s))
     if left > 0:
         until = m.now + timedelta(seconds=left)
         told = f"{_good(p, verdict)}; this must hold until {_at(until)} ({span(soak_s)})"
@@ -150,15 +155,14 @@ def _soaked(
         yield _open(p, open.index + 1, told, _judged(p, verdict, m), verdict)
 
 
-def _soaking(open: OpenWave, m: Moment, soak_s: int) -> float:
-    """Return for how long it has soaked. After a break of the server, devices get the time to say
+def _soaking(open: OpenWave, m: Moment, soak_s: int, *, heard_s: int) -> float:
+    """Return for how long it has soaked. After a break of the server, devices get `heard_s` to say
     what happened meanwhile."""
     since = open.soaking_since or m.now
-    heard = min(soak_s, 2 * m.check_in_s)
     elapsed = (m.now - since).total_seconds()
     listened = (m.now - m.listening_since).total_seconds()
-    if since < m.listening_since and listened < heard:
-        return min(elapsed, soak_s - heard + listened)
+    if since < m.listening_since and listened < heard_s:
+        return min(elapsed, soak_s - heard_s + listened)
     return elapsed
 
 
@@ -194,7 +198,7 @@ def _rolling_back(p: Picture, m: Moment) -> Iterator[Action]:
         yield EndRollback(p.id, p.generation, _and_others(p, told), None, _left_behind(p))
     elif p.rolling_back_since is not None:
         waited = m.waited(p.rolling_back_since)
-        if waited >= m.silent_s(p.policy):
+        if waited >= m.silent_s(p.policy, p.check_in_s):
             have = counted(p.still_on, "device has", "devices have")
             told = f"{have} not yet reported leaving the version; each poll says to"
             yield EndRollback(p.id, p.generation, _and_others(p, told), None, _left_behind(p))
