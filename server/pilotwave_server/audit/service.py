@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import event, select
+from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session, SessionTransaction
 
 from pilotwave_protocol.auditchain import START, chained
@@ -55,11 +55,23 @@ def _chain(session: Session) -> None:
     if head is None:
         head = AuditHeadRow(id=1, sha256=START, events=0)
         session.add(head)
-    for row in pending:
+    for row, number in zip(pending, _next_ids(session, len(pending)), strict=True):
+        row.id = number
         head.sha256 = row.sha256 = chained(head.sha256, plain(row))
-        head.events += 1
-        session.add(row)
-        session.flush()
+    head.events += len(pending)
+    session.add_all(pending)
+    session.flush()
+
+
+def _next_ids(session: Session, count: int) -> list[int]:
+    """The numbers of the next events, which the chain covers: known before, so that any number of
+    events is written by one statement. The head is held."""
+    if session.get_bind().dialect.name != "postgresql":
+        last = session.scalar(select(func.max(AuditEventRow.id))) or 0
+        return list(range(last + 1, last + 1 + count))
+    sequence = func.pg_get_serial_sequence(AuditEventRow.__tablename__, "id")
+    each = func.generate_series(1, count).table_valued("n")
+    return sorted(session.scalars(select(func.nextval(sequence)).select_from(each)))
 
 
 @event.listens_for(Session, "after_soft_rollback")

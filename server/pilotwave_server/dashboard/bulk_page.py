@@ -17,13 +17,14 @@ from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx
 from pilotwave_server.devices.shown import MOST
 from pilotwave_server.errors import Invalid
-from pilotwave_server.rollouts.bulk.acts import BulkAction, TooManyDevices
+from pilotwave_server.rollouts.bulk.acts import TooManyDevices
 from pilotwave_server.rollouts.bulk.routes import (
     BulkAnswer,
     BulkRequest,
     act_on_devices,
     devices_of,
 )
+from pilotwave_server.rollouts.bulk.steps import BulkAction
 
 router = page_router()
 FILTERS = ("selector", "state", "model", "version", "group", "name", "reason")

@@ -6,7 +6,7 @@ Pins are `rollouts/pins.py`'s, because which versions may be offered is decided 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -43,6 +43,13 @@ def get_device(session: Session, name: str, *, lock: bool = False) -> DeviceRow:
     if row is None:
         raise DeviceUnknown(name)
     return row
+
+
+def hold_devices(session: Session, names: Collection[str]) -> dict[str, DeviceRow]:
+    """The devices of these names that there are, by name; held until the transaction ends."""
+    lock_fleet(session)
+    query = select(DeviceRow).where(DeviceRow.name.in_(names)).order_by(DeviceRow.id)
+    return {row.name: row for row in session.scalars(query.with_for_update())}
 
 
 SORTS: Mapping[str, Sequence[InstrumentedAttribute[Any]]] = {
@@ -149,25 +156,47 @@ def set_labels(
 ) -> DeviceRow:
     """Give a device exactly these labels."""
     row = get_device(session, name, lock=True)
+    relabel(session, row, labels, actor=actor, now=now)
+    return row
+
+
+def relabel(
+    session: Session,
+    row: DeviceRow,
+    labels: Mapping[str, str],
+    *,
+    actor: str,
+    now: datetime,
+    revision: int | None = None,
+) -> None:
+    """As `set_labels`, of a device that is held; `revision` is the transaction's, if
+    it has one."""
     if row.labels == labels:
-        return row
+        return
     before = row.labels
     row.labels = dict(labels)
-    row.revision = next_revision(session)
+    row.revision = revision or next_revision(session)
     _note(session, row, "device.label", actor, now, {"labels": before}, {"labels": row.labels})
-    return row
 
 
 def accept(session: Session, *, name: str, actor: str, now: datetime) -> DeviceRow:
     """Let in a device that waits; one that is in stays so. WrongDeviceState."""
     row = get_device(session, name, lock=True)
-    if row.state == "enrolled":
-        return row
-    if row.state != "pending":
-        raise WrongDeviceState(f"{name} is {row.state}: only a device that waits can be accepted")
-    row.enrolled_at = now
-    _change_state(session, row, "enrolled", "device.accept", actor, now)
+    let_in(session, row, actor=actor, now=now)
     return row
+
+
+def let_in(
+    session: Session, row: DeviceRow, *, actor: str, now: datetime, revision: int | None = None
+) -> None:
+    """As `accept`, of a device that is held; `revision` as for `relabel`."""
+    if row.state == "enrolled":
+        return
+    if row.state != "pending":
+        no = f"{row.name} is {row.state}: only a device that waits can be accepted"
+        raise WrongDeviceState(no)
+    row.enrolled_at = now
+    _change_state(session, row, "enrolled", "device.accept", actor, now, revision)
 
 
 def reject(session: Session, *, name: str, actor: str, now: datetime) -> None:
@@ -193,25 +222,37 @@ def revoke(session: Session, *, name: str, actor: str, now: datetime) -> DeviceR
 def decommission(session: Session, *, name: str, actor: str, now: datetime) -> DeviceRow:
     """Take a device out of service; its history stays. WrongDeviceState."""
     row = get_device(session, name, lock=True)
-    if row.state == "decommissioned":
-        return row
-    if row.state != "enrolled":
-        raise WrongDeviceState(
-            f"{name} is {row.state}: only an enrolled device can be decommissioned"
-        )
-    _change_state(session, row, "decommissioned", "device.decommission", actor, now)
+    retire(session, row, actor=actor, now=now)
     return row
 
 
+def retire(
+    session: Session, row: DeviceRow, *, actor: str, now: datetime, revision: int | None = None
+) -> None:
+    """As `decommission`, of a device that is held; `revision` as for `relabel`."""
+    if row.state == "decommissioned":
+        return
+    if row.state != "enrolled":
+        no = f"{row.name} is {row.state}: only an enrolled device can be decommissioned"
+        raise WrongDeviceState(no)
+    _change_state(session, row, "decommissioned", "device.decommission", actor, now, revision)
+
+
 def _change_state(
-    session: Session, row: DeviceRow, state: str, verb: str, actor: str, now: datetime
+    session: Session,
+    row: DeviceRow,
+    state: str,
+    verb: str,
+    actor: str,
+    now: datetime,
+    revision: int | None = None,
 ) -> None:
     before = row.state
     row.state = state
     if state != "enrolled":
         row.generation += 1
         row.silent_since = None
-    row.revision = next_revision(session)
+    row.revision = revision or next_revision(session)
     _note(session, row, verb, actor, now, {"state": before}, {"state": state})
 
 

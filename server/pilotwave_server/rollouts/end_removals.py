@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
@@ -14,14 +16,14 @@ def end_for_group(session: Session, group_id: int, model: str) -> bool:
     return _end(session, RemovalRow.group_id == group_id, model)
 
 
-def end_for_device(session: Session, device_id: int, model: str) -> bool:
-    """End a device's removal, as pinning the model does; say whether there was one."""
-    return _end(session, RemovalRow.device_id == device_id, model)
+def end_for_devices(session: Session, device_ids: Collection[int], model: str) -> bool:
+    """End the removals of devices, as pinning the model does; say whether there was one."""
+    return bool(device_ids) and _end(session, RemovalRow.device_id.in_(device_ids), model)
 
 
 def _end(session: Session, whose: ColumnElement[bool], model: str) -> bool:
     found = select(RemovalRow.id).where(whose, RemovalRow.model == model)
-    if session.scalar(found) is None:
+    if session.scalar(found.limit(1)) is None:
         return False
     session.execute(delete(RemovalRow).where(whose, RemovalRow.model == model))
     touch_fleet(session)

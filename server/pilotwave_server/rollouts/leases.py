@@ -248,15 +248,15 @@ def _lease(session: Session, row: RolloutRow, device_ids: list[int], *, now: dat
         session.execute(insert(d), [{**none_yet, **values, "device_id": i} for i in fresh])
 
 
-def forget_failure(
-    session: Session, device_id: int, *, model: str, counts_from: int, now: datetime
+def forget_failures(
+    session: Session, device_ids: Collection[int], *, model: str, counts_from: int, now: datetime
 ) -> None:
-    """Let a device on which a model's rollouts failed have its turn again, once for each call.
+    """Let devices on which a model's rollouts failed have their turn again, once for each call.
 
-    What it reports under a directive older than `counts_from` is of the try before.
+    What they report under a directive older than `counts_from` is of the try before.
     """
     d, r = RolloutDeviceRow, RolloutRow
-    failed = d.device_id == device_id, d.outcome.in_(DID_NOT)
+    failed = d.device_id.in_(device_ids), d.outcome.in_(DID_NOT)
     if session.scalar(select(d.rollout_id).where(*failed).limit(1)) is None:
         return
     offering = select(r.id).where(r.model == model, r.state.in_([str(s) for s in OFFERING]))

@@ -70,7 +70,7 @@ def left_out(entries: Collection[Entry], facts: Mapping[str, Scalar]) -> dict[st
 
 def check_group(session: Session, snapshot: FleetSnapshot, group: GroupRow, model: str) -> None:
     """TooManyModels if a device of the group would be asked to run more models than it takes."""
-    if _few(session, snapshot, model):
+    if fits_all(session, snapshot, model):
         return
     query = select(DeviceRow.name).where(DeviceRow.state == "enrolled", in_group(session, group))
     names = list(session.scalars(query.order_by(DeviceRow.name)))
@@ -79,13 +79,12 @@ def check_group(session: Session, snapshot: FleetSnapshot, group: GroupRow, mode
         _check(snapshot, found.values(), model)
 
 
-def check_device(session: Session, snapshot: FleetSnapshot, name: str, model: str) -> None:
+def check_device(snapshot: FleetSnapshot, device: LoadedDevice, model: str) -> None:
     """TooManyModels if the device would be asked to run more models than it takes."""
-    if not _few(session, snapshot, model):
-        _check(snapshot, load_devices(session, [name]).values(), model)
+    _check(snapshot, [device], model)
 
 
-def _few(session: Session, snapshot: FleetSnapshot, model: str) -> bool:
+def fits_all(session: Session, snapshot: FleetSnapshot, model: str) -> bool:
     """Whether all models that anything asks for fit on any device: then no device is looked at."""
     asked = {*snapshot.baselines, *snapshot.rollouts, model}
     return len(asked | _pinned(session)) <= SMALL_ENTRIES

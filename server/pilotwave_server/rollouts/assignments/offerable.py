@@ -29,6 +29,13 @@ def check_may_be_offered(
     """Return if `version` may be ordered for `device`. ModelUnknown, VersionUnknown,
     VersionNotOffered."""
     get_version(session, model=model, version=version)
+    check_not_withheld(snapshot, device, model=model, version=version)
+
+
+def check_not_withheld(
+    snapshot: FleetSnapshot, device: DeviceView, *, model: str, version: str
+) -> None:
+    """Return if `version`, which there is, may be ordered for `device`. VersionNotOffered."""
     hold = may_not_be_offered(device, snapshot, Candidate("pin", model, version))
     if hold is not None:
         raise VersionNotOffered(hold.sentence, reason=str(hold.reason))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.audit.service import record
@@ -18,13 +18,12 @@ from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.registry.tables import ModelRow
 from pilotwave_server.rollouts import end_removals
 from pilotwave_server.rollouts.assignments import capacity
-from pilotwave_server.rollouts.assignments.load_device import look
-from pilotwave_server.rollouts.assignments.offerable import check_may_be_offered
+from pilotwave_server.rollouts.assignments.held import Became, Held, hold
+from pilotwave_server.rollouts.assignments.offerable import check_not_withheld
 from pilotwave_server.rollouts.assignments.resolve import Candidate, may_not_be_offered
-from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
-from pilotwave_server.rollouts.leases import forget_failure
-from pilotwave_server.telemetry.history import FAILED, HEALTHY, ROLLED_BACK
-from pilotwave_server.telemetry.tables import DeviceHistoryRow, DeviceModelRow
+from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
+from pilotwave_server.rollouts.leases import forget_failures
+from pilotwave_server.telemetry.history import HEALTHY
 
 
 class NothingToRollBackTo(Conflict):
@@ -47,26 +46,16 @@ def pin(
     reason: str,
     actor: str,
     now: datetime,
-    verb: str = "device.pin",
 ) -> PinRow:
     """Hold a device on a version, whatever its groups say.
 
     DeviceUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, TooManyModels.
     """
-    device = get_device(session, name, lock=True)
-    view = look(session, snapshot, name).view
-    check_may_be_offered(session, snapshot, view, model=model, version=version)
-    capacity.check_device(session, snapshot, name, model)
-    row = session.get(PinRow, (device.id, model))
-    before = None if row is None else {"version": row.version, "reason": row.reason}
-    if row is None:
-        row = PinRow(device_id=device.id, model=model)
-        session.add(row)
-    row.version, row.reason, row.set_by, row.set_at = version, reason, actor, now
-    end_removals.end_for_device(session, device.id, model)
-    device.revision = next_revision(session)
-    after = {"version": version, "reason": reason}
-    _note(session, device, model, verb, actor, now, before=before, after=after)
+    held = hold(session, snapshot, [name], model)
+    word = Word("device.pin", reason, actor, now)
+    row = pin_held(session, snapshot, held, name, version, word)
+    end_removals.end_for_devices(session, [row.device_id], model)
+    held.rows[name].revision = next_revision(session)
     return row
 
 
@@ -85,50 +74,81 @@ def roll_back(
 
     As `pin`, and NothingToRollBackTo.
     """
-    if to is None:
-        device = get_device(session, name, lock=True)
-        view = look(session, snapshot, name).view
-        to = last_good(session, snapshot, device, view, model)
-    return pin(
-        session,
-        snapshot,
-        name=name,
-        model=model,
-        version=to,
-        reason=reason,
-        actor=actor,
-        now=now,
-        verb="device.rollback",
-    )
+    held = hold(session, snapshot, [name], model, with_history=to is None)
+    word = Word("device.rollback", reason, actor, now)
+    row = send_back(session, snapshot, held, name, to, word)
+    end_removals.end_for_devices(session, [row.device_id], model)
+    held.rows[name].revision = next_revision(session)
+    return row
 
 
-def last_good(
-    session: Session, snapshot: FleetSnapshot, device: DeviceRow, view: DeviceView, model: str
-) -> str:
+@dataclass(frozen=True)
+class Word:
+    """An operator's word, for the log and for the pin."""
+
+    verb: str
+    reason: str
+    actor: str
+    now: datetime
+
+
+def send_back(
+    session: Session,
+    snapshot: FleetSnapshot,
+    held: Held,
+    name: str,
+    to: str | None,
+    word: Word,
+) -> PinRow:
+    """As `pin_held`, to the last good version by default. NothingToRollBackTo."""
+    version = last_good(snapshot, held, name) if to is None else to
+    return pin_held(session, snapshot, held, name, version, word)
+
+
+def pin_held(
+    session: Session, snapshot: FleetSnapshot, held: Held, name: str, version: str, word: Word
+) -> PinRow:
+    """Pin one of the devices. Its revision, and an end to its removal, are the caller's to write.
+
+    As `pin`. Nothing was changed where it raises.
+    """
+    device, (loaded, view) = held.device(name)
+    held.check_version(session, version)
+    check_not_withheld(snapshot, view, model=held.model, version=version)
+    if not held.fits:
+        capacity.check_device(snapshot, loaded, held.model)
+    row = held.pins.get(device.id)
+    before = None if row is None else {"version": row.version, "reason": row.reason}
+    if row is None:
+        row = PinRow(device_id=device.id, model=held.model)
+        session.add(row)
+    row.version, row.reason, row.set_by, row.set_at = version, word.reason, word.actor, word.now
+    after = {"version": version, "reason": word.reason}
+    _note(session, device, held.model, word.verb, word.actor, word.now, before=before, after=after)
+    return row
+
+
+def last_good(snapshot: FleetSnapshot, held: Held, name: str) -> str:
     """The version older than the present one that was healthy on this device last.
 
     One that failed or was rolled back there after that is passed over, and so is one that may not
     be offered. NothingToRollBackTo, which says what was found.
     """
-    _need_model(session, model)
-    current = session.scalar(
-        select(DeviceModelRow.current_version).where(
-            DeviceModelRow.device_id == device.id, DeviceModelRow.model == model
-        )
-    )
+    device, (_, view) = held.device(name)
+    model, current = held.model, held.runs.get(device.id)
     if current is None:
         raise NothingToRollBackTo(f"{device.name} runs no version of {model}, as far as it said")
     running = snapshot.versions.get((model, current))
     newest = running.counter if running else None
     passed: list[str] = []
-    for version in _were_healthy(session, device, model):
+    for version in _were_healthy(held.became.get(device.id, ())):
         known = snapshot.versions.get((model, version))
         if known is None or version == current or (newest and known.counter >= newest):
             continue
-        hold = may_not_be_offered(view, snapshot, Candidate("pin", model, version))
-        if hold is None:
+        no = may_not_be_offered(view, snapshot, Candidate("pin", model, version))
+        if no is None:
             return version
-        passed.append(hold.sentence)
+        passed.append(no.sentence)
     because = "; ".join(passed) or "no older version was ever healthy there"
     raise NothingToRollBackTo(
         f"{device.name} runs {model} {current} and has nothing to go back to: {because}. "
@@ -136,17 +156,10 @@ def last_good(
     )
 
 
-def _were_healthy(session: Session, device: DeviceRow, model: str) -> Iterator[str]:
+def _were_healthy(newest_first: Became) -> Iterator[str]:
     """The versions that were healthy on the device and did not fail since, the latest first."""
-    h = DeviceHistoryRow
-    newest_first = (
-        select(h.version, h.became)
-        .where(h.device_id == device.id, h.model == model)
-        .where(h.became.in_((HEALTHY, FAILED, ROLLED_BACK)))
-        .order_by(h.id.desc())
-    )
     settled: set[str] = set()
-    for version, became in session.execute(newest_first):
+    for version, became in newest_first:
         if version not in settled:
             settled.add(version)
             if became == HEALTHY:
@@ -172,18 +185,22 @@ def retry(session: Session, *, name: str, model: str, actor: str, now: datetime)
     """
     revision = next_revision(session)  # holds the fleet before the device: see `leases.py`
     device = get_device(session, name, lock=True)
-    _need_model(session, model)
-    attempt = int(device.attempts.get(model, 0)) + 1
-    device.attempts = {**device.attempts, model: attempt}
-    forget_failure(session, device.id, model=model, counts_from=revision, now=now)
-    device.revision = revision
-    _note(session, device, model, "device.retry", actor, now, after={"attempt": attempt})
+    if session.get(ModelRow, model) is None:
+        raise ModelUnknown(model)
+    attempt = try_again(session, device, model=model, revision=revision, actor=actor, now=now)
+    forget_failures(session, [device.id], model=model, counts_from=revision, now=now)
     return attempt
 
 
-def _need_model(session: Session, model: str) -> None:
-    if session.get(ModelRow, model) is None:
-        raise ModelUnknown(model)
+def try_again(
+    session: Session, device: DeviceRow, *, model: str, revision: int, actor: str, now: datetime
+) -> int:
+    """Count one attempt up; return it. What failed in rollouts is the caller's to forget."""
+    attempt = int(device.attempts.get(model, 0)) + 1
+    device.attempts = {**device.attempts, model: attempt}
+    device.revision = revision
+    _note(session, device, model, "device.retry", actor, now, after={"attempt": attempt})
+    return attempt
 
 
 def _note(

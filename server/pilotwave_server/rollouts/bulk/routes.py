@@ -28,7 +28,8 @@ from pilotwave_server.groups.selector import BadSelector
 from pilotwave_server.groups.service import GroupUnknown
 from pilotwave_server.problems import responses
 from pilotwave_server.rollouts.bulk import acts as bulk_acts
-from pilotwave_server.rollouts.bulk.acts import BulkAction, Deed, DevicesChanged, TooManyDevices
+from pilotwave_server.rollouts.bulk.acts import DevicesChanged, TooManyDevices
+from pilotwave_server.rollouts.bulk.steps import BulkAction, Deed
 from pilotwave_server.routing import api_router
 
 router = api_router(tag="devices")

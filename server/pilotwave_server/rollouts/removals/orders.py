@@ -25,7 +25,7 @@ from pilotwave_server.registry.tables import ModelRow
 from pilotwave_server.rollouts.assignments.load_device import look
 from pilotwave_server.rollouts.assignments.resolve import candidates
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
-from pilotwave_server.rollouts.end_removals import end_for_device, end_for_group
+from pilotwave_server.rollouts.end_removals import end_for_devices, end_for_group
 from pilotwave_server.rollouts.operate.create import check_way_is_free
 from pilotwave_server.rollouts.tables import BaselineRow, RemovalRow
 from pilotwave_server.telemetry.tables import DeviceModelRow
@@ -110,7 +110,7 @@ def keep_in_group(session: Session, *, group: str, model: str, actor: str, now: 
 def keep_on_device(session: Session, *, device: str, model: str, actor: str, now: datetime) -> None:
     """Take a removal back; what is gone does not come back by that. NotRemoved."""
     row = get_device(session, device, lock=True)
-    if not end_for_device(session, row.id, model):
+    if not end_for_devices(session, [row.id], model):
         raise NotRemoved(f"{model} was not ordered off {device}")
     _note(session, f"device/{device}", "device.keep", model, None, actor, now)
 
