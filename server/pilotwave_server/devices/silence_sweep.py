@@ -3,8 +3,9 @@
 Polls and check-ins do nothing for this. Each minute one process (`silence_watch`) asks for devices
 that are to be told of, by the interval that they were told: there are few of those, and an index
 over that and the time finds the devices without a look at the others. They are marked and told of
-in one transaction, `CHUNK` of them with one event, so that a site that loses its line is one line
-in the log. A mark is set only where none is, so that two processes never tell the same.
+in one transaction, `CHUNK` of them with one event, so that a site that loses its line is one call
+to a webhook; each of several has a line of its own in the log beside it. A mark is set only where
+none is, so that two processes never tell the same.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from pilotwave_server.settings import Settings
 
 CHUNK = 5000
 NAMED = 10
+OF_EACH = {"device.silent": "device.fell_silent", "device.heard": "device.came_back"}
+"""What the log says of each device of several that one event tells of."""
 Rules = Sequence[ColumnElement[bool]]
 _AWAITED: ColumnElement[bool] = literal_column(f"({AWAITED})")
 _MISSED: ColumnElement[bool] = literal_column(f"({MISSED})")
@@ -147,3 +150,6 @@ def _record(session: Session, verb: str, names: Sequence[str], now: datetime) ->
     told: dict[str, Any] = {"devices": len(names), "names": sorted(names)[:NAMED]}
     object = f"device/{names[0]}" if len(names) == 1 else "fleet"
     record(session, actor="server", verb=verb, object=object, now=now, after=told)
+    for name in sorted(names) if len(names) > 1 else ():
+        about, after = f"device/{name}", {"devices": len(names)}
+        record(session, actor="server", verb=OF_EACH[verb], object=about, now=now, after=after)

@@ -69,6 +69,10 @@ class DeviceSummary(ApiReply):
     conflict_since: datetime | None = Field(
         description="Since when two machines use this device's key; nothing is offered meanwhile."
     )
+    silent_since: datetime | None = Field(
+        description="Since when it is reported silent (`device.silent`), up to a minute after it "
+        "became so; null: it is not."
+    )
     refusal: RefusalView | None = Field(
         description="Why it refuses its orders, as it last reported; null: it takes them."
     )
@@ -237,6 +241,7 @@ def _common(
         "last_seen": last_seen,
         "last_check_in": row.last_check_in,
         "conflict_since": row.conflict_since,
+        "silent_since": row.silent_since,
         "refusal": None if row.refusal is None else refusal_of(row, row.refusal),
         "standing": standing(row, last_seen, silence),
         "models": [ModelOnDevice.model_validate(m) for m in models],

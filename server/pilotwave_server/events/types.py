@@ -12,8 +12,8 @@ _BY_FAMILY = {
     "baseline": "end keep remove set",
     "blob": "remove",
     "delta": "again",
-    "device": "accept ask conflict conflict_end decommission enrol expire heard keep label pin "
-    "refusing refusing_end reject remove retry revoke rollback silent unpin",
+    "device": "accept ask came_back conflict conflict_end decommission enrol expire fell_silent "
+    "heard keep label pin refusing refusing_end reject remove retry revoke rollback silent unpin",
     "enrolment_code": "create revoke",
     "fleet": "create lift",
     "group": "add change create delete remove",

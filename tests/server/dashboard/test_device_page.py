@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from html import unescape
+from typing import Any
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import insert, select
 
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_server.context import Context
+from pilotwave_server.devices.service import get_device
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.telemetry.tables import DeviceMetricRow
 from tests.server.dashboard.conftest import MakePerson, sign_in
@@ -139,3 +141,18 @@ def test_a_device_that_refuses_its_orders_says_so_with_what_to_do(
     assert "this device's clock says 2001-01-01T00:00:00Z; set it" in shown
     device.check_in(refusal=None)
     assert "refuses its orders</span>" not in page.get(path).text
+
+
+def test_since_when_a_device_is_reported_silent_is_on_its_page(
+    fleet: Fleet, browser: httpx.Client, make_person: MakePerson, clock: Any
+) -> None:
+    make_person("ada")
+    assert sign_in(browser, "ada").status_code == 303
+    camera = fleet.device("cam-1")
+    assert "Reported silent" not in browser.get("/devices/cam-1").text
+    with fleet.context.db.write() as session:
+        get_device(session, "cam-1").silent_since = clock()
+    clock.advance(hours=2)
+    assert "it has missed three check-ins." in browser.get("/devices/cam-1").text
+    camera.check_in()
+    assert "Reported silent" not in browser.get("/devices/cam-1").text

@@ -197,6 +197,25 @@ def test_of_many_there_is_one_event_a_chunk_with_the_first_names(
     assert {n for *_, named in told for n in named} <= set(names)
 
 
+def test_each_of_many_has_a_line_of_its_own_and_all_are_written_at_once(
+    db: Database, servers: Servers, clock: FakeClock
+) -> None:
+    names = sorted(f"cam-{n}" for n in range(1, 46))
+    add(db, *(camera(n, last_seen=clock()) for n in range(1, 46)))
+    servers.run(seconds=SILENT_S - 1)
+    with statements(db) as sent:
+        servers.run(seconds=62)
+    assert sum(s.startswith("INSERT INTO audit_events") for s in sent) == 1
+    hear(db, *names, at=clock())
+    servers.run(minutes=2)
+    e = AuditEventRow
+    for verb in ("device.fell_silent", "device.came_back"):
+        with db.read() as session:
+            query = select(e.object, e.after).where(e.verb == verb).order_by(e.id)
+            lines = [tuple(row) for row in session.execute(query)]
+        assert lines == [(f"device/{name}", {"devices": 45}) for name in names]
+
+
 def test_several_processes_tell_it_once(db: Database, servers: Servers, clock: FakeClock) -> None:
     servers.start(processes=4)
     add(db, *(camera(n, last_seen=clock()) for n in range(1, 4)))
@@ -372,6 +391,11 @@ def test_a_fleet_with_a_real_server_is_told_of(
     servers.stay_up(seconds=3 * context.settings.check_in_interval_s)
     servers.run(seconds=140)
     assert events(context.db) == [silent("cam-1")]
+    since = fleet.operator.get("/api/v1/devices/cam-1").json()["silent_since"]
+    (listed,) = fleet.operator.get("/api/v1/devices").json()["items"]
+    assert since == listed["silent_since"] is not None
+    assert clock() - datetime.fromisoformat(since) <= timedelta(seconds=140)
     assert camera_1.check_in().status_code == 200
     servers.run(minutes=2)
     assert events(context.db) == [silent("cam-1"), heard("cam-1")]
+    assert fleet.operator.get("/api/v1/devices/cam-1").json()["silent_since"] is None
