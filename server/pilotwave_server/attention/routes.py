@@ -23,6 +23,7 @@ class AttentionItem(ApiReply):
     object: str = Field(description="What it is about, as `rollout/r5`; may be empty.")
     title: str
     sentence: str
+    model: str = Field(description="The model that it concerns; empty: none.")
     acknowledged_by: str | None
     acknowledged_at: datetime | None
     note: str | None

@@ -17,6 +17,7 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ColumnElement
 
+from pilotwave_protocol import names
 from pilotwave_server.attention.tables import AcknowledgementRow
 from pilotwave_server.attention.troubles import troubles
 from pilotwave_server.audit.service import record
@@ -57,13 +58,15 @@ class NothingToAcknowledge(NotFound):
 
 @dataclass(frozen=True)
 class Item:
-    """One entry. `object` is what it is about (`rollout/r5`), `state` a word for how it stands."""
+    """One entry. `object` is what it is about (`rollout/r5`), `state` a word for how it stands,
+    `model` the model that it concerns (empty: none)."""
 
     key: str
     state: str
     object: str
     title: str
     sentence: str
+    model: str = ""
     acknowledged_by: str | None = None
     acknowledged_at: datetime | None = None
     note: str | None = None
@@ -89,6 +92,19 @@ def list_items(session: Session, now: datetime, quiet: Silence) -> list[Item]:
         *_devices(session, quiet),
         *_roles(session, now),
     ]
+    return _with_acknowledgements(session, found)
+
+
+def list_items_of(session: Session, model: str, now: datetime) -> list[Item]:
+    """The entries about one model: its rollouts, and its role where that expires soon."""
+    found = [
+        *_rollouts(session, now, RolloutRow.model == model),
+        *(item for item in _roles(session, now) if item.model == model),
+    ]
+    return _with_acknowledgements(session, found)
+
+
+def _with_acknowledgements(session: Session, found: Sequence[Item]) -> list[Item]:
     rows = list(session.scalars(select(AcknowledgementRow).where(_is_of(found))))
     items = [_with(i, next((row for row in rows if i.is_seen_in(row.key)), None)) for i in found]
     return sorted(items, key=lambda item: item.acknowledged_by is not None)
@@ -158,16 +174,17 @@ def _restored(session: Session) -> Iterator[Item]:
         yield Item(f"recovery/{key}", "failing", "", "restored server", sentence)
 
 
-def _rollouts(session: Session, now: datetime) -> Iterator[Item]:
+def _rollouts(session: Session, now: datetime, *rules: ColumnElement[bool]) -> Iterator[Item]:
     """Rollouts that wait for a person, or went wrong a short while ago."""
     r, g = RolloutRow, GroupRow
     failed = (r.state == "rolled_back") & (r.ended_at > now - RECENT)
     waits = or_(r.state.in_(("awaiting_approval", "paused", "draft")), failed)
-    query = select(r, g.name).join(g, g.id == r.group_id).where(waits).order_by(r.id.desc())
+    query = select(r, g.name).join(g, g.id == r.group_id).where(waits, *rules).order_by(r.id.desc())
     for row, group in session.execute(query.limit(MOST_ROLLOUTS)):
         title = f"{row.model} {row.version} → {group}"
         key = f"rollout/r{row.id}/{row.state}/{row.generation}"
-        yield Item(key, row.state, f"rollout/r{row.id}", title, row.reason or row.description)
+        sentence = row.reason or row.description
+        yield Item(key, row.state, f"rollout/r{row.id}", title, sentence, row.model)
 
 
 def _devices(session: Session, quiet: Silence) -> Iterator[Item]:
@@ -184,4 +201,10 @@ def _roles(session: Session, now: datetime) -> Iterator[Item]:
         if days < SOON_DAYS and role.role not in ("snapshot", "timestamp"):
             title = f"{role.role} expires in {max(days, 0):.0f} days"
             key = f"expiry/{role.role}/{role.version}"
-            yield Item(key, "failing", "", title, f"run `pilotwave renew --role {role.role}`")
+            sentence = f"run `pilotwave renew --role {role.role}`"
+            yield Item(key, "failing", "", title, sentence, _model_of(role.role))
+
+
+def _model_of(role: str) -> str:
+    """The model whose role it is; empty for the fleet's roles."""
+    return names.model_of_role(role) if role.startswith("models-") else ""

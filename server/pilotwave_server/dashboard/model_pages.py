@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from pilotwave_server.audit.notices import list_notices
+from pilotwave_server.attention.service import list_items_of
 from pilotwave_server.audit.tables import AuditEventRow
 from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.forms import read_form
@@ -90,7 +90,7 @@ def show_model(
         versions=api.list_versions(model, page.actor, session, paging),
         running=running(session, model),
         back=rolled_back(session, model),
-        notices=[n for n in list_notices(session) if n.object == f"model/{model}"],
+        attention=list_items_of(session, model, now),
         trust=trust_events(session, model),
         rollouts=rollout_routes.list_rollouts(page.actor, session, PageRequest(8), model=model),
         now=now,
