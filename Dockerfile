@@ -34,7 +34,6 @@ RUN useradd --system --uid 10001 --create-home pilotwave \
 COPY docker /opt/pilotwave-docker
 USER pilotwave
 WORKDIR /home/pilotwave
-VOLUME /data
 
 FROM runtime AS server
 COPY --from=server-build /opt/pilotwave /opt/pilotwave

@@ -18,6 +18,10 @@ if [ -e "$PILOTWAVE_KEYS/bootstrap.json" ]; then
   rm "$PILOTWAVE_KEYS/bootstrap.json"
 elif [ ! -e "$PILOTWAVE_KEYS/root.json" ]; then
   pilotwave keys init --dir "$PILOTWAVE_KEYS" --plain
+elif pilotwave status --json | grep -q '"bootstrapped": false'; then
+  echo "The server's database is new, and $PILOTWAVE_KEYS holds the keys of the fleet before it." >&2
+  echo "Put the database back from a backup, or begin anew: docker compose down --volumes" >&2
+  exit 1
 fi
 cp "$PILOTWAVE_KEYS/root.json" "$enrolment/root.new"
 mv "$enrolment/root.new" "$enrolment/root.json"

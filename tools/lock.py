@@ -17,8 +17,8 @@ HERE = Path(__file__).resolve().parent.parent
 FOLDER = HERE / "requirements"
 # What each is for, and the extras that it has.
 LOCKS = {
-    "server": ("server", "cli"),
-    "agent": ("onnxruntime",),
+    "server": ("server", "cli", "mqtt"),
+    "agent": ("onnxruntime", "mqtt", "websocket"),
     "dev": ("server", "cli", "mqtt", "onnxruntime", "litert", "openvino", "dev"),
 }
 # What builds the package itself: it is installed from here, without another index.

@@ -125,7 +125,7 @@ def init(
             "The first admin signs in to the web page, once, to set a password, at\n\n"
             f"    {base_url(settings)}{made.login_link}\n"
         )
-        if not settings.public_url:
+        if not settings.people_url:
             typer.echo(
                 "This is the address if the server is run as below. It listens on PILOTWAVE_PORT, "
                 "or where `run --port` says; behind a proxy, set PILOTWAVE_PUBLIC_URL.\n"
@@ -312,7 +312,7 @@ def login_link(
 def base_url(settings: Settings) -> str:
     """Where people reach this server, as far as its settings tell."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return settings.public_url.rstrip("/") or f"http://{host}:{settings.port}"
+    return settings.people_url or f"http://{host}:{settings.port}"
 
 
 @app.command()

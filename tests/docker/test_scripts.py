@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-Start = Callable[[str, str], Path]
+Start = Callable[..., Path]
 
 
 @pytest.fixture
@@ -40,11 +40,12 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     """Start a script that stays; returns its log. All are ended, agents before the server."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(script: str, name: str) -> Path:
+    def start(script: str, name: str, **settings: str) -> Path:
         log = tmp_path / f"{name}.log"
         with log.open("wb") as out:
             words = ["sh", str(REPO / "docker" / script)]
-            process = subprocess.Popen(words, stdout=out, stderr=out, env=environment)
+            env = {**environment, **settings}
+            process = subprocess.Popen(words, stdout=out, stderr=out, env=env)
         started.append(process)
         return log
 
@@ -114,6 +115,23 @@ def test_setup_may_be_repeated_and_changes_nothing(
     assert {"root.json", "cam-001.code", "publisher.pem", "admin-token"} <= {p.name for p in made}
     run(environment, "setup.sh", "cam-001")
     assert {p: p.read_bytes() for p in tmp_path.glob("[eot]*/**/*") if p.is_file()} == made
+
+
+def test_setup_says_when_the_database_alone_was_lost(
+    start: Start, environment: dict[str, str], tmp_path: Path
+) -> None:
+    serve(start, environment)
+    run(environment, "setup.sh", "cam-001")
+    other = {**environment, "PILOTWAVE_DATABASE_URL": f"sqlite:///{tmp_path / 'new.db'}"}
+    log = start("server.sh", "second", PILOTWAVE_DATABASE_URL=other["PILOTWAVE_DATABASE_URL"])
+    wait_until(lambda: "listening on" in log.read_text(), log)
+    found = re.search(r"listening on (http://\S+)", log.read_text())
+    assert found
+    words = ["sh", str(REPO / "docker" / "setup.sh"), "cam-001"]
+    other["PILOTWAVE_URL"] = found.group(1)
+    done = subprocess.run(words, env=other, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Put the database back from a backup" in done.stderr
 
 
 def test_device_that_is_not_enrolled_is_not_healthy(environment: dict[str, str]) -> None:

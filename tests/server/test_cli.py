@@ -73,6 +73,10 @@ def test_init_prints_the_port_that_the_server_listens_on(
     told = pw("init", "--data", tmp_path / "c", "--fleet", "berlin").output
     assert "https://fleet.example.org/login/link/" in told
     assert "run --port" not in told
+    # devices may reach the server by another name than people do
+    monkeypatch.setenv("PILOTWAVE_PAGE_URL", "http://127.0.0.1:8600")
+    told = pw("init", "--data", tmp_path / "d", "--fleet", "berlin").output
+    assert "http://127.0.0.1:8600/login/link/" in told
 
 
 def test_init_makes_what_only_its_owner_can_read(data: Path) -> None:
