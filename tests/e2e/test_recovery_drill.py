@@ -19,7 +19,7 @@ from tests.e2e.test_restored_server import NAMES, Story, until
 from tests.e2e.thief import FAR, HUGE, Forged, Thief, together, version_of
 from tests.peers.relay import Relay, honest
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.slow]
 
 
 class Drill(Story):

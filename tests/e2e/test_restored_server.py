@@ -142,6 +142,7 @@ def test_devices_come_back_to_a_restored_server_by_themselves(story: Story) -> N
     print(f"the last device was back after {took:.1f} s")
 
 
+@pytest.mark.slow
 def test_the_command_brings_them_back_to_what_the_backup_says(story: Story) -> None:
     """The publisher's role went back too: the online key is rotated, and nothing published."""
     said = story.stage.run("pilotwave-server", "restore", "--data", "data")
@@ -155,6 +156,7 @@ def test_the_command_brings_them_back_to_what_the_backup_says(story: Story) -> N
     assert story.status()["roles_behind"] == []
 
 
+@pytest.mark.slow
 def test_a_role_is_signed_past_what_devices_know(story: Story) -> None:
     story.stage.run("pilotwave-server", "restore", "--data", "data")
     story.start()

@@ -18,7 +18,7 @@ from pilotwave_protocol import names, signing
 from pilotwave_protocol.trust import ModelPolicy
 from tests.e2e.fleet_of_one import FleetOfOne, fleet_of_one, wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
 MODEL, ROLE = "detector", "models-detector"
