@@ -25,12 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
+from sqlalchemy import func, select
 from tuf.api.metadata import Targets
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench._bench import Bench, enrol, main, median
 from pilotwave_server.db import Database
+from pilotwave_server.deltas.tables import DeltaRow
+from pilotwave_server.deltas.worker import LOOK_S
 from pilotwave_server.registry.documents import MAX_DOCUMENT_BYTES
 from pilotwave_server.registry.resealer import keep_fresh
 from pilotwave_server.registry.trust import TrustStore
@@ -181,6 +184,12 @@ class Year:
                 raise SystemExit(f"{device} runs {model} {runs} and not {version}")
         return took
 
+    def waiting(self) -> int:
+        """How many deltas the server has still to make."""
+        query = select(func.count()).where(DeltaRow.state == "waiting")
+        with self.db.read() as session:
+            return session.scalar(query) or 0
+
     def kept(self) -> dict[str, int]:
         """Bytes and counts on the disks now."""
         roles = [path.stat().st_size for path in self.tuf.glob("*.models-*.json")]
@@ -197,19 +206,20 @@ class Year:
 
 
 def settle(year: Year, seconds: float) -> None:
-    """Let the server make and clear deltas, for as long as its files change."""
-    ends, before = time.monotonic() + seconds, -1
+    """Let the server make and clear deltas, until none is waiting and no file changes any more."""
+    ends, since, before = time.monotonic() + seconds, 0.0, -1
     while time.monotonic() < ends:
         now = size(year.data / "blobs")
-        if now == before:
+        if now != before or year.waiting():
+            since, before = time.monotonic(), now
+        elif time.monotonic() >= since + LOOK_S + 1:
             return
-        before = now
-        time.sleep(6)
+        time.sleep(0.2)
 
 
 def measure(bench: Bench) -> None:
     clock = move_clock()
-    weeks, models, keep = (10, 1, 4) if bench.quick else (52, 3, 10)
+    weeks, models, keep = (8, 1, 4) if bench.quick else (52, 3, 10)
     settings = {"PILOTWAVE_KEEP_VERSIONS": str(keep), "PILOTWAVE_LOG_LEVEL": "warning"}
     with tempfile.TemporaryDirectory(prefix="pilotwave-bench-") as folder:
         stage = ForkedStage(Path(folder), settings=settings)
