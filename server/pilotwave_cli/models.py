@@ -8,14 +8,14 @@ import typer
 
 from pilotwave_cli import bytes_and_sites, output
 from pilotwave_cli.client import connect
-from pilotwave_cli.config import keys_dir
 from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.keys import drafts, reset_model, rotation_drafts
 from pilotwave_cli.keys.drafts import now
-from pilotwave_cli.keys.keyfiles import Passphrases, load_keys
+from pilotwave_cli.keys.key_options import KeyFiles, SigningOptions
+from pilotwave_cli.keys.keyfiles import load_keys
 from pilotwave_cli.keys.rotate_command import delegated
-from pilotwave_cli.keys.sign_and_submit import complete, signers_for, spare_file
-from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
+from pilotwave_cli.keys.sign_and_submit import complete, signers_for
+from pilotwave_cli.options import spread
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names
 
@@ -68,6 +68,7 @@ def show_versions(model: str, rows: list[dict[str, Any]]) -> None:
 
 
 @cli.command("create")
+@spread
 def create(
     model: Annotated[str, typer.Argument(help="Name of the new model.")],
     publisher: Annotated[
@@ -77,30 +78,29 @@ def create(
         int, typer.Option(min=1, max=16, help="How many of the keys must sign.")
     ] = 1,
     key: KeyFiles = None,
-    folder: Dir = None,
-    passphrase_file: PassphraseFile = None,
-    out: Out = None,
+    *,
+    sign: SigningOptions,
 ) -> None:
     """Create a model and delegate it to its publisher's keys; signed with the targets keys."""
-    name, ask = names.check_model(model), Passphrases(passphrase_file)
-    owners = load_keys(publisher, ask)
+    name = names.check_model(model)
+    owners = load_keys(publisher, sign.ask)
     try:
         holders = rotation_drafts.public_keys([o.public_key for o in owners], threshold)
     except ValueError as e:
         raise CliError(str(e)) from e
-    where = folder or keys_dir()
     with connect() as api:
         root, targets = drafts.fetch_root(api), drafts.fetch_targets(api)
         if names.role_for_model(name) in delegated(targets):
             raise Failed(f"model {name} is there already")
         draft = rotation_drafts.add_model(root, targets, name, holders, now())
-        signers = signers_for([draft], key, where, ask, "targets", besides=owners)
-        done = complete(api, draft, signers, out=out, spare=spare_file(where, f"create-{name}"))
+        signers = signers_for([draft], key, sign, "targets", besides=owners)
+        done = complete(api, draft, signers, sign.out, spare=sign.spare(f"create-{name}"))
     if done:
         output.say(f"Created model {name}. Only its publisher key can sign versions.")
 
 
 @cli.command("reset")
+@spread
 def reset(
     model: Annotated[str, typer.Argument(help="The model.")],
     good: Annotated[
@@ -109,24 +109,22 @@ def reset(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     key: KeyFiles = None,
-    folder: Dir = None,
-    passphrase_file: PassphraseFile = None,
-    out: Out = None,
+    *,
+    sign: SigningOptions,
 ) -> None:
     """Clear floors, yanks and versions that a stolen or mistaken publisher key signed.
 
     Signed with the targets keys and the publisher's. Rotate a stolen key first, or in the same act:
     `pilotwave keys rotate publisher --model MODEL --reset --good N`.
     """
-    name, ask = names.check_model(model), Passphrases(passphrase_file)
-    where = folder or keys_dir()
+    name = names.check_model(model)
     with connect() as api:
         document = reset_model.chosen(api, name, good)
         root, targets = drafts.fetch_root(api), drafts.fetch_targets(api)
         role = drafts.fetch_role(api, names.role_for_model(name))
         draft = rotation_drafts.next_pair(root, targets, role, name, now())
         reset_model.ask(reset_model.reset(draft, name, document, now()), name, yes=yes)
-        signers = signers_for([draft], key, where, ask, "targets")
-        done = complete(api, draft, signers, out=out, spare=spare_file(where, f"reset-{name}"))
+        signers = signers_for([draft], key, sign, "targets")
+        done = complete(api, draft, signers, sign.out, spare=sign.spare(f"reset-{name}"))
     if done:
         output.say(f"{name} is reset; devices follow when they next read the metadata")

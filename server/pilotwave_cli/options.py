@@ -1,20 +1,30 @@
-"""Options that several commands share, so that each is spelt and explained once."""
+"""Let a command group its options in dataclasses, for Typer knows no groups itself."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any
 
-import typer
 
-Dir = Annotated[Path | None, typer.Option("--dir", help="Folder of the keys. [PILOTWAVE_KEYS]")]
-PassphraseFile = Annotated[
-    Path | None, typer.Option(help="File with the passphrase (or PILOTWAVE_PASSPHRASE).")
-]
-KeyFiles = Annotated[
-    list[str] | None, typer.Option("--key", help="Key file, key reference or URI; repeatable.")
-]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", help="If signatures are missing, write the draft to this file."),
-]
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """Make an option of each field of each dataclass that a command takes, in their order."""
+    taken = inspect.signature(command, eval_str=True).parameters.values()
+    groups: dict[str, Any] = {p.name: p.annotation for p in taken if is_dataclass(p.annotation)}
+    options: list[inspect.Parameter] = []
+    for one in taken:
+        kind = groups.get(one.name)
+        options += inspect.signature(kind, eval_str=True).parameters.values() if kind else [one]
+    options = [o.replace(kind=inspect.Parameter.KEYWORD_ONLY) for o in options]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, kind in groups.items():
+            given[name] = kind(**{f.name: given.pop(f.name) for f in fields(kind)})
+        command(**given)
+
+    run.__annotations__ = {o.name: o.annotation for o in options}
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # read by inspect
+    return run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,10 +13,10 @@ from pilotwave_cli.client import Api, connect
 from pilotwave_cli.confirm import Yes, count, sure
 from pilotwave_cli.errors import Failed
 from pilotwave_cli.keys.drafts import now
-from pilotwave_cli.keys.keyfiles import Passphrases
+from pilotwave_cli.keys.key_options import KeyFiles, SigningOptions
 from pilotwave_cli.keys.submit_role import Change, DoneBefore, Publisher, find_publisher, submit
 from pilotwave_cli.models import show_versions
-from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
+from pilotwave_cli.options import spread
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names, signing
 
@@ -86,15 +85,15 @@ def _shown(key: str, value: Any) -> object:
 
 
 @cli.command("yank")
+@spread
 def yank(
     model: Model,
     version: Version,
     reason: Reason,
     yes: Yes = False,
     key: KeyFiles = None,
-    folder: Dir = None,
-    passphrase_file: PassphraseFile = None,
-    out: Out = None,
+    *,
+    sign: SigningOptions,
 ) -> None:
     """Sign that a version must not be used any more; devices remember that for ever."""
     names.check_version(version)
@@ -111,14 +110,15 @@ def yank(
     told = f"Every device of the fleet leaves {model} {version} and refuses it for ever."
     sure(told, f"Yank {model} {version}?", yes=yes)
     with connect() as api:
-        publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
+        publisher = find_publisher(api, model, key, sign)
         known = f"{model} {version} is already yanked; a yank cannot be undone"
-        done = _submit_news(api, publisher, change, out, done_before=known)
+        done = _submit_news(api, publisher, change, sign, done_before=known)
     if done:
         output.say(f"{model} {version} is yanked; devices that run it leave it")
 
 
 @cli.command("floor")
+@spread
 def floor(
     model: Model,
     version: Version,
@@ -127,9 +127,8 @@ def floor(
     ] = False,
     yes: Yes = False,
     key: KeyFiles = None,
-    folder: Dir = None,
-    passphrase_file: PassphraseFile = None,
-    out: Out = None,
+    *,
+    sign: SigningOptions,
 ) -> None:
     """Sign that no version older than this one may run; devices remember that for ever."""
     names.check_version(version)
@@ -153,19 +152,19 @@ def floor(
     told = f"Every device refuses all versions of {model} before {version}, for ever."
     sure(told, f"Make {version} the oldest?", yes=yes)
     with connect() as api:
-        publisher = find_publisher(api, model, key, folder, Passphrases(passphrase_file))
+        publisher = find_publisher(api, model, key, sign)
         known = f"{version} is the oldest version of {model} already"
-        done = _submit_news(api, publisher, change, out, done_before=known)
+        done = _submit_news(api, publisher, change, sign, done_before=known)
     if done:
         output.say(f"{model} {version} is the oldest version that devices may run")
 
 
 def _submit_news(
-    api: Api, publisher: Publisher, change: Change, out: Path | None, *, done_before: str
+    api: Api, publisher: Publisher, change: Change, sign: SigningOptions, *, done_before: str
 ) -> bool:
     """Hand a change of the role in; False: its draft was written for others to sign."""
     try:
-        return submit(api, publisher, change, out) is not None
+        return submit(api, publisher, change, sign.out) is not None
     except DoneBefore:
         raise Failed(done_before) from None
 

@@ -21,9 +21,9 @@ from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.keys import drafts, rotate_command, rotation_drafts
 from pilotwave_cli.keys.describe_draft import describe
 from pilotwave_cli.keys.drafts import Draft, now
+from pilotwave_cli.keys.key_options import Dir, PassphraseFile
 from pilotwave_cli.keys.keyfiles import Passphrases, load_keys, make_key, make_reference
 from pilotwave_cli.keys.sign_and_submit import hand_in
-from pilotwave_cli.options import Dir, PassphraseFile
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names, signing, strictjson
 from pilotwave_protocol.errors import BadJson

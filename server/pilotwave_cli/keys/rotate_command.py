@@ -6,7 +6,6 @@ Which documents that takes, and in which order, is `rotation.py`'s.
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,13 +14,19 @@ from tuf.api.metadata import Metadata, Role, Root, Targets
 
 from pilotwave_cli import output
 from pilotwave_cli.client import Api, connect
-from pilotwave_cli.config import keys_dir
 from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.keys import drafts, reset_model, rotation_drafts
 from pilotwave_cli.keys.drafts import Draft, now
-from pilotwave_cli.keys.keyfiles import Passphrases, load_keys, make_key
-from pilotwave_cli.keys.sign_and_submit import complete, signers_for, spare_file
-from pilotwave_cli.options import Dir, KeyFiles, Out, PassphraseFile
+from pilotwave_cli.keys.key_options import (
+    Dir,
+    KeyFiles,
+    Out,
+    PassphraseFile,
+    SigningOptions,
+)
+from pilotwave_cli.keys.keyfiles import load_keys, make_key
+from pilotwave_cli.keys.sign_and_submit import complete, signers_for
+from pilotwave_cli.options import spread
 from pilotwave_protocol import names
 from pilotwave_protocol.signing import RoleKeys
 
@@ -83,7 +88,7 @@ def rotate(
     out: Out = None,
 ) -> None:
     """Replace a role's keys without a gap for any device."""
-    where, ask = folder or keys_dir(), Passphrases(passphrase_file)
+    sign = SigningOptions(folder, passphrase_file, out)
     if (which is Holder.PUBLISHER) != (model is not None):
         raise CliError("--model goes with `rotate publisher`, and only with it")
     if (keep_old or retire_old) and which is not Holder.DIRECTOR:
@@ -107,13 +112,13 @@ def rotate(
             draft = _director(root, targets, staged, keep_old=keep_old)
         else:
             held = _held(root, targets, which, model)
-            fresh = _new_keys(new, where, which, held, plain, ask)
+            fresh = _new_keys(new, which, held, plain, sign)
             holders = _role_keys(fresh, threshold or held.threshold)
             draft = _offline(api, root, targets, which, model, holders)
             if document is not None and model is not None:
                 reset_model.ask(reset_model.reset(draft, model, document, now()), model, yes=yes)
-        signers = signers_for([draft], key, where, ask, which.value, besides=fresh)
-        done = complete(api, draft, signers, out=out, spare=spare_file(where, which.value))
+        signers = signers_for([draft], key, sign, which.value, besides=fresh)
+        done = complete(api, draft, signers, out, spare=sign.spare(which.value))
     if done:
         old = "listed until --retire-old" if keep_old else "no longer valid"
         output.say(f"{which.value} keys are rotated; the old one is {old}")
@@ -189,12 +194,13 @@ def _role_keys(signers: list[Signer], threshold: int) -> RoleKeys:
 
 
 def _new_keys(
-    new: list[str] | None, where: Path, which: Holder, held: Role, plain: bool, ask: Passphrases
+    new: list[str] | None, which: Holder, held: Role, plain: bool, sign: SigningOptions
 ) -> list[Signer]:
     """Load the new keys, or make as many as there were under the next free numbers."""
     if new:
-        return load_keys(new, ask)
-    what, passphrase = which.value, None if plain else ask.choose()
+        return load_keys(new, sign.ask)
+    what, passphrase = which.value, None if plain else sign.ask.choose()
+    where = sign.keys
     where.mkdir(mode=0o700, parents=True, exist_ok=True)
     taken = {p.stem for p in where.glob(f"{what}*.pem")}
     free = (n for n in range(1, 10_000) if f"{what}-{n}" not in taken)
@@ -212,6 +218,7 @@ def delegated(targets: Metadata[Targets]) -> dict[str, Role]:
     return dict(delegations.roles or {}) if delegations else {}
 
 
+@spread
 def renew(
     role: Annotated[
         list[str] | None, typer.Option("--role", help="root, targets, models-NAME; repeatable.")
@@ -223,21 +230,19 @@ def renew(
         ),
     ] = None,
     key: KeyFiles = None,
-    folder: Dir = None,
-    passphrase_file: PassphraseFile = None,
-    out: Out = None,
+    *,
+    sign: SigningOptions,
 ) -> None:
     """Renew the expiry of offline roles, all by default; nothing else changes."""
-    where, ask = folder or keys_dir(), Passphrases(passphrase_file)
-    if past is not None and (len(role or []) != 1 or out is not None):
+    if past is not None and (len(role or []) != 1 or sign.out is not None):
         raise CliError("--past goes with one --role, and without --out")
     with connect() as api:
         models = delegated(drafts.fetch_targets(api))
         for name in _repeated(api, role or ["root", "targets", *models], past):
             draft = _renewal(api, name)
-            target = out.with_stem(f"{out.stem}-{name}") if out else None
-            signers = signers_for([draft], key, where, ask, name)
-            if complete(api, draft, signers, out=target, spare=spare_file(where, name)):
+            target = sign.out.with_stem(f"{sign.out.stem}-{name}") if sign.out else None
+            signers = signers_for([draft], key, sign, name)
+            if complete(api, draft, signers, target, spare=sign.spare(name)):
                 output.say(f"{name} is renewed")
 
 

@@ -14,7 +14,8 @@ from pilotwave_cli import output
 from pilotwave_cli.client import Api
 from pilotwave_cli.errors import ApiError, CliError, Failed
 from pilotwave_cli.keys.drafts import Draft
-from pilotwave_cli.keys.keyfiles import Passphrases, find_keys, load_keys
+from pilotwave_cli.keys.key_options import SigningOptions
+from pilotwave_cli.keys.keyfiles import find_keys, load_keys
 
 
 def hand_in(api: Api, draft: Draft) -> bool:
@@ -37,7 +38,7 @@ def hand_in(api: Api, draft: Draft) -> bool:
 
 
 def complete(
-    api: Api, draft: Draft, signers: Iterable[Signer], *, out: Path | None, spare: Path
+    api: Api, draft: Draft, signers: Iterable[Signer], out: Path | None, *, spare: Path
 ) -> bool:
     """Sign a draft and hand it in; what lacks signatures is written to `out` (False) or `spare`.
 
@@ -60,16 +61,10 @@ def complete(
     return False
 
 
-def spare_file(folder: Path, what: str) -> Path:
-    """Return where a draft is kept when no `--out` was given."""
-    return folder / f"{what}.draft.json"
-
-
 def signers_for(
     drafts: Iterable[Draft],
     key: list[str] | None,
-    folder: Path,
-    ask: Passphrases,
+    sign: SigningOptions,
     what: str,
     *,
     besides: Sequence[Signer] = (),
@@ -79,11 +74,11 @@ def signers_for(
     for draft in drafts:
         holders |= draft.keys()
     if key:
-        found = load_keys(key, ask, list(holders.values()))
+        found = load_keys(key, sign.ask, list(holders.values()))
     else:
         made = {s.public_key.keyid for s in besides}
         try:
-            found = find_keys(folder, holders.keys() - made, ask, what)
+            found = find_keys(sign.keys, holders.keys() - made, sign.ask, what)
         except CliError as e:
             if not besides:
                 raise

@@ -19,11 +19,11 @@ from tuf.api.metadata import Metadata, Targets
 
 from pilotwave_cli import output
 from pilotwave_cli.client import Api
-from pilotwave_cli.config import keys_dir
 from pilotwave_cli.errors import ApiError, Failed, NoAnswer
 from pilotwave_cli.keys import drafts, rotation_drafts
 from pilotwave_cli.keys.drafts import Draft, now
-from pilotwave_cli.keys.keyfiles import Passphrases, find_keys, load_keys
+from pilotwave_cli.keys.key_options import SigningOptions
+from pilotwave_cli.keys.keyfiles import find_keys, load_keys
 from pilotwave_cli.keys.rotate_command import delegated
 from pilotwave_cli.upload import upload_bytes
 from pilotwave_protocol import names
@@ -52,9 +52,7 @@ class Publisher:
         return names.role_for_model(self.model)
 
 
-def find_publisher(
-    api: Api, model: str, key: list[str] | None, folder: Path | None, ask: Passphrases
-) -> Publisher:
+def find_publisher(api: Api, model: str, key: list[str] | None, sign: SigningOptions) -> Publisher:
     """Load the publisher's keys before anything is sent, or say why these will not do."""
     targets = drafts.fetch_targets(api)
     role = delegated(targets).get(names.role_for_model(model))
@@ -66,12 +64,12 @@ def find_publisher(
     delegations = targets.signed.delegations
     known = [delegations.keys[k] for k in role.keyids] if delegations else []
     if key:
-        signers = load_keys(key, ask, known)
+        signers = load_keys(key, sign.ask, known)
     else:
-        signers = find_keys(folder or keys_dir(), role.keyids, ask, f"publisher of {model}")
+        signers = find_keys(sign.keys, role.keyids, sign.ask, f"publisher of {model}")
     if not any(s.public_key.keyid in role.keyids for s in signers):
         wanted = ", ".join(k[:12] + "…" for k in role.keyids)
-        given = ", ".join(key) if key else str(folder or keys_dir())
+        given = ", ".join(key) if key else str(sign.keys)
         raise Failed(f"{given}: not the publisher key of {model}, which is {wanted}")
     return Publisher(model, signers, targets, role.threshold)
 

@@ -14,62 +14,77 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from pilotwave_cli import output
-from pilotwave_cli.client import Api
+from pilotwave_cli.client import Api, connect
 from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.publish.build_manifest import Built
+from pilotwave_protocol import names
 from pilotwave_protocol.tensortypes import CASES
 
 LARGEST = 4 << 30
 
 
 @dataclass(frozen=True)
-class Near:
-    """The older version, the quantum (None: chosen for each tensor), the command that evaluates."""
+class NearOptions:
+    """The older version, the quantum, the command that evaluates what was rounded."""
 
-    version: str
-    quantum: float | None
-    check: str
+    near: Annotated[
+        str, typer.Option(help="Round the weights towards this version, for smaller deltas.")
+    ] = ""
+    quantum: Annotated[
+        str,
+        typer.Option(help="Round to multiples of the power of two below this; auto: per tensor."),
+    ] = "auto"
+    near_check: Annotated[
+        str, typer.Option(help="Command that checks the rounded folder; exit status 0 accepts it.")
+    ] = ""
 
-    @classmethod
-    def parse(cls, version: str, quantum: str, check: str) -> Near:
-        """Read the options, or raise `CliError`."""
-        if quantum == "auto":
-            return cls(version, None, check)
+    def step(self) -> float | None:
+        """Return the quantum (None: chosen for each tensor), or raise `CliError`."""
+        if self.quantum == "auto":
+            return None
         try:
-            value = float(quantum)
+            value = float(self.quantum)
         except ValueError:
             value = 0.0
         if not 0 < value < float("inf"):
-            raise CliError(f"--quantum: expected auto or a number above 0; got {quantum!r:.40}")
-        return cls(version, value, check)
+            raise CliError(
+                f"--quantum: expected auto or a number above 0; got {self.quantum!r:.40}"
+            )
+        return value
 
 
 @contextmanager
-def rounded(api: Api, model: str, near: Near, built: list[Built]) -> Iterator[dict[str, Path]]:
+def rounded(model: str, wish: NearOptions, built: list[Built]) -> Iterator[dict[str, Path]]:
     """Give a folder for each variant whose weights are rounded towards the older version's."""
-    shown = api.get(f"/models/{model}/versions/{near.version}")
-    before = {v["name"]: {f["path"]: f for f in v["files"]} for v in shown["variants"]}
-    with tempfile.TemporaryDirectory(prefix="pilotwave-near-") as temp:
+    near = names.check_version(wish.near)
+    wish.step()
+    with connect() as api, tempfile.TemporaryDirectory(prefix="pilotwave-near-") as temp:
+        shown = api.get(f"/models/{model}/versions/{near}")
+        before = {v["name"]: {f["path"]: f for f in v["files"]} for v in shown["variants"]}
         folders = {}
         for made in built:
             name = made.variant.name
             if name not in before:
-                raise CliError(f"--near: {model} {near.version} has no variant {name}")
-            folders[name] = Path(temp) / name / "new"
-            _round_variant(api, made, before[name], Path(temp) / name, near)
-            _evaluate(made, folders[name], near)
+                raise CliError(f"--near: {model} {near} has no variant {name}")
+            folder = Path(temp) / name
+            folders[name] = folder / "new"
+            _round_variant(api, made, before[name], folder, wish)
+            _evaluate(made, folders[name], wish.near_check)
         yield folders
 
 
 def _round_variant(
-    api: Api, made: Built, before: Mapping[str, dict[str, object]], folder: Path, near: Near
+    api: Api, made: Built, before: Mapping[str, dict[str, object]], folder: Path, wish: NearOptions
 ) -> None:
     from pilotwave_deltas.generate import generate
     from pilotwave_deltas.near import round_file
 
-    saved = count = 0
+    near, step, saved, count = wish.near, wish.step(), 0, 0
     largest = 0.0
     for entry in made.variant.files:
         source, target = made.sources[entry.sha256], folder / "new" / entry.path
@@ -82,20 +97,20 @@ def _round_variant(
             raise CliError(f"{entry.path}: files up to {output.size(LARGEST)} can be rounded")
         kept = folder / "old"
         kept.write_bytes(api.send("GET", f"/blobs/{old['sha256']}").content)
-        done = round_file(kept, source, target, near.quantum)
+        done = round_file(kept, source, target, step)
         plain = generate(kept, source, folder / "delta").size
         saved += plain - generate(kept, target, folder / "delta").size
         count, largest = count + done.tensors, max(largest, done.largest)
     if not count:
         name = made.variant.name
-        raise CliError(f"--near: {name} has no float tensor that {near.version} has too")
+        raise CliError(f"--near: {name} has no float tensor that {near} has too")
     output.say(
         f"{made.variant.name}: {count} tensors rounded, no weight by more than {largest:.3g}; "
-        f"the delta from {near.version} is {output.size(max(saved, 0))} smaller"
+        f"the delta from {near} is {output.size(max(saved, 0))} smaller"
     )
 
 
-def _evaluate(made: Built, folder: Path, near: Near) -> None:
+def _evaluate(made: Built, folder: Path, near_check: str) -> None:
     """Refuse what fails the golden inputs or the command."""
     from pilotwave_deltas.outputs import compare
 
@@ -117,9 +132,9 @@ def _evaluate(made: Built, folder: Path, near: Near) -> None:
         )
         if not found.good:
             raise Failed(f"{variant.name}: rounded, it fails its golden inputs: a finer --quantum?")
-    elif not near.check:
+    elif not near_check:
         output.warn(f"{variant.name}: its outputs were not checked here; say --near-check COMMAND")
-    if near.check:
-        command = [*shlex.split(near.check), str(folder)]
+    if near_check:
+        command = [*shlex.split(near_check), str(folder)]
         if subprocess.run(command, check=False).returncode:
-            raise Failed(f"{variant.name}: {near.check} says no; nothing was published")
+            raise Failed(f"{variant.name}: {near_check} says no; nothing was published")

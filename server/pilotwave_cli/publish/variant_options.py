@@ -6,12 +6,42 @@ build. Everything else about a variant is read from its files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import typer
 
 from pilotwave_cli.durations import pairs
 from pilotwave_cli.errors import CliError
 from pilotwave_protocol.manifest import Requires
+
+EACH = "For one variant only: NAME:VALUE."
+ORDER = "Their names in order, a,b, for formats that have none."
+Words = list[str] | None
+
+
+@dataclass(frozen=True)
+class VariantWords:
+    """What was typed of variants; most of it of all of them, or of one by name."""
+
+    atol: Annotated[Words, typer.Option(help=f"Self-test: absolute, [1e-3]. {EACH}")] = None
+    rtol: Annotated[Words, typer.Option(help=f"Self-test: relative, [1e-3]. {EACH}")] = None
+    max_latency_ms: Annotated[Words, typer.Option(help=f"Self-test: p95 at most. {EACH}")] = None
+    requires: Annotated[
+        Words, typer.Option("--requires", help=f"arch=a,b, accelerator=N, memory_mb=N. {EACH}")
+    ] = None
+    runtime: Annotated[Words, typer.Option(help=f"Instead of the one found. {EACH}")] = None
+    runtime_version: Annotated[Words, typer.Option(help=f"Like >=1.17. {EACH}")] = None
+    entrypoint: Annotated[Words, typer.Option(help=f"File that the runtime opens. {EACH}")] = None
+    inputs: Annotated[Words, typer.Option(help=f"{ORDER} {EACH}")] = None
+    outputs: Annotated[Words, typer.Option(help=f"{ORDER} {EACH}")] = None
+    unsafe_format: Annotated[
+        bool, typer.Option("--unsafe-format", help="Allow formats that can run code.")
+    ] = False
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="Keep archives compressed; updates are larger.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -32,27 +62,19 @@ class VariantOptions:
 
 
 def options_for(
-    variants: Iterable[str],
-    options: Mapping[str, list[str] | None],
-    *,
-    requires: list[str] | None = None,
-    unsafe_format: bool = False,
+    variants: Iterable[str], words: VariantWords, not_secret: Words
 ) -> dict[str, VariantOptions]:
-    """Return the options of each variant; `options` maps a field to what was typed."""
-    found = {name: VariantOptions(unsafe_format=unsafe_format) for name in variants}
-    for option, items in options.items():
+    """Return the options of each variant."""
+    found = {name: VariantOptions(unsafe_format=words.unsafe_format) for name in variants}
+    typed = {k: v for k, v in vars(words).items() if not isinstance(v, bool)}
+    typed["not_secret"] = not_secret
+    for option, items in typed.items():
         for name, value in _addressed(f"--{option.replace('_', '-')}", items, found):
             found[name] = _with(found[name], option, value)
-    for name, value in _addressed("--requires", requires, found):
-        ((key, wanted),) = pairs([value], "--requires").items()
-        needs = with_requirement(found[name].requires, key, wanted)
-        found[name] = replace(found[name], requires=needs)
     return found
 
 
-def _addressed(
-    option: str, items: list[str] | None, variants: Iterable[str]
-) -> Iterable[tuple[str, str]]:
+def _addressed(option: str, items: Words, variants: Iterable[str]) -> Iterable[tuple[str, str]]:
     """Yield (variant, value): what speaks of all first, so that a word for one overrides it."""
     names, single = list(variants), []
     for item in items or []:
@@ -71,6 +93,9 @@ def _with(wanted: VariantOptions, option: str, value: str) -> VariantOptions:
         if not value.isdecimal() or not 0 < int(value[:12]) < 10**9:
             raise CliError(f"--max-latency-ms: expected a whole number of ms; got {value[:40]}")
         return replace(wanted, max_latency_ms=int(value))
+    if option == "requires":
+        ((key, needed),) = pairs([value], "--requires").items()
+        return replace(wanted, requires=with_requirement(wanted.requires, key, needed))
     if option in ("inputs", "outputs"):
         return replace(wanted, **{option: tuple(value.split(","))})  # type: ignore[arg-type]
     if option == "not_secret":
