@@ -7,10 +7,10 @@ from typing import Any, get_args
 
 from fastapi.responses import Response
 from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.device_filter import get_form
+from pilotwave_server.dashboard.forms import Form, answer_form
 from pilotwave_server.dashboard.pages import ActOperator, PageContext, page_router
 from pilotwave_server.dashboard.rendering import with_query
 from pilotwave_server.dashboard.words import N_
@@ -54,19 +54,16 @@ class NothingChosen(Invalid):
 @router.post("/devices/bulk")
 async def act(page: ActOperator, context: Ctx) -> Response:
     """Ask with count and consequence, then act on exactly those that were shown."""
-    form = await page.request.form()
-    given = {key: value for key, value in form.items() if isinstance(value, str)}
-    chosen = [value for value in form.getlist("device") if isinstance(value, str)]
 
-    def change() -> Response:
-        wish = _wish(given, chosen)
+    def change(form: Form) -> Response:
+        wish = _wish(form, form.every("device"))
         names = devices_of(context, wish)
-        told = {"devices": _named(page, names), "model": wish.model, "labels": given.get("labels")}
-        sure(given, page.told(QUESTIONS[wish.action], **told))
+        told = {"devices": _named(page, names), "model": wish.model, "labels": form.get("labels")}
+        sure(form, page.told(QUESTIONS[wish.action], **told))
         answer = act_on_devices(page.actor, context, wish)
-        return page.go(with_query("/devices", **_filter(given)), say=_said(page, answer))
+        return page.go(with_query("/devices", **_filter(form)), say=_said(page, answer))
 
-    return await run_in_threadpool(change)
+    return await answer_form(page.request, context, change, done=lambda response: response)
 
 
 def _filter(given: dict[str, str]) -> dict[str, str]:

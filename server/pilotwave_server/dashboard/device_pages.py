@@ -15,7 +15,7 @@ from pilotwave_server.context import Context
 from pilotwave_server.dashboard.charts import Chart, of_courses
 from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.device_filter import STANDINGS, STATES, PageFilter
-from pilotwave_server.dashboard.forms import Refused, answer_form, validated
+from pilotwave_server.dashboard.forms import Refused, answer_form, in_transaction, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, page_router
 from pilotwave_server.dashboard.rendering import with_query
 from pilotwave_server.dashboard.words import N_
@@ -273,7 +273,7 @@ async def _change(
     return await answer_form(
         page.request,
         context,
-        change,
+        in_transaction(context, change),
         done=lambda said: page.go(f"/devices/{device}", say=said),
         again=lambda session, refusal: _show(page, session, context, device, now, refusal),
         otherwise=field,

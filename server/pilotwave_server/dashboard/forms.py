@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
 
 from pilotwave_server.context import Context
 from pilotwave_server.errors import ServerError
@@ -29,10 +30,16 @@ class Refused(Exception):
     status: int = 422
 
 
-async def read_form(request: Request) -> dict[str, str]:
-    """The form's text fields; the first of a name counts."""
-    form = await request.form()
-    return {key: value for key, value in form.items() if isinstance(value, str)}
+class Form(dict[str, str]):
+    """A form's text fields. Of a name that comes more than once it has the last."""
+
+    def __init__(self, data: FormData) -> None:
+        self._texts = [(k, v) for k, v in data.multi_items() if isinstance(v, str)]
+        super().__init__(self._texts)
+
+    def every(self, name: str) -> list[str]:
+        """All values of a name, as of the boxes that were ticked."""
+        return [value for key, value in self._texts if key == name]
 
 
 def validated(kind: type[M], given: Mapping[str, str], **values: object) -> M:
@@ -44,28 +51,40 @@ def validated(kind: type[M], given: Mapping[str, str], **values: object) -> M:
         raise Refused(given, wrong) from None
 
 
+def in_transaction(context: Context, change: Callable[[Session, Form], T]) -> Callable[[Form], T]:
+    """What a form asks, done in one transaction, which is committed before the answer."""
+
+    def act(form: Form) -> T:
+        with context.db.write() as session:
+            return change(session, form)
+
+    return act
+
+
 async def answer_form(
     request: Request,
     context: Context,
-    change: Callable[[Session, dict[str, str]], T],
+    act: Callable[[Form], T],
     *,
     done: Callable[[T], Response],
-    again: Callable[[Session, Refused], Response],
+    again: Callable[[Session, Refused], Response] | None = None,
     fields: Mapping[str, str] | None = None,
     otherwise: str = "",
-    gone: type[ServerError] | tuple[()] = (),
+    gone: type[ServerError] | tuple[type[ServerError], ...] = (),
 ) -> Response:
-    """Do what a form asks in one transaction, and answer with `done` when it is committed.
+    """Do what a form asks, and answer with `done`.
 
     A "no" goes beside the field that `fields` gives for its code, else beside `otherwise` (empty:
-    above the form), and the page comes `again`. `gone` is the one that there is no page for.
+    above the form), and the page comes `again`. `gone` are those that there is no page for; without
+    `again` there is none for any.
     """
-    form = await read_form(request)
+    form = Form(await request.form())
 
     def run() -> Response:
+        if again is None:
+            return done(act(form))
         try:
-            with context.db.write() as session:
-                made = change(session, form)
+            made = act(form)
         except gone:
             raise
         except ServerError as error:

@@ -6,7 +6,7 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from pilotwave_server.dashboard.confirm import sure
-from pilotwave_server.dashboard.forms import Refused, answer_form, blank, validated
+from pilotwave_server.dashboard.forms import Refused, answer_form, blank, in_transaction, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, page_router
 from pilotwave_server.dashboard.rolled_back_before import taken_back
 from pilotwave_server.dashboard.words import N_
@@ -79,7 +79,7 @@ async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
     return await answer_form(
         page.request,
         context,
-        make,
+        in_transaction(context, make),
         done=lambda name: page.go(f"/groups/{name}"),
         again=lambda session, refusal: _list(page, session, PageRequest(), refusal),
         fields={"bad_selector": "selector", "group_name_taken": "name"},
@@ -140,7 +140,10 @@ async def act(group: GroupName, action: str, page: ActOperator, context: Ctx, no
     return await answer_form(
         page.request,
         context,
-        lambda session, form: _change(page, session, context, group, action, form, now),
+        in_transaction(
+            context,
+            lambda session, form: _change(page, session, context, group, action, form, now),
+        ),
         done=lambda said: page.go(after, say=said),
         again=lambda session, refusal: _show(page, session, context, group, PageRequest(), refusal),
         fields=FIELD_OF,

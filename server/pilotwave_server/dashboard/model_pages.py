@@ -5,12 +5,11 @@ from __future__ import annotations
 from fastapi.responses import Response
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.attention.service import list_items_of
 from pilotwave_server.audit.tables import AuditEventRow
 from pilotwave_server.dashboard.confirm import sure
-from pilotwave_server.dashboard.forms import read_form
+from pilotwave_server.dashboard.forms import answer_form, in_transaction
 from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession
@@ -118,27 +117,29 @@ async def act(
     model: ModelName, version: VersionName, action: str, page: ActOperator, context: Ctx, now: Now
 ) -> Response:
     """Deny, or take a deny back. A yank is the publisher's: the page gives its command."""
-    form = await read_form(page.request)
     if action not in ("deny", "undeny", "purge"):
         raise NotFound(f"unknown action {action}")
 
-    def change() -> None:
-        if action == "purge":
-            page.need(Role.ADMIN)
-            with context.db.read() as session:
-                count = running(session, model).get(version, 0)
-            sure(form, page.told(PURGES, model=model, version=version, count=count))
-            reason = form.get("reason", "").strip() or "removed on the page"
-            purge(model, version, PurgeRequest(reason=reason), page.actor, context, now)
+    def change(session: Session, form: dict[str, str]) -> None:
+        if action == "undeny":
+            api.undeny(model, version, page.actor, session, now)
             return
-        with context.db.write() as session:
-            if action == "deny":
-                count = running(session, model).get(version, 0)
-                sure(form, page.told(DENIES, model=model, version=version, count=count))
-                body = DenyRequest(reason=form.get("reason", "").strip() or "denied on the page")
-                api.deny(model, version, body, page.actor, session, now)
-            else:
-                api.undeny(model, version, page.actor, session, now)
+        count = running(session, model).get(version, 0)
+        sure(form, page.told(DENIES, model=model, version=version, count=count))
+        body = DenyRequest(reason=form.get("reason", "").strip() or "denied on the page")
+        api.deny(model, version, body, page.actor, session, now)
 
-    await run_in_threadpool(change)
-    return page.go(f"/models/{model}/{version}")
+    def remove(form: dict[str, str]) -> None:
+        page.need(Role.ADMIN)
+        with context.db.read() as session:
+            count = running(session, model).get(version, 0)
+        sure(form, page.told(PURGES, model=model, version=version, count=count))
+        reason = form.get("reason", "").strip() or "removed on the page"
+        purge(model, version, PurgeRequest(reason=reason), page.actor, context, now)
+
+    return await answer_form(
+        page.request,
+        context,
+        remove if action == "purge" else in_transaction(context, change),
+        done=lambda _: page.go(f"/models/{model}/{version}"),
+    )

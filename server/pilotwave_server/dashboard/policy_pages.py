@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import yaml
 from fastapi.responses import Response
-from starlette.concurrency import run_in_threadpool
+from sqlalchemy.orm import Session
 
-from pilotwave_server.dashboard.forms import read_form
+from pilotwave_server.dashboard.forms import Refused, answer_form, in_transaction, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, page_router
 from pilotwave_server.deps import Ctx, Now, ReadSession
-from pilotwave_server.errors import ServerError
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.rollouts.policies import routes as api
@@ -34,33 +31,35 @@ def new(page: Look) -> Response:
     """A text to begin with."""
     page.need(Role.OPERATOR)
     text = TEXTS["standard"].replace("name: standard", "name: my-policy")
-    return _form(page, name="", text=text)
+    return page.render("policy_new.html", name="", text=text, faults=[])
 
 
-def _form(
-    page: PageContext, *, name: str, text: str, faults: list[Any] | None = None, status: int = 200
-) -> Response:
-    return page.render("policy_new.html", status=status, name=name, text=text, faults=faults or [])
+def _again(page: PageContext, refusal: Refused) -> Response:
+    typed = {"name": refusal.given.get("name", "").strip(), "text": refusal.given.get("text", "")}
+    faults = list(refusal.wrong.values())
+    return page.render("policy_new.html", status=refusal.status, **typed, faults=faults)
 
 
 @router.post("/policies/new")
 async def save(page: ActOperator, context: Ctx, now: Now) -> Response:
     """Save it as the next version of its name; faults are told with their lines."""
-    form = await read_form(page.request)
-    name, text = form.get("name", "").strip(), form.get("text", "")
 
-    def store() -> Response:
+    def store(session: Session, form: dict[str, str]) -> str:
+        body = validated(PolicyRequest, form, text=form.get("text", ""))
+        name = form.get("name", "").strip()
         try:
-            with context.db.write() as session:
-                api.save_policy(name, page.actor, session, now, PolicyRequest(text=text))
+            return api.save_policy(name, page.actor, session, now, body).name
         except PolicyInvalid as error:
-            faults = [str(fault) for fault in error.faults]
-            return _form(page, name=name, text=text, faults=faults, status=422)
-        except (ServerError, ValueError) as error:
-            return _form(page, name=name, text=text, faults=[str(error)], status=422)
-        return page.go(f"/policies/{name}")
+            faults = {str(n): str(fault) for n, fault in enumerate(error.faults)}
+            raise Refused(form, faults) from None
 
-    return await run_in_threadpool(store)
+    return await answer_form(
+        page.request,
+        context,
+        in_transaction(context, store),
+        done=lambda name: page.go(f"/policies/{name}"),
+        again=lambda _, refusal: _again(page, refusal),
+    )
 
 
 @router.get("/policies/{policy}")

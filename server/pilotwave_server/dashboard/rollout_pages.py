@@ -8,15 +8,14 @@ from typing import Annotated, Any
 from fastapi import Form, Query, Request
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.dashboard.confirm import sure
-from pilotwave_server.dashboard.forms import M, Refused, answer_form, read_form, validated
+from pilotwave_server.dashboard.forms import M, Refused, answer_form, in_transaction, validated
 from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, page_router
 from pilotwave_server.dashboard.rolled_back_before import taken_back
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
-from pilotwave_server.errors import NotFound, ServerError
+from pilotwave_server.errors import NotFound
 from pilotwave_server.groups.service import list_groups
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.paging import Page as Rows
@@ -146,20 +145,22 @@ FIELD_OF = {
 @router.post("/rollouts/preview")
 async def preview(page: ActOperator, context: Ctx, now: Now) -> Response:
     """Who would get it, in which variant, and who has none: a fragment beside the form."""
-    form = await read_form(page.request)
 
-    def look() -> tuple[PreviewView | None, str]:
-        try:
-            body = _request(PreviewRequest, form, limit=12)
-            with context.db.read() as session:
-                return api.preview(page.actor, session, now, context, body), ""
-        except Refused:
-            return None, ""
-        except ServerError as error:
-            return None, error.detail
+    def look(form: dict[str, str]) -> PreviewView:
+        body = _request(PreviewRequest, form, limit=12)
+        with context.db.read() as session:
+            return api.preview(page.actor, session, now, context, body)
 
-    found, sentence = await run_in_threadpool(look)
-    return page.render("_preview.html", preview=found, sentence=sentence)
+    def shown(found: PreviewView | None, sentence: str = "") -> Response:
+        return page.render("_preview.html", preview=found, sentence=sentence)
+
+    return await answer_form(
+        page.request,
+        context,
+        look,
+        done=shown,
+        again=lambda _, refusal: shown(None, refusal.wrong.get("", "")),
+    )
 
 
 @router.post("/rollouts/new")
@@ -179,7 +180,7 @@ async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
     return await answer_form(
         page.request,
         context,
-        make,
+        in_transaction(context, make),
         done=lambda made: page.go(
             f"/rollouts/{made.id}", say=" ".join(map(page.said, made.warnings))
         ),

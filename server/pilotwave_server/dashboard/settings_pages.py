@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from pilotwave_server.dashboard.confirm import sure
-from pilotwave_server.dashboard.forms import Refused, answer_form, blank, validated
+from pilotwave_server.dashboard.forms import Refused, answer_form, blank, in_transaction, validated
 from pilotwave_server.dashboard.pages import (
     Anybody,
     Look,
@@ -142,7 +142,7 @@ async def act(section: str, action: str, page: Anybody, context: Ctx, now: Now) 
     return await answer_form(
         page.request,
         context,
-        change,
+        in_transaction(context, change),
         done=done,
         again=lambda session, refusal: _show(page, session, section, refusal=refusal),
         fields=FIELD_OF,
