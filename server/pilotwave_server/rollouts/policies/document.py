@@ -1,6 +1,6 @@
 """A policy: plain immutable values for the engine, and what a person may write in each place.
 
-A field's annotation has the kind that its key is read by (`kinds.py`); `parse.py` has the rules
+A field's annotation has the kind that its key is read by (`kinds.py`), `rules` what has to hold
 between fields. What was checked once is not checked again when it is read from the database.
 Durations are in seconds, shares from 0 to 1.
 """
@@ -8,9 +8,11 @@ Durations are in seconds, shares from 0 to 1.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Annotated
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Tag
 
@@ -18,7 +20,9 @@ from pilotwave_protocol.names import check_device, check_group, check_metric, ch
 from pilotwave_protocol.names import check_selector_key as check_key
 from pilotwave_server.fields import SLUG
 from pilotwave_server.rollouts.policies import kinds
-from pilotwave_server.rollouts.policies.kinds import Either, Items, duration, named, share, whole
+from pilotwave_server.rollouts.policies.faults import TAGS, Told
+from pilotwave_server.rollouts.policies.kinds import duration, items, named, share, whole
+from pilotwave_server.rollouts.policies.parts import Part, listed, one_of, twice
 
 WEEK = 7 * 86_400
 MOST_DEVICES = 100_000_000
@@ -30,8 +34,9 @@ STATISTIC = kinds.matching(
     r"mean|p(?:[1-9][0-9]?)(?:\.[0-9])?", "`mean`, or a quantile as `p50`, `p95` or `p99.9`"
 )
 Alpha = Annotated[float, share(0.000001, 0.2)]
-Slices = Annotated[tuple[str, ...], Items(named(check_key), most=8)]
-Devices = Annotated[int | None, whole(1, MOST_DEVICES)]
+Slices = Annotated[tuple[Annotated[str, named(check_key)], ...], items(8)]
+_SIZES = {"percent": kinds.percent(0.000001, 100), "count": whole(1, MOST_DEVICES)}
+Devices = Annotated[int | None, _SIZES["count"]]
 
 
 class OnFailure(str, Enum):
@@ -45,22 +50,29 @@ class OnFailure(str, Enum):
 
 
 @dataclass(frozen=True)
-class Canary:
+class Canary(Part):
     """The devices of a canary wave: named, by selector over labels and facts, or a whole group.
 
     They are always taken from the rollout's own group. Exactly one of the three is set.
     """
 
-    devices: Annotated[tuple[str, ...], Items(named(check_device), most=1000)] = ()
+    devices: Annotated[tuple[Annotated[str, named(check_device)], ...], items(1000)] = ()
     selector: Annotated[str | None, kinds.SELECTOR] = None
     group: Annotated[str | None, named(check_group)] = None
 
+    @classmethod
+    def rules(cls, given: dict[str, Any]) -> Iterator[Told]:
+        kinds = ("devices", "selector", "group")
+        # an empty list beside another kind is how the server writes that there is none
+        yield from one_of([kind for kind in kinds if given.get(kind)], *kinds)
+
 
 @dataclass(frozen=True)
-class InstallGate:
+class InstallGate(Part):
     """The share of devices on which the version fails (its install, self-test, switch, probation,
     or silence after the switch) is at most `max_failure_rate`."""
 
+    also: ClassVar = ("metric",)
     name: Annotated[str, kinds.text(64)] = "install"
     max_failure_rate: Annotated[float, share(0.0001, 0.99)] = 0.05
     alpha: Alpha = 0.01
@@ -68,7 +80,7 @@ class InstallGate:
 
 
 @dataclass(frozen=True)
-class MetricGate:
+class MetricGate(Part):
     """A live metric of the new version against the same group's devices on the old one.
 
     `statistic` is `mean` or a quantile as `p95`; `worse` is `higher` or `lower`; a relative change
@@ -86,24 +98,34 @@ class MetricGate:
     alpha: Alpha = 0.01
     slice_by: Slices = ()
 
+    @classmethod
+    def rules(cls, given: dict[str, Any]) -> Iterator[Told]:
+        given.setdefault("name", _gate_name(given))
+        yield from ()
+
 
 Gate = InstallGate | MetricGate
 
 
 def _gate_tag(gate: object) -> str:
-    has = "metric" in gate if isinstance(gate, dict) else isinstance(gate, MetricGate)
-    return "metric" if has else "install"
+    has = gate.get("metric") if isinstance(gate, dict) else getattr(gate, "metric", None)
+    return TAGS[0] if has is not None else TAGS[1]
 
 
-# for what was stored: a metric gate that is broken shall not pass for an install gate
-_StoredGate = Annotated[
-    Annotated[MetricGate, Tag("metric")] | Annotated[InstallGate, Tag("install")],
+def _gate_name(given: dict[str, Any]) -> Any:
+    name = f"{str(given.get('metric'))[:50]} {given.get('statistic') or 'p95'}"
+    return given.get("name") or (name if _gate_tag(given) == TAGS[0] else "install")
+
+
+# a metric gate that is broken shall not pass for an install gate
+_OneGate = Annotated[
+    Annotated[MetricGate, Tag(TAGS[0])] | Annotated[InstallGate, Tag(TAGS[1])],
     Discriminator(_gate_tag),
 ]
 
 
 @dataclass(frozen=True)
-class Wave:
+class Wave(Part):
     """One step. Exactly one of `canary`, `count`, `percent` (0 to 100) is set.
 
     `soak_s` is how long it must stay good after its minimum sample is there; `manual` waits for an
@@ -113,17 +135,32 @@ class Wave:
     name: Annotated[str, kinds.text(64)]
     canary: Canary | None = None
     count: Devices = None
-    percent: Annotated[float | None, kinds.percent(0.000001, 100)] = None
+    percent: Annotated[float | None, _SIZES["percent"]] = None
     soak_s: Annotated[int, duration()] = 0
     min_sample: Annotated[int, whole(1, MOST_DEVICES)] = 1
     manual: Annotated[bool, kinds.FLAG] = False
-    gates: Annotated[
-        tuple[_StoredGate, ...], Items(Either("metric", MetricGate, InstallGate), most=16)
-    ] = ()
+    gates: Annotated[tuple[_OneGate, ...], items(16)] = ()
+
+    @classmethod
+    def rules(cls, given: dict[str, Any]) -> Iterator[Told]:
+        sizes = ("canary", "count", "percent")
+        yield from one_of([key for key in sizes if key in given], *sizes)
+        given.setdefault("name", _wave_name(given))
+        yield from twice(given, "gates", _gate_name)
+
+
+def _size(wave: Any, key: str) -> Any:
+    return _SIZES[key].meaning(wave.get(key)) if isinstance(wave, dict) else None
+
+
+def _wave_name(given: dict[str, Any]) -> Any:
+    percent, count = (_size(given, key) for key in _SIZES)
+    size = f"{percent:g}%" if percent is not None else "canary"
+    return given.get("name") or (size if count is None else f"{count} devices")
 
 
 @dataclass(frozen=True)
-class Pace:
+class Pace(Part):
     """How fast devices are let in. None or 0: no limit.
 
     `ramp_start` devices in flight at first, times `ramp_factor` each time as many became healthy;
@@ -137,6 +174,11 @@ class Pace:
     ramp_factor: Annotated[float, kinds.number(1, 100)] = 2.0
     min_available: Annotated[float, share(0, 0.999999)] = 0.0
 
+    @classmethod
+    def rules(cls, given: dict[str, Any]) -> Iterator[Told]:
+        if given.get("ramp_factor", 2) != 2 and "ramp_start" not in given:
+            yield ("ramp_factor",), "expected `ramp_start` beside it"
+
     @property
     def limits(self) -> bool:
         """Whether devices need a lease before they are offered the version."""
@@ -146,7 +188,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Window:
+class Window(Part):
     """A time in which devices may change: begins by `cron`, lasts `duration_s`.
 
     `timezone` is an IANA name, or `device` for the device's own.
@@ -158,7 +200,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Conditions:
+class Conditions(Part):
     """What must hold on the device before it changes. None: it does not matter."""
 
     power: Annotated[str | None, kinds.word("external")] = None
@@ -169,7 +211,7 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class Deadlines:
+class Deadlines(Part):
     """`silent_s`: a device that switched and then says nothing counts as failed. `lease_s`: a lease
     that was not used falls back. `unreached_s`: after so long without news of the devices that are
     left, the last wave counts as complete without them (None: it waits)."""
@@ -180,19 +222,39 @@ class Deadlines:
 
 
 @dataclass(frozen=True)
-class Policy:
+class Policy(Part):
     """A recipe, complete and consistent. `together` are models that change in one with this one."""
 
     name: Annotated[str, NAME]
-    waves: Annotated[tuple[Wave, ...], Items(Wave, most=100)]
+    waves: Annotated[tuple[Wave, ...], items(100)] = ()
     description: Annotated[str, kinds.text(512, empty=True)] = ""
     on_failure: Annotated[OnFailure, kinds.member(OnFailure)] = OnFailure.ROLLBACK
     pace: Pace = field(default_factory=Pace)
-    windows: Annotated[tuple[Window, ...], Items(Window, most=8)] = ()
+    windows: Annotated[tuple[Window, ...], items(8)] = ()
     conditions: Conditions = field(default_factory=Conditions)
     deadlines: Deadlines = field(default_factory=Deadlines)
     approval: Annotated[bool, kinds.FLAG] = False
-    together: Annotated[tuple[str, ...], Items(named(check_model), most=16)] = ()
+    together: Annotated[tuple[Annotated[str, named(check_model)], ...], items(16)] = ()
+
+    @classmethod
+    def rules(cls, given: dict[str, Any]) -> Iterator[Told]:
+        waves = listed(given, "waves")
+        percents, counts = ([_size(wave, key) for wave in waves] for key in _SIZES)
+        if given.get("waves", []) == []:
+            yield ("waves",), "expected at least one wave"
+        elif waves and percents[-1] != 100:
+            last = ("waves", len(waves) - 1)
+            yield last, "expected the last wave to end at 100%: `percent: 100%`"
+        for key, sizes in zip(_SIZES, (percents, counts), strict=True):
+            sized = [(n, size) for n, size in enumerate(sizes) if size]
+            for (_, before), (n, after) in pairwise(sized):
+                if after <= before:
+                    yield (
+                        ("waves", n, key),
+                        f"expected more than the {before:g} of the wave before, for waves only "
+                        f"add devices; got {after:g}",
+                    )
+        yield from twice(given, "waves", _wave_name)
 
     @property
     def slice_keys(self) -> tuple[str, ...]:

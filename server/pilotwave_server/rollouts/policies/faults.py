@@ -5,13 +5,20 @@ Faults are gathered, so that a person sees all of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import ClassVar
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails
 
 from pilotwave_server.errors import Invalid
 
 MOST = 20
+Loc = tuple[str | int, ...]
+Told = tuple[Loc, str]
+# how pydantic names a kind of gate within a place
+TAGS = ("<metric>", "<install>")
 
 
 @dataclass(frozen=True)
@@ -43,26 +50,30 @@ class Wrong(ValueError):
     """A value is not what its place wants; the sentence says what was expected and what came."""
 
 
-class Faults:
-    """Gathers faults. `lines` gives the line of each path that is there."""
+def refused(told: Iterable[Told]) -> ValidationError:
+    """Return what a validator raises for several faults, each with its place below the value."""
+    faults = [
+        InitErrorDetails(type="value_error", loc=loc, input=None, ctx={"error": Wrong(message)})
+        for loc, message in told
+    ]
+    return ValidationError.from_exception_data("policy", faults)
 
-    def __init__(self, lines: Mapping[str, int] | None = None) -> None:
-        self.lines = {} if lines is None else lines
-        self.found: list[Fault] = []
 
-    def add(self, path: str, message: str) -> None:
-        """Note a fault. What is missing is told at the line of what it is missing from."""
-        self.found.append(Fault(path, self._line(path), message))
+def told_by(error: ValidationError) -> list[Told]:
+    """Return each fault's place and sentence. Kinds find all that is wrong but what is missing."""
+    return [
+        (e["loc"], str(e["ctx"]["error"]) if "ctx" in e else "expected a value; it is missing")
+        for e in error.errors(include_url=False)
+    ]
 
-    def _line(self, path: str) -> int | None:
-        while path and path not in self.lines:
-            path = path[: max(path.rfind("."), path.rfind("["), 0)]
-        return self.lines.get(path)
 
-    def check(self) -> None:
-        """PolicyInvalid if anything was noted."""
-        if self.found:
-            raise PolicyInvalid(self.found)
+def fault_at(loc: Loc, message: str, lines: Mapping[str, int]) -> Fault:
+    """Return a fault with its path and line; what is missing has the line of what lacks it."""
+    parts = [f"[{one}]" if isinstance(one, int) else f".{one}" for one in loc if one not in TAGS]
+    path = there = "".join(parts).removeprefix(".")
+    while there and there not in lines:
+        there = there[: max(there.rfind("."), there.rfind("["), 0)]
+    return Fault(path, lines.get(there), message)
 
 
 def show(value: object) -> str:

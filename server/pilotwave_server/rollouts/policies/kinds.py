@@ -1,6 +1,6 @@
 """The kinds of values in a policy: what a place expects, in words, and what a value means.
 
-`document.py` gives each of its fields a kind; `reader.py` asks it.
+`document.py` gives each of its fields a kind.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
+from pydantic import GetCoreSchemaHandler, ValidationInfo, WrapValidator
+from pydantic_core.core_schema import CoreSchema, with_info_before_validator_function
 
 from pilotwave_protocol.durations import read_duration, span
 from pilotwave_protocol.errors import BadName
 from pilotwave_server.groups.selector import BadSelector
 from pilotwave_server.groups.selector import parse as parse_selector
-from pilotwave_server.rollouts.policies.faults import Wrong, show
+from pilotwave_server.rollouts.policies.faults import Wrong, refused, show
 
 YEAR = 366 * 86_400
 DEVICE_ZONE = "device"
@@ -34,7 +36,10 @@ _CRON = re.compile(rf"{_FIELD}(?: {_FIELD}){{4}}")
 
 @dataclass(frozen=True)
 class Kind:
-    """`meaning` says what a value means, None if it is not of this kind."""
+    """`meaning` says what a value means, None if it is not of this kind.
+
+    pydantic asks it where there is a context; what was stored is read without one.
+    """
 
     words: str
     meaning: Callable[[Any], Any]
@@ -46,29 +51,51 @@ class Kind:
             raise Wrong(f"expected {self.words}; got {show(value)}")
         return found
 
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        def check(value: Any, info: ValidationInfo) -> Any:
+            return self.read(value) if info.context else value
+
+        return with_info_before_validator_function(check, handler(source))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a person wrote of a length of time; the server writes whole seconds."""
+
+    value: Any
+
 
 @dataclass(frozen=True)
 class Duration(Kind):
-    """A length of time as `30m` or `1h30m`, in seconds; the server writes whole `seconds`."""
+    """A length of time as `30m` or `1h30m`, in seconds."""
 
     seconds: Kind
 
+    def read(self, value: Any) -> Any:
+        if not isinstance(value, Written):
+            return self.seconds.read(value)
+        return super().read(value.value)
 
-@dataclass(frozen=True)
-class Items:
+
+def items(most: int) -> WrapValidator:
     """A list of at most so many; where they are plain values, each once."""
 
-    of: Any
-    most: int
+    def check(value: Any, handle: Callable[[Any], Any], info: ValidationInfo) -> Any:
+        if not info.context:
+            return handle(value)
+        if not isinstance(value, list):
+            raise Wrong(f"expected a list; got {show(value)}")
+        if len(value) > most:
+            raise Wrong(f"expected at most {most} items; got {len(value)}")
+        found = handle(value)
+        for n, one in enumerate(found):
+            if isinstance(one, str) and one in found[:n]:
+                raise refused([((n,), f"expected each once; {show(one)} is there twice")])
+        return found
 
-
-@dataclass(frozen=True)
-class Either:
-    """A mapping: of one class where it has the key, else of the other."""
-
-    key: str
-    having: type
-    lacking: type
+    return WrapValidator(check)
 
 
 def duration(low: int = 0, high: int = YEAR) -> Duration:
@@ -146,14 +173,15 @@ def matching(pattern: str, words: str) -> Kind:
     )
 
 
-def named(check: Callable[[object], str]) -> Kind:
-    """A name that one of the protocol's checks takes; the check has its own words."""
+def named(check: Callable[[Any], object]) -> Kind:
+    """What a check takes that has its own words."""
 
-    def meaning(value: Any) -> str:
+    def meaning(value: Any) -> Any:
         try:
-            return check(value)
-        except BadName as error:
+            check(value)
+        except (BadName, BadSelector) as error:
             raise Wrong(str(error)) from None
+        return value
 
     return Kind("a name", meaning)
 
@@ -181,17 +209,8 @@ def _zone(value: Any) -> str | None:
     return found
 
 
-def _selector(value: Any) -> str:
-    found: str = text(4096).read(value)
-    try:
-        parse_selector(found)
-    except BadSelector as error:
-        raise Wrong(str(error)) from None
-    return found
-
-
 FLAG = Kind("true or false", lambda value: value if isinstance(value, bool) else None)
 WHOLE_PERCENT = Kind("a whole percentage from 0% to 100%", _whole_percent)
 CRON = Kind("the five fields of cron (minute, hour, day, month, weekday), as `0 2 * * *`", _cron)
 ZONE = Kind("`device`, or a zone as `Europe/Berlin`", _zone)
-SELECTOR = Kind("a selector", _selector)
+SELECTOR = named(lambda value: parse_selector(text(4096).read(value)))

@@ -9,20 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from pilotwave_server.rollouts.policies.document import Policy
-
-_POLICY = TypeAdapter(Policy)
+from pilotwave_server.rollouts.policies.parse import POLICY
 
 
 def store_policy(policy: Policy) -> dict[str, Any]:
     """Return the policy as plain JSON, for `stored_policy`."""
-    found: dict[str, Any] = _POLICY.dump_python(policy, mode="json")
+    found: dict[str, Any] = POLICY.dump_python(policy, mode="json")
     return found
 
 
 def stored_policy(document: Mapping[str, Any]) -> Policy:
     """Return the policy that `store_policy` stored. What is missing has its default, what is not
     known is left out. No kind and no rule is asked again: a stricter server reads it too."""
-    return _POLICY.validate_python(document)
+    return POLICY.validate_python(document)

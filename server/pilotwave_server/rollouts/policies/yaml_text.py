@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from pilotwave_server.rollouts.policies.faults import Fault, Faults, PolicyInvalid, show
+from pilotwave_server.rollouts.policies.faults import Fault, PolicyInvalid, show
 
 MAX_TEXT = 64 * 1024
 MAX_DEPTH = 12
@@ -37,21 +38,20 @@ class _Loader(yaml.SafeLoader):
 
 def read_text(text: str) -> tuple[Any, dict[str, int]]:
     """Return the plain values and the line (from 1) of each path. PolicyInvalid."""
-    faults = Faults()
     if len(text) > MAX_TEXT:
-        faults.add("", f"expected at most {MAX_TEXT} characters; got {len(text)}")
-        faults.check()
+        raise _fault("", {}, f"expected at most {MAX_TEXT} characters; got {len(text)}")
     try:
         node = _Loader(text).get_single_node()
     except yaml.YAMLError as error:
         raise PolicyInvalid([_not_yaml(error)]) from None
     except RecursionError:
-        faults.add("", f"expected at most {MAX_DEPTH} levels")
-        faults.check()
-        raise
+        raise _fault("", {}, f"expected at most {MAX_DEPTH} levels") from None
     lines: dict[str, int] = {}
-    value = None if node is None else _value(node, "", lines, Faults(lines), depth=0)
-    return value, lines
+    return None if node is None else _value(node, "", lines, depth=0), lines
+
+
+def _fault(path: str, lines: Mapping[str, int], message: str) -> PolicyInvalid:
+    return PolicyInvalid([Fault(path, lines.get(path), message)])
 
 
 def _not_yaml(error: yaml.YAMLError) -> Fault:
@@ -61,23 +61,22 @@ def _not_yaml(error: yaml.YAMLError) -> Fault:
     return Fault("", line, f"expected YAML or JSON; {str(problem)[:200]}")
 
 
-def _value(node: yaml.Node, path: str, lines: dict[str, int], faults: Faults, depth: int) -> Any:
+def _value(node: yaml.Node, path: str, lines: dict[str, int], depth: int) -> Any:
     lines[path] = node.start_mark.line + 1
     if depth > MAX_DEPTH:
-        faults.add(path, f"expected at most {MAX_DEPTH} levels")
-        faults.check()
+        raise _fault(path, lines, f"expected at most {MAX_DEPTH} levels")
     if isinstance(node, yaml.SequenceNode):
-        _plain_tag(node, f"{_CORE}seq", path, faults)
+        _plain_tag(node, f"{_CORE}seq", path, lines)
         items = enumerate(node.value)
-        return [_value(item, f"{path}[{n}]", lines, faults, depth + 1) for n, item in items]
+        return [_value(item, f"{path}[{n}]", lines, depth + 1) for n, item in items]
     if isinstance(node, yaml.MappingNode):
-        _plain_tag(node, f"{_CORE}map", path, faults)
-        return _mapping(node, path, lines, faults, depth)
-    return _scalar(node, path, faults)
+        _plain_tag(node, f"{_CORE}map", path, lines)
+        return _mapping(node, path, lines, depth)
+    return _scalar(node, path, lines)
 
 
 def _mapping(
-    node: yaml.MappingNode, path: str, lines: dict[str, int], faults: Faults, depth: int
+    node: yaml.MappingNode, path: str, lines: dict[str, int], depth: int
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key_node, item in node.value:
@@ -85,21 +84,19 @@ def _mapping(
         here = f"{path}.{key}" if path else str(key)
         lines[here] = key_node.start_mark.line + 1
         if key is None:
-            faults.add(path, "expected words as keys")
-        elif key in found:
-            faults.add(here, "expected each key once; it is there twice")
-        faults.check()
-        found[str(key)] = _value(item, here, lines, faults, depth + 1)
+            raise _fault(path, lines, "expected words as keys")
+        if key in found:
+            raise _fault(here, lines, "expected each key once; it is there twice")
+        found[str(key)] = _value(item, here, lines, depth + 1)
         lines[here] = key_node.start_mark.line + 1
     return found
 
 
-def _scalar(node: yaml.Node, path: str, faults: Faults) -> Any:
+def _scalar(node: yaml.Node, path: str, lines: dict[str, int]) -> Any:
     text = str(node.value)
     style = getattr(node, "style", None)
     if node.tag.removeprefix(_CORE) not in _SCALARS:
-        faults.add(path, f"expected no tag; got {show(node.tag)}")
-        faults.check()
+        raise _fault(path, lines, f"expected no tag; got {show(node.tag)}")
     if style is not None:
         return text
     if text in _WORDS:
@@ -112,7 +109,6 @@ def _scalar(node: yaml.Node, path: str, faults: Faults) -> Any:
     return text
 
 
-def _plain_tag(node: yaml.Node, tag: str, path: str, faults: Faults) -> None:
+def _plain_tag(node: yaml.Node, tag: str, path: str, lines: dict[str, int]) -> None:
     if node.tag != tag:
-        faults.add(path, f"expected no tag; got {show(node.tag)}")
-        faults.check()
+        raise _fault(path, lines, f"expected no tag; got {show(node.tag)}")
