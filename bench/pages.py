@@ -21,18 +21,13 @@ from sqlalchemy.orm import Session
 
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_server.db import Database
+from pilotwave_server.devices.report_tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.rollouts.policies.chosen import chosen_policy
 from pilotwave_server.rollouts.policies.stored import store_policy
 from pilotwave_server.rollouts.tables import DecisionRow, RolloutRow
-from pilotwave_server.telemetry.tables import (
-    DeviceEventRow,
-    DeviceHistoryRow,
-    DeviceMetricRow,
-    DeviceModelRow,
-    VersionCountRow,
-)
+from pilotwave_server.telemetry.tables import DeviceMetricRow, VersionCountRow
 
 PAGES = (
     *("/", "/models", f"/models/{MODEL}", f"/models/{MODEL}/1.0.0", "/upload", "/rollouts"),

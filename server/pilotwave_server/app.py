@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pilotwave_server import __version__, health, openapi, openfiles, problems, system
 from pilotwave_server.api_limits import ApiLimits
 from pilotwave_server.attention import setup as attention
-from pilotwave_server.audit import setup as audit
 from pilotwave_server.base_path import BasePath
 from pilotwave_server.blobs import setup as blobs
 from pilotwave_server.clock import Clock, utc_now
@@ -28,14 +27,14 @@ from pilotwave_server.deltas import setup as deltas
 from pilotwave_server.deps import is_known
 from pilotwave_server.device_api import setup as device_api
 from pilotwave_server.device_api.setup import DeviceApi
-from pilotwave_server.devices import setup as devices
 from pilotwave_server.downloads import setup as downloads
 from pilotwave_server.edge import BodyRule, Edge
 from pilotwave_server.events import setup as events
 from pilotwave_server.fleet import setup as fleet
 from pilotwave_server.groups import setup as groups
+from pilotwave_server.inventory import setup as inventory
 from pilotwave_server.metrics import Metrics
-from pilotwave_server.operators import setup as operators
+from pilotwave_server.operator_api import setup as operator_api
 from pilotwave_server.pacing import Pacing
 from pilotwave_server.recovery import setup as recovery
 from pilotwave_server.registry import setup as registry
@@ -54,14 +53,13 @@ INSTALL: tuple[Callable[[Context], None], ...] = (
     health.install,
     system.install,
     attention.install,
-    operators.install,
-    audit.install,
+    operator_api.install,
     blobs.install,
     registry.install,
     downloads.install,
     fleet.install,
     recovery.install,
-    devices.install,
+    inventory.install,
     groups.install,
     rollouts.install,
     device_api.install,

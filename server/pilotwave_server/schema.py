@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 
 from pilotwave_server.db import Base
 
@@ -23,9 +22,7 @@ SLICES = (
     "webhooks",
 )
 
-for _slice in SLICES:
-    _name = f"pilotwave_server.{_slice}"
-    if importlib.util.find_spec(_name) and importlib.util.find_spec(f"{_name}.tables"):
-        importlib.import_module(f"{_name}.tables")
+for _module in (*(f"{slice_}.tables" for slice_ in SLICES), "devices.report_tables"):
+    importlib.import_module(f"pilotwave_server.{_module}")
 
 metadata = Base.metadata

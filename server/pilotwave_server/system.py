@@ -18,9 +18,9 @@ from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Credentials, Ctx, Now, ReadSession, Viewer, get_actor
 from pilotwave_server.devices import conflicts
 from pilotwave_server.devices import service as devices
-from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.silence import silence
 from pilotwave_server.fields import ApiReply
+from pilotwave_server.inventory.finding import DeviceFilter, matching
 from pilotwave_server.metrics import CONTENT_TYPE, gauge
 from pilotwave_server.operators.authenticate import TokenMissing
 from pilotwave_server.problems import responses

@@ -19,7 +19,7 @@ from pilotwave_protocol.fields import Scalar
 from pilotwave_server import migrate
 from pilotwave_server.audit.notices import list_notices
 from pilotwave_server.db import Database, JsonB
-from pilotwave_server.groups.selector import compile_predicate, parse
+from pilotwave_server.selector import compile_predicate, parse
 from tests.server.groups.strategies import KEYS, ORDERED_KEYS, facts, labels, selectors
 
 FILE = next(migrate.scripts_dir().glob("versions/*_facts_apart_from_labels.py"))

@@ -17,11 +17,11 @@ from pilotwave_server.buckets import Buckets
 from pilotwave_server.db import Database
 from pilotwave_server.device_api.budgets import BURST
 from pilotwave_server.devices import enrolment
+from pilotwave_server.devices.report_tables import DeviceEventRow, DeviceHistoryRow
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.pacing import MOST_WAITING, Pacing, TooManyRefusals, address_of
 from pilotwave_server.settings import Settings
 from pilotwave_server.telemetry.retention import BATCH, clean
-from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow
 from tests.conftest import START, FakeClock
 from tests.server.device_api.peer import SimulatedDevice, code_of
 from tests.server.fleet_fixtures import Fleet, fleet, only_sqlite, published

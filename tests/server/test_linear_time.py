@@ -22,12 +22,12 @@ from pilotwave_server.dashboard.i18n import choose
 from pilotwave_server.device_api.tokens import peek_unverified
 from pilotwave_server.edge import is_json
 from pilotwave_server.events.feed import Types, read_cursor
-from pilotwave_server.groups.selector.parse import MAX_LENGTH, parse
 from pilotwave_server.operators.authenticate import split
 from pilotwave_server.paging import _decode
 from pilotwave_server.registry.tuf_routes import _METADATA, _TARGET
 from pilotwave_server.rollouts.policies.kinds import _CRON, _PERCENT
 from pilotwave_server.rollouts.policies.yaml_text import MAX_TEXT, read_text
+from pilotwave_server.selector.parse import MAX_LENGTH, parse
 from pilotwave_server.strangers import OPEN, without_escapes
 from pilotwave_server.strictbody import check
 from tests.timing import assert_linear

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from pilotwave_server.devices.finding import DeviceFilter, matching
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.service import (
     FAILED,
     OUT,
@@ -26,7 +26,7 @@ from pilotwave_server.devices.service import (
 )
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
-from pilotwave_server.telemetry.tables import DeviceModelRow
+from pilotwave_server.inventory.finding import DeviceFilter, matching
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 

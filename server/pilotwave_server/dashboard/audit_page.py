@@ -9,10 +9,10 @@ from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from pilotwave_server.audit import routes as api
 from pilotwave_server.dashboard.pages import Look, page_router
 from pilotwave_server.deps import ReadSession
 from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.events import audit_routes as api
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.paging import Paging
 from pilotwave_server.registry.tables import ModelRow, VersionRow

@@ -8,10 +8,10 @@ from typing import Annotated, Any, get_args
 from fastapi import Depends, Query
 from pydantic import TypeAdapter, ValidationError
 
-from pilotwave_server.devices.finding import DeviceFilter
 from pilotwave_server.devices.service import Standing
 from pilotwave_server.devices.views import DeviceState
 from pilotwave_server.fields import GroupName, ModelName, VersionName
+from pilotwave_server.inventory.finding import DeviceFilter
 
 STANDINGS = get_args(Standing)
 STATES = get_args(DeviceState)

@@ -20,9 +20,7 @@ from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, pag
 from pilotwave_server.dashboard.rendering import with_query
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
-from pilotwave_server.devices import routes as api
 from pilotwave_server.devices.errors import DeviceUnknown
-from pilotwave_server.devices.finding import matching
 from pilotwave_server.devices.service import count_devices
 from pilotwave_server.devices.shown import Shown, look
 from pilotwave_server.devices.silence import silence
@@ -30,6 +28,8 @@ from pilotwave_server.devices.views import DeviceSort, LabelsRequest
 from pilotwave_server.errors import NotFound, ServerError
 from pilotwave_server.fields import DeviceName, ModelName
 from pilotwave_server.groups.service import list_groups
+from pilotwave_server.inventory import routes as api
+from pilotwave_server.inventory.finding import matching
 from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.registry.service import list_models, list_versions
 from pilotwave_server.rollouts.assignments import routes as running

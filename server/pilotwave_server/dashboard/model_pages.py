@@ -13,6 +13,7 @@ from pilotwave_server.dashboard.forms import answer_form, in_transaction
 from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.errors import NotFound
 from pilotwave_server.fields import ModelName, VersionName
 from pilotwave_server.operators.roles import Role
@@ -23,7 +24,6 @@ from pilotwave_server.registry.views import DenyRequest
 from pilotwave_server.retention.routes import PurgeRequest, purge
 from pilotwave_server.rollouts.operate import routes as rollout_routes
 from pilotwave_server.rollouts.operate.queries import rolled_back
-from pilotwave_server.telemetry.tables import DeviceModelRow
 
 router = page_router()
 TRUST = ("model.publishers", "model.reset")

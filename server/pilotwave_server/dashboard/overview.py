@@ -19,9 +19,9 @@ from pilotwave_server.attention.service import Item, list_items
 from pilotwave_server.context import Context
 from pilotwave_server.dashboard.charts import tone_of
 from pilotwave_server.devices import conflicts
-from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.service import count_by_state, count_devices, count_failing
 from pilotwave_server.devices.silence import silence
+from pilotwave_server.inventory.finding import DeviceFilter, matching
 from pilotwave_server.registry.service import counters
 from pilotwave_server.rollouts.operate.present import summary
 from pilotwave_server.rollouts.operate.queries import group_names

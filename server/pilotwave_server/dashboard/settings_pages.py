@@ -21,13 +21,13 @@ from pilotwave_server.dashboard.pages import (
 )
 from pilotwave_server.dashboard.words import N_
 from pilotwave_server.deps import Ctx, Now, ReadSession
-from pilotwave_server.devices import routes as devices
 from pilotwave_server.devices.views import CodesRequest
 from pilotwave_server.errors import NotFound
-from pilotwave_server.operators import people_routes as people
-from pilotwave_server.operators import routes as tokens
+from pilotwave_server.inventory import routes as devices
+from pilotwave_server.operator_api import people_routes as people
+from pilotwave_server.operator_api import routes as tokens
+from pilotwave_server.operator_api.views import TokenRequest
 from pilotwave_server.operators.roles import Role
-from pilotwave_server.operators.views import TokenRequest
 from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.webhooks import routes as webhooks
 from pilotwave_server.webhooks.views import WebhookChange, WebhookRequest

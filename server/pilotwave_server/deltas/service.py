@@ -15,8 +15,8 @@ from pilotwave_server.audit.service import record
 from pilotwave_server.db import insert_missing
 from pilotwave_server.deltas.needs import Pair, Running
 from pilotwave_server.deltas.tables import DeltaRow
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.paging import PageRequest, paginate
-from pilotwave_server.telemetry.tables import DeviceModelRow
 
 HOLD = timedelta(minutes=30)
 KEEP = timedelta(hours=24)

@@ -20,10 +20,9 @@ from pilotwave_server.devices.codes import use_code
 from pilotwave_server.devices.errors import KeyRevoked, NameTaken, TooManyPending
 from pilotwave_server.devices.facts import normal_facts
 from pilotwave_server.devices.intervals import every_s
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.service import find_device
-from pilotwave_server.devices.tables import DeviceRow, EnrolmentCodeRow, PinRow
-from pilotwave_server.groups.tables import GroupMemberRow
-from pilotwave_server.telemetry.tables import DeviceModelRow
+from pilotwave_server.devices.tables import DeviceRow, EnrolmentCodeRow, GroupMemberRow, PinRow
 
 MAX_PENDING = 1000
 MAX_PENDING_OF_ONE = 250  # address

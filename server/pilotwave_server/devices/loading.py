@@ -10,8 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pilotwave_server.devices.tables import DeviceRow, PinRow
-from pilotwave_server.groups.tables import GroupMemberRow
+from pilotwave_server.devices.tables import DeviceRow, GroupMemberRow, PinRow
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import lock_fleet, next_revision
 from pilotwave_server.devices.errors import DeviceUnknown, WrongDeviceState
+from pilotwave_server.devices.report_tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.paging import PageRequest, paginate, paginate_with_empty
-from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow, DeviceModelRow
 
 OUT = ("pending", "revoked", "decommissioned")
 """States of devices that are offered nothing."""

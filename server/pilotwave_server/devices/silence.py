@@ -20,7 +20,7 @@ from pilotwave_protocol.messages import AGENT_PROFILE
 from pilotwave_server.db import UtcDateTime
 from pilotwave_server.devices.intervals import BATTERY, on_battery_s
 from pilotwave_server.devices.tables import DeviceRow
-from pilotwave_server.groups.selector import compile_sql, parse
+from pilotwave_server.selector import compile_sql, parse
 from pilotwave_server.settings import Settings
 
 MISSED = 3

@@ -11,10 +11,10 @@ from pydantic import Field
 
 from pilotwave_protocol import dsse
 from pilotwave_server.devices.refusals import action
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.fields import ApiReply, ApiRequest, DeviceName, LabelKey, LabelValue
-from pilotwave_server.telemetry.tables import DeviceModelRow
 
 MAX_LABELS = 64
 MAX_CODES = 1000

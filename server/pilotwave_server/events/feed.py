@@ -20,10 +20,10 @@ from sqlalchemy.orm import Session
 
 from pilotwave_protocol.fields import format_time
 from pilotwave_server.audit.tables import AuditEventRow
+from pilotwave_server.devices.report_tables import DeviceHistoryRow
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import Invalid
 from pilotwave_server.telemetry.history import KINDS
-from pilotwave_server.telemetry.tables import DeviceHistoryRow
 
 BECAME = frozenset(f"device.{kind}" for kind in KINDS)
 PATTERN = r"\*|[a-z][a-z_]{0,31}\.(?:\*|[a-z][a-z_]{0,31})"

@@ -1,12 +1,12 @@
-"""Put the stream of events into a running server."""
+"""Put the audit log and the stream of events into a running server."""
 
 from __future__ import annotations
 
 import time
 
 from pilotwave_server.context import Context
+from pilotwave_server.events import audit_routes, routes
 from pilotwave_server.events.hub import Hub
-from pilotwave_server.events.routes import router
 from pilotwave_server.events.settled import Settled
 from pilotwave_server.workers import Periodic
 
@@ -20,7 +20,7 @@ def install(context: Context) -> None:
     hub = Hub(context.db, settled)
     context.put(settled)
     context.put(hub)
-    context.routers.append(router)
+    context.routers += [audit_routes.router, routes.router]
     context.closing.append(hub.close)
     context.workers.append(Follower(hub))
 

@@ -10,13 +10,13 @@ from pilotwave_server.devices.silence import silence
 from pilotwave_server.devices.views import DeviceSummary, summary
 from pilotwave_server.fields import DeviceName, GroupName
 from pilotwave_server.groups import service
-from pilotwave_server.groups.selector import BadSelector
 from pilotwave_server.groups.service import GroupInUse, GroupNameTaken, GroupUnknown, WrongKind
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.groups.views import GroupChange, GroupDetail, GroupRequest, GroupView
 from pilotwave_server.paging import BadCursor, CountedPage, Page, Paging, count_rows
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router
+from pilotwave_server.selector import BadSelector
 
 router = api_router(tag="groups", prefix="/groups")
 

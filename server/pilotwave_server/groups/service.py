@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import lock_fleet, next_revision, touch_fleet
 from pilotwave_server.devices.service import get_device
-from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.devices.tables import DeviceRow, GroupMemberRow
 from pilotwave_server.errors import Conflict, NotFound
-from pilotwave_server.groups.selector import compile_predicate, compile_sql, parse
-from pilotwave_server.groups.tables import GroupMemberRow, GroupRow
+from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.paging import PageRequest, paginate
+from pilotwave_server.selector import compile_predicate, compile_sql, parse
 
 
 class GroupUnknown(NotFound):

@@ -1,10 +1,10 @@
-"""Groups and the members of the static ones."""
+"""Groups. The members of the static ones are `devices/tables.py`'s."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, String, Text
+from sqlalchemy import CheckConstraint, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pilotwave_server.db import Base, BigId, UtcDateTime
@@ -26,17 +26,3 @@ class GroupRow(Base):
     description: Mapped[str] = mapped_column(String(512), default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class GroupMemberRow(Base):
-    """A device in a static group."""
-
-    __tablename__ = "group_members"
-
-    group_id: Mapped[int] = mapped_column(
-        BigId, ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True
-    )
-    device_id: Mapped[int] = mapped_column(
-        BigId, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True, index=True
-    )
-    added_at: Mapped[datetime] = mapped_column(UtcDateTime)

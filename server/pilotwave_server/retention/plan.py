@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.tables import PinRow
 from pilotwave_server.registry.tables import ModelRow, VariantRow, VersionRow
 from pilotwave_server.rollouts.assignments.fallbacks import standing
 from pilotwave_server.rollouts.assignments.snapshot import Baseline
 from pilotwave_server.rollouts.states import OVER
 from pilotwave_server.rollouts.tables import BaselineRow, QuarantineRow, RolloutRow
-from pilotwave_server.telemetry.tables import DeviceModelRow
 
 Key = tuple[str, str]
 FALL_BACK_ON = 2

@@ -19,11 +19,11 @@ from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from pilotwave_server.db import lock_fleet, next_revision
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.rollouts.policies.document import Pace
 from pilotwave_server.rollouts.states import OFFERING, RolloutState
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
-from pilotwave_server.telemetry.tables import DeviceModelRow
 
 LEASED, SWITCHED, HEALTHY, SILENT = "leased", "switched", "healthy", "silent"
 FAILED, ROLLED_BACK, EXPIRED = "failed", "rolled_back", "expired"

@@ -20,9 +20,9 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.fields import ROOM
 from pilotwave_protocol.messages import CheckIn, DeviceEvent, MetricReport
 from pilotwave_server.db import insert_missing
+from pilotwave_server.devices.report_tables import DeviceEventRow
 from pilotwave_server.telemetry import boots
 from pilotwave_server.telemetry.freshness import Fresh
-from pilotwave_server.telemetry.tables import DeviceEventRow
 
 _MAX_RUN = 2**30  # then runs are counted from 0; an event of both would have to be stored still
 Key = tuple[object, ...]

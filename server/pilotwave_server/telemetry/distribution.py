@@ -18,7 +18,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.db import Database, upsert
-from pilotwave_server.telemetry.tables import DeviceModelRow, VersionCountRow
+from pilotwave_server.devices.report_tables import DeviceModelRow
+from pilotwave_server.telemetry.tables import VersionCountRow
 
 KEPT_TICKS = 600
 HOUR_S, DAY_S = 3600, 86_400

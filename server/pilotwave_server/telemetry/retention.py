@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.db import Database
-from pilotwave_server.telemetry.tables import DeviceEventRow, DeviceHistoryRow
+from pilotwave_server.devices.report_tables import DeviceEventRow, DeviceHistoryRow
 
 BATCH = 500
 Kept = type[DeviceEventRow] | type[DeviceHistoryRow]

@@ -28,6 +28,7 @@ from pilotwave_protocol.messages import (
 from pilotwave_server.db import lock_fleet, next_revision, update_rows, upsert
 from pilotwave_server.devices.facts import normal_facts
 from pilotwave_server.devices.intervals import every_s
+from pilotwave_server.devices.report_tables import DeviceHistoryRow, DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import ServerError, Unauthorised
 from pilotwave_server.telemetry import boots, refusing
@@ -42,7 +43,6 @@ from pilotwave_server.telemetry.counting import (
 from pilotwave_server.telemetry.freshness import Challenges, StaleSeq, judge
 from pilotwave_server.telemetry.history import REMOVED, shown_by, told_by
 from pilotwave_server.telemetry.live import NewWindow, store_windows
-from pilotwave_server.telemetry.tables import DeviceHistoryRow, DeviceModelRow
 
 Labels = Mapping[str, str]
 Facts = Mapping[str, Scalar]

@@ -29,7 +29,6 @@ from pilotwave_protocol.states import Reason
 from pilotwave_server.dashboard import i18n
 from pilotwave_server.dashboard.catalogue.reasons import REASONS
 from pilotwave_server.dashboard.sentences import translated
-from pilotwave_server.groups.selector import BadSelector, parse
 from pilotwave_server.recovery.ahead import Ahead, Numbers
 from pilotwave_server.rollouts.assignments.capacity import left_out
 from pilotwave_server.rollouts.assignments.explain import Turn, why
@@ -56,6 +55,7 @@ from pilotwave_server.rollouts.policies.parse import parse_policy
 from pilotwave_server.rollouts.policies.wave_words import rule_of
 from pilotwave_server.rollouts.policies.yaml_text import read_text
 from pilotwave_server.rollouts.states import RolloutState
+from pilotwave_server.selector import BadSelector, parse
 from tests.server.rollouts import test_plan, worlds
 from tests.server.rollouts.gates.test_metric_gate import GATE, windows
 from tests.server.rollouts.test_policy_grammar import FULL

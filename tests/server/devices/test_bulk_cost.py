@@ -13,11 +13,11 @@ from pilotwave_server.audit.service import all_events, head
 from pilotwave_server.audit.tables import AuditEventRow
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
+from pilotwave_server.devices.report_tables import DeviceHistoryRow, DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.operators.roles import Actor, Role
 from pilotwave_server.rollouts.bulk import acts
 from pilotwave_server.rollouts.bulk.routes import Deed
-from pilotwave_server.telemetry.tables import DeviceHistoryRow, DeviceModelRow
 from tests.server.devices.test_silence import device, statements
 
 NOW = datetime(2026, 11, 29, 3, 0, tzinfo=timezone.utc)

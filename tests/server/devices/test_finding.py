@@ -20,17 +20,17 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.names import version_key
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
-from pilotwave_server.devices.export import harmless
-from pilotwave_server.devices.finding import DeviceFilter, matching
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.shown import digest
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
-from pilotwave_server.groups.selector import BadSelector, compile_predicate, compile_sql, parse
 from pilotwave_server.groups.service import create_group
+from pilotwave_server.inventory.export import harmless
+from pilotwave_server.inventory.finding import DeviceFilter, matching
 from pilotwave_server.operators.roles import Actor, Role
 from pilotwave_server.rollouts.bulk import acts as bulk_acts
 from pilotwave_server.rollouts.bulk.steps import Deed
-from pilotwave_server.telemetry.tables import DeviceModelRow
+from pilotwave_server.selector import BadSelector, compile_predicate, compile_sql, parse
 from tests.server.devices.test_silence import statements
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 

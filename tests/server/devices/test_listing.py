@@ -8,12 +8,12 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from pilotwave_server.db import Database
-from pilotwave_server.devices.finding import DeviceFilter, matching
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.service import SORTS, Standing, list_devices
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.inventory.finding import DeviceFilter, matching
 from pilotwave_server.paging import EMPTY, BadCursor, PageRequest
-from pilotwave_server.telemetry.tables import DeviceModelRow
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 SEEN = [5, None, 3, 3, None, 1, 4, None]  # minutes after noon, by device

@@ -15,13 +15,13 @@ from sqlalchemy import delete, event, select, update
 
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
-from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.intervals import every_s
 from pilotwave_server.devices.silence import Silence, silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.devices.views import standing
 from pilotwave_server.fleet.last_seen import LastSeen
 from pilotwave_server.fleet.state import FleetState
+from pilotwave_server.inventory.finding import DeviceFilter, matching
 from pilotwave_server.settings import Settings
 from tests.server.fleet_fixtures import Fleet
 

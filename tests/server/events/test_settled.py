@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import Database
+from pilotwave_server.devices.report_tables import DeviceHistoryRow
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.events.feed import START, Types, read_events
 from pilotwave_server.events.settled import Settled
-from pilotwave_server.telemetry.tables import DeviceHistoryRow
 from tests.conftest import KINDS
 
 

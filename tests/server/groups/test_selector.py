@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from pilotwave_protocol.fields import Scalar
-from pilotwave_server.groups.selector import BadSelector, Op, compile_predicate, parse
+from pilotwave_server.selector import BadSelector, Op, compile_predicate, parse
 from tests.server.groups.strategies import selectors
 
 LABELS = {"site": "berlin", "rack": "12", "dock": "12.50", "quote": "O'Brien", "retired": "false"}

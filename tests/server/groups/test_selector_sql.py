@@ -9,7 +9,7 @@ from sqlalchemy import Column, Integer, MetaData, Table, insert, select
 
 from pilotwave_protocol.fields import Scalar
 from pilotwave_server.db import Database, JsonB
-from pilotwave_server.groups.selector import compile_predicate, compile_sql, parse
+from pilotwave_server.selector import compile_predicate, compile_sql, parse
 from tests.server.groups.strategies import facts, labels, selectors
 from tests.server.groups.test_selector import FACTS, FAILS, HOLDS, LABELS
 

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.manifest import FileEntry, Requires, Variant
-from pilotwave_server.groups.selector import compile_predicate, parse
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.snapshot import (
     Baseline,
@@ -18,6 +17,7 @@ from pilotwave_server.rollouts.assignments.snapshot import (
 )
 from pilotwave_server.rollouts.policies.document import Pace
 from pilotwave_server.rollouts.states import RolloutState
+from pilotwave_server.selector import compile_predicate, parse
 
 MODELS = ["detector", "ocr"]
 VERSIONS = ["1.0.0", "1.1.0", "1.2.0"]

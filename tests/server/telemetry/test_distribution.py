@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from sqlalchemy import func, insert, select
 
 from pilotwave_server.db import Database
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.telemetry.distribution import (
     KEPT_TICKS,
@@ -17,7 +18,7 @@ from pilotwave_server.telemetry.distribution import (
     distribution,
     note,
 )
-from pilotwave_server.telemetry.tables import DeviceModelRow, VersionCountRow
+from pilotwave_server.telemetry.tables import VersionCountRow
 
 NOON = datetime(2026, 1, 1, 12, 0, 30, tzinfo=timezone.utc)
 INTERVAL_S = 300

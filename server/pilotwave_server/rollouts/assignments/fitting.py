@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
+from pilotwave_server.devices.report_tables import DeviceHistoryRow
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.service import in_group
 from pilotwave_server.groups.tables import GroupRow
@@ -19,7 +20,6 @@ from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.resolve import choose_variant
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView
 from pilotwave_server.rollouts.outcomes import SENT_BACK
-from pilotwave_server.telemetry.tables import DeviceHistoryRow
 
 
 @dataclass(frozen=True)

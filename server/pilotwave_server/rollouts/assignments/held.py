@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.errors import DeviceUnknown
+from pilotwave_server.devices.report_tables import DeviceHistoryRow, DeviceModelRow
 from pilotwave_server.devices.service import hold_devices
 from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.errors import ServerError
@@ -21,7 +22,6 @@ from pilotwave_server.rollouts.assignments import capacity
 from pilotwave_server.rollouts.assignments.load_device import Looked, look_at
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.telemetry.history import FAILED, HEALTHY, ROLLED_BACK
-from pilotwave_server.telemetry.tables import DeviceHistoryRow, DeviceModelRow
 
 Became = Sequence[tuple[str, str]]
 """What versions became on a device (version, word), the latest first."""

@@ -15,10 +15,10 @@ from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.states import Reason
+from pilotwave_server.devices.report_tables import DeviceHistoryRow
 from pilotwave_server.devices.tables import PinRow
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.tables import DecisionRow, RolloutDeviceRow, RolloutRow
-from pilotwave_server.telemetry.tables import DeviceHistoryRow
 
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _BACK = (str(RolloutState.ROLLING_BACK), str(RolloutState.ROLLED_BACK))

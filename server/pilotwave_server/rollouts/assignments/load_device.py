@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.states import Reason
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.loading import LoadedDevice, load_devices
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.devices.views import refusal_of
@@ -18,7 +19,6 @@ from pilotwave_server.rollouts.assignments.explain import Turn
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.leases import read_leases, read_took
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
-from pilotwave_server.telemetry.tables import DeviceModelRow
 
 
 class Looked(NamedTuple):

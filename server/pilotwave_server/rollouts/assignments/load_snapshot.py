@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.manifest import Variant
 from pilotwave_server.db import fleet_row
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow
-from pilotwave_server.groups.selector import compile_predicate, parse
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.registry import service as registry
 from pilotwave_server.rollouts.assignments.snapshot import (
@@ -39,7 +39,7 @@ from pilotwave_server.rollouts.tables import (
     RolloutRow,
 )
 from pilotwave_server.rollouts.waves import canary_group_id
-from pilotwave_server.telemetry.tables import DeviceModelRow
+from pilotwave_server.selector import compile_predicate, parse
 
 
 class RememberedSnapshot:

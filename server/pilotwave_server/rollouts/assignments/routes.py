@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import Query
 
 from pilotwave_server.deps import Ctx, Now, OperatorOfGroup, ReadSession, Viewer, WriteSession
-from pilotwave_server.devices.callers import OperatorOfDevice
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.devices.service import list_history as list_device_history
 from pilotwave_server.devices.silence import silence
@@ -15,6 +14,7 @@ from pilotwave_server.devices.tables import PinRow
 from pilotwave_server.devices.views import HistoryView
 from pilotwave_server.fields import DeviceName, GroupName, ModelName
 from pilotwave_server.groups.service import GroupUnknown, get_group
+from pilotwave_server.inventory.callers import OperatorOfDevice
 from pilotwave_server.paging import BadCursor, Page, Paging
 from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown

@@ -12,11 +12,11 @@ from types import MappingProxyType
 from typing import Any
 
 from pilotwave_protocol.fields import Scalar
-from pilotwave_server.groups.selector import Predicate
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.policies.document import Pace
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.waves import position
+from pilotwave_server.selector import Predicate
 
 NO_PACE = Pace()
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})

@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_server.context import Context
 from pilotwave_server.db import lock_fleet, next_revision
-from pilotwave_server.devices.finding import DeviceFilter, matching
 from pilotwave_server.devices.shown import MOST, Shown, difference, digest, names_of
 from pilotwave_server.devices.silence import silence
 from pilotwave_server.errors import Conflict, Invalid, ServerError
 from pilotwave_server.groups.service import groups_by_device
+from pilotwave_server.inventory.finding import DeviceFilter, matching
 from pilotwave_server.operators.roles import Actor
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from pilotwave_server.context import Context
 from pilotwave_server.deps import Ctx, OperatorInBody
-from pilotwave_server.devices.finding import DeviceFilter
 from pilotwave_server.devices.service import Standing
 from pilotwave_server.devices.shown import MOST, SKETCH_CHARS, Shown
 from pilotwave_server.devices.views import MAX_LABELS, DeviceState
@@ -24,13 +23,14 @@ from pilotwave_server.fields import (
     Sha256,
     VersionName,
 )
-from pilotwave_server.groups.selector import BadSelector
 from pilotwave_server.groups.service import GroupUnknown
+from pilotwave_server.inventory.finding import DeviceFilter
 from pilotwave_server.problems import responses
 from pilotwave_server.rollouts.bulk import acts as bulk_acts
 from pilotwave_server.rollouts.bulk.acts import DevicesChanged, TooManyDevices
 from pilotwave_server.rollouts.bulk.steps import BulkAction, Deed
 from pilotwave_server.routing import api_router
+from pilotwave_server.selector import BadSelector
 
 router = api_router(tag="devices")
 NEEDS: dict[BulkAction, tuple[str, ...]] = {

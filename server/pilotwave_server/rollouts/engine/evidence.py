@@ -12,6 +12,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.states import ModelState
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.service import in_group
 from pilotwave_server.groups.tables import GroupRow
@@ -29,7 +30,6 @@ from pilotwave_server.rollouts.leases import (
 from pilotwave_server.rollouts.policies.document import MetricGate, Policy
 from pilotwave_server.rollouts.reports.samples import NEW, OLD
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow, RolloutSampleRow
-from pilotwave_server.telemetry.tables import DeviceModelRow
 
 MOST_SAMPLES = 30_000
 """Of one arm of a series; the first ones are looked at. Those of 2,500 devices in all their first

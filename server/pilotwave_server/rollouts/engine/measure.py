@@ -11,6 +11,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, and_, case, exists, false, func, not_, select
 from sqlalchemy.orm import Session
 
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.groups.service import in_group
 from pilotwave_server.groups.tables import GroupRow
@@ -25,7 +26,6 @@ from pilotwave_server.rollouts.operate.preview import thresholds, wave_of
 from pilotwave_server.rollouts.policies.document import Policy
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
 from pilotwave_server.rollouts.transitions import group_of
-from pilotwave_server.telemetry.tables import DeviceModelRow
 
 FEW = 50
 

@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import Conflict, Invalid
-from pilotwave_server.groups.selector import compile_sql, parse
 from pilotwave_server.groups.service import count_devices, get_group, in_group
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.registry.service import Released
@@ -35,6 +34,7 @@ from pilotwave_server.rollouts.states import OVER, RolloutState
 from pilotwave_server.rollouts.tables import RolloutRow
 from pilotwave_server.rollouts.transitions import name_of, note_created, transition
 from pilotwave_server.rollouts.waves import Salt, draw_salt
+from pilotwave_server.selector import compile_sql, parse
 
 FIRST_LOOK = 500
 _OVER = [str(state) for state in OVER]

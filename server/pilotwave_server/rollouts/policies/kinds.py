@@ -20,9 +20,9 @@ from pydantic_core.core_schema import CoreSchema, with_info_before_validator_fun
 
 from pilotwave_protocol.durations import read_duration, span
 from pilotwave_protocol.errors import BadName
-from pilotwave_server.groups.selector import BadSelector
-from pilotwave_server.groups.selector import parse as parse_selector
 from pilotwave_server.rollouts.policies.faults import Wrong, refused, show
+from pilotwave_server.selector import BadSelector
+from pilotwave_server.selector import parse as parse_selector
 
 YEAR = 366 * 86_400
 DEVICE_ZONE = "device"

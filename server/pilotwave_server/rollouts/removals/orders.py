@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import touch_fleet
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.service import get_device
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import Conflict, NotFound
@@ -28,7 +29,6 @@ from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.end_removals import end_for_devices, end_for_group
 from pilotwave_server.rollouts.operate.create import check_way_is_free
 from pilotwave_server.rollouts.tables import BaselineRow, RemovalRow
-from pilotwave_server.telemetry.tables import DeviceModelRow
 
 
 class NotRemoved(NotFound):

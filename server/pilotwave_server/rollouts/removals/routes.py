@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from pilotwave_server.deps import Ctx, Now, OperatorOfGroup, ReadSession, Viewer, WriteSession
-from pilotwave_server.devices.callers import OperatorOfDevice
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.fields import ApiReply, DeviceName, GroupName, ModelName
 from pilotwave_server.groups.service import GroupUnknown
+from pilotwave_server.inventory.callers import OperatorOfDevice
 from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot

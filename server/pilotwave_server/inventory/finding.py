@@ -10,12 +10,12 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.names import VersionKey, version_key
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.service import FAILED, OUT, Standing, is_failing, is_refusing
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
-from pilotwave_server.groups.selector import Op, Runs, compile_sql, parse
 from pilotwave_server.groups.service import get_group, in_group
-from pilotwave_server.telemetry.tables import DeviceModelRow
+from pilotwave_server.selector import Op, Runs, compile_sql, parse
 
 _ORDER: dict[Op, Callable[[VersionKey, VersionKey], bool]] = {
     Op.GT: operator.gt,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pilotwave_server.context import Context
-from pilotwave_server.devices.routes import router
 from pilotwave_server.devices.silence_sweep import SilenceSweep
 from pilotwave_server.devices.silence_watch import LOOK_S
+from pilotwave_server.inventory.routes import router
 from pilotwave_server.workers import Periodic
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import Depends, Query
 
-from pilotwave_server.devices.finding import DeviceFilter
 from pilotwave_server.devices.service import Standing
 from pilotwave_server.devices.views import DeviceState
 from pilotwave_server.fields import GroupName, ModelName, VersionName
+from pilotwave_server.inventory.finding import DeviceFilter
 
 SelectorText = Annotated[
     str | None,

@@ -14,8 +14,8 @@ from sqlalchemy import REAL, Double, String, Text, and_, case, cast, false, func
 from sqlalchemy.dialects.postgresql import JSONB, array
 from sqlalchemy.sql import ColumnElement
 
-from pilotwave_server.groups.selector.ast import MAX_NUMBER_LENGTH, ORDER, Condition, Op, Selector
-from pilotwave_server.groups.selector.parse import refuse_runs
+from pilotwave_server.selector.ast import MAX_NUMBER_LENGTH, ORDER, Condition, Op, Selector
+from pilotwave_server.selector.parse import refuse_runs
 
 _COMPARE: dict[Op, Callable[[Any, Any], ColumnElement[bool]]] = {
     Op.GT: operator.gt,
@@ -39,7 +39,7 @@ def compile_sql(
     """Return the WHERE expression over the JSON columns `labels` and `facts`.
 
     `dialect` is the database's name, "sqlite" or "postgresql". BadSelector if it asks what devices
-    run: `devices/finding.py` compiles that.
+    run: `inventory/finding.py` compiles that.
     """
     refuse_runs(selector)
     make = _SqliteValue if dialect == "sqlite" else _PostgresqlValue

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pilotwave_protocol.errors import BadName
 from pilotwave_protocol.names import FACT, check_model, check_selector_key, check_version
 from pilotwave_server.errors import Invalid
-from pilotwave_server.groups.selector.ast import (
+from pilotwave_server.selector.ast import (
     BARE_WORD,
     ORDER,
     Condition,

@@ -27,15 +27,15 @@ What each means for a device (both compilers follow this, and are tested against
   (1.10 is above 1.9, and 1.2rc1 below 1.2). Every comparison, `!=` and `notin` too, holds only for
   devices that run the model; `!runs detector` finds the others. It finds devices and makes no
   group: a device would leave such a group by updating, in the middle of a rollout to it. The two
-  compilers refuse it; `devices/finding.py` alone compiles it.
+  compilers refuse it; `inventory/finding.py` alone compiles it.
 """
 
 from __future__ import annotations
 
-from pilotwave_server.groups.selector.ast import Condition, Op, Runs, Selector
-from pilotwave_server.groups.selector.parse import BadSelector, parse
-from pilotwave_server.groups.selector.predicate import Predicate, compile_predicate
-from pilotwave_server.groups.selector.sql import compile_sql
+from pilotwave_server.selector.ast import Condition, Op, Runs, Selector
+from pilotwave_server.selector.parse import BadSelector, parse
+from pilotwave_server.selector.predicate import Predicate, compile_predicate
+from pilotwave_server.selector.sql import compile_sql
 
 __all__ = [
     "BadSelector",

@@ -10,9 +10,6 @@ from fastapi.responses import StreamingResponse
 from pilotwave_server.deps import NO_STORE, Ctx, Now, Operator, ReadSession, Viewer, WriteSession
 from pilotwave_server.devices import codes, conflicts, service, shown
 from pilotwave_server.devices.errors import CodeUnknown, CodeUsed, DeviceUnknown, WrongDeviceState
-from pilotwave_server.devices.export import rows_of
-from pilotwave_server.devices.filters import Filter
-from pilotwave_server.devices.finding import matching
 from pilotwave_server.devices.presence import LastPolls, PushChannels
 from pilotwave_server.devices.silence import silence
 from pilotwave_server.devices.tables import DeviceRow, EnrolmentCodeRow
@@ -31,11 +28,14 @@ from pilotwave_server.devices.views import (
     summary,
 )
 from pilotwave_server.fields import DeviceName
-from pilotwave_server.groups.selector import BadSelector
 from pilotwave_server.groups.service import GroupUnknown, groups_of
+from pilotwave_server.inventory.export import rows_of
+from pilotwave_server.inventory.filters import Filter
+from pilotwave_server.inventory.finding import matching
 from pilotwave_server.paging import BadCursor, CountedPage, Page, Paging, count_rows
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router
+from pilotwave_server.selector import BadSelector
 
 router = api_router(tag="devices")
 CodeId = Annotated[int, Path(ge=1, le=2**53, description="The code's id, from the list.")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilotwave_server.context import Context
-from pilotwave_server.operators import people_routes, routes
+from pilotwave_server.operator_api import people_routes, routes
 from pilotwave_server.operators.authenticate import OperatorTokens
 from pilotwave_server.operators.sessions import PersonSessions
 from pilotwave_server.routing import TokenCheck

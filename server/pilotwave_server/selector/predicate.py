@@ -6,8 +6,8 @@ import operator
 from collections.abc import Callable, Mapping
 
 from pilotwave_protocol.fields import Scalar
-from pilotwave_server.groups.selector.ast import Condition, Op, Selector, plain_number
-from pilotwave_server.groups.selector.parse import refuse_runs
+from pilotwave_server.selector.ast import Condition, Op, Selector, plain_number
+from pilotwave_server.selector.parse import refuse_runs
 
 Facts = Mapping[str, Scalar]
 Predicate = Callable[[Mapping[str, str], Facts], bool]

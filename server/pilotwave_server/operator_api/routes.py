@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pilotwave_server.db import after_commit
 from pilotwave_server.deps import NO_STORE, Admin, Ctx, Now, ReadSession, Viewer, WriteSession
+from pilotwave_server.operator_api.views import NewTokenView, TokenRequest, TokenView, WhoAmI
 from pilotwave_server.operators import service
 from pilotwave_server.operators.authenticate import OperatorTokens
 from pilotwave_server.operators.tables import OperatorTokenRow
-from pilotwave_server.operators.views import NewTokenView, TokenRequest, TokenView, WhoAmI
 from pilotwave_server.paging import BadCursor, CountedPage, Paging, count_rows
 from pilotwave_server.problems import responses
 from pilotwave_server.routing import api_router

@@ -1,0 +1,1 @@
+"""Devices as operators find, see and steer them."""

@@ -1,0 +1,1 @@
+"""Operators' own tokens and people, over HTTP."""
