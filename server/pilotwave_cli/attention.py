@@ -19,9 +19,6 @@ def list_(as_json: Json = False) -> None:
     """List what needs attention; acknowledged entries come last."""
     with connect() as api:
         rows = api.get("/attention")["items"]
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("key", "key"),
         ("state", lambda r: r["state"].replace("_", " ")),
@@ -29,7 +26,7 @@ def list_(as_json: Json = False) -> None:
         ("why", "sentence"),
         ("acknowledged", lambda r: _who(r["acknowledged_by"], r["acknowledged_at"])),
     ]
-    output.table("Attention", rows, columns)
+    output.table("Attention", rows, columns, as_json=as_json)
 
 
 def _who(by: str | None, at: str | None) -> str:

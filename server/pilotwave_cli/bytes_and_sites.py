@@ -79,9 +79,6 @@ def list_(as_json: Json = False) -> None:
     """List the sites that have limits. A site is the value of the label `site`."""
     with connect() as api:
         rows = list(api.pages("/site-limits"))
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("site", "site"),
         ("together kbit/s", "max_rate_kbps"),
@@ -89,7 +86,7 @@ def list_(as_json: Json = False) -> None:
         ("downloads at once", "max_downloads"),
         ("set", lambda r: f"{output.when(r['set_at'])} by {r['set_by']}"),
     ]
-    output.table("Limits of sites", rows, columns)
+    output.table("Limits of sites", rows, columns, as_json=as_json)
 
 
 @sites.command("limit")

@@ -35,9 +35,6 @@ def list_(
     """List the deltas the fleet needs and what each saves."""
     with connect() as api:
         rows = list(api.pages("/deltas", model=model, state=state))
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("model", "model"),
         ("from", lambda r: _short(r["from_sha256"])),
@@ -48,7 +45,7 @@ def list_(
         ("of it", _part),
         ("made", lambda r: output.when(r["finished_at"]) if r["finished_at"] else "-"),
     ]
-    output.table("Deltas", rows, columns)
+    output.table("Deltas", rows, columns, as_json=as_json)
 
 
 @cli.command("show")

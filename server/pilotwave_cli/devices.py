@@ -1,4 +1,5 @@
-"""`pilotwave devices` and `pilotwave codes`: who is in the fleet, how each does, one by one."""
+"""`pilotwave devices`: who is in the fleet, and who may join or stay. What a device runs, and is
+told to run, is `device_models.py`."""
 
 from __future__ import annotations
 
@@ -6,22 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from pilotwave_cli import bulk, output, remove_model
+from pilotwave_cli import bulk, output
 from pilotwave_cli.bulk import OptionalDevice, Selected, one_or_selected
 from pilotwave_cli.bytes_and_sites import show_table
-from pilotwave_cli.client import check_id, connect
+from pilotwave_cli.client import connect
 from pilotwave_cli.confirm import Yes, sure
-from pilotwave_cli.durations import Duration, pairs
+from pilotwave_cli.durations import pairs
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names
 
 cli = typer.Typer(help="List, accept, label, roll back and pin devices.", no_args_is_help=True)
-codes = typer.Typer(help="Create and list one-time enrolment codes.", no_args_is_help=True)
 
 Device = Annotated[str, typer.Argument(help="The device's name.")]
-Model = Annotated[str, typer.Option("--model", help="The model.")]
-Reason = Annotated[str, typer.Option("--reason", help="Reason, kept in the audit log.")]
 
 
 def _runs(device: dict[str, Any]) -> str:
@@ -233,209 +231,3 @@ def decommission(
     told = f"1 device: {name} gets no more updates; it needs a code to come back."
     sure(told, f"Decommission {name}?", yes=yes)
     _act(name, "decommission", "is decommissioned")
-
-
-@cli.command("events")
-def events(
-    device: Device,
-    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
-    as_json: Json = False,
-) -> None:
-    """Show the events that a device reported, newest first."""
-    with connect() as api:
-        rows = list(api.pages(f"/devices/{names.check_device(device)}/events", most=limit))
-    if as_json:
-        output.show_json(rows)
-        return
-    columns: list[output.Column] = [
-        ("when", lambda r: output.when(r["at"])),
-        ("what", "kind"),
-        ("model", "model"),
-        ("version", "version"),
-        ("reason", "reason"),
-        ("detail", "detail"),
-    ]
-    output.table(f"Events of {device}", rows, columns)
-
-
-@cli.command("history")
-def history(
-    device: Device,
-    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
-    as_json: Json = False,
-) -> None:
-    """Show which versions the device ran, and how each did."""
-    with connect() as api:
-        rows = list(api.pages(f"/devices/{names.check_device(device)}/history", most=limit))
-    if as_json:
-        output.show_json(rows)
-        return
-    columns: list[output.Column] = [
-        ("when", lambda r: output.when(r["at"])),
-        ("model", "model"),
-        ("version", "version"),
-        ("became", "became"),
-        ("reason", lambda r: r.get("sentence") or r["reason"]),
-    ]
-    output.table(f"History of {device}", rows, columns)
-
-
-@cli.command("why")
-def why(device: Device, model: Model, as_json: Json = False) -> None:
-    """Explain which version the device should run, and why."""
-    with connect() as api:
-        found = api.get(
-            f"/devices/{names.check_device(device)}/why", model=names.check_model(model)
-        )
-    if as_json:
-        output.show_json(found)
-        return
-    output.say(found["sentence"])
-    for step in found.get("candidates", []):
-        output.say(f"  - {step['sentence']}")
-
-
-@cli.command("rollback")
-def rollback(
-    model: Model,
-    reason: Reason,
-    device: OptionalDevice = None,
-    to: Annotated[
-        str | None, typer.Option(help="Version to go back to. [default: the last good one]")
-    ] = None,
-    selector: Selected = None,
-    yes: Yes = False,
-    as_json: Json = False,
-) -> None:
-    """Roll a device, or many with --selector, back to its last good version and pin it there."""
-    body: dict[str, Any] = {"reason": reason}
-    if to is not None:
-        body["to"] = names.check_version(to)
-    name, model = one_or_selected(device, selector), names.check_model(model)
-    with connect() as api:
-        if name is None:
-            what = f"go back to {to or 'the last good version'} of {model} and are pinned there."
-            bulk.act(api, "rollback", selector or "", what, yes=yes, model=model, **body)
-            return
-        pin = api.post(f"/devices/{name}/models/{model}/rollback", body)
-    if as_json:
-        output.show_json(pin)
-    else:
-        output.say(f"{name} is pinned to {model} {pin['version']}; unpin gives it back")
-
-
-@cli.command("remove")
-def remove(
-    device: Device,
-    model: Model,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Delete a model from a device that nothing tells it to run."""
-    name, model = names.check_device(device), names.check_model(model)
-    with connect() as api:
-        path = f"/devices/{name}/models/{model}/removal"
-        remove_model.remove(api, path, model, name, yes=yes)
-
-
-@cli.command("pin")
-def pin(
-    device: Device,
-    model: Model,
-    version: Annotated[str, typer.Option("--version", help="Version to keep the device on.")],
-    reason: Reason,
-) -> None:
-    """Pin a device to a version, whatever its groups are assigned."""
-    name, model = names.check_device(device), names.check_model(model)
-    body = {"version": names.check_version(version), "reason": reason}
-    with connect() as api:
-        api.post(f"/devices/{name}/models/{model}/pin", body)
-    output.say(f"{name} is pinned to {model} {version}")
-
-
-@cli.command("unpin")
-def unpin(device: Device, model: Model) -> None:
-    """Unpin a device; it follows its groups again."""
-    name, model = names.check_device(device), names.check_model(model)
-    with connect() as api:
-        api.delete(f"/devices/{name}/models/{model}/pin")
-    output.say(f"{name} follows its groups again for {model}")
-
-
-@cli.command("retry")
-def retry(
-    model: Model, device: OptionalDevice = None, selector: Selected = None, yes: Yes = False
-) -> None:
-    """Let a device, or many with --selector, retry a version that failed there."""
-    name, model = one_or_selected(device, selector), names.check_model(model)
-    with connect() as api:
-        if name is None:
-            what = f"try {model} again."
-            bulk.act(api, "retry", selector or "", what, yes=yes, model=model)
-            return
-        api.post(f"/devices/{name}/models/{model}/retry")
-    output.say(f"{name} tries {model} again at its next poll")
-
-
-@codes.command("create")
-def create_codes(
-    count: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 1,
-    label: Annotated[
-        list[str] | None,
-        typer.Option("--label", help="Label for the device, key=value; repeatable."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Only a device with this name may use the code.")
-    ] = None,
-    expires: Annotated[str, typer.Option(help="Lifetime of the code: 24h, 7d.")] = "24h",
-    as_json: Json = False,
-) -> None:
-    """Create one-time codes, each for one device. They are shown only once."""
-    labels = pairs(label or [], "--label")
-    for key, value in labels.items():
-        names.check_label_key(key)
-        names.check_label_value(value)
-    seconds = int(Duration.parse(expires).total_seconds())
-    body: dict[str, Any] = {"count": count, "labels": labels, "expires_in_s": seconds}
-    if device is not None:
-        body["device"] = names.check_device(device)
-    with connect() as api:
-        made = api.post("/enrolment-codes", body)
-    if as_json:
-        output.show_json(made)
-        return
-    for item in made["items"]:
-        print(item["code"])
-    each = "it enrols one device" if count == 1 else "each enrols one device"
-    again = "it is not shown again" if count == 1 else "they are not shown again"
-    output.warn(f"{each} within {expires}; {again}")
-
-
-@codes.command("list")
-def list_codes(as_json: Json = False) -> None:
-    """List codes without their secret part."""
-    with connect() as api:
-        rows = list(api.pages("/enrolment-codes"))
-    if as_json:
-        output.show_json(rows)
-        return
-    columns: list[output.Column] = [
-        ("id", "id"),
-        ("made", lambda r: output.when(r["created_at"])),
-        ("ends", lambda r: output.when(r["expires_at"])),
-        ("device", "device"),
-        ("labels", "labels"),
-        ("used by", "used_by"),
-    ]
-    output.table("Enrolment codes", rows, columns)
-
-
-@codes.command("delete")
-def delete_code(
-    code_id: Annotated[str, typer.Argument(help="Id of the code, from `codes list`.")],
-    yes: Yes = False,
-) -> None:
-    """Revoke an unused code."""
-    sure(f"1 code: nobody can enrol with code {code_id}.", "Take it back?", yes=yes)
-    with connect() as api:
-        api.delete(f"/enrolment-codes/{check_id(code_id)}")
-    output.say(f"deleted code {code_id}")

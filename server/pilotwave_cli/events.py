@@ -34,9 +34,6 @@ def events(
     """Show who did what to which, newest first."""
     with connect() as api:
         rows = list(api.pages("/events", most=limit, actor=actor, object=obj))
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("when", lambda r: output.when(r["at"])),
         ("who", "actor"),
@@ -45,7 +42,7 @@ def events(
         ("before", "before"),
         ("after", "after"),
     ]
-    output.table("Events", rows, columns)
+    output.table("Events", rows, columns, as_json=as_json)
 
 
 def follow(

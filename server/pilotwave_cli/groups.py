@@ -31,11 +31,8 @@ def list_(as_json: Json = False) -> None:
     """List groups."""
     with connect() as api:
         rows = list(api.pages("/groups"))
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [("group", "name"), ("kind", "kind"), ("selector", "selector")]
-    output.table("Groups", rows, columns)
+    output.table("Groups", rows, columns, as_json=as_json)
 
 
 @cli.command("create")

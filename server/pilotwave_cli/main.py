@@ -16,8 +16,9 @@ from pilotwave_cli import (
     attention,
     audit,
     bytes_and_sites,
+    codes,
     deltas,
-    devices,
+    device_models,
     events,
     groups,
     login,
@@ -74,8 +75,8 @@ cli.add_typer(models.cli, name="models")
 publish.add_to(cli)
 golden_command.add_to(cli)
 cli.add_typer(versions.cli, name="versions")
-cli.add_typer(devices.cli, name="devices")
-cli.add_typer(devices.codes, name="codes")
+cli.add_typer(device_models.cli, name="devices")
+cli.add_typer(codes.cli, name="codes")
 cli.add_typer(groups.cli, name="groups")
 groups.add_to(cli)
 cli.add_typer(policies.cli, name="policies")

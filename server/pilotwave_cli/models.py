@@ -27,16 +27,13 @@ def list_(as_json: Json = False) -> None:
     """List models."""
     with connect() as api:
         rows = list(api.pages("/models"))
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("model", "name"),
         ("newest", "latest"),
         ("versions", "versions"),
         ("role expires", lambda r: output.when(r.get("expires_at"))),
     ]
-    output.table("Models", rows, columns)
+    output.table("Models", rows, columns, as_json=as_json)
 
 
 @cli.command("show")

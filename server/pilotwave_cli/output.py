@@ -78,8 +78,13 @@ def show_json(data: Any) -> None:
     print(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def table(title: str, rows: Iterable[Row], columns: Iterable[Column]) -> None:
+def table(
+    title: str, rows: Iterable[Row], columns: Iterable[Column], *, as_json: bool = False
+) -> None:
     """Print rows; each column is a title and a key, or a title and what to show of the row."""
+    if as_json:
+        show_json(rows)
+        return
     chosen = list(columns)
     grid = Table(title=title or None, title_justify="left", box=None, header_style="bold")
     for head, _ in chosen:

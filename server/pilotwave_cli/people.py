@@ -26,9 +26,6 @@ def list_(as_json: Json = False) -> None:
     """List people, disabled ones too."""
     with connect() as api:
         rows = list(api.pages("/people"))
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("name", "name"),
         ("role", "role"),
@@ -36,7 +33,7 @@ def list_(as_json: Json = False) -> None:
         ("last login", lambda r: output.when(r["last_login_at"])),
         ("disabled", lambda r: output.when(r["disabled_at"]) if r["disabled_at"] else "-"),
     ]
-    output.table("People", rows, columns)
+    output.table("People", rows, columns, as_json=as_json)
 
 
 def _way_in(row: dict[str, Any]) -> str:

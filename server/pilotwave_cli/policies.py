@@ -71,9 +71,6 @@ def list_(as_json: Json = False) -> None:
     """List policies, the built-in ones first."""
     with connect() as api:
         rows = list(api.pages("/policies"))
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("policy", "name"),
         ("version", lambda r: str(r["version"] or "built in")),
@@ -81,7 +78,7 @@ def list_(as_json: Json = False) -> None:
         ("on failure", "on_failure"),
         ("description", "description"),
     ]
-    output.table("Policies", rows, columns)
+    output.table("Policies", rows, columns, as_json=as_json)
 
 
 @cli.command("show")

@@ -126,9 +126,6 @@ def list_(
     """List rollouts, the newest first."""
     with connect() as api:
         rows = list(api.pages("/rollouts", most=limit, group=group, model=model, state=state))
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("rollout", "id"),
         ("state", lambda r: r["state"].replace("_", " ")),
@@ -139,7 +136,7 @@ def list_(
         ("created", lambda r: output.when(r["created_at"])),
         ("why", "reason"),
     ]
-    output.table("Rollouts", rows, columns)
+    output.table("Rollouts", rows, columns, as_json=as_json)
 
 
 @cli.command("show")
@@ -178,9 +175,6 @@ def devices(
     with connect() as api:
         path = f"/rollouts/{_id(rollout)}/devices"
         rows = list(api.pages(path, most=limit, outcome=outcome))
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("device", "device"),
         ("wave", lambda r: str(r["wave"] + 1)),
@@ -191,7 +185,7 @@ def devices(
         ("reason", "reason"),
         ("detail", "detail"),
     ]
-    output.table("Devices", rows, columns)
+    output.table("Devices", rows, columns, as_json=as_json)
 
 
 @cli.command("decisions")

@@ -65,9 +65,6 @@ def list_(as_json: Json = False) -> None:
     """List tokens, revoked ones too."""
     with connect() as api:
         rows = list(api.pages("/tokens"))
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("id", "id"),
         ("name", "name"),
@@ -79,7 +76,7 @@ def list_(as_json: Json = False) -> None:
         ("ends", lambda r: output.when(r["expires_at"])),
         ("revoked", lambda r: output.when(r["revoked_at"]) if r["revoked_at"] else "-"),
     ]
-    output.table("Tokens", rows, columns)
+    output.table("Tokens", rows, columns, as_json=as_json)
 
 
 @cli.command("revoke")

@@ -53,9 +53,6 @@ def list_(as_json: Json = False) -> None:
     """List webhooks."""
     with connect() as api:
         rows = list(api.pages("/webhooks"))
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("webhook", "name"),
         ("calls", "url"),
@@ -64,7 +61,7 @@ def list_(as_json: Json = False) -> None:
         ("by", "created_by"),
         ("made", lambda r: output.when(r["created_at"])),
     ]
-    output.table("Webhooks", rows, columns)
+    output.table("Webhooks", rows, columns, as_json=as_json)
 
 
 @cli.command("change")
@@ -144,9 +141,6 @@ def deliveries(
     """Show deliveries and their results, newest first."""
     with connect() as api:
         rows = list(api.pages(_path(name, "deliveries"), most=limit, state=state))
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("number", "id"),
         ("event", "type"),
@@ -157,7 +151,7 @@ def deliveries(
         ("error", "last_error"),
         ("next", lambda r: output.when(r["due_at"]) if r["state"] == "waiting" else "-"),
     ]
-    output.table(f"Deliveries to {name}", rows, columns)
+    output.table(f"Deliveries to {name}", rows, columns, as_json=as_json)
 
 
 @cli.command("again")

@@ -230,15 +230,12 @@ def _rows(document: Root | Targets) -> list[dict[str, Any]]:
 
 
 def _show_roles(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        output.show_json(rows)
-        return
     columns: list[output.Column] = [
         ("role", "role"),
         ("keys", lambda r: ", ".join(k[:12] for k in r["keys"])),
         ("needed", "threshold"),
     ]
-    output.table("Who may sign", rows, columns)
+    output.table("Who may sign", rows, columns, as_json=as_json)
 
 
 def _show_draft(draft: Draft, as_json: bool) -> None:
