@@ -22,6 +22,7 @@ from pilotwave_server.paging import Page as Rows
 from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.registry.service import list_models, list_versions
 from pilotwave_server.rollouts.operate import routes as api
+from pilotwave_server.rollouts.operate import step_routes
 from pilotwave_server.rollouts.operate.views import (
     CreatedRollout,
     PreviewRequest,
@@ -254,16 +255,16 @@ def devices(
 
 
 DOING: dict[str, Any] = {
-    "approve": api.approve,
-    "start": api.start,
-    "pause": api.pause,
-    "resume": api.resume,
-    "next": api.next_wave,
-    "abort": api.abort,
-    "rollback": api.roll_back,
-    "retry": api.retry,
+    "approve": step_routes.approve,
+    "start": step_routes.start,
+    "pause": step_routes.pause,
+    "resume": step_routes.resume,
+    "next": step_routes.next_wave,
+    "abort": step_routes.abort,
+    "rollback": step_routes.roll_back,
+    "retry": step_routes.retry,
 }
-NEEDS_CONTEXT = {"approve", "start", "resume"}
+OFFERS = {"approve", "start", "resume"}
 
 
 def _consequence(page: PageContext, found: Any, step: str) -> str:
@@ -294,10 +295,10 @@ def take_step(
     """One of the buttons."""
     if step not in DOING:
         raise NotFound(f"there is no step {step}")
-    more = {"context": context} if step in NEEDS_CONTEXT else {}
+    more = {} if step in ("rollback", "retry") else {"context": context}
     told = reason.strip()[:500]
     found, given = api.show(rollout, page.actor, session, now), {"sure": answer, "reason": told}
-    if step in NEEDS_CONTEXT:
+    if step in OFFERS:
         _ask_if_taken_back(page, session, found, given)
     if step in QUESTIONS:
         sure(given, _consequence(page, found, step), wants_reason=step == "rollback")

@@ -8,6 +8,7 @@ from pilotwave_server.rollouts.assignments.snapshot import NewestSnapshot
 from pilotwave_server.rollouts.bulk import routes as bulk
 from pilotwave_server.rollouts.engine.engine import Engine, EngineWorker
 from pilotwave_server.rollouts.operate import routes as operate
+from pilotwave_server.rollouts.operate import step_routes
 from pilotwave_server.rollouts.policies import routes as policies
 from pilotwave_server.rollouts.removals import routes as removals
 
@@ -18,6 +19,7 @@ def install(context: Context) -> None:
         *assignments.routers,
         bulk.router,
         operate.router,
+        step_routes.router,
         *removals.routers,
         policies.router,
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Query
@@ -20,8 +19,7 @@ from pilotwave_server.rollouts.assignments.capacity import TooManyModels
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.assignments.offerable import VersionNotOffered
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
-from pilotwave_server.rollouts.callers import OperatorOfRollout
-from pilotwave_server.rollouts.operate import present, queries, steer
+from pilotwave_server.rollouts.operate import present, queries
 from pilotwave_server.rollouts.operate.create import (
     BadTimes,
     CanaryGroupUnknown,
@@ -33,7 +31,6 @@ from pilotwave_server.rollouts.operate.create import (
     create_rollout,
     warnings,
 )
-from pilotwave_server.rollouts.operate.steer import NothingToRetry, OwnRollout
 from pilotwave_server.rollouts.operate.views import (
     CreatedRollout,
     DecisionView,
@@ -41,14 +38,11 @@ from pilotwave_server.rollouts.operate.views import (
     PlanRequest,
     PreviewRequest,
     PreviewView,
-    RetriedRollout,
-    RollBackStep,
     RolloutDetail,
     RolloutDeviceView,
     RolloutName,
     RolloutRequest,
     RolloutSummary,
-    StepRequest,
 )
 from pilotwave_server.rollouts.policies.chosen import OnePolicy, PolicyUnknown, chosen_policy
 from pilotwave_server.rollouts.policies.faults import PolicyInvalid
@@ -56,7 +50,6 @@ from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.tables import RolloutRow
 from pilotwave_server.rollouts.transitions import (
-    NoNextWave,
     RolloutMoved,
     RolloutUnknown,
     WrongRolloutState,
@@ -267,161 +260,3 @@ def list_decisions(
     row = get_rollout(session, rollout)
     rows, cursor = queries.list_decisions(session, row, page=page)
     return Page(items=[present.decision(found) for found in rows], next_cursor=cursor)
-
-
-def _stepped(session: Session, row: RolloutRow, now: datetime) -> RolloutDetail:
-    session.flush()
-    return present.detail(session, row, now=now)
-
-
-@router.post(
-    "/{rollout}/approve",
-    operation_id="approve_rollout",
-    summary="Approve a rollout as a second person",
-    responses=responses(*STEP, OwnRollout, VersionNotOffered),
-)
-def approve(
-    rollout: RolloutName,
-    operator: OperatorOfRollout,
-    session: WriteSession,
-    now: Now,
-    context: Ctx,
-    body: StepRequest,
-) -> RolloutDetail:
-    """It starts at once, or when it is due. Not with the token that created it."""
-    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
-    row = steer.approve(session, _snapshot(session, context), name=rollout, **how)
-    return _stepped(session, row, now)
-
-
-@router.post(
-    "/{rollout}/start",
-    operation_id="start_rollout",
-    summary="Start a rollout",
-    responses=responses(*STEP, RolloutInTheWay, VersionNotOffered),
-)
-def start(
-    rollout: RolloutName,
-    operator: OperatorOfRollout,
-    session: WriteSession,
-    now: Now,
-    context: Ctx,
-    body: StepRequest,
-) -> RolloutDetail:
-    """A draft, or a scheduled one before its time."""
-    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
-    row = steer.start(session, _snapshot(session, context), name=rollout, **how)
-    return _stepped(session, row, now)
-
-
-@router.post(
-    "/{rollout}/pause",
-    operation_id="pause_rollout",
-    summary="Pause a rollout",
-    responses=responses(*STEP),
-)
-def pause(
-    rollout: RolloutName,
-    operator: OperatorOfRollout,
-    session: WriteSession,
-    now: Now,
-    body: StepRequest,
-) -> RolloutDetail:
-    """From the next poll on no further device is offered it. Those that took it keep it."""
-    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
-    return _stepped(session, steer.pause(session, name=rollout, **how), now)
-
-
-@router.post(
-    "/{rollout}/resume",
-    operation_id="resume_rollout",
-    summary="Resume a paused rollout",
-    responses=responses(*STEP, VersionNotOffered),
-)
-def resume(
-    rollout: RolloutName,
-    operator: OperatorOfRollout,
-    session: WriteSession,
-    now: Now,
-    context: Ctx,
-    body: StepRequest,
-) -> RolloutDetail:
-    """It continues where it was paused."""
-    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
-    row = steer.resume(session, _snapshot(session, context), name=rollout, **how)
-    return _stepped(session, row, now)
-
-
-@router.post(
-    "/{rollout}/next",
-    operation_id="open_next_wave",
-    summary="Open the next wave by hand",
-    responses=responses(*STEP, NoNextWave, CanaryGroupUnknown),
-)
-def next_wave(
-    rollout: RolloutName,
-    operator: OperatorOfRollout,
-    session: WriteSession,
-    now: Now,
-    body: StepRequest,
-) -> RolloutDetail:
-    """Ignores the gates of the wave that is open."""
-    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
-    return _stepped(session, steer.next_wave(session, name=rollout, **how), now)
-
-
-@router.post(
-    "/{rollout}/abort",
-    operation_id="abort_rollout",
-    summary="Abort a rollout",
-    responses=responses(*STEP),
-)
-def abort(
-    rollout: RolloutName,
-    operator: OperatorOfRollout,
-    session: WriteSession,
-    now: Now,
-    body: StepRequest,
-) -> RolloutDetail:
-    """Stops offering and leaves what is installed: devices that took the version keep it until
-    their group is assigned another."""
-    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
-    return _stepped(session, steer.abort(session, name=rollout, **how), now)
-
-
-@router.post(
-    "/{rollout}/rollback",
-    operation_id="roll_back_rollout",
-    summary="Roll a rollout back",
-    responses=responses(*STEP),
-)
-def roll_back(
-    rollout: RolloutName,
-    operator: OperatorOfRollout,
-    session: WriteSession,
-    now: Now,
-    body: RollBackStep,
-) -> RolloutDetail:
-    """Sends its devices back to what they had and quarantines the version for the group."""
-    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
-    return _stepped(session, steer.roll_back(session, name=rollout, **how), now)
-
-
-@router.post(
-    "/{rollout}/retry",
-    operation_id="retry_rollout",
-    summary="Retry a rollout's failed devices",
-    responses=responses(*STEP, NothingToRetry),
-)
-def retry(
-    rollout: RolloutName,
-    operator: OperatorOfRollout,
-    session: WriteSession,
-    now: Now,
-    body: StepRequest,
-) -> RetriedRollout:
-    """They no longer count as failed and try again at their next poll."""
-    how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
-    row, devices = steer.retry_failed(session, name=rollout, **how)
-    shown = _stepped(session, row, now)
-    return RetriedRollout(**shown.model_dump(), devices=devices)
