@@ -78,12 +78,6 @@ def show_decisions(rows: Iterable[dict[str, Any]]) -> None:
     output.table("Decisions", rows, columns)
 
 
-def _wave_of(device: dict[str, Any]) -> str:
-    if device["pinned"]:
-        return f"pinned to {device['pinned']}"
-    return "none" if device["wave"] is None else str(device["wave"] + 1)
-
-
 def show_preview(found: dict[str, Any]) -> None:
     """Print who would get it in which wave, and who cannot get it at all."""
     output.say(f"{found['fits']} of {found['devices']} devices have a variant that fits")

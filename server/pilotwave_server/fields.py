@@ -46,20 +46,16 @@ def _checked(check: Callable[[object], str], limit: int, pattern: str, example: 
     return AfterValidator(validate), Field(json_schema_extra=schema, examples=[example])
 
 
-_fleet = _checked(names.check_fleet, 64, SLUG, "berlin")
 _model = _checked(names.check_model, 64, SLUG, "detector")
 _version = _checked(names.check_version, 64, VERSION, "1.4.0")
-_variant = _checked(names.check_variant, 64, SLUG, "onnx-int8")
 _device = _checked(names.check_device, 64, SLUG, "cam-017")
 _group = _checked(names.check_group, 64, SLUG, "berlin-cams")
 _label_key = _checked(names.check_label_key, 64, LABEL_KEY, "site")
 _label_value = _checked(names.check_label_value, 128, "", "berlin")
 _sha256 = _checked(names.check_sha256, 64, SHA256, "0" * 64)
 
-FleetName = Annotated[str, _fleet[0], _fleet[1]]
 ModelName = Annotated[str, _model[0], _model[1]]
 VersionName = Annotated[str, _version[0], _version[1]]
-VariantName = Annotated[str, _variant[0], _variant[1]]
 DeviceName = Annotated[str, _device[0], _device[1]]
 GroupName = Annotated[str, _group[0], _group[1]]
 LabelKey = Annotated[str, _label_key[0], _label_key[1]]

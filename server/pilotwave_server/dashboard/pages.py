@@ -181,9 +181,7 @@ async def check_form(page: PageContext) -> None:
 
 
 ActViewer = Annotated[PageContext, Depends(acting(Role.VIEWER))]
-ActPublisher = Annotated[PageContext, Depends(acting(Role.PUBLISHER))]
 ActOperator = Annotated[PageContext, Depends(acting(Role.OPERATOR))]
-ActAdmin = Annotated[PageContext, Depends(acting(Role.ADMIN))]
 
 
 def safe_next(path: str) -> str:
