@@ -19,7 +19,7 @@ import typer
 
 from pilotwave_protocol.durations import read_duration
 from pilotwave_protocol.errors import PilotwaveError
-from pilotwave_server import build, migrate, setup
+from pilotwave_server import build, migrate, openfiles, setup
 from pilotwave_server.audit.notices import dismiss_notices, list_notices
 from pilotwave_server.audit.tables import NoticeRow
 from pilotwave_server.clock import utc_now
@@ -189,13 +189,16 @@ def migrate_(data: Data = None, database_url: DatabaseUrl = None) -> None:
 def check(data: Data = None, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     """Check whether a server could run here, without starting it."""
     settings = load_settings(data_dir=data, database_url=database_url)
-    fleet = setup.preflight(settings)
+    fleet, files = setup.preflight(settings), openfiles.reachable()
+    shortage = openfiles.shortage(files, push_connections=settings.push_connections)
     if as_json:
-        answer = {"fleet": fleet, "data": str(settings.data_dir), "migration": migrate.head()}
+        answer: dict[str, Any] = {"fleet": fleet, "data": str(settings.data_dir)}
+        answer |= {"migration": migrate.head(), "open_files": files, "open_files_warning": shortage}
         told = [f"{row.object} {row.sentence}" for row in read_notices(settings)]
         print_json(answer | {"version": build(), "notices": told})
     else:
         typer.echo(f"The fleet {fleet} in {settings.data_dir} is ready, at {migrate.head()}.")
+        typer.echo(shortage or f"A server process may have {files} files open.")
         show_notices(settings)
 
 

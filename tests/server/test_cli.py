@@ -20,7 +20,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import pilotwave_server
-from pilotwave_server import migrate
+from pilotwave_server import migrate, openfiles
 from pilotwave_server.cli import app
 from pilotwave_server.settings import NO_SETTINGS, Settings
 from tests.conftest import ServerFactory
@@ -312,6 +312,13 @@ def test_check_says_that_a_server_could_run(data: Path) -> None:
     answer = json.loads(pw("check", "--data", data, "--json").stdout)
     assert answer["fleet"] == "berlin"
     assert answer["migration"] == migrate.head()
+
+
+def test_check_says_how_many_files_may_be_open_and_warns_of_too_few(data: Path) -> None:
+    told = pw("check", "--data", data, PILOTWAVE_PUSH_CONNECTIONS="1000000").output
+    assert "LimitNOFILE" in told
+    answer = json.loads(pw("check", "--data", data, "--json").stdout)
+    assert answer["open_files"] == openfiles.reachable()
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,7 @@ from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.tables import RolloutRow
 from pilotwave_server.rollouts.transitions import (
-    RolloutMoved,
     RolloutUnknown,
-    WrongRolloutState,
     get_rollout,
     group_of,
 )
@@ -61,7 +59,6 @@ from pilotwave_server.routing import api_router
 from pilotwave_server.scope import Touched, check_scope
 
 router = api_router(tag="rollouts", prefix="/rollouts")
-STEP: tuple[type[ServerError], ...] = (RolloutUnknown, WrongRolloutState, RolloutMoved)
 PLAN: tuple[type[ServerError], ...] = (
     GroupUnknown,
     ModelUnknown,
