@@ -73,6 +73,20 @@ def test_a_repeated_publish_is_no_error_and_other_content_is(pw: Operator, model
     assert "1.0.0" in pw.fails(*same)  # 1.0 and 1.0.0 are one version
 
 
+def test_a_file_that_the_server_lost_is_sent_by_publishing_again(
+    pw: Operator, model: str, fleet_server: ServerProcess
+) -> None:
+    folder = _big_variant(pw.home / "kept", 5000, 7)
+    publish = ("publish", model, "1.0.0", "--variant", f"onnx={folder}")
+    pw(*publish)
+    digest = hashlib.sha256((folder / "table.bin").read_bytes()).hexdigest()
+    (blob,) = (fleet_server.data / "blobs").rglob(digest)
+    blob.unlink()
+    assert "the server lacked 5.0 kB, which were sent again" in pw(*publish)
+    assert blob.read_bytes() == (folder / "table.bin").read_bytes()
+    assert "sent again" not in pw(*publish)
+
+
 def test_blobs_that_the_server_has_are_not_sent_again(pw: Operator, model: str, name: str) -> None:
     pw("models", "create", name, "--publisher", pw.keys / "publisher.pem")
     (pw.home / "extra").mkdir()

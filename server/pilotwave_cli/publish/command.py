@@ -115,7 +115,8 @@ def _hand_in(
         sent = _upload(api, built)
         done = submit(api, publisher, lambda role: add(role, template, last), sign.out)
     except DoneBefore:
-        sent, done = 0, {"repeated": True}
+        # where a backup brought the database back and not every file, this does
+        sent, done = _upload(api, built), {"repeated": True}
     named = {"model": template.model, "version": template.version, "bytes_sent": sent}
     return None if done is None else done | named
 

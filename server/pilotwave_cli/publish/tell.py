@@ -32,12 +32,12 @@ def warn(built: list[Built]) -> None:
 
 def tell(done: dict[str, Any], built: list[Built]) -> None:
     """Say what was published, or that it was there before."""
-    what = f"{done['model']} {done['version']}"
+    what, sent = f"{done['model']} {done['version']}", output.size(done["bytes_sent"])
     if done.get("repeated"):
-        output.say(f"{what} was published before, with this very content")
+        again = f"; the server lacked {sent}, which were sent again" if done["bytes_sent"] else ""
+        output.say(f"{what} was published before, with this very content{again}")
         return
     total = sum(b.variant.size for b in built)
-    sent = output.size(done["bytes_sent"])
     output.say(f"published {what} ({output.size(total)}, {sent} sent)")
     for made in (b.variant for b in built):
         tested = "self-test" if made.selftest else "no self-test"
