@@ -251,7 +251,9 @@ class Device:
             self._move(model, ModelState.TESTING, candidate=new)
             await asyncio.sleep(self.profile.selftest_s)
             if self.chance.random() < does.selftest_failure:
-                self._fail(model, entry, new, Reason.SELFTEST_MISMATCH, "so its profile has it")
+                self._fail(
+                    model, entry, new, Reason.SELFTEST_MISMATCH, "simulated self-test failure"
+                )
                 return
         self._move(
             model,
@@ -274,7 +276,7 @@ class Device:
         if self.chance.random() < does.probation_failure:
             model.failed.add((entry.sha256, entry.attempt))
             self.tally.count("rolled_back")
-            gone = {"reason": str(Reason.PROBE_FAILED), "detail": "so its profile has it"}
+            gone = {"reason": str(Reason.PROBE_FAILED), "detail": "simulated health check failure"}
             self._event("rolled_back", entry.model, entry.version, **gone)
             self._move(
                 model, ModelState.ROLLED_BACK, current=before, previous=None, candidate=new, **gone

@@ -415,6 +415,12 @@ def test_every_refusal_that_a_page_can_show_is_translated(where: str, sentence: 
         chinese(sentence)
 
 
+def test_what_took_a_device_back_is_translated() -> None:
+    told = chinese("taken back with rollout r3: rolled back: install: 1 device finished, 0 failed")
+    assert told.startswith("随发布 r3 回退:")
+    chinese("taken back with the rollout; it runs 1.0.0")
+
+
 def test_lengths_of_time_in_a_wait_are_left_as_they_are() -> None:
     told = chinese(f"install: 1 device finished, 0 failed; this held for {span(5400)}")
     assert told.endswith("1h30m")

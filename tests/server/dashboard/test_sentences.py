@@ -129,6 +129,9 @@ def test_the_chinese_page_of_a_failed_device_and_the_fleet_speak_chinese(
     device = fleet.device("cam-1", line="a")
     fleet.group("cams", "line=a")
     fleet.assign("cams", "1.1.0")
+    group = browser.get("/groups/cams").text
+    assert ">取消指派</button>" in group
+    assert "吊销" not in group
     told = {"reason": "selftest_load", "detail": "it does not load"}
     device.check_in(
         ModelReport("detector", ModelState.FAILED, candidate=installed("1.1.0", 2), **told)  # type: ignore[arg-type]

@@ -101,4 +101,6 @@ SENTENCES: tuple[str, ...] = (
     N_("its pin tells %(device)s to run %(model)s %(version)s: take that back first"),
     N_("group %(group)s tells %(device)s to run %(model)s %(version)s: take that back first"),
     N_("%(model)s was not ordered off %(group)s"),
+    N_("taken back with rollout %(rollout)s: %(text)s"),
+    N_("taken back with the rollout; it runs %(version)s"),
 )
