@@ -17,7 +17,7 @@ from pilotwave_server.devices.report_tables import DeviceHistoryRow, DeviceModel
 from pilotwave_server.devices.tables import DeviceRow, PinRow
 from pilotwave_server.operators.roles import Actor, Role
 from pilotwave_server.rollouts.bulk import acts
-from pilotwave_server.rollouts.bulk.routes import Deed
+from pilotwave_server.rollouts.bulk.steps import DeviceAction
 from tests.server.devices.test_silence import device, statements
 
 NOW = datetime(2026, 11, 29, 3, 0, tzinfo=timezone.utc)
@@ -66,7 +66,7 @@ def test_many_devices_cost_a_fixed_number_of_statements_for_each_hundred(
 ) -> None:
     names = add(db, state)
     with statements(context.db, mine=True) as sent:
-        found = acts.act(context, SOMEBODY, names, Deed(action, **more))
+        found = acts.act(context, SOMEBODY, names, DeviceAction(action, **more))
     assert all(one.done for one in found), found[0]
     assert len(found) == MANY
     assert len(sent) <= MANY // acts.AT_ONCE * MOST_OF_A_CHUNK, len(sent)
@@ -92,12 +92,12 @@ def test_what_one_device_is_refused_changes_nothing_of_it_and_stops_no_other(
         for name, state in zip(names, ("pending", "enrolled", "revoked"), strict=False):
             row = session.scalars(select(DeviceRow).where(DeviceRow.name == name)).one()
             row.state = state
-    found = acts.act(context, SOMEBODY, [*names, "nobody"], Deed("decommission"))
+    found = acts.act(context, SOMEBODY, [*names, "nobody"], DeviceAction("decommission"))
     codes = [one.code for one in found]
     assert codes == ["wrong_state", None, "wrong_state", None, "device_unknown"]
-    found = acts.act(context, SOMEBODY, names, Deed("rollback", **BACK, to="9.9.9"))
+    found = acts.act(context, SOMEBODY, names, DeviceAction("rollback", **BACK, to="9.9.9"))
     assert [one.code for one in found] == ["version_unknown"] * 4
-    found = acts.act(context, SOMEBODY, names, Deed("retry", model="other"))
+    found = acts.act(context, SOMEBODY, names, DeviceAction("retry", model="other"))
     assert [one.code for one in found] == ["model_unknown"] * 4
     with db.read() as session:
         assert session.scalar(select(func.count()).select_from(PinRow)) == 0

@@ -29,7 +29,7 @@ from pilotwave_server.inventory.export import harmless
 from pilotwave_server.inventory.finding import DeviceFilter, matching
 from pilotwave_server.operators.roles import Actor, Role
 from pilotwave_server.rollouts.bulk import acts as bulk_acts
-from pilotwave_server.rollouts.bulk.steps import Deed
+from pilotwave_server.rollouts.bulk.steps import DeviceAction
 from pilotwave_server.selector import BadSelector, compile_predicate, compile_sql, parse
 from tests.server.devices.test_silence import statements
 from tests.server.fleet_fixtures import Fleet, only_sqlite
@@ -399,13 +399,13 @@ def test_the_fleet_is_read_once_for_all_devices_of_an_act(
             create_group(session, name=name, **made, actor="token/x", now=NOW)
     own = Actor("token", "night", Role.OPERATOR, groups=frozenset({"a"}))
     other = Actor("token", "day", Role.OPERATOR, groups=frozenset({"b"}))
-    deed = Deed(**{"model": "detector", **wish})
+    wanted = DeviceAction(**{"model": "detector", **wish})
 
     def cost(actor: Actor, first: int, many: int) -> tuple[int, int]:
         """Statements but savepoints in all, and those that read what is the whole fleet's."""
         names = [f"cam-{n}" for n in range(first, first + many)]
         with statements(context.db, mine=True) as sent:
-            told = bulk_acts.act(context, actor, names, deed)
+            told = bulk_acts.act(context, actor, names, wanted)
         assert {one.code == "scope_forbids" for one in told} == {actor is other}
         sent = [s for s in sent if not s.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK"))]
         fleet = re.compile(r"FROM (groups|rollouts|quarantines|versions|baselines)")

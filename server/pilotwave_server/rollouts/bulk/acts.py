@@ -19,7 +19,7 @@ from pilotwave_server.inventory.finding import DeviceFilter, matching
 from pilotwave_server.operators.roles import Actor
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
-from pilotwave_server.rollouts.bulk.steps import STEPS, Deed, Stamp
+from pilotwave_server.rollouts.bulk.steps import STEPS, DeviceAction, Stamp
 from pilotwave_server.scope import Touched, check_scope
 
 AT_ONCE = 100
@@ -72,25 +72,27 @@ def check_same(names: Sequence[str], seen: Shown) -> None:
     )
 
 
-def act(context: Context, actor: Actor, names: Sequence[str], deed: Deed) -> list[ActOutcome]:
+def act(
+    context: Context, actor: Actor, names: Sequence[str], wanted: DeviceAction
+) -> list[ActOutcome]:
     """Do it to each device, so many in one transaction that no other writer waits long."""
     found: list[ActOutcome] = []
     for begin in range(0, len(names), AT_ONCE):
         with context.db.write() as session:
             lock_fleet(session)
             chunk = names[begin : begin + AT_ONCE]
-            refused = _refused(session, actor, chunk, deed)
+            refused = _refused(session, actor, chunk, wanted)
             allowed = [name for name in chunk if name not in refused]
             stamp = Stamp(str(actor), context.clock(), next_revision(session))
-            snapshot = _snapshot(session, context, deed)
-            with STEPS[deed.action](session, snapshot, allowed, deed, stamp) as step:
+            snapshot = _snapshot(session, context, wanted)
+            with STEPS[wanted.action](session, snapshot, allowed, wanted, stamp) as step:
                 found += _each(chunk, refused, step)
     return found
 
 
-def _snapshot(session: Session, context: Context, deed: Deed) -> FleetSnapshot | None:
+def _snapshot(session: Session, context: Context, wanted: DeviceAction) -> FleetSnapshot | None:
     # the fleet is held, so that its picture stays true for all devices of the transaction
-    if deed.action != "rollback":
+    if wanted.action != "rollback":
         return None
     return read_snapshot(session, context.get(RememberedSnapshot))
 
@@ -112,19 +114,19 @@ def _each(
 
 
 def _refused(
-    session: Session, actor: Actor, names: Sequence[str], deed: Deed
+    session: Session, actor: Actor, names: Sequence[str], wanted: DeviceAction
 ) -> dict[str, ServerError]:
     """The devices to which the actor may not do it, each with why. What has to be known of the
     devices is read for all of them at once."""
     if actor.models is None and actor.groups is None:
         return {}
     groups: Mapping[str, list[str]] = {}
-    if actor.groups is not None and deed.of_model is not None:
+    if actor.groups is not None and wanted.of_model is not None:
         groups = groups_by_device(session, names)
     refused = {}
     for name in names:
         try:
-            check_scope(actor, Touched(deed.of_model, groups.get(name, [])))
+            check_scope(actor, Touched(wanted.of_model, groups.get(name, [])))
         except ServerError as error:
             refused[name] = error
     return refused

@@ -28,7 +28,7 @@ from pilotwave_server.inventory.finding import DeviceFilter
 from pilotwave_server.problems import responses
 from pilotwave_server.rollouts.bulk import acts as bulk_acts
 from pilotwave_server.rollouts.bulk.acts import DevicesChanged, TooManyDevices
-from pilotwave_server.rollouts.bulk.steps import BulkAction, Deed
+from pilotwave_server.rollouts.bulk.steps import BulkAction, DeviceAction
 from pilotwave_server.routing import api_router
 from pilotwave_server.selector import BadSelector
 
@@ -127,7 +127,7 @@ def act_on_devices(operator: OperatorInBody, context: Ctx, body: BulkRequest) ->
     """Each device is treated by the same rules as alone, and has an event of its own in the audit
     log. What cannot be done to one device is said in its item; the others go on."""
     names = devices_of(context, body)
-    deed = Deed(body.action, body.model or "", body.to, body.reason or "", body.labels)
-    found = bulk_acts.act(context, operator, names, deed)
+    wanted = DeviceAction(body.action, body.model or "", body.to, body.reason or "", body.labels)
+    found = bulk_acts.act(context, operator, names, wanted)
     items = [BulkOutcome.model_validate(vars(one)) for one in found]
     return BulkAnswer(matched=len(names), done=sum(one.done for one in found), items=items)

@@ -30,7 +30,7 @@ Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Deed:
+class DeviceAction:
     """What is to be done to each device. `labels`: null removes one, others stay."""
 
     action: BulkAction
@@ -55,7 +55,8 @@ class Stamp:
 
 
 Begin = Callable[
-    [Session, FleetSnapshot | None, Collection[str], Deed, Stamp], AbstractContextManager[Step]
+    [Session, FleetSnapshot | None, Collection[str], DeviceAction, Stamp],
+    AbstractContextManager[Step],
 ]
 
 
@@ -67,13 +68,17 @@ def _find(rows: Mapping[str, DeviceRow], name: str) -> DeviceRow:
 
 @contextmanager
 def _label(
-    session: Session, _: FleetSnapshot | None, names: Collection[str], deed: Deed, by: Stamp
+    session: Session,
+    _: FleetSnapshot | None,
+    names: Collection[str],
+    wanted: DeviceAction,
+    by: Stamp,
 ) -> Iterator[Step]:
     rows = service.hold_devices(session, names)
 
     def step(name: str) -> None:
         row = _find(rows, name)
-        kept = {**row.labels, **(deed.labels or {})}
+        kept = {**row.labels, **(wanted.labels or {})}
         labels = {key: value for key, value in kept.items() if value is not None}
         service.relabel(session, row, labels, **vars(by))
 
@@ -82,7 +87,11 @@ def _label(
 
 @contextmanager
 def _accept(
-    session: Session, _: FleetSnapshot | None, names: Collection[str], deed: Deed, by: Stamp
+    session: Session,
+    _: FleetSnapshot | None,
+    names: Collection[str],
+    wanted: DeviceAction,
+    by: Stamp,
 ) -> Iterator[Step]:
     rows = service.hold_devices(session, names)
     yield lambda name: service.let_in(session, _find(rows, name), **vars(by))
@@ -90,7 +99,11 @@ def _accept(
 
 @contextmanager
 def _decommission(
-    session: Session, _: FleetSnapshot | None, names: Collection[str], deed: Deed, by: Stamp
+    session: Session,
+    _: FleetSnapshot | None,
+    names: Collection[str],
+    wanted: DeviceAction,
+    by: Stamp,
 ) -> Iterator[Step]:
     rows = service.hold_devices(session, names)
     yield lambda name: service.retire(session, _find(rows, name), **vars(by))
@@ -98,21 +111,25 @@ def _decommission(
 
 @contextmanager
 def _retry(
-    session: Session, _: FleetSnapshot | None, names: Collection[str], deed: Deed, by: Stamp
+    session: Session,
+    _: FleetSnapshot | None,
+    names: Collection[str],
+    wanted: DeviceAction,
+    by: Stamp,
 ) -> Iterator[Step]:
     rows = service.hold_devices(session, names)
-    is_known = session.get(ModelRow, deed.model) is not None
+    is_known = session.get(ModelRow, wanted.model) is not None
     tried: list[int] = []
 
     def step(name: str) -> None:
         row = _find(rows, name)
         if not is_known:
-            raise ModelUnknown(deed.model)
-        pins.try_again(session, row, model=deed.model, **vars(by))
+            raise ModelUnknown(wanted.model)
+        pins.try_again(session, row, model=wanted.model, **vars(by))
         tried.append(row.id)
 
     yield step
-    forget_failures(session, tried, model=deed.model, counts_from=by.revision, now=by.now)
+    forget_failures(session, tried, model=wanted.model, counts_from=by.revision, now=by.now)
 
 
 @contextmanager
@@ -120,21 +137,21 @@ def _roll_back(
     session: Session,
     snapshot: FleetSnapshot | None,
     names: Collection[str],
-    deed: Deed,
+    wanted: DeviceAction,
     by: Stamp,
 ) -> Iterator[Step]:
     assert snapshot is not None
-    held = hold(session, snapshot, names, deed.model, with_history=deed.to is None)
-    word = pins.Word("device.rollback", deed.reason, by.actor, by.now)
+    held = hold(session, snapshot, names, wanted.model, with_history=wanted.to is None)
+    word = pins.Word("device.rollback", wanted.reason, by.actor, by.now)
     pinned: list[int] = []
 
     def step(name: str) -> None:
-        row = pins.send_back(session, snapshot, held, name, deed.to, word)
+        row = pins.send_back(session, snapshot, held, name, wanted.to, word)
         held.rows[name].revision = by.revision
         pinned.append(row.device_id)
 
     yield step
-    end_removals.end_for_devices(session, pinned, deed.model)
+    end_removals.end_for_devices(session, pinned, wanted.model)
 
 
 STEPS: Mapping[BulkAction, Begin] = {
