@@ -52,7 +52,7 @@ def pin(
     DeviceUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, TooManyModels.
     """
     held = hold(session, snapshot, [name], model)
-    word = Word("device.pin", reason, actor, now)
+    word = OperatorNote("device.pin", reason, actor, now)
     row = pin_held(session, snapshot, held, name, version, word)
     end_removals.end_for_devices(session, [row.device_id], model)
     held.rows[name].revision = next_revision(session)
@@ -75,7 +75,7 @@ def roll_back(
     As `pin`, and NothingToRollBackTo.
     """
     held = hold(session, snapshot, [name], model, with_history=to is None)
-    word = Word("device.rollback", reason, actor, now)
+    word = OperatorNote("device.rollback", reason, actor, now)
     row = send_back(session, snapshot, held, name, to, word)
     end_removals.end_for_devices(session, [row.device_id], model)
     held.rows[name].revision = next_revision(session)
@@ -83,8 +83,8 @@ def roll_back(
 
 
 @dataclass(frozen=True)
-class Word:
-    """An operator's word, for the log and for the pin."""
+class OperatorNote:
+    """What an operator did and why, for the log and for the pin."""
 
     verb: str
     reason: str
@@ -98,7 +98,7 @@ def send_back(
     held: Held,
     name: str,
     to: str | None,
-    word: Word,
+    word: OperatorNote,
 ) -> PinRow:
     """As `pin_held`, to the last good version by default. NothingToRollBackTo."""
     version = last_good(snapshot, held, name) if to is None else to
@@ -106,7 +106,12 @@ def send_back(
 
 
 def pin_held(
-    session: Session, snapshot: FleetSnapshot, held: Held, name: str, version: str, word: Word
+    session: Session,
+    snapshot: FleetSnapshot,
+    held: Held,
+    name: str,
+    version: str,
+    word: OperatorNote,
 ) -> PinRow:
     """Pin one of the devices. Its revision, and an end to its removal, are the caller's to write.
 

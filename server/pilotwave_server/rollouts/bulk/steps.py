@@ -142,7 +142,7 @@ def _roll_back(
 ) -> Iterator[Step]:
     assert snapshot is not None
     held = hold(session, snapshot, names, wanted.model, with_history=wanted.to is None)
-    word = pins.Word("device.rollback", wanted.reason, by.actor, by.now)
+    word = pins.OperatorNote("device.rollback", wanted.reason, by.actor, by.now)
     pinned: list[int] = []
 
     def step(name: str) -> None:

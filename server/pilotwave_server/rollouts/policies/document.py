@@ -22,7 +22,7 @@ from pilotwave_server.fields import SLUG
 from pilotwave_server.rollouts.policies import kinds
 from pilotwave_server.rollouts.policies.faults import TAGS, Told
 from pilotwave_server.rollouts.policies.kinds import duration, items, named, share, whole
-from pilotwave_server.rollouts.policies.parts import Part, listed, one_of, twice
+from pilotwave_server.rollouts.policies.parts import PolicyPart, listed, one_of, twice
 
 WEEK = 7 * 86_400
 MOST_DEVICES = 100_000_000
@@ -50,7 +50,7 @@ class OnFailure(str, Enum):
 
 
 @dataclass(frozen=True)
-class Canary(Part):
+class Canary(PolicyPart):
     """The devices of a canary wave: named, by selector over labels and facts, or a whole group.
 
     They are always taken from the rollout's own group. Exactly one of the three is set.
@@ -68,7 +68,7 @@ class Canary(Part):
 
 
 @dataclass(frozen=True)
-class InstallGate(Part):
+class InstallGate(PolicyPart):
     """The share of devices on which the version fails (its install, self-test, switch, probation,
     or silence after the switch) is at most `max_failure_rate`."""
 
@@ -80,7 +80,7 @@ class InstallGate(Part):
 
 
 @dataclass(frozen=True)
-class MetricGate(Part):
+class MetricGate(PolicyPart):
     """A live metric of the new version against the same group's devices on the old one.
 
     `statistic` is `mean` or a quantile as `p95`; `worse` is `higher` or `lower`; a relative change
@@ -125,7 +125,7 @@ _OneGate = Annotated[
 
 
 @dataclass(frozen=True)
-class Wave(Part):
+class Wave(PolicyPart):
     """One step. Exactly one of `canary`, `count`, `percent` (0 to 100) is set.
 
     `soak_s` is how long it must stay good after its minimum sample is there; `manual` waits for an
@@ -160,7 +160,7 @@ def _wave_name(given: dict[str, Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class Pace(Part):
+class Pace(PolicyPart):
     """How fast devices are let in. None or 0: no limit.
 
     `ramp_start` devices in flight at first, times `ramp_factor` each time as many became healthy;
@@ -188,7 +188,7 @@ class Pace(Part):
 
 
 @dataclass(frozen=True)
-class Window(Part):
+class Window(PolicyPart):
     """A time in which devices may change: begins by `cron`, lasts `duration_s`.
 
     `timezone` is an IANA name, or `device` for the device's own.
@@ -200,7 +200,7 @@ class Window(Part):
 
 
 @dataclass(frozen=True)
-class Conditions(Part):
+class Conditions(PolicyPart):
     """What must hold on the device before it changes. None: it does not matter."""
 
     power: Annotated[str | None, kinds.word("external")] = None
@@ -211,7 +211,7 @@ class Conditions(Part):
 
 
 @dataclass(frozen=True)
-class Deadlines(Part):
+class Deadlines(PolicyPart):
     """`silent_s`: a device that switched and then says nothing counts as failed. `lease_s`: a lease
     that was not used falls back. `unreached_s`: after so long without news of the devices that are
     left, the last wave counts as complete without them (None: it waits)."""
@@ -222,7 +222,7 @@ class Deadlines(Part):
 
 
 @dataclass(frozen=True)
-class Policy(Part):
+class Policy(PolicyPart):
     """A recipe, complete and consistent. `together` are models that change in one with this one."""
 
     name: Annotated[str, NAME]

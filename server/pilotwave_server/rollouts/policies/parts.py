@@ -18,7 +18,7 @@ from pilotwave_server.rollouts.policies.faults import Told, Wrong, refused, show
 from pilotwave_server.rollouts.policies.kinds import Written
 
 
-class Part:
+class PolicyPart:
     """A key whose value is null counts as not there. Keys of `also` may be there, if null."""
 
     also: ClassVar[tuple[str, ...]] = ()
