@@ -22,7 +22,8 @@ from _fleet import FACTS
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from demo.stage import Stage
-from pilotwave_protocol import dsse, messages
+from pilotwave_protocol import dsse
+from pilotwave_protocol.messages.check_in import CHECK_IN_TYPE, CheckIn, Installed, ModelReport
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.devices.tables import draw_bucket
 from tests import postgres
@@ -169,17 +170,17 @@ def sign_check_ins(folder: Path, devices: int, count: int) -> list[str]:
 
 def _sign(number: int, file: Any) -> str:
     key = Ed25519PrivateKey.generate()
-    installed = messages.Installed("1.0.0", SHA256, "onnx-fp32", 1)
-    payload = messages.CheckIn(
+    installed = Installed("1.0.0", SHA256, "onnx-fp32", 1)
+    payload = CheckIn(
         fleet="bench",
         device=name_of(number),
         seq=1,
         agent="0.1.0",
         directive_seq=1,
         tuf={"root": 1, "timestamp": 1, "snapshot": 1},
-        models=(messages.ModelReport("detector", ModelState.HEALTHY, installed),),
+        models=(ModelReport("detector", ModelState.HEALTHY, installed),),
     ).to_bytes()
-    file.write(dsse.sign(messages.CHECK_IN_TYPE, payload, key) + b"\n")
+    file.write(dsse.sign(CHECK_IN_TYPE, payload, key) + b"\n")
     return dsse.raw_public(key.public_key()).hex()
 
 

@@ -10,23 +10,30 @@ from _bench import Bench, main, memory_kb, server
 from _fleet import FACTS, Answer, add_devices, ask_all
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pilotwave_protocol import dsse, messages
+from pilotwave_protocol import dsse
+from pilotwave_protocol.messages.check_in import (
+    CHECK_IN_TYPE,
+    CheckIn,
+    DeviceEvent,
+    Installed,
+    ModelReport,
+)
 from pilotwave_protocol.states import ModelState
 
 
 def request(name: str, seq: int, key: Ed25519PrivateKey) -> bytes:
     """Return the HTTP request of one check-in: one healthy model, one event."""
-    installed = messages.Installed("1.0.0", "a" * 64, "onnx-fp32", 1)
-    payload = messages.CheckIn(
+    installed = Installed("1.0.0", "a" * 64, "onnx-fp32", 1)
+    payload = CheckIn(
         fleet="bench",
         device=name,
         seq=seq,
         agent="0.1.0",
         directive_seq=1,
         tuf={"root": 1, "timestamp": 1, "snapshot": 1},
-        models=(messages.ModelReport("detector", ModelState.HEALTHY, installed),),
+        models=(ModelReport("detector", ModelState.HEALTHY, installed),),
         events=(
-            messages.DeviceEvent(
+            DeviceEvent(
                 seq,
                 datetime.now(timezone.utc).replace(microsecond=0),
                 "healthy",
@@ -36,7 +43,7 @@ def request(name: str, seq: int, key: Ed25519PrivateKey) -> bytes:
         ),
         facts=FACTS if seq == 1 else None,
     ).to_bytes()
-    body = dsse.sign(messages.CHECK_IN_TYPE, payload, key)
+    body = dsse.sign(CHECK_IN_TYPE, payload, key)
     head = (
         "POST /device/v1/check-in HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -21,7 +21,9 @@ from _load import Load
 from checkins import request
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pilotwave_protocol import dsse, messages
+from pilotwave_protocol import dsse
+from pilotwave_protocol.messages.check_in import CHECK_IN_TYPE
+from pilotwave_protocol.messages.enrol import ENROL_TYPE
 
 SILENT, BAD, FLOODING = 2_000, 4, 100
 SETTLE_S = 5.0  # until the flood has used up what it may send at once
@@ -37,8 +39,8 @@ def post(path: str, body: bytes, kind: str = "application/json", more: str = "")
 def bad_bodies() -> list[bytes]:
     """What costs a server most before it knows whose it is."""
     key = Ed25519PrivateKey.generate()
-    signed = [dsse.sign(messages.CHECK_IN_TYPE, body[:47_000], key) for body in (KEYS, BRACES)]
-    wish = dsse.sign(messages.ENROL_TYPE, KEYS[:11_000], key)
+    signed = [dsse.sign(CHECK_IN_TYPE, body[:47_000], key) for body in (KEYS, BRACES)]
+    wish = dsse.sign(ENROL_TYPE, KEYS[:11_000], key)
     token = f"Authorization: Bearer pw_{'a' * 12}_{'b' * 40}\r\n"
     return [
         post("/api/v1/tokens", KEYS * 3),

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench._bench import Bench, main, median, memory_kb
 from pilotwave_agent.live import LiveModel
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from tests.peers.shelf import Shelf, X, number_in
 
 MODEL = "detector"

@@ -21,7 +21,8 @@ from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.runtimes.installed import runtime_facts, version_of
 from pilotwave_protocol.build import build_of
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import AGENT_LONGEST, AGENT_PROFILE, AGENT_TIES, MAX_ENTRIES
+from pilotwave_protocol.messages.directive import MAX_ENTRIES
+from pilotwave_protocol.messages.facts import AGENT_LONGEST, AGENT_PROFILE, AGENT_TIES
 
 if TYPE_CHECKING:
     from pilotwave_agent.settings.config import Config, RuntimeSettings

@@ -21,7 +21,7 @@ from pilotwave_protocol import dsse, names, strictjson
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import BadJson, PilotwaveError, ProtocolError
 from pilotwave_protocol.fields import Fields
-from pilotwave_protocol.messages import EnrolReply
+from pilotwave_protocol.messages.enrol import EnrolReply
 
 ENROL = "`pilotwave-agent enrol --server URL --name NAME --root root.json --data DIR`"
 _MAX_BYTES = 16 << 10

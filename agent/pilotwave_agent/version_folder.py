@@ -28,7 +28,7 @@ from pilotwave_protocol.manifest import (
     VersionManifest,
     parse_manifest,
 )
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.names import check_file_path
 from pilotwave_protocol.states import ModelState, Reason
 

@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from pilotwave_protocol import dsse, messages
+from pilotwave_protocol import dsse
 from pilotwave_protocol.antirollback import AntiRollback, Ordered
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import BadEnvelope, BadManifest, BadMessage, RefusedError, WrongKey
 from pilotwave_protocol.fields import Scalar, format_time
 from pilotwave_protocol.manifest import Variant, VersionManifest, parse_manifest
-from pilotwave_protocol.messages import Directive, Entry
+from pilotwave_protocol.messages.directive import (
+    DIRECTIVE_TYPE,
+    MAX_DIRECTIVE_ENVELOPE_BYTES,
+    Directive,
+    Entry,
+    parse_directive,
+)
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import (
     DirectorKeys,
@@ -29,7 +35,7 @@ from pilotwave_protocol.trust import (
     variant_fits,
 )
 
-MAX_ENVELOPE_BYTES = messages.MAX_DIRECTIVE_ENVELOPE_BYTES
+MAX_ENVELOPE_BYTES = MAX_DIRECTIVE_ENVELOPE_BYTES
 CLOCK_SLACK = timedelta(minutes=5)
 
 
@@ -120,7 +126,7 @@ def _opened(raw: bytes, director: DirectorKeys) -> tuple[bytes, frozenset[str]]:
         sentence = f"expected a directive of at most {MAX_ENVELOPE_BYTES} bytes; got {len(raw)}"
         raise RefusedError(Reason.DIRECTIVE_TOO_LARGE, sentence)
     try:
-        kind, keys = messages.DIRECTIVE_TYPE, director.keys
+        kind, keys = DIRECTIVE_TYPE, director.keys
         claimed = dsse.peek_unverified(raw, payload_type=kind, max_bytes=MAX_ENVELOPE_BYTES)
         payload = dsse.verified(claimed, payload_type=kind, keys=keys, threshold=director.threshold)
         return payload, dsse.signers(claimed, payload_type=kind, keys=keys)
@@ -132,7 +138,7 @@ def _opened(raw: bytes, director: DirectorKeys) -> tuple[bytes, frozenset[str]]:
 
 def _parsed(payload: bytes) -> Directive:
     try:
-        return messages.parse_directive(payload)
+        return parse_directive(payload)
     except BadMessage as e:
         raise RefusedError(Reason.BAD_DIRECTIVE, f"directive: {e}") from e
 

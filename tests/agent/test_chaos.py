@@ -18,7 +18,8 @@ from pilotwave_agent.settings.config import ProbeSettings
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import FileEntry
-from pilotwave_protocol.messages import DeviceEvent, Entry, Installed
+from pilotwave_protocol.messages.check_in import DeviceEvent, Installed
+from pilotwave_protocol.messages.directive import Entry
 from pilotwave_protocol.states import ModelState, Reason
 from tests.peers.device import Device
 from tests.peers.proxy import KINDS, Fault, Proxy, at_random

@@ -10,7 +10,7 @@ from pilotwave_agent.facts import facts_of, own_facts, read_facts
 from pilotwave_agent.read_conditions import look_around, told
 from pilotwave_agent.settings import config as settings
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import MAX_FACTS
+from pilotwave_protocol.messages.facts import MAX_FACTS
 from pilotwave_protocol.names import check_fact_key
 from tests.agent.trees import ROUTES, put, route
 

@@ -12,7 +12,7 @@ from pilotwave_agent.core.journal import Journal, read_state
 from pilotwave_agent.core.state import DeviceState, ModelSlot
 from pilotwave_agent.host.disk import Disk
 from pilotwave_protocol.antirollback import AntiRollback
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState
 
 V1 = Installed("1.0.0", "1" * 64, "onnx", 1)

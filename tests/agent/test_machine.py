@@ -34,7 +34,7 @@ from pilotwave_agent.core.steps import (
 from pilotwave_agent.core.ties import is_tested, mates, waits_for
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import RefusedError
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState, Reason, may_follow
 
 S = ModelState

@@ -27,7 +27,7 @@ from pilotwave_agent.settings.config import ProbeSettings
 from pilotwave_agent.version_folder import intact
 from pilotwave_agent.work import Job, work
 from pilotwave_protocol.antirollback import AntiRollback
-from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.messages.directive import Entry
 from pilotwave_protocol.states import ModelState
 from tests.agent.powercut import Killed, Run, lay_out, moved_to, some
 from tests.agent.recorder import Plain

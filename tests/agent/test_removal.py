@@ -8,7 +8,7 @@ import pytest
 
 from pilotwave_agent.core.journal import read_state
 from pilotwave_agent.settings.tell import Tell
-from pilotwave_protocol.messages import SMALL_ENTRIES, Directive, Entry, parse_directive
+from pilotwave_protocol.messages.directive import SMALL_ENTRIES, Directive, Entry, parse_directive
 from pilotwave_protocol.states import ModelState, Reason
 from tests.peers.device import Device, device, registry
 from tests.peers.registry import Registry, example

@@ -7,16 +7,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilotwave_agent.check_in.build import check_in_of
 from pilotwave_agent.core.state import DeviceState, ModelSlot, Order
-from pilotwave_protocol import dsse, messages
-from pilotwave_protocol.messages import (
+from pilotwave_protocol import dsse
+from pilotwave_protocol.messages.check_in import (
+    CHECK_IN_TYPE,
     MAX_CHECK_IN_BYTES,
     MAX_REPORTS,
     SMALL_CHECK_IN_BYTES,
-    SMALL_ENTRIES,
     CheckIn,
     Installed,
     parse_check_in,
 )
+from pilotwave_protocol.messages.directive import SMALL_ENTRIES
 from pilotwave_protocol.states import ModelState
 
 KEY = Ed25519PrivateKey.generate()
@@ -47,7 +48,7 @@ def report_of(state: DeviceState, max_bytes: int) -> tuple[CheckIn, int]:
     )
     raw = found.to_bytes()
     assert parse_check_in(raw) == found
-    return found, len(dsse.sign(messages.CHECK_IN_TYPE, raw, KEY))
+    return found, len(dsse.sign(CHECK_IN_TYPE, raw, KEY))
 
 
 @pytest.mark.parametrize("bad", [False, True])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pilotwave_agent.settings.config import ProbeSettings
-from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.messages.directive import Entry
 from pilotwave_protocol.states import ModelState, Reason
 from tests.peers.device import Device
 from tests.peers.registry import Registry, example

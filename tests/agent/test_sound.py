@@ -12,7 +12,7 @@ from pilotwave_agent.core import records
 from pilotwave_agent.core.state import DeviceState, ModelSlot, Refusal
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.fields import MAX_INT
-from pilotwave_protocol.messages import CheckIn, DeviceEvent, parse_check_in
+from pilotwave_protocol.messages.check_in import CheckIn, DeviceEvent, parse_check_in
 from pilotwave_protocol.states import ModelState
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=timezone.utc)

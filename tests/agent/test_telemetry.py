@@ -13,7 +13,7 @@ from pilotwave_agent.check_in.metrics import MAX_KEPT, Telemetry
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.live.generation import Version
 from pilotwave_agent.live.recorder import Recorder
-from pilotwave_protocol.messages import MAX_METRICS
+from pilotwave_protocol.messages.check_in import MAX_METRICS
 from tests.peers.device import Device
 from tests.peers.registry import Registry
 

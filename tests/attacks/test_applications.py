@@ -33,7 +33,7 @@ from pilotwave_agent.settings.tell import Tell
 from pilotwave_agent.tell.base import Release
 from pilotwave_agent.tell.deepstream import DeepStream
 from pilotwave_agent.tell.folders import Folders
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from tests.attacks.victim import Victim
 from tests.peers.users import EYE, GROUP, OTHER, ROOT, as_user, group_name, open_folder
 

@@ -13,8 +13,9 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pilotwave_protocol import dsse, messages
-from pilotwave_protocol.messages import Entry
+from pilotwave_protocol import dsse
+from pilotwave_protocol.messages.check_in import CHECK_IN_TYPE
+from pilotwave_protocol.messages.directive import DIRECTIVE_TYPE, Entry
 from pilotwave_protocol.states import Reason
 from tests.attacks.virtual import Believer
 
@@ -23,27 +24,27 @@ def payload_of(believer: Believer) -> bytes:
     """Return the bytes that the director signs for an honest order of 1.1.0."""
     believer.registry.order(believer.new)
     found = dsse.peek_unverified(
-        believer.registry.directive, payload_type=messages.DIRECTIVE_TYPE, max_bytes=1 << 20
+        believer.registry.directive, payload_type=DIRECTIVE_TYPE, max_bytes=1 << 20
     )
     return found.payload
 
 
 def sign(believer: Believer, payload: bytes) -> None:
     registry = believer.registry
-    registry.directive = dsse.sign(messages.DIRECTIVE_TYPE, payload, registry.director)
+    registry.directive = dsse.sign(DIRECTIVE_TYPE, payload, registry.director)
 
 
 def test_another_key_directs_nobody(believer: Believer) -> None:
     payload = payload_of(believer)
     stranger = Ed25519PrivateKey.generate()
-    believer.registry.directive = dsse.sign(messages.DIRECTIVE_TYPE, payload, stranger)
+    believer.registry.directive = dsse.sign(DIRECTIVE_TYPE, payload, stranger)
     believer.refuses(Reason.WRONG_KEY)
     believer.recovers()
 
 
 def test_a_directive_of_another_type_is_no_directive(believer: Believer) -> None:
     payload, registry = payload_of(believer), believer.registry
-    registry.directive = dsse.sign(messages.CHECK_IN_TYPE, payload, registry.director)
+    registry.directive = dsse.sign(CHECK_IN_TYPE, payload, registry.director)
     believer.refuses(Reason.BAD_ENVELOPE)
     believer.recovers()
 

@@ -16,7 +16,7 @@ import pytest
 from pilotwave_agent.commands.once import once
 from pilotwave_agent.work import Job, work
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.messages.directive import Entry
 from pilotwave_protocol.states import ModelState, Reason
 from tests.attacks.victim import Victim
 from tests.attacks.virtual import Believer

@@ -17,10 +17,11 @@ from pilotwave_agent.core import records
 from pilotwave_agent.core.state import DeviceState, plain_memory, read_memory
 from pilotwave_agent.trust import memory as trust_memory
 from pilotwave_agent.work import now_of
-from pilotwave_protocol import dsse, messages, signing
+from pilotwave_protocol import dsse, signing
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import BadTrustData
 from pilotwave_protocol.fields import MAX_INT, format_time
+from pilotwave_protocol.messages.check_in import parse_check_in
 from pilotwave_protocol.states import ModelState, Reason
 from pilotwave_protocol.trust import DirectorKeys
 from tests.attacks.test_metadata import view_at
@@ -206,7 +207,7 @@ def test_whatever_the_online_key_signs_a_check_in_can_say_it(victim: Victim, ver
     words: dict[str, Any] = {"facts": None, "progress": {}, "agent": "1"}
     for told in (state, replace(state, tuf={"timestamp": version})):
         report = check_in_of(told, fleet=FLEET, device="cam-1", seq=1, **words)
-        assert messages.parse_check_in(report.to_bytes()).tuf["timestamp"] == MAX_INT
+        assert parse_check_in(report.to_bytes()).tuf["timestamp"] == MAX_INT
     rotate_online(registry)
     victim.recovers()
     assert device.state.tuf["timestamp"] == registry.snapshot_version

@@ -22,7 +22,7 @@ from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.identity import load_key
 from pilotwave_protocol import dsse
 from pilotwave_protocol.fields import MAX_INT
-from pilotwave_protocol.messages import CHECK_IN_TYPE, CheckIn, DeviceEvent
+from pilotwave_protocol.messages.check_in import CHECK_IN_TYPE, CheckIn, DeviceEvent
 from tests.attacks.board import Board
 from tests.peers.liar import Liar, Lie
 from tests.server.device_api.peer import FLEET, SimulatedDevice

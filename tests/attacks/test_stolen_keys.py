@@ -11,7 +11,7 @@ from tuf.api.metadata import Metadata, Targets
 from pilotwave_protocol import names, signing
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.manifest import FileEntry, Variant, VersionManifest
-from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.messages.directive import Entry
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import ModelPolicy, VersionTarget
 from tests.attacks.victim import Victim

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotwave_agent.work import Done
-from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.messages.directive import Entry
 from pilotwave_protocol.states import ModelState, Reason
 from tests.peers.device import Device
 from tests.peers.registry import Registry

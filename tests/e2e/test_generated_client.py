@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilotwave_protocol import dsse
-from pilotwave_protocol.messages import ENROL_TYPE, Enrol
+from pilotwave_protocol.messages.enrol import ENROL_TYPE, Enrol
 from tests.e2e.fleet_of_one import FleetOfOne, fleet_of_one
 
 REPO = Path(__file__).parent.parent.parent

@@ -15,7 +15,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timest
 
 from pilotwave_protocol import dsse, names, signing
 from pilotwave_protocol.fields import MAX_INT, format_time
-from pilotwave_protocol.messages import DIRECTIVE_TYPE, Directive, Entry
+from pilotwave_protocol.messages.directive import DIRECTIVE_TYPE, Directive, Entry
 
 FAR = datetime(9999, 12, 31, tzinfo=timezone.utc)
 HUGE = 2**60

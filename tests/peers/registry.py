@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Targets, Timestamp
 
-from pilotwave_protocol import dsse, messages, names, signing, strictjson
+from pilotwave_protocol import dsse, names, signing, strictjson
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.fields import format_time
 from pilotwave_protocol.manifest import (
@@ -29,7 +29,22 @@ from pilotwave_protocol.manifest import (
     Variant,
     VersionManifest,
 )
-from pilotwave_protocol.messages import CheckIn, CheckInReply, Directive, Enrol, EnrolReply, Entry
+from pilotwave_protocol.messages.check_in import (
+    CHECK_IN_TYPE,
+    MAX_CHECK_IN_BYTES,
+    CheckIn,
+    DeviceEvent,
+    parse_check_in,
+)
+from pilotwave_protocol.messages.check_in_reply import NUMBERING, CheckInReply
+from pilotwave_protocol.messages.directive import DIRECTIVE_TYPE, Directive, Entry
+from pilotwave_protocol.messages.enrol import (
+    ENROL_TYPE,
+    MAX_ENROL_BYTES,
+    Enrol,
+    EnrolReply,
+    parse_enrol,
+)
 from pilotwave_protocol.trust import DirectorKeys, VersionTarget
 
 FLEET = "acme"
@@ -67,11 +82,11 @@ class Registry:
         self.bend: Bend = honest
         self.requests: list[str] = []
         self.check_ins: list[CheckIn] = []
-        self.events: dict[int, messages.DeviceEvent] = {}
+        self.events: dict[int, DeviceEvent] = {}
         self.last_seq = 0
         self.pending = False
         self.acked_metric = 0
-        self.accepts: tuple[str, ...] = (messages.NUMBERING,)  # empty: as registries of 0.1.0 were
+        self.accepts: tuple[str, ...] = (NUMBERING,)  # empty: as registries of 0.1.0 were
         self.link_s = 300
         self.etag = 0
         self.seq = 0
@@ -241,7 +256,7 @@ class Registry:
             entries=entries,
         )
         payload = replace(directive, **changes).to_bytes()
-        return dsse.sign(messages.DIRECTIVE_TYPE, payload, self.director)
+        return dsse.sign(DIRECTIVE_TYPE, payload, self.director)
 
     # --- serving
 
@@ -331,10 +346,8 @@ class Registry:
         return Reply(200, self.files[path])
 
     def _enrol(self, body: bytes) -> Reply:
-        claimed = dsse.peek_unverified(
-            body, payload_type=messages.ENROL_TYPE, max_bytes=messages.MAX_ENROL_BYTES
-        )
-        wish: Enrol = messages.parse_enrol(claimed.payload)
+        claimed = dsse.peek_unverified(body, payload_type=ENROL_TYPE, max_bytes=MAX_ENROL_BYTES)
+        wish: Enrol = parse_enrol(claimed.payload)
         if self.device_key and dsse.raw_public(self.device_key).hex() != wish.public_key:
             return problem(409, "name_taken")
         if wish.code is not None and wish.code != "good":
@@ -351,13 +364,13 @@ class Registry:
             return problem(401, "unknown_device")
         payload = dsse.open_envelope(
             body,
-            payload_type=messages.CHECK_IN_TYPE,
+            payload_type=CHECK_IN_TYPE,
             keys={dsse.keyid(self.device_key): self.device_key},
-            max_bytes=messages.MAX_CHECK_IN_BYTES,
+            max_bytes=MAX_CHECK_IN_BYTES,
         )
         if self.pending:
             return problem(403, "pending")
-        report = messages.parse_check_in(payload)
+        report = parse_check_in(payload)
         if report.seq <= self.last_seq:
             return problem(409, "stale_seq", last_seq=self.last_seq)
         self.last_seq = report.seq

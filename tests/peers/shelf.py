@@ -18,7 +18,7 @@ from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.live.links import About
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 
 X = {"x": np.ones((1, 4), np.float32)}
 KINDS = ("good", "broken", "nan", "hang")

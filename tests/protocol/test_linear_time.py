@@ -10,7 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from pilotwave_protocol import dsse, names, push, sniff, strictjson
-from pilotwave_protocol.messages import parse_check_in, parse_check_in_reply, parse_enrol
+from pilotwave_protocol.messages.check_in import parse_check_in
+from pilotwave_protocol.messages.check_in_reply import parse_check_in_reply
+from pilotwave_protocol.messages.enrol import parse_enrol
 from pilotwave_protocol.sketch import Sketch
 from tests.timing import assert_linear
 

@@ -10,31 +10,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotwave_protocol import messages as m
 from pilotwave_protocol.errors import BadMessage
+from pilotwave_protocol.messages.check_in import (
+    MAX_CHECK_IN_BYTES,
+    MAX_METRICS,
+    CheckIn,
+    DeviceEvent,
+    Installed,
+    MetricReport,
+    ModelReport,
+    parse_check_in,
+)
+from pilotwave_protocol.messages.check_in_reply import CheckInReply, parse_check_in_reply
+from pilotwave_protocol.messages.directive import Directive, Entry, parse_directive
+from pilotwave_protocol.messages.enrol import Enrol, EnrolReply, parse_enrol, parse_enrol_reply
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_protocol.states import ModelState
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=timezone.utc)
-ENTRY = m.Entry(
+ENTRY = Entry(
     "detector", "1.1.0", "models/detector/1.1.0.json", "a" * 64, 700, 2, "onnx-fp32", "pin"
 )
-DIRECTIVE = m.Directive("acme", "cam-017", 12, NOW, NOW + timedelta(days=7), 5, (ENTRY,))
-INSTALLED = m.Installed("1.1.0", "a" * 64, "onnx-fp32", 2)
+DIRECTIVE = Directive("acme", "cam-017", 12, NOW, NOW + timedelta(days=7), 5, (ENTRY,))
+INSTALLED = Installed("1.1.0", "a" * 64, "onnx-fp32", 2)
 SKETCH = Sketch()
 SKETCH.add(12.5, 40)
-WINDOW = m.MetricReport(
+WINDOW = MetricReport(
     5, "detector", "1.1.0", "latency_ms", NOW, NOW + timedelta(minutes=15), SKETCH
 )
-CHECK_IN = m.CheckIn(
+CHECK_IN = CheckIn(
     fleet="acme",
     device="cam-017",
     seq=3,
     agent="0.1.0",
     directive_seq=12,
     tuf={"root": 1, "timestamp": 9, "snapshot": 8},
-    models=(m.ModelReport("detector", ModelState.HEALTHY, INSTALLED, progress=100),),
-    events=(m.DeviceEvent(7, NOW, "switched", "detector", "1.1.0"),),
+    models=(ModelReport("detector", ModelState.HEALTHY, INSTALLED, progress=100),),
+    events=(DeviceEvent(7, NOW, "switched", "detector", "1.1.0"),),
     facts={"arch": "x86_64", "memory_mb": 512, "battery": 71.5, "network.metered": False},
     refusal={"reason": "wrong_key", "detail": "expected 1 valid signature"},
     metrics=(WINDOW,),
@@ -43,20 +55,20 @@ PLAIN_WINDOW = json.loads(CHECK_IN.to_bytes())["metrics"][0]
 
 
 def test_each_message_reads_back_as_it_was_written() -> None:
-    assert m.parse_directive(DIRECTIVE.to_bytes()) == DIRECTIVE
-    assert m.parse_check_in(CHECK_IN.to_bytes()) == CHECK_IN
-    enrol = m.Enrol("cam-017", "b" * 64, "code", {"arch": "aarch64"})
-    assert m.parse_enrol(enrol.to_bytes()) == enrol
+    assert parse_directive(DIRECTIVE.to_bytes()) == DIRECTIVE
+    assert parse_check_in(CHECK_IN.to_bytes()) == CHECK_IN
+    enrol = Enrol("cam-017", "b" * 64, "code", {"arch": "aarch64"})
+    assert parse_enrol(enrol.to_bytes()) == enrol
     hint = {"root": 1, "timestamp": 9, "snapshot": 0}
-    reply = m.CheckInReply("t", 900, 60, 900, 7, hint, NOW, acked_metric=5)
-    assert m.parse_check_in_reply(reply.to_bytes()) == reply
-    joined = m.EnrolReply("cam-017", "enrolled", "acme", 60, 900)
-    assert m.parse_enrol_reply(joined.to_bytes()) == joined
+    reply = CheckInReply("t", 900, 60, 900, 7, hint, NOW, acked_metric=5)
+    assert parse_check_in_reply(reply.to_bytes()) == reply
+    joined = EnrolReply("cam-017", "enrolled", "acme", 60, 900)
+    assert parse_enrol_reply(joined.to_bytes()) == joined
 
 
 def test_a_reply_may_say_more_than_an_older_device_knows() -> None:
-    joined = json.loads(m.EnrolReply("cam-017", "enrolled", "acme", 60, 900).to_bytes())
-    assert m.parse_enrol_reply(json.dumps({**joined, "motd": "hello"}).encode()).fleet == "acme"
+    joined = json.loads(EnrolReply("cam-017", "enrolled", "acme", 60, 900).to_bytes())
+    assert parse_enrol_reply(json.dumps({**joined, "motd": "hello"}).encode()).fleet == "acme"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +95,7 @@ def test_a_reply_may_say_more_than_an_older_device_knows() -> None:
 def test_a_wrong_field_of_a_directive_is_refused(field: str, value: object) -> None:
     data = {**json.loads(DIRECTIVE.to_bytes()), field: value}
     with pytest.raises(BadMessage):
-        m.parse_directive(json.dumps(data).encode())
+        parse_directive(json.dumps(data).encode())
 
 
 @pytest.mark.parametrize(
@@ -111,26 +123,26 @@ def test_a_wrong_field_of_a_directive_is_refused(field: str, value: object) -> N
 def test_a_wrong_field_of_a_check_in_is_refused(field: str, value: object) -> None:
     data = {**json.loads(CHECK_IN.to_bytes()), field: value}
     with pytest.raises(BadMessage):
-        m.parse_check_in(json.dumps(data).encode())
+        parse_check_in(json.dumps(data).encode())
 
 
 def test_an_agent_without_live_metrics_may_leave_them_out() -> None:
     data = {k: v for k, v in json.loads(CHECK_IN.to_bytes()).items() if k != "metrics"}
-    assert m.parse_check_in(json.dumps(data).encode()).metrics == ()
+    assert parse_check_in(json.dumps(data).encode()).metrics == ()
 
 
 def test_as_many_windows_as_allowed_fit_into_a_check_in() -> None:
     wide = Sketch()
     for step in range(1000):
         wide.add(1.02**step, 10**5)
-    windows = tuple(dataclasses.replace(WINDOW, sketch=wide) for _ in range(m.MAX_METRICS))
+    windows = tuple(dataclasses.replace(WINDOW, sketch=wide) for _ in range(MAX_METRICS))
     payload = dataclasses.replace(CHECK_IN, metrics=windows).to_bytes()
-    assert len(payload) * 4 / 3 + 1024 < m.MAX_CHECK_IN_BYTES
+    assert len(payload) * 4 / 3 + 1024 < MAX_CHECK_IN_BYTES
 
 
 @given(st.binary(max_size=120))
 def test_random_bytes_raise_nothing_but_bad_message(raw: bytes) -> None:
-    for parse in (m.parse_directive, m.parse_check_in, m.parse_enrol, m.parse_check_in_reply):
+    for parse in (parse_directive, parse_check_in, parse_enrol, parse_check_in_reply):
         with pytest.raises(BadMessage):
             parse(raw)
 

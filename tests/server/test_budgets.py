@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from pilotwave_protocol.messages import DeviceEvent
+from pilotwave_protocol.messages.check_in import DeviceEvent
 from pilotwave_server.app import create_app
 from pilotwave_server.buckets import Buckets
 from pilotwave_server.db import Database

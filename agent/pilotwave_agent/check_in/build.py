@@ -11,7 +11,7 @@ from pilotwave_agent.check_in.validate import sound
 from pilotwave_agent.core.state import DeviceState, ModelSlot, plain_slot
 from pilotwave_agent.hardware.texts import clean
 from pilotwave_protocol.fields import MAX_INT, Scalar
-from pilotwave_protocol.messages import (
+from pilotwave_protocol.messages.check_in import (
     MAX_EVENTS,
     SMALL_CHECK_IN_BYTES,
     CheckIn,

@@ -26,7 +26,7 @@ from pilotwave_agent.host.shared_folder import SharedFolder
 from pilotwave_protocol import names
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.fields import ROOM, format_time, parse_time
-from pilotwave_protocol.messages import MAX_METRICS, MetricReport
+from pilotwave_protocol.messages.check_in import MAX_METRICS, MetricReport
 from pilotwave_protocol.sketch import Sketch
 
 MAX_KEPT = 64

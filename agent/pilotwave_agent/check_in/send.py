@@ -22,7 +22,8 @@ from pilotwave_agent.net import server_api
 from pilotwave_agent.net.http import Channel, Unreachable
 from pilotwave_agent.net.server_api import ServerSaid
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import NUMBERING, SMALL_CHECK_IN_BYTES, CheckIn, CheckInReply
+from pilotwave_protocol.messages.check_in import SMALL_CHECK_IN_BYTES, CheckIn
+from pilotwave_protocol.messages.check_in_reply import NUMBERING, CheckInReply
 
 _TRIES = 6
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from pilotwave_protocol.messages import (
+from pilotwave_protocol.messages.check_in import (
     MAX_REPORTS,
     SMALL_CHECK_IN_BYTES,
-    SMALL_ENTRIES,
     CheckIn,
     ModelReport,
 )
+from pilotwave_protocol.messages.directive import SMALL_ENTRIES
 
 _SHORT = 80
 

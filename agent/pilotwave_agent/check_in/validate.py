@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from pilotwave_protocol.errors import ProtocolError
-from pilotwave_protocol.messages import MAX_FACTS, CheckIn, parse_check_in
+from pilotwave_protocol.messages.check_in import CheckIn, parse_check_in
+from pilotwave_protocol.messages.facts import MAX_FACTS
 
 _PARTS = ("models", "events", "metrics")
 # of more facts than a report holds, these decide what fits the device and are kept

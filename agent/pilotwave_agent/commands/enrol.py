@@ -21,7 +21,7 @@ from pilotwave_agent.settings import config
 from pilotwave_agent.settings.config import BadConfig, Config
 from pilotwave_protocol import names
 from pilotwave_protocol.errors import BadName
-from pilotwave_protocol.messages import Enrol, EnrolReply
+from pilotwave_protocol.messages.enrol import Enrol, EnrolReply
 
 _MAX_ROOT = 512_000
 _WAIT_S = 5.0

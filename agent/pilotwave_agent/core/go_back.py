@@ -7,7 +7,7 @@ from dataclasses import replace
 from pilotwave_agent.core.records import Record, moved
 from pilotwave_agent.core.state import Failure, ModelSlot, Order
 from pilotwave_protocol.antirollback import AntiRollback
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState, Reason
 
 S = ModelState

@@ -14,7 +14,7 @@ from pilotwave_agent.core.records import Record, moved
 from pilotwave_agent.core.state import Failure, ModelSlot, Order, Probation, Telling
 from pilotwave_agent.core.steps import Moment, Rules
 from pilotwave_protocol.errors import RefusedError
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState, Reason
 
 S = ModelState

@@ -29,7 +29,7 @@ from pilotwave_agent.core.state import (
 from pilotwave_agent.hardware.texts import clean
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.fields import ROOM
-from pilotwave_protocol.messages import DeviceEvent, Installed
+from pilotwave_protocol.messages.check_in import DeviceEvent, Installed
 from pilotwave_protocol.states import ModelState, may_follow
 
 if TYPE_CHECKING:

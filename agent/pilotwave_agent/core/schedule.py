@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from pilotwave_protocol.messages import BATTERY_INTERVAL_S
+from pilotwave_protocol.messages.facts import BATTERY_INTERVAL_S
 
 FIRST_RETRY_S = 2.0
 LAST_RETRY_S = 900.0

@@ -11,7 +11,7 @@ from pilotwave_agent.core.records import Record, moved
 from pilotwave_agent.core.state import ModelSlot, Order
 from pilotwave_agent.core.steps import Moment
 from pilotwave_protocol.antirollback import AntiRollback
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState, Reason
 
 S = ModelState

@@ -11,7 +11,7 @@ from typing import Any
 
 from pilotwave_protocol.antirollback import AntiRollback, Ordered
 from pilotwave_protocol.fields import format_time, parse_time
-from pilotwave_protocol.messages import DeviceEvent, Installed
+from pilotwave_protocol.messages.check_in import DeviceEvent, Installed
 from pilotwave_protocol.states import ModelState, Reason
 
 MAX_FAILURES = 32

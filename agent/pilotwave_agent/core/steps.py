@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pilotwave_agent.core.records import Record
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 
 
 @dataclass(frozen=True)

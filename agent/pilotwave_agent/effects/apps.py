@@ -9,7 +9,7 @@ from pilotwave_agent.effects.tools import Tools, disk_says_no
 from pilotwave_agent.tell.base import Release, Teller
 from pilotwave_agent.tell.choose import tellers_of
 from pilotwave_protocol.errors import RefusedError
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState
 
 

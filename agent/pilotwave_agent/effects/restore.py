@@ -10,7 +10,7 @@ from pilotwave_agent.core.steps import Restore
 from pilotwave_agent.effects.apps import release, tell_all
 from pilotwave_agent.effects.tools import Tools, disk_says_no
 from pilotwave_agent.tell.base import Teller
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState
 
 _BACK = ModelState.ROLLED_BACK

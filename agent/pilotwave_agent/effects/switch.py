@@ -10,7 +10,7 @@ from pilotwave_agent.core.steps import Confirm, Switch
 from pilotwave_agent.effects.apps import release, tellers
 from pilotwave_agent.effects.tools import TRANSIENT, Tools, disk_says_no
 from pilotwave_protocol.errors import RefusedError
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState, Reason
 
 

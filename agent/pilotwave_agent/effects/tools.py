@@ -21,7 +21,7 @@ from pilotwave_agent.net.http import Channel
 from pilotwave_agent.net.mirrors import Mirrors
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.errors import RefusedError
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState, Reason
 
 TRANSIENT = (Reason.DISK_FULL, Reason.DISK_READONLY)

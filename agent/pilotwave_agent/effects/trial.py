@@ -14,7 +14,7 @@ from pilotwave_agent.runtimes import engines
 from pilotwave_agent.selftest import SelfTestFolders, TestLimits, prepare, run_selftest
 from pilotwave_agent.settings.config import RuntimeSettings
 from pilotwave_protocol.errors import RefusedError
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 
 
 def trial(tools: Tools, step: Trial) -> Record:

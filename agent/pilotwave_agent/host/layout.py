@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotwave_agent.host.disk import Disk
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 
 
 @dataclass(frozen=True)

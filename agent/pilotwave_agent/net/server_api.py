@@ -11,8 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilotwave_agent.net.http import BadAnswer, Channel, HttpAnswer
 from pilotwave_agent.settings.config import Config
-from pilotwave_protocol import dsse, messages, names, strictjson
+from pilotwave_protocol import dsse, names, strictjson
 from pilotwave_protocol.errors import BadJson, PilotwaveError, ProtocolError
+from pilotwave_protocol.messages.check_in import CHECK_IN_TYPE, CheckIn, check_challenge
+from pilotwave_protocol.messages.check_in_reply import CheckInReply, parse_check_in_reply
+from pilotwave_protocol.messages.directive import MAX_DIRECTIVE_ENVELOPE_BYTES
+from pilotwave_protocol.messages.enrol import ENROL_TYPE, Enrol, EnrolReply, parse_enrol_reply
 
 _JSON = {"Content-Type": "application/json"}
 # whoever can forge an answer may silence a device for no longer than this at a time
@@ -32,7 +36,7 @@ class ServerSaid(PilotwaveError):
         self.problem = str(problem.get("code", ""))[:64]
         last = problem.get("last_seq")
         self.last_seq = last if type(last) is int and last >= 0 else None
-        self.challenge = _told(messages.check_challenge, problem.get("challenge"))
+        self.challenge = _told(check_challenge, problem.get("challenge"))
         self.fleet = _told(names.check_fleet, problem.get("fleet"))
         self.retry_after_s = retry_after(answer.headers.get("retry-after", ""))
         detail = problem.get("detail") or problem.get("title") or "no reason given"
@@ -86,14 +90,14 @@ class Polled:
     timestamp: int
 
 
-def enrol(channel: Channel, key: Ed25519PrivateKey, wish: messages.Enrol) -> messages.EnrolReply:
+def enrol(channel: Channel, key: Ed25519PrivateKey, wish: Enrol) -> EnrolReply:
     """Ask to join. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
-    body = dsse.sign(messages.ENROL_TYPE, wish.to_bytes(), key)
+    body = dsse.sign(ENROL_TYPE, wish.to_bytes(), key)
     answer = channel.request("POST", "/device/v1/enrol", headers=_JSON, body=body)
     if answer.status not in (200, 201):
         raise ServerSaid(answer)
     try:
-        reply = messages.parse_enrol_reply(answer.body)
+        reply = parse_enrol_reply(answer.body)
     except ProtocolError as e:
         raise BadAnswer(f"enrol: {e}") from e
     if reply.device != wish.name:
@@ -103,16 +107,14 @@ def enrol(channel: Channel, key: Ed25519PrivateKey, wish: messages.Enrol) -> mes
     return reply
 
 
-def check_in(
-    channel: Channel, key: Ed25519PrivateKey, report: messages.CheckIn
-) -> messages.CheckInReply:
+def check_in(channel: Channel, key: Ed25519PrivateKey, report: CheckIn) -> CheckInReply:
     """Send a signed report. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
-    body = dsse.sign(messages.CHECK_IN_TYPE, report.to_bytes(), key)
+    body = dsse.sign(CHECK_IN_TYPE, report.to_bytes(), key)
     answer = channel.request("POST", "/device/v1/check-in", headers=_JSON, body=body)
     if answer.status != 200:
         raise ServerSaid(answer)
     try:
-        reply = messages.parse_check_in_reply(answer.body)
+        reply = parse_check_in_reply(answer.body)
     except ProtocolError as e:
         raise BadAnswer(f"check-in: {e}") from e
     if not _TOKEN.fullmatch(reply.token):
@@ -128,7 +130,7 @@ def poll(channel: Channel, token: str, etag: str) -> Polled:
     headers = {"Authorization": f"Bearer {token}"}
     if etag:
         headers["If-None-Match"] = etag
-    most = messages.MAX_DIRECTIVE_ENVELOPE_BYTES
+    most = MAX_DIRECTIVE_ENVELOPE_BYTES
     answer = channel.request("GET", "/device/v1/directive", headers=headers, max_body=most)
     if answer.status not in (200, 304):
         raise ServerSaid(answer)

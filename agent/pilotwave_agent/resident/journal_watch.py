@@ -8,7 +8,7 @@ from pathlib import Path
 from pilotwave_agent.core.journal import read_state
 from pilotwave_agent.core.state import DeviceState
 from pilotwave_agent.host.log import say
-from pilotwave_protocol.messages import DeviceEvent
+from pilotwave_protocol.messages.check_in import DeviceEvent
 
 
 class JournalWatch:

@@ -28,7 +28,7 @@ from pilotwave_agent.net.http import BadAnswer, Unreachable
 from pilotwave_agent.net.server_api import ServerSaid, channel_of
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import CheckInReply
+from pilotwave_protocol.messages.check_in_reply import CheckInReply
 from pilotwave_protocol.push import PushTerms
 
 NO = (ServerSaid, Unreachable, BadAnswer)

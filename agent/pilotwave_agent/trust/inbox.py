@@ -26,7 +26,7 @@ from pilotwave_protocol import verify_directive
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import RefusedError
-from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.messages.directive import Entry
 from pilotwave_protocol.names import target_path
 from pilotwave_protocol.states import Reason
 

@@ -28,7 +28,7 @@ from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import ProtocolError, RefusedError
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.manifest import MAX_MANIFEST_BYTES, Variant
-from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.messages.directive import Entry
 from pilotwave_protocol.signed_facts import SignedFacts, signed_moment, timestamp_of
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import DirectorKeys, ModelPolicy, VersionTarget

@@ -21,18 +21,23 @@ from pilotwave_cli.errors import Failed
 from pilotwave_cli.simulate.believing import Trust
 from pilotwave_cli.simulate.profile import Behaviour, Profile, Slice
 from pilotwave_cli.simulate.tally import Tally
-from pilotwave_protocol import dsse, messages
+from pilotwave_protocol import dsse
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import ProtocolError, RefusedError
 from pilotwave_protocol.manifest import Variant
-from pilotwave_protocol.messages import (
+from pilotwave_protocol.messages.check_in import (
+    CHECK_IN_TYPE,
+    MAX_EVENTS,
+    MAX_METRICS,
     CheckIn,
     DeviceEvent,
-    Entry,
     Installed,
     MetricReport,
     ModelReport,
 )
+from pilotwave_protocol.messages.check_in_reply import parse_check_in_reply
+from pilotwave_protocol.messages.directive import Entry
+from pilotwave_protocol.messages.enrol import ENROL_TYPE, Enrol, parse_enrol_reply
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_protocol.states import ModelState, Reason
 
@@ -131,14 +136,14 @@ class Device:
 
     async def enrol(self, code: str) -> None:
         """Join with a one-time code. Raises `Failed`."""
-        wish = messages.Enrol(
+        wish = Enrol(
             self.name, dsse.raw_public(self.key.public_key()).hex(), code, dict(self.slice.facts)
         )
-        raw = dsse.sign(messages.ENROL_TYPE, wish.to_bytes(), self.key)
+        raw = dsse.sign(ENROL_TYPE, wish.to_bytes(), self.key)
         answer = await self._send("POST", "/device/v1/enrol", content=raw, headers=JSON)
         if answer.status_code not in (200, 201):
             raise Failed(f"{self.name} could not enrol: {answer.text[:200]}")
-        reply = messages.parse_enrol_reply(answer.content)
+        reply = parse_enrol_reply(answer.content)
         self.fleet, self.poll_s = reply.fleet, float(reply.poll_interval_s)
         self.check_in_s = float(reply.check_in_interval_s)
 
@@ -189,12 +194,12 @@ class Device:
             directive_seq=self._memory.directive_seq,
             tuf={"root": 1, "timestamp": 1, "snapshot": 1},
             models=tuple(m.report for m in self.models.values()),
-            events=tuple(self._events[: messages.MAX_EVENTS]),
+            events=tuple(self._events[:MAX_EVENTS]),
             facts=dict(self.slice.facts) if self.seq == 1 else None,
             refusal=self._refusal,
-            metrics=tuple(self._windows[: messages.MAX_METRICS]),
+            metrics=tuple(self._windows[:MAX_METRICS]),
         )
-        raw = dsse.sign(messages.CHECK_IN_TYPE, report.to_bytes(), self.key)
+        raw = dsse.sign(CHECK_IN_TYPE, report.to_bytes(), self.key)
         answer = await self._send("POST", "/device/v1/check-in", content=raw, headers=JSON)
         self.tally.count(f"check_in_{answer.status_code}")
         if answer.status_code == 409:
@@ -203,7 +208,7 @@ class Device:
             self.tally.said(answer.text[:200])
             return
         try:
-            reply = messages.parse_check_in_reply(answer.content)
+            reply = parse_check_in_reply(answer.content)
         except ProtocolError as error:
             raise Failed(f"the answer to a check-in is none: {error}") from error
         self.token = reply.token
@@ -330,7 +335,7 @@ class Device:
         for model in self.models.values():
             if model.report.current is not None:
                 self._window(model.report.model, model.report.current.version, begun, moment)
-        del self._windows[: -2 * messages.MAX_METRICS]
+        del self._windows[: -2 * MAX_METRICS]
 
     def _window(self, model: str, version: str, begun: datetime, moment: datetime) -> None:
         m = self.slice.metrics

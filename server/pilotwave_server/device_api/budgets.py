@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar, Protocol, TypeVar
 
-from pilotwave_protocol.messages import CheckIn
+from pilotwave_protocol.messages.check_in import CheckIn
 from pilotwave_server.buckets import Buckets
 from pilotwave_server.errors import ServerError
 from pilotwave_server.settings import Settings

@@ -16,14 +16,13 @@ from starlette.types import Receive, Scope, Send
 from pilotwave_protocol import dsse
 from pilotwave_protocol.dsse import Unverified
 from pilotwave_protocol.errors import ProtocolError
-from pilotwave_protocol.messages import (
+from pilotwave_protocol.messages.check_in import (
     CHECK_IN_TYPE,
     MAX_CHECK_IN_BYTES,
-    NUMBERING,
     CheckIn,
-    CheckInReply,
     parse_check_in,
 )
+from pilotwave_protocol.messages.check_in_reply import NUMBERING, CheckInReply
 from pilotwave_protocol.push import PushTerms
 from pilotwave_server.clock import Clock
 from pilotwave_server.device_api.body import SenderGone, read_body

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from pilotwave_protocol.messages import DIRECTIVE_TYPE, Directive
+from pilotwave_protocol.messages.directive import DIRECTIVE_TYPE, Directive
 from pilotwave_server.fleet.records import DeviceRecord, Order
 
 

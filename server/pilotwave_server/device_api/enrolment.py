@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pilotwave_protocol import dsse
 from pilotwave_protocol.errors import ProtocolError
-from pilotwave_protocol.messages import ENROL_TYPE, MAX_ENROL_BYTES, Enrol, parse_enrol
+from pilotwave_protocol.messages.enrol import ENROL_TYPE, MAX_ENROL_BYTES, Enrol, parse_enrol
 from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Ctx, Now, WriteSession
 from pilotwave_server.device_api.body import ReportTooLarge

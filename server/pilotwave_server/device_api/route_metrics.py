@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pilotwave_protocol.messages import CheckIn
+from pilotwave_protocol.messages.check_in import CheckIn
 from pilotwave_server.device_api.window_budget import Panel, own_time, phase_of
 from pilotwave_server.fleet.records import DeviceRecord
 from pilotwave_server.fleet.state import FleetState

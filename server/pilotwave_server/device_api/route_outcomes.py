@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pilotwave_protocol.messages import CheckIn, DeviceEvent, ModelReport
+from pilotwave_protocol.messages.check_in import CheckIn, DeviceEvent, ModelReport
 from pilotwave_server.fleet.records import DeviceRecord
 from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot, RunningRollout

@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from pilotwave_protocol.messages import Enrol
+from pilotwave_protocol.messages.enrol import Enrol
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import next_revision
 from pilotwave_server.devices.codes import use_code

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import AGENT_TIES
+from pilotwave_protocol.messages.facts import AGENT_TIES
 from pilotwave_protocol.names import FACT
 
 SMALLEST = 1e-300

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pilotwave_protocol.messages import AGENT_LONGEST, AGENT_PROFILE, BATTERY_INTERVAL_S
+from pilotwave_protocol.messages.facts import AGENT_LONGEST, AGENT_PROFILE, BATTERY_INTERVAL_S
 
 BATTERY = "battery"
 

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Float, SQLColumnExpression, case, cast, func, literal
 from sqlalchemy.orm import Session
 
-from pilotwave_protocol.messages import AGENT_PROFILE
+from pilotwave_protocol.messages.facts import AGENT_PROFILE
 from pilotwave_server.db import UtcDateTime
 from pilotwave_server.devices.intervals import BATTERY, on_battery_s
 from pilotwave_server.devices.tables import DeviceRow

@@ -8,7 +8,7 @@ from zlib import crc32
 
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import Entry, set_digest
+from pilotwave_protocol.messages.directive import Entry, set_digest
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.leases import Took
 

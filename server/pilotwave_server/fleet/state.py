@@ -24,7 +24,7 @@ from functools import cached_property
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.messages.directive import Entry
 from pilotwave_server.db import Database, fleet_row
 from pilotwave_server.devices.facts import capabilities
 from pilotwave_server.devices.loading import LoadedDevice, load_devices

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
-from pilotwave_protocol.messages import CheckIn
+from pilotwave_protocol.messages.check_in import CheckIn
 from pilotwave_server.db import Database
 from pilotwave_server.recovery.ahead import FORK
 from pilotwave_server.recovery.lift import lift_by_itself

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Protocol
 
-from pilotwave_protocol.messages import DeviceEvent, ModelReport
+from pilotwave_protocol.messages.check_in import DeviceEvent, ModelReport
 from pilotwave_protocol.states import ModelState, Reason
 from pilotwave_server.rollouts.leases import (
     DID_NOT,

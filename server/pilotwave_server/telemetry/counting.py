@@ -18,7 +18,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.fields import ROOM
-from pilotwave_protocol.messages import CheckIn, DeviceEvent, MetricReport
+from pilotwave_protocol.messages.check_in import CheckIn, DeviceEvent, MetricReport
 from pilotwave_server.db import insert_missing
 from pilotwave_server.devices.report_tables import DeviceEventRow
 from pilotwave_server.telemetry import boots

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from pilotwave_protocol.fields import ROOM
-from pilotwave_protocol.messages import CheckIn
+from pilotwave_protocol.messages.check_in import CheckIn
 from pilotwave_server.errors import Conflict
 
 

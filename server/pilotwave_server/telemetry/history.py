@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from pilotwave_protocol.messages import DeviceEvent, ModelReport
+from pilotwave_protocol.messages.check_in import DeviceEvent, ModelReport
 from pilotwave_protocol.states import ModelState
 
 SWITCHED, HEALTHY, FAILED, ROLLED_BACK = "switched", "healthy", "failed", "rolled_back"

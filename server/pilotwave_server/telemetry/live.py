@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.orm import Session
 
-from pilotwave_protocol.messages import MetricReport
+from pilotwave_protocol.messages.check_in import MetricReport
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_server.db import upsert
 from pilotwave_server.telemetry.course import extended

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from pilotwave_protocol.messages import CheckIn
+from pilotwave_protocol.messages.check_in import CheckIn
 from pilotwave_server.audit.service import record
 
 Refusal = Mapping[str, Any] | None

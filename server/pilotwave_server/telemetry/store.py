@@ -17,14 +17,8 @@ from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import (
-    AGENT_LONGEST,
-    AGENT_PROFILE,
-    CheckIn,
-    DeviceEvent,
-    MetricReport,
-    ModelReport,
-)
+from pilotwave_protocol.messages.check_in import CheckIn, DeviceEvent, MetricReport, ModelReport
+from pilotwave_protocol.messages.facts import AGENT_LONGEST, AGENT_PROFILE
 from pilotwave_server.db import lock_fleet, next_revision, update_rows, upsert
 from pilotwave_server.devices.facts import normal_facts
 from pilotwave_server.devices.intervals import every_s

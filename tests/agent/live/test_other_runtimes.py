@@ -16,7 +16,7 @@ from pilotwave_agent.live import LiveModel
 from pilotwave_agent.live.links import About
 from pilotwave_agent.runtimes import load
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.messages import Installed
+from pilotwave_protocol.messages.check_in import Installed
 from tests.agent.live.test_live_model import until
 from tests.agent.runtimes.samples import MODELS, golden
 from tests.peers.shelf import Shelf

@@ -24,7 +24,7 @@ import pilotwave_server
 from pilotwave_protocol import names
 from pilotwave_protocol.durations import span
 from pilotwave_protocol.errors import BadName
-from pilotwave_protocol.messages import Entry
+from pilotwave_protocol.messages.directive import Entry
 from pilotwave_protocol.states import Reason
 from pilotwave_server.dashboard import i18n
 from pilotwave_server.dashboard.catalogue.reasons import REASONS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from pilotwave_protocol.messages import ModelReport
+from pilotwave_protocol.messages.check_in import ModelReport
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.attention.service import _TITLES
 from pilotwave_server.dashboard import i18n

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pilotwave_protocol.messages import DeviceEvent
+from pilotwave_protocol.messages.check_in import DeviceEvent
 from pilotwave_server.settings import Settings
 from tests.conftest import START
 from tests.server.dashboard.conftest import MakePerson, sign_in

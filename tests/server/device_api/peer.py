@@ -11,20 +11,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilotwave_protocol import dsse
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import (
+from pilotwave_protocol.messages.check_in import (
     CHECK_IN_TYPE,
-    DIRECTIVE_TYPE,
-    ENROL_TYPE,
-    MAX_DIRECTIVE_BYTES,
     CheckIn,
     DeviceEvent,
-    Directive,
-    Enrol,
     Installed,
     MetricReport,
     ModelReport,
+)
+from pilotwave_protocol.messages.directive import (
+    DIRECTIVE_TYPE,
+    MAX_DIRECTIVE_BYTES,
+    Directive,
     parse_directive,
 )
+from pilotwave_protocol.messages.enrol import ENROL_TYPE, Enrol
 from pilotwave_protocol.states import ModelState
 
 FLEET = "test-fleet"

@@ -11,7 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilotwave_protocol import dsse
-from pilotwave_protocol.messages import CHECK_IN_TYPE, MAX_CHECK_IN_BYTES, DeviceEvent
+from pilotwave_protocol.messages.check_in import CHECK_IN_TYPE, MAX_CHECK_IN_BYTES, DeviceEvent
 from pilotwave_protocol.states import ModelState
 from tests.server.device_api.peer import SimulatedDevice, code_of, installed, report
 from tests.server.fleet_fixtures import Fleet, only_sqlite

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 import httpx
 import pytest
 
-from pilotwave_protocol.messages import DeviceEvent
+from pilotwave_protocol.messages.check_in import DeviceEvent
 from pilotwave_server.db import Database
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.settings import Settings

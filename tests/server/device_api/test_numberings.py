@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilotwave_protocol.messages import DeviceEvent, MetricReport
+from pilotwave_protocol.messages.check_in import DeviceEvent, MetricReport
 from pilotwave_protocol.sketch import Sketch
 from tests.server.device_api.peer import SimulatedDevice, code_of, report
 from tests.server.fleet_fixtures import Fleet

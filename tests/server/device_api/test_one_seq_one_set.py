@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pilotwave_protocol import dsse
-from pilotwave_protocol.messages import (
+from pilotwave_protocol.messages.check_in import CheckIn
+from pilotwave_protocol.messages.directive import (
     DIRECTIVE_TYPE,
     MAX_DIRECTIVE_BYTES,
-    CheckIn,
     Directive,
     parse_directive,
 )

@@ -13,7 +13,11 @@ import httpx
 from sqlalchemy import event
 
 from pilotwave_protocol import dsse, signing
-from pilotwave_protocol.messages import DIRECTIVE_TYPE, MAX_DIRECTIVE_BYTES, parse_directive
+from pilotwave_protocol.messages.directive import (
+    DIRECTIVE_TYPE,
+    MAX_DIRECTIVE_BYTES,
+    parse_directive,
+)
 from pilotwave_server.app import create_app
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select
 
 from pilotwave_protocol import dsse
-from pilotwave_protocol.messages import ENROL_TYPE, Enrol
+from pilotwave_protocol.messages.enrol import ENROL_TYPE, Enrol
 from pilotwave_server.devices.tables import PRIME, DeviceRow
 from tests.server.device_api.peer import SimulatedDevice, code_of
 from tests.server.fleet_fixtures import Fleet, only_sqlite

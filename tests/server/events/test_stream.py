@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pilotwave_protocol.messages import Installed, ModelReport
+from pilotwave_protocol.messages.check_in import Installed, ModelReport
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.app import create_app
 from pilotwave_server.audit.service import record

@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 import pytest
 
 from pilotwave_protocol import signing
-from pilotwave_protocol.messages import (
+from pilotwave_protocol.messages.check_in import MAX_REPORTS
+from pilotwave_protocol.messages.directive import (
     MAX_DIRECTIVE_BYTES,
     MAX_ENTRIES,
-    MAX_REPORTS,
     SMALL_ENTRIES,
     Directive,
     parse_directive,

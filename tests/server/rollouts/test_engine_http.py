@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pilotwave_protocol.messages import ModelReport
+from pilotwave_protocol.messages.check_in import ModelReport
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.fleet.state import FleetState
 from tests.server.device_api.peer import SimulatedDevice, installed

@@ -24,7 +24,8 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select
 
-from pilotwave_protocol.messages import CheckIn, DeviceEvent, Entry, Installed, ModelReport
+from pilotwave_protocol.messages.check_in import CheckIn, DeviceEvent, Installed, ModelReport
+from pilotwave_protocol.messages.directive import Entry
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.audit.tables import AuditEventRow
 from pilotwave_server.db import Database, next_revision

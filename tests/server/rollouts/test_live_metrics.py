@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, func, select
 
-from pilotwave_protocol.messages import MetricReport, ModelReport
+from pilotwave_protocol.messages.check_in import MetricReport, ModelReport
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.rollouts.tables import RolloutSampleRow, RolloutSketchRow

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from pilotwave_protocol.messages import MAX_METRICS
+from pilotwave_protocol.messages.check_in import MAX_METRICS
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_server.rollouts.tables import RolloutSampleRow, RolloutSketchRow
 from pilotwave_server.settings import Settings

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from pilotwave_protocol.messages import DeviceEvent, Installed, ModelReport
+from pilotwave_protocol.messages.check_in import DeviceEvent, Installed, ModelReport
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.rollouts.operate import steer
 from pilotwave_server.rollouts.outcomes import Report, Stand, becomes, sign_of

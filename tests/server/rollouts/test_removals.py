@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pilotwave_protocol.messages import DeviceEvent
+from pilotwave_protocol.messages.check_in import DeviceEvent
 from tests.server.device_api.peer import ONNX, SimulatedDevice, report
 from tests.server.fleet_fixtures import Fleet
 

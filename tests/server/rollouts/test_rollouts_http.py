@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pilotwave_protocol.messages import ModelReport
+from pilotwave_protocol.messages.check_in import ModelReport
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.devices.service import get_device
 from pilotwave_server.operators import service

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pilotwave_protocol.messages import DeviceEvent, ModelReport
+from pilotwave_protocol.messages.check_in import DeviceEvent, ModelReport
 from pilotwave_protocol.states import ModelState as S
 from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.settings import Settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pilotwave_protocol.messages import DeviceEvent, ModelReport
+from pilotwave_protocol.messages.check_in import DeviceEvent, ModelReport
 from pilotwave_protocol.states import ModelState as S
 from tests.conftest import START
 from tests.server.device_api.peer import installed

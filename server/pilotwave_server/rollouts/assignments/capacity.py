@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from pilotwave_protocol import strictjson
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages import (
+from pilotwave_protocol.messages.directive import (
     MAX_DIRECTIVE_BYTES,
     MAX_ENTRIES,
     SMALL_ENTRIES,

@@ -20,7 +20,8 @@ from enum import Enum
 from typing import Any
 
 from pilotwave_protocol.manifest import Variant
-from pilotwave_protocol.messages import AGENT_TIES, MAX_ENTRIES, Entry
+from pilotwave_protocol.messages.directive import MAX_ENTRIES, Entry
+from pilotwave_protocol.messages.facts import AGENT_TIES
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import Fit, variant_fits
 from pilotwave_server.devices.conflicts import SENTENCE

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
-from pilotwave_protocol.messages import DeviceEvent, ModelReport
+from pilotwave_protocol.messages.check_in import DeviceEvent, ModelReport
 from pilotwave_server.db import upsert
 from pilotwave_server.devices.facts import told_by
 from pilotwave_server.devices.tables import DeviceRow
