@@ -27,10 +27,10 @@ from pilotwave_server.rollouts.gates.agreement import Agreement
 from pilotwave_server.rollouts.gates.change import units, voices, windows
 from pilotwave_server.rollouts.gates.data import Evidence, Outcomes, Sample, series
 from pilotwave_server.rollouts.gates.judge import judge
-from pilotwave_server.rollouts.gates.metric import rank_tests
+from pilotwave_server.rollouts.gates.judge_metric import rank_tests
 from pilotwave_server.rollouts.gates.ranks import Stakes
 from pilotwave_server.rollouts.gates.verdict import Word
-from pilotwave_server.rollouts.policies.document import InstallGate, MetricGate
+from pilotwave_server.rollouts.policies.policy import InstallGate, MetricGate
 
 BASELINE = 0.01
 INSTALL = InstallGate(max_failure_rate=BASELINE, alpha=0.01)

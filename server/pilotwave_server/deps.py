@@ -4,7 +4,7 @@
 
 The caller's type says the role and what is changed, by which a token of limited scope is judged.
 `Operator` and the like change what belongs to the whole fleet: a limited token may only read there.
-`OperatorOfDevice` and `OperatorOfRollout` stand in their slices (`callers.py`).
+`OperatorOfDevice` and `OperatorOfRollout` stand in their slices (`permissions.py`).
 
 A WriteSession commits when the function returns, before its answer is sent; an exception rolls it
 back. A ReadSession refuses to write. Both take a router made by `routing`.

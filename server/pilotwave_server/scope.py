@@ -6,7 +6,7 @@ selectors, labels), for that would widen its own limits. Uploading bytes is let 
 nothing until a version of an allowed model lists them.
 
 A route says what it changes in its signature (`deps`). How to find what a device or a rollout
-belongs to is left to their slices (`inventory/callers.py`, `rollouts/callers.py`).
+belongs to is left to their slices (`inventory/permissions.py`, `rollouts/permissions.py`).
 """
 
 from __future__ import annotations

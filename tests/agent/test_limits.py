@@ -19,7 +19,7 @@ import pytest
 from pilotwave_agent.core.conditions import CHANGE, FETCH, own_hold
 from pilotwave_agent.core.environment import Environment
 from pilotwave_agent.settings.config import BadConfig, Config, parse
-from pilotwave_agent.settings.limits import OwnLimits
+from pilotwave_agent.settings.download_limits import OwnLimits
 from pilotwave_protocol.states import ModelState, Reason
 from tests.agent.test_conditions import ordered, work_in
 from tests.agent.trees import tree

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from pilotwave_agent.core import outcomes
 from pilotwave_agent.core import records as core_records
-from pilotwave_agent.core.go_back import step_back, ways_back
 from pilotwave_agent.core.machine import TURN_S, next_step
 from pilotwave_agent.core.state import DeviceState, Failure, ModelSlot, Order, Probation, Telling
 from pilotwave_agent.core.steps import (
@@ -32,6 +31,7 @@ from pilotwave_agent.core.steps import (
     Wait,
 )
 from pilotwave_agent.core.ties import is_tested, mates, waits_for
+from pilotwave_agent.core.ways_back import step_back, ways_back
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages.check_in import Installed

@@ -16,7 +16,7 @@ from pilotwave_agent.core.environment import Environment
 from pilotwave_agent.core.windows import open_in
 from pilotwave_agent.settings.config import parse
 from pilotwave_agent.settings.dayhours import DayHours
-from pilotwave_agent.settings.limits import OwnLimits
+from pilotwave_agent.settings.download_limits import OwnLimits
 
 MINUTE = timedelta(minutes=1)
 AROUND = timedelta(days=2)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pilotwave_agent.settings.config import BadConfig, Config, ProbeSettings, RuntimeSettings, parse
-from pilotwave_agent.settings.limits import OwnLimits
+from pilotwave_agent.settings.download_limits import OwnLimits
 from pilotwave_agent.settings.push import PushSettings
 from pilotwave_agent.settings.tell import Tell
 

@@ -24,7 +24,7 @@ from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
 from pilotwave_protocol.manifest import FileEntry
 from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.context import Context
-from pilotwave_server.deltas import service
+from pilotwave_server.deltas import jobs
 from pilotwave_server.deltas.needs import Pair
 from pilotwave_server.deltas.tables import DeltaRow
 from tests.peers.gateway import NGINX, Gateway
@@ -290,7 +290,7 @@ def test_deltas_are_kept_like_blobs(site: Site, context: Context) -> None:
     delta, path = b"delta" * 1000, f"/deltas/{EMPTY_SHA256}/{OURS}"
     with context.db.write() as session:
         pair = Pair("detector", EMPTY_SHA256, OURS, len(MODEL))
-        service.note(session, [pair], now=context.clock())
+        jobs.note(session, [pair], now=context.clock())
     assert code_of(site.get(path, token=site.cam.token)) == (404, "delta_missing")
     with context.db.write() as session:
         row = session.get(DeltaRow, (EMPTY_SHA256, OURS))

@@ -7,8 +7,8 @@ retry or orders another one.
 from __future__ import annotations
 
 from pilotwave_agent import permissions
-from pilotwave_agent.core.go_back import step_back
 from pilotwave_agent.core.journal import Journal, read_state
+from pilotwave_agent.core.ways_back import step_back
 from pilotwave_agent.host import lock
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout

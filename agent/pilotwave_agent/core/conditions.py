@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from pilotwave_agent.core.environment import Environment
 from pilotwave_agent.core.ties import TOGETHER, is_named
 from pilotwave_agent.core.windows import BadWindow, open_in
-from pilotwave_agent.settings.limits import OwnLimits
+from pilotwave_agent.settings.download_limits import OwnLimits
 from pilotwave_protocol.states import Reason
 
 FETCH, CHANGE = "fetch", "change"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pilotwave_agent.core.go_back import back, ways_back
 from pilotwave_agent.core.outcomes import switching
 from pilotwave_agent.core.records import Record, moved, removed
 from pilotwave_agent.core.settle import RESTING, settle
@@ -38,6 +37,7 @@ from pilotwave_agent.core.steps import (
     Wait,
 )
 from pilotwave_agent.core.ties import falls_with, is_tested, waits_for
+from pilotwave_agent.core.ways_back import back, ways_back
 from pilotwave_protocol.states import ModelState, Reason
 
 S = ModelState

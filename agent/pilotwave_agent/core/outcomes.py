@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from pilotwave_agent.core.go_back import back
 from pilotwave_agent.core.records import Record, moved
 from pilotwave_agent.core.state import Failure, ModelSlot, Order, Probation, Telling
 from pilotwave_agent.core.steps import Moment, Rules
+from pilotwave_agent.core.ways_back import back
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState, Reason

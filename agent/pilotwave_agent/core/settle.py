@@ -6,10 +6,10 @@ to a version that may, if there is one.
 
 from __future__ import annotations
 
-from pilotwave_agent.core.go_back import COMING, back, ways_back
 from pilotwave_agent.core.records import Record, moved
 from pilotwave_agent.core.state import ModelSlot, Order
 from pilotwave_agent.core.steps import Moment
+from pilotwave_agent.core.ways_back import COMING, back, ways_back
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState, Reason

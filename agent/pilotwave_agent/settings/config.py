@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pilotwave_agent.settings.limits import OwnLimits, read_limits
+from pilotwave_agent.settings.download_limits import OwnLimits, read_limits
 from pilotwave_agent.settings.proxies import ENVIRONMENT, Proxies, from_environment, read_proxy
 from pilotwave_agent.settings.push import PushSettings, read_push
 from pilotwave_agent.settings.tell import Tell, read_tell

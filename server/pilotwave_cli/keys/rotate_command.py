@@ -1,6 +1,6 @@
 """`pilotwave keys rotate` and `pilotwave renew`: other keys, or a fresh expiry, without a gap.
 
-Which documents that takes, and in which order, is `rotation.py`'s.
+Which documents that takes, and in which order, is decided in `rotation_drafts.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is about to leave this machine: nothing by mistake, nothing secret, and a list of it.
 
-An empty path and a whole working folder are the usual mistakes; what looks like a private key or a
-password is refused by its content and by its name.
+An empty path and a whole working folder are the usual mistakes. What looks like a private key or a
+password is refused where each file is read, in `build_manifest.py`.
 """
 
 from __future__ import annotations

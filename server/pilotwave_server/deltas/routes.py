@@ -15,7 +15,7 @@ from pilotwave_server.blobs.port import BlobMissing
 from pilotwave_server.blobs.routes import BYTES, Digest
 from pilotwave_server.blobs.sending import blob_response
 from pilotwave_server.context import Context
-from pilotwave_server.deltas import service
+from pilotwave_server.deltas import jobs
 from pilotwave_server.deltas.tables import DeltaRow
 from pilotwave_server.deps import Ctx, Now, Operator, ReadSession, Viewer, WriteSession
 from pilotwave_server.errors import NotFound
@@ -95,7 +95,7 @@ def delta_path(old: str, new: str) -> str:
 def find_delta(context: Context, old: str, new: str) -> DeltaRow:
     """The delta from one blob to another, ready to be read, or DeltaMissing, DeltaPending."""
     with context.db.read() as session:
-        row = service.find(session, old, new)
+        row = jobs.find(session, old, new)
     if row is not None and _comes_soon(context, row):
         raise DeltaPending(row)
     if row is None or row.state != "ready" or row.delta_sha256 is None:
@@ -136,7 +136,7 @@ def show_delta(
     viewer: Viewer, session: ReadSession, from_sha256: Digest, to_sha256: Digest
 ) -> DeltaView:
     """What came of one pair of blobs."""
-    row = service.find(session, from_sha256, to_sha256)
+    row = jobs.find(session, from_sha256, to_sha256)
     if row is None:
         raise DeltaMissing(from_sha256, to_sha256)
     return DeltaView.model_validate(row)
@@ -151,7 +151,7 @@ def make_delta_again(
     operator: Operator, session: WriteSession, now: Now, from_sha256: Digest, to_sha256: Digest
 ) -> DeltaView:
     """Put a pair whose delta failed, or did not pay, back on the list."""
-    row = service.again(session, from_sha256, to_sha256, actor=str(operator), now=now)
+    row = jobs.again(session, from_sha256, to_sha256, actor=str(operator), now=now)
     if row is None:
         raise DeltaMissing(from_sha256, to_sha256)
     return DeltaView.model_validate(row)
@@ -166,5 +166,5 @@ def list_deltas(
     state: Annotated[State | None, Query()] = None,
 ) -> Page[DeltaView]:
     """Which pairs of blobs the fleet needed deltas for, and what came of each."""
-    rows, cursor = service.list_deltas(session, page=page, model=model, state=state)
+    rows, cursor = jobs.list_deltas(session, page=page, model=model, state=state)
     return Page(items=[DeltaView.model_validate(row) for row in rows], next_cursor=cursor)

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.digest import CHUNK, EMPTY_SHA256, hash_stream
 from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.db import Database
-from pilotwave_server.deltas import service
+from pilotwave_server.deltas import jobs
 from pilotwave_server.deltas.needs import needed
 from pilotwave_server.deltas.tables import DeltaRow
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
@@ -88,7 +88,7 @@ class DeltaWorker:
         self._note()
         while not self._stopping:
             with self._db.write() as session:
-                row = service.take(session, now=self._clock())
+                row = jobs.take(session, now=self._clock())
             if row is None:
                 break
             self._make(row)
@@ -102,23 +102,23 @@ class DeltaWorker:
                 return
             self._noted, self._note_at = snapshot, now + NOTE_S
         with self._db.read() as session:
-            pairs = list(needed(snapshot, service.read_running(session)))
-            known = service.known_pairs(session)
-            old = service.unneeded(session, now=self._clock())
+            pairs = list(needed(snapshot, jobs.read_running(session)))
+            known = jobs.known_pairs(session)
+            old = jobs.unneeded(session, now=self._clock())
         wanted = {(pair.old, pair.new) for pair in pairs}
         fresh = [pair for pair in pairs if (pair.old, pair.new) not in known]
-        fading = wanted & service.fading(known, self._clock())
+        fading = wanted & jobs.fading(known, self._clock())
         if fresh or fading:
             with self._db.write() as session:
-                service.note(session, fresh, now=self._clock())
-                service.touch(session, fading, now=self._clock())
+                jobs.note(session, fresh, now=self._clock())
+                jobs.touch(session, fading, now=self._clock())
         self._clear(row for row in old if (row.from_sha256, row.to_sha256) not in wanted)
 
     def _clear(self, rows: Iterable[DeltaRow]) -> None:
         """Remove what is not needed any more. A device that still asks fetches the whole file."""
         for row in rows:
             with self._db.write() as session:
-                gone = service.clear(session, row)
+                gone = jobs.clear(session, row)
             if gone and row.delta_sha256:
                 self._blobs.delete(row.delta_sha256)
 
@@ -127,21 +127,21 @@ class DeltaWorker:
             with self._scratch() as folder:
                 state, values = self._result(row, folder)
         except Interrupted:
-            self._say(lambda session: service.release(session, row))
+            self._say(lambda session: jobs.release(session, row))
             return
         except (OSError, DeltaFailed) as e:
             log.warning("no delta from %s to %s: %s", row.from_sha256, row.to_sha256, e)
             state, values = "failed", {"detail": str(e)[:512]}
         now = self._clock()
-        self._say(lambda s: service.finish(s, row, now=now, state=state, **values))
+        self._say(lambda s: jobs.finish(s, row, now=now, state=state, **values))
         if made := values.get("delta_sha256"):
             self._drop_unwanted(row, str(made))
 
     def _drop_unwanted(self, row: DeltaRow, made: str) -> None:
         """Remove a delta whose pair was forgotten meanwhile: one of its files may be purged."""
         with self._db.read() as session:
-            gone = service.find(session, row.from_sha256, row.to_sha256) is None
-            gone = gone and not service.is_named(session, made)
+            gone = jobs.find(session, row.from_sha256, row.to_sha256) is None
+            gone = gone and not jobs.is_named(session, made)
         if gone:
             self._blobs.delete(made)
 

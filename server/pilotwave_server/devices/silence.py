@@ -3,7 +3,7 @@
 because the server's may have been changed since.
 
 What is written in the database decides alone, so that every list, count and filter of every server
-process says the same. Polls are written a little later than they come (`device_api/seen.py`), so
+process says the same. Polls are written a little later than they come (`fleet/last_seen.py`), so
 much is added.
 """
 

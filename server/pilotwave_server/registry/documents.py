@@ -1,7 +1,7 @@
 """TUF documents: read from a request, kept in rows, always the newest of a role.
 
 Reading here means the form only. Whether a document may be accepted is decided in `checks.py`,
-`publish.py` and `rotation.py`.
+`publish.py` and `accept_documents.py`.
 """
 
 from __future__ import annotations

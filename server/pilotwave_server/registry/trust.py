@@ -1,7 +1,7 @@
 """The server's side of trust: which of its keys sign now, and which TUF versions are valid.
 
 One `TrustStore` per process. Its picture is replaced as a whole by `refresh`, so readers need no
-lock. It decides nothing about what may be published; that is `publish.py` and `rotation.py`.
+lock. It decides nothing about what may be published: `publish.py` and `accept_documents.py` do.
 """
 
 from __future__ import annotations

@@ -13,7 +13,14 @@ from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Admin, Ctx, Now, ReadSession, Viewer
 from pilotwave_server.errors import NotFound
 from pilotwave_server.problems import responses
-from pilotwave_server.registry import authority, checks, documents, rotation, sealing, staging
+from pilotwave_server.registry import (
+    accept_documents,
+    authority,
+    checks,
+    documents,
+    next_key,
+    sealing,
+)
 from pilotwave_server.registry.canary import CanaryRefused
 from pilotwave_server.registry.export import ExportFailed
 from pilotwave_server.registry.trust import TrustStore
@@ -58,9 +65,9 @@ REFUSALS = (
     authority.ServerKeyMisused,
     authority.ModelRemoved,
     sealing.OnlineKeyUnknown,
-    rotation.RoleMissing,
-    rotation.RoleUnexpected,
-    rotation.VersionsInBundle,
+    accept_documents.RoleMissing,
+    accept_documents.RoleUnexpected,
+    accept_documents.VersionsInBundle,
     CanaryRefused,
     ExportFailed,
 )
@@ -124,14 +131,16 @@ def metadata(
 @router.post(
     "/bootstrap",
     status_code=201,
-    responses=responses(*REFUSALS, rotation.AlreadyBootstrapped),
+    responses=responses(*REFUSALS, accept_documents.AlreadyBootstrapped),
 )
 def bootstrap(
     body: BootstrapRequest, admin: Admin, context: Ctx, now: Now, response: Response
 ) -> TrustView:
     """Give the fleet its root of trust: root 1 and targets 1, once and for all."""
-    submission = rotation.read_submission(root=body.root, targets=body.targets, roles={}, now=now)
-    done = rotation.bootstrap(
+    submission = accept_documents.read_submission(
+        root=body.root, targets=body.targets, roles={}, now=now
+    )
+    done = accept_documents.bootstrap(
         db=context.db,
         trust=context.get(TrustStore),
         submission=submission,
@@ -149,7 +158,7 @@ def next_root(
 
     Where it gives targets to other keys, the next targets must come along.
     """
-    submission = rotation.read_submission(
+    submission = accept_documents.read_submission(
         root=body.root, targets=body.targets, roles=body.roles, now=now
     )
     return _view(_submit(context, submission, str(admin), now), response)
@@ -164,21 +173,21 @@ def next_targets(
     A new model's first role document must come along; so must one of a model whose present document
     the new keys have not signed.
     """
-    submission = rotation.read_submission(
+    submission = accept_documents.read_submission(
         root=None, targets=body.targets, roles=body.roles, now=now
     )
     return _view(_submit(context, submission, str(admin), now), response)
 
 
 def _submit(
-    context: Context, submission: rotation.Submission, actor: str, now: Now
-) -> rotation.Accepted:
-    return rotation.submit(
+    context: Context, submission: accept_documents.Submission, actor: str, now: Now
+) -> accept_documents.Accepted:
+    return accept_documents.submit(
         db=context.db, trust=context.get(TrustStore), submission=submission, actor=actor, now=now
     )
 
 
-def _view(done: rotation.Accepted, response: Response) -> TrustView:
+def _view(done: accept_documents.Accepted, response: Response) -> TrustView:
     response.status_code = 200 if done.repeated else 201
     root, timestamp, snapshot = done.versions
     return TrustView(
@@ -194,7 +203,7 @@ def _view(done: rotation.Accepted, response: Response) -> TrustView:
 def stage_online_key(admin: Admin, context: Ctx, now: Now, fresh: Fresh = False) -> OnlineKeyView:
     """Make the online key that shall follow. It signs beside the old one from now on; a root that
     lists it alone completes the change. Asking again returns the same key."""
-    key = staging.stage_key(
+    key = next_key.stage_key(
         db=context.db,
         trust=context.get(TrustStore),
         kind="online",
@@ -211,7 +220,7 @@ def stage_director_key(
 ) -> DirectorKeyView:
     """Make the director key that shall follow. Directives are signed with it as soon as targets
     lists it. Asking again returns the same key."""
-    key = staging.stage_key(
+    key = next_key.stage_key(
         db=context.db,
         trust=context.get(TrustStore),
         kind="director",

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from pilotwave_server.db import lock_fleet, next_revision
 from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow
-from pilotwave_server.rollouts.policies.document import Pace
+from pilotwave_server.rollouts.policies.policy import Pace
 from pilotwave_server.rollouts.states import OFFERING, RolloutState
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
 

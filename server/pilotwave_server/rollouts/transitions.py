@@ -21,7 +21,7 @@ from pilotwave_server.db import touch_fleet
 from pilotwave_server.errors import Conflict, NotFound
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.rollouts.leases import end_unused
-from pilotwave_server.rollouts.policies.document import Policy
+from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.states import OFFERING, OVER, RolloutState, may_follow
 from pilotwave_server.rollouts.tables import (
     DecisionRow,

@@ -24,7 +24,7 @@ from pilotwave_server.devices.tables import PRIME, DeviceRow, PinRow
 from pilotwave_server.errors import Invalid
 from pilotwave_server.groups.service import in_group
 from pilotwave_server.groups.tables import GroupRow
-from pilotwave_server.rollouts.policies.document import Policy, Wave
+from pilotwave_server.rollouts.policies.policy import Policy, Wave
 from pilotwave_server.rollouts.tables import RolloutRow
 
 MAX_WAVES = 100

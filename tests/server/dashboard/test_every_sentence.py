@@ -37,12 +37,14 @@ from pilotwave_server.rollouts.engine.actions import PlannedStep, Tell
 from pilotwave_server.rollouts.engine.picture import OpenWave, Picture
 from pilotwave_server.rollouts.engine.plan import plan
 from pilotwave_server.rollouts.gates.data import Evidence, Outcomes
-from pilotwave_server.rollouts.gates.install import judge_install
-from pilotwave_server.rollouts.gates.metric import judge_metric
+from pilotwave_server.rollouts.gates.judge_install import judge_install
+from pilotwave_server.rollouts.gates.judge_metric import judge_metric
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
 from pilotwave_server.rollouts.leases import LeaseCounts, limits
 from pilotwave_server.rollouts.policies.builtin import TEXTS, builtin
-from pilotwave_server.rollouts.policies.document import (
+from pilotwave_server.rollouts.policies.faults import PolicyInvalid
+from pilotwave_server.rollouts.policies.parse import parse_policy
+from pilotwave_server.rollouts.policies.policy import (
     Canary,
     Deadlines,
     InstallGate,
@@ -50,8 +52,6 @@ from pilotwave_server.rollouts.policies.document import (
     Pace,
     Wave,
 )
-from pilotwave_server.rollouts.policies.faults import PolicyInvalid
-from pilotwave_server.rollouts.policies.parse import parse_policy
 from pilotwave_server.rollouts.policies.wave_words import rule_of
 from pilotwave_server.rollouts.policies.yaml_text import read_text
 from pilotwave_server.rollouts.states import RolloutState

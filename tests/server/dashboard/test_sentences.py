@@ -12,8 +12,8 @@ from pilotwave_server.dashboard import i18n
 from pilotwave_server.dashboard.sentences import LONGEST, because, shown, translated
 from pilotwave_server.devices import refusals
 from pilotwave_server.rollouts.gates.data import Evidence, Outcomes
-from pilotwave_server.rollouts.gates.install import judge_install
-from pilotwave_server.rollouts.policies.document import InstallGate
+from pilotwave_server.rollouts.gates.judge_install import judge_install
+from pilotwave_server.rollouts.policies.policy import InstallGate
 from tests.server.dashboard.conftest import MakePerson, sign_in
 from tests.server.device_api.peer import installed
 from tests.server.fleet_fixtures import Fleet, only_sqlite

@@ -13,7 +13,7 @@ from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
 from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
-from pilotwave_server.deltas import service
+from pilotwave_server.deltas import jobs
 from pilotwave_server.deltas.needs import Pair, Running, needed, to_come
 from pilotwave_server.deltas.tables import DeltaRow
 from pilotwave_server.deltas.worker import DeltaWorker
@@ -106,7 +106,7 @@ def test_a_delta_that_saves_nothing_is_not_offered(
     old, new = (sha256_hex(data) for data in noise)
     assert code_of(get(cam, old, new)) == (404, "delta_missing")
     with context.db.read() as session:
-        assert service.find(session, old, new).state == "useless"  # type: ignore[union-attr]
+        assert jobs.find(session, old, new).state == "useless"  # type: ignore[union-attr]
 
 
 def test_a_delta_of_a_pair_that_is_forgotten_meanwhile_is_not_kept(
@@ -118,7 +118,7 @@ def test_a_delta_of_a_pair_that_is_forgotten_meanwhile_is_not_kept(
         def _result(self, row: DeltaRow, folder: Path) -> tuple[str, dict[str, object]]:
             made = super()._result(row, folder)
             with self._db.write() as session:
-                assert service.clear(session, row)
+                assert jobs.clear(session, row)
             return made
 
     before = {sha256 for sha256, _ in context.get(FileBlobs).all()}
@@ -134,7 +134,7 @@ def test_a_maker_that_fails_is_said_and_not_tried_for_ever(
     assert worker.work() == 2
     assert worker.work() == 0
     with context.db.read() as session:
-        row = service.find(session, OLD_SHA, NEW_SHA)
+        row = jobs.find(session, OLD_SHA, NEW_SHA)
     assert row is not None
     assert row.state == "failed"
     assert "No such file" in str(row.detail)
@@ -143,26 +143,26 @@ def test_a_maker_that_fails_is_said_and_not_tried_for_ever(
 def test_only_one_worker_has_a_pair_and_a_dead_one_loses_it(db: Database, clock: Any) -> None:
     pair = Pair("detector", "a" * 64, "b" * 64, 1000)
     with db.write() as session:
-        service.note(session, [pair, pair], now=clock())
-        first = service.take(session, now=clock())
+        jobs.note(session, [pair, pair], now=clock())
+        first = jobs.take(session, now=clock())
     assert first is not None
     with db.write() as session:
-        assert service.take(session, now=clock()) is None
-    clock.advance(seconds=(service.HOLD + timedelta(seconds=1)).total_seconds())
+        assert jobs.take(session, now=clock()) is None
+    clock.advance(seconds=(jobs.HOLD + timedelta(seconds=1)).total_seconds())
     with db.write() as session:
-        second = service.take(session, now=clock())
+        second = jobs.take(session, now=clock())
         assert second is not None
-        assert not service.finish(session, first, now=clock(), state="ready")
-        assert service.finish(session, second, now=clock(), state="useless")
-        assert service.take(session, now=clock()) is None
+        assert not jobs.finish(session, first, now=clock(), state="ready")
+        assert jobs.finish(session, second, now=clock(), state="useless")
+        assert jobs.take(session, now=clock()) is None
 
 
 def test_a_stopped_worker_puts_its_pair_back(db: Database, clock: Any) -> None:
     with db.write() as session:
-        service.note(session, [Pair("detector", "a" * 64, "b" * 64, 1000)], now=clock())
-        row = service.take(session, now=clock())
+        jobs.note(session, [Pair("detector", "a" * 64, "b" * 64, 1000)], now=clock())
+        row = jobs.take(session, now=clock())
         assert row is not None
-        service.release(session, row)
+        jobs.release(session, row)
     with db.read() as session:
         found = session.get(DeltaRow, ("a" * 64, "b" * 64))
     assert found is not None
@@ -200,7 +200,7 @@ def test_a_device_is_told_to_wait_for_a_delta_that_is_being_made(
 ) -> None:
     context.settings = context.settings.model_copy(update={"delta_processes": 1})
     with context.db.write() as session:
-        service.note(session, [Pair("detector", OLD_SHA, NEW_SHA, len(NEW))], now=clock())
+        jobs.note(session, [Pair("detector", OLD_SHA, NEW_SHA, len(NEW))], now=clock())
     answer = get(cam, OLD_SHA, NEW_SHA)
     assert code_of(answer) == (404, "delta_pending")
     assert (answer.headers["retry-after"], answer.headers["cache-control"]) == ("2", "no-store")
@@ -214,13 +214,13 @@ def test_what_the_fleet_needs_no_more_is_cleared_a_day_later(
 ) -> None:
     assert worker.work() == 2
     with context.db.read() as session:
-        row = service.find(session, OLD_SHA, NEW_SHA)
+        row = jobs.find(session, OLD_SHA, NEW_SHA)
     assert row is not None
     path = context.get(FileBlobs).path(str(row.delta_sha256))
     clock.advance(seconds=2 * 3600)
     look(worker)
     cam.check_in(report("2.1.0"))  # from now on nobody has 2.0.0
-    clock.advance(seconds=service.KEEP.total_seconds() - 60)
+    clock.advance(seconds=jobs.KEEP.total_seconds() - 60)
     look(worker)
     assert path.exists()
     clock.advance(seconds=120)

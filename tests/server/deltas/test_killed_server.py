@@ -18,7 +18,7 @@ import pytest
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.db import Database
-from pilotwave_server.deltas import service
+from pilotwave_server.deltas import jobs
 from pilotwave_server.deltas.needs import Pair
 from tests.conftest import ServerFactory
 from tests.servers import ServerProcess
@@ -61,7 +61,7 @@ def want_a_delta(data: Path) -> None:
     database = Database(f"sqlite:///{data / 'pilotwave.db'}")
     with database.write() as session:
         pair = Pair("detector", shas[0], shas[1], SIZE)
-        service.note(session, [pair], now=datetime.now(timezone.utc))
+        jobs.note(session, [pair], now=datetime.now(timezone.utc))
     database.close()
 
 

@@ -48,7 +48,7 @@ from pilotwave_server.rollouts.assignments.resolve import resolve
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.operate import steer
 from pilotwave_server.rollouts.operate.create import NewRollout, create_rollout
-from pilotwave_server.rollouts.policies.document import Canary, Pace, Policy, Wave
+from pilotwave_server.rollouts.policies.policy import Canary, Pace, Policy, Wave
 from pilotwave_server.rollouts.tables import RolloutDeviceRow
 from pilotwave_server.telemetry.store import VerifiedCheckIn, store_check_ins
 from tests.server.challenges import NoChallenges

@@ -17,7 +17,7 @@ from pilotwave_protocol import names, signing
 from pilotwave_protocol.manifest import VersionManifest
 from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.db import Database
-from pilotwave_server.registry import documents, rotation
+from pilotwave_server.registry import accept_documents, documents
 from pilotwave_server.registry.keys import ensure_server_keys
 from pilotwave_server.registry.publish import Published, publish
 from pilotwave_server.registry.trust import TrustStore
@@ -106,10 +106,10 @@ class Registry:
     def bootstrap(self) -> Registry:
         root = self.offline.first_root([self.trust.keys("online")[-1].public])
         targets = self.offline.first_targets([self.trust.keys("director")[-1].raw.hex()])
-        rotation.bootstrap(
+        accept_documents.bootstrap(
             db=self.db,
             trust=self.trust,
-            submission=rotation.Submission(root, targets, {}),
+            submission=accept_documents.Submission(root, targets, {}),
             actor="token/admin",
             now=self.clock(),
         )
@@ -126,11 +126,11 @@ class Registry:
         root: Metadata[Root] | None = None,
         targets: Metadata[Targets] | None = None,
         roles: Mapping[str, Metadata[Targets]] | None = None,
-    ) -> rotation.Accepted:
-        return rotation.submit(
+    ) -> accept_documents.Accepted:
+        return accept_documents.submit(
             db=self.db,
             trust=self.trust,
-            submission=rotation.Submission(root, targets, roles or {}),
+            submission=accept_documents.Submission(root, targets, roles or {}),
             actor="token/admin",
             now=self.clock(),
         )

@@ -12,7 +12,7 @@ from pilotwave_protocol import signing
 from pilotwave_protocol.names import DIRECTOR_PATH
 from pilotwave_protocol.signing import RoleKeys
 from pilotwave_server.errors import ServerError
-from pilotwave_server.registry import authority, documents, rotation
+from pilotwave_server.registry import accept_documents, authority, documents
 from pilotwave_server.registry.checks import Unsigned, VersionClash
 from tests.server.registry.offline import director_of, new_key, publics
 from tests.server.registry.registry import Registry
@@ -123,14 +123,14 @@ def test_targets_signed_by_one_of_three_are_refused(registry: Registry) -> None:
 
 def test_a_delegation_needs_its_first_role_document(registry: Registry) -> None:
     targets, _ = registry.offline.delegated(registry.targets(), "lanes")
-    with pytest.raises(rotation.RoleMissing):
+    with pytest.raises(accept_documents.RoleMissing):
         registry.submit(targets=targets)
 
 
 def test_a_role_that_nothing_delegates_to_is_refused(registry: Registry) -> None:
     _, role = registry.offline.delegated(registry.targets(), "lanes")
     targets = registry.offline.sign_targets(next_targets(registry))
-    with pytest.raises(rotation.RoleUnexpected):
+    with pytest.raises(accept_documents.RoleUnexpected):
         registry.submit(targets=targets, roles={"lanes": role})
 
 
@@ -138,7 +138,7 @@ def test_versions_do_not_come_in_a_bundle(registry: Registry) -> None:
     manifest = registry.manifest("detector", "1.0.0")
     role = registry.signed_with_version(manifest)
     targets = registry.offline.sign_targets(next_targets(registry))
-    with pytest.raises(rotation.VersionsInBundle):
+    with pytest.raises(accept_documents.VersionsInBundle):
         registry.submit(targets=targets, roles={"detector": role})
 
 
@@ -181,17 +181,17 @@ def test_the_first_documents_again_change_nothing(bare_registry: Registry) -> No
     registry = bare_registry
     root = registry.offline.first_root([registry.trust.keys("online")[-1].public])
     targets = registry.offline.first_targets([registry.trust.keys("director")[-1].raw.hex()])
-    submission = rotation.Submission(root, targets, {})
+    submission = accept_documents.Submission(root, targets, {})
     given = {"db": registry.db, "trust": registry.trust, "submission": submission}
     for repeated in (False, True):
-        done = rotation.bootstrap(**given, actor="token/a", now=registry.clock())  # type: ignore[arg-type]  # shared keywords
+        done = accept_documents.bootstrap(**given, actor="token/a", now=registry.clock())  # type: ignore[arg-type]  # shared keywords
         assert done.repeated is repeated
     assert registry.trust.versions == (1, 1, 1)
 
 
 def test_other_first_documents_are_refused(registry: Registry) -> None:
     registry.clock.advance(days=1)
-    with pytest.raises(rotation.AlreadyBootstrapped):
+    with pytest.raises(accept_documents.AlreadyBootstrapped):
         registry.bootstrap()
 
 

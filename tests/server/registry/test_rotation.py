@@ -12,7 +12,7 @@ from tuf.api.metadata import Snapshot, Timestamp
 from pilotwave_protocol import dsse, signing
 from pilotwave_protocol.names import DIRECTOR_PATH
 from pilotwave_protocol.signing import RoleKeys
-from pilotwave_server.registry import documents, sealing, staging
+from pilotwave_server.registry import documents, next_key, sealing
 from pilotwave_server.registry.checks import Unsigned
 from pilotwave_server.registry.keys import ServerKey
 from pilotwave_server.registry.resealer import keep_fresh
@@ -45,7 +45,7 @@ def fleet(registry: Registry, tmp_path: Path) -> Fleet:
 
 
 def stage(registry: Registry, kind: str) -> ServerKey:
-    return staging.stage_key(
+    return next_key.stage_key(
         db=registry.db,
         trust=registry.trust,
         kind=kind,  # type: ignore[arg-type]  # a literal

@@ -19,7 +19,7 @@ from pilotwave_server.rollouts.engine.actions import Tell
 from pilotwave_server.rollouts.engine.engine import Engine
 from pilotwave_server.rollouts.engine.execute import execute
 from pilotwave_server.rollouts.operate import steer
-from pilotwave_server.rollouts.policies.document import (
+from pilotwave_server.rollouts.policies.policy import (
     Deadlines,
     InstallGate,
     MetricGate,

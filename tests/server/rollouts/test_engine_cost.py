@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from pilotwave_server.rollouts.engine.observe import look
 from pilotwave_server.rollouts.engine.picture import Moment
 from pilotwave_server.rollouts.operate import steer
-from pilotwave_server.rollouts.policies.document import InstallGate, MetricGate, Pace, Wave
+from pilotwave_server.rollouts.policies.policy import InstallGate, MetricGate, Pace, Wave
 from tests.server.rollouts.worlds_db import World, policy
 
 MOST_STATEMENTS = 20

@@ -46,7 +46,7 @@ from pilotwave_server.rollouts.engine.execute import execute
 from pilotwave_server.rollouts.engine.observe import active_rollouts
 from pilotwave_server.rollouts.operate import steer as operate_steer
 from pilotwave_server.rollouts.operate.create import NewRollout, create_rollout
-from pilotwave_server.rollouts.policies.document import (
+from pilotwave_server.rollouts.policies.policy import (
     Canary,
     Deadlines,
     InstallGate,

@@ -16,7 +16,7 @@ from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.rollouts import leases
 from pilotwave_server.rollouts.assignments import pins
 from pilotwave_server.rollouts.operate import steer
-from pilotwave_server.rollouts.policies.document import Pace
+from pilotwave_server.rollouts.policies.policy import Pace
 from pilotwave_server.rollouts.tables import RolloutDeviceRow
 from tests.server.rollouts.worlds_db import AUTHOR, World, paced
 

@@ -26,7 +26,7 @@ from pilotwave_server.rollouts.engine.actions import (
 from pilotwave_server.rollouts.engine.picture import Moment, OpenWave, Picture
 from pilotwave_server.rollouts.engine.plan import plan
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
-from pilotwave_server.rollouts.policies.document import (
+from pilotwave_server.rollouts.policies.policy import (
     Canary,
     Deadlines,
     OnFailure,

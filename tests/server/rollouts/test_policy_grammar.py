@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotwave_protocol.durations import span
-from pilotwave_server.rollouts.policies.document import (
+from pilotwave_server.rollouts.policies.faults import PolicyInvalid
+from pilotwave_server.rollouts.policies.parse import parse_policy
+from pilotwave_server.rollouts.policies.policy import (
     Canary,
     Conditions,
     InstallGate,
@@ -19,8 +21,6 @@ from pilotwave_server.rollouts.policies.document import (
     Wave,
     Window,
 )
-from pilotwave_server.rollouts.policies.faults import PolicyInvalid
-from pilotwave_server.rollouts.policies.parse import parse_policy
 from pilotwave_server.rollouts.policies.stored import store_policy, stored_policy
 from tests.server.device_api.peer import code_of
 from tests.server.fleet_fixtures import Fleet

@@ -28,7 +28,7 @@ from pilotwave_server.rollouts.operate.create import (
     RolloutInTheWay,
 )
 from pilotwave_server.rollouts.operate.steer import NothingToRetry, OwnRollout
-from pilotwave_server.rollouts.policies.document import Canary, Wave
+from pilotwave_server.rollouts.policies.policy import Canary, Wave
 from pilotwave_server.rollouts.states import TRANSITIONS, RolloutState
 from pilotwave_server.rollouts.tables import DecisionRow, RolloutDeviceRow, RolloutRow
 from pilotwave_server.rollouts.transitions import (

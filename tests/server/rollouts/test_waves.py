@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from pilotwave_server.devices.tables import PRIME, DeviceRow, draw_bucket
 from pilotwave_server.rollouts.assignments.snapshot import RunningRollout
-from pilotwave_server.rollouts.policies.document import Policy, Wave
+from pilotwave_server.rollouts.policies.policy import Policy, Wave
 from pilotwave_server.rollouts.tables import RolloutRow
 from pilotwave_server.rollouts.waves import (
     BadSalt,

@@ -15,7 +15,7 @@ from pilotwave_server.rollouts.assignments.snapshot import (
     Quarantine,
     RunningRollout,
 )
-from pilotwave_server.rollouts.policies.document import Pace
+from pilotwave_server.rollouts.policies.policy import Pace
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.selector import compile_predicate, parse
 

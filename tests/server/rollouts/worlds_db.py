@@ -17,7 +17,7 @@ from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapsh
 from pilotwave_server.rollouts.assignments.resolve import resolve
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.operate.create import NewRollout, create_rollout
-from pilotwave_server.rollouts.policies.document import Pace, Policy, Wave
+from pilotwave_server.rollouts.policies.policy import Pace, Policy, Wave
 from pilotwave_server.rollouts.tables import RolloutRow
 from tests.server.registry.registry import Registry
 

@@ -28,7 +28,7 @@ from pilotwave_server.rollouts.assignments.snapshot import (
     RunningRollout,
 )
 from pilotwave_server.rollouts.leases import ROLLED_BACK, TOOK_IT
-from pilotwave_server.rollouts.policies.document import Policy
+from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.states import OFFERING, OVER, RolloutState
 from pilotwave_server.rollouts.tables import (

@@ -14,7 +14,7 @@ from pilotwave_server.devices.tables import PinRow
 from pilotwave_server.devices.views import HistoryView
 from pilotwave_server.fields import DeviceName, GroupName, ModelName
 from pilotwave_server.groups.service import GroupUnknown, get_group
-from pilotwave_server.inventory.callers import OperatorOfDevice
+from pilotwave_server.inventory.permissions import OperatorOfDevice
 from pilotwave_server.paging import BadCursor, Page, Paging
 from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown

@@ -13,7 +13,7 @@ from typing import Any
 
 from pilotwave_protocol.fields import Scalar
 from pilotwave_server.registry.service import Released
-from pilotwave_server.rollouts.policies.document import Pace
+from pilotwave_server.rollouts.policies.policy import Pace
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.waves import position
 from pilotwave_server.selector import Predicate

@@ -27,7 +27,7 @@ from pilotwave_server.rollouts.leases import (
     SILENT,
     TOOK_IT,
 )
-from pilotwave_server.rollouts.policies.document import MetricGate, Policy
+from pilotwave_server.rollouts.policies.policy import MetricGate, Policy
 from pilotwave_server.rollouts.reports.samples import NEW, OLD
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow, RolloutSampleRow
 

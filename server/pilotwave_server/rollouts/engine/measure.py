@@ -23,7 +23,7 @@ from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.engine.intervals import reports_every
 from pilotwave_server.rollouts.leases import DID_NOT, HEALTHY, SILENT, TOOK_IT
 from pilotwave_server.rollouts.operate.preview import thresholds, wave_of
-from pilotwave_server.rollouts.policies.document import Policy
+from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
 from pilotwave_server.rollouts.transitions import group_of
 

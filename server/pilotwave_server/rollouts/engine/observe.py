@@ -19,7 +19,7 @@ from pilotwave_server.rollouts.engine.picture import Moment, OpenWave, Picture
 from pilotwave_server.rollouts.gates.judge import judge
 from pilotwave_server.rollouts.gates.verdict import Verdict
 from pilotwave_server.rollouts.leases import LEASED, SWITCHED
-from pilotwave_server.rollouts.policies.document import Policy
+from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.states import OFFERING, RolloutState
 from pilotwave_server.rollouts.tables import (

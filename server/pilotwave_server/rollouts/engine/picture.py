@@ -9,7 +9,7 @@ from typing import Any
 
 from pilotwave_server.rollouts.gates.verdict import Verdict
 from pilotwave_server.rollouts.leases import DID_NOT, HEALTHY, IN_FLIGHT, SILENT
-from pilotwave_server.rollouts.policies.document import Policy
+from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.states import RolloutState
 
 

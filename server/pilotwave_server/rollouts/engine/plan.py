@@ -32,7 +32,7 @@ from pilotwave_server.rollouts.engine.actions import (
 from pilotwave_server.rollouts.engine.picture import Moment, OpenWave, Picture
 from pilotwave_server.rollouts.gates.alpha import counted
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
-from pilotwave_server.rollouts.policies.document import OnFailure, Wave
+from pilotwave_server.rollouts.policies.policy import OnFailure, Wave
 from pilotwave_server.rollouts.states import RolloutState
 
 S = RolloutState

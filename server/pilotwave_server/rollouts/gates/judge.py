@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pilotwave_server.rollouts.gates.data import Evidence
-from pilotwave_server.rollouts.gates.install import judge_install
-from pilotwave_server.rollouts.gates.metric import judge_metric
+from pilotwave_server.rollouts.gates.judge_install import judge_install
+from pilotwave_server.rollouts.gates.judge_metric import judge_metric
 from pilotwave_server.rollouts.gates.verdict import Verdict
-from pilotwave_server.rollouts.policies.document import Gate, MetricGate
+from pilotwave_server.rollouts.policies.policy import Gate, MetricGate
 
 
 def judge(gate: Gate, evidence: Evidence) -> list[Verdict]:

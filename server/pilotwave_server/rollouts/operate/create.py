@@ -28,7 +28,7 @@ from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnap
 from pilotwave_server.rollouts.gates.alpha import counted
 from pilotwave_server.rollouts.leases import may_be_missing
 from pilotwave_server.rollouts.operate.queries import rolled_back
-from pilotwave_server.rollouts.policies.document import Canary, Policy, Wave
+from pilotwave_server.rollouts.policies.policy import Canary, Policy, Wave
 from pilotwave_server.rollouts.policies.stored import store_policy
 from pilotwave_server.rollouts.states import OVER, RolloutState
 from pilotwave_server.rollouts.tables import RolloutRow

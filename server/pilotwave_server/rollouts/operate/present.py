@@ -35,7 +35,7 @@ from pilotwave_server.rollouts.operate.views import (
     RolloutSummary,
     WaveView,
 )
-from pilotwave_server.rollouts.policies.document import Policy, Wave
+from pilotwave_server.rollouts.policies.policy import Policy, Wave
 from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.policies.wave_words import rule_of
 from pilotwave_server.rollouts.states import RolloutState

@@ -21,7 +21,7 @@ from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.resolve import Hold, choose_variant
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView
 from pilotwave_server.rollouts.operate.create import in_canary
-from pilotwave_server.rollouts.policies.document import Policy
+from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.tables import RolloutRow, RolloutWaveRow
 from pilotwave_server.rollouts.waves import not_pinned, opened_threshold, position_sql, takers
 

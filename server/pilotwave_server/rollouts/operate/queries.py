@@ -15,7 +15,7 @@ from pilotwave_server.groups.service import count_devices, get_group
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.paging import PageRequest, paginate
 from pilotwave_server.rollouts.leases import count, limits
-from pilotwave_server.rollouts.policies.document import Policy
+from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.tables import (
     DecisionRow,

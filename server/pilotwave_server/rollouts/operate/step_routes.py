@@ -13,7 +13,6 @@ from pilotwave_server.errors import ServerError
 from pilotwave_server.problems import responses
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.assignments.offerable import VersionNotOffered
-from pilotwave_server.rollouts.callers import OperatorOfRollout
 from pilotwave_server.rollouts.operate import present, steer
 from pilotwave_server.rollouts.operate.create import CanaryGroupUnknown, RolloutInTheWay
 from pilotwave_server.rollouts.operate.steer import NothingToRetry, OwnRollout
@@ -24,6 +23,7 @@ from pilotwave_server.rollouts.operate.views import (
     RolloutName,
     StepRequest,
 )
+from pilotwave_server.rollouts.permissions import OperatorOfRollout
 from pilotwave_server.rollouts.tables import RolloutRow
 from pilotwave_server.rollouts.transitions import (
     NoNextWave,

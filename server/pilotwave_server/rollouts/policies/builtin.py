@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from pilotwave_server.rollouts.policies.document import Policy
 from pilotwave_server.rollouts.policies.parse import parse_policy
+from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.policies.yaml_text import read_text
 
 _INSTALL = "{name: install, max_failure_rate: 5%}"

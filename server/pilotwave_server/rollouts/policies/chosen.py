@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.errors import Invalid, NotFound
 from pilotwave_server.rollouts.policies.builtin import TEXTS, builtin
-from pilotwave_server.rollouts.policies.document import Policy
 from pilotwave_server.rollouts.policies.parse import parse_policy
+from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.policies.yaml_text import read_text
 from pilotwave_server.rollouts.tables import PolicyRow

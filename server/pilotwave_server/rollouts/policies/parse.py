@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pilotwave_server.rollouts.policies.document import Policy
 from pilotwave_server.rollouts.policies.faults import PolicyInvalid, Told, fault_at, told_by
+from pilotwave_server.rollouts.policies.policy import Policy
 
 POLICY = TypeAdapter(Policy)
 

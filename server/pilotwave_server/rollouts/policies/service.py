@@ -15,7 +15,7 @@ from pilotwave_server.db import lock_fleet
 from pilotwave_server.paging import PageRequest, paginate
 from pilotwave_server.rollouts.policies.builtin import TEXTS, builtin
 from pilotwave_server.rollouts.policies.chosen import PolicyUnknown, find_policy, read_policy
-from pilotwave_server.rollouts.policies.document import Policy
+from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.policies.stored import store_policy, stored_policy
 from pilotwave_server.rollouts.tables import PolicyRow
 

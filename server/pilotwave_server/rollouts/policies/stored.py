@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pilotwave_server.rollouts.policies.document import Policy
 from pilotwave_server.rollouts.policies.parse import POLICY
+from pilotwave_server.rollouts.policies.policy import Policy
 
 
 def store_policy(policy: Policy) -> dict[str, Any]:

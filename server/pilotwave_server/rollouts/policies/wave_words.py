@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pilotwave_server.rollouts.policies.document import Canary, Wave
+from pilotwave_server.rollouts.policies.policy import Canary, Wave
 
 
 def rule_of(wave: Wave) -> str:

@@ -8,7 +8,7 @@ from pilotwave_server.deps import Ctx, Now, OperatorOfGroup, ReadSession, Viewer
 from pilotwave_server.devices.errors import DeviceUnknown
 from pilotwave_server.fields import ApiReply, DeviceName, GroupName, ModelName
 from pilotwave_server.groups.service import GroupUnknown
-from pilotwave_server.inventory.callers import OperatorOfDevice
+from pilotwave_server.inventory.permissions import OperatorOfDevice
 from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot

@@ -13,7 +13,7 @@ from pilotwave_server.rollouts.gates import mixture
 from pilotwave_server.rollouts.gates.data import Evidence, Outcomes
 from pilotwave_server.rollouts.gates.judge import judge
 from pilotwave_server.rollouts.gates.verdict import Word
-from pilotwave_server.rollouts.policies.document import InstallGate
+from pilotwave_server.rollouts.policies.policy import InstallGate
 
 bounds = st.sampled_from([0.0001, 0.01, 0.05, 0.3, 0.99])
 alphas = st.sampled_from([0.000001, 0.001, 0.01, 0.2])

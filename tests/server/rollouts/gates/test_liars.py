@@ -14,7 +14,7 @@ from pilotwave_server.rollouts.gates.data import Evidence, Outcomes, Sample
 from pilotwave_server.rollouts.gates.judge import judge
 from pilotwave_server.rollouts.gates.trend import Trend
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
-from pilotwave_server.rollouts.policies.document import InstallGate, MetricGate
+from pilotwave_server.rollouts.policies.policy import InstallGate, MetricGate
 from tests.server.rollouts.gates.test_metric_gate import verdict, windows
 
 OLD = 80

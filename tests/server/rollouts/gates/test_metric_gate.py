@@ -15,7 +15,7 @@ from pilotwave_server.rollouts.gates.data import Evidence, Outcomes, Sample
 from pilotwave_server.rollouts.gates.judge import judge
 from pilotwave_server.rollouts.gates.ranks import Unit
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
-from pilotwave_server.rollouts.policies.document import MetricGate
+from pilotwave_server.rollouts.policies.policy import MetricGate
 
 GATE = MetricGate("latency", "latency_ms", min_devices=3, min_windows=6)
 figures = st.floats(allow_nan=False, allow_infinity=False, width=64)

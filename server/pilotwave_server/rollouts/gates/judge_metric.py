@@ -37,7 +37,7 @@ from pilotwave_server.rollouts.gates.data import (
     series,
 )
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
-from pilotwave_server.rollouts.policies.document import MetricGate
+from pilotwave_server.rollouts.policies.policy import MetricGate
 
 _FEW = 20
 _LATER = 5

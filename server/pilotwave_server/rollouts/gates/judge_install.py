@@ -24,7 +24,7 @@ from pilotwave_server.rollouts.gates.data import (
     may_decide,
 )
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
-from pilotwave_server.rollouts.policies.document import InstallGate
+from pilotwave_server.rollouts.policies.policy import InstallGate
 
 # An e-value from which on a wave does not pass by itself. Bad luck goes so far in at most 1 of 5
 # rollouts, and one dead canary of two goes further. Of many slices, one is always unlucky: there

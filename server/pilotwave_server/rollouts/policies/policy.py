@@ -22,7 +22,7 @@ from pilotwave_server.fields import SLUG
 from pilotwave_server.rollouts.policies import kinds
 from pilotwave_server.rollouts.policies.faults import TAGS, Told
 from pilotwave_server.rollouts.policies.kinds import duration, items, named, share, whole
-from pilotwave_server.rollouts.policies.parts import PolicyPart, listed, one_of, twice
+from pilotwave_server.rollouts.policies.read_part import PolicyPart, listed, one_of, twice
 
 WEEK = 7 * 86_400
 MOST_DEVICES = 100_000_000
