@@ -137,11 +137,21 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
     wrong = [
-        {"path": ".".join(str(part) for part in item["loc"]), "message": item["msg"]}
+        {"path": ".".join(str(part) for part in item["loc"]), "message": _expected(request, item)}
         for item in error.errors()[:MAX_ERRORS]
     ]
     first = f"{wrong[0]['path']}: {wrong[0]['message']}" if wrong else "it could not be read"
     return error_response(Invalid(f"The request is not as described: {first}", errors=wrong))
+
+
+def _expected(request: Request, item: Mapping[str, Any]) -> str:
+    """Say what was expected. A body of another content type was never read as JSON."""
+    if item["type"] != "model_attributes_type":
+        return str(item["msg"])
+    if isinstance(item["input"], bytes):
+        given = ascii(request.headers.get("content-type", ""))[1:-1][:100] or "none"
+        return f"expected the header Content-Type: application/json; got {given}"
+    return "expected a JSON object"
 
 
 class Clash(Conflict):

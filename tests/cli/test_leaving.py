@@ -137,3 +137,30 @@ def test_the_keys_that_the_command_makes_are_told(tmp_path: Path) -> None:
         path = tmp_path / f"{passphrase}.pem"
         signing.generate_key(path, passphrase)
         assert secret_in_file(path)
+
+
+def test_names_that_differ_only_in_capital_letters_are_both_named(
+    pw: Operator, model: str, folder: Path
+) -> None:
+    (folder / "Labels.txt").write_text("a")
+    (folder / "labels.txt").write_text("b")
+    said = _refused(pw, model, "onnx=model")
+    assert "labels.txt and Labels.txt differ only in capital letters: rename one" in said
+
+
+def test_a_special_file_is_not_called_an_empty_folder(pw: Operator, model: str) -> None:
+    assert "/dev/zero: is a special file" in _refused(pw, model, "onnx=/dev/zero")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("credentials.json", b"{}", "where secrets are kept"),
+        ("card.md", b"https://ada:hunter2hunter2@models.example.org", "a password in a URL"),
+    ],
+)
+def test_a_password_that_stands_in_a_name_or_url_is_refused(
+    pw: Operator, model: str, folder: Path, name: str, content: bytes, word: str
+) -> None:
+    (folder / name).write_bytes(content)
+    assert word in _refused(pw, model, "onnx=model")

@@ -76,6 +76,12 @@ PASSWORDS = {
     "WireGuard": b"[Interface]\nPrivateKey = " + b"a" * 43 + b"=\n",
     "JWK": b'{"kty":"OKP","crv":"Ed25519","d":"abc","x":"def"}',
     "Pilotwave": b"token: pw_" + b"a1B2" * 8,
+    "URL": b"see https://ada:hunter2hunter2@models.example.org/det",
+    "database": b"url: postgresql+psycopg://ada:hunter2%40@db:5432/x",
+    "user without a name": b"redis://:hunter2hunter2@cache:6379/0",
+    "containers": b'{"auths": {"ghcr.io": {"auth": "YWRhOmh1bnRlcjJodW50ZXIy"}}}',
+    "header": b"Authorization: Basic YWRhOmh1bnRlcjJodW50ZXIy",
+    "header of a program": b"curl -H 'Authorization: Bearer eyJhbGciOiJIUzI1NiJ9abc'",
 }
 
 
@@ -150,6 +156,8 @@ def test_models_programs_public_keys_and_word_lists_are_no_secrets(tmp_path: Pat
         "program": b"\x7fELF\0\0-----BEGIN RSA PRIVATE KEY-----\0-----END RSA PRIVATE KEY-----\0",
         "tokenizer.json": b'{"bos_token": "<s>", "pad_token": "[PAD]", "token": {"id": 12345}}',
         "config.ini": b"PAD_TOKEN=[PAD]\nMAX_TOKENS=4096\npassword = <yours>\nAPI_KEY=\n",
+        "card.md": b"https://user:password@host/ https://$USER:$TOKEN@host http://[::1]:80/a@b "
+        b"https://example.org:8600/@ada git@github.com:ada/det Authorization: Bearer $TOKEN",
         "noise.bin": random.Random(2).randbytes(3 << 20),
     }
     for name, raw in harmless.items():
@@ -165,6 +173,9 @@ def test_models_programs_public_keys_and_word_lists_are_no_secrets(tmp_path: Pat
         ".env", "a/.env.local", "prod.env", ".git/config", "a/.ssh/known_hosts", "id_rsa",
         "id_ed25519", "keys/ID_ECDSA", ".netrc", ".pypirc", ".aws/credentials", "x.p12",
         "store.jks", "me.ppk", ".git-credentials", ".docker/config.json", ".npmrc",
+        "credentials.json", "a/credentials", "application_default_credentials.json",
+        "client_secret.json", "client_secret_12.apps.json", "service-account.json", "secrets.yaml",
+        "terraform.tfstate", "terraform.tfstate.backup", "rclone.conf", "office.ovpn",
     ],
 )  # fmt: skip
 def test_names_that_hold_secrets_are_known(path: str) -> None:
@@ -172,7 +183,19 @@ def test_names_that_hold_secrets_are_known(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["model.onnx", "env.json", "environment", "id_rsa.pub", "a/labels.txt", "git/x", ""]
+    "path",
+    [
+        "model.onnx",
+        "env.json",
+        "environment",
+        "id_rsa.pub",
+        "a/labels.txt",
+        "git/x",
+        "",
+        "secretary.json",
+        "credentials.md",
+        "service.json",
+    ],
 )
 def test_ordinary_names_are_none(path: str) -> None:
     assert secret_by_name(path) is None

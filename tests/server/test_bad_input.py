@@ -226,3 +226,19 @@ def test_every_operation_of_the_document_declares_its_problems(client: httpx.Cli
                     assert "application/problem+json" in answer.get("content", {}), where
     for name, schema in document["components"]["schemas"].items():
         assert "$defs" not in schema, name
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_body_of_another_content_type_is_told_the_header(admin: httpx.Client, kind: str) -> None:
+    body = b'{"name": "site-b", "selector": "site=b"}'
+    answer = admin.post(f"{API}/groups", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 422
+    said = problem(answer)["detail"]
+    assert f"expected the header Content-Type: application/json; got {kind or 'none'}" in said
+
+
+@pytest.mark.parametrize("body", [b"null", b"[]", b"7", b'"x"'])
+def test_a_body_that_is_no_object_is_told_so(admin: httpx.Client, body: bytes) -> None:
+    answer = admin.post(f"{API}/groups", content=body, headers=JSON)
+    assert answer.status_code == 422
+    assert "body: expected a JSON object" in problem(answer)["detail"]

@@ -72,6 +72,21 @@ _TEXTS = (
     ("a private key (JWK)", rb"\"kty\"[^}]{0,1024}\"d\"\s{0,9}:\s{0,9}\""),
     ("a private key (JWK)", rb"\"d\"\s{0,9}:\s{0,9}\"[^}]{0,1024}\"kty\""),
     (
+        "a password in a URL",
+        rb"[a-z0-9]://[A-Za-z0-9._%+\-]{0,128}"
+        rb":(?!(?:password|passwd|pass|secret|token|changeme|example)@)"
+        rb"[A-Za-z0-9._~%!&'()*+,;=\-][A-Za-z0-9._~%!$&'()*+,;=\-]{3,255}@[A-Za-z0-9\[]",
+    ),
+    (
+        "a password of HTTP",
+        rb"(?i)\bAuthorization['\"]?[ \t]{0,9}[:=][ \t]{0,9}['\"]?"
+        rb"(?:Basic|Bearer|token)[ \t]{1,9}[A-Za-z0-9+/._\-]{16}",
+    ),
+    (
+        "a password of a container registry",
+        rb"\"auth\"\s{0,9}:\s{0,9}\"[A-Za-z0-9+/]{8,1024}={0,2}\"",
+    ),
+    (
         "a password of .netrc",
         rb"(?:machine\s{1,9}\S{1,255}|default)\s{1,9}login\s{1,9}\S{1,255}\s{1,9}password\s{1,9}\S",
     ),

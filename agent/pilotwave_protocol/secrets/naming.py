@@ -11,6 +11,9 @@ _FILES = re.compile(
     r"\.env(?:[.\-_].*|rc)?|.+\.env|id_(?:rsa|dsa|ecdsa|ed25519|xmss)(?:_sk)?(?:[.\-_](?!pub$).*)?"
     r"|[._]netrc|\.pypirc|\.npmrc|\.yarnrc(?:\.yml)?|\.pgpass|\.my\.cnf|\.htpasswd"
     r"|\.git-credentials|\.dockercfg|\.boto|\.s3cfg|\.vault-token|kubeconfig"
+    r"|(?:.+_)?credentials(?:\.(?:json|ya?ml|toml|ini|csv|db))?|client_secrets?(?:[.\-_].*)?\.json"
+    r"|service[_-]?account(?:[.\-_].*)?\.json|secrets?\.(?:json|ya?ml|toml|ini)"
+    r"|.+\.tfstate(?:\.backup)?|rclone\.conf|.+\.ovpn"
     r"|.+\.(?:p12|pfx|jks|jceks|keystore|bks|ppk|kdbx?|agekey)",
     re.IGNORECASE,
 )

@@ -129,6 +129,8 @@ def _files(source: Path) -> dict[str, Path]:
     """Return path inside the variant -> file; links, hidden and special files are refused."""
     if source.is_symlink() or not source.exists():
         raise CliError(f"{source}: no such file or folder (links are not followed)")
+    if not (source.is_file() or source.is_dir()):
+        raise CliError(f"{source}: is a special file; expected a model file or a folder")
     if source.is_file():
         return {_checked(source.name, source): source}
     found: dict[str, Path] = {}
@@ -146,7 +148,17 @@ def _files(source: Path) -> dict[str, Path]:
                 found[inside] = path
     if not found:
         raise CliError(f"{source}: expected model files; the folder is empty")
+    _check_twins(found)
     return dict(sorted(found.items()))
+
+
+def _check_twins(files: Iterable[str]) -> None:
+    """Refuse names that are one on a disk that does not tell capital letters from small ones."""
+    taken: dict[str, str] = {}
+    for inside in files:
+        if other := taken.get(inside.lower()):
+            raise CliError(f"{inside} and {other} differ only in capital letters: rename one")
+        taken[inside.lower()] = inside
 
 
 def _check_secrets(files: Mapping[str, Path], allowed: Iterable[str]) -> None:

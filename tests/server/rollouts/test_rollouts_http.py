@@ -77,6 +77,12 @@ def devices(fleet: Fleet) -> list[Any]:
     return [fleet.device(f"cam-{n}", line="a") for n in range(4, 7)]
 
 
+def test_why_of_a_model_that_there_is_not_says_so(cams: Fleet) -> None:
+    answer = cams.operator.get("/api/v1/devices/cam-1/why", params={"model": "detectr"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "model_unknown")
+    assert "there is no model detectr" in answer.json()["detail"]
+
+
 def test_rollout_reaches_devices_wave_by_wave(cams: Fleet) -> None:
     first, second = (cams.device(f"more-{n}", line="a") for n in (1, 2))
     waves = [{**WAVES[0], "canary": {"devices": ["more-1"]}}, WAVES[1]]

@@ -18,7 +18,7 @@ from pilotwave_server.inventory.permissions import OperatorOfDevice
 from pilotwave_server.paging import BadCursor, Page, Paging
 from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown
-from pilotwave_server.registry.service import VersionUnknown
+from pilotwave_server.registry.service import VersionUnknown, get_model
 from pilotwave_server.rollouts.assignments import baselines, pins
 from pilotwave_server.rollouts.assignments.baselines import NoBaseline
 from pilotwave_server.rollouts.assignments.capacity import TooManyModels
@@ -127,7 +127,7 @@ def end_baseline(
     "/why",
     operation_id="explain_device",
     summary="Explain what a device should run",
-    responses=responses(DeviceUnknown),
+    responses=responses(DeviceUnknown, ModelUnknown),
 )
 def explain(
     device: DeviceName,
@@ -139,6 +139,7 @@ def explain(
     """All that asks for a version, strongest first, down to the one that can be taken."""
     snapshot = _snapshot(session, context)
     row, view = look(session, snapshot, device)
+    get_model(session, model=model)
     says = device_says(session, row.id, model)
     turns = read_turns(session, row.id, model)
     found = why(view, snapshot, model=model, state=row.state, says=says, turns=turns)
