@@ -8,6 +8,7 @@ import secrets
 import time
 from base64 import b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -23,6 +24,13 @@ from starlette.routing import Route
 CLIENT, SECRET = "pilotwave", "a-client-secret"
 
 
+@cache
+def _keys() -> tuple[RSAKey, RSAKey]:
+    """Two keys of one name, made once: the second is a liar's."""
+    first, second = (RSAKey.generate_key(2048, {"kid": "k1"}) for _ in range(2))
+    return first, second
+
+
 @dataclass
 class Provider:
     """`claims` are added to each ID token. `lies` are: `signature`, `nonce`, `no nonce`,
@@ -35,8 +43,7 @@ class Provider:
     asked: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.key = RSAKey.generate_key(2048, {"kid": "k1"})
-        self.other = RSAKey.generate_key(2048, {"kid": "k1"})
+        self.key, self.other = _keys()
 
     def app(self) -> Starlette:
         return Starlette(

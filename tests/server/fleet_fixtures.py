@@ -5,15 +5,22 @@ Imported by the `conftest.py` of the folders that want them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+import sqlite3
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 
+from pilotwave_server.audit.tables import AuditEventRow
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
 from pilotwave_server.settings import Settings
+from tests.conftest import START, FakeClock
 from tests.server.device_api.peer import SimulatedDevice
 from tests.server.registry.registry import Registry
 
@@ -22,13 +29,58 @@ only_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True
 VERSIONS = ("1.0.0", "1.1.0", "1.2.0")
 
 
-@pytest.fixture
-def published(db: Database, settings: Settings, clock: Any) -> Registry:
-    """A registry with three versions of `detector`, ready before the server starts."""
-    registry = Registry(db, settings.data_dir, clock).bootstrap().create_model("detector")
+def publish_all(registry: Registry) -> Registry:
+    registry.bootstrap().create_model("detector")
     for version in VERSIONS:
         registry.publish("detector", version)
     return registry
+
+
+@cache
+def published_template(tables: Path, folder: Path) -> Registry:
+    """What `published` begins with, made once: publishing costs more than most tests."""
+    folder.mkdir()
+    db = Database(f"sqlite:///{shutil.copy(tables, folder / 'pilotwave.db')}")
+    registry = publish_all(Registry(db, folder, FakeClock(START)))
+    db.close()
+    return registry
+
+
+@pytest.fixture
+def published(
+    db: Database,
+    settings: Settings,
+    clock: FakeClock,
+    sqlite_template: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Registry:
+    """A registry with three versions of `detector`, ready before the server starts."""
+    if db.is_sqlite and clock() == START and is_untouched(db, settings):
+        template = published_template(sqlite_template, tmp_path_factory.getbasetemp() / "published")
+        return copied(template, db, settings, clock)
+    return publish_all(Registry(db, settings.data_dir, clock))
+
+
+def is_untouched(db: Database, settings: Settings) -> bool:
+    """Say whether nothing was written yet, and no server has read its keys."""
+    if (settings.data_dir / "tuf").exists():
+        return False
+    with db.read() as session:
+        return not session.scalar(select(func.count()).select_from(AuditEventRow))
+
+
+def copied(template: Registry, db: Database, settings: Settings, clock: FakeClock) -> Registry:
+    """Bring the template's rows, keys and files to where a test has its own."""
+    db.close()
+    source = sqlite3.connect(str(template.db.url.database))
+    with sqlite3.connect(str(db.url.database)) as target:
+        source.backup(target)
+    source.close()
+    target.close()
+    for name in ("keys", "blobs", "tuf"):
+        shutil.copytree(template.data_dir / name, settings.data_dir / name, dirs_exist_ok=True)
+    offline = replace(template.offline, clock=clock, publishers=dict(template.offline.publishers))
+    return Registry(db, settings.data_dir, clock, offline=offline)
 
 
 @dataclass

@@ -92,7 +92,13 @@ class Registry:
     """One server process's registry."""
 
     def __init__(
-        self, db: Database, data_dir: Path, clock: Any, *, fleet: str = "test-fleet"
+        self,
+        db: Database,
+        data_dir: Path,
+        clock: Any,
+        *,
+        fleet: str = "test-fleet",
+        offline: Offline | None = None,
     ) -> None:
         ensure_server_keys(data_dir)
         self.db = db
@@ -101,7 +107,7 @@ class Registry:
         self.blobs = FileBlobs(data_dir / "blobs", reserve=0)
         self.trust = TrustStore(db, data_dir)
         self.trust.start()
-        self.offline = Offline(fleet, clock)
+        self.offline = offline or Offline(fleet, clock)
 
     def bootstrap(self) -> Registry:
         root = self.offline.first_root([self.trust.keys("online")[-1].public])
