@@ -53,12 +53,14 @@ def about_rollout(api: Api, rollout: str, verb: str) -> tuple[str, str, bool]:
     have = f"{rollout} brings {what}; {count(took)} took it or {_are(took)} about to."
     match verb:
         case "rollback":
+            back = "It goes" if took == 1 else "They go"
             after = (
-                f"They go back to the version before, and {found['group']} is not offered it again."
+                f"{back} back to the version before, and {found['group']} is not offered it again."
             )
             return f"{have} {after}", f"Roll {rollout} back?", took <= FEW
         case "abort":
-            after = "They keep it, no other device gets it, and the rollout cannot be resumed."
+            keep = "It keeps" if took == 1 else "They keep"
+            after = f"{keep} it, no other device gets it, and the rollout cannot be resumed."
             return f"{have} {after}", f"Abort {rollout}?", took <= FEW
     return f"{have} {_next(found)}", f"Open the next wave of {rollout}?", False
 

@@ -55,6 +55,8 @@ def create(
         body["selector"] = selector
     members = [names.check_device(d) for d in device or []]
     with connect() as api:
+        for member in members:  # an unknown one is refused before there is a group
+            api.get(f"/devices/{member}")
         made = api.post("/groups", body)
         for member in members:
             api.put(f"/groups/{group}/members/{member}")

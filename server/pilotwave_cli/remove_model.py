@@ -13,8 +13,14 @@ def remove(api: Api, path: str, model: str, whose: str, *, yes: bool) -> None:
     count, can = found["have_it"], found["can_remove"]
     devices = "1 device runs" if count == 1 else f"{count} devices run"
     if can < count:
-        output.warn(f"{count - can} of them cannot remove models: update their agents")
+        output.warn(_cannot(count - can, count))
     told = f"{devices} {model}; its files go, and applications there lose it."
     sure(told, f"Remove {model} from {whose}?", yes=yes)
     api.put(path)
     output.say(f"{devices} {model}: it is ordered off {whose}; assign it again to bring it back")
+
+
+def _cannot(number: int, count: int) -> str:
+    who = "it" if count == 1 else f"{number} of them"
+    agents = "its agent" if number == 1 else "their agents"
+    return f"{who} cannot remove models: update {agents}"

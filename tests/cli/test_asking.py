@@ -13,6 +13,7 @@ from pilotwave_cli.client import Api
 from pilotwave_cli.config import Config
 from pilotwave_cli.confirm import FEW, about_rollout
 from pilotwave_cli.errors import ApiError
+from pilotwave_cli.remove_model import remove
 from tests.cli.conftest import DIGITS
 from tests.cli.operator import Operator
 from tests.server.device_api.peer import SimulatedDevice
@@ -187,3 +188,43 @@ def test_many_devices_are_acted_on_if_they_are_the_ones_that_were_counted(
     with OneMoved(config) as api, pytest.raises(ApiError, match=f"{name}-0 left"):
         bulk.act(api, "decommission", f"site={name}", "leave", yes=True)
     assert pw.json("devices", "show", f"{name}-1")["state"] == "enrolled"
+
+
+class Says:
+    """An API that gives one document and accepts every order."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+
+    def get(self, path: str) -> dict[str, Any]:
+        return self.document
+
+    def put(self, path: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("verb", ["rollback", "abort"])
+def test_a_rollout_of_one_device_is_told_in_the_singular(verb: str) -> None:
+    wave = {"healthy": 1, "in_flight": 0, "failed": 0}
+    rollout = {"model": "m", "version": "1.0.0", "group": "g", "waves": [wave], "wave": 0}
+    api: Any = Says(rollout)
+    said = about_rollout(api, "r1", verb)[0]
+    assert "1 device took it or is about to. It " in said
+
+
+def test_one_device_that_cannot_remove_models_is_no_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for have, can, told in (
+        (1, 0, "it cannot remove models: update its agent"),
+        (4, 3, "1 of them cannot remove models: update its agent"),
+        (4, 2, "2 of them cannot remove models: update their agents"),
+    ):
+        api: Any = Says({"have_it": have, "can_remove": can})
+        remove(api, "/removal", "m", "g", yes=True)
+        assert told in capsys.readouterr().err
+
+
+def test_a_group_of_an_unknown_device_is_not_made(pw: Operator, name: str) -> None:
+    assert "there is no device nobody" in pw.fails("groups", "create", name, "--device", "nobody")
+    assert name not in {group["name"] for group in pw.json("groups", "list")}

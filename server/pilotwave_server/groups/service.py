@@ -38,7 +38,7 @@ class WrongKind(Conflict):
 
 
 class GroupInUse(Conflict):
-    """Rollouts to the group are on the books."""
+    """Rollouts to the group are kept as a record."""
 
     code: ClassVar[str] = "group_in_use"
 
@@ -130,7 +130,7 @@ def delete_group(session: Session, *, name: str, actor: str, now: datetime) -> N
     try:
         session.execute(delete(GroupRow).where(GroupRow.id == row.id))
     except IntegrityError as error:
-        raise GroupInUse(f"{name} stays: rollouts to it are on the books") from error
+        raise GroupInUse(f"{name} cannot be deleted: its rollouts are kept as a record") from error
 
 
 def add_member(session: Session, *, name: str, device: str, actor: str, now: datetime) -> None:

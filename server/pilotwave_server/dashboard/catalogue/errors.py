@@ -64,7 +64,7 @@ SENTENCES: tuple[str, ...] = (
     N_("%(group)s is a list group, and stays one: make another group instead"),
     N_("%(group)s is a selector group, and stays one: make another group instead"),
     N_("%(group)s is a selector group: its selector says who is in it"),
-    N_("%(group)s stays: rollouts to it are on the books"),
+    N_("%(group)s cannot be deleted: its rollouts are kept as a record"),
     N_("there is no model %(model)s"),
     N_("%(model)s has no version %(version)s"),
     N_("the bytes of %(model)s %(version)s are gone for good"),
