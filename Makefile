@@ -19,8 +19,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
-# one more than there are cores, as tests wait for processes, clocks and the network
-SIDE_BY_SIDE = -n $(shell $(PY) -c 'import os; print(min(6, (os.cpu_count() or 1) + 1))') --dist worksteal
+# two more than there are cores, as tests wait for processes, clocks and the network
+SIDE_BY_SIDE = -n $(shell $(PY) -c 'import os; print(min(6, (os.cpu_count() or 1) + 2))') --dist worksteal
 
 .PHONY: help .venv demo screenshots run test test-all test-runtimes runtimes-table check fix bench clean
 
