@@ -29,7 +29,7 @@ def parse_policy(
     named = data.get("name") if isinstance(data, dict) else None
     if name is not None and named is None and isinstance(data, dict):
         data = {**data, "name": name}
-    elif name is not None and named != name and isinstance(named, str):
+    elif name is not None and named != name and isinstance(named, str) and named:
         told = [(("name",), f"expected `{name}`, as it is asked for; got `{named}`")]
     try:
         policy = POLICY.validate_python(data, context={"checks": True})
