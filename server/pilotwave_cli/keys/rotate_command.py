@@ -164,7 +164,7 @@ def _held(
     if role is None:
         raise CliError(
             f"there is no model {model}; "
-            f"make it with `pilotwave models create {model} --publisher publisher.pem`"
+            f"make it with `pilotwave models create {model} --publisher keys/publisher.pem`"
         )
     return role
 

@@ -59,7 +59,7 @@ def find_publisher(api: Api, model: str, key: list[str] | None, sign: SigningOpt
     if role is None:
         raise Failed(
             f"there is no model {model}; "
-            f"make it with `pilotwave models create {model} --publisher publisher.pem`"
+            f"make it with `pilotwave models create {model} --publisher keys/publisher.pem`"
         )
     delegations = targets.signed.delegations
     known = [delegations.keys[k] for k in role.keyids] if delegations else []

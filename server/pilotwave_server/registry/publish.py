@@ -45,7 +45,7 @@ class ModelUnknown(NotFound):
     def __init__(self, model: str) -> None:
         super().__init__(
             f"there is no model {model}; "
-            f"`pilotwave models create {model} --publisher publisher.pem` makes one"
+            f"`pilotwave models create {model} --publisher keys/publisher.pem` makes one"
         )
 
 
