@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from importlib.metadata import version
@@ -105,4 +106,6 @@ def test_each_program_says_its_version(program: str, tmp_path: Path) -> None:
         "pilotwave-agent": "pilotwave_agent.cli:main",
     }
     done = programs.run(entries[program], ["--version"], environment={}, folder=tmp_path)
-    assert (done.returncode, done.stdout) == (0, f"{program} {version('pilotwave')}\n")
+    wanted = rf"{program} {re.escape(version('pilotwave'))}\+[0-9a-f]{{8}}\n"
+    assert done.returncode == 0
+    assert re.fullmatch(wanted, done.stdout), done.stdout

@@ -77,7 +77,7 @@ def test_every_role_gets_other_keys_and_no_device_is_left_behind(
         assert not keys & now[role], role
 
     old = ("publish", "detector", "1.1.0", "--variant", f"onnx={DIGITS / '1.1.0'}")
-    assert "may publish" in pw.fails(*old, "--key", pw.keys / "publisher.pem")
+    assert "not the publisher key of detector" in pw.fails(*old, "--key", pw.keys / "publisher.pem")
     pw(*old)
     assert reader.sees("models/detector/1.1.0.json")
     for role in ("root", "targets"):  # the new keys are the ones that work from now on
