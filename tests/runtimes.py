@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import history
+from tests import history, postgres
 
 # a runtime -> the module that it comes as
 MODULES = {
@@ -28,6 +28,8 @@ def is_installed(runtime: str) -> bool:
     """tflite-runtime lives in an environment of its own, as it needs an older numpy."""
     if runtime == "tflite-runtime":
         return TFLITE_PYTHON.exists()
+    if runtime == "postgresql":  # one of the tests' own, to be stopped; the header tells of it
+        return postgres.find_binaries() is not None
     if runtime == "history":
         return history.is_here()
     module = MODULES.get(runtime)

@@ -84,24 +84,23 @@ def _send(api: Api, sha256: str, source: Open, size: int, moved: Callable[[int],
             if state["complete"]:
                 return
             offset = int(state["offset"])
-            if offset > last:
+            has_moved = offset > last
+            if has_moved:
                 # tries count only while nothing moves: a thin link may need many pieces
-                wait, tries, last = 0.5, -1, offset
+                wait, tries, last = 0.5, 0, offset
             _send_from(api, sha256, source, offset, size, moved)
-            tries += 1
-            if tries == 0:
+            if has_moved:
                 continue
-            if tries > TRIES:
-                raise Failed(NOT_KEPT)
-        except NoAnswer:
-            tries += 1
-            if tries > TRIES:
-                raise
+            trouble = Failed(NOT_KEPT)
+        except NoAnswer as e:
+            trouble = e
         except ApiError as e:
-            tries += 1
-            passing = e.problem in PASSING or e.status in (502, 503, 504)
-            if not passing or tries > TRIES:
+            if e.problem not in PASSING and e.status not in (502, 503, 504):
                 raise
+            trouble = e
+        tries += 1
+        if tries > TRIES:
+            raise trouble
         time.sleep(wait)
         wait = min(wait * 2, 15)
 

@@ -19,7 +19,7 @@ from tests import databases, postgres
 from tests.conftest import POSTGRES_BINARIES
 from tests.servers import RunningServer, run_in_thread
 
-pytestmark = pytest.mark.skipif(POSTGRES_BINARIES is None, reason="no PostgreSQL to be stopped")
+pytestmark = pytest.mark.needs("postgresql")
 SETTLED_S = PATIENCE_S + 3
 
 

@@ -198,8 +198,7 @@ class Schedule:
         Hosts that do not know each other's tokens would have a device ask without a pause.
         """
         self.not_before = max(self.not_before, now + self.token_backoff.next_s())
-        self.next_check_in = max(self.next_check_in, self.not_before)
-        self.need_token(now)
+        self.next_check_in, self.next_poll = self.not_before, NEVER
 
     def work_at(self, when: float) -> None:
         """Have work done at `when` or before."""

@@ -12,6 +12,7 @@ from pilotwave_server.db import fleet_row
 from pilotwave_server.errors import SetupError
 from pilotwave_server.registry import authority, documents
 from pilotwave_server.registry.keys import Kind, keys_dir, load_keys
+from pilotwave_server.registry.sealing import OnlineKeyUnknown, online_signers
 
 ROTATE: dict[Kind, str] = {
     "online": "`pilotwave keys rotate online`",
@@ -55,11 +56,13 @@ def _foreign(session: Session, data_dir: Path) -> Iterator[Kind]:
     targets = documents.load(session, Targets.type, Targets)
     if root is None or targets is None:
         return
-    online = {key.keyid for key in load_keys(data_dir, "online")}
-    roles = [root.signed.roles[role] for role in (Snapshot.type, Timestamp.type)]
-    if any(len(online.intersection(role.keyids)) < role.threshold for role in roles):
+    try:
+        for role in (Snapshot.type, Timestamp.type):
+            online_signers(root.signed, role, load_keys(data_dir, "online"))
+    except OnlineKeyUnknown:
         yield "online"
-    director = {key.director_keyid for key in load_keys(data_dir, "director")}
     listed = authority.director_keys(targets.signed)
-    if len(director.intersection(listed.keys)) < listed.threshold:
+    try:
+        authority.check_director(listed, fleet=listed.fleet, held=load_keys(data_dir, "director"))
+    except authority.NoDirectorKey:
         yield "director"

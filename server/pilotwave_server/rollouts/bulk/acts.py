@@ -3,7 +3,7 @@ hundred of them cost as many statements as one (`steps`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -19,7 +19,7 @@ from pilotwave_server.inventory.finding import DeviceFilter, matching
 from pilotwave_server.operators.roles import Actor
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
-from pilotwave_server.rollouts.bulk.steps import STEPS, DeviceAction, Stamp
+from pilotwave_server.rollouts.bulk.steps import STEPS, DeviceAction, Stamp, Step
 from pilotwave_server.scope import Touched, check_scope
 
 AT_ONCE = 100
@@ -98,7 +98,7 @@ def _snapshot(session: Session, context: Context, wanted: DeviceAction) -> Fleet
 
 
 def _each(
-    names: Sequence[str], refused: Mapping[str, ServerError], step: Callable[[str], None]
+    names: Sequence[str], refused: Mapping[str, ServerError], step: Step
 ) -> Iterator[ActOutcome]:
     """What came of it on each. A step that raises has changed nothing."""
     for name in names:

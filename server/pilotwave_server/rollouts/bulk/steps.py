@@ -26,7 +26,7 @@ from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.leases import forget_failures
 
 BulkAction = Literal["label", "accept", "retry", "rollback", "decommission"]
-Step = Callable[[str], None]
+Step = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -85,28 +85,21 @@ def _label(
     yield step
 
 
-@contextmanager
-def _accept(
-    session: Session,
-    _: FleetSnapshot | None,
-    names: Collection[str],
-    wanted: DeviceAction,
-    by: Stamp,
-) -> Iterator[Step]:
-    rows = service.hold_devices(session, names)
-    yield lambda name: service.let_in(session, _find(rows, name), **vars(by))
+def _alone(act: Callable[..., object]) -> Begin:
+    """The beginning of an action that concerns each device alone, and is `act` for one."""
 
+    @contextmanager
+    def begin(
+        session: Session,
+        _: FleetSnapshot | None,
+        names: Collection[str],
+        wanted: DeviceAction,
+        by: Stamp,
+    ) -> Iterator[Step]:
+        rows = service.hold_devices(session, names)
+        yield lambda name: act(session, _find(rows, name), **vars(by))
 
-@contextmanager
-def _decommission(
-    session: Session,
-    _: FleetSnapshot | None,
-    names: Collection[str],
-    wanted: DeviceAction,
-    by: Stamp,
-) -> Iterator[Step]:
-    rows = service.hold_devices(session, names)
-    yield lambda name: service.retire(session, _find(rows, name), **vars(by))
+    return begin
 
 
 @contextmanager
@@ -156,8 +149,8 @@ def _roll_back(
 
 STEPS: Mapping[BulkAction, Begin] = {
     "label": _label,
-    "accept": _accept,
-    "decommission": _decommission,
+    "accept": _alone(service.let_in),
+    "decommission": _alone(service.retire),
     "retry": _retry,
     "rollback": _roll_back,
 }
