@@ -33,6 +33,7 @@ from pilotwave_server.events import setup as events
 from pilotwave_server.fleet import setup as fleet
 from pilotwave_server.groups import setup as groups
 from pilotwave_server.inventory import setup as inventory
+from pilotwave_server.keystore.choose import open_keys
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.operator_api import setup as operator_api
 from pilotwave_server.pacing import Pacing
@@ -105,9 +106,11 @@ class PilotwaveApp:
 def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
     """A server on a data folder and database that `init` has made. BadSetting."""
     check_settings(settings)
+    db = Database(settings.resolved_database_url)
     context = Context(
         settings=settings,
-        db=Database(settings.resolved_database_url),
+        db=db,
+        keys=open_keys(settings, db),
         clock=clock,
         metrics=Metrics(),
         pacing=Pacing(),

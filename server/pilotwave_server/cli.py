@@ -5,25 +5,30 @@ Results go to stdout, sentences about what went wrong to stderr with exit status
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import shlex
-import sys
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from pilotwave_protocol.durations import read_duration
-from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_server import build, migrate, openfiles, setup
 from pilotwave_server.audit.notices import dismiss_notices, list_notices
 from pilotwave_server.audit.tables import NoticeRow
 from pilotwave_server.clock import utc_now
-from pilotwave_server.errors import BadSetting, ServerError
+from pilotwave_server.command_options import (
+    Data,
+    DatabaseUrl,
+    Json,
+    TokenFile,
+    clear_errors,
+    print_json,
+)
+from pilotwave_server.errors import BadSetting
+from pilotwave_server.key_commands import keys as key_commands
+from pilotwave_server.keystore.choose import open_keys
 from pilotwave_server.operators import people
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
@@ -36,19 +41,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-F = TypeVar("F", bound=Callable[..., None])
-
-Data = Annotated[
-    Path | None, typer.Option("--data", help="Folder of database, blobs and server keys.")
-]
-DatabaseUrl = Annotated[
-    str | None, typer.Option("--database-url", help="sqlite:///… or postgresql://…")
-]
-Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option("--token-file", help="Write the token there (mode 0600), print it nowhere."),
-]
+app.add_typer(key_commands)
 
 
 def _say_version(wanted: bool) -> None:
@@ -68,20 +61,6 @@ def _top(
         ),
     ] = False,
 ) -> None: ...
-
-
-def clear_errors(command: F) -> F:
-    """End with one sentence and status 2 where a command cannot do what it was asked."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ServerError, PilotwaveError) as error:
-            typer.echo(f"pilotwave-server: {error}", err=True)
-            raise typer.Exit(2) from None
-
-    return run  # type: ignore[return-value]  # it is called just as the command is
 
 
 @app.command()
@@ -335,7 +314,8 @@ def restore(
     settings = load_settings(data_dir=data, database_url=database_url)
     setup.preflight(settings)
     with setup.open_database(settings) as db:
-        lines, answer = run_restore(db, settings.data_dir, by=by, now=utc_now())
+        keys = open_keys(settings, db)
+        lines, answer = run_restore(db, settings.data_dir, keys, by=by, now=utc_now())
     if as_json:
         print_json(answer)
     else:
@@ -356,11 +336,6 @@ def show_token(what: str, token: str | None, file: Path | None) -> None:
         typer.echo(f"{what} is in {file}.")
     else:
         typer.echo(f"{what}, shown this once:\n\n    {token}\n")
-
-
-def print_json(answer: dict[str, Any]) -> None:
-    json.dump(answer, sys.stdout)
-    print()
 
 
 def main() -> None:

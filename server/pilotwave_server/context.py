@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from pilotwave_server.api_limits import ApiLimits
 from pilotwave_server.clock import Clock
 from pilotwave_server.db import Database
+from pilotwave_server.keystore.port import KeyStore
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.pacing import Pacing
 from pilotwave_server.settings import Settings
@@ -30,6 +31,7 @@ class Context:
 
     settings: Settings
     db: Database
+    keys: KeyStore
     clock: Clock
     metrics: Metrics
     pacing: Pacing

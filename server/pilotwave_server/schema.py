@@ -15,6 +15,7 @@ SLICES = (
     "downloads",
     "groups",
     "idempotency",
+    "keystore",
     "operators",
     "registry",
     "rollouts",

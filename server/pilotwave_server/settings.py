@@ -47,6 +47,18 @@ class Settings(BaseSettings):
         description="Addresses or networks of trusted reverse proxies, separated by commas: their "
         "`X-Forwarded-For` and `X-Forwarded-Proto` are used. Default: none.",
     )
+    key_encryption_key: str = Field(
+        "",
+        repr=False,
+        description="Key (32 bytes in base64) that encrypts this fleet's server keys in the "
+        "database. Default: server keys are files in the data folder.",
+    )
+    key_encryption_key_file: str = Field(
+        "", description="Instead of the key itself: the file that holds it."
+    )
+    key_encryption_key_command: str = Field(
+        "", description="Instead of the key itself: a command that prints it, as of a KMS."
+    )
     workers: int = Field(1, ge=1, le=64, description="Server processes.")
     public_url: str = Field("", description="URL at which devices reach this server.")
     page_url: str = Field(

@@ -28,8 +28,10 @@ from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.recovery.worker import Recovery
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.rollouts.engine.engine import EngineWorker
+from pilotwave_server.workers import Periodic
 
-TOKEN_KEYS = "device-tokens.json"
+TOKEN_KEYS_S = 5.0
+"""How often the keys of tokens are read again: whoever changed them cannot tell each process."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class DeviceApi:
 
 def install(context: Context) -> None:
     """Answer devices, and write what they report until the server's end."""
-    tokens = DeviceTokens(context.settings.keys_dir / TOKEN_KEYS)
+    tokens = DeviceTokens(context.keys)
+    reread = Periodic("token-keys", tokens.reread, interval_s=TOKEN_KEYS_S)
+    tokens.on_unknown = reread.wake
     writer = CheckInWriter(make_ingest(context, tokens))
     polls = make_polls(context, tokens)
     push = make_push(context, polls)
@@ -62,7 +66,7 @@ def install(context: Context) -> None:
     context.put(PushChannels(push.channel_of))
     context.get(BlobGates).append(polls.may_read)
     context.routers += [enrolment.router, links.router]
-    context.workers += [writer, push]
+    context.workers += [reread, writer, push]
 
 
 def make_ingest(context: Context, tokens: DeviceTokens) -> Ingest:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave_server.db import Database
+from pilotwave_server.keystore.port import KeyStore
 from pilotwave_server.recovery.lift import Lifted, lift_by
 from pilotwave_server.registry import service
 from pilotwave_server.registry.documents import NotBootstrapped
@@ -16,10 +17,10 @@ ONLINE = ("root", "snapshot", "timestamp")
 
 
 def restore(
-    db: Database, data_dir: Path, *, by: int, now: datetime
+    db: Database, data_dir: Path, keys: KeyStore, *, by: int, now: datetime
 ) -> tuple[list[str], dict[str, Any]]:
     """Lift the numbers and return what to tell a person, as lines and as JSON."""
-    trust = TrustStore(db, data_dir)
+    trust = TrustStore(db, data_dir, keys)
     trust.start()
     if not trust.bootstrapped:
         raise NotBootstrapped

@@ -24,7 +24,7 @@ def install(context: Context) -> None:
     """Let the trust store start and stop with the server."""
     # It tells of every key of a threshold that has not signed, which is no news.
     logging.getLogger("tuf").setLevel(logging.WARNING)
-    trust = TrustStore(context.db, context.settings.data_dir)
+    trust = TrustStore(context.db, context.settings.data_dir, context.keys)
     context.put(trust)
     context.routers += [routes.router, trust_routes.router, tuf_routes.router]
     blobs = context.get(FileBlobs)

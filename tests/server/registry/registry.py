@@ -17,6 +17,7 @@ from pilotwave_protocol import names, signing
 from pilotwave_protocol.manifest import VersionManifest
 from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.db import Database
+from pilotwave_server.keystore.folder import FolderKeys
 from pilotwave_server.registry import accept_documents, documents
 from pilotwave_server.registry.keys import ensure_server_keys
 from pilotwave_server.registry.publish import Published, publish
@@ -100,7 +101,7 @@ class Registry:
         fleet: str = "test-fleet",
         offline: Offline | None = None,
     ) -> None:
-        ensure_server_keys(data_dir)
+        ensure_server_keys(FolderKeys(data_dir / "keys"))
         self.db = db
         self.data_dir = data_dir
         self.clock = clock
