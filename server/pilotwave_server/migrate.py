@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.orm import Session
 
-from pilotwave_server.db import parse_url, prepare_sqlite
+from pilotwave_server.engines import parse_url, prepare_sqlite
 from pilotwave_server.errors import NotInitialised, SetupError
 
 # An arbitrary number that two servers migrating at once agree on.

@@ -21,7 +21,8 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.names import check_fleet
 from pilotwave_server import migrate
 from pilotwave_server.audit.service import record
-from pilotwave_server.db import Database, FleetRow, fleet_row, parse_url
+from pilotwave_server.db import Database, FleetRow, fleet_row
+from pilotwave_server.engines import parse_url
 from pilotwave_server.errors import BadSetting, NotInitialised, SetupError
 from pilotwave_server.keystore.choose import check_place, open_keys
 from pilotwave_server.keystore.port import KeyStore
