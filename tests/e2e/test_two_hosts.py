@@ -12,11 +12,10 @@ import pytest
 
 from tests import databases, programs
 from tests.cli.operator import Operator
-from tests.conftest import KINDS
 from tests.server.device_api.peer import SimulatedDevice
 from tests.servers import ServerProcess
 
-pytestmark = pytest.mark.skipif("postgresql" not in KINDS, reason="needs PostgreSQL")
+pytestmark = pytest.mark.needs("postgresql")
 
 
 class Hosts:

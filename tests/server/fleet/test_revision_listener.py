@@ -16,10 +16,9 @@ from pilotwave_server.fleet.setup import Watcher
 from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.settings import Settings
-from tests.conftest import KINDS
 
 pytestmark = [
-    pytest.mark.skipif("postgresql" not in KINDS, reason="needs PostgreSQL"),
+    pytest.mark.needs("postgresql"),
     pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True),
 ]
 NEVER_S = 3600.0
