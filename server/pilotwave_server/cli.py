@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_protocol.durations import read_duration
-from pilotwave_server import build, migrate, openfiles, setup
+from pilotwave_server import backup_commands, build, migrate, openfiles, setup
 from pilotwave_server.audit.notices import dismiss_notices, list_notices
 from pilotwave_server.audit.tables import NoticeRow
 from pilotwave_server.clock import utc_now
@@ -28,7 +28,6 @@ from pilotwave_server.command_options import (
 )
 from pilotwave_server.errors import BadSetting
 from pilotwave_server.key_commands import keys as key_commands
-from pilotwave_server.keystore.choose import open_keys
 from pilotwave_server.operators import people
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
@@ -297,30 +296,8 @@ def base_url(settings: Settings) -> str:
     return settings.people_url or f"http://{host}:{settings.port}"
 
 
-@app.command()
-@clear_errors
-def restore(
-    data: Data = None,
-    database_url: DatabaseUrl = None,
-    by: Annotated[
-        int, typer.Option("--by", min=1, max=2**40, help="How far to lift the numbers.")
-    ] = 1_000_000,
-    as_json: Json = False,
-) -> None:
-    """After a restore from backup: raise numbers above those devices have seen, sign again."""
-    # Imported here: it pulls in TUF, which most other commands do without.
-    from pilotwave_server.recovery.command import restore as run_restore
-
-    settings = load_settings(data_dir=data, database_url=database_url)
-    setup.preflight(settings)
-    with setup.open_database(settings) as db:
-        keys = open_keys(settings, db)
-        lines, answer = run_restore(db, settings.data_dir, keys, by=by, now=utc_now())
-    if as_json:
-        print_json(answer)
-    else:
-        for line in lines:
-            typer.echo(line)
+app.command()(backup_commands.backup)
+app.command()(backup_commands.restore)
 
 
 def duration(text: str) -> timedelta:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -27,6 +27,10 @@ TokenFile = Annotated[
     Path | None,
     typer.Option("--token-file", help="Write the token there (mode 0600), print it nowhere."),
 ]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option("--passphrase-file", help="File with the passphrase that locks the keys."),
+]
 
 
 def clear_errors(command: F) -> F:
@@ -45,3 +49,8 @@ def clear_errors(command: F) -> F:
 
 def print_json(answer: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
+
+
+def show(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line)

@@ -113,4 +113,5 @@ def make_check_ins(
         push_terms=push.terms,
         pacing=context.pacing,
         heard=lambda check_in, seq: recovery.heard(check_in, seq, fleet.hint),
+        unknown=recovery.unknown,
     )

@@ -50,6 +50,21 @@ def missing_keys(keys: KeyStore, session: Session) -> list[Kind]:
     return [kind for kind in KINDS if not load_keys(keys, kind, session)]
 
 
+def unknown_keys(session: Session, keys: KeyStore) -> list[str]:
+    """The keys held here that nothing in this database lists, as `online-2`: made for a rotation
+    that did not end, or that this database, which is older, knows nothing of."""
+    root = documents.load(session, Root.type, Root)
+    targets = documents.load(session, Targets.type, Targets)
+    if root is None or targets is None:
+        return []
+    online = {keyid for role in (Snapshot.type, Timestamp.type)
+              for keyid in root.signed.roles[role].keyids}  # fmt: skip
+    director = authority.director_keys(targets.signed).keys
+    held = [k for k in load_keys(keys, "online", session) if k.keyid not in online]
+    held += [k for k in load_keys(keys, "director", session) if k.director_keyid not in director]
+    return [f"{key.kind}-{key.number}" for key in held]
+
+
 def expect_rotation(keys: KeyStore, session: Session) -> None:
     """Let the server start with keys that nothing trusts yet, so that they can be rotated in."""
     keys.replace(NEW_KEYS, b"", session)
