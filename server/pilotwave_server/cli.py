@@ -148,11 +148,23 @@ def say_listening(url: str) -> None:
 
 @app.command(name="migrate")
 @clear_errors
-def migrate_(data: Data = None, database_url: DatabaseUrl = None) -> None:
+def migrate_(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would do; change nothing.")
+    ] = False,
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+) -> None:
     """Migrate the database to this version's schema."""
     settings = load_settings(data_dir=data, database_url=database_url)
     with setup.open_database(settings) as db, db.read() as session:
         before = migrate.current(session)
+        stops = migrate.stops_older(session.connection())
+    if dry_run:
+        typer.echo(f"The database is at {before or 'nothing'}; this version is at {migrate.head()}")
+        others = "stop answering: stop them first" if stops else "go on beside it"
+        typer.echo(f"Servers of before the migration {others}.")
+        return
     with setup.database_errors(settings):
         migrate.upgrade(settings.resolved_database_url)
     if before == migrate.head():

@@ -112,6 +112,17 @@ class FleetRow(Base):
     fleet_revision: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
+class SchemaRow(Base):
+    """The one row that says which older code may go on with this database: that which was made for
+    the schema `oldest`, or a later one (`migrate.py`)."""
+
+    __tablename__ = "schema_state"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, default=1)
+    oldest: Mapped[str] = mapped_column(String(64))
+
+
 def fleet_row(session: Session) -> FleetRow:
     """The fleet's row, or NotInitialised."""
     row = session.get(FleetRow, 1)

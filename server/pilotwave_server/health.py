@@ -53,7 +53,7 @@ class HealthProbe:
 
     def _look(self) -> Health:
         with self._db.read() as session:
-            migration = migrate.require_head(session)
+            migration = migrate.require_usable(session)
             revision = fleet_row(session).revision
         return Health(status="ok", version=build(), migration=migration, revision=revision)
 

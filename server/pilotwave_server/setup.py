@@ -162,7 +162,7 @@ def preflight(settings: Settings) -> str:
     with open_database(settings) as db:
         keys = open_keys(settings, db)
         with db.read() as session:
-            migrate.require_head(session)
+            migrate.require_usable(session)
             fleet = fleet_row(session).fleet
             check_place(session, keys)
             awaited = check_own_keys(session, keys)
