@@ -32,6 +32,7 @@ from pilotwave_server.edge import BodyRule, Edge
 from pilotwave_server.events import setup as events
 from pilotwave_server.fleet import setup as fleet
 from pilotwave_server.groups import setup as groups
+from pilotwave_server.hosts import setup as hosts
 from pilotwave_server.inventory import setup as inventory
 from pilotwave_server.keystore.choose import open_keys
 from pilotwave_server.metrics import Metrics
@@ -53,6 +54,7 @@ MAX_METADATA_BYTES = 8 << 20
 INSTALL: tuple[Callable[[Context], None], ...] = (
     health.install,
     system.install,
+    hosts.install,
     attention.install,
     operator_api.install,
     blobs.install,

@@ -14,6 +14,7 @@ SLICES = (
     "devices",
     "downloads",
     "groups",
+    "hosts",
     "idempotency",
     "keystore",
     "operators",
