@@ -17,6 +17,8 @@ from pilotwave_protocol.durations import read_duration
 from pilotwave_server import backup_commands, build, migrate, openfiles, setup
 from pilotwave_server.audit.notices import dismiss_notices, list_notices
 from pilotwave_server.audit.tables import NoticeRow
+from pilotwave_server.blobs.choose import open_store
+from pilotwave_server.blobs.port import StoreBroken
 from pilotwave_server.clock import utc_now
 from pilotwave_server.command_options import (
     Data,
@@ -139,6 +141,10 @@ def run(
         data_dir=data, database_url=database_url, host=host, port=port, workers=workers
     )
     setup.preflight(settings)
+    try:
+        setup.check_store(settings)
+    except StoreBroken as error:  # it may come back, and devices' polls do not need it
+        typer.echo(f"pilotwave-server: {error}", err=True)
     serve(settings, listening=say_listening)
 
 
@@ -180,14 +186,16 @@ def check(data: Data = None, database_url: DatabaseUrl = None, as_json: Json = F
     """Check whether a server could run here, without starting it."""
     settings = load_settings(data_dir=data, database_url=database_url)
     fleet, files = setup.preflight(settings), openfiles.reachable()
+    store = setup.check_store(settings)
     shortage = openfiles.shortage(files, push_connections=settings.push_connections)
     if as_json:
         answer: dict[str, Any] = {"fleet": fleet, "data": str(settings.data_dir)}
         answer |= {"migration": migrate.head(), "open_files": files, "open_files_warning": shortage}
         told = [f"{row.object} {row.sentence}" for row in read_notices(settings)]
-        print_json(answer | {"version": build(), "notices": told})
+        print_json(answer | {"version": build(), "notices": told, "blobs": store})
     else:
         typer.echo(f"The fleet {fleet} in {settings.data_dir} is ready, at {migrate.head()}.")
+        typer.echo(f"Blobs are in {store}.")
         typer.echo(shortage or f"A server process may have {files} files open.")
         show_notices(settings)
 
@@ -243,7 +251,8 @@ def gc(
         if dry_run:
             lines = list_unneeded(db, keep_versions=keep, now=now)
         else:
-            lines = remove_unneeded(db, settings.blobs_dir, keep_versions=keep, now=now)
+            blobs = open_store(settings, db)
+            lines = remove_unneeded(db, blobs, keep_versions=keep, now=now)
     for line in lines:
         typer.echo(line)
 

@@ -44,9 +44,9 @@ class Context:
     loop: asyncio.AbstractEventLoop = field(init=False)
     _parts: dict[type[object], object] = field(init=False, repr=False, default_factory=dict)
 
-    def put(self, part: object) -> None:
-        """Have `part` found under its class."""
-        self._parts[type(part)] = part
+    def put(self, part: object, *, kind: type[object] | None = None) -> None:
+        """Have `part` found under its class, or under the protocol `kind` that it follows."""
+        self._parts[kind or type(part)] = part
 
     def get(self, kind: type[Part]) -> Part:
         """Return the one `kind` of this server. LookupError where its slice is yet to be

@@ -8,8 +8,9 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server import build, migrate
+from pilotwave_server.blobs.watch import StoreWatch
 from pilotwave_server.context import Context
-from pilotwave_server.db import Database, fleet_row
+from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Ctx
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.problems import DatabaseUnavailable, responses
@@ -24,6 +25,10 @@ class Health(ApiReply):
     version: str = Field(description="The server's version and build, as `0.1.0+3f2a9c1e`.")
     migration: str = Field(description="The migration that the database is at.")
     revision: int = Field(description="The fleet's revision counter.")
+    blobs: str = Field(
+        description="`ok`, or why this process could not reach the blob store at its last look, "
+        "20 seconds ago at most."
+    )
 
 
 class Alive(ApiReply):
@@ -34,8 +39,8 @@ class Alive(ApiReply):
 class HealthProbe:
     """Looks at the database, once at a time however many ask: one that hangs holds one thread."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    def __init__(self, context: Context) -> None:
+        self._context, self._db = context, context.db
         self._looking: asyncio.Task[Health] | None = None
 
     async def ask(self) -> Health:
@@ -55,11 +60,17 @@ class HealthProbe:
         with self._db.read() as session:
             migration = migrate.require_usable(session)
             revision = fleet_row(session).revision
-        return Health(status="ok", version=build(), migration=migration, revision=revision)
+        return Health(
+            status="ok",
+            version=build(),
+            migration=migration,
+            revision=revision,
+            blobs=self._context.get(StoreWatch).trouble or "ok",
+        )
 
 
 def install(context: Context) -> None:
-    context.put(HealthProbe(context.db))
+    context.put(HealthProbe(context))
     context.routers.append(public)
 
 
@@ -72,7 +83,8 @@ async def livez() -> Alive:
 @public.get("/readyz", summary="Can the server serve", responses=responses(DatabaseUnavailable))
 async def readyz(context: Ctx) -> Health:
     """For load balancers: whether requests may be sent here. Answers within 3 seconds, even where
-    the database hangs; needs no token."""
+    the database hangs; needs no token. A blob store that is away is told and is no reason to send
+    no requests: polls and check-ins need none, and all hosts share it."""
     return await context.get(HealthProbe).ask()
 
 

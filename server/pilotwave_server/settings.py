@@ -40,6 +40,11 @@ class Settings(BaseSettings):
         repr=False,
         description="`sqlite:///…` or `postgresql://…`; default: pilotwave.db in the data folder.",
     )
+    blobs: str = Field(
+        "",
+        description="Where blobs are kept: a folder, or a bucket, as `s3://bucket/prefix`, "
+        "`az://container/prefix` or `gs://bucket/prefix`. Default: blobs in the data folder.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8600, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     trusted_proxies: str = Field(
@@ -255,7 +260,8 @@ class Settings(BaseSettings):
 
     @property
     def blobs_dir(self) -> Path:
-        return self.data_dir / "blobs"
+        """The folder of blobs, where they are kept in one."""
+        return Path(self.blobs) if self.blobs else self.data_dir / "blobs"
 
 
 def load_settings(**given: object) -> Settings:

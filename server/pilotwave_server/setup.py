@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.names import check_fleet
 from pilotwave_server import migrate
 from pilotwave_server.audit.service import record
+from pilotwave_server.blobs.choose import open_store
 from pilotwave_server.db import Database, FleetRow, fleet_row
 from pilotwave_server.engines import parse_url
 from pilotwave_server.errors import BadSetting, NotInitialised, SetupError
@@ -175,6 +176,14 @@ def preflight(settings: Settings) -> str:
         if not awaited:
             rotation_is_over(keys)
     return fleet
+
+
+def check_store(settings: Settings) -> str:
+    """The name of the blob store, if it can be read and written; StoreBroken says why not."""
+    with open_database(settings) as db:
+        store = open_store(settings, db)
+        store.check(write=True)
+        return store.name
 
 
 @contextmanager

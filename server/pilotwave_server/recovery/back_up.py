@@ -20,7 +20,7 @@ from sqlalchemy import select
 
 from pilotwave_server import build, migrate
 from pilotwave_server.audit.service import head
-from pilotwave_server.blobs.port import BlobMissing, BlobStore
+from pilotwave_server.blobs.port import BlobDamaged, BlobMissing, BlobStore
 from pilotwave_server.blobs.tables import BlobRow
 from pilotwave_server.db import Database, fleet_row
 from pilotwave_server.keystore.database import DatabaseKeys
@@ -164,13 +164,10 @@ def _add_blob(archive: Writer, store: BlobStore, sha256: str, length: int) -> bo
     if store.size(sha256) != length:
         return False
     try:
-        source = store.open(sha256)
-    except BlobMissing:
+        with store.local(sha256) as path:
+            return _add_file(archive, blob_member(sha256), path) == sha256
+    except (BlobMissing, BlobDamaged):
         return False
-    with source:
-        hashing = Hashing(source)
-        archive.add(blob_member(sha256), hashing, length)  # type: ignore[arg-type]  # it is only read
-        return hashing.hexdigest() == sha256
 
 
 class Hashing:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.choose import open_store
 from pilotwave_server.db import Database
 from pilotwave_server.errors import BadSetting
 from pilotwave_server.keystore.choose import open_keys
@@ -103,7 +103,7 @@ def make_backup(
     now: datetime,
 ) -> tuple[list[str], Contents]:
     """Make a backup, and return what to tell a person."""
-    blobs = FileBlobs(settings.blobs_dir) if with_blobs else None
+    blobs = open_store(settings, db) if with_blobs else None
     keys = open_keys(settings, db)
     found = back_up(db, to, blobs=blobs, keys=keys, passphrase=passphrase, now=now)
     size = f"{found.blob_bytes / 1e6:.1f} MB"
@@ -131,7 +131,7 @@ def restore_backup(
     place = Place(
         settings.data_dir,
         settings.resolved_database_url,
-        blobs=lambda: FileBlobs(settings.blobs_dir),
+        blobs=lambda db: open_store(settings, db),
         keys=lambda db: open_keys(settings, db),
     )
     with open_archive(backup) as archive:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,11 +42,11 @@ KEYS_FOLDER = "keys"
 @dataclass(frozen=True)
 class Place:
     """Where a server is to be: what its settings say. `blobs` opens the store, which makes its
-    folder; `keys` the place of keys, which may be the database that it is given."""
+    folder; `keys` the place of keys, which may be the database that both are given."""
 
     data_dir: Path
     database_url: str
-    blobs: Callable[[], BlobStore]
+    blobs: Callable[[Database], BlobStore]
     keys: Callable[[Database], KeyStore]
 
 
@@ -67,7 +67,7 @@ def put_back(archive: Reader, place: Place, *, passphrase: str | None, now: date
     place.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _database(archive, contents, place.data_dir) as copy:
         bring_up(copy)
-        missing = [] if contents.blobs is None else _put_blobs(archive, place.blobs(), copy)
+        missing = [] if contents.blobs is None else _put_blobs(archive, place, copy)
         _finish(copy, contents, place, keys, now)
         copy_in(copy, place.database_url, contents.counters)
     return PutBack(contents, tuple(missing))
@@ -114,16 +114,24 @@ def _database(archive: Reader, contents: Contents, near: Path) -> Iterator[Path]
         yield copy
 
 
-def _put_blobs(archive: Reader, store: BlobStore, copy: Path) -> list[str]:
+def _put_blobs(archive: Reader, place: Place, copy: Path) -> list[str]:
     """Store what the backup has of the blobs that are wanted; return the digests of the others."""
+    db = Database(f"sqlite:///{copy}")
+    try:
+        return _put_wanted(archive, place.blobs(db), wanted_blobs(copy))
+    finally:
+        db.close()
+
+
+def _put_wanted(archive: Reader, store: BlobStore, wanted: Iterable[tuple[str, int]]) -> list[str]:
     missing = []
-    for sha256, size in wanted_blobs(copy):
+    for sha256, size in wanted:
         source = archive.open(blob_member(sha256))
         if source is None:
             missing.append(sha256)
             continue
         try:
-            with source, store.begin(sha256, offset=0, length=size) as upload:
+            with source, store.begin(sha256, offset=0, length=size, restart=True) as upload:
                 while piece := source.read(PIECE):
                     upload.write([piece])
                 upload.finish()

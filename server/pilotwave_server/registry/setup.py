@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily
 
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
 from pilotwave_server.registry import routes, service, trust_routes, tuf_routes
 from pilotwave_server.registry.fresh_export import FreshExport
@@ -29,7 +29,7 @@ def install(context: Context) -> None:
     context.put(trust)
     context.put(FreshExport(trust, shared_folder=context.db.is_sqlite))
     context.routers += [routes.router, trust_routes.router, tuf_routes.router]
-    blobs = context.get(FileBlobs)
+    blobs = context.get(BlobStore)
     reseal = Periodic(
         "reseal",
         lambda: keep_fresh(context.db, trust, now=context.clock()),
