@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pilotwave_server import __version__, health, openapi, openfiles, problems, system
+from pilotwave_server import __version__, health, openapi, openfiles, problems, storage, system
 from pilotwave_server.api_limits import ApiLimits
 from pilotwave_server.attention import setup as attention
 from pilotwave_server.base_path import BasePath
@@ -46,6 +46,7 @@ from pilotwave_server.routing import API
 from pilotwave_server.settings import Settings, check_settings
 from pilotwave_server.telemetry import setup as telemetry
 from pilotwave_server.webhooks import setup as webhooks
+from pilotwave_server.workers import FAILURES
 
 MAX_METADATA_BYTES = 8 << 20
 
@@ -55,6 +56,7 @@ INSTALL: tuple[Callable[[Context], None], ...] = (
     health.install,
     system.install,
     hosts.install,
+    storage.install,
     attention.install,
     operator_api.install,
     blobs.install,
@@ -89,6 +91,7 @@ class PilotwaveApp:
             rules=body_rules(context.settings),
             is_known=lambda request: is_known(request, context),
             pacing=context.pacing,
+            behind_proxy=bool(context.settings.trusted_proxies),
         )
         self._asgi: ASGIApp = devices.in_front_of(edge)
         if base := context.settings.base_path:
@@ -114,7 +117,7 @@ def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
         db=db,
         keys=open_keys(settings, db),
         clock=clock,
-        metrics=Metrics(),
+        metrics=Metrics(FAILURES),
         pacing=Pacing(),
         api_limits=ApiLimits(settings.api_requests_per_second),
     )

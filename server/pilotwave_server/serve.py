@@ -21,6 +21,7 @@ import uvicorn
 from pilotwave_server import openfiles
 from pilotwave_server.app import PilotwaveApp, create_app
 from pilotwave_server.errors import SetupError
+from pilotwave_server.logs import log_config
 from pilotwave_server.processes import Processes
 from pilotwave_server.settings import Settings, load_settings, without_effect
 
@@ -199,16 +200,3 @@ def proxies(settings: Settings) -> dict[str, Any]:
     """Whose X-Forwarded-… is believed; uvicorn's own default is whoever is on this machine."""
     trusted = settings.trusted_proxies
     return {"proxy_headers": bool(trusted), "forwarded_allow_ips": trusted}
-
-
-def log_config(settings: Settings) -> dict[str, Any]:
-    """Everything to stderr, one line each."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-        "root": {"handlers": ["stderr"], "level": settings.log_level.upper()},
-        # alembic says two lines of the database's kind each time that it is asked where that is
-        "loggers": {name: {"level": "WARNING"} for name in ("httptools", "alembic")},
-    }

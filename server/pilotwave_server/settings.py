@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Log level."
     )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="Log lines for people, or JSON; auto: JSON under systemd."
+    )
     access_log: bool = Field(False, description="Log each request.")
     oidc_issuer: str = Field("", description="URL of an OpenID Connect provider for sign-in.")
     oidc_client_id: str = Field("", description="Client id at the provider.")

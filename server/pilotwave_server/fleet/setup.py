@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client.core import GaugeMetricFamily
 
 from pilotwave_server.context import Context
+from pilotwave_server.db import Database, fleet_row
 from pilotwave_server.devices.presence import LastPolls
 from pilotwave_server.devices.silence import FLUSH_S, note_interval_s
 from pilotwave_server.fleet.last_seen import LastSeen
@@ -38,8 +39,25 @@ def install(context: Context) -> None:
         Periodic("leases", desk.work, interval_s=INTERVAL_S),
         Periodic("last-seen", seen.flush, interval_s=FLUSH_S, at_stop=True, can_wait=True),
     ]
+    context.metrics.add_reading(lambda: read_lag(db, fleet))
     if not db.is_sqlite:
         listen(context, watcher)
+
+
+def read_lag(db: Database, fleet: FleetState) -> list[GaugeMetricFamily]:
+    """How far what this process holds in memory is behind the database."""
+    with db.read() as session:
+        revision = fleet_row(session).revision
+    # a change since then is no lag
+    lag = max(0, revision - fleet.snapshot.revision)
+    return [
+        GaugeMetricFamily("pilotwave_revision", "The fleet's revision counter.", value=revision),
+        GaugeMetricFamily(
+            "pilotwave_revision_lag",
+            "Revisions that this process does not give devices yet.",
+            value=lag,
+        ),
+    ]
 
 
 def listen(context: Context, watcher: Watcher) -> None:

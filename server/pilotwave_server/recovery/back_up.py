@@ -17,9 +17,11 @@ from typing import Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from pilotwave_server import build, migrate
 from pilotwave_server.audit.service import head
+from pilotwave_server.audit.tables import AuditEventRow
 from pilotwave_server.blobs.port import BlobDamaged, BlobMissing, BlobStore
 from pilotwave_server.blobs.tables import BlobRow
 from pilotwave_server.db import Database, fleet_row
@@ -32,6 +34,7 @@ from pilotwave_server.recovery.lock_keys import lock
 
 SCHEMA: Literal["pilotwave/backup/1"] = "pilotwave/backup/1"
 CONTENTS, DATABASE, KEYS = "backup.json", "database.sqlite", "keys.json"
+VERB, OBJECT = "fleet.backup", "fleet/backup"
 MOST_CONTENTS = 64 * 1024 * 1024
 
 
@@ -102,6 +105,13 @@ def _where(keys: KeyStore, passphrase: str | None) -> Literal["locked", "databas
     if passphrase is not None:
         return "locked"
     return "database" if isinstance(keys, DatabaseKeys) else "none"
+
+
+def last_backup(session: Session) -> datetime | None:
+    """When the last backup ended, as the audit log tells."""
+    e = AuditEventRow
+    query = select(e.at).where(e.object == OBJECT, e.verb == VERB)
+    return session.scalar(query.order_by(e.id.desc()).limit(1))
 
 
 def read_contents(archive: Reader) -> Contents:

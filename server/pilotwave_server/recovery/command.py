@@ -11,13 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pilotwave_server.audit.service import record
 from pilotwave_server.blobs.choose import open_store
+from pilotwave_server.clock import utc_now
 from pilotwave_server.db import Database
 from pilotwave_server.errors import BadSetting
 from pilotwave_server.keystore.choose import open_keys
 from pilotwave_server.keystore.port import KeyStore
 from pilotwave_server.recovery.archive import open_archive
-from pilotwave_server.recovery.back_up import Contents, back_up, read_contents
+from pilotwave_server.recovery.back_up import OBJECT, VERB, Contents, back_up, read_contents
 from pilotwave_server.recovery.lift import Lifted, lift_by
 from pilotwave_server.recovery.lost import Since, done_since, versions_without_bytes
 from pilotwave_server.recovery.put_back import Place, PutBack, put_back
@@ -106,6 +108,9 @@ def make_backup(
     blobs = open_store(settings, db) if with_blobs else None
     keys = open_keys(settings, db)
     found = back_up(db, to, blobs=blobs, keys=keys, passphrase=passphrase, now=now)
+    with db.write() as session:
+        told = {"build": found.build, "events": found.events, "left_out": len(found.left_out)}
+        record(session, actor="server", verb=VERB, object=OBJECT, now=utc_now(), after=told)
     size = f"{found.blob_bytes / 1e6:.1f} MB"
     lines = [
         f"{to} holds the fleet {found.fleet} at revision {found.revision}, {found.events} audit "

@@ -25,6 +25,7 @@ from pilotwave_server.recovery.archive import PIECE, BackupUnusable, PlaceTaken,
 from pilotwave_server.recovery.back_up import (
     DATABASE,
     KEYS,
+    OBJECT,
     Contents,
     Hashing,
     blob_member,
@@ -35,7 +36,7 @@ from pilotwave_server.recovery.copy_database import bring_up, copy_in, require_e
 from pilotwave_server.recovery.lock_keys import MOST_BYTES, unlock
 from pilotwave_server.schema import metadata
 
-VERB, OBJECT = "fleet.restore", "fleet/backup"
+VERB = "fleet.restore"
 KEYS_FOLDER = "keys"
 
 
