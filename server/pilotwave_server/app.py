@@ -102,6 +102,10 @@ class PilotwaveApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._asgi(scope, receive, send)
 
+    def drain(self) -> None:
+        """Have load balancers send nothing more; whatever comes is still served."""
+        self.context.get(health.HealthProbe).draining = True
+
     def close(self) -> None:
         """End the answers that have no end of their own, before the server waits for all."""
         for close in self.context.closing:
@@ -111,7 +115,7 @@ class PilotwaveApp:
 def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
     """A server on a data folder and database that `init` has made. BadSetting."""
     check_settings(settings)
-    db = Database(settings.resolved_database_url)
+    db = Database(settings.resolved_database_url, **settings.database_options)
     context = Context(
         settings=settings,
         db=db,

@@ -278,16 +278,19 @@ def in_transaction(session: Session) -> Iterator[Session]:
 class Database:
     """One database, opened by URL. Safe to share between threads; sessions are not.
 
-    `on_revision` callables run after each commit of this process that moved the counter.
+    `on_revision` callables run after each commit of this process that moved the counter. Of
+    PostgreSQL so many `connections` are kept; a `pooler` gives another one to each transaction.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, connections: int = 20, pooler: bool = False) -> None:
         self.url = parse_url(url)
         self.on_revision: list[Callable[[], object]] = []
         if self.url.get_backend_name() == "sqlite":
             self.reader, self.writer = sqlite_engines(self.url)
         else:
-            self.reader, self.writer = postgresql_engines(self.url)
+            self.reader, self.writer = postgresql_engines(
+                self.url, connections=connections, pooler=pooler
+            )
 
     @property
     def is_sqlite(self) -> bool:

@@ -78,40 +78,61 @@ def prepare_sqlite(engine: Engine, pragmas: list[str], *, begin: str) -> None:
         connection.exec_driver_sql(begin)
 
 
-SETTINGS = {"timezone": "UTC", "jit": "off", "max_parallel_workers_per_gather": 0}
+# A count over the fleet runs on one core: it is never what somebody waits for, and several, or a
+# compiler for it, take those from polls where all runs on one machine.
+SETTINGS = {"timezone": "UTC", "jit": "off", "max_parallel_workers_per_gather": "0"}
+CONNECTING: dict[str, Any] = {
+    "connect_timeout": 5,
+    # a host that is gone without a word is noticed within 25 s, not in two hours
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+# a pooler may give the next transaction a connection on which the statement was never prepared
+UNPREPARED: dict[str, Any] = {"prepare_threshold": None}
 
 
 def listening_engine(url: str) -> Engine:
     """For a connection of its own, that takes none of the others' places."""
     return create_engine(
-        parse_url(url), hide_parameters=True, poolclass=NullPool, connect_args=_connecting()
+        parse_url(url), hide_parameters=True, poolclass=NullPool, connect_args=CONNECTING
     )
 
 
-def _connecting() -> dict[str, Any]:
-    # A count over the fleet runs on one core: it is never what somebody waits for, and several, or
-    # a compiler for it, take those from polls where all runs on one machine.
-    return {
-        "connect_timeout": 5,
-        # a host that is gone without a word is noticed within 25 s, not in two hours
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 20_000,
-        "options": " ".join(f"-c {name}={value}" for name, value in SETTINGS.items()),
-    }
+def migrating_engine(url: URL) -> Engine:
+    """For one transaction that changes tables, also through a pooler."""
+    options: dict[str, Any] = {}
+    if url.get_backend_name() == "postgresql":
+        options["connect_args"] = UNPREPARED
+    return create_engine(url, hide_parameters=True, **options)
 
 
-def postgresql_engines(url: URL) -> tuple[Engine, Engine]:
+def postgresql_engines(
+    url: URL, *, connections: int = 20, pooler: bool = False
+) -> tuple[Engine, Engine]:
+    given = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
     writer = create_engine(
         url,
         hide_parameters=True,
-        pool_size=20,  # kept open: another process of PostgreSQL for each use costs more than it
-        max_overflow=20,
+        # kept open: another process of PostgreSQL for each use costs more than it
+        pool_size=connections,
+        max_overflow=connections,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
-        connect_args=_connecting(),
+        connect_args=CONNECTING | (UNPREPARED if pooler else {"options": given}),
     )
+    if pooler:
+        _set_in_each_transaction(writer)
     # One snapshot for all statements of a read, as SQLite gives by nature.
     reader = writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return reader, writer
+
+
+def _set_in_each_transaction(engine: Engine) -> None:
+    """What is set for a connection would be another transaction's, or be lost."""
+    calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in SETTINGS.items())
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Any) -> None:
+        connection.exec_driver_sql(f"SELECT {calls}")

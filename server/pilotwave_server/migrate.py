@@ -16,11 +16,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, insert, inspect, select, text, update
+from sqlalchemy import Connection, insert, inspect, select, text, update
 from sqlalchemy.orm import Session
 
 from pilotwave_server.db import SchemaRow
-from pilotwave_server.engines import parse_url, prepare_sqlite
+from pilotwave_server.engines import migrating_engine, parse_url, prepare_sqlite
 from pilotwave_server.errors import NotInitialised, SetupError
 
 # An arbitrary number that two servers migrating at once agree on.
@@ -165,7 +165,7 @@ def downgrade(url: str, revision: str) -> None:
 def connection(url: str) -> Iterator[Connection]:
     """A connection in one transaction, fit for changing tables."""
     parsed = parse_url(url)
-    engine = create_engine(parsed, hide_parameters=True)
+    engine = migrating_engine(parsed)
     sqlite = engine.dialect.name == "sqlite"
     if sqlite:
         # A table is changed by copying and dropping it, which must not take along what refers to

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -44,6 +44,30 @@ class Settings(BaseSettings):
         "",
         description="Where blobs are kept: a folder, or a bucket, as `s3://bucket/prefix`, "
         "`az://container/prefix` or `gs://bucket/prefix`. Default: blobs in the data folder.",
+    )
+    database_connections: int = Field(
+        20,
+        ge=2,
+        le=1000,
+        description="Connections to PostgreSQL that each server process keeps, and as many again "
+        "for as long as it is busy; one more listens.",
+    )
+    database_pooler: bool = Field(
+        False,
+        description="Whether the database URL is that of a pooler in transaction mode (PgBouncer).",
+    )
+    database_direct_url: str = Field(
+        "",
+        repr=False,
+        description="With a pooler: URL of PostgreSQL itself, for the connection that listens. "
+        "Default: processes poll for each other's changes.",
+    )
+    drain_s: int = Field(
+        0,
+        ge=0,
+        le=600,
+        description="Seconds for which a server that was told to end goes on serving, while "
+        "/readyz answers 503, so that load balancers send nothing more.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8600, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
@@ -246,6 +270,18 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database URL with its default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'pilotwave.db'}"
+
+    @property
+    def database_options(self) -> dict[str, Any]:
+        """What `db.Database` is told besides the URL."""
+        return {"connections": self.database_connections, "pooler": self.database_pooler}
+
+    @property
+    def listening_url(self) -> str:
+        """Where a connection may listen; empty: nowhere."""
+        if self.database_pooler:
+            return self.database_direct_url
+        return self.resolved_database_url
 
     @property
     def people_url(self) -> str:

@@ -87,7 +87,7 @@ def initialise(
     require_writable(settings.data_dir, make=True)
     with database_errors(settings):
         migrate.upgrade(settings.resolved_database_url)
-        db = Database(settings.resolved_database_url)
+        db = Database(settings.resolved_database_url, **settings.database_options)
         try:
             with db.write() as session:
                 keys = open_keys(settings, db)
@@ -196,7 +196,7 @@ def open_database(settings: Settings) -> Iterator[Database]:
             f"run `pilotwave-server init --data {settings.data_dir} --fleet NAME`"
         )
     with database_errors(settings):
-        db = Database(settings.resolved_database_url)
+        db = Database(settings.resolved_database_url, **settings.database_options)
         try:
             yield db
         finally:

@@ -40,7 +40,7 @@ def install(context: Context) -> None:
         Periodic("last-seen", seen.flush, interval_s=FLUSH_S, at_stop=True, can_wait=True),
     ]
     context.metrics.add_reading(lambda: read_lag(db, fleet))
-    if not db.is_sqlite:
+    if not db.is_sqlite and context.settings.listening_url:
         listen(context, watcher)
 
 
@@ -65,7 +65,7 @@ def listen(context: Context, watcher: Watcher) -> None:
     # Imported here: without PostgreSQL its driver need not be there.
     from pilotwave_server.fleet.revision_listener import RevisionListener
 
-    listener = RevisionListener(context.settings.resolved_database_url, watcher.wake)
+    listener = RevisionListener(context.settings.listening_url, watcher.wake)
     context.workers.append(listener)
 
     def read() -> list[GaugeMetricFamily]:

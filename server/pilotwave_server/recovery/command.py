@@ -142,7 +142,7 @@ def restore_backup(
     with open_archive(backup) as archive:
         since = None if audit is None else done_since(audit, read_contents(archive))
         found = put_back(archive, place, passphrase=passphrase, now=now)
-    db = Database(settings.resolved_database_url)
+    db = Database(settings.resolved_database_url, **settings.database_options)
     try:
         with db.read() as session:
             versions = versions_without_bytes(session, found.missing)
