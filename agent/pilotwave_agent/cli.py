@@ -1,8 +1,8 @@
 """`pilotwave-agent`: enrol, run, once, status, rollback, selftest, install, uninstall.
 
 Exit statuses: 0 done · 1 the server, the network or a version said no · 2 a wrong option or setting
-· 3 not enrolled · 4 another agent runs on this data folder. Every error is one line that says what
-to do.
+· 3 not enrolled · 4 another agent runs on this data folder · 5 `run` ends because another version
+of the agent is to run: start it again. Every error is one line that says what to do.
 """
 
 from __future__ import annotations
@@ -95,9 +95,12 @@ def parser() -> argparse.ArgumentParser:
     service.add_argument("--no-start", action="store_true", help="do not start it yet")
     service.add_argument("--print", action="store_true", help="show the unit, change nothing")
     words = "run the self-test of a version's files; reads the manifest from stdin"
-    desk = commands.add_parser("selftest", help=words, description=words.capitalize() + ".")
-    desk.add_argument("folder", type=Path, metavar="FOLDER", help="where the variant's files are")
-    desk.add_argument("--variant", required=True, metavar="NAME", help="which of the manifest's")
+    desk = commands.add_parser(
+        "selftest", help=words, description=f"{words.capitalize()}. Without FOLDER, test the agent."
+    )
+    where = "where the variant's files are"
+    desk.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help=where)
+    desk.add_argument("--variant", default="", metavar="NAME", help="which of the manifest's")
     desk.add_argument("--timeout", type=float, default=60, metavar="S", help="seconds at most")
     desk.set_defaults(command=_selftest)
     words = "write golden cases for a version's files; reads the manifest from stdin"
@@ -167,10 +170,9 @@ def _enrol(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.resident.run import run
+    from pilotwave_agent.resident.run import RESTART, run
 
-    run(*_settings(arguments))
-    return 0
+    return RESTART if run(*_settings(arguments)) else 0
 
 
 def _once(arguments: argparse.Namespace) -> int:
@@ -200,8 +202,11 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 
 def _selftest(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.commands.selftest import try_files
+    from pilotwave_agent.commands.selftest import try_files, try_itself
     from pilotwave_protocol.manifest import MAX_MANIFEST_BYTES
+
+    if arguments.folder is None:
+        return _tell([try_itself()])
 
     raw = sys.stdin.buffer.read(MAX_MANIFEST_BYTES + 1)
     said = try_files(raw, arguments.variant, arguments.folder, arguments.timeout)

@@ -18,11 +18,18 @@ from pilotwave_agent.hardware.accelerators import accelerator_facts
 from pilotwave_agent.hardware.network import metered
 from pilotwave_agent.hardware.texts import text
 from pilotwave_agent.host.layout import Layout
-from pilotwave_agent.runtimes.installed import runtime_facts, version_of
+from pilotwave_agent.runtimes.installed import runtime_facts, site_packages, version_of
+from pilotwave_agent.self_update.launch import PYTHON
+from pilotwave_agent.self_update.slots import running
 from pilotwave_protocol.build import build_of
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages.directive import MAX_ENTRIES
-from pilotwave_protocol.messages.facts import AGENT_LONGEST, AGENT_PROFILE, AGENT_TIES
+from pilotwave_protocol.messages.facts import (
+    AGENT_LONGEST,
+    AGENT_PROFILE,
+    AGENT_TIES,
+    AGENT_UPDATES,
+)
 
 if TYPE_CHECKING:
     from pilotwave_agent.settings.config import Config, RuntimeSettings
@@ -125,10 +132,20 @@ def own_facts(config: Config) -> dict[str, Scalar]:
         "allow_unsafe_formats": config.allow_unsafe_formats,
         "removes_models": config.allow_removal,
         AGENT_TIES: True,
+        **_updates(config),
         AGENT_PROFILE: "battery" if config.profile == "battery" else None,
         AGENT_LONGEST: _longest_s(config),
     }
     return {key: value for key, value in said.items() if value is not None}
+
+
+def _updates(config: Config) -> dict[str, Scalar | None]:
+    """Say whether this agent can replace itself, and by wheels where pip can install them."""
+    python = os.environ.get(PYTHON, "")
+    if not (config.self_update and running() and python):
+        return {}
+    pip = version_of(("pip",), site_packages(Path(python)))
+    return {AGENT_UPDATES: True, "runtime.wheelhouse": pip}
 
 
 def _longest_s(config: Config) -> int | None:

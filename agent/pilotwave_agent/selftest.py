@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave_agent.host.shared_folder import remove_tree
-from pilotwave_agent.runtimes import COMMAND, RUNTIMES, Options, Tensor, engines
+from pilotwave_agent.runtimes import COMMAND, RUNTIMES, WHEELHOUSE, Options, Tensor, engines
 from pilotwave_agent.runtimes.confine import lacking
 from pilotwave_agent.runtimes.faults import OUT_OF_MEMORY, WHEN
 from pilotwave_agent.runtimes.programs import SHARED_MEMORY
@@ -40,7 +40,7 @@ _START = (
 _PACKAGES = ("pilotwave_agent", "pilotwave_protocol")
 _SHARED = re.compile(r"shm-[\w-]{1,64}")
 _TAIL = 2000
-_STARTS = (COMMAND, "edge-impulse", "tensorrt")  # runtimes that start programs
+_STARTS = (COMMAND, WHEELHOUSE, "edge-impulse", "tensorrt")  # runtimes that start programs
 _PATIENCE_S = 8.0
 _BY_SIGNAL: dict[int, Reason] = {
     signal.SIGSEGV: Reason.SELFTEST_SEGFAULT,
@@ -132,7 +132,7 @@ def run_selftest(
 ) -> SelfTestFigures:
     """Try the variant in `folder`; `note` is told how confined the test was, however it ended.
     Raises `RefusedError`, `OSError` if no child can be started."""
-    if variant.runtime not in RUNTIMES and variant.runtime != COMMAND:
+    if variant.runtime not in (*RUNTIMES, COMMAND, WHEELHOUSE):
         sentence = f"this agent cannot run {variant.runtime}"
         raise RefusedError(Reason.RUNTIME_MISSING, sentence)
     spec = _spec(folder, variant, limits, settings, place)
@@ -182,6 +182,7 @@ def _spec(
         "precision": variant.precision,
         "hidden": str(place.own) if place.own else None,
         "cache": str(place.cache) if place.cache else None,
+        "program": _own_program(place.own),
         "timeout_s": limits.timeout_s,
         "memory_mb": limits.memory_mb,
         "cpu_s": limits.cpu_limit_s,
@@ -282,6 +283,14 @@ def _library(scratch: str) -> str:
     for name in _PACKAGES:
         (folder / name).symlink_to(here / name)
     return str(folder)
+
+
+def _own_program(own: Path | None) -> str | None:
+    """Return the environment that this agent runs from, where it lies in its data folder: the child
+    needs it, and the folder is hidden."""
+    prefix = Path(sys.prefix).resolve()
+    inside = own is not None and prefix.is_relative_to(own.resolve())
+    return str(prefix) if inside else None
 
 
 def _remove_shared(ended: _Ended) -> None:

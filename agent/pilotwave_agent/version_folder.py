@@ -98,6 +98,7 @@ def stage(disk: Disk, layout: Layout, model: str, version: Installed, build: Bui
     program = staging / build.variant.entrypoint
     if build.variant.is_program and disk.size(program) is not None:
         disk.chmod(program, _RUNNABLE)
+        disk.sync_file(program)  # a power cut may take back what is only a file's mode
     found = problems(staging, build.variant, deep=True)
     if found:
         _drop_bad_blobs(disk, layout, build.variant)

@@ -48,6 +48,7 @@ from pilotwave_agent.net.mirrors import Mirrors
 from pilotwave_agent.net.server_api import channel_of
 from pilotwave_agent.read_conditions import look_around, told
 from pilotwave_agent.runtimes.confine import die_with_parent
+from pilotwave_agent.self_update.slots import must_restart
 from pilotwave_agent.settings import config as settings
 from pilotwave_agent.settings.config import Config
 from pilotwave_agent.trust import memory as trust_memory
@@ -56,7 +57,8 @@ from pilotwave_agent.trust.timefloor import earliest
 from pilotwave_agent.trust.tuf_fetcher import Fetcher
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_protocol.fields import ROOM, Scalar
-from pilotwave_protocol.states import Reason
+from pilotwave_protocol.names import AGENT_MODEL
+from pilotwave_protocol.states import ModelState, Reason
 
 LINGER_S = 1.5
 """A wait shorter than this is slept through: starting a process again would cost more."""
@@ -77,7 +79,8 @@ class Job:
 
     `token` reads blobs, `acked` is the newest event the server has in the count of the journal
     called `journal`, `refresh` asks for a refresh of metadata, `boot` for a check of everything on
-    disk, `probed` is when models were last probed.
+    disk, `probed` is when models were last probed, `proved` what this agent has done of what a new
+    one must, `trouble` what kept it from more.
     """
 
     token: str = ""
@@ -87,6 +90,8 @@ class Job:
     boot: bool = False
     parent: int = 0
     probed: dict[str, float] = field(default_factory=dict)
+    proved: tuple[str, ...] = ()
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ class Done:
     `next_wake_s` is when a step is due (None: none); `retry` names the reason of a "no" that may
     pass, `retry_online` says that only the server's return can help,
     `retry_after_s` when a busy one wants to be asked again; `refresh_at` is in epoch
-    seconds. A hold ends in `hold_ends_s`, or when a fact of `watch` changes.
+    seconds. A hold ends in `hold_ends_s`, or when a fact of `watch` changes. A directive
+    was `verified` or not.
     """
 
     next_wake_s: float | None = None
@@ -110,6 +116,7 @@ class Done:
     changed: bool = False
     probed: dict[str, float] = field(default_factory=dict)
     watch: dict[str, Scalar | None] = field(default_factory=dict)
+    verified: bool = False
 
 
 Tell = Callable[[dict[str, Any]], None]
@@ -174,7 +181,7 @@ def _tools(config: Config, job: Job, disk: Disk, tell: Tell, clock: Clock, root:
         now=lambda: now_of(layout, clock),
         look_around=lambda: look_around(config, now_of(layout, clock).wall, root=root),
         tell=tell,
-        notes=Notes(probed=dict(job.probed)),
+        notes=Notes(probed=dict(job.probed), proved={*job.proved}, trouble=job.trouble),
     )
 
 
@@ -202,15 +209,25 @@ def _do_steps(tools: Tools, who: Identity, job: Job, clock: Clock) -> tuple[floa
         reconcile(tools)
     # a model between two versions, or one to be probed, waits for no server
     _loop(tools, clock, (Move, Switch, Confirm, Restore, Probe, ClearAway))
+    if must_restart(tools.config.data_dir):
+        return None, Judged()
     fetcher = Fetcher(tools.channel, tools.mirrors)
     inbox = Inbox(tools.config, who, tools.disk, tools.layout, fetcher, journal, tools.record)
-    judged = inbox.sit(at=wall) if job.refresh or inbox.is_due() else Judged()
+    unproved = (
+        tools.slot(AGENT_MODEL).state is ModelState.SWITCHING and "directive" not in job.proved
+    )
+    wanted = job.refresh or unproved or inbox.is_due()
+    judged = inbox.sit(at=wall, anew=unproved) if wanted else Judged()
+    if judged.verified:
+        tools.notes.proved.add("directive")
     return _loop(tools, clock, (object,)), judged
 
 
 def _loop(tools: Tools, clock: Clock, wanted: tuple[type, ...]) -> float | None:
     """Carry out steps of these kinds; return the seconds until one is due, None if none will be."""
     while True:
+        if must_restart(tools.config.data_dir):
+            return None  # another agent goes on from here
         step = next_step(tools)
         if isinstance(step, Rest) or not isinstance(step, wanted):
             return None
@@ -240,6 +257,7 @@ def _done(tools: Tools, wake_s: float | None, judged: Judged, *, changed: bool) 
         refresh_at=judged.refresh_at,
         changed=changed,
         probed=tools.notes.probed,
+        verified=judged.verified,
     )
 
 

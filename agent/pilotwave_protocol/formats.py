@@ -18,5 +18,10 @@ OPENS = MappingProxyType(
         "edge-impulse": ("eim",),
         # of an ONNX file, the device builds its own engine
         "tensorrt": ("tensorrt-plan", "onnx"),
+        # the agent itself: its wheels, and their digests
+        "wheelhouse": ("wheelhouse",),
     }
 )
+
+AGENT_RUNTIMES = ("wheelhouse", "command")
+"""What a version of the agent itself may be: wheels, or any program."""

@@ -17,6 +17,8 @@ from packaging.version import Version as Pep440
 from pilotwave_protocol.errors import BadName
 
 DIRECTOR_PATH = "fleet/director"
+AGENT_MODEL = "pilotwave-agent"
+"""The reserved model whose versions are the agent itself."""
 FACT = "fact."
 _SLUG = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _KEY = re.compile(r"[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*")
@@ -209,6 +211,16 @@ def check_version(value: object) -> str:
     except ValueError as e:  # int() refuses numbers of thousands of digits; 64 never get there
         raise BadName(f"version: expected {words}; got {_show(value)}") from e
     return text
+
+
+def is_version_of_agent(reported: str, version: str) -> bool:
+    """Say whether an agent that calls itself `reported` (`0.2.0+3f2a9c1e`) is the `version` of
+    `AGENT_MODEL`; a version without a build stands for each of its builds."""
+    try:
+        wanted = version_key(version)
+        return wanted in (version_key(reported), version_key(reported.partition("+")[0]))
+    except (BadName, ValueError):
+        return False
 
 
 def role_for_model(model: str) -> str:

@@ -21,6 +21,8 @@ from pilotwave_protocol import dsse, names
 from pilotwave_protocol.errors import BadTrustData, ProtocolError
 from pilotwave_protocol.fields import Fields, Scalar
 from pilotwave_protocol.manifest import Variant
+from pilotwave_protocol.messages.facts import AGENT_UPDATES
+from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import Reason
 
 MAX_DIRECTOR_KEYS = 8
@@ -175,14 +177,22 @@ _BUILT_IN_RUNTIMES = frozenset({"command"})
 
 
 def variant_fits(
-    variant: Variant, facts: Mapping[str, Scalar], *, allow_unsafe: bool = True
+    variant: Variant, facts: Mapping[str, Scalar], *, model: str = "", allow_unsafe: bool = True
 ) -> Fit:
     """Judge a variant against a device's facts. The server chooses by this, the device checks.
 
     A fact that the device did not report cannot exclude a variant, except its runtimes: a runtime
-    that is not reported is not there. `allow_unsafe` is the device's own setting.
+    that is not reported is not there. `allow_unsafe` is the device's own setting. The agent itself
+    (`model` is `AGENT_MODEL`) is code by its nature: what allows it is a fact of its own.
     """
-    if variant.unsafe_format and not allow_unsafe:
+    if model == AGENT_MODEL:
+        if not facts.get(AGENT_UPDATES):
+            return Fit(
+                Reason.RUNTIME_MISSING,
+                "the agent there cannot replace itself: its service was installed by an older "
+                "agent or by hand, or its settings say self_update = false",
+            )
+    elif variant.unsafe_format and not allow_unsafe:
         return Fit(
             Reason.UNSAFE_FORMAT,
             f"variant {variant.name} has a format that can run code when loaded, "

@@ -248,7 +248,7 @@ def _fitting(
     if variant is None:
         sentence = f"{_named(entry)}: has no variant {entry.variant}"
         raise RefusedError(Reason.VARIANT_UNKNOWN, sentence)
-    fit = variant_fits(variant, facts, allow_unsafe=allow_unsafe)
+    fit = variant_fits(variant, facts, model=entry.model, allow_unsafe=allow_unsafe)
     if fit.reason is not None:
         raise RefusedError(fit.reason, f"{_named(entry)}: {fit.sentence}")
     return VerifiedVersion(entry, manifest, raw, variant)

@@ -8,6 +8,7 @@ import typer
 
 from pilotwave_cli import bytes_and_sites, output
 from pilotwave_cli.client import connect
+from pilotwave_cli.confirm import sure
 from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.keys import drafts, reset_model, rotation_drafts
 from pilotwave_cli.keys.drafts import now
@@ -18,6 +19,11 @@ from pilotwave_cli.keys.sign_and_submit import complete, signers_for
 from pilotwave_cli.options import spread
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names
+
+_AGENT = (
+    f"{names.AGENT_MODEL} is reserved for the agent itself: whoever holds its publisher key can "
+    "replace the program that verifies everything else on every device. Give it a key of its own."
+)
 
 cli = typer.Typer(help="List, show, create and reset models.", no_args_is_help=True)
 
@@ -74,12 +80,15 @@ def create(
     threshold: Annotated[
         int, typer.Option(min=1, max=16, help="How many of the keys must sign.")
     ] = 1,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     key: KeyFiles = None,
     *,
     sign: SigningOptions,
 ) -> None:
     """Create a model and delegate it to its publisher's keys; signed with the targets keys."""
     name = names.check_model(model)
+    if name == names.AGENT_MODEL:
+        sure(_AGENT, f"Create {name}?", yes=yes)
     owners = load_keys(publisher, sign.ask)
     try:
         holders = rotation_drafts.public_keys([o.public_key for o in owners], threshold)

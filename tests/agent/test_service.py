@@ -19,7 +19,14 @@ from pathlib import Path
 import pytest
 
 from pilotwave_agent.cli import run_command
-from pilotwave_agent.commands.service import ServiceTrouble, System, install, own_command, uninstall
+from pilotwave_agent.commands.service import (
+    ServiceTrouble,
+    System,
+    install,
+    own_command,
+    own_launcher,
+    uninstall,
+)
 from pilotwave_agent.commands.systemd_unit import NAME, CannotInstall, Plan, unit_of
 from pilotwave_protocol.states import ModelState
 from tests.peers.device import Device
@@ -30,6 +37,7 @@ CONFIG = DATA / "agent.toml"
 UNIT = Path("etc/systemd/system") / NAME
 WANTS = Path("etc/systemd/system/multi-user.target.wants") / NAME
 AGENT = own_command()
+LAUNCHER = own_launcher()
 
 
 @pytest.fixture
@@ -132,9 +140,9 @@ def test_a_running_system_is_told_in_order(root: Path) -> None:
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
-        (Plan(["agent"], DATA, CONFIG), "absolute"),
-        (Plan(AGENT, Path("data"), CONFIG), "absolute"),
-        (Plan(AGENT, Path("/var/lib/a\nUser=root"), CONFIG), "no unit can name"),
+        (Plan(["agent"], LAUNCHER, DATA, CONFIG), "absolute"),
+        (Plan(AGENT, LAUNCHER, Path("data"), CONFIG), "absolute"),
+        (Plan(AGENT, LAUNCHER, Path("/var/lib/a\nUser=root"), CONFIG), "no unit can name"),
     ],
 )
 def test_a_path_that_no_unit_can_name_is_refused(plan: Plan, words: str) -> None:
@@ -143,7 +151,9 @@ def test_a_path_that_no_unit_can_name_is_refused(plan: Plan, words: str) -> None
 
 
 def test_a_path_with_blanks_and_signs_is_quoted() -> None:
-    unit = unit_of(Plan(AGENT, Path("/srv/my models/50%"), Path("/srv/my models/50%/agent.toml")))
+    unit = unit_of(
+        Plan(AGENT, LAUNCHER, Path("/srv/my models/50%"), Path("/srv/my models/50%/agent.toml"))
+    )
     assert '--config "/srv/my models/50%%/agent.toml"' in unit
     assert 'ReadWritePaths="/srv/my models/50%%"' in unit
 

@@ -230,3 +230,16 @@ def test_draft_is_written_though_its_folder_is_not_there_yet(
     assert done.returncode == 2
     assert ".new" not in line
     assert "cannot be written: Not a directory; name another --out" in line
+
+
+def test_the_agent_s_own_model_is_made_by_whoever_knows_what_it_is(fresh: Fresh) -> None:
+    pw = fresh()
+    pw("keys", "init", "--plain")
+    create = ("models", "create", "pilotwave-agent", "--publisher", pw.keys / "publisher.pem")
+    line = pw.fails(*create, status=2)
+    assert "reserved for the agent itself" in line
+    assert "--yes" in line
+    assert "Created model pilotwave-agent" in pw(*create, "--yes")
+    model = f"v={DIGITS / '1.0.0'}"
+    line = pw.fails("publish", "pilotwave-agent", "0.2.0", "--variant", model, "--no-try")
+    assert "pilotwave-agent is the agent itself, which is a wheelhouse or a command" in line

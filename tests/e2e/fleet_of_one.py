@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,11 @@ def fleet_of_one(
     settings: str = "",
     server: Mapping[str, str] = _QUICK,
     link: Callable[[str], str] = lambda url: url,
+    service: Callable[[Path], AbstractContextManager[object]] | None = None,
 ) -> Iterator[FleetOfOne]:
     """`settings` is added to the device's, `server` is the server's; `link` is given the server's
-    address and returns the one by which the device reaches it."""
+    address and returns the one by which the device reaches it; `service` runs the agent on a data
+    folder instead."""
     stage = ForkedStage(root, settings={**server, "PILOTWAVE_LOG_LEVEL": "debug"})
     try:
         init = ("--data", "data", "--fleet", "one", "--token-file", "admin.token")
@@ -111,8 +113,9 @@ def fleet_of_one(
         own = SETTINGS.format(python=TFLITE_PYTHON)
         config.write_text(config.read_text() + own + settings)
         stage.pilotwave("groups", "create", "boards", "--selector", "site=here")
-        stage.start("agent", "pilotwave-agent", "run", "--data", "board")
-        with closing(FleetOfOne(stage, code)) as fleet:
+        if service is None:
+            stage.start("agent", "pilotwave-agent", "run", "--data", "board")
+        with (service or nullcontext)(root / "board"), closing(FleetOfOne(stage, code)) as fleet:
             yield fleet
     finally:
         stage.close()

@@ -136,3 +136,21 @@ def test_roles_and_models_name_each_other() -> None:
     assert names.model_of_role(names.role_for_model("detector")) == "detector"
     with pytest.raises(BadName):
         names.model_of_role("targets")
+
+
+@pytest.mark.parametrize(
+    ("reported", "version", "same"),
+    [
+        ("0.2.0+3f2a9c1e", "0.2.0+3f2a9c1e", True),
+        ("0.2.0+3f2a9c1e", "0.2.0", True),
+        ("0.2.0+3f2a9c1e", "0.2", True),
+        ("0.2.0+12345678", "0.2.0+12345678", True),
+        ("0.2.0+3f2a9c1e", "0.2.0+3f2a9c1f", False),
+        ("0.2.0", "0.2.0+3f2a9c1e", False),
+        ("0.2.1+3f2a9c1e", "0.2.0", False),
+        ("unknown+3f2a9c1e", "0.2.0", False),
+        ("", "0.2.0", False),
+    ],
+)
+def test_an_agent_is_the_version_that_it_reports(reported: str, version: str, same: bool) -> None:
+    assert names.is_version_of_agent(reported, version) is same

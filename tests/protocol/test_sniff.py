@@ -109,3 +109,51 @@ def test_a_damaged_file_raises_nothing_but_bad_model(
                 sniff.sniff_bytes(memoryview(bytes(part) or b"\0"), name)
             except BadModel:
                 pass
+
+
+PIN = f"pilotwave==0.2.0 --hash=sha256:{'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{PIN}\n",
+        f"# made by pip hash\n{PIN}  # the agent\n\nTUF==7.0.1 \\\n    --hash=sha256:{'b' * 64}\n",
+        f"{PIN} --hash=sha256:{'b' * 64}",
+    ],
+)
+def test_a_list_of_wheels_is_told_by_its_lines(text: str) -> None:
+    found = sniff.sniff_bytes(memoryview(text.encode()), "requirements.txt")
+    assert (found.format, found.runtime) == ("wheelhouse", "wheelhouse")
+    assert found.details["pilotwave"] == "0.2.0"
+    assert found.unsafe
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--index-url https://elsewhere.example/simple",
+        "--find-links /tmp",
+        "-e .",
+        "-r other.txt",
+        "pilotwave>=0.2.0",
+        "pilotwave==0.2.0",
+        "pilotwave==0.2.*",
+        f"pilotwave @ https://elsewhere.example/x.whl --hash=sha256:{'a' * 64}",
+        f"./x.whl --hash=sha256:{'a' * 64}",
+        f"pilotwave==0.2.0 --hash=md5:{'a' * 32}",
+        f"pilotwave==0.2.0 --hash=sha256:{'a' * 63}",
+        f"pilotwave==0.2.0 --config-settings=x --hash=sha256:{'a' * 64}",
+        f"pilotw\xe4ve==0.2.0 --hash=sha256:{'a' * 64}",
+    ],
+)
+def test_a_list_that_could_bring_anything_else_is_refused(line: str) -> None:
+    """Whatever pip understands beside pins with digests: other places, other files, options."""
+    text = f"{PIN}\n{line}\n"
+    with pytest.raises(sniff.BadModel):
+        sniff.sniff_bytes(memoryview(text.encode()), "requirements.txt")
+
+
+def test_a_text_without_digests_is_no_list_of_wheels() -> None:
+    found = sniff.sniff_bytes(memoryview(b"cat\ndog\n"), "labels.txt")
+    assert found.format == "unknown"

@@ -7,7 +7,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilotwave_protocol import dsse
 from pilotwave_protocol.errors import BadTrustData, ProtocolError
+from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.manifest import FileEntry, Requires, Variant
+from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import DirectorKeys, ModelPolicy, VersionTarget, variant_fits
 
@@ -98,3 +100,25 @@ def test_a_fact_that_was_not_reported_excludes_nothing_but_runtimes() -> None:
     assert variant_fits(needs, {}).reason == Reason.RUNTIME_MISSING
     odd = {"runtime.onnxruntime": "unknown"}
     assert variant_fits(variant(runtime_version=">=1"), odd).reason == Reason.RUNTIME_MISSING
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"agent.updates": True, "runtime.wheelhouse": "23.0"}, None),
+        ({"agent.updates": True}, Reason.RUNTIME_MISSING),  # no pip there
+        # no launcher started it, or its settings forbid it; nothing else allows it instead
+        ({"runtime.wheelhouse": "23.0"}, Reason.RUNTIME_MISSING),
+        ({"agent.updates": False, "runtime.wheelhouse": "23.0"}, Reason.RUNTIME_MISSING),
+    ],
+)
+@pytest.mark.parametrize("allow_unsafe", [False, True])
+def test_an_agent_fits_where_it_can_replace_the_one_that_runs(
+    facts: dict[str, Scalar], reason: Reason | None, allow_unsafe: bool
+) -> None:
+    agent = variant(runtime="wheelhouse", unsafe_format=True)
+    fit = variant_fits(agent, facts, model=AGENT_MODEL, allow_unsafe=allow_unsafe)
+    assert fit.reason == reason
+    # under another name, the fact allows nothing
+    other = variant_fits(agent, facts, model="detector", allow_unsafe=False)
+    assert other.reason is Reason.UNSAFE_FORMAT

@@ -7,6 +7,7 @@ The manifest comes on stdin; one JSON object says how it went: `figures` in word
 
 from __future__ import annotations
 
+import importlib
 import json
 import tempfile
 import zipfile
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pilotwave_agent.facts import agent_version
 from pilotwave_agent.selftest import TestLimits, record_answers, run_selftest
 from pilotwave_protocol.errors import PilotwaveError, RefusedError
 from pilotwave_protocol.manifest import TensorSpec, parse_manifest
@@ -35,6 +37,14 @@ def try_files(raw: bytes, name: str, folder: Path, timeout_s: float) -> str:
     except RefusedError as no:
         return json.dumps({"ok": False, "reason": str(no.reason), "sentence": str(no)})
     return json.dumps({"ok": True, "tried": figures.tried, "figures": str(figures)})
+
+
+def try_itself() -> str:
+    """Import what the agent needs to run, and return its version as the JSON text that a program
+    under test ends with (`runtimes.command`): whoever replaces itself by this agent asks for it."""
+    for module in ("resident.run", "work", "commands.once", "commands.status", "commands.rollback"):
+        importlib.import_module(f"pilotwave_agent.{module}")
+    return json.dumps({"version": agent_version()})
 
 
 class BadInputs(PilotwaveError):

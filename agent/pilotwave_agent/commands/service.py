@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pilotwave_agent.commands.systemd_unit import NAME, Plan, sysusers_of, unit_of
 from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.self_update import launch
 from pilotwave_agent.settings import config as settings
 from pilotwave_agent.settings.config import BadConfig, Config
 from pilotwave_protocol.errors import PilotwaveError
@@ -113,7 +114,7 @@ def _plan(system: System, config_path: Path, *, user: str, command: Sequence[str
         raise ServiceTrouble(f"--user: expected a name like pilotwave; got {ascii(user)[:40]}")
     groups = _groups(system.root)
     watchdog_s = _WATCHDOG_S[config.profile]
-    return Plan(command, config.data_dir, config_path, user, watchdog_s, groups)
+    return Plan(command, own_launcher(), config.data_dir, config_path, user, watchdog_s, groups)
 
 
 def _texts(plan: Plan) -> dict[Path, str]:
@@ -143,6 +144,11 @@ def own_command() -> list[str]:
     """Return how this agent is started: the script beside the interpreter, or the module."""
     script = Path(sys.executable).parent / "pilotwave-agent"
     return [str(script)] if script.exists() else [sys.executable, "-m", "pilotwave_agent.cli"]
+
+
+def own_launcher() -> list[str]:
+    """Return how this agent's launcher is started: by its path, by the interpreter alone."""
+    return [sys.executable, "-I", launch.__file__]
 
 
 def _allowed(system: System) -> None:

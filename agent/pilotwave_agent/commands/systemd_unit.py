@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pilotwave_agent.resident.run import RESTART
 from pilotwave_protocol.errors import PilotwaveError
 
 NAME = "pilotwave-agent.service"
@@ -40,9 +41,10 @@ class CannotInstall(PilotwaveError):
 @dataclass(frozen=True)
 class Plan:
     """What to install: paths are as the running system will see them, whatever root they are
-    written below."""
+    written below. `launcher` starts `command` or a newer agent (`self_update.launch`)."""
 
     command: Sequence[str]
+    launcher: Sequence[str]
     data: Path
     config: Path
     user: str = "pilotwave"
@@ -52,9 +54,11 @@ class Plan:
 
 def unit_of(plan: Plan) -> str:
     """Return the unit's text. Raises `CannotInstall`."""
-    for path in (plan.data, plan.config, *map(Path, plan.command[:1])):
+    programs = (*plan.command[:1], *plan.launcher[:1])
+    for path in (plan.data, plan.config, *map(Path, programs)):
         _check(path)
-    words = " ".join(map(_quoted, [*plan.command, "run", "--config", str(plan.config)]))
+    words = [*plan.launcher, str(plan.data), *plan.command, "--", "run", "--config"]
+    started = " ".join(map(_quoted, [*words, str(plan.config)]))
     lines = [
         "[Unit]",
         "Description=Pilotwave agent: keeps this device on the model versions it is assigned",
@@ -66,13 +70,15 @@ def unit_of(plan: Plan) -> str:
         "[Service]",
         "Type=notify",
         "NotifyAccess=main",
-        f"ExecStart={words}",
+        f"ExecStart={started}",
         f"WatchdogSec={plan.watchdog_s}",
         "TimeoutStartSec=120",
         "TimeoutStopSec=30",
         "KillMode=mixed",
         "Restart=always",
         "RestartSec=5",
+        # it ends so when another version of it is to run
+        f"SuccessExitStatus={RESTART}",
         "OOMPolicy=continue",
         f"User={plan.user}",
         f"Group={plan.user}",
@@ -101,7 +107,7 @@ def _storage(plan: Plan) -> list[str]:
 
 
 def _hardening(plan: Plan) -> list[str]:
-    used = [str(p) for p in (plan.data, plan.config, *plan.command[:1])]
+    used = [str(p) for p in (plan.data, plan.config, *plan.command[:1], *plan.launcher[:1])]
     homes = "read-only" if any(p.startswith(_HOMES) for p in used) else "yes"
     return [
         "NoNewPrivileges=yes",

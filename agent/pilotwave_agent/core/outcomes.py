@@ -279,6 +279,26 @@ def restored(slot: ModelSlot, way: Installed, note: str, now: Moment, restarts: 
     )
 
 
+def off(slot: ModelSlot, now: Moment) -> Record:
+    """The agent is back on the program that was installed by hand, which is no version."""
+    left = slot.current.version if slot.current else "nothing"
+    return moved(
+        slot,
+        S.FAILED,
+        at=now.wall,
+        event="rolled_back",
+        about=slot.current,
+        current=None,
+        previous=None,
+        last_healthy=None,
+        older=None,
+        candidate=slot.current,
+        damaged=False,
+        reason=slot.reason or Reason.INTERNAL,
+        detail=f"{left} to the agent that was installed: {slot.detail or slot.reason}",
+    )
+
+
 def nowhere_to_go(slot: ModelSlot, now: Moment) -> Record:
     """No version is left to go back to: the model stays on what it has, and says so."""
     detail = f"{slot.detail or slot.reason}; there is no other version to go back to"

@@ -21,6 +21,7 @@ from pilotwave_agent.core.state import (
     Order,
     Refusal,
     from_plain,
+    made,
     plain_memory,
     read_field,
     read_memory,
@@ -159,7 +160,7 @@ def apply(state: DeviceState, record: Record) -> DeviceState:
     elif kind == "accepted":
         state = _accepted(state, record)
     elif kind == "refused":
-        refusal = Refusal(**record["refusal"])
+        refusal = made(Refusal, record["refusal"])
         news = state.refusal != refusal
         state = replace(state, judged=record["raw"], refusal=refusal)
         if news:
@@ -181,12 +182,13 @@ def apply(state: DeviceState, record: Record) -> DeviceState:
 
 def _moved(state: DeviceState, record: Record) -> DeviceState:
     slot = state.slot(record["m"])
-    fields = {key: read_field(key, value) for key, value in record["set"].items()}
+    known = ModelSlot.__dataclass_fields__
+    fields = {k: read_field(k, value) for k, value in record["set"].items() if k in known}
     to = ModelState(record["s"])
     if to is not slot.state:
         fields["since"] = record["at"]
     if "failed" in record:
-        fields["failures"] = _with_failure(slot.failures, Failure(**record["failed"]))
+        fields["failures"] = _with_failure(slot.failures, made(Failure, record["failed"]))
     if to is ModelState.HEALTHY and "last_healthy" in fields:
         fields["failures"] = _without(slot.failures, fields["last_healthy"])
     models = {**state.models, slot.model: replace(slot, state=to, **fields)}
@@ -206,7 +208,7 @@ def _without(known: tuple[Failure, ...], version: Installed | None) -> tuple[Fai
 
 
 def _accepted(state: DeviceState, record: Record) -> DeviceState:
-    orders = {o["model"]: Order(**o) for o in record["orders"]}
+    orders = {o["model"]: made(Order, o) for o in record["orders"]}
     before = state
     state = replace(
         state,

@@ -6,8 +6,8 @@ Everything is frozen; a change is a journal record. What should happen next is `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
 from pilotwave_protocol.antirollback import AntiRollback, Ordered
 from pilotwave_protocol.fields import format_time, parse_time
@@ -15,6 +15,7 @@ from pilotwave_protocol.messages.check_in import DeviceEvent, Installed
 from pilotwave_protocol.states import ModelState, Reason
 
 MAX_FAILURES = 32
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -200,17 +201,24 @@ def to_plain(state: DeviceState) -> dict[str, Any]:
     }
 
 
+def made(kind: type[T], plain: Mapping[str, Any]) -> T:
+    """Make a value of what the journal says. What a later agent added is passed over: an agent that
+    was replaced and comes back reads what its successor wrote."""
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]  # each kind is a dataclass
+    return kind(**{key: value for key, value in plain.items() if key in known})
+
+
 def from_plain(plain: Mapping[str, Any]) -> DeviceState:
     """Read what `to_plain` wrote; the journal's checksums have vouched for it."""
     return DeviceState(
         models={name: read_slot(slot) for name, slot in plain["models"].items()},
-        orders={o["model"]: Order(**o) for o in plain["orders"]},
+        orders={o["model"]: made(Order, o) for o in plain["orders"]},
         orders_expire=plain["orders_expire"],
         memory=read_memory(plain["memory"]),
         judged=plain["judged"],
-        refusal=Refusal(**plain["refusal"]) if plain["refusal"] else None,
+        refusal=made(Refusal, plain["refusal"]) if plain["refusal"] else None,
         tuf=plain["tuf"],
-        events=tuple(DeviceEvent(**{**e, "at": parse_time(e["at"])}) for e in plain["events"]),
+        events=tuple(made(DeviceEvent, {**e, "at": parse_time(e["at"])}) for e in plain["events"]),
         next_event=plain["next_event"],
         acked=plain["acked"],
         dropped=plain["dropped"],
@@ -255,7 +263,7 @@ def plain_slot(slot: ModelSlot) -> dict[str, Any]:
 
 def read_slot(plain: Mapping[str, Any]) -> ModelSlot:
     """Read what `plain_slot` wrote."""
-    return ModelSlot(**{key: read_field(key, value) for key, value in plain.items()})
+    return made(ModelSlot, {key: read_field(key, value) for key, value in plain.items()})
 
 
 def read_field(key: str, value: Any) -> Any:
@@ -263,15 +271,15 @@ def read_field(key: str, value: Any) -> Any:
     if value is None:
         return None
     if key in ("current", "previous", "last_healthy", "older", "candidate", "tested"):
-        return Installed(**value)
+        return made(Installed, value)
     if key == "watch":
-        return Probation(**value)
+        return made(Probation, value)
     if key == "telling":
-        return Telling(**value)
+        return made(Telling, value)
     if key == "numbers":
-        return tuple(Numbered(**n) for n in value)
+        return tuple(made(Numbered, n) for n in value)
     if key == "failures":
-        return tuple(Failure(**f) for f in value)
+        return tuple(made(Failure, f) for f in value)
     return ModelState(value) if key == "state" else value
 
 

@@ -8,14 +8,21 @@ from pilotwave_agent.core.state import ModelSlot
 from pilotwave_agent.effects.tools import Tools, disk_says_no
 from pilotwave_agent.tell.base import Release, Teller
 from pilotwave_agent.tell.choose import tellers_of
+from pilotwave_agent.tell.itself import Itself
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages.check_in import Installed
+from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import ModelState
 
 
 def tellers(tools: Tools, model: str) -> list[Teller]:
     """Return who tells this model's applications, in the order of the settings."""
     config = tools.config
+    if model == AGENT_MODEL:
+        within_s = config.self_update_timeout_s
+        proved, trouble = tools.notes.proved, tools.notes.trouble
+        uptime = lambda: tools.now().uptime  # noqa: E731
+        return [Itself(tools.disk, tools.layout, within_s, proved, trouble, uptime)]
     return tellers_of(config.tell, model, tools.disk, tools.layout.live, config.app_users)
 
 

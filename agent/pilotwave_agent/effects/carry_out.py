@@ -23,7 +23,9 @@ from pilotwave_agent.effects.switch import confirm, switch
 from pilotwave_agent.effects.tools import Tools
 from pilotwave_agent.effects.trial import trial
 from pilotwave_agent.runtimes import engines
+from pilotwave_agent.self_update import slots
 from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import ModelState, Reason
 
 _EFFECTS: Mapping[type, Callable[[Tools, Any], Record | None]] = {
@@ -38,6 +40,8 @@ _EFFECTS: Mapping[type, Callable[[Tools, Any], Record | None]] = {
     steps.Remove: remove,
     steps.ClearAway: clear_away,
 }
+
+_ON_TRIAL = frozenset({ModelState.SWITCHING, ModelState.PROBATION, ModelState.ROLLING_BACK})
 
 
 def next_step(tools: Tools) -> Step:
@@ -80,10 +84,19 @@ def reconcile(tools: Tools) -> None:
             tools.record(moved(slot, slot.state, at=now, event="damaged", about=about, **why))
 
 
+def _clear_own(tools: Tools) -> None:
+    """Forget a new agent's trial once it is decided, and the programs of versions that are gone."""
+    disk, layout = tools.disk, tools.layout
+    if tools.slot(AGENT_MODEL).state not in _ON_TRIAL:
+        slots.end(disk, layout)
+    slots.clear(disk, layout, disk.names(layout.versions(AGENT_MODEL)))
+
+
 def clear_unused(tools: Tools) -> None:
     """Remove what no version of use needs; a disk that says no is asked another time."""
     try:
         version_folder.clear(tools.disk, tools.layout, tools.journal.state)
+        _clear_own(tools)
         kept = set(tools.disk.names(tools.layout.blobs))
         engines.clear(tools.config.data_dir / engines.FOLDER, kept)
     except OSError:

@@ -9,8 +9,10 @@ from pilotwave_agent.core.state import ModelSlot
 from pilotwave_agent.core.steps import Restore
 from pilotwave_agent.effects.apps import release, tell_all
 from pilotwave_agent.effects.tools import Tools, disk_says_no
+from pilotwave_agent.host.layout import point
 from pilotwave_agent.tell.base import Teller
 from pilotwave_protocol.messages.check_in import Installed
+from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import ModelState
 
 _BACK = ModelState.ROLLED_BACK
@@ -27,6 +29,11 @@ def restore(tools: Tools, step: Restore) -> Record:
         note = _tell_back(tools, slot, way)
         restarts = health.restarts(tools.config.probe, tools.subject(slot, way, _BACK))
         return outcomes.restored(slot, way, note, tools.now(), restarts)
+    if slot.model == AGENT_MODEL:  # behind its versions is the agent that was installed by hand
+        with disk_says_no():
+            for link in ("previous", "current"):
+                point(tools.disk, tools.layout, slot.model, link, None)
+        return outcomes.off(slot, tools.now())
     tools.relink(slot)
     return outcomes.nowhere_to_go(slot, tools.now())
 

@@ -11,6 +11,7 @@ from pilotwave_agent.effects.apps import release, tellers
 from pilotwave_agent.effects.tools import TRANSIENT, Tools, disk_says_no
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages.check_in import Installed
+from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import ModelState, Reason
 
 
@@ -79,6 +80,9 @@ def confirm(tools: Tools, step: Confirm) -> Record | None:
             raise RefusedError(Reason.APP_SILENT, said)
     except RefusedError as no:
         return outcomes.not_taken(slot, no, tools.now())
+    if slot.model == AGENT_MODEL and telling:
+        # this process learns nothing more of it; one that will is started when there is news
+        tools.notes.asked[slot.model] = max(now.uptime, telling.since + telling.within_s)
     return None
 
 

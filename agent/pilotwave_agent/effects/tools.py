@@ -33,7 +33,8 @@ class Notes:
     """What one process knows that need not outlive it.
 
     When (uptime) each model was last probed, its application last asked, its files last fetched;
-    what models wait for, and until when the conditions of a fetch need not be looked at.
+    what models wait for, and until when the conditions of a fetch need not be looked at; what the
+    agent has `proved` of itself since it started, and the `trouble` that kept it from more.
     """
 
     probed: dict[str, float] = field(default_factory=dict)
@@ -43,6 +44,8 @@ class Notes:
     holds: dict[str, Hold] = field(default_factory=dict)
     look_at: float = 0.0
     changed: bool = False
+    proved: set[str] = field(default_factory=set)
+    trouble: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pilotwave_agent.core.records import Record
 from pilotwave_agent.core.steps import Trial
 from pilotwave_agent.core.ties import mates
 from pilotwave_agent.effects.tools import TRANSIENT, Tools, disk_says_no
-from pilotwave_agent.runtimes import engines
+from pilotwave_agent.runtimes import WHEELHOUSE, engines, wheelhouse
 from pilotwave_agent.selftest import SelfTestFolders, TestLimits, prepare, run_selftest
 from pilotwave_agent.settings.config import RuntimeSettings
 from pilotwave_protocol.errors import RefusedError
@@ -46,6 +46,12 @@ def selftest(tools: Tools, model: str, version: Installed) -> str:
     settings = config.runtimes.get(variant.runtime, RuntimeSettings())
     place = SelfTestFolders(own=own, cache=own / engines.FOLDER)
     folder = tools.layout.version(model, version)
+    if variant.runtime == WHEELHOUSE:
+        program, timeout_s = tools.layout.programs / folder.name, settings.build_timeout_s
+        wheelhouse.build_missing(
+            tools.disk, folder, variant.entrypoint, program, timeout_s=timeout_s
+        )
+        place = SelfTestFolders(own=own, cache=program)
     if variant.runtime == "tensorrt":
         prepare(folder, variant, settings, place)
     note = partial(_note_confinement, tools)

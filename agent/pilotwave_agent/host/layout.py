@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pilotwave_agent.host.disk import Disk
 from pilotwave_protocol.messages.check_in import Installed
+from pilotwave_protocol.names import AGENT_MODEL
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,16 @@ class Layout:
     def telemetry(self) -> Path:
         """What applications measured and the server has not acknowledged."""
         return self.root / "telemetry" / "spool.json"
+
+    @property
+    def trial(self) -> Path:
+        """How the trial of a new agent goes (`self_update.launch`)."""
+        return self.root / "agent" / "trial.json"
+
+    @property
+    def programs(self) -> Path:
+        """What was built here of the agent's own versions: a folder per version's folder."""
+        return self.models / AGENT_MODEL / "programs"
 
     @property
     def status(self) -> Path:

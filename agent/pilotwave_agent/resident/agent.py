@@ -27,6 +27,7 @@ from pilotwave_agent.resident.child import Child
 from pilotwave_agent.resident.journal_watch import JournalWatch
 from pilotwave_agent.resident.reconsider import Reconsider
 from pilotwave_agent.resident.session import Heard, keep_directive, session_of
+from pilotwave_agent.self_update.slots import PROOF, must_restart
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.states import Reason
 
@@ -92,20 +93,24 @@ class Agent:
         self._progress: dict[str, int] = {}
         self._trouble: tuple[str, str] | None = None
         self._wait_for_server = False
+        self._proved: set[str] = set()
+        self.restarts = False
+        """Whether this agent ends because another is to run."""
         self._journal = JournalWatch(self._layout.journal)
         self.state = self._journal.state
 
     # --- the loop
 
     def run(self, wakeup: int) -> None:
-        """Go on for ever; a byte on the descriptor `wakeup` ends a sleep."""
+        """Go on until another agent is to run; a byte on the descriptor `wakeup` ends a sleep."""
         self.start()
         self._open_mailbox()
         watchdog.notify("READY=1")
         try:
-            while True:
+            while not self.restarts:
                 self.turn()
-                self.sleep(wakeup)
+                if not self.restarts:
+                    self.sleep(wakeup)
         finally:
             watchdog.notify("STOPPING=1")
             self.close()
@@ -135,10 +140,14 @@ class Agent:
         if self.clock.uptime() >= self.schedule.next_check_in:
             if self._mailbox:
                 self._mailbox.flush()
-            self._take(self.session.check_in(self.state(), self._progress, self._trouble))
+            heard = self.session.check_in(self.state(), self._progress, self._trouble)
+            self._take(heard)
+            self._prove("check_in", done=heard is not None)
         self._push.turn(self.session)
         if self.clock.uptime() >= self.schedule.next_poll:
-            self._take(self.session.poll(self.state()))
+            polled = self.session.poll(self.state())
+            self._take(polled)
+            self._prove("poll", done=polled is not None)
         if self.clock.wall() >= self._refresh_at:
             self._refresh, self._refresh_at = True, NEVER
             self.schedule.work_at(self.clock.uptime())
@@ -148,6 +157,13 @@ class Agent:
             self.schedule.work_at(self.clock.uptime())
         if self._child is None and self.clock.uptime() >= self.schedule.next_work:
             self._start_work()
+
+    def _prove(self, what: str, *, done: bool) -> None:
+        """Remember what a new agent must have done; once all of it is, have that looked at."""
+        if done and what not in self._proved:
+            self._proved.add(what)
+            if self._proved >= set(PROOF):
+                self.schedule.work_at(self.clock.uptime())
 
     def _watch_conditions(self) -> None:
         """Being awake, see whether what holds an order back has changed."""
@@ -241,6 +257,8 @@ class Agent:
             "refresh": self._refresh,
             "boot": self._boot,
             "probed": self._probed,
+            "proved": sorted(self._proved),
+            "trouble": self.session.said,
         }
         try:
             self._child = self._launch(self._config_path, job)
@@ -273,6 +291,7 @@ class Agent:
             self._done(line["done"])
         elif "ended" in line:
             self._end_child()
+            self.restarts = must_restart(self._layout.root)
             if line["ended"] != 0:
                 self.schedule.work_failed(self.clock.uptime())
 
@@ -280,6 +299,7 @@ class Agent:
         now = self.clock.uptime()
         self._boot, self._progress, self._probed = False, {}, done["probed"]
         self._watch = done["watch"]
+        self._prove("directive", done=done["verified"])
         if done["refresh_at"] is not None:
             self._refresh_at, self._asked_refresh = done["refresh_at"], False
         for wait_s in (done["next_wake_s"], done["hold_ends_s"]):

@@ -18,6 +18,9 @@ from pilotwave_agent.resident.agent import Agent
 from pilotwave_agent.settings.config import Config
 from pilotwave_agent.settings.proxies import named_in_environment
 
+RESTART = 5
+"""The exit status of an agent that ends because another version of it is to run."""
+
 
 class Stop(BaseException):
     """A signal asked the agent to end."""
@@ -68,8 +71,10 @@ def alone(config: Config) -> Iterator[tuple[Layout, Identity]]:
         yield layout, who
 
 
-def run(config: Config, config_path: Path) -> None:
-    """Run the resident agent until a signal ends it. Raises `Held`, `NotEnrolled`, `OSError`."""
+def run(config: Config, config_path: Path) -> bool:
+    """Run the resident agent until a signal ends it, or another agent is to run instead; say
+    whether that is so. Raises `Held`, `NotEnrolled`, `OSError`."""
+    again = False
     with alone(config) as (layout, who), contextlib.suppress(Stop), signals() as wakeup:
         copies.note(Disk(), layout)
         if copies.is_copy(layout):
@@ -85,5 +90,8 @@ def run(config: Config, config_path: Path) -> None:
         if unused:
             words = 'write proxy = "environment" into the settings to have it used'
             say(f"{unused} is set and not used; {words}", level="warning")
-        Agent(config, config_path, who).run(wakeup)
-    say("ended")
+        agent = Agent(config, config_path, who)
+        agent.run(wakeup)
+        again = agent.restarts
+    say("ended: another version of it is to run" if again else "ended")
+    return again

@@ -19,6 +19,7 @@ from pilotwave_agent.runtimes.base import Adapter, Info, Options, Runner, Tensor
 __all__ = [
     "COMMAND",
     "RUNTIMES",
+    "WHEELHOUSE",
     "Info",
     "Options",
     "Runner",
@@ -31,6 +32,9 @@ __all__ = [
 
 COMMAND = "command"
 """The runtime of a program that tests itself, and that nobody loads (`command`)."""
+
+WHEELHOUSE = "wheelhouse"
+"""The runtime of the agent itself as wheels, which nobody loads either (`wheelhouse`)."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import json
 import math
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,19 @@ def run(file: Path, folder: Path, cases: Path | None) -> dict[str, Any]:
     """Let the program test itself; return its figures. Raises `RefusedError` or `OSError`."""
     # whoever started this process removes its scratch, and whatever a model made in it
     scratch = tempfile.mkdtemp(prefix="command-")
+    return ask([programs.runnable(file, Path(scratch))], file.name, folder, cases)
+
+
+def ask(words: Sequence[str | Path], name: str, folder: Path, cases: Path | None) -> dict[str, Any]:
+    """Run a program, called `name`, with the word `selftest`; as `run`."""
     with tempfile.TemporaryFile() as out:
         environment = {"PILOTWAVE_CASES": str(cases) if cases else ""}
-        program = programs.runnable(file, Path(scratch))
-        child = programs.start([program, "selftest"], cwd=folder, out=out, environment=environment)
+        child = programs.start([*words, "selftest"], cwd=folder, out=out, environment=environment)
         child.wait()
         out.seek(max(out.seek(0, 2) - _TAIL, 0))
         said = out.read().decode(errors="replace").strip()
     if child.returncode:
-        raise RefusedError(_reason(child), f"{file.name} {programs.ended(child)}: {said[-300:]}")
+        raise RefusedError(_reason(child), f"{name} {programs.ended(child)}: {said[-300:]}")
     return _figures(said.splitlines()[-1] if said else "")
 
 

@@ -37,7 +37,7 @@ def runtime_facts(
     facts: dict[str, Scalar | None] = {}
     for name, runtime in RUNTIMES.items():
         own = settings.get(name)
-        found = _installed(_site_packages(Path(own.python))) if own and own.python else here
+        found = _installed(site_packages(Path(own.python))) if own and own.python else here
         names = (d.lower().replace("-", "_") for d in runtime.distributions)
         facts[f"runtime.{name}"] = next((found[n] for n in names if n in found), None)
     if facts["runtime.edge-impulse"]:  # so far numpy's version, which its golden cases need
@@ -49,8 +49,9 @@ def runtime_facts(
     return {**facts, **({f"accelerator.{gpu}": True} if gpu else {})}
 
 
-def _site_packages(python: Path) -> list[str]:
-    """Return where an interpreter keeps packages, told by the layout of its folders.
+def site_packages(python: Path) -> list[str]:
+    """Return where an interpreter keeps packages, told by the layout of its folders; the first is
+    for what pip installs.
 
     The link is not followed: an environment's python is one to the system's.
     """

@@ -53,6 +53,12 @@ def _try(spec: dict[str, Any], line: _Line) -> dict[str, Any]:
         _check_confined(spec, line, "it is a program")
         line.enter("run")
         return {**command.run(file, folder, cases), "peak_mb": peak_mb()}
+    if spec["runtime"] == runtimes.WHEELHOUSE:
+        from pilotwave_agent.runtimes import wheelhouse
+
+        _check_confined(spec, line, "it is a program")
+        line.enter("run")
+        return {**wheelhouse.run(Path(spec["cache"]), folder), "peak_mb": peak_mb()}
     runtimes.adapter(spec["runtime"])  # what it takes to import the runtime is not the model's
     line.enter("format")
     unsafe = _check_format(file, spec["runtime"])
@@ -153,7 +159,9 @@ def _confined(spec: dict[str, Any]) -> list[str]:
         memory_mb=spec["memory_mb"],
         cpu_s=spec["cpu_s"],
         hidden=Path(spec["hidden"]) if spec["hidden"] else None,
-        shown=tuple(Path(path) for path in (spec["folder"], spec["cache"], spec["record"]) if path),
+        shown=tuple(
+            Path(spec[key]) for key in ("folder", "cache", "record", "program") if spec[key]
+        ),
         writable=(Path.cwd(),),
         filtered=spec["filter_calls"],
         starts=spec["starts"],

@@ -83,7 +83,8 @@ class Config:
     `selftest_filter_calls` keeps a model from system calls that it should not need.
     `apps_group` is the group whose members' applications may report, `app_users` the ids of those
     users alone who may report on a model. `profile` battery spares
-    wake-ups; `metered` and `timezone` say what cannot be seen from here.
+    wake-ups; `metered` and `timezone` say what cannot be seen from here. `self_update` lets
+    versions of the reserved model replace the agent; each has `self_update_timeout_s` for proof.
     """
 
     server: str
@@ -120,6 +121,8 @@ class Config:
     proxy: str = ""
     proxy_password_file: str = ""
     no_proxy: tuple[str, ...] = ()
+    self_update: bool = True
+    self_update_timeout_s: float = 600.0
 
     @cached_property
     def proxies(self) -> Proxies:
@@ -184,6 +187,8 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         proxy=f.text("proxy", limit=2048, default=""),
         proxy_password_file=str(base / os.path.expanduser(secret)) if secret else "",
         no_proxy=tuple(f.texts("no_proxy", limit=64, default=[])),
+        self_update=f.boolean("self_update", default=True),
+        self_update_timeout_s=_seconds(f, "self_update_timeout_s", 600.0, low=1.0),
     )
     proxies_of(config)
     for section in (f, test):

@@ -57,10 +57,12 @@ class _OnTheWay(RefusedError):
 
 @dataclass(frozen=True)
 class Judged:
-    """What came of it: when to refresh next (epoch seconds), and a "no" that may pass."""
+    """What came of it: when to refresh next (epoch seconds), a "no" that may pass, and whether a
+    directive was verified."""
 
     refresh_at: float | None = None
     passing: RefusedError | None = None
+    verified: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,15 @@ class Inbox:
         orders = self.journal.state.orders.values()
         return any(self._kept(order.sha256) is None for order in orders)
 
-    def sit(self, *, at: float) -> Judged:
-        """Refresh, remember floors and yanks, then judge the inbox if it is news."""
+    def sit(self, *, at: float, anew: bool = False) -> Judged:
+        """Refresh, remember floors and yanks, then judge the inbox if it is news, or `anew`."""
         raw = self._inbox()
         digest = sha256_hex(raw) if raw is not None else ""
         try:
             view = self._refresh()
             self._learn(view, at)
-            if raw is not None and self._is_open(digest):
+            verified = raw is not None and (anew or self._is_open(digest))
+            if raw is not None and verified:
                 self._judge(raw, view, at)
         except RefusedError as no:
             passing = no.reason in _PASSING or isinstance(no, _OnTheWay)
@@ -104,7 +107,7 @@ class Inbox:
             return Judged(passing=no if passing else None)
         # the timestamp's own date may be of a clock that ran ahead
         soonest = min(view.refresh_after.timestamp(), time.time() + LONGEST_TRUST.total_seconds())
-        return Judged(refresh_at=soonest)
+        return Judged(refresh_at=soonest, verified=verified)
 
     def _is_open(self, digest: str) -> bool:
         """What was accepted stays accepted; what was refused may pass newer metadata."""

@@ -16,6 +16,9 @@ BATTERY_INTERVAL_S = 900
 AGENT_TIES = "agent.together"
 """The fact of an agent that heeds the condition `together`; one without it changes all at once."""
 
+AGENT_UPDATES = "agent.updates"
+"""The fact of an agent that can replace itself by a version of the reserved model."""
+
 
 def read_facts(f: Fields) -> dict[str, Scalar]:
     """Read the `facts` field: flat, keys by pattern, values scalar and short."""

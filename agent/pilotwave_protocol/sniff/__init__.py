@@ -15,6 +15,7 @@ from pilotwave_protocol.sniff.magic import by_magic
 from pilotwave_protocol.sniff.onnx import read_onnx
 from pilotwave_protocol.sniff.openvino import read_openvino
 from pilotwave_protocol.sniff.tflite import read_tflite
+from pilotwave_protocol.sniff.wheelhouse import is_wheelhouse, read_wheelhouse
 
 __all__ = [
     "DYNAMIC",
@@ -51,6 +52,8 @@ def sniff_bytes(data: memoryview, name: str) -> Sniffed:
     head = bytes(data[:64]).lstrip()
     if head.startswith((b"<?xml", b"<net")):
         return read_openvino(data, name) if suffix == "xml" or b"<net" in head else UNKNOWN
+    if suffix == "txt" and is_wheelhouse(data):
+        return read_wheelhouse(data)
     if found := by_magic(data):
         return found
     if suffix == "onnx" or (data[0] == 0x08 and len(data) > 1 and 3 <= data[1] <= 32):

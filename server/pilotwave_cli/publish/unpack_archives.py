@@ -57,7 +57,8 @@ def _restored(source: Path, folder: Path) -> Path | None:
     for number, path in enumerate(files):
         target = folder / "new" / str(number)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not path.is_symlink() and store_anew(path, target):
+        # a wheel is named by its digest in the list beside it
+        if not path.is_symlink() and path.suffix != ".whl" and store_anew(path, target):
             changed[path] = target
             sizes = (output.size(p.stat().st_size) for p in (path, target))
             output.warn(

@@ -59,6 +59,7 @@ def _of_one(
                 events=[e for e in check_in.events if e.model == report.model],
                 directive_seq=check_in.directive_seq,
                 may_join=_may_join(fleet, record, rollout, report, check_in.events),
+                agent=check_in.agent,
             )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages.facts import AGENT_TIES
+from pilotwave_protocol.messages.facts import AGENT_TIES, AGENT_UPDATES
 from pilotwave_protocol.names import FACT
 
 SMALLEST = 1e-300
 _CAPABILITY_KEYS = frozenset(
-    {"arch", "memory_mb", "allow_unsafe_formats", "max_models", "removes_models", AGENT_TIES}
+    {
+        *("arch", "memory_mb", "allow_unsafe_formats", "max_models", "removes_models"),
+        *(AGENT_TIES, AGENT_UPDATES),
+    }
 )
 _CAPABILITY_PREFIXES = ("runtime.", "accelerator.")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pilotwave_protocol import secrets, sniff
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import BadManifest
-from pilotwave_protocol.formats import OPENS
+from pilotwave_protocol.formats import AGENT_RUNTIMES, OPENS
 from pilotwave_protocol.manifest import (
     MAX_MANIFEST_BYTES,
     FileEntry,
@@ -24,6 +24,7 @@ from pilotwave_protocol.manifest import (
     VersionManifest,
     parse_manifest,
 )
+from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.trust import VersionTarget
 from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.errors import Invalid
@@ -107,7 +108,8 @@ def check_contents(
 def _stored_manifest(target: VersionTarget, blobs: BlobStore, stray: list[str]) -> bytes:
     named = f"{target.model} {target.version}"
     try:
-        return blobs.read(target.sha256, MAX_MANIFEST_BYTES + 1)
+        with blobs.open(target.sha256) as stream:
+            return stream.read(MAX_MANIFEST_BYTES + 1)
     except BlobMissing:
         pass
     if stray:
@@ -152,7 +154,7 @@ def digests_of(versions: Collection[CheckedVersion]) -> set[str]:
 
 def check_blobs(manifest: VersionManifest, blobs: BlobStore) -> None:
     """Step 13."""
-    sizes = blobs.sizes(files_of(manifest))
+    sizes = {sha256: blobs.size(sha256) for sha256 in files_of(manifest)}
     missing = sorted(sha256 for sha256, size in sizes.items() if size is None)
     if missing:
         raise BlobsMissing(
@@ -176,8 +178,24 @@ def check_formats(manifest: VersionManifest, target: VersionTarget, blobs: BlobS
             " in the signed target"
         )
     for variant in manifest.variants:
+        _check_of_agent(manifest.model, variant)
         for file in variant.files:
             check_file(variant, file, blobs)
+
+
+def _check_of_agent(model: str, variant: Variant) -> None:
+    """The reserved model holds agents and nothing else; no other model holds one."""
+    agent = variant.runtime in AGENT_RUNTIMES
+    if model == AGENT_MODEL and not agent:
+        raise FormatMismatch(
+            f"{variant.name}: {AGENT_MODEL} is the agent itself, which is a"
+            f" {' or a '.join(AGENT_RUNTIMES)}; this is for {variant.runtime}"
+        )
+    if model != AGENT_MODEL and variant.runtime == AGENT_RUNTIMES[0]:
+        raise FormatMismatch(
+            f"{variant.name}: a {variant.runtime} is an agent, and {AGENT_MODEL} is the model of"
+            " agents; a program with its model is published with --runtime command"
+        )
 
 
 def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
@@ -185,10 +203,9 @@ def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
     companion runs code when loaded, unless that was signed."""
     where = f"{variant.name}/{file.path}"
     entrypoint = file.path == variant.entrypoint
-    data = mapped(file, blobs) if file.size else memoryview(b"")
-    check_no_key(where, data)
+    check_no_key(where, file, blobs)
     try:
-        found = look_into(data, file.path)
+        found = look_into(file, blobs)
     except sniff.BadModel as error:
         # what cannot be read as a model is data; only the entry point must be one
         if entrypoint:
@@ -207,9 +224,13 @@ def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
         )
 
 
-def check_no_key(where: str, data: memoryview) -> None:
+def check_no_key(where: str, file: FileEntry, blobs: BlobStore) -> None:
     """Refuse a file that is or holds a private key."""
-    if found := secrets.key_in_bytes(data):
+    if file.size == 0:
+        return
+    with mapped(file, blobs) as data:
+        found = secrets.key_in_bytes(data)
+    if found:
         raise PrivateKeyFound(f"{where}: holds {found.what}; take it out and publish without it")
 
 
@@ -251,16 +272,15 @@ def _check_schema(
             )
 
 
-def look_into(data: memoryview, path: str) -> sniff.Sniffed:
-    """Sniff a file's bytes; BadModel where it is damaged."""
-    if not data:
+def look_into(file: FileEntry, blobs: BlobStore) -> sniff.Sniffed:
+    """Sniff a blob without reading it whole; BadModel where it is damaged."""
+    if file.size == 0:
         raise sniff.BadModel("the file is empty")
-    return sniff.sniff_bytes(data, path.rpartition("/")[2])
+    return sniff.sniff_bytes(mapped(file, blobs), file.path.rpartition("/")[2])
 
 
 def mapped(file: FileEntry, blobs: BlobStore) -> memoryview:
-    """Return a blob's bytes without having them in memory; a view that is let go closes the file,
-    whose name may be gone by then."""
-    with blobs.local(file.sha256) as path, path.open("rb") as stream:
+    """Return a blob's bytes without reading them; a view that is let go closes the file."""
+    with blobs.open(file.sha256) as stream:
         # Not closed by hand: the views in a BadModel's traceback would still hold it.
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))

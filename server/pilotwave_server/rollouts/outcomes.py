@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from pilotwave_protocol.messages.check_in import DeviceEvent, ModelReport
+from pilotwave_protocol.names import AGENT_MODEL, is_version_of_agent
 from pilotwave_protocol.states import ModelState, Reason
 from pilotwave_server.rollouts.leases import (
     DID_NOT,
@@ -75,9 +76,18 @@ class KnownOutcome(Protocol):
 
 
 def sign_of(
-    report: ModelReport, events: Sequence[DeviceEvent], version: str, *, now: datetime
+    report: ModelReport,
+    events: Sequence[DeviceEvent],
+    version: str,
+    *,
+    now: datetime,
+    agent: str = "",
 ) -> Report:
-    """Return how the device stands to `version`, by its report and the events that came with it."""
+    """Return how the device stands to `version`, by its report and the events that came with it.
+
+    Of the agent itself, what counts is `agent`, the one that wrote the report: a device is well on
+    a version once it reports as that version.
+    """
     mine = [e for e in events if (e.model, e.version) == (report.model, version)]
     switched = max((min(e.at, now) for e in mine if e.kind == "switched"), default=None)
     current = report.current.version if report.current else None
@@ -88,6 +98,8 @@ def sign_of(
             return Report(Stand.FAILED, *told, switched_at=switched)
         came_from = report.previous.version if report.previous else None
         trial = report.state in (S.PROBATION, S.ROLLING_BACK)
+        if report.model == AGENT_MODEL:
+            trial = trial or not is_version_of_agent(agent, version)
         return Report(Stand.ON_TRIAL if trial else Stand.WELL, None, None, came_from, switched)
     if report.state is S.FAILED and candidate == version:
         return Report(Stand.FAILED, *told)

@@ -513,6 +513,14 @@ def a_format_that_the_runtime_does_not_open(u: Upload) -> None:
     u.put(replace(u.manifest, variants=(variant,)))
 
 
+@case("format_mismatch")
+def an_agent_under_another_name_than_its_own(u: Upload) -> None:
+    pin = f"pilotwave==0.2.0 --hash=sha256:{'a' * 64}\n".encode()
+    given = {"runtime": "wheelhouse", "entrypoint": "requirements.txt", "format": "wheelhouse"}
+    files = {"requirements.txt": pin}
+    u.put(u.registry.manifest("detector", "2.0.0", files, **given, unsafe_format=True))
+
+
 @case("schema_mismatch")
 def an_output_that_the_model_does_not_have(u: Upload) -> None:
     outputs = (TensorSpec("z", "float32", (1,)),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from pilotwave_protocol.messages.check_in import DeviceEvent, Installed, ModelReport
+from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.rollouts.operate import steer
 from pilotwave_server.rollouts.outcomes import Report, Stand, becomes, sign_of
@@ -60,6 +61,28 @@ SIGNS = [
 @pytest.mark.parametrize(("told", "events", "stand"), SIGNS)
 def test_sign(told: ModelReport, events: tuple[DeviceEvent, ...], stand: Stand) -> None:
     assert sign_of(told, events, NEW, now=NOW).stand is stand
+
+
+@pytest.mark.parametrize(
+    ("agent", "version", "stand"),
+    [
+        ("0.2.0+3f2a9c1e", "0.2.0", Stand.WELL),
+        ("0.2.0+3f2a9c1e", "0.2.0+3f2a9c1e", Stand.WELL),
+        # it says that it is healthy, and an older agent says so
+        ("0.1.0+3f2a9c1e", "0.2.0", Stand.ON_TRIAL),
+        ("0.2.0+aaaaaaaa", "0.2.0+3f2a9c1e", Stand.ON_TRIAL),
+        ("unknown+3f2a9c1e", "0.2.0", Stand.ON_TRIAL),
+        ("", "0.2.0", Stand.ON_TRIAL),
+    ],
+)
+def test_a_device_is_well_on_an_agent_once_it_reports_as_that_agent(
+    agent: str, version: str, stand: Stand
+) -> None:
+    told = replace(report(S.HEALTHY, version), model=AGENT_MODEL)
+    assert sign_of(told, (), version, now=NOW, agent=agent).stand is stand
+    # another model's health has nothing to do with it
+    other = report(S.HEALTHY, version)
+    assert sign_of(other, (), version, now=NOW, agent=agent).stand is Stand.WELL
 
 
 def test_a_clock_that_is_ahead_dates_nothing_later_than_the_report() -> None:

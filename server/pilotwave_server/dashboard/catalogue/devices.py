@@ -53,6 +53,10 @@ SENTENCES: tuple[str, ...] = (
         "variant %(variant)s has a format that can run code when loaded, and this device's "
         "configuration does not allow that (allow_unsafe_formats)"
     ),
+    N_(
+        "the agent there cannot replace itself: its service was installed by an older agent or by "
+        "hand, or its settings say self_update = false"
+    ),
     N_("variant %(variant)s needs %(name)s, which is not installed here"),
     N_("variant %(variant)s needs %(name)s, which is not here"),
     N_("variant %(variant)s needs %(memory)s MB of memory; here %(have)s"),

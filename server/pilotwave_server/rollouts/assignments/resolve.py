@@ -257,7 +257,7 @@ def choose_variant(device: DeviceView, release: Released) -> tuple[Variant | Non
     allow_unsafe = allows_unsafe(device.facts)
     misfits: list[Fit] = []
     for variant in release.variants:
-        fit = variant_fits(variant, device.facts, allow_unsafe=allow_unsafe)
+        fit = variant_fits(variant, device.facts, model=release.model, allow_unsafe=allow_unsafe)
         if fit.ok:
             return variant, None
         misfits.append(fit)

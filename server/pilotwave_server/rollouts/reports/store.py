@@ -37,7 +37,8 @@ _Rows = Mapping[tuple[int, int], Row[Any]]
 
 @dataclass(frozen=True)
 class Heard:
-    """A device's report of the model of a rollout. `may_join`: without a row, it may get one."""
+    """A device's report of the model of a rollout, written by `agent`. `may_join`: without a row,
+    it may get one."""
 
     device_id: int
     rollout: RunningRollout
@@ -45,6 +46,7 @@ class Heard:
     events: Sequence[DeviceEvent]
     directive_seq: int
     may_join: bool
+    agent: str = ""
 
     @property
     def key(self) -> tuple[int, int]:
@@ -52,7 +54,8 @@ class Heard:
 
     def sign(self, now: datetime) -> Report:
         """Return how the device stands to the rollout's version."""
-        return sign_of(self.report, self.events, self.rollout.version, now=now)
+        version, agent = self.rollout.version, self.agent
+        return sign_of(self.report, self.events, version, now=now, agent=agent)
 
 
 def is_news(session: Session, heard: Iterable[Heard], *, now: datetime) -> bool:

@@ -1,0 +1,1 @@
+"""How the agent replaces itself: what systemd starts, and what is noted of a new agent's trial."""
