@@ -19,6 +19,7 @@ from pilotwave_protocol import dsse
 from pilotwave_server.db import Database, next_revision
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.keystore.folder import FolderKeys
 
 FACTS = {
     "arch": "aarch64",
@@ -66,7 +67,7 @@ def add_devices(data: Path, count: int, keys: Sequence[Ed25519PrivateKey] = ()) 
 
 def read_tokens(key_file: Path, names: Sequence[str], *, life_s: int = 3600) -> list[str]:
     """Return a read token for each device, made with the server's own token key."""
-    tokens = DeviceTokens(key_file)
+    tokens = DeviceTokens(FolderKeys(key_file.parent))
     expires = int(time.time()) + life_s
     return [tokens.issue(name, 1, expires=expires) for name in names]
 

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench._bench import Bench, enrol, main, median
 from pilotwave_server.db import Database
 from pilotwave_server.deltas.tables import DeltaRow
-from pilotwave_server.deltas.worker import LOOK_S
+from pilotwave_server.deltas.worker import LOOK_S, PAYS
 from pilotwave_server.registry.documents import MAX_DOCUMENT_BYTES
 from pilotwave_server.registry.resealer import keep_fresh
 from pilotwave_server.registry.trust import TrustStore
@@ -281,8 +281,11 @@ def size_of_model() -> int:
 def bounded(bench: Bench, year: Year, keep: int) -> None:
     """Judge what was kept by what has to be kept."""
     kept, models = year.kept(), len(year.weights)
-    # the newest, the one that the absent device runs, and a delta for each newest one
-    most = models * (keep + 2) * (size_of_model() + 20_000) * 1.1
+    # what is kept and what the absent device runs; deltas stay for a day after they were needed:
+    # to the newest from the one before, from the absent device's and from nothing, and to the one
+    # before from the last two
+    versions, deltas = keep + 1, 5
+    most = models * (versions * (size_of_model() + 20_000) + deltas * PAYS * size_of_model())
     bench.figure(
         "blobs_within", kept["blobs_bytes"], f"<= {most:,.0f}", kept["blobs_bytes"] <= most
     )

@@ -57,6 +57,7 @@ def run(connection: Connection) -> None:
         compare_type=same_type,
         process_revision_directives=name_by_deed,
         transaction_per_migration=False,
+        on_version_apply=migrate.note_oldest,
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -12,6 +12,8 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
+# True: servers of the schema before go on reading and writing beside this one (docs/upgrades.md)
+expand_only = False
 
 
 def upgrade() -> None:

@@ -26,7 +26,8 @@ from pilotwave_server.db import Database
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.settings import Settings
-from tests import certificates, databases, postgres, runtimes
+from tests import buckets, certificates, databases, postgres, runtimes
+from tests.buckets import Bucket, S3Server
 from tests.order import is_long, long_first
 from tests.servers import RunningServer, ServerProcess, run_in_thread
 
@@ -136,6 +137,27 @@ def database_url(
     """A new database with every table and a fleet called `test-fleet`."""
     with new_database(database_kind, request, tmp_path) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[S3Server]:
+    with buckets.running_moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def radosgw() -> Iterator[S3Server]:
+    with buckets.running_ceph() as server:
+        yield server
+
+
+@pytest.fixture(params=["moto", pytest.param("radosgw", marks=pytest.mark.needs("radosgw"))])
+def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A new bucket, with what a server needs to use it in this process's environment."""
+    server: S3Server = request.getfixturevalue(request.param)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return server.bucket()
 
 
 @pytest.fixture

@@ -60,7 +60,8 @@ def fresh_postgres(server: str, *, template: str = "template0") -> Iterator[str]
 def prepare_data_dir(settings: Settings) -> Settings:
     """Put into the data folder what `init` puts there besides the database."""
     if importlib.util.find_spec("pilotwave_server.registry"):
+        from pilotwave_server.keystore.folder import FolderKeys
         from pilotwave_server.registry.keys import ensure_server_keys
 
-        ensure_server_keys(settings.data_dir)
+        ensure_server_keys(FolderKeys(settings.keys_dir))
     return settings

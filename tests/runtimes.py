@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import history, postgres
+from tests import history, postgres, radosgw
 
 # a runtime -> the module that it comes as
 MODULES = {
@@ -30,6 +30,8 @@ def is_installed(runtime: str) -> bool:
         return TFLITE_PYTHON.exists()
     if runtime == "postgresql":  # one of the tests' own, to be stopped; the header tells of it
         return postgres.find_binaries() is not None
+    if runtime == "radosgw":
+        return radosgw.is_here()
     if runtime == "history":
         return history.is_here()
     module = MODULES.get(runtime)
@@ -44,6 +46,8 @@ def summary() -> list[str]:
     if missing:
         words = ", ".join(missing)
         lines.append(f"runtimes: the tests of {words} are left out; `make test-runtimes` has them")
+    if not radosgw.is_here():
+        lines.append("radosgw: not found, so the tests of buckets are on moto alone")
     if not history.is_here():
         lines.append(
             "history: this checkout has none, so the tests with older commits are left out"

@@ -117,6 +117,14 @@ class ServerProcess:
         assert done.returncode == 0, done.stderr
         self.admin_token = json.loads(done.stdout).get("admin_token") or self.admin_token
 
+    def command(self, *words: object) -> str:
+        """Run another of its commands in the same environment; return what it printed."""
+        done = programs.run(
+            programs.SERVER, words, environment=self.environment, folder=self.data.parent
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
     def start(self) -> None:
         """Start the program and wait until it listens. The port stays the same after a restart."""
         port = self.url.rpartition(":")[2] or "0"

@@ -76,7 +76,7 @@ def _usage(param: Any) -> str:
 
 
 def metrics() -> Iterator[str]:
-    """Yield a line for each metric: those counted, and the gauges that slices give."""
+    """Yield a line for each metric: those counted, and those that slices give."""
     counted = re.findall(r"# HELP (\S+) (.*)\n# TYPE \S+ (\S+)", Metrics().render().decode())
     found = {(name, kind, text) for name, text, kind in counted if not name.endswith("_created")}
     for source in Path(pilotwave_server.__path__[0]).rglob("*.py"):
@@ -95,6 +95,8 @@ def _gauges(tree: ast.AST) -> Iterator[tuple[str, str, str]]:
         words = [a.value for a in node.args[:2] if isinstance(a, ast.Constant)]
         if called in {"gauge", "GaugeMetricFamily"} and len(words) == 2:
             yield str(words[0]), "gauge", str(words[1])
+        if called in {"Counter", "CounterMetricFamily"} and len(words) == 2:
+            yield f"{str(words[0]).removesuffix('_total')}_total", "counter", str(words[1])
 
 
 def errors() -> Iterator[str]:

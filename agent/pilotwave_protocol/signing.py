@@ -70,12 +70,16 @@ class RoleKeys:
 def generate_key(path: Path, passphrase: str | None = None) -> CryptoSigner:
     """Make an Ed25519 key in a new file of mode 0600; an existing file is never overwritten."""
     private = Ed25519PrivateKey.generate()
+    write_secret(path, private_pem(private, passphrase))
+    return CryptoSigner(private)
+
+
+def private_pem(private: Ed25519PrivateKey, passphrase: str | None = None) -> bytes:
+    """A private key as PEM, encrypted where there is a passphrase."""
     encryption: KeySerializationEncryption = NoEncryption()
     if passphrase:
         encryption = BestAvailableEncryption(passphrase.encode())
-    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    write_secret(path, pem)
-    return CryptoSigner(private)
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
 def write_secret(path: Path, data: bytes) -> None:
@@ -95,13 +99,18 @@ def write_secret(path: Path, data: bytes) -> None:
 def load_signer(ref: str | Path, passphrase: Passphrase | None = None) -> Signer:
     """Load a signer from a PEM file or a key reference, or raise `SigningError` with what to do."""
     path = Path(str(ref).removeprefix("file2:").removeprefix("file:"))
-    raw = _read_key(path)
+    return parse_signer(path, read_key_file(path), passphrase)
+
+
+def parse_signer(path: Path, raw: bytes, passphrase: Passphrase | None = None) -> Signer:
+    """Make a signer of what was read from a PEM file or key reference; errors call it `path`."""
     if raw.lstrip().startswith(b"{"):
         return _from_reference(path, raw, passphrase)
     return CryptoSigner(_private_key(path, raw, passphrase))
 
 
-def _read_key(path: Path) -> bytes:
+def read_key_file(path: Path) -> bytes:
+    """Read a PEM file or key reference. Raises `SigningError`, also where others may read it."""
     try:
         with open(path, "rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode

@@ -8,7 +8,7 @@ import typer
 
 from pilotwave_cli import output
 from pilotwave_cli.client import check_id, connect
-from pilotwave_cli.confirm import Yes, sure
+from pilotwave_cli.confirm import Yes, must_be_listed, sure
 from pilotwave_cli.durations import Duration, pairs
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names
@@ -72,7 +72,8 @@ def delete_code(
     yes: Yes = False,
 ) -> None:
     """Revoke an unused code."""
-    sure(f"1 code: nobody can enrol with code {code_id}.", "Take it back?", yes=yes)
     with connect() as api:
+        must_be_listed(api, "/enrolment-codes", "id", check_id(code_id), "code")
+        sure(f"1 code: nobody can enrol with code {code_id}.", "Take it back?", yes=yes)
         api.delete(f"/enrolment-codes/{check_id(code_id)}")
     output.say(f"deleted code {code_id}")

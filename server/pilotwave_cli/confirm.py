@@ -39,6 +39,12 @@ def sure(consequence: str, question: str, *, yes: bool, few: bool = False) -> No
         raise Failed("nothing was changed")
 
 
+def must_be_listed(api: Api, path: str, key: str, value: str, what: str) -> None:
+    """Fail before a question about a thing that is not there; `path` lists the things."""
+    if all(str(row[key]) != value for row in api.pages(path)):
+        raise Failed(f"there is no {what} {value}")
+
+
 def count(number: int, what: str = "device") -> str:
     """Say a number of things: `1 device`, `12 devices`."""
     return f"{number} {what if number == 1 else what + 's'}"

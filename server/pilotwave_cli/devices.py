@@ -177,6 +177,16 @@ def _act(device: str, verb: str, done: str) -> None:
     output.say(f"{name} {done}")
 
 
+def _act_if_sure(device: str, verb: str, done: str, told: str, question: str, yes: bool) -> None:
+    """Ask about a device that is there, then act."""
+    name = names.check_device(device)
+    with connect() as api:
+        api.get(f"/devices/{name}")
+        sure(told, question, yes=yes)
+        api.post(f"/devices/{name}/{verb}")
+    output.say(f"{name} {done}")
+
+
 @cli.command("accept")
 def accept(device: OptionalDevice = None, selector: Selected = None, yes: Yes = False) -> None:
     """Accept a device that asked to join without a code; with --selector, many."""
@@ -198,8 +208,7 @@ def accept(device: OptionalDevice = None, selector: Selected = None, yes: Yes = 
 def reject(device: Device, yes: Yes = False) -> None:
     """Reject a device that asked to join."""
     told = f"1 device: {names.check_device(device)} is removed from the list until it asks again."
-    sure(told, f"Turn {device} down?", yes=yes)
-    _act(device, "reject", "was turned down")
+    _act_if_sure(device, "reject", "was turned down", told, f"Turn {device} down?", yes)
 
 
 @cli.command("revoke")
@@ -207,8 +216,8 @@ def revoke(device: Device, yes: Yes = False) -> None:
     """Revoke a device's key at once, for one that is lost or stolen."""
     name = names.check_device(device)
     told = f"1 device: the key of {name} is revoked for good; a new key and a code bring it back."
-    sure(told, f"Revoke {name}?", yes=yes)
-    _act(device, "revoke", "is revoked; a new code made with --device lets it enrol again")
+    done = "is revoked; a new code made with --device lets it enrol again"
+    _act_if_sure(name, "revoke", done, told, f"Revoke {name}?", yes)
 
 
 @cli.command("settle")
@@ -229,5 +238,4 @@ def decommission(
             bulk.act(api, "decommission", selector or "", what, yes=yes)
         return
     told = f"1 device: {name} gets no more updates; it needs a code to come back."
-    sure(told, f"Decommission {name}?", yes=yes)
-    _act(name, "decommission", "is decommissioned")
+    _act_if_sure(name, "decommission", "is decommissioned", told, f"Decommission {name}?", yes)

@@ -8,7 +8,7 @@ import typer
 
 from pilotwave_cli import output
 from pilotwave_cli.client import connect
-from pilotwave_cli.confirm import Yes, sure
+from pilotwave_cli.confirm import Yes, must_be_listed, sure
 from pilotwave_cli.output import Json
 from pilotwave_cli.tokens import Role
 from pilotwave_protocol.names import check_person
@@ -91,7 +91,8 @@ def bind(
 def unbind(name: Person, yes: Yes = False) -> None:
     """Unlink a person's OpenID Connect subject and create a login link."""
     told = f"1 person: {name} cannot sign in until somebody creates a login link."
-    sure(told, f"Unbind {name}?", yes=yes)
     with connect() as api:
+        must_be_listed(api, "/people", "name", check_person(name), "person")
+        sure(told, f"Unbind {name}?", yes=yes)
         api.delete(_path(name, "/oidc"))
     output.say(f"{name} is not bound to a provider")

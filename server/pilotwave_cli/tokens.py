@@ -10,7 +10,7 @@ import typer
 
 from pilotwave_cli import output
 from pilotwave_cli.client import check_id, connect
-from pilotwave_cli.confirm import Yes, sure
+from pilotwave_cli.confirm import Yes, must_be_listed, sure
 from pilotwave_cli.durations import Duration
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names
@@ -85,7 +85,9 @@ def revoke(
     yes: Yes = False,
 ) -> None:
     """Revoke a token at once."""
-    sure(f"1 token: requests with {token_id} are refused from now on.", "Revoke it?", yes=yes)
+    told = f"1 token: requests with {token_id} are refused from now on."
     with connect() as api:
+        must_be_listed(api, "/tokens", "id", check_id(token_id), "token")
+        sure(told, "Revoke it?", yes=yes)
         api.delete(f"/tokens/{check_id(token_id)}")
     output.say(f"token {token_id} is revoked")

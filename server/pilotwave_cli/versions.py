@@ -108,8 +108,9 @@ def yank(
         signing.yank(role.signed, model, version, reason=reason, now=now())
 
     told = f"Every device of the fleet leaves {model} {version} and refuses it for ever."
-    sure(told, f"Yank {model} {version}?", yes=yes)
     with connect() as api:
+        api.get(f"/models/{names.check_model(model)}/versions/{version}")
+        sure(told, f"Yank {model} {version}?", yes=yes)
         publisher = find_publisher(api, model, key, sign)
         known = f"{model} {version} is already yanked; a yank cannot be undone"
         done = _submit_news(api, publisher, change, sign, done_before=known)
@@ -150,8 +151,9 @@ def floor(
             del role.signed.targets[old]
 
     told = f"Every device refuses all versions of {model} before {version}, for ever."
-    sure(told, f"Make {version} the oldest?", yes=yes)
     with connect() as api:
+        api.get(f"/models/{names.check_model(model)}/versions/{version}")
+        sure(told, f"Make {version} the oldest?", yes=yes)
         publisher = find_publisher(api, model, key, sign)
         known = f"{version} is the oldest version of {model} already"
         done = _submit_news(api, publisher, change, sign, done_before=known)
@@ -173,10 +175,11 @@ def _submit_news(
 def deny(model: Model, version: Version, reason: Reason, yes: Yes = False) -> None:
     """Stop offering a version to anyone, at once and without a key."""
     told = f"No device of the fleet is offered {model} {version} until you undeny it."
-    sure(told, f"Deny {model} {version}?", yes=yes)
-    path = f"/models/{names.check_model(model)}/versions/{names.check_version(version)}/deny"
+    path = f"/models/{names.check_model(model)}/versions/{names.check_version(version)}"
     with connect() as api:
-        api.post(path, {"reason": reason})
+        api.get(path)
+        sure(told, f"Deny {model} {version}?", yes=yes)
+        api.post(f"{path}/deny", {"reason": reason})
     output.say(f"denied {model} {version}; no device is offered it")
 
 
@@ -185,6 +188,7 @@ def purge(model: Model, version: Version, reason: Reason, yes: Yes = False) -> N
     """Remove a version's bytes from the server for good."""
     path = f"/models/{names.check_model(model)}/versions/{names.check_version(version)}"
     with connect() as api:
+        api.get(path)
         running = api.get("/device-count", model=model, version=version)["devices"]
         told = f"{count(running)} {'runs' if running == 1 else 'run'} {model} {version}; they are"
         told += " given the version before. The bytes are removed for good; the record stays."

@@ -9,7 +9,7 @@ import typer
 
 from pilotwave_cli import output
 from pilotwave_cli.client import Api, connect
-from pilotwave_cli.confirm import Yes, sure
+from pilotwave_cli.confirm import Yes, must_be_listed, sure
 from pilotwave_cli.errors import Failed
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names
@@ -86,8 +86,9 @@ def change(
 def delete(name: Name, yes: Yes = False) -> None:
     """Remove a webhook with its deliveries."""
     told = f"1 webhook: {name} is no longer called, and its deliveries are deleted."
-    sure(told, f"Delete {name}?", yes=yes)
     with connect() as api:
+        must_be_listed(api, "/webhooks", "name", name, "webhook")
+        sure(told, f"Delete {name}?", yes=yes)
         api.delete(_path(name))
     output.say(f"deleted webhook {name}")
 

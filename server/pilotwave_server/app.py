@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pilotwave_server import __version__, health, openapi, openfiles, problems, system
+from pilotwave_server import __version__, health, openapi, openfiles, problems, storage, system
 from pilotwave_server.api_limits import ApiLimits
 from pilotwave_server.attention import setup as attention
 from pilotwave_server.base_path import BasePath
@@ -32,7 +32,9 @@ from pilotwave_server.edge import BodyRule, Edge
 from pilotwave_server.events import setup as events
 from pilotwave_server.fleet import setup as fleet
 from pilotwave_server.groups import setup as groups
+from pilotwave_server.hosts import setup as hosts
 from pilotwave_server.inventory import setup as inventory
+from pilotwave_server.keystore.choose import open_keys
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.operator_api import setup as operator_api
 from pilotwave_server.pacing import Pacing
@@ -44,6 +46,7 @@ from pilotwave_server.routing import API
 from pilotwave_server.settings import Settings, check_settings
 from pilotwave_server.telemetry import setup as telemetry
 from pilotwave_server.webhooks import setup as webhooks
+from pilotwave_server.workers import FAILURES
 
 MAX_METADATA_BYTES = 8 << 20
 
@@ -52,6 +55,8 @@ MAX_METADATA_BYTES = 8 << 20
 INSTALL: tuple[Callable[[Context], None], ...] = (
     health.install,
     system.install,
+    hosts.install,
+    storage.install,
     attention.install,
     operator_api.install,
     blobs.install,
@@ -86,6 +91,7 @@ class PilotwaveApp:
             rules=body_rules(context.settings),
             is_known=lambda request: is_known(request, context),
             pacing=context.pacing,
+            behind_proxy=bool(context.settings.trusted_proxies),
         )
         self._asgi: ASGIApp = devices.in_front_of(edge)
         if base := context.settings.base_path:
@@ -96,6 +102,10 @@ class PilotwaveApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._asgi(scope, receive, send)
 
+    def drain(self) -> None:
+        """Have load balancers send nothing more; whatever comes is still served."""
+        self.context.get(health.HealthProbe).draining = True
+
     def close(self) -> None:
         """End the answers that have no end of their own, before the server waits for all."""
         for close in self.context.closing:
@@ -105,11 +115,13 @@ class PilotwaveApp:
 def create_app(settings: Settings, *, clock: Clock = utc_now) -> PilotwaveApp:
     """A server on a data folder and database that `init` has made. BadSetting."""
     check_settings(settings)
+    db = Database(settings.resolved_database_url, **settings.database_options)
     context = Context(
         settings=settings,
-        db=Database(settings.resolved_database_url),
+        db=db,
+        keys=open_keys(settings, db),
         clock=clock,
-        metrics=Metrics(),
+        metrics=Metrics(FAILURES),
         pacing=Pacing(),
         api_limits=ApiLimits(settings.api_requests_per_second),
     )

@@ -5,25 +5,31 @@ Results go to stdout, sentences about what went wrong to stderr with exit status
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import shlex
-import sys
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from pilotwave_protocol.durations import read_duration
-from pilotwave_protocol.errors import PilotwaveError
-from pilotwave_server import build, migrate, openfiles, setup
+from pilotwave_server import backup_commands, build, migrate, openfiles, setup
 from pilotwave_server.audit.notices import dismiss_notices, list_notices
 from pilotwave_server.audit.tables import NoticeRow
+from pilotwave_server.blobs.choose import open_store
+from pilotwave_server.blobs.port import StoreBroken
 from pilotwave_server.clock import utc_now
-from pilotwave_server.errors import BadSetting, ServerError
+from pilotwave_server.command_options import (
+    Data,
+    DatabaseUrl,
+    Json,
+    TokenFile,
+    clear_errors,
+    print_json,
+)
+from pilotwave_server.errors import BadSetting
+from pilotwave_server.key_commands import keys as key_commands
 from pilotwave_server.operators import people
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
@@ -36,19 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-F = TypeVar("F", bound=Callable[..., None])
-
-Data = Annotated[
-    Path | None, typer.Option("--data", help="Folder of database, blobs and server keys.")
-]
-DatabaseUrl = Annotated[
-    str | None, typer.Option("--database-url", help="sqlite:///… or postgresql://…")
-]
-Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option("--token-file", help="Write the token there (mode 0600), print it nowhere."),
-]
+app.add_typer(key_commands)
 
 
 def _say_version(wanted: bool) -> None:
@@ -68,20 +62,6 @@ def _top(
         ),
     ] = False,
 ) -> None: ...
-
-
-def clear_errors(command: F) -> F:
-    """End with one sentence and status 2 where a command cannot do what it was asked."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ServerError, PilotwaveError) as error:
-            typer.echo(f"pilotwave-server: {error}", err=True)
-            raise typer.Exit(2) from None
-
-    return run  # type: ignore[return-value]  # it is called just as the command is
 
 
 @app.command()
@@ -161,6 +141,10 @@ def run(
         data_dir=data, database_url=database_url, host=host, port=port, workers=workers
     )
     setup.preflight(settings)
+    try:
+        setup.check_store(settings)
+    except StoreBroken as error:  # it may come back, and devices' polls do not need it
+        typer.echo(f"pilotwave-server: {error}", err=True)
     serve(settings, listening=say_listening)
 
 
@@ -170,11 +154,23 @@ def say_listening(url: str) -> None:
 
 @app.command(name="migrate")
 @clear_errors
-def migrate_(data: Data = None, database_url: DatabaseUrl = None) -> None:
+def migrate_(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would do; change nothing.")
+    ] = False,
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+) -> None:
     """Migrate the database to this version's schema."""
     settings = load_settings(data_dir=data, database_url=database_url)
     with setup.open_database(settings) as db, db.read() as session:
         before = migrate.current(session)
+        stops = migrate.stops_older(session.connection())
+    if dry_run:
+        typer.echo(f"The database is at {before or 'nothing'}; this version is at {migrate.head()}")
+        others = "stop answering: stop them first" if stops else "go on beside it"
+        typer.echo(f"Servers of before the migration {others}.")
+        return
     with setup.database_errors(settings):
         migrate.upgrade(settings.resolved_database_url)
     if before == migrate.head():
@@ -190,14 +186,16 @@ def check(data: Data = None, database_url: DatabaseUrl = None, as_json: Json = F
     """Check whether a server could run here, without starting it."""
     settings = load_settings(data_dir=data, database_url=database_url)
     fleet, files = setup.preflight(settings), openfiles.reachable()
+    store = setup.check_store(settings)
     shortage = openfiles.shortage(files, push_connections=settings.push_connections)
     if as_json:
         answer: dict[str, Any] = {"fleet": fleet, "data": str(settings.data_dir)}
         answer |= {"migration": migrate.head(), "open_files": files, "open_files_warning": shortage}
         told = [f"{row.object} {row.sentence}" for row in read_notices(settings)]
-        print_json(answer | {"version": build(), "notices": told})
+        print_json(answer | {"version": build(), "notices": told, "blobs": store})
     else:
         typer.echo(f"The fleet {fleet} in {settings.data_dir} is ready, at {migrate.head()}.")
+        typer.echo(f"Blobs are in {store}.")
         typer.echo(shortage or f"A server process may have {files} files open.")
         show_notices(settings)
 
@@ -253,7 +251,8 @@ def gc(
         if dry_run:
             lines = list_unneeded(db, keep_versions=keep, now=now)
         else:
-            lines = remove_unneeded(db, settings.blobs_dir, keep_versions=keep, now=now)
+            blobs = open_store(settings, db)
+            lines = remove_unneeded(db, blobs, keep_versions=keep, now=now)
     for line in lines:
         typer.echo(line)
 
@@ -318,29 +317,8 @@ def base_url(settings: Settings) -> str:
     return settings.people_url or f"http://{host}:{settings.port}"
 
 
-@app.command()
-@clear_errors
-def restore(
-    data: Data = None,
-    database_url: DatabaseUrl = None,
-    by: Annotated[
-        int, typer.Option("--by", min=1, max=2**40, help="How far to lift the numbers.")
-    ] = 1_000_000,
-    as_json: Json = False,
-) -> None:
-    """After a restore from backup: raise numbers above those devices have seen, sign again."""
-    # Imported here: it pulls in TUF, which most other commands do without.
-    from pilotwave_server.recovery.command import restore as run_restore
-
-    settings = load_settings(data_dir=data, database_url=database_url)
-    setup.preflight(settings)
-    with setup.open_database(settings) as db:
-        lines, answer = run_restore(db, settings.data_dir, by=by, now=utc_now())
-    if as_json:
-        print_json(answer)
-    else:
-        for line in lines:
-            typer.echo(line)
+app.command()(backup_commands.backup)
+app.command()(backup_commands.restore)
 
 
 def duration(text: str) -> timedelta:
@@ -356,11 +334,6 @@ def show_token(what: str, token: str | None, file: Path | None) -> None:
         typer.echo(f"{what} is in {file}.")
     else:
         typer.echo(f"{what}, shown this once:\n\n    {token}\n")
-
-
-def print_json(answer: dict[str, Any]) -> None:
-    json.dump(answer, sys.stdout)
-    print()
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from pilotwave_server.api_limits import ApiLimits
 from pilotwave_server.clock import Clock
 from pilotwave_server.db import Database
+from pilotwave_server.keystore.port import KeyStore
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.pacing import Pacing
 from pilotwave_server.settings import Settings
@@ -30,6 +31,7 @@ class Context:
 
     settings: Settings
     db: Database
+    keys: KeyStore
     clock: Clock
     metrics: Metrics
     pacing: Pacing
@@ -42,9 +44,9 @@ class Context:
     loop: asyncio.AbstractEventLoop = field(init=False)
     _parts: dict[type[object], object] = field(init=False, repr=False, default_factory=dict)
 
-    def put(self, part: object) -> None:
-        """Have `part` found under its class."""
-        self._parts[type(part)] = part
+    def put(self, part: object, *, kind: type[object] | None = None) -> None:
+        """Have `part` found under its class, or under the protocol `kind` that it follows."""
+        self._parts[kind or type(part)] = part
 
     def get(self, kind: type[Part]) -> Part:
         """Return the one `kind` of this server. LookupError where its slice is yet to be

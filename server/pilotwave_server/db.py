@@ -21,7 +21,6 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Dialect,
-    Engine,
     Integer,
     MetaData,
     String,
@@ -29,23 +28,19 @@ from sqlalchemy import (
     bindparam,
     case,
     column,
-    create_engine,
-    event,
     func,
+    select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from pilotwave_server.errors import BadSetting, NotInitialised
+from pilotwave_server.engines import parse_url, postgresql_engines, sqlite_engines
+from pilotwave_server.errors import NotInitialised
 
 log = logging.getLogger(__name__)
-
-BUSY_TIMEOUT_MS = 30_000
 
 # Alembic can only drop what has a name, and SQLite gives none of its own.
 NAMING = {
@@ -101,6 +96,10 @@ NO_FLEET = (
 )
 
 
+REVISION_CHANNEL = "pilotwave_revision"
+"""What PostgreSQL's LISTEN names to be told of each revision."""
+
+
 class FleetRow(Base):
     """The one row of the fleet: its name and its revision counter."""
 
@@ -111,6 +110,17 @@ class FleetRow(Base):
     fleet: Mapped[str] = mapped_column(String(128))
     revision: Mapped[int] = mapped_column(BigInteger, default=0)
     fleet_revision: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class SchemaRow(Base):
+    """The one row that says which older code may go on with this database: that which was made for
+    the schema `oldest`, or a later one (`migrate.py`)."""
+
+    __tablename__ = "schema_state"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, default=1)
+    oldest: Mapped[str] = mapped_column(String(64))
 
 
 def fleet_row(session: Session) -> FleetRow:
@@ -157,6 +167,9 @@ def _advance(session: Session, **values: Any) -> int:
     if row is not None:
         session.expire(row)
     session.info["revised"] = True
+    if session.get_bind().dialect.name == "postgresql":
+        # heard at the commit. Such commits go one at a time, and so do these, by the fleet's row.
+        session.execute(select(func.pg_notify(REVISION_CHANNEL, "")))
     return revision
 
 
@@ -265,16 +278,19 @@ def in_transaction(session: Session) -> Iterator[Session]:
 class Database:
     """One database, opened by URL. Safe to share between threads; sessions are not.
 
-    `on_revision` callables run after each commit of this process that moved the counter.
+    `on_revision` callables run after each commit of this process that moved the counter. Of
+    PostgreSQL so many `connections` are kept; a `pooler` gives another one to each transaction.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, connections: int = 20, pooler: bool = False) -> None:
         self.url = parse_url(url)
         self.on_revision: list[Callable[[], object]] = []
         if self.url.get_backend_name() == "sqlite":
-            self.reader, self.writer = _sqlite_engines(self.url)
+            self.reader, self.writer = sqlite_engines(self.url)
         else:
-            self.reader, self.writer = _postgresql_engines(self.url)
+            self.reader, self.writer = postgresql_engines(
+                self.url, connections=connections, pooler=pooler
+            )
 
     @property
     def is_sqlite(self) -> bool:
@@ -307,93 +323,3 @@ class Database:
     def close(self) -> None:
         self.reader.dispose()
         self.writer.dispose()
-
-
-EXPECTED_URL = "expected sqlite:///path/to/file.db or postgresql://user@host/database"
-
-
-def parse_url(url: str) -> URL:
-    """A SQLAlchemy URL for `sqlite:///path` or `postgresql://…`, or BadSetting. PostgreSQL's may
-    name several hosts, as in `postgresql://user@one:5432,two:5433/database`."""
-    if url.partition("://")[0] in ("postgresql", "postgres", "postgresql+psycopg"):
-        return _postgresql_url(url)
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:
-        # The URL may hold a password, so it is not repeated.
-        raise BadSetting(f"the database URL cannot be read: {EXPECTED_URL}") from error
-    if parsed.drivername in ("sqlite", "sqlite+pysqlite") and parsed.database:
-        return parsed.set(drivername="sqlite+pysqlite")
-    raise BadSetting(f"the database URL is of an unsupported kind: {EXPECTED_URL}")
-
-
-def _postgresql_url(url: str) -> URL:
-    """Read the URL as PostgreSQL's own programs do."""
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
-
-    try:
-        found = conninfo_to_dict("postgresql://" + url.partition("://")[2])
-    except ProgrammingError as error:
-        raise BadSetting(f"the database URL cannot be read: {EXPECTED_URL}") from error
-    given = {name: str(value) for name, value in found.items() if value is not None}
-    return URL.create(
-        "postgresql+psycopg",
-        username=given.pop("user", None),
-        password=given.pop("password", None),
-        database=given.pop("dbname", None),
-        query=given,
-    )
-
-
-def _sqlite_engines(url: URL) -> tuple[Engine, Engine]:
-    options: dict[str, Any] = {
-        "hide_parameters": True,
-        "connect_args": {"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
-    }
-    reader = create_engine(url, pool_size=5, max_overflow=35, **options)
-    # One writer at a time is SQLite's own rule; a queue of one is fair where its lock is not.
-    writer = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=60, **options)
-    prepare_sqlite(reader, ["PRAGMA query_only = ON"], begin="BEGIN")
-    durable = ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON"]
-    prepare_sqlite(writer, durable, begin="BEGIN IMMEDIATE")
-    return reader, writer
-
-
-def prepare_sqlite(engine: Engine, pragmas: list[str], *, begin: str) -> None:
-    @event.listens_for(engine, "connect")
-    def connect(connection: Any, record: Any) -> None:
-        # The driver would otherwise begin by itself, late and never IMMEDIATE.
-        connection.isolation_level = None
-        for pragma in [f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}", *pragmas]:
-            connection.execute(pragma).close()
-
-    @event.listens_for(engine, "begin")
-    def start(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
-
-
-def _postgresql_engines(url: URL) -> tuple[Engine, Engine]:
-    # A count over the fleet runs on one core: it is never what somebody waits for, and several, or
-    # a compiler for it, take those from polls where all runs on one machine.
-    settings = {"timezone": "UTC", "jit": "off", "max_parallel_workers_per_gather": 0}
-    writer = create_engine(
-        url,
-        hide_parameters=True,
-        pool_size=20,  # kept open: another process of PostgreSQL for each use costs more than it
-        max_overflow=20,
-        pool_pre_ping=True,
-        isolation_level="READ COMMITTED",
-        connect_args={
-            "connect_timeout": 5,
-            # a host that is gone without a word is noticed within 25 s, not in two hours
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 20_000,
-            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
-        },
-    )
-    # One snapshot for all statements of a read, as SQLite gives by nature.
-    reader = writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    return reader, writer

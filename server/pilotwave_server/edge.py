@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilotwave_server.errors import Invalid, ServerError, TooLarge
+from pilotwave_server.logs import HEADER, begin_request
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.pacing import Pacing
 from pilotwave_server.problems import EarlyProblem, error_response
@@ -81,7 +82,9 @@ class Edge:
         rules: list[BodyRule],
         is_known: Callable[[Request], Awaitable[bool]],
         pacing: Pacing,
+        behind_proxy: bool,
     ) -> None:
+        self._behind_proxy = behind_proxy
         self._app = app
         self._metrics = metrics
         self._is_known = is_known
@@ -98,11 +101,13 @@ class Edge:
             return
         started = time.monotonic()
         status = 500
+        request = begin_request(header(scope, HEADER) if self._behind_proxy else None)
 
         async def watch(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message["headers"], (HEADER, request.encode())]
             await send(message)
 
         try:

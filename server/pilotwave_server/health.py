@@ -5,18 +5,38 @@ from __future__ import annotations
 import asyncio
 
 from pydantic import Field
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server import build, migrate
+from pilotwave_server.blobs.watch import StoreWatch
+from pilotwave_server.clock import utc_now
 from pilotwave_server.context import Context
-from pilotwave_server.db import Database, fleet_row
+from pilotwave_server.db import UtcDateTime, fleet_row
 from pilotwave_server.deps import Ctx
+from pilotwave_server.errors import Unavailable
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.problems import DatabaseUnavailable, responses
 from pilotwave_server.routing import root_router
 
 public = root_router(tag="server")
 PATIENCE_S = 3.0
+CLOCK_S = 60.0
+"""A host whose clock differs more from the database's gives out tokens, leases and dates that the
+others do not believe."""
+
+
+class Draining(Unavailable):
+    """The server was told to end; it finishes what it has."""
+
+    code = "draining"
+
+
+class ClockDiffers(Unavailable):
+    """This host's clock is not the database's."""
+
+    code = "clock_differs"
 
 
 class Health(ApiReply):
@@ -24,6 +44,10 @@ class Health(ApiReply):
     version: str = Field(description="The server's version and build, as `0.1.0+3f2a9c1e`.")
     migration: str = Field(description="The migration that the database is at.")
     revision: int = Field(description="The fleet's revision counter.")
+    blobs: str = Field(
+        description="`ok`, or why this process could not reach the blob store at its last look, "
+        "20 seconds ago at most."
+    )
 
 
 class Alive(ApiReply):
@@ -34,12 +58,16 @@ class Alive(ApiReply):
 class HealthProbe:
     """Looks at the database, once at a time however many ask: one that hangs holds one thread."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    def __init__(self, context: Context) -> None:
+        self._context, self._db = context, context.db
         self._looking: asyncio.Task[Health] | None = None
+        self.draining = False
 
     async def ask(self) -> Health:
-        """Return what the database says. Raises `DatabaseUnavailable` after `PATIENCE_S`."""
+        """Return what the database says. Raises `Draining`, `ClockDiffers`, and
+        `DatabaseUnavailable` after `PATIENCE_S`."""
+        if self.draining:
+            raise Draining("this server was told to end: send requests to another")
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(run_in_threadpool(self._look))
         task = self._looking
@@ -53,13 +81,33 @@ class HealthProbe:
 
     def _look(self) -> Health:
         with self._db.read() as session:
-            migration = migrate.require_head(session)
+            migration = migrate.require_usable(session)
             revision = fleet_row(session).revision
-        return Health(status="ok", version=build(), migration=migration, revision=revision)
+            check_clock(session)
+        return Health(
+            status="ok",
+            version=build(),
+            migration=migration,
+            revision=revision,
+            blobs=self._context.get(StoreWatch).trouble or "ok",
+        )
+
+
+def check_clock(session: Session) -> None:
+    """Raise `ClockDiffers` where this host and the database's disagree about the time."""
+    if session.get_bind().dialect.name != "postgresql":
+        return
+    at = session.scalars(select(func.clock_timestamp(type_=UtcDateTime()))).one()
+    ahead_s = (utc_now() - at).total_seconds()
+    if abs(ahead_s) > CLOCK_S:
+        raise ClockDiffers(
+            f"this host's clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} "
+            "the database's: set the clocks of all hosts by NTP"
+        )
 
 
 def install(context: Context) -> None:
-    context.put(HealthProbe(context.db))
+    context.put(HealthProbe(context))
     context.routers.append(public)
 
 
@@ -69,14 +117,23 @@ async def livez() -> Alive:
     return Alive(status="ok", version=build())
 
 
-@public.get("/readyz", summary="Can the server serve", responses=responses(DatabaseUnavailable))
+@public.get(
+    "/readyz",
+    summary="Can the server serve",
+    responses=responses(DatabaseUnavailable, Draining, ClockDiffers),
+)
 async def readyz(context: Ctx) -> Health:
     """For load balancers: whether requests may be sent here. Answers within 3 seconds, even where
-    the database hangs; needs no token."""
+    the database hangs; needs no token. A blob store that is away is told and is no reason to send
+    no requests: polls and check-ins need none, and all hosts share it."""
     return await context.get(HealthProbe).ask()
 
 
-@public.get("/healthz", summary="Is the server well", responses=responses(DatabaseUnavailable))
+@public.get(
+    "/healthz",
+    summary="Is the server well",
+    responses=responses(DatabaseUnavailable, Draining, ClockDiffers),
+)
 async def healthz(context: Ctx) -> Health:
     """The same as `/readyz`."""
     return await context.get(HealthProbe).ask()

@@ -1,4 +1,4 @@
-"""What the server counts and measures, in the Prometheus form; `docs/metrics.md` lists it.
+"""What the server counts and measures, in the Prometheus form; `docs/reference.md` lists it.
 
 One registry per app, so that two servers in one process (the tests) keep their own. What is read
 from the database is read when /metrics is asked, by the functions given to `add_reading`.
@@ -10,20 +10,23 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-Reading = Callable[[], Iterable[GaugeMetricFamily]]
+Reading = Callable[[], Iterable[Metric]]
 
 
 class Metrics:
     """The counters of one server process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *more: Collector) -> None:
+        """`more` are metrics of modules that no app has to itself."""
         self._counted = CollectorRegistry()
+        for one in more:
+            self._counted.register(one)
         self._read = CollectorRegistry()
         self.requests = Counter(
             "pilotwave_http_requests_total",
@@ -91,10 +94,10 @@ class _Reader(Collector):
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         yield from self._reading()
 
-    def describe(self) -> Iterable[GaugeMetricFamily]:
+    def describe(self) -> Iterable[Metric]:
         # Without this the registry would query the database when the reading is added.
         return []
 

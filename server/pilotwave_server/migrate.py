@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, insert, inspect, select, text, update
 from sqlalchemy.orm import Session
 
-from pilotwave_server.db import parse_url, prepare_sqlite
+from pilotwave_server.db import SchemaRow
+from pilotwave_server.engines import migrating_engine, parse_url, prepare_sqlite
 from pilotwave_server.errors import NotInitialised, SetupError
 
 # An arbitrary number that two servers migrating at once agree on.
@@ -67,9 +69,19 @@ def current(session: Session) -> str | None:
     return MigrationContext.configure(session.connection()).get_current_revision()
 
 
-def require_head(session: Session) -> str:
-    """The revision of a database that is where this code needs it; NotInitialised, SchemaBehind,
+def require_usable(session: Session) -> str:
+    """The revision of a database that this code can work with: where this code needs it, or ahead
+    of that if the database says that this code may go on. NotInitialised, SchemaBehind,
     SchemaUnknown otherwise."""
+    found = current(session)
+    if found in known() or oldest_code(session.connection()) not in known():
+        return require_head(session)
+    return str(found)
+
+
+def require_head(session: Session) -> str:
+    """The revision of a database that is where this code needs it: every column is one that the
+    code knows. NotInitialised, SchemaBehind, SchemaUnknown otherwise."""
     found, needed = current(session), head()
     if found is None:
         raise NotInitialised(
@@ -78,7 +90,7 @@ def require_head(session: Session) -> str:
         )
     if found == needed:
         return found
-    if found in {script.revision for script in scripts().walk_revisions()}:
+    if found in known():
         raise SchemaBehind(
             f"the database is at {found} and this version needs {needed}: "
             "run `pilotwave-server migrate --data FOLDER` with the settings of this server"
@@ -89,10 +101,58 @@ def require_head(session: Session) -> str:
     )
 
 
+@lru_cache(maxsize=1)
+def known() -> frozenset[str]:
+    """The revisions that this code knows. As it knows none after its own, whatever it knows is its
+    own or older."""
+    return frozenset(script.revision for script in scripts().walk_revisions())
+
+
+def oldest_code(connection: Connection) -> str | None:
+    """The revision of the oldest code that may go on with the database; None: it does not say."""
+    if not inspect(connection).has_table(SchemaRow.__tablename__):
+        return None
+    return connection.execute(select(SchemaRow.oldest)).scalar()
+
+
+def note_oldest(*, ctx: MigrationContext, step: Any, **given: Any) -> None:
+    """Write down, after each migration, which older code may go on: the same as before if it only
+    expands, else none before it. Called by Alembic, in the migration's transaction."""
+    connection = ctx.connection
+    if connection is None or not inspect(connection).has_table(SchemaRow.__tablename__):
+        return
+    oldest, at = oldest_code(connection), step.up_revision
+    if step.is_upgrade:
+        new = at.revision
+        if oldest is not None and getattr(at.module, "expand_only", False):
+            return
+    elif oldest == at.revision:
+        new = at.down_revision
+    else:
+        return
+    rows = update(SchemaRow) if oldest is not None else insert(SchemaRow)
+    connection.execute(rows.values(id=1, oldest=new))
+
+
+def stops_older(connection: Connection) -> bool:
+    """Whether a migration to this code's schema stops servers of the schema that is there now."""
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is None or found not in known():
+        return False
+    steps = scripts().iterate_revisions("heads", found)
+    return not all(getattr(step.module, "expand_only", False) for step in steps)
+
+
 def upgrade(url: str, revision: str = "head") -> None:
-    """Migrate up, all or nothing. Two at once go one after the other."""
+    """Migrate up, all or nothing. Two at once go one after the other. A database that is ahead is
+    left as it is if this code may go on with it."""
     with connection(url) as connected:
-        command.upgrade(alembic_config(connected), revision)
+        found = MigrationContext.configure(connected).get_current_revision()
+        if found is None or found in known():
+            command.upgrade(alembic_config(connected), revision)
+        else:
+            with Session(connected) as session:
+                require_usable(session)
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -105,7 +165,7 @@ def downgrade(url: str, revision: str) -> None:
 def connection(url: str) -> Iterator[Connection]:
     """A connection in one transaction, fit for changing tables."""
     parsed = parse_url(url)
-    engine = create_engine(parsed, hide_parameters=True)
+    engine = migrating_engine(parsed)
     sqlite = engine.dialect.name == "sqlite"
     if sqlite:
         # A table is changed by copying and dropping it, which must not take along what refers to

@@ -34,8 +34,10 @@ class Processes:
     A replacement gets its predecessor's, with the connections that wait there.
     """
 
-    def __init__(self, work: Work, listeners: Sequence[socket.socket]) -> None:
-        self._work = work
+    def __init__(
+        self, work: Work, listeners: Sequence[socket.socket], *, stop_s: float = STOP_S
+    ) -> None:
+        self._work, self._stop_s = work, stop_s
         # Not a fork: threads and locks of this process must not come along.
         self._context = multiprocessing.get_context("spawn")
         self._since: dict[SpawnProcess, tuple[float, socket.socket]] = {}
@@ -73,7 +75,7 @@ class Processes:
     def _stop(self) -> None:
         for process in self._since:
             process.terminate()
-        deadline = time.monotonic() + STOP_S
+        deadline = time.monotonic() + self._stop_s
         for process in self._since:
             process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():

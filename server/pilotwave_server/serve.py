@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -21,7 +22,8 @@ import uvicorn
 from pilotwave_server import openfiles
 from pilotwave_server.app import PilotwaveApp, create_app
 from pilotwave_server.errors import SetupError
-from pilotwave_server.processes import Processes
+from pilotwave_server.logs import log_config
+from pilotwave_server.processes import STOP_S, Processes
 from pilotwave_server.settings import Settings, load_settings, without_effect
 
 log = logging.getLogger(__name__)
@@ -121,6 +123,19 @@ class _Server(uvicorn.Server):
         super().__init__(config(settings, app))
         self._app = app
         self._started = started
+        self._drain_s = settings.drain_s
+        self._draining = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Go on serving for a while when told to end; end at once when told so again."""
+        if sig == signal.SIGTERM and self._drain_s and not self._draining:
+            self._draining = True
+            self._app.drain()
+            end = threading.Timer(self._drain_s, super().handle_exit, (sig, frame))
+            end.daemon = True
+            end.start()
+        else:
+            super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -159,7 +174,11 @@ def serve_together(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stopping.set())
     try:
-        processes = Processes(serve_as_worker, one_for_each(listener, settings.workers))
+        processes = Processes(
+            serve_as_worker,
+            one_for_each(listener, settings.workers),
+            stop_s=settings.drain_s + STOP_S,
+        )
         started()
         if not processes.run(stopping):
             raise DidNotStart("a server process did not start; its log says why")
@@ -199,16 +218,3 @@ def proxies(settings: Settings) -> dict[str, Any]:
     """Whose X-Forwarded-… is believed; uvicorn's own default is whoever is on this machine."""
     trusted = settings.trusted_proxies
     return {"proxy_headers": bool(trusted), "forwarded_allow_ips": trusted}
-
-
-def log_config(settings: Settings) -> dict[str, Any]:
-    """Everything to stderr, one line each."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-        "root": {"handlers": ["stderr"], "level": settings.log_level.upper()},
-        # alembic says two lines of the database's kind each time that it is asked where that is
-        "loggers": {name: {"level": "WARNING"} for name in ("httptools", "alembic")},
-    }

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -40,12 +40,53 @@ class Settings(BaseSettings):
         repr=False,
         description="`sqlite:///…` or `postgresql://…`; default: pilotwave.db in the data folder.",
     )
+    blobs: str = Field(
+        "",
+        description="Where blobs are kept: a folder, or a bucket, as `s3://bucket/prefix`, "
+        "`az://container/prefix` or `gs://bucket/prefix`. Default: blobs in the data folder.",
+    )
+    database_connections: int = Field(
+        20,
+        ge=2,
+        le=1000,
+        description="Connections to PostgreSQL that each server process keeps, and as many again "
+        "for as long as it is busy; one more listens.",
+    )
+    database_pooler: bool = Field(
+        False,
+        description="Whether the database URL is that of a pooler in transaction mode (PgBouncer).",
+    )
+    database_direct_url: str = Field(
+        "",
+        repr=False,
+        description="With a pooler: URL of PostgreSQL itself, for the connection that listens. "
+        "Default: processes poll for each other's changes.",
+    )
+    drain_s: int = Field(
+        0,
+        ge=0,
+        le=600,
+        description="Seconds for which a server that was told to end goes on serving, while "
+        "/readyz answers 503, so that load balancers send nothing more.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8600, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     trusted_proxies: str = Field(
         "",
         description="Addresses or networks of trusted reverse proxies, separated by commas: their "
         "`X-Forwarded-For` and `X-Forwarded-Proto` are used. Default: none.",
+    )
+    key_encryption_key: str = Field(
+        "",
+        repr=False,
+        description="Key (32 bytes in base64) that encrypts this fleet's server keys in the "
+        "database. Default: server keys are files in the data folder.",
+    )
+    key_encryption_key_file: str = Field(
+        "", description="Instead of the key itself: the file that holds it."
+    )
+    key_encryption_key_command: str = Field(
+        "", description="Instead of the key itself: a command that prints it, as of a KMS."
     )
     workers: int = Field(1, ge=1, le=64, description="Server processes.")
     public_url: str = Field("", description="URL at which devices reach this server.")
@@ -54,6 +95,9 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Log level."
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="Log lines for people, or JSON; auto: JSON under systemd."
     )
     access_log: bool = Field(False, description="Log each request.")
     oidc_issuer: str = Field("", description="URL of an OpenID Connect provider for sign-in.")
@@ -228,6 +272,18 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'pilotwave.db'}"
 
     @property
+    def database_options(self) -> dict[str, Any]:
+        """What `db.Database` is told besides the URL."""
+        return {"connections": self.database_connections, "pooler": self.database_pooler}
+
+    @property
+    def listening_url(self) -> str:
+        """Where a connection may listen; empty: nowhere."""
+        if self.database_pooler:
+            return self.database_direct_url
+        return self.resolved_database_url
+
+    @property
     def people_url(self) -> str:
         """Where people open the page, without a slash at its end; empty: no setting says."""
         return (self.page_url or self.public_url).rstrip("/")
@@ -243,7 +299,8 @@ class Settings(BaseSettings):
 
     @property
     def blobs_dir(self) -> Path:
-        return self.data_dir / "blobs"
+        """The folder of blobs, where they are kept in one."""
+        return Path(self.blobs) if self.blobs else self.data_dir / "blobs"
 
 
 def load_settings(**given: object) -> Settings:

@@ -21,14 +21,23 @@ from sqlalchemy.orm import Session
 from pilotwave_protocol.names import check_fleet
 from pilotwave_server import migrate
 from pilotwave_server.audit.service import record
-from pilotwave_server.db import Database, FleetRow, fleet_row, parse_url
+from pilotwave_server.blobs.choose import open_store
+from pilotwave_server.db import Database, FleetRow, fleet_row
+from pilotwave_server.engines import parse_url
 from pilotwave_server.errors import BadSetting, NotInitialised, SetupError
+from pilotwave_server.keystore.choose import check_place, open_keys
+from pilotwave_server.keystore.port import KeyStore
 from pilotwave_server.operators import people
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.operators.tables import OperatorTokenRow, PersonRow
-from pilotwave_server.registry.keys import ensure_server_keys, load_keys
-from pilotwave_server.registry.own_keys import check_own_keys, expect_rotation
+from pilotwave_server.registry.keys import ensure_server_keys
+from pilotwave_server.registry.own_keys import (
+    check_own_keys,
+    expect_rotation,
+    missing_keys,
+    rotation_is_over,
+)
 from pilotwave_server.settings import Settings, check_settings
 
 FIRST_TOKEN = "admin"
@@ -78,14 +87,14 @@ def initialise(
     require_writable(settings.data_dir, make=True)
     with database_errors(settings):
         migrate.upgrade(settings.resolved_database_url)
-        db = Database(settings.resolved_database_url)
+        db = Database(settings.resolved_database_url, **settings.database_options)
         try:
             with db.write() as session:
-                if not new_keys:
-                    check_own_keys(session, settings.data_dir)
-                ensure_server_keys(settings.data_dir)
+                keys = open_keys(settings, db)
+                _check_keys(session, keys, new_keys=new_keys)
+                ensure_server_keys(keys, session)
                 if new_keys:
-                    expect_rotation(settings.data_dir)
+                    expect_rotation(keys, session)
                 token = _make_fleet(session, fleet=fleet, now=now)
                 link = _make_first_person(session, now=now)
                 # Before the commit: a token that could not be handed over must not exist.
@@ -94,6 +103,21 @@ def initialise(
         finally:
             db.close()
     return Initialised(fleet, settings.data_dir, token, link)
+
+
+def _check_keys(session: Session, keys: KeyStore, *, new_keys: bool) -> None:
+    """Refuse to make keys where this fleet has some elsewhere."""
+    check_place(session, keys)
+    if new_keys:
+        return
+    check_own_keys(session, keys)
+    if session.get(FleetRow, 1) is not None and missing_keys(keys, session):
+        raise NotInitialised(
+            f"this fleet is set up, and its server keys are not in {keys.where}: put them there "
+            "from the server that has them, or have its hosts share them in the database "
+            "(`pilotwave-server keys move`, docs/hosts.md). Where they are lost for good: "
+            "`pilotwave-server init --new-keys --fleet NAME`"
+        )
 
 
 def _make_fleet(session: Session, *, fleet: str, now: datetime) -> str | None:
@@ -136,18 +160,30 @@ def preflight(settings: Settings) -> str:
             f"run `pilotwave-server init --data {settings.data_dir} --fleet NAME`"
         )
     require_writable(settings.data_dir)
-    with open_database(settings) as db, db.read() as session:
-        migrate.require_head(session)
-        fleet = fleet_row(session).fleet
-        check_own_keys(session, settings.data_dir)
-    for kind in ("online", "director"):
-        if not load_keys(settings.data_dir, kind):
-            raise NotInitialised(
-                f"there is no {kind} key in {settings.keys_dir}: restore it from your backup, or, "
-                f"if this server is new, run `pilotwave-server init --data {settings.data_dir} "
-                "--fleet NAME`"
-            )
+    with open_database(settings) as db:
+        keys = open_keys(settings, db)
+        with db.read() as session:
+            migrate.require_usable(session)
+            fleet = fleet_row(session).fleet
+            check_place(session, keys)
+            awaited = check_own_keys(session, keys)
+            if missing := missing_keys(keys, session):
+                raise NotInitialised(
+                    f"there is no {missing[0]} key in {keys.where}: restore it from your backup, "
+                    "or, if this server is new, run `pilotwave-server init --data "
+                    f"{settings.data_dir} --fleet NAME`"
+                )
+        if not awaited:
+            rotation_is_over(keys)
     return fleet
+
+
+def check_store(settings: Settings) -> str:
+    """The name of the blob store, if it can be read and written; StoreBroken says why not."""
+    with open_database(settings) as db:
+        store = open_store(settings, db)
+        store.check(write=True)
+        return store.name
 
 
 @contextmanager
@@ -160,7 +196,7 @@ def open_database(settings: Settings) -> Iterator[Database]:
             f"run `pilotwave-server init --data {settings.data_dir} --fleet NAME`"
         )
     with database_errors(settings):
-        db = Database(settings.resolved_database_url)
+        db = Database(settings.resolved_database_url, **settings.database_options)
         try:
             yield db
         finally:

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import Request, Response
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from pydantic import Field
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server import build
@@ -28,7 +29,8 @@ from pilotwave_server.recovery.ahead import look, roles_that_went_back
 from pilotwave_server.recovery.sentences import AheadView, RoleBehind, roles_behind, view
 from pilotwave_server.registry import service as registry
 from pilotwave_server.registry.tables import ModelRow
-from pilotwave_server.rollouts.operate.queries import count_rollouts
+from pilotwave_server.rollouts.operate.queries import count_decisions, count_rollouts
+from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.routing import api_router, root_router
 from pilotwave_server.telemetry.distribution import count_now
 
@@ -126,7 +128,19 @@ def status(viewer: Viewer, session: ReadSession, context: Ctx, now: Now) -> Stan
     )
 
 
-def read_devices(context: Context) -> list[GaugeMetricFamily]:
+def read_decisions(session: Session) -> CounterMetricFamily:
+    """How often rollouts were judged so that something was done."""
+    family: Any = CounterMetricFamily(
+        "pilotwave_rollout_decisions",
+        "Decisions about rollouts that followed from a verdict.",
+        labels=["verdict"],
+    )
+    for verdict, count in count_decisions(session).items():
+        family.add_metric([verdict], count)
+    return family  # type: ignore[no-any-return]  # untyped there
+
+
+def read_devices(context: Context) -> list[Metric]:
     """Devices by state, and how many of them are in trouble, for the metrics."""
     with context.db.read() as session:
         counts, in_conflict = devices.count_by_state(session), conflicts.count(session)
@@ -134,10 +148,11 @@ def read_devices(context: Context) -> list[GaugeMetricFamily]:
         quiet = silence(context.settings, context.clock())
         silent = devices.count_devices(session, matching(session, SILENT, quiet))
         running = sorted(count_now(session), key=lambda row: -row[2])[:MOST_VERSIONS]
-        rollouts = count_rollouts(session)
+        rollouts = {state.value: 0 for state in RolloutState} | count_rollouts(session)
+        decisions = read_decisions(session)
     versions = GaugeMetricFamily(
         "pilotwave_version_devices",
-        f"Devices that run a version; the {MOST_VERSIONS} versions with most devices.",
+        "Devices that run a version; the 100 versions with most devices.",
         labels=["model", "version"],
     )
     for model, version, count in running:
@@ -145,6 +160,7 @@ def read_devices(context: Context) -> list[GaugeMetricFamily]:
     return [
         versions,
         gauge("pilotwave_rollouts", "Rollouts by state.", "state", rollouts.items()),
+        decisions,
         GaugeMetricFamily(
             "pilotwave_devices_silent",
             "Enrolled devices that have missed three check-ins.",

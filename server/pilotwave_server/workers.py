@@ -15,7 +15,15 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from prometheus_client import Counter
+
 log = logging.getLogger(__name__)
+FAILURES = Counter(
+    "pilotwave_worker_failures_total",
+    "Background work that failed and is tried again, by its name.",
+    ["worker"],
+    registry=None,
+)
 
 
 _NICE = 10
@@ -105,4 +113,5 @@ class Periodic:
             self._work()
         except Exception:
             self.failures += 1
+            FAILURES.labels(self._name).inc()
             log.exception("%s failed; it will be tried again", self._name)

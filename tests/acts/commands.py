@@ -10,7 +10,7 @@ ASKS_SOMETIMES = """
 """
 # these list what goes, and ask: tests/cli/test_publish.py, test_leaving.py, test_rotation.py …
 LISTS_FIRST = """
-    publish | keys rotate | unassign | devices remove | models reset
+    publish | keys rotate | unassign | devices remove | models reset | webhooks delete
 """
 READS = """
     status | bytes | events | follow | attention list

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import httpx
@@ -18,22 +19,36 @@ from tests.cli.conftest import DIGITS
 from tests.cli.operator import Operator
 from tests.server.device_api.peer import SimulatedDevice
 
+
+@dataclass(frozen=True)
+class Things:
+    """What the commands are about, by name or id."""
+
+    model: str
+    version: str
+    group: str
+    rollout: str
+    device: str
+    code: str
+    token: str
+    person: str
+
+
 Words = tuple[object, ...]
-# how each command that asks is called with a model, a group and a rollout, and what it has to name
-ASKS: dict[str, tuple[Callable[[str, str, str], Words], str]] = {
-    "devices revoke": (lambda m, g, r: ("cam-1",), "1 device"),
-    "devices decommission": (lambda m, g, r: ("cam-1",), "1 device"),
-    "devices reject": (lambda m, g, r: ("cam-1",), "1 device"),
-    "codes delete": (lambda m, g, r: ("1",), "1 code"),
-    "groups delete": (lambda m, g, r: (g,), "0 devices"),
-    "rollouts next": (lambda m, g, r: (r,), "The next wave takes"),
-    "versions yank": (lambda m, g, r: (m, "1.0.0", "--reason", "bad"), "Every device"),
-    "versions purge": (lambda m, g, r: (m, "1.0.0", "--reason", "bad"), "0 devices run"),
-    "versions deny": (lambda m, g, r: (m, "1.0.0", "--reason", "bad"), "No device of the fleet"),
-    "versions floor": (lambda m, g, r: (m, "1.0.0"), "Every device"),
-    "tokens revoke": (lambda m, g, r: ("abc",), "1 token"),
-    "people unbind": (lambda m, g, r: ("ada",), "1 person"),
-    "webhooks delete": (lambda m, g, r: ("ops",), "1 webhook"),
+# how each command that asks is called, and what it has to name
+ASKS: dict[str, tuple[Callable[[Things], Words], str]] = {
+    "devices revoke": (lambda t: (t.device,), "1 device"),
+    "devices decommission": (lambda t: (t.device,), "1 device"),
+    "devices reject": (lambda t: (t.device,), "1 device"),
+    "codes delete": (lambda t: (t.code,), "1 code"),
+    "groups delete": (lambda t: (t.group,), "devices of"),
+    "rollouts next": (lambda t: (t.rollout,), "The next wave takes"),
+    "versions yank": (lambda t: (t.model, t.version, "--reason", "bad"), "Every device"),
+    "versions purge": (lambda t: (t.model, t.version, "--reason", "bad"), "0 devices run"),
+    "versions deny": (lambda t: (t.model, t.version, "--reason", "bad"), "No device of the fleet"),
+    "versions floor": (lambda t: (t.model, t.version), "Every device"),
+    "tokens revoke": (lambda t: (t.token,), "1 token"),
+    "people unbind": (lambda t: (t.person,), "1 person"),
 }
 
 
@@ -45,15 +60,36 @@ def rollout(pw: Operator, model: str, name: str) -> str:
     return str(pw.json("rollouts", "create", *wish)["id"])
 
 
-def test_nothing_happens_where_nobody_can_answer(
-    pw: Operator, model: str, name: str, rollout: str
-) -> None:
+TYPOS = {"version": "2.0.0", "rollout": "r999"}
+
+
+@pytest.fixture
+def things(pw: Operator, model: str, name: str, rollout: str) -> Things:
+    codes = pw.json("codes", "create", "--count", 2)["items"]
+    with httpx.Client(base_url=pw.url) as client:
+        assert SimulatedDevice(name, client).enrol(codes[0]["code"]).is_success
+    token = pw.json("tokens", "create", name, "--role", "viewer")["id"]
+    pw("people", "create", name, "--role", "viewer")
+    return Things(model, "1.0.0", name, rollout, name, str(codes[1]["id"]), token, name)
+
+
+def test_nothing_happens_where_nobody_can_answer(pw: Operator, things: Things) -> None:
     before = pw.json("events", "--limit", 1, "--actor", "token/admin")
     for command, (words, named) in ASKS.items():
-        line = pw.fails(*command.split(), *words(model, name, rollout), status=2)
+        line = pw.fails(*command.split(), *words(things), status=2)
         assert "There is no terminal to answer: use --yes" in line, command
         assert named in line, line
     assert pw.json("events", "--limit", 1, "--actor", "token/admin") == before
+
+
+def test_nobody_is_asked_about_what_is_not_there(pw: Operator, things: Things) -> None:
+    for command, (words, _) in ASKS.items():
+        for one in fields(things):
+            typo = replace(things, **{one.name: TYPOS.get(one.name, "typo")})
+            if words(typo) != words(things):
+                line = pw.fails(*command.split(), *words(typo))
+                assert "no" in line.split(), (command, line)
+                assert "--yes" not in line, command
 
 
 def test_a_version_that_was_rolled_back_elsewhere_is_asked_about(

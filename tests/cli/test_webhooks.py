@@ -37,6 +37,8 @@ def test_a_webhook_from_its_making_to_its_end(pw_any: Operator) -> None:
     changed = pw("webhooks", "change", "ops", "--disable", "--on", "device.*")
     assert "is off" in changed
     assert "device.*" in pw("webhooks", "list")
+    assert "there is no webhook opps" in pw.fails("webhooks", "delete", "opps")
+    assert "1 webhook: ops is no longer called" in pw.fails("webhooks", "delete", "ops", status=2)
     pw("webhooks", "delete", "--yes", "ops")
     assert pw.json("webhooks", "list") == []
     assert "no webhook called ops" in pw.fails("webhooks", "test", "ops")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,12 @@ NAMES = ("cam-1", "cam-2")
 class Story:
     """A server with two devices and one model, whose data folder can be put back."""
 
-    def __init__(self, root: Path) -> None:
-        settings = {"PILOTWAVE_POLL_INTERVAL_S": "1", "PILOTWAVE_CHECK_IN_INTERVAL_S": "3"}
+    def __init__(self, root: Path, names: Sequence[str] = NAMES, *, poll_s: int = 1) -> None:
+        self.names = list(names)
+        settings = {
+            "PILOTWAVE_POLL_INTERVAL_S": str(poll_s),
+            "PILOTWAVE_CHECK_IN_INTERVAL_S": str(3 * poll_s),
+        }
         self.stage = stage = ForkedStage(
             root, settings={**settings, "PILOTWAVE_DELTA_PROCESSES": "0"}
         )
@@ -36,7 +40,7 @@ class Story:
         stage.pilotwave("keys", "init", "--dir", "keys", "--plain")
         stage.pilotwave("models", "create", "m", "--publisher", "keys/publisher.pem")
         stage.pilotwave("groups", "create", "g", "--selector", "site=lab")
-        for name in NAMES:
+        for name in names:
             self.enrol(name)
 
     @property
@@ -75,10 +79,10 @@ class Story:
         token = (self.stage.root / "admin.token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
         with httpx.Client(base_url=self.stage.url, headers=headers, timeout=60) as client:
-            paths = [f"/api/v1/devices/{name}" for name in NAMES]
+            paths = [f"/api/v1/devices/{name}" for name in self.names]
             return [client.get(path).raise_for_status().json() for path in paths]
 
-    def all_run(self, version: str) -> float:
+    def all_run(self, version: str, *, within_s: float = PATIENCE_S) -> float:
         """Wait until every device runs it and refuses nothing; return the seconds that took."""
 
         def standing() -> str:
@@ -87,9 +91,9 @@ class Story:
             good = all(
                 (m["state"], m["current_version"]) == ("healthy", version) for m in slots
             ) and all(d["refusal"] is None for d in found)
-            return "good" if good and len(slots) == len(NAMES) else repr(found)
+            return "good" if good and len(slots) == len(self.names) else repr(found)
 
-        return until(standing, f"all on {version}", at="good")
+        return until(standing, f"all on {version}", at="good", within_s=within_s)
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = self.stage.ask("status")
@@ -99,10 +103,10 @@ class Story:
 SIGNED = ("--key", "keys/publisher.pem")
 
 
-def until(look: Callable[[], str], what: str, *, at: str) -> float:
+def until(look: Callable[[], str], what: str, *, at: str, within_s: float = PATIENCE_S) -> float:
     began = time.monotonic()
     while at not in (said := look()):
-        assert time.monotonic() < began + PATIENCE_S, f"{what}: {said[-1500:]}"
+        assert time.monotonic() < began + within_s, f"{what}: {said[-1500:]}"
         time.sleep(0.5)
     return time.monotonic() - began
 
@@ -165,3 +169,53 @@ def test_a_role_is_signed_past_what_devices_know(story: Story) -> None:
     words = ("--role", role["role"], "--past", str(role["seen"]), "--dir", "keys")
     assert "renewed" in story.stage.pilotwave("renew", *words)
     story.all_run("1.0.0")
+
+
+MANY = [pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+
+
+@pytest.mark.parametrize("devices", [3, *MANY])
+def test_a_fleet_ahead_of_its_backup_is_back_without_a_visit(tmp_path: Path, devices: int) -> None:
+    """The drill: the server is lost with all that it held. Its backup was made while it ran; since
+    then a version was published and rolled out, a device enrolled and another was revoked."""
+    names = [f"cam-{n}" for n in range(devices)]
+    slow = 1 if devices < 10 else 10
+    (tmp_path / "passphrase").write_text("a passphrase of tests")
+    locked = ("--passphrase-file", "passphrase")
+    story = Story(tmp_path, names, poll_s=slow)
+    try:
+        story.publish("1.0.0", "1.0.0")
+        story.assign("1.0.0")
+        story.all_run("1.0.0", within_s=PATIENCE_S * slow)
+        backup = ("--data", "data", "--to", "backup.tar", *locked)
+        story.stage.run("pilotwave-server", "backup", *backup)
+        story.publish("1.1.0", "1.1.0")
+        story.assign("1.1.0")
+        story.all_run("1.1.0", within_s=PATIENCE_S * slow)
+        story.enrol("late")
+        gone = story.names.pop()
+        story.stage.pilotwave("devices", "revoke", "--yes", gone)
+        story.stage.pilotwave("audit", "export", "--file", "audit.jsonl")
+        story.stop()
+        shutil.rmtree(tmp_path / "data")
+
+        began = time.monotonic()
+        words = ("--from", "backup.tar", "--audit", "audit.jsonl", *locked)
+        said = story.stage.run("pilotwave-server", "restore", "--data", "data", *words)
+        assert f"device.revoke device/{gone}" in said
+        assert "device.enrol device/late" in said
+        assert "version/m/1.1.0" in said
+        story.start()
+        story.stage.pilotwave("devices", "revoke", "--yes", gone)
+        story.stage.pilotwave("keys", "rotate", "online", "--dir", "keys")
+        story.all_run("1.0.0", within_s=PATIENCE_S * slow)
+        took = time.monotonic() - began
+        until(lambda: str(story.status()["notices"]), "the late one", at="device/late")
+        story.publish("1.1.0", "1.1.0")
+        story.assign("1.1.0")
+        story.all_run("1.1.0", within_s=PATIENCE_S * slow)
+        again = time.monotonic() - began
+        print(f"{devices} devices: the last was back after {took / 60:.1f} min, on the lost version"
+              f" after {again / 60:.1f} min, polls every {slow} s")  # fmt: skip
+    finally:
+        story.stage.close()

@@ -83,10 +83,10 @@ def test_a_migrated_database_refuses_to_change_the_audit_log(empty_database_url:
 def test_an_empty_database_is_told_from_one_at_head(empty_database_url: str) -> None:
     db = Database(empty_database_url)
     with db.write() as session, pytest.raises(NotInitialised, match="pilotwave-server init"):
-        migrate.require_head(session)
+        migrate.require_usable(session)
     migrate.upgrade(empty_database_url)
     with db.read() as session:
-        assert migrate.require_head(session) == migrate.head()
+        assert migrate.require_usable(session) == migrate.head()
     db.close()
 
 

@@ -9,6 +9,7 @@ from pilotwave_server.clock import Clock
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
 from pilotwave_server.fleet.state import FleetState
+from pilotwave_server.keystore.folder import FolderKeys
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.operators.sessions import PersonSessions
 from pilotwave_server.pacing import Pacing
@@ -19,7 +20,9 @@ from tests.server.fleet_fixtures import only_sqlite
 @pytest.fixture
 def bare(settings: Settings, db: Database, clock: Clock) -> Context:
     """A server without any slice."""
-    return Context(settings, db, clock, Metrics(), Pacing(), ApiLimits(0))
+    return Context(
+        settings, db, FolderKeys(settings.keys_dir), clock, Metrics(), Pacing(), ApiLimits(0)
+    )
 
 
 @only_sqlite

@@ -18,11 +18,11 @@ from pilotwave_server.db import (
     insert_missing,
     lock_fleet,
     next_revision,
-    parse_url,
     touch_fleet,
     upsert,
 )
 from pilotwave_server.downloads.tables import SentRow
+from pilotwave_server.engines import parse_url
 from pilotwave_server.errors import BadSetting
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from pilotwave_server.app import create_app
@@ -84,3 +85,20 @@ def test_every_host_of_the_url_is_tried(postgresql: str, tmp_path: Path) -> None
     settings = Settings(data_dir=tmp_path, database_url=url, delta_processes=0)
     with run_in_thread(create_app(databases.prepare_data_dir(settings))) as running:
         assert httpx.get(f"{running.url}/healthz", timeout=30).json()["status"] == "ok"
+
+
+@pytest.mark.parametrize("minutes", [10, -10])
+def test_a_host_whose_clock_differs_is_not_ready(
+    postgresql: str, server: RunningServer, minutes: int
+) -> None:
+    """The database's clock is set by a function that stands before its own."""
+    with psycopg.connect(postgresql, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS "
+            f"$$ SELECT pg_catalog.clock_timestamp() + interval '{minutes} minutes' $$"
+        )
+        connection.execute("ALTER DATABASE postgres SET search_path = public, pg_catalog")
+    server.context.db.close()  # what it opens from now on knows it
+    answer = httpx.get(f"{server.url}/readyz", timeout=30)
+    assert (answer.status_code, answer.json()["code"]) == (503, "clock_differs")
+    assert ("behind" if minutes > 0 else "ahead of") in answer.json()["detail"]

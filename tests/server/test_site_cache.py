@@ -22,7 +22,7 @@ from pilotwave_agent.net.http import Channel
 from pilotwave_agent.net.mirrors import Mirrors
 from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
 from pilotwave_protocol.manifest import FileEntry
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
 from pilotwave_server.deltas import jobs
 from pilotwave_server.deltas.needs import Pair
@@ -297,7 +297,7 @@ def test_deltas_are_kept_like_blobs(site: Site, context: Context) -> None:
         assert row is not None
         row.state, row.delta_sha256, row.size = (
             "ready",
-            context.get(FileBlobs).put(delta),
+            context.get(BlobStore).put(delta),
             len(delta),
         )
     link = site.link(path)

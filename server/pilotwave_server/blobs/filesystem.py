@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.names import check_sha256
-from pilotwave_server.blobs.port import BlobMissing, NoSpace
+from pilotwave_server.blobs.port import BlobMissing, NoSpace, StoreBroken
 from pilotwave_server.blobs.upload import FileUpload, HashState, as_store_error, take_part
 
 READ_SIZE = 256 * 1024
@@ -42,6 +42,7 @@ class FileBlobs:
         free_space: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
     ) -> None:
         self.root = root
+        self.name = f"the folder {root}"
         self._partial = root / "partial"
         self._reserve = reserve
         self._free_space = free_space
@@ -63,6 +64,16 @@ class FileBlobs:
     def size(self, sha256: str) -> int | None:
         return _size(self.path(sha256))
 
+    async def find(self, sha256: str) -> int | None:
+        return self.size(sha256)
+
+    def sizes(self, wanted: Collection[str]) -> dict[str, int | None]:
+        return {sha256: self.size(sha256) for sha256 in wanted}
+
+    def check(self, *, write: bool = False) -> None:
+        if not os.access(self._partial, os.W_OK | os.X_OK):
+            raise StoreBroken(f"the blob folder {self.root} is gone or cannot be written")
+
     def partial(self, sha256: str) -> int:
         return _size(self.part_path(sha256)) or 0
 
@@ -76,7 +87,6 @@ class FileBlobs:
         return sha256
 
     def begin(self, sha256: str, *, offset: int, length: int, restart: bool = False) -> FileUpload:
-        """As in the port; `restart` drops what an earlier upload left."""
         self._check_space(length - offset)
         with as_store_error("an upload cannot be opened"):
             fd = take_part(self.part_path(sha256), sha256)
@@ -96,7 +106,16 @@ class FileBlobs:
             raise
         return upload
 
-    def open(self, sha256: str) -> BinaryIO:
+    def read(self, sha256: str, most: int) -> bytes:
+        with self._open(sha256) as file:
+            return file.read(most)
+
+    @contextlib.contextmanager
+    def local(self, sha256: str) -> Iterator[Path]:
+        self._open(sha256).close()
+        yield self.path(sha256)
+
+    def _open(self, sha256: str) -> BinaryIO:
         try:
             return open(self.path(sha256), "rb")
         except FileNotFoundError:
@@ -104,7 +123,7 @@ class FileBlobs:
 
     async def stream(self, sha256: str, start: int, stop: int) -> AsyncIterator[bytes | memoryview]:
         loop = asyncio.get_running_loop()
-        with self.open(sha256) as file:
+        with self._open(sha256) as file:
             fd = file.fileno()
             while start < stop:
                 want = min(READ_SIZE, stop - start)
@@ -118,25 +137,22 @@ class FileBlobs:
                 yield piece
 
     def all(self) -> Iterator[tuple[str, int]]:
-        """Every whole blob: (sha256, size)."""
         for folder in sorted(self.root.glob("[0-9a-f][0-9a-f]")):
             for path in sorted(folder.iterdir()):
                 yield path.name, path.stat().st_size
 
     def age_from(self, sha256: str) -> float:
-        """When a whole blob was written, in seconds since 1970; now where it is gone."""
         try:
             return self.path(sha256).stat().st_mtime
         except FileNotFoundError:
             return time.time()
 
     def delete(self, sha256: str) -> None:
-        """Remove a whole blob that nothing refers to; who is reading it reads on."""
+        # who is reading it reads on
         with as_store_error("a blob cannot be removed"), contextlib.suppress(FileNotFoundError):
             self.path(sha256).unlink()
 
     def sweep(self, *, older_than_s: float) -> int:
-        """Delete unfinished uploads that nobody touched for that long; return how many."""
         gone = 0
         for path in self._partial.glob("*.part"):
             with contextlib.suppress(FileNotFoundError):

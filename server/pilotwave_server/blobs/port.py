@@ -6,10 +6,12 @@ read or write one, and which blobs belong to what, is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from pilotwave_server.errors import Conflict, Invalid, NotFound, ServerError, TooLarge, Unavailable
 
@@ -79,6 +81,12 @@ class StoreBroken(Unavailable):
     code = "blob_store_broken"
 
 
+class BlobDamaged(StoreBroken):
+    """The store has other bytes under a blob's name."""
+
+    code = "blob_damaged"
+
+
 class Upload(Protocol):
     """One writer's hold on one blob that is not whole yet. Use it as a context manager.
 
@@ -114,15 +122,35 @@ class Upload(Protocol):
 
 
 class BlobStore(Protocol):
-    """A place for blobs. Every method but `stream` may block; all are safe to call from threads."""
+    """A place for blobs. Methods that are not `async` may block; all are safe to call from threads.
+
+    Each raises StoreBroken where the place does not answer or refuses its work.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the place is, for people: `the folder /srv/blobs`, `s3://models/fleet`."""
+        ...
 
     @property
     def threads(self) -> Executor:
         """Threads for the store's blocking work, apart from those that answer other requests."""
         ...
 
+    def check(self, *, write: bool = False) -> None:
+        """Find out whether blobs can be reached now, or also written; StoreBroken says why not."""
+        ...
+
     def size(self, sha256: str) -> int | None:
         """The blob's size in bytes, or None when it is not (wholly) there."""
+        ...
+
+    async def find(self, sha256: str) -> int | None:
+        """`size`, without blocking the event loop."""
+        ...
+
+    def sizes(self, wanted: Collection[str]) -> dict[str, int | None]:
+        """`size` of many."""
         ...
 
     def partial(self, sha256: str) -> int:
@@ -133,17 +161,40 @@ class BlobStore(Protocol):
         """Store a small blob in one go and return its digest. Storing it again changes nothing."""
         ...
 
-    def begin(self, sha256: str, *, offset: int, length: int) -> Upload:
-        """Take hold of an upload of `length` bytes in all that goes on at `offset`.
+    def begin(self, sha256: str, *, offset: int, length: int, restart: bool = False) -> Upload:
+        """Take hold of an upload of `length` bytes in all that goes on at `offset`; `restart` drops
+        what an earlier upload left.
 
         Raises BlobBusy, OffsetMismatch, NoSpace, StoreBroken.
         """
         ...
 
-    def open(self, sha256: str) -> BinaryIO:
-        """A seekable stream of the whole blob, or BlobMissing."""
+    def read(self, sha256: str, most: int) -> bytes:
+        """The first `most` bytes of a blob, or BlobMissing."""
+        ...
+
+    def local(self, sha256: str) -> AbstractContextManager[Path]:
+        """A file of the blob's bytes, to be read within the block only. BlobMissing,
+        BlobDamaged where that is looked at, NoSpace."""
         ...
 
     def stream(self, sha256: str, start: int, stop: int) -> AsyncIterator[bytes | memoryview]:
-        """The bytes from `start` up to `stop`, in pieces, without blocking the event loop."""
+        """The bytes from `start` up to `stop`, in pieces, without blocking the event loop.
+        BlobMissing."""
+        ...
+
+    def all(self) -> Iterator[tuple[str, int]]:
+        """Every whole blob: (sha256, size)."""
+        ...
+
+    def age_from(self, sha256: str) -> float:
+        """When a whole blob was written, in seconds since 1970; now where it is gone."""
+        ...
+
+    def delete(self, sha256: str) -> None:
+        """Remove a whole blob that nothing refers to."""
+        ...
+
+    def sweep(self, *, older_than_s: float) -> int:
+        """Delete unfinished uploads that nobody touched for that long; return how many."""
         ...

@@ -12,10 +12,10 @@ from starlette.requests import ClientDisconnect
 from pilotwave_protocol.manifest import MAX_FILE_SIZE
 from pilotwave_server.blobs import service
 from pilotwave_server.blobs.access import BlobDenied, BlobTokenMissing, blob_path, check_may_read
-from pilotwave_server.blobs.filesystem import FileBlobs
 from pilotwave_server.blobs.port import (
     BlobBusy,
     BlobMissing,
+    BlobStore,
     BlobTooLong,
     DigestMismatch,
     NoSpace,
@@ -54,15 +54,15 @@ def missing(body: MissingRequest, publisher: PublisherOfBytes, context: Ctx) -> 
     """List which of these blobs still have to be uploaded, and from which byte."""
     with context.db.read() as session:
         service.check_not_purged(session, (b.sha256 for b in body.blobs))
-    found = service.find_missing(context.get(FileBlobs), [(b.sha256, b.size) for b in body.blobs])
+    found = service.find_missing(context.get(BlobStore), [(b.sha256, b.size) for b in body.blobs])
     return MissingView(missing=[MissingBlob.model_validate(blob) for blob in found])
 
 
 def _progress(context: Context, sha256: str) -> UploadView:
-    size = context.get(FileBlobs).size(sha256)
+    size = context.get(BlobStore).size(sha256)
     if size is not None:
         return UploadView(offset=size, complete=True)
-    return UploadView(offset=context.get(FileBlobs).partial(sha256), complete=False)
+    return UploadView(offset=context.get(BlobStore).partial(sha256), complete=False)
 
 
 def _begin(context: Context, sha256: str) -> UploadView:
@@ -129,7 +129,7 @@ async def upload(
     limit = context.settings.max_upload_bytes
     if upload_length > limit:
         raise BlobTooLong(f"this server takes blobs of at most {limit} bytes", limit=limit)
-    view = await in_thread(context.get(FileBlobs).threads, _begin, context=context, sha256=sha256)
+    view = await in_thread(context.get(BlobStore).threads, _begin, context=context, sha256=sha256)
     if not view.complete:
         view = await _receive(
             context, request, sha256, upload_offset, upload_length, by=str(publisher)
@@ -140,9 +140,9 @@ async def upload(
 async def _receive(
     context: Context, request: Request, sha256: str, offset: int, length: int, *, by: str
 ) -> UploadView:
-    threads = context.get(FileBlobs).threads
+    threads = context.get(BlobStore).threads
     hold = await in_thread(
-        threads, context.get(FileBlobs).begin, sha256=sha256, offset=offset, length=length
+        threads, context.get(BlobStore).begin, sha256=sha256, offset=offset, length=length
     )
     try:
         with suppress(ClientDisconnect):
@@ -163,7 +163,7 @@ def _record(context: Context, sha256: str, size: int, by: str, now: datetime) ->
         with context.db.write() as session:
             service.record(session, sha256=sha256, size=size, by=by, now=now)
     except service.BlobPurged:
-        context.get(FileBlobs).delete(sha256)
+        context.get(BlobStore).delete(sha256)
         raise
 
 
@@ -180,8 +180,8 @@ READ_RESPONSES: dict[int | str, dict[str, Any]] = {
 async def read_blob(sha256: Digest, request: Request, context: Ctx) -> Response:
     """Read a blob, or one range of it. Its bytes can never change, so caches may keep it."""
     flow = await check_may_read(context, request, sha256, path=blob_path(sha256))
-    return blob_response(
-        context.get(FileBlobs), sha256, headers=request.headers, body=True, flow=flow
+    return await blob_response(
+        context.get(BlobStore), sha256, headers=request.headers, body=True, flow=flow
     )
 
 
@@ -189,4 +189,4 @@ async def read_blob(sha256: Digest, request: Request, context: Ctx) -> Response:
 async def read_blob_headers(sha256: Digest, request: Request, context: Ctx) -> Response:
     """The size of a blob, without its bytes."""
     await check_may_read(context, request, sha256, path=blob_path(sha256))
-    return blob_response(context.get(FileBlobs), sha256, headers=request.headers, body=False)
+    return await blob_response(context.get(BlobStore), sha256, headers=request.headers, body=False)

@@ -18,13 +18,13 @@ from pilotwave_server.problems import error_response
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
-def blob_response(
+async def blob_response(
     store: BlobStore, sha256: str, *, headers: Mapping[str, str], body: bool, flow: Flow = FREE
 ) -> Response:
     """The answer to GET (or HEAD, without `body`) with these request headers, or BlobMissing.
 
     Its bytes go as `flow` says."""
-    size = store.size(sha256)
+    size = await store.find(sha256)
     if size is None:
         raise BlobMissing(sha256)
     etag = f'"{sha256}"'
@@ -63,6 +63,7 @@ class BlobResponse(Response):
         self._part = part
         self._body = body
         self._flow = flow
+        self._started = False
         super().__init__(None, part.status, headers)
         if part.status != 304:
             self.headers["content-length"] = str(part.stop - part.start)
@@ -75,6 +76,7 @@ class BlobResponse(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _start(self, send: Send) -> None:
+        self._started = True
         await send(
             {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
@@ -84,12 +86,13 @@ class BlobResponse(Response):
         try:
             await self._flow.begin(gone)
             try:
-                await self._start(send)
                 await self._send_pieces(gone, send)
             finally:
                 self._flow.end()
-        except ServerError as later:
-            await error_response(later)(scope, receive, send)
+        except ServerError as error:
+            if self._started:
+                raise  # the answer is cut off: that alone tells its reader
+            await error_response(error)(scope, receive, send)
         except ReaderGone:
             return
         finally:
@@ -98,6 +101,9 @@ class BlobResponse(Response):
     async def _send_pieces(self, gone: asyncio.Future[None], send: Send) -> None:
         left, flow = self._part.stop - self._part.start, self._flow
         async for found in self._store.stream(self._sha256, self._part.start, self._part.stop):
+            # not before: a store that does not answer is an error with a sentence
+            if not self._started:
+                await self._start(send)
             for piece in _cut(found, flow):
                 await flow.pace(len(piece))
                 # The ASGI server takes pieces for a client that has left without a word.

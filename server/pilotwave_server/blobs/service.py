@@ -59,8 +59,10 @@ def find_missing(store: BlobStore, wanted: Iterable[tuple[str, int]]) -> list[Mi
     Raises SizeMismatch for one that is here with another size: then the caller's size is wrong.
     """
     missing: dict[str, Missing] = {}
-    for sha256, size in wanted:
-        stored = store.size(sha256)
+    listed = list(wanted)
+    here = store.sizes({sha256 for sha256, _ in listed})
+    for sha256, size in listed:
+        stored = here[sha256]
         if stored is None:
             missing[sha256] = Missing(sha256, store.partial(sha256))
         elif stored != size:

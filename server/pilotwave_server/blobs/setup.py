@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.choose import open_store
 from pilotwave_server.blobs.flow import BlobGates
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.blobs.routes import routers
+from pilotwave_server.blobs.watch import StoreWatch
 from pilotwave_server.context import Context
 
 
 def install(context: Context) -> None:
-    context.put(FileBlobs(context.settings.blobs_dir))
+    store = open_store(context.settings, context.db, clock=context.clock)
+    context.put(store, kind=BlobStore)
     context.put(BlobGates())
+    watch = StoreWatch(store)
+    context.put(watch)
+    context.workers.append(watch)
+    context.metrics.add_reading(watch.read)
     context.routers += routers

@@ -1,4 +1,5 @@
-"""The record of blobs that are wholly there. The store itself has the last word."""
+"""The record of blobs that are wholly there, of which the store itself has the last word; and, of
+those that are still arriving, where the store is a bucket."""
 
 from __future__ import annotations
 
@@ -24,3 +25,28 @@ class BlobRow(Base):
     uploaded_by: Mapped[str | None] = mapped_column(String(128))
     removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     purged_with: Mapped[str | None] = mapped_column(String(160))
+
+
+class UploadRow(Base):
+    """A blob that arrives in a bucket: how many bytes it has in all, and how many are stored in
+    pieces. `holder` is the request that writes, until `held_until`."""
+
+    __tablename__ = "blob_uploads"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    length: Mapped[int] = mapped_column(BigInteger)
+    received: Mapped[int] = mapped_column(BigInteger)
+    holder: Mapped[str | None] = mapped_column(String(32))
+    held_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    touched_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class UploadPieceRow(Base):
+    """One object of such a blob: its bytes from `start` on, and the holder that wrote them."""
+
+    __tablename__ = "blob_upload_pieces"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    start: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    size: Mapped[int] = mapped_column(BigInteger)
+    holder: Mapped[str] = mapped_column(String(32))

@@ -40,7 +40,7 @@ def _show(page: PageContext, session: Session, refusal: Refused | None = None) -
         person=row,
         wrong=refusal.wrong if refusal else {},
         totp_secret=secret,
-        qr=segno.make(uri, error="m").svg_data_uri(scale=5, border=2),
+        qr=segno.make(uri, error="m").svg_data_uri(scale=5, border=4, light="white"),
         api="/api/v1/whoami",
     )
 

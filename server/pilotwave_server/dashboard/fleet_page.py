@@ -15,10 +15,10 @@ from fastapi.responses import Response
 from pilotwave_server.attention.service import acknowledge, withdraw
 from pilotwave_server.context import Context
 from pilotwave_server.dashboard.charts import Chart, of_versions
-from pilotwave_server.dashboard.overview import Kept, Overview, take
+from pilotwave_server.dashboard.overview import Kept, Overview, rolling_out, take
 from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
 from pilotwave_server.db import Database
-from pilotwave_server.deps import Ctx, Now, WriteSession
+from pilotwave_server.deps import Ctx, Now, ReadSession, WriteSession
 from pilotwave_server.devices.silence import silence
 from pilotwave_server.errors import NotFound
 from pilotwave_server.registry.service import counters
@@ -75,12 +75,17 @@ def _by_model(found: Overview) -> list[tuple[str, list[tuple[str, int]]]]:
 
 @router.get("/")
 def fleet(
-    page: Look, context: Ctx, now: Now, period: Annotated[Period, Query()] = "recent"
+    page: Look,
+    session: ReadSession,
+    context: Ctx,
+    now: Now,
+    period: Annotated[Period, Query()] = "recent",
 ) -> Response:
     """Counts, versions, rollouts."""
     found = _overview(context).get(now)
     values: dict[str, Any] = {
         "fleet": found,
+        "rollouts": rolling_out(session),
         "models": _by_model(found),
         "tones": found.tones,
     }

@@ -33,6 +33,7 @@ T = TypeVar("T")
 KEEP = timedelta(seconds=5)
 STALE = timedelta(seconds=30)
 AT_MOST = 20
+UNDER_WAY = ("running", "rolling_back", "scheduled")
 ONLINE = DeviceFilter(standing="online")
 
 
@@ -48,7 +49,6 @@ class Overview:
     conflicts: int = 0
     tones: dict[tuple[str, str], int] = field(default_factory=dict)
     versions: list[tuple[str, str, int]] = field(default_factory=list)
-    rollouts: list[RolloutSummary] = field(default_factory=list)
     attention: list[Item] = field(default_factory=list)
 
 
@@ -100,7 +100,6 @@ def take(context: Context) -> Overview:
             conflicts=conflicts.count(session),
             tones={key: tone_of(counter) for key, counter in counters(session).items()},
             versions=_versions(session),
-            rollouts=_rollouts(session, "running", "rolling_back", "scheduled"),
             attention=list_items(session, now, quiet),
         )
 
@@ -109,12 +108,10 @@ def _versions(session: Session) -> list[tuple[str, str, int]]:
     return sorted(count_now(session), key=lambda row: (row[0], -row[2]))
 
 
-def _rollouts(session: Session, *states: str) -> list[RolloutSummary]:
+def rolling_out(session: Session) -> list[RolloutSummary]:
+    """The rollouts under way, the newest first. Not kept: operators look for what they did."""
     r = RolloutRow
-    query = select(r).where(r.state.in_(states)).order_by(r.id.desc()).limit(AT_MOST)
-    return _summaries(session, list(session.scalars(query)))
-
-
-def _summaries(session: Session, rows: list[RolloutRow]) -> list[RolloutSummary]:
+    query = select(r).where(r.state.in_(UNDER_WAY)).order_by(r.id.desc()).limit(AT_MOST)
+    rows = list(session.scalars(query))
     names = group_names(session, rows)
     return [summary(row, names[row.group_id]) for row in rows]

@@ -10,8 +10,7 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.blobs.access import BlobDenied, BlobTokenMissing, check_may_read
-from pilotwave_server.blobs.filesystem import FileBlobs
-from pilotwave_server.blobs.port import BlobMissing
+from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.blobs.routes import BYTES, Digest
 from pilotwave_server.blobs.sending import blob_response
 from pilotwave_server.context import Context
@@ -82,8 +81,8 @@ async def _answer(
     found = await run_in_threadpool(find_delta, context, old, new)
     assert found.delta_sha256 is not None
     flow = flow.of_delta(size=found.size or 1, full=found.full_size)
-    return blob_response(
-        context.get(FileBlobs), found.delta_sha256, headers=request.headers, body=body, flow=flow
+    return await blob_response(
+        context.get(BlobStore), found.delta_sha256, headers=request.headers, body=body, flow=flow
     )
 
 

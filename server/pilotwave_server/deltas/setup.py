@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
 from pilotwave_server.deltas import routes
 from pilotwave_server.deltas.worker import DeltaWorker
@@ -17,7 +17,7 @@ def install(context: Context) -> None:
         return
     worker = DeltaWorker(
         context.db,
-        context.get(FileBlobs),
+        context.get(BlobStore),
         context.get(NewestSnapshot).read,
         clock=context.clock,
         processes=processes,

@@ -16,14 +16,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.digest import CHUNK, EMPTY_SHA256, hash_stream
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobMissing, BlobStore, NoSpace, StoreBroken
 from pilotwave_server.db import Database
 from pilotwave_server.deltas import jobs
 from pilotwave_server.deltas.needs import needed
@@ -45,7 +45,7 @@ class DeltaWorker:
     def __init__(
         self,
         db: Database,
-        blobs: FileBlobs,
+        blobs: BlobStore,
         picture: Callable[[], FleetSnapshot],
         *,
         clock: Callable[[], datetime],
@@ -129,7 +129,10 @@ class DeltaWorker:
         except Interrupted:
             self._say(lambda session: jobs.release(session, row))
             return
-        except (OSError, DeltaFailed) as e:
+        except StoreBroken:
+            self._say(lambda session: jobs.release(session, row))
+            raise  # not this pair's fault: the worker tells of it, and tries again later
+        except (OSError, DeltaFailed, BlobMissing, NoSpace) as e:
             log.warning("no delta from %s to %s: %s", row.from_sha256, row.to_sha256, e)
             state, values = "failed", {"detail": str(e)[:512]}
         now = self._clock()
@@ -165,9 +168,10 @@ class DeltaWorker:
     def _result(self, row: DeltaRow, folder: Path) -> tuple[str, dict[str, object]]:
         old, out = folder / "empty", folder / "delta"
         old.touch()
-        if row.from_sha256 != EMPTY_SHA256:
-            old = self._blobs.path(row.from_sha256)
-        self._run(old, self._blobs.path(row.to_sha256), out)
+        with ExitStack() as stack:
+            if row.from_sha256 != EMPTY_SHA256:
+                old = stack.enter_context(self._blobs.local(row.from_sha256))
+            self._run(old, stack.enter_context(self._blobs.local(row.to_sha256)), out)
         size = out.stat().st_size
         if size > PAYS * row.full_size or size + 1024 > row.full_size:
             return "useless", {"size": size}

@@ -79,7 +79,9 @@ class CheckIns:
         push_terms: Callable[[], PushTerms | None],
         pacing: Pacing,
         heard: Callable[[CheckIn, int], None],
+        unknown: Callable[[str], None],
     ) -> None:
+        self._unknown = unknown
         self._pacing = pacing
         self._budgets = DeviceBudgets(settings)
         self._turn = asyncio.Lock()
@@ -157,6 +159,7 @@ class CheckIns:
         # another process may have enrolled or accepted it a moment ago
         record = await self._loader.get(check_in.device)
         if record is None:
+            self._unknown(check_in.device)
             raise UnknownDevice(f"no device {check_in.device} is known here: enrol it first")
         if not _signed_by(claimed, record):
             raise BadSignature(f"expected an envelope signed by the key of {record.name}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from pilotwave_protocol.messages.check_in import CheckIn
 from pilotwave_server.blobs.flow import BlobGates
 from pilotwave_server.context import Context
 from pilotwave_server.device_api import enrolment, links
@@ -24,12 +25,16 @@ from pilotwave_server.downloads.admission import Admission
 from pilotwave_server.fleet.last_seen import LastSeen
 from pilotwave_server.fleet.leases import FleetLeases
 from pilotwave_server.fleet.loader import Loader
+from pilotwave_server.fleet.records import DeviceRecord
 from pilotwave_server.fleet.state import FleetState
+from pilotwave_server.hosts.heartbeat import Heartbeat
 from pilotwave_server.recovery.worker import Recovery
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.rollouts.engine.engine import EngineWorker
+from pilotwave_server.workers import Periodic
 
-TOKEN_KEYS = "device-tokens.json"
+TOKEN_KEYS_S = 5.0
+"""How often the keys of tokens are read again: whoever changed them cannot tell each process."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,9 @@ class DeviceApi:
 
 def install(context: Context) -> None:
     """Answer devices, and write what they report until the server's end."""
-    tokens = DeviceTokens(context.settings.keys_dir / TOKEN_KEYS)
+    tokens = DeviceTokens(context.keys)
+    reread = Periodic("token-keys", tokens.reread, interval_s=TOKEN_KEYS_S)
+    tokens.on_unknown = reread.wake
     writer = CheckInWriter(make_ingest(context, tokens))
     polls = make_polls(context, tokens)
     push = make_push(context, polls)
@@ -62,7 +69,7 @@ def install(context: Context) -> None:
     context.put(PushChannels(push.channel_of))
     context.get(BlobGates).append(polls.may_read)
     context.routers += [enrolment.router, links.router]
-    context.workers += [writer, push]
+    context.workers += [reread, writer, push]
 
 
 def make_ingest(context: Context, tokens: DeviceTokens) -> Ingest:
@@ -77,7 +84,12 @@ def make_ingest(context: Context, tokens: DeviceTokens) -> Ingest:
 
 
 def make_polls(context: Context, tokens: DeviceTokens) -> Polls:
-    seen = context.get(LastSeen)
+    seen, heartbeat = context.get(LastSeen), context.get(Heartbeat)
+
+    def note(record: DeviceRecord) -> None:
+        heartbeat.heard()
+        seen.note(record)
+
     return Polls(
         context.get(FleetState),
         context.get(Loader),
@@ -86,7 +98,7 @@ def make_polls(context: Context, tokens: DeviceTokens) -> Polls:
         clock=context.clock,
         metrics=context.metrics,
         lifetime_s=context.settings.directive_lifetime_s,
-        note_seen=seen.note,
+        note_seen=note,
         note_s=seen.note_s,
         ask_lease=context.get(FleetLeases).ask,
         downloads=context.get(Admission),
@@ -98,6 +110,12 @@ def make_check_ins(
     context: Context, tokens: DeviceTokens, writer: CheckInWriter, push: Push
 ) -> CheckIns:
     fleet, recovery = context.get(FleetState), context.get(Recovery)
+    heartbeat = context.get(Heartbeat)
+
+    def heard(check_in: CheckIn, seq: int) -> None:
+        heartbeat.heard()
+        recovery.heard(check_in, seq, fleet.hint)
+
     return CheckIns(
         fleet,
         context.get(Loader),
@@ -108,5 +126,6 @@ def make_check_ins(
         metrics=context.metrics,
         push_terms=push.terms,
         pacing=context.pacing,
-        heard=lambda check_in, seq: recovery.heard(check_in, seq, fleet.hint),
+        heard=heard,
+        unknown=recovery.unknown,
     )

@@ -6,25 +6,24 @@ A link has the same form, says the same of the device, and is good for one path 
 over a space and the path too. Neither can be taken for the other, as no token holds a space.
 
 Checking one takes no database and no table. Two keys are known at a time, so that the key can be
-changed while the tokens made with the one before live on. The server's processes share the keys
-through a file (mode 0600).
+changed while the tokens made with the one before live on. The server's processes, and several
+hosts, share them through the key store.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import hmac
 import json
-import os
 import secrets
-import threading
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 from pilotwave_server.errors import SetupError, Unauthorised
+from pilotwave_server.keystore.port import KeyStore
 
+NAME = "device-tokens.json"
 KEY_BYTES = 32
 MAC_BYTES = 16
 REREAD_S = 2.0
@@ -66,30 +65,31 @@ def peek_unverified(token: bytes) -> Claim:
 
 
 class DeviceTokens:
-    """Makes and checks tokens with the keys in `path`, which is made if it is not there."""
+    """Makes and checks tokens with the keys under `NAME`, which are made if they are not there."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._reread_at = 0.0
-        self._current = b""
-        self._keys: dict[bytes, bytes] = {}
-        if not path.exists():
-            _write(path, _new_key(), {}, replace=False)
-        self._read()
+    def __init__(self, keys: KeyStore) -> None:
+        self._store = keys
+        self._wake_at = 0.0
+        # told of a token made with a key that is not known here; has to be quick
+        self.on_unknown: Callable[[], object] = lambda: None
+        if not keys.read(NAME):
+            # of several processes that start at once, one makes them
+            keys.add(NAME, _written(_new_key(), {}))
+        self._keys = read_token_keys(keys)
 
     def issue(self, device: str, generation: int, *, expires: int, path: str = "") -> str:
         """Return a token that is good until `expires` (seconds since 1970), for `path` alone if
         one is given."""
-        body = b"%b.%b.%d.%d" % (self._current, device.encode(), generation, expires)
-        return (body + b"." + _mac(self._keys[self._current], body + _scope(path))).decode()
+        current, keys = self._keys
+        body = b"%b.%b.%d.%d" % (current, device.encode(), generation, expires)
+        return (body + b"." + _mac(keys[current], body + _scope(path))).decode()
 
     def check(self, token: bytes, *, now: float, path: str = "") -> Claim:
         """Return what a token (with `path`: a link) says, or raise `BadToken`, `ExpiredToken`."""
         body, _, mac = token.rpartition(b".")
-        key = self._keys.get(body[: body.find(b".")])
+        key = self._keys.by_id.get(body[: body.find(b".")])
         if key is None:
-            key = self._unknown_key(token)
+            raise self._unknown_key(token)
         if not hmac.compare_digest(_mac(key, body + _scope(path)), mac):
             raise BadToken("this token was not given out by this server")
         claim = peek_unverified(token)
@@ -97,36 +97,50 @@ class DeviceTokens:
             raise ExpiredToken("this token has expired: check in to get a new one")
         return claim
 
-    def rotate(self) -> None:
-        """Make a new key. Tokens made with the present one stay good, those before it do not."""
-        with self._lock:
-            kid, key = _new_key()
-            _write(self._path, (kid, key), {self._current: self._keys[self._current]})
-        self._read()
+    def reread(self) -> None:
+        """Take over what another process changed. Raises `BadTokenKeys`, KeysUnusable."""
+        self._keys = read_token_keys(self._store)
 
-    def _unknown_key(self, token: bytes) -> bytes:
-        """Another process may have changed the keys: read them again, but not at each bad token."""
-        if len(token) <= MAX_TOKEN and time.monotonic() >= self._reread_at:
-            self._reread_at = time.monotonic() + REREAD_S
-            self._read()
-        key = self._keys.get(token.partition(b".")[0])
-        if key is None:
-            raise BadToken(NOT_A_TOKEN)
-        return key
+    def _unknown_key(self, token: bytes) -> BadToken:
+        """Another process may have changed the keys: have them read again, soon and elsewhere, as
+        here nothing may wait for a disk or a database. Devices check in and get another token."""
+        if len(token) <= MAX_TOKEN and time.monotonic() >= self._wake_at:
+            self._wake_at = time.monotonic() + REREAD_S
+            self.on_unknown()
+        return BadToken(NOT_A_TOKEN)
 
-    def _read(self) -> None:
-        try:
-            found = json.loads(self._path.read_text())
-            keys = {kid.encode(): bytes.fromhex(key) for kid, key in found["keys"].items()}
-            current = found["current"].encode()
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise BadTokenKeys(
-                f"the device token keys cannot be read: restore {self._path}, or remove it so that "
-                f"new ones are made (devices then check in again): {type(error).__name__}"
-            ) from error
-        if current not in keys or any(len(key) != KEY_BYTES for key in keys.values()):
-            raise BadTokenKeys(f"{self._path} does not hold the keys it should: remove it")
-        self._keys, self._current = keys, current
+
+class TokenKeys(NamedTuple):
+    """The keys by their ids, and the id of the one with which tokens are made."""
+
+    current: bytes
+    by_id: dict[bytes, bytes]
+
+
+def read_token_keys(store: KeyStore) -> TokenKeys:
+    """Read them; `BadTokenKeys`, KeysUnusable."""
+    try:
+        found = json.loads(store.read(NAME)[NAME])
+        keys = {kid.encode(): bytes.fromhex(key) for kid, key in found["keys"].items()}
+        read = TokenKeys(found["current"].encode(), keys)
+        if read.current in keys and all(len(key) == KEY_BYTES for key in keys.values()):
+            return read
+    except (ValueError, KeyError, AttributeError, TypeError):
+        pass
+    raise BadTokenKeys(
+        f"the keys of device tokens cannot be read: restore {NAME} in {store.where}, or run "
+        "`pilotwave-server keys new-token-key --stolen`; devices then check in again"
+    )
+
+
+def new_token_key(store: KeyStore, *, stolen: bool = False) -> None:
+    """Make a new key. Tokens made with the present one stay good, unless it was stolen; those
+    before it do not."""
+    others = {}
+    if not stolen:
+        present = read_token_keys(store)
+        others = {present.current: present.by_id[present.current]}
+    store.replace(NAME, _written(_new_key(), others))
 
 
 def _scope(path: str) -> bytes:
@@ -142,21 +156,6 @@ def _new_key() -> tuple[bytes, bytes]:
     return secrets.token_hex(2).encode(), secrets.token_bytes(KEY_BYTES)
 
 
-def _write(
-    path: Path, current: tuple[bytes, bytes], others: dict[bytes, bytes], *, replace: bool = True
-) -> None:
+def _written(current: tuple[bytes, bytes], others: dict[bytes, bytes]) -> bytes:
     keys = {kid.decode(): key.hex() for kid, key in {**others, current[0]: current[1]}.items()}
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({"current": current[0].decode(), "keys": keys}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if replace:
-        temporary.replace(path)
-        return
-    # a link never replaces: of several processes that start at once, one makes the keys
-    with contextlib.suppress(FileExistsError):
-        os.link(temporary, path)
-    temporary.unlink()
+    return json.dumps({"current": current[0].decode(), "keys": keys}).encode()

@@ -35,11 +35,19 @@ _MISSED: ColumnElement[bool] = literal_column(f"({MISSED})")
 
 
 class SilenceSweep:
-    """The look of one server process, since it was made."""
+    """The look of one server process. `listening` says since when devices would have been heard, by
+    any process; by itself one knows it of its own only."""
 
-    def __init__(self, db: Database, settings: Settings, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        settings: Settings,
+        clock: Callable[[], datetime],
+        listening: Callable[[datetime], datetime] | None = None,
+    ) -> None:
         self._db, self._settings, self._clock = db, settings, clock
-        self._started = clock()
+        began = clock()
+        self._listening = listening or (lambda now: began)
 
     def look(self) -> None:
         """Tell of what is new, if this minute is this process's."""
@@ -73,7 +81,7 @@ class SilenceSweep:
         longest = rule.unknown_s(BATTERY) if told is None else told
         interval, late = timedelta(seconds=longest), timedelta(seconds=rule.late_s)
         # a stop too short to be seen in the watch is longer than the shortest intervals
-        just_started = rule.now < self._started + min(interval, GAP) + late
+        just_started = rule.now < self._listening(rule.now) + min(interval, GAP) + late
         return just_started or watch.excuses(interval, late=late, now=rule.now)
 
     def _tell(self, rules: Rules, verb: str, now: datetime, *, since: datetime | None) -> None:

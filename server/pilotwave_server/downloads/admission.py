@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pilotwave_server.blobs.flow import WHOLE_PIECES, Flow
@@ -25,7 +25,8 @@ _KBIT = 125  # bytes
 
 
 class Admission:
-    """One process's downloads. `processes` share what is allowed; `total_kbps` 0: no limit."""
+    """One process's downloads. The `processes` of this machine share what it is allowed
+    (`total_kbps` 0: no limit), all those `of_fleet` that live what sites are."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Admission:
         per_device: int,
         waiting: int,
         processes: int = 1,
+        of_fleet: Callable[[], int] = lambda: 1,
         total_kbps: int = 0,
     ) -> None:
         self.counting, self.metrics = counting, metrics
@@ -45,9 +47,9 @@ class Admission:
             waiting=waiting,
             most_at=lambda site: self._most_at.get(site, 0),
         )
-        self._processes = processes
+        self._of_fleet = of_fleet
         self._most_at: Mapping[str, int] = {}
-        self._total = ByteRate(self._share(total_kbps)) if total_kbps else None
+        self._total = ByteRate(total_kbps * _KBIT / processes) if total_kbps else None
         self._limits: Mapping[str, SiteLimit] = {}
         self._sites: dict[str, ByteRate] = {}
         self._devices: dict[str, ByteRate] = {}
@@ -64,13 +66,13 @@ class Admission:
     def _most(self, found: SiteLimit) -> int:
         most = []
         if found.max_downloads:
-            most.append(max(found.max_downloads // self._processes, 1))
+            most.append(max(found.max_downloads // self._of_fleet(), 1))
         if found.max_rate_kbps:
             most.append(max(int(self._share(found.max_rate_kbps) // LEAST_SHARE), 1))
         return min(most, default=0)
 
     def _share(self, kbps: int) -> float:
-        return kbps * _KBIT / self._processes
+        return kbps * _KBIT / self._of_fleet()
 
     def paces(self, site: str, device: str) -> list[ByteRate]:
         """The rates that a download has to keep to, now."""

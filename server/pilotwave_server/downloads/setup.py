@@ -7,6 +7,7 @@ from pilotwave_server.downloads import routes
 from pilotwave_server.downloads.admission import Admission
 from pilotwave_server.downloads.counting import FLUSH_S, Counting
 from pilotwave_server.downloads.limits_watch import LimitsWatch
+from pilotwave_server.hosts.heartbeat import Heartbeat
 from pilotwave_server.workers import Periodic
 
 MOST_WAITING = 2000
@@ -14,7 +15,7 @@ MOST_WAITING = 2000
 
 def install(context: Context) -> None:
     """Make the desk, have limits read and counts written from the server's start to its end."""
-    settings = context.settings
+    settings, heartbeat = context.settings, context.get(Heartbeat)
     desk = Admission(
         counting=Counting(context.db),
         metrics=context.metrics,
@@ -22,6 +23,7 @@ def install(context: Context) -> None:
         per_device=settings.max_downloads_per_device,
         waiting=MOST_WAITING,
         processes=settings.workers,
+        of_fleet=lambda: max(heartbeat.fleet.processes, settings.workers),
         total_kbps=settings.max_download_kbps,
     )
 

@@ -83,7 +83,8 @@ def _lift(
         to = target(ahead)
         if (to.timestamp, to.snapshot) != (ahead.here.timestamp, ahead.here.snapshot):
             least = (to.timestamp, to.snapshot)
-            seal(session, changed=[], keys=trust.keys("online"), now=now, least=least)
+            keys = trust.keys("online", session)
+            seal(session, changed=[], keys=keys, now=now, least=least)
         lift_fleet(session, to.seq)
         after = numbers_here(session)
         _write_down(session, ahead, after, actor=actor, now=now)

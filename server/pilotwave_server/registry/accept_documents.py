@@ -130,7 +130,7 @@ def _is_stored(session: Session, role: str, document: Metadata[Any] | None) -> b
 def _accept(
     session: Session, trust: TrustStore, submission: Submission, *, actor: str, now: datetime
 ) -> None:
-    online, director = trust.keys("online"), trust.keys("director")
+    online, director = trust.keys("online", session), trust.keys("director", session)
     root = _accept_root(session, submission.root, online, now=now)
     current = documents.load(session, Targets.type, Targets)
     targets = submission.targets or current

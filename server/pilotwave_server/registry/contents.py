@@ -108,8 +108,7 @@ def check_contents(
 def _stored_manifest(target: VersionTarget, blobs: BlobStore, stray: list[str]) -> bytes:
     named = f"{target.model} {target.version}"
     try:
-        with blobs.open(target.sha256) as stream:
-            return stream.read(MAX_MANIFEST_BYTES + 1)
+        return blobs.read(target.sha256, MAX_MANIFEST_BYTES + 1)
     except BlobMissing:
         pass
     if stray:
@@ -154,7 +153,7 @@ def digests_of(versions: Collection[CheckedVersion]) -> set[str]:
 
 def check_blobs(manifest: VersionManifest, blobs: BlobStore) -> None:
     """Step 13."""
-    sizes = {sha256: blobs.size(sha256) for sha256 in files_of(manifest)}
+    sizes = blobs.sizes(files_of(manifest))
     missing = sorted(sha256 for sha256, size in sizes.items() if size is None)
     if missing:
         raise BlobsMissing(
@@ -203,9 +202,10 @@ def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
     companion runs code when loaded, unless that was signed."""
     where = f"{variant.name}/{file.path}"
     entrypoint = file.path == variant.entrypoint
-    check_no_key(where, file, blobs)
+    data = mapped(file, blobs) if file.size else memoryview(b"")
+    check_no_key(where, data)
     try:
-        found = look_into(file, blobs)
+        found = look_into(data, file.path)
     except sniff.BadModel as error:
         # what cannot be read as a model is data; only the entry point must be one
         if entrypoint:
@@ -224,13 +224,9 @@ def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
         )
 
 
-def check_no_key(where: str, file: FileEntry, blobs: BlobStore) -> None:
+def check_no_key(where: str, data: memoryview) -> None:
     """Refuse a file that is or holds a private key."""
-    if file.size == 0:
-        return
-    with mapped(file, blobs) as data:
-        found = secrets.key_in_bytes(data)
-    if found:
+    if found := secrets.key_in_bytes(data):
         raise PrivateKeyFound(f"{where}: holds {found.what}; take it out and publish without it")
 
 
@@ -272,15 +268,16 @@ def _check_schema(
             )
 
 
-def look_into(file: FileEntry, blobs: BlobStore) -> sniff.Sniffed:
-    """Sniff a blob without reading it whole; BadModel where it is damaged."""
-    if file.size == 0:
+def look_into(data: memoryview, path: str) -> sniff.Sniffed:
+    """Sniff a file's bytes; BadModel where it is damaged."""
+    if not data:
         raise sniff.BadModel("the file is empty")
-    return sniff.sniff_bytes(mapped(file, blobs), file.path.rpartition("/")[2])
+    return sniff.sniff_bytes(data, path.rpartition("/")[2])
 
 
 def mapped(file: FileEntry, blobs: BlobStore) -> memoryview:
-    """Return a blob's bytes without reading them; a view that is let go closes the file."""
-    with blobs.open(file.sha256) as stream:
+    """Return a blob's bytes without having them in memory; a view that is let go closes the file,
+    whose name may be gone by then."""
+    with blobs.local(file.sha256) as path, path.open("rb") as stream:
         # Not closed by hand: the views in a BadModel's traceback would still hold it.
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))

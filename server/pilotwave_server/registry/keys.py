@@ -1,33 +1,32 @@
 """The server's own keys: online (signs snapshot and timestamp) and director (signs directives).
 
-They are files in the data folder, numbered in the order in which they were made: `online-1.pem`.
-Instead of a PEM file there may be a key reference (`online-1.json`, see `signing.load_signer`), so
-that the private half stays in a KMS or token. Which of them may sign is decided by root and by
+They are kept in a key store, numbered in the order in which they were made: `online-1.pem`. Instead
+of a PEM file there may be a key reference (`online-1.json`, see `signing.load_signer`), so that the
+private half stays in a KMS or token. Which of them may sign is decided by root and by
 `fleet/director`; here they are only made and found.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from securesystemslib.signer import Key, Signer, SSlibKey
+from sqlalchemy.orm import Session
 
 from pilotwave_protocol import dsse
 from pilotwave_protocol.errors import SigningError
-from pilotwave_protocol.signing import generate_key, load_signer
+from pilotwave_protocol.signing import parse_signer, private_pem
 from pilotwave_server.errors import SetupError
+from pilotwave_server.keystore.port import KeyStore
 
 Kind = Literal["online", "director"]
-_FILE = re.compile(r"(online|director)-([1-9][0-9]{0,5})\.(?:pem|json)")
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_NAME = re.compile(r"(online|director)-([1-9][0-9]{0,5})\.(?:pem|json)")
 
 
 class BadServerKey(SetupError):
@@ -64,76 +63,39 @@ class ServerKey:
         return dsse.keyid(Ed25519PublicKey.from_public_bytes(self.raw))
 
 
-def keys_dir(data_dir: Path) -> Path:
-    return data_dir / "keys"
+def ensure_server_keys(keys: KeyStore, session: Session | None = None) -> None:
+    """Make the first online and director key if there is none. Raises KeysUnusable."""
+    for kind in KINDS:
+        if not _numbered(keys, kind, session):
+            _make(keys, kind, 1, session)
 
 
-def ensure_server_keys(data_dir: Path) -> None:
-    """Make the first online and director key if there is none. Raises SetupError."""
-    folder = keys_dir(data_dir)
-    with _locked(folder):
-        for kind in ("online", "director"):
-            if not _numbers(folder, kind):
-                _make(folder, kind, 1)
-
-
-def stage_key(data_dir: Path, kind: Kind) -> ServerKey:
+def stage_key(keys: KeyStore, kind: Kind, session: Session | None = None) -> ServerKey:
     """Make the next key of a kind, which nothing trusts yet, and return it."""
-    folder = keys_dir(data_dir)
-    with _locked(folder):
-        number = max(_numbers(folder, kind), default=0) + 1
-        _make(folder, kind, number)
-    return next(key for key in load_keys(data_dir, kind) if key.number == number)
+    number = max(_numbered(keys, kind, session), default=0) + 1
+    while not _make(keys, kind, number, session):
+        number += 1
+    return next(key for key in load_keys(keys, kind, session) if key.number == number)
 
 
-def load_keys(data_dir: Path, kind: Kind) -> list[ServerKey]:
-    """All keys of a kind, the oldest first. Raises BadServerKey with what to do."""
+def load_keys(keys: KeyStore, kind: Kind, session: Session | None = None) -> list[ServerKey]:
+    """All keys of a kind, the oldest first. Raises BadServerKey, KeysUnusable with what to do."""
     found = []
-    for number, path in sorted(_numbers(keys_dir(data_dir), kind).items()):
+    for number, (name, data) in sorted(_numbered(keys, kind, session).items()):
         try:
-            found.append(ServerKey(kind, number, load_signer(path)))
+            signer = parse_signer(Path(keys.where, name), data)
         except SigningError as error:
             raise BadServerKey(f"a key of this server cannot be used: {error}") from error
+        found.append(ServerKey(kind, number, signer))
     return found
 
 
-def _numbers(folder: Path, kind: str) -> dict[int, Path]:
-    try:
-        paths = list(folder.iterdir())
-    except FileNotFoundError:
-        return {}
-    matches = [(_FILE.fullmatch(path.name), path) for path in paths]
-    return {int(m.group(2)): path for m, path in matches if m and m.group(1) == kind}
+def _numbered(keys: KeyStore, kind: Kind, session: Session | None) -> dict[int, tuple[str, bytes]]:
+    found = keys.read(f"{kind}-", session).items()
+    matches = [(_NAME.fullmatch(name), name, data) for name, data in found]
+    return {int(m.group(2)): (name, data) for m, name, data in matches if m}
 
 
-def _make(folder: Path, kind: str, number: int) -> None:
-    new = folder / f".{kind}.new"
-    try:
-        # Renamed when it is whole, so that a crash leaves no half a key under a key's name.
-        new.unlink(missing_ok=True)
-        generate_key(new)
-        new.rename(folder / f"{kind}-{number}.pem")
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except (SigningError, OSError) as error:
-        raise BadServerKey(f"the server's {kind} key cannot be made: {error}") from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process makes keys at a time; two that start together must agree on them."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise BadServerKey(
-            f"the folder {folder} for the server's keys cannot be written: {error.strerror}"
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
+def _make(keys: KeyStore, kind: Kind, number: int, session: Session | None) -> bool:
+    """Make a key unless there is one of that number: of several that start together, one does."""
+    return keys.add(f"{kind}-{number}.pem", private_pem(Ed25519PrivateKey.generate()), session)

@@ -32,10 +32,10 @@ def stage_key(
     """
     with db.write() as session:
         lock_fleet(session)
-        keys = trust.keys(kind)
+        keys = trust.keys(kind, session)
         newest = keys[-1] if keys else None
         if fresh or newest is None or _is_trusted(session, newest):
-            newest = trust.stage(kind)
+            newest = trust.stage(kind, session)
             audit.record(
                 session,
                 actor=actor,
@@ -45,7 +45,7 @@ def stage_key(
                 after={"keyid": newest.keyid},
             )
             if kind == "online":
-                seal(session, changed=[], keys=trust.keys(kind), now=now)
+                seal(session, changed=[], keys=trust.keys(kind, session), now=now)
                 next_revision(session)
     trust.committed()
     return newest

@@ -116,7 +116,7 @@ def _commit(
             return None
         change = accept_role(session, model=model, new=new, contents=contents, actor=actor, now=now)
         role = names.role_for_model(model)
-        seal(session, changed=[role], keys=trust.keys("online"), now=now)
+        seal(session, changed=[role], keys=trust.keys("online", session), now=now)
         check_with_canary(session, expected=changed_targets(model, new, change), now=now)
         announce(session, [change])
         return change

@@ -63,7 +63,7 @@ def what_is_due(session: Session, now: datetime) -> str | None:
 
 
 def _sign(session: Session, role: str, trust: TrustStore, now: datetime) -> None:
-    keys = trust.keys("online")
+    keys = trust.keys("online", session)
     if role == Snapshot.type:
         seal(session, changed=[], keys=keys, now=now)
     else:

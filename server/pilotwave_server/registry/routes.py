@@ -7,7 +7,7 @@ import binascii
 
 from fastapi import Response
 
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.deps import (
     Ctx,
     Now,
@@ -144,7 +144,7 @@ def publish_metadata(
     done = publish(
         db=context.db,
         trust=context.get(TrustStore),
-        blobs=context.get(FileBlobs),
+        blobs=context.get(BlobStore),
         model=model,
         document=body.role,
         manifests=[] if body.manifest is None else [_decode(body.manifest)],

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily
 
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
 from pilotwave_server.registry import routes, service, trust_routes, tuf_routes
+from pilotwave_server.registry.fresh_export import FreshExport
 from pilotwave_server.registry.resealer import CHECK_INTERVAL_S, keep_fresh
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.settings import DAY_S
@@ -24,10 +25,11 @@ def install(context: Context) -> None:
     """Let the trust store start and stop with the server."""
     # It tells of every key of a threshold that has not signed, which is no news.
     logging.getLogger("tuf").setLevel(logging.WARNING)
-    trust = TrustStore(context.db, context.settings.data_dir)
+    trust = TrustStore(context.db, context.settings.data_dir, context.keys)
     context.put(trust)
+    context.put(FreshExport(trust, shared_folder=context.db.is_sqlite))
     context.routers += [routes.router, trust_routes.router, tuf_routes.router]
-    blobs = context.get(FileBlobs)
+    blobs = context.get(BlobStore)
     reseal = Periodic(
         "reseal",
         lambda: keep_fresh(context.db, trust, now=context.clock()),

@@ -22,6 +22,8 @@ from pilotwave_protocol import dsse, names
 from pilotwave_protocol.trust import DirectorKeys
 from pilotwave_server.db import Database
 from pilotwave_server.errors import Unavailable
+from pilotwave_server.keystore.folder import FolderKeys
+from pilotwave_server.keystore.port import KeyStore
 from pilotwave_server.registry import documents
 from pilotwave_server.registry.export import Exporter
 from pilotwave_server.registry.keys import Kind, ServerKey, load_keys, stage_key
@@ -59,20 +61,20 @@ class TrustState:
 class TrustStore:
     """What this process knows of its keys and of the valid metadata."""
 
-    def __init__(self, db: Database, data_dir: Path) -> None:
+    def __init__(self, db: Database, data_dir: Path, keys: KeyStore | None = None) -> None:
         self._db = db
-        self._data_dir = data_dir
+        self._keys = keys or FolderKeys(data_dir / "keys")
         self._state: TrustState | None = None
         self._lock = threading.Lock()
         self.exporter = Exporter(db, data_dir / "tuf")
 
-    def keys(self, kind: Kind) -> list[ServerKey]:
+    def keys(self, kind: Kind, session: Session | None = None) -> list[ServerKey]:
         """The keys that this server holds, the oldest first."""
-        return load_keys(self._data_dir, kind)
+        return load_keys(self._keys, kind, session)
 
-    def stage(self, kind: Kind) -> ServerKey:
+    def stage(self, kind: Kind, session: Session) -> ServerKey:
         """Make the next key of a kind; nothing trusts it yet."""
-        return stage_key(self._data_dir, kind)
+        return stage_key(self._keys, kind, session)
 
     def start(self) -> None:
         """Write what an earlier crash left unwritten, and read the keys. Raises BadServerKey."""
@@ -99,7 +101,7 @@ class TrustStore:
                 )
                 if newest is None or (self._state and self._state.versions.timestamp == newest):
                     return False
-                state = take_picture(session, self.keys("director"))
+                state = take_picture(session, self.keys("director", session))
             if not exported:
                 self.exporter.export()
             self._state = state

@@ -23,6 +23,7 @@ from pilotwave_server.registry import (
 )
 from pilotwave_server.registry.canary import CanaryRefused
 from pilotwave_server.registry.export import ExportFailed
+from pilotwave_server.registry.keys import KINDS
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.registry.views import (
     BootstrapRequest,
@@ -82,12 +83,11 @@ def server_keys(viewer: Viewer, context: Ctx, session: ReadSession) -> ServerKey
     """The public keys that this server holds: what root and targets must list."""
     online, director = _trusted(session)
     trust = context.get(TrustStore)
+    held = {kind: trust.keys(kind, session) for kind in KINDS}
     return ServerKeysView(
         fleet=fleet_row(session).fleet,
-        online=[online_view(k, trusted=k.keyid in online) for k in trust.keys("online")],
-        director=[
-            director_view(k, trusted=k.director_keyid in director) for k in trust.keys("director")
-        ],
+        online=[online_view(k, trusted=k.keyid in online) for k in held["online"]],
+        director=[director_view(k, trusted=k.director_keyid in director) for k in held["director"]],
     )
 
 

@@ -11,10 +11,12 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
+from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.deps import Ctx
 from pilotwave_server.errors import NotFound
 from pilotwave_server.problems import responses
+from pilotwave_server.registry.fresh_export import FreshExport
 from pilotwave_server.registry.trust import TrustStore
 
 router = APIRouter(prefix="/tuf", tags=["tuf"])
@@ -46,14 +48,18 @@ class NoSuchFile(NotFound):
     response_class=Response,
     responses={**DOCUMENT, **responses(NoSuchFile)},
 )
-def metadata(
+async def metadata(
     file: Annotated[str, Path(max_length=120, examples=["timestamp.json"])], context: Ctx
 ) -> Response:
     """A TUF document: `timestamp.json`, `1.root.json`, `3.models-detector.json`."""
     if not _METADATA.fullmatch(file):
         raise NoSuchFile
+    path = context.get(TrustStore).exporter.metadata / file
+    fresh = context.get(FreshExport)
+    if file == "timestamp.json" and not fresh.timestamp_is_newest:
+        await fresh.look()
     cache = "no-cache" if file == "timestamp.json" else IMMUTABLE
-    return _file(context.get(TrustStore).exporter.metadata / file, cache)
+    return await _file(path, cache, fresh)
 
 
 @router.get(
@@ -62,16 +68,26 @@ def metadata(
     response_class=Response,
     responses={**DOCUMENT, **responses(NoSuchFile)},
 )
-def target(path: Annotated[str, Path(max_length=300)], context: Ctx) -> Response:
+async def target(path: Annotated[str, Path(max_length=300)], context: Ctx) -> Response:
     """A version's manifest: `models/detector/<sha256>.1.4.0.json`."""
     if not _TARGET.fullmatch(path):
         raise NoSuchFile
-    return _file(context.get(TrustStore).exporter.targets / path, IMMUTABLE)
+    file = context.get(TrustStore).exporter.targets / path
+    return await _file(file, IMMUTABLE, context.get(FreshExport))
 
 
-def _file(path: FilePath, cache: str) -> Response:
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise NoSuchFile from None
+async def _file(path: FilePath, cache: str, fresh: FreshExport) -> Response:
+    data = await run_in_threadpool(_read, path)
+    if data is None:
+        await fresh.look()
+        data = await run_in_threadpool(_read, path)
+    if data is None:
+        raise NoSuchFile
     return Response(data, media_type="application/json", headers={"Cache-Control": cache})
+
+
+def _read(path: FilePath) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.db import Database
 from pilotwave_server.retention.plan import judge
 from pilotwave_server.retention.remove import collect, unsigned
@@ -25,10 +24,10 @@ def list_unneeded(db: Database, *, keep_versions: int, now: datetime) -> list[st
 
 
 def remove_unneeded(
-    db: Database, blobs_dir: Path, *, keep_versions: int, now: datetime
+    db: Database, blobs: BlobStore, *, keep_versions: int, now: datetime
 ) -> list[str]:
     """Remove it, and say what went."""
-    done = collect(db, FileBlobs(blobs_dir), keep_versions=keep_versions, now=now)
+    done = collect(db, blobs, keep_versions=keep_versions, now=now)
     files = "1 file" if len(done.blobs) == 1 else f"{len(done.blobs)} files"
     return [*(f"removed {name}" for name in done.versions), f"removed {files}, {_mb(done.bytes)}"]
 

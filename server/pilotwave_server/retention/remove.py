@@ -16,8 +16,7 @@ from sqlalchemy import ColumnElement, Select, delete, exists, or_, select, updat
 from sqlalchemy.orm import Session
 
 from pilotwave_server.audit.service import record
-from pilotwave_server.blobs.filesystem import FileBlobs
-from pilotwave_server.blobs.port import BlobMissing
+from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.blobs.tables import BlobRow
 from pilotwave_server.db import Database, lock_fleet, touch_fleet
 from pilotwave_server.deltas.tables import DeltaRow
@@ -53,7 +52,7 @@ class Removed:
 
 
 def purge(
-    db: Database, blobs: FileBlobs, *, model: str, version: str, reason: str, actor: str,
+    db: Database, blobs: BlobStore, *, model: str, version: str, reason: str, actor: str,
     now: datetime,
 ) -> Removed:  # fmt: skip
     """Remove a version's bytes for good. ModelUnknown, VersionUnknown. A second time changes
@@ -97,7 +96,7 @@ def readmit(
 
 
 def remove_blob(
-    db: Database, blobs: FileBlobs, *, sha256: str, actor: Actor, now: datetime
+    db: Database, blobs: BlobStore, *, sha256: str, actor: Actor, now: datetime
 ) -> None:
     """Remove a blob that no version lists. BlobInUse, BlobMissing, ScopeForbids: a token of limited
     scope removes only what it sent itself."""
@@ -119,7 +118,7 @@ def remove_blob(
     _delete(blobs, [sha256], Removed())
 
 
-def collect(db: Database, blobs: FileBlobs, *, keep_versions: int, now: datetime) -> Removed:
+def collect(db: Database, blobs: BlobStore, *, keep_versions: int, now: datetime) -> Removed:
     """Remove what nobody needs: versions that may go, and blobs that were never signed."""
     found = Removed()
     with db.read() as session:
@@ -195,7 +194,7 @@ def _forget(session: Session, gone: Iterable[str], now: datetime) -> None:
     session.execute(update(b).where(b.sha256.in_(list(gone))).values(removed_at=now))
 
 
-def _delete(blobs: FileBlobs, gone: Iterable[str], found: Removed) -> Removed:
+def _delete(blobs: BlobStore, gone: Iterable[str], found: Removed) -> Removed:
     for sha256 in gone:
         found.bytes += blobs.size(sha256) or 0
         blobs.delete(sha256)
@@ -203,7 +202,7 @@ def _delete(blobs: FileBlobs, gone: Iterable[str], found: Removed) -> Removed:
     return found
 
 
-def _sweep(db: Database, blobs: FileBlobs, found: Removed) -> None:
+def _sweep(db: Database, blobs: BlobStore, found: Removed) -> None:
     """Remove files that a crash left: noted as removed, or never noted and a week old."""
     before = time.time() - UNSIGNED_FOR.total_seconds()
     with db.read() as session:

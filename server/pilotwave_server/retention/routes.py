@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import Path
 from pydantic import Field
 
-from pilotwave_server.blobs.filesystem import FileBlobs
-from pilotwave_server.blobs.port import BlobMissing
+from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.deps import Admin, Ctx, Now, PublisherOfBytes
 from pilotwave_server.fields import (
     ApiReply,
@@ -52,7 +51,7 @@ def purge(
     model, until they are readmitted. It cannot be undone."""
     done = remove.purge(
         context.db,
-        context.get(FileBlobs),
+        context.get(BlobStore),
         model=model,
         version=version,
         reason=body.reason,
@@ -115,4 +114,4 @@ def remove_blob(
     now: Now,
 ) -> None:
     """For a file that was uploaded by mistake and never signed."""
-    remove.remove_blob(context.db, context.get(FileBlobs), sha256=sha256, actor=publisher, now=now)
+    remove.remove_blob(context.db, context.get(BlobStore), sha256=sha256, actor=publisher, now=now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
 from pilotwave_server.retention import remove
 from pilotwave_server.retention.routes import router
@@ -15,7 +15,7 @@ def install(context: Context) -> None:
     """Let the rounds start and stop with the server."""
 
     context.routers.append(router)
-    blobs = context.get(FileBlobs)
+    blobs = context.get(BlobStore)
 
     def work() -> None:
         keep = context.settings.keep_versions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pilotwave_server.context import Context
+from pilotwave_server.hosts.heartbeat import Heartbeat
 from pilotwave_server.rollouts.assignments import routes as assignments
 from pilotwave_server.rollouts.assignments.snapshot import NewestSnapshot
 from pilotwave_server.rollouts.bulk import routes as bulk
@@ -24,7 +25,13 @@ def install(context: Context) -> None:
         policies.router,
     ]
     check_in_s = context.settings.check_in_interval_s
-    engine = Engine(context.db, context.get(NewestSnapshot), context.clock, check_in_s=check_in_s)
+    engine = Engine(
+        context.db,
+        context.get(NewestSnapshot),
+        context.clock,
+        check_in_s=check_in_s,
+        listening=context.get(Heartbeat).listening_since,
+    )
     worker = EngineWorker(engine)
     context.put(worker)
     context.db.on_revision.append(worker.wake)

@@ -41,6 +41,14 @@ class Due(NamedTuple):
     body: bytes
 
 
+def count_waiting(session: Session) -> tuple[int, datetime | None]:
+    """How many deliveries to enabled webhooks wait, and since when the oldest."""
+    d, w = DeliveryRow, WebhookRow
+    query = select(func.count(), func.min(d.created_at)).join(w, w.id == d.webhook_id)
+    count, oldest = session.execute(query.where(d.state == "waiting", w.enabled)).one()
+    return count, oldest
+
+
 def place_of(row: WebhookRow) -> Cursor:
     return Cursor(row.cursor, row.history_cursor)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pyotp
@@ -166,6 +167,16 @@ def turn_on_codes(browser: httpx.Client) -> pyotp.TOTP:
     secret = re.search(r'name="secret" value="([A-Z2-7]+)"', page)
     assert secret is not None
     return pyotp.TOTP(secret[1])
+
+
+def test_the_code_for_the_authenticator_is_dark_on_white_whatever_the_page_is(
+    browser: httpx.Client, make_person: MakePerson
+) -> None:
+    make_person("ada")
+    sign_in(browser, "ada")
+    image = re.search(r'<img src="data:image/svg[^,]*,([^"]*)"', browser.get("/account").text)
+    assert image
+    assert '<path fill="#fff" d="M0 0h' in unquote(image[1]).replace("'", '"')
 
 
 def test_one_time_codes_are_asked_for_and_work_once(

@@ -91,3 +91,16 @@ def test_a_version_that_a_rollout_took_back_is_not_shown_as_offered(
         assert f'<a href="/rollouts/{rollout}">in rollout {rollout} for cams</a>' in shown
     assert "offered" not in page.get("/models/detector/1.1.0").text
     assert "rolled back" not in page.get("/models/detector/1.0.0").text
+
+
+def test_the_first_page_says_at_once_what_an_operator_did_to_a_rollout(
+    fleet: Fleet, page: httpx.Client
+) -> None:
+    fleet.group("cams", "line=a")
+    devices(fleet, 1)
+    rollout = create(fleet, policy={"waves": [{"name": "everyone", "percent": 100}]})
+    api = f"/api/v1/rollouts/{rollout}"
+    under_way = f'<a href="/rollouts/{rollout}">'
+    assert under_way in page.get("/").text.split("Rolling out")[1]
+    assert fleet.operator.post(f"{api}/abort", json={"reason": "wrong one"}).status_code == 200
+    assert under_way not in page.get("/").text.split("Rolling out")[1]

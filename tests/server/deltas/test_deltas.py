@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pilotwave_protocol.digest import EMPTY_SHA256, sha256_hex
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
 from pilotwave_server.deltas import jobs
@@ -32,7 +32,7 @@ OLD_SHA, NEW_SHA = sha256_hex(OLD), sha256_hex(NEW)
 def worker(context: Context, tmp_path: Path) -> DeltaWorker:
     return DeltaWorker(
         context.db,
-        context.get(FileBlobs),
+        context.get(BlobStore),
         lambda: context.get(FleetState).snapshot,
         clock=context.clock,
         processes=1,
@@ -121,23 +121,23 @@ def test_a_delta_of_a_pair_that_is_forgotten_meanwhile_is_not_kept(
                 assert jobs.clear(session, row)
             return made
 
-    before = {sha256 for sha256, _ in context.get(FileBlobs).all()}
+    before = {sha256 for sha256, _ in context.get(BlobStore).all()}
     worker.__class__ = Slow
     assert worker.work() == 2
-    assert {sha256 for sha256, _ in context.get(FileBlobs).all()} == before
+    assert {sha256 for sha256, _ in context.get(BlobStore).all()} == before
 
 
 def test_a_maker_that_fails_is_said_and_not_tried_for_ever(
     cam: SimulatedDevice, worker: DeltaWorker, context: Context
 ) -> None:
-    context.get(FileBlobs).path(OLD_SHA).unlink()
+    context.get(BlobStore).path(OLD_SHA).unlink()
     assert worker.work() == 2
     assert worker.work() == 0
     with context.db.read() as session:
         row = jobs.find(session, OLD_SHA, NEW_SHA)
     assert row is not None
     assert row.state == "failed"
-    assert "No such file" in str(row.detail)
+    assert f"no blob {OLD_SHA} is stored" in str(row.detail)
 
 
 def test_only_one_worker_has_a_pair_and_a_dead_one_loses_it(db: Database, clock: Any) -> None:
@@ -216,7 +216,7 @@ def test_what_the_fleet_needs_no_more_is_cleared_a_day_later(
     with context.db.read() as session:
         row = jobs.find(session, OLD_SHA, NEW_SHA)
     assert row is not None
-    path = context.get(FileBlobs).path(str(row.delta_sha256))
+    path = context.get(BlobStore).path(str(row.delta_sha256))
     clock.advance(seconds=2 * 3600)
     look(worker)
     cam.check_in(report("2.1.0"))  # from now on nobody has 2.0.0
@@ -238,7 +238,7 @@ def look(worker: DeltaWorker) -> None:
 def test_an_operator_has_a_delta_made_once_more(
     cam: SimulatedDevice, worker: DeltaWorker, context: Context, fleet: Fleet
 ) -> None:
-    path = context.get(FileBlobs).path(OLD_SHA)
+    path = context.get(BlobStore).path(OLD_SHA)
     away = path.rename(path.with_suffix(".away"))
     worker.work()
     url = f"/api/v1/deltas/{OLD_SHA}/{NEW_SHA}"

@@ -36,6 +36,7 @@ from pilotwave_server.fleet.leases import FleetLeases
 from pilotwave_server.fleet.loader import Loader
 from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.groups.service import add_member, create_group, delete_group, remove_member
+from pilotwave_server.keystore.folder import FolderKeys
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.pacing import Pacing
 from pilotwave_server.registry.service import deny, undeny
@@ -75,7 +76,7 @@ class Process:
     def __init__(self, registry: Registry) -> None:
         trust = TrustStore(registry.db, registry.data_dir)
         self.fleet = FleetState(registry.db, trust)
-        self.tokens = DeviceTokens(registry.data_dir / "device-tokens.json")
+        self.tokens = DeviceTokens(FolderKeys(registry.data_dir / "keys"))
         self.fleet.refresh()
         self.desk = FleetLeases(registry.db, self.fleet, registry.clock)
         self.polls = Polls(

@@ -16,15 +16,22 @@ from pilotwave_server.device_api.tokens import (
     Claim,
     DeviceTokens,
     ExpiredToken,
+    new_token_key,
 )
+from pilotwave_server.keystore.folder import FolderKeys
 
 NOW = 1_000_000.0
 LATER = 1_000_900
 
 
 @pytest.fixture
-def tokens(tmp_path: Path) -> DeviceTokens:
-    return DeviceTokens(tmp_path / "keys" / "device-tokens.json")
+def keys(tmp_path: Path) -> FolderKeys:
+    return FolderKeys(tmp_path / "keys")
+
+
+@pytest.fixture
+def tokens(keys: FolderKeys) -> DeviceTokens:
+    return DeviceTokens(keys)
 
 
 @pytest.mark.parametrize("device", ["cam-1", "a", "a.b-c_d.e", "x" * 64])
@@ -59,18 +66,17 @@ def test_anything_else_is_a_bad_token(tokens: DeviceTokens, raw: bytes) -> None:
 
 
 def test_token_of_another_server_is_bad(tokens: DeviceTokens, tmp_path: Path) -> None:
-    other = DeviceTokens(tmp_path / "other.json")
+    other = DeviceTokens(FolderKeys(tmp_path / "other"))
     with pytest.raises(BadToken):
         tokens.check(other.issue("cam-1", 1, expires=LATER).encode(), now=NOW)
 
 
-def test_processes_that_start_together_share_one_key(tmp_path: Path) -> None:
-    path = tmp_path / "device-tokens.json"
+def test_processes_that_start_together_share_one_key(keys: FolderKeys) -> None:
     with ThreadPoolExecutor(8) as pool:
-        several = list(pool.map(lambda _: DeviceTokens(path), range(8)))
+        several = list(pool.map(lambda _: DeviceTokens(keys), range(8)))
     token = several[0].issue("cam-1", 1, expires=LATER).encode()
     assert all(other.check(token, now=NOW).device == "cam-1" for other in several)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert [p.name for p in keys.folder.iterdir()] == ["device-tokens.json"]
 
 
 def test_keys_are_for_their_owner_alone(tokens: DeviceTokens, tmp_path: Path) -> None:
@@ -79,30 +85,51 @@ def test_keys_are_for_their_owner_alone(tokens: DeviceTokens, tmp_path: Path) ->
 
 
 def test_after_a_change_of_key_the_tokens_of_the_last_one_live_on(
-    tokens: DeviceTokens, tmp_path: Path
+    tokens: DeviceTokens, keys: FolderKeys
 ) -> None:
     oldest = tokens.issue("cam-1", 1, expires=LATER).encode()
-    tokens.rotate()
+    change(tokens, keys)
     old = tokens.issue("cam-1", 1, expires=LATER).encode()
     assert tokens.check(oldest, now=NOW)
-    tokens.rotate()
+    change(tokens, keys)
     assert tokens.check(old, now=NOW)
     with pytest.raises(BadToken):
         tokens.check(oldest, now=NOW)
 
 
-def test_other_process_learns_of_a_new_key_from_its_first_token(
-    tokens: DeviceTokens, tmp_path: Path
+def change(tokens: DeviceTokens, keys: FolderKeys) -> None:
+    new_token_key(keys)
+    tokens.reread()
+
+
+def test_after_a_theft_no_token_lives_on(tokens: DeviceTokens, keys: FolderKeys) -> None:
+    old = tokens.issue("cam-1", 1, expires=LATER).encode()
+    new_token_key(keys, stolen=True)
+    tokens.reread()
+    with pytest.raises(BadToken):
+        tokens.check(old, now=NOW)
+
+
+def test_other_process_reads_the_keys_again_when_it_sees_a_token_of_a_new_one(
+    tokens: DeviceTokens, keys: FolderKeys
 ) -> None:
-    other = DeviceTokens(tmp_path / "keys" / "device-tokens.json")
-    tokens.rotate()
+    other = DeviceTokens(keys)
+    woken = []
+    other.on_unknown = lambda: woken.append(1)
+    change(tokens, keys)
     token = tokens.issue("cam-1", 1, expires=LATER).encode()
+    for _ in range(100):
+        with pytest.raises(BadToken):
+            other.check(token, now=NOW)
+    assert len(woken) == 1, "not for each: tokens are easily made up"
+    other.reread()
     assert other.check(token, now=NOW).device == "cam-1"
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"current": "a", "keys": {"b": "00"}}', "\0"])
-def test_broken_key_file_is_told_with_what_to_do(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "device-tokens.json"
-    path.write_text(content)
-    with pytest.raises(BadTokenKeys, match="remove it"):
-        DeviceTokens(path)
+def test_broken_key_file_is_told_with_what_to_do(keys: FolderKeys, content: str) -> None:
+    keys.replace("device-tokens.json", content.encode())
+    with pytest.raises(BadTokenKeys, match="new-token-key --stolen"):
+        DeviceTokens(keys)
+    new_token_key(keys, stolen=True)
+    DeviceTokens(keys)

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
 from pilotwave_server.deltas.worker import DeltaWorker
@@ -100,7 +100,7 @@ def test_a_delta_counts_for_the_rollout_that_asked_for_it_and_says_what_it_saved
         time.sleep(0.05)
     worker = DeltaWorker(
         context.db,
-        context.get(FileBlobs),
+        context.get(BlobStore),
         lambda: context.get(FleetState).snapshot,
         clock=context.clock,
         processes=1,

@@ -16,7 +16,9 @@ from tuf.ngclient.updater import Updater
 from pilotwave_protocol import names, signing
 from pilotwave_protocol.manifest import VersionManifest
 from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.db import Database
+from pilotwave_server.keystore.folder import FolderKeys
 from pilotwave_server.registry import accept_documents, documents
 from pilotwave_server.registry.keys import ensure_server_keys
 from pilotwave_server.registry.publish import Published, publish
@@ -99,12 +101,13 @@ class Registry:
         *,
         fleet: str = "test-fleet",
         offline: Offline | None = None,
+        blobs: BlobStore | None = None,
     ) -> None:
-        ensure_server_keys(data_dir)
+        ensure_server_keys(FolderKeys(data_dir / "keys"))
         self.db = db
         self.data_dir = data_dir
         self.clock = clock
-        self.blobs = FileBlobs(data_dir / "blobs", reserve=0)
+        self.blobs = blobs or FileBlobs(data_dir / "blobs", reserve=0)
         self.trust = TrustStore(db, data_dir)
         self.trust.start()
         self.offline = offline or Offline(fleet, clock)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.blobs.service import BlobPurged
 from pilotwave_server.blobs.tables import BlobRow
 from pilotwave_server.context import Context
@@ -59,7 +59,7 @@ def test_purged_bytes_are_refused_with_what_to_do(
         "`pilotwave versions readmit detector 2.0.0 --file PATH --reason WHY`"
         in answer.json()["detail"]
     )
-    assert context.get(FileBlobs).size(sha256_hex(SECRET)) is None
+    assert context.get(BlobStore).size(sha256_hex(SECRET)) is None
 
 
 @pytest.mark.parametrize("model", ["detector", "reader"])
@@ -123,7 +123,7 @@ def test_what_the_retention_removed_may_come_again(
 ) -> None:
     fleet.registry.publish("detector", "2.0.0", files=FILES)
     fleet.registry.publish("detector", "2.1.0", files={"model.onnx": onnx("newer")})
-    done = collect(context.db, context.get(FileBlobs), keep_versions=1, now=clock())
+    done = collect(context.db, context.get(BlobStore), keep_versions=1, now=clock())
     assert "detector 2.0.0" in done.versions
     assert upload(publisher, SECRET).status_code == 200
 
@@ -141,4 +141,4 @@ def test_an_upload_that_is_purged_while_it_comes_is_not_kept(
         )
     headers["Upload-Offset"] = str(half)
     assert publisher.patch(path, content=SECRET[half:], headers=headers).status_code == 409
-    assert context.get(FileBlobs).size(sha256) is None
+    assert context.get(BlobStore).size(sha256) is None

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_server.blobs.filesystem import FileBlobs
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.blobs.tables import BlobRow
 from pilotwave_server.context import Context
 from pilotwave_server.registry.tables import VariantFileRow, VariantRow, VersionRow
@@ -40,7 +40,7 @@ def files(context: Context, version: str) -> set[str]:
 
 def here(context: Context, version: str) -> bool:
     return all(
-        context.get(FileBlobs).size(sha256) is not None for sha256 in files(context, version)
+        context.get(BlobStore).size(sha256) is not None for sha256 in files(context, version)
     )
 
 
@@ -50,7 +50,7 @@ def purge(client: httpx.Client, version: str, **body: Any) -> httpx.Response:
 
 
 def collected(context: Context, clock: FakeClock, keep: int) -> list[str]:
-    return collect(context.db, context.get(FileBlobs), keep_versions=keep, now=clock()).versions
+    return collect(context.db, context.get(BlobStore), keep_versions=keep, now=clock()).versions
 
 
 def test_a_purged_version_loses_its_bytes_and_keeps_its_record(
@@ -61,7 +61,7 @@ def test_a_purged_version_loses_its_bytes_and_keeps_its_record(
     done = purge(admin, "1.1.0")
     assert done.status_code == 200, done.text
     assert done.json()["blobs"] == len(only)
-    assert not any(context.get(FileBlobs).size(sha256) for sha256 in only)
+    assert not any(context.get(BlobStore).size(sha256) for sha256 in only)
     assert here(context, "1.0.0"), "what other versions list stays"
     assert here(context, "1.2.0")
     shown = admin.get(f"{API}/models/detector/versions/1.1.0").json()
@@ -109,7 +109,7 @@ def test_a_blob_that_no_version_lists_is_removed_and_may_come_again(
 ) -> None:
     sha256 = upload(publisher, b"uploaded by mistake")
     assert publisher.delete(f"{API}/blobs/{sha256}").status_code == 204
-    assert context.get(FileBlobs).size(sha256) is None
+    assert context.get(BlobStore).size(sha256) is None
     assert publisher.delete(f"{API}/blobs/{sha256}").status_code == 404
     assert upload(publisher, b"uploaded by mistake") == sha256
     with context.db.read() as session:
@@ -119,7 +119,7 @@ def test_a_blob_that_no_version_lists_is_removed_and_may_come_again(
     signed = next(iter(files(context, "1.0.0")))
     answer = publisher.delete(f"{API}/blobs/{signed}")
     assert (answer.status_code, answer.json()["code"]) == (409, "blob_in_use")
-    assert context.get(FileBlobs).size(signed)
+    assert context.get(BlobStore).size(signed)
 
 
 def test_without_a_retention_nothing_goes(fleet: Fleet, context: Context, clock: FakeClock) -> None:
@@ -167,15 +167,15 @@ def test_uploads_that_were_never_signed_go_after_a_week(
 ) -> None:
     sha256 = upload(publisher, b"never signed")
     collected(context, clock, 0)
-    assert context.get(FileBlobs).size(sha256)
+    assert context.get(BlobStore).size(sha256)
     clock.advance(days=8)
     collected(context, clock, 0)
-    assert context.get(FileBlobs).size(sha256) is None
+    assert context.get(BlobStore).size(sha256) is None
     assert all(here(context, version) for version in ("1.0.0", "1.1.0", "1.2.0"))
     # manifests are blobs as well, listed by no variant
     with context.db.read() as session:
         manifests = list(session.scalars(select(VersionRow.sha256)))
-    assert all(context.get(FileBlobs).size(sha256) for sha256 in manifests)
+    assert all(context.get(BlobStore).size(sha256) for sha256 in manifests)
 
 
 def test_what_a_crash_left_is_removed_the_next_time(
@@ -183,20 +183,20 @@ def test_what_a_crash_left_is_removed_the_next_time(
 ) -> None:
     """The record says that a file is gone, and it is there; a file that no record knows is old."""
     only = files(context, "1.1.0") - files(context, "1.0.0") - files(context, "1.2.0")
-    kept = {sha256: context.get(FileBlobs).path(sha256).read_bytes() for sha256 in only}
+    kept = {sha256: context.get(BlobStore).path(sha256).read_bytes() for sha256 in only}
     purge(admin, "1.1.0")
     for sha256, data in kept.items():
-        context.get(FileBlobs).path(sha256).write_bytes(data)
+        context.get(BlobStore).path(sha256).write_bytes(data)
     stray: dict[Path, bool] = {}
     for data, old in ((b"old", True), (b"new", False)):
-        path = context.get(FileBlobs).path(sha256_hex(data))
+        path = context.get(BlobStore).path(sha256_hex(data))
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         if old:
             os.utime(path, (0, time.time() - 8 * 86_400))
         stray[path] = old
     collected(context, clock, 0)
-    assert not any(context.get(FileBlobs).path(sha256).exists() for sha256 in kept)
+    assert not any(context.get(BlobStore).path(sha256).exists() for sha256 in kept)
     assert [path.exists() for path in stray] == [False, True]
 
 

@@ -48,7 +48,8 @@ class Engine:
     """One process's engine. `work` is called by one thread at a time.
 
     `fleet` gives the newest picture of the fleet that this process has. `steady` counts the seconds
-    that pass, whatever the clock is set to.
+    that pass, whatever the clock is set to. `listening` says since when devices would have been
+    heard, by any process; by itself an engine knows it of its own only.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Engine:
         *,
         check_in_s: int = 900,
         steady: Callable[[], float] = time.monotonic,
+        listening: Callable[[datetime], datetime] | None = None,
     ) -> None:
         self._db = db
         self._fleet = fleet
@@ -67,7 +69,9 @@ class Engine:
         self._check_in_s = check_in_s
         self._counts = LastCounts()
         self._last: tuple[datetime, float] | None = None
-        self._listening_since = clock()
+        began = clock()
+        self._listening = listening or (lambda now: began)
+        self._jumped_at: datetime | None = None
 
     def work(self) -> None:
         """Take every step that is due now."""
@@ -89,9 +93,12 @@ class Engine:
             before, then = self._last
             if abs((now - before).total_seconds() - (passed - then)) > JUMP_S:
                 log.warning("the clock jumped from %s to %s", before, now)
-                self._listening_since = now
+                self._jumped_at = now
         self._last = now, passed
-        return Moment(now, self._listening_since, self._check_in_s)
+        since = self._listening(now)
+        if self._jumped_at is not None:
+            since = max(since, self._jumped_at)
+        return Moment(now, since, self._check_in_s)
 
     def _look_after(self, rollout: int, moment: Moment) -> None:
         for _ in range(STEPS_AT_ONCE):

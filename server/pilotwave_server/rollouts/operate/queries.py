@@ -14,6 +14,7 @@ from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.service import count_devices, get_group
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.paging import PageRequest, paginate
+from pilotwave_server.rollouts.gates.verdict import Word
 from pilotwave_server.rollouts.leases import count, limits
 from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.states import RolloutState
@@ -133,6 +134,14 @@ def pace_now(session: Session, rollout: RolloutRow, policy: Policy, *, now: date
         size = count_devices(session, group_of(session, rollout))
     counts = count(session, rollout.id, policy.pace, now=now)
     return [limit.sentence for limit in limits(policy.pace, counts, group_size=size)]
+
+
+def count_decisions(session: Session) -> dict[str, int]:
+    """How many decisions followed from each verdict."""
+    d = DecisionRow
+    query = select(d.verdict, func.count()).where(d.verdict.is_not(None)).group_by(d.verdict)
+    counted = dict(session.execute(query).tuples().all())
+    return {str(word): counted.get(str(word), 0) for word in Word if word is not Word.WAIT}
 
 
 def count_rollouts(session: Session) -> dict[str, int]:
