@@ -88,6 +88,7 @@ class Registry:
         self.acked_metric = 0
         self.accepts: tuple[str, ...] = (NUMBERING,)  # empty: as registries of 0.1.0 were
         self.link_s = 300
+        self.direct_url: object = None  # where an object store has the file, as links say
         self.etag = 0
         self.seq = 0
         self.device = ""
@@ -404,6 +405,8 @@ class Registry:
         if path not in self.files:
             return problem(404, "delta_missing")
         answer = {"path": f"{path}?link=good", "expires_in_s": self.link_s}
+        if self.direct_url is not None:
+            answer["url"] = self.direct_url
         return Reply(200, strictjson.dumps(answer), {"Content-Type": "application/json"})
 
     def _blob(self, path: str, headers: dict[str, str]) -> Reply:

@@ -29,6 +29,7 @@ from pilotwave_agent.core.state import (
 )
 from pilotwave_agent.hardware.texts import clean
 from pilotwave_protocol.antirollback import AntiRollback
+from pilotwave_protocol.direct import FETCHED_DIRECTLY, direct_detail
 from pilotwave_protocol.fields import ROOM
 from pilotwave_protocol.messages.check_in import DeviceEvent, Installed
 from pilotwave_protocol.states import ModelState, may_follow
@@ -146,6 +147,12 @@ def noticed(
     """Make the record of an event that belongs to no model's step."""
     event = {"kind": kind, "reason": reason, "detail": detail and clean(detail, MAX_DETAIL)}
     return {"k": "event", "at": at, "event": event}
+
+
+def fetched_directly(model: str, version: str | None, *, at: float, came: int) -> Record:
+    """Make the record of bytes that came from an object store, which the server did not see."""
+    event = {"kind": FETCHED_DIRECTLY, "version": version, "detail": direct_detail(came)}
+    return {"k": "event", "at": at, "m": model, "event": event}
 
 
 def apply(state: DeviceState, record: Record) -> DeviceState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pilotwave_agent.core import outcomes
+from pilotwave_agent.core import outcomes, records
 from pilotwave_agent.core.records import Record, moved
 from pilotwave_agent.core.state import ModelSlot
 from pilotwave_agent.core.steps import Fetch
@@ -57,7 +57,19 @@ def fetch(tools: Tools, step: Fetch) -> Record | None:
     except Paused:
         tools.notes.fetched[slot.model] = tools.now().uptime
         return None
+    finally:
+        _report_direct(tools, slot)
     return outcomes.fetched(slot, tools.now())
+
+
+def _report_direct(tools: Tools, slot: ModelSlot) -> None:
+    """Have the server told what it did not see: it counts the bytes of each version."""
+    came = sum(tools.mirrors.direct_bytes.values())
+    tools.mirrors.direct_bytes.clear()
+    if came:
+        version = slot.candidate.version if slot.candidate else None
+        at = tools.now().wall
+        tools.record(records.fetched_directly(slot.model, version, at=at, came=came))
 
 
 def _wait_for_server(tools: Tools, slot: ModelSlot) -> Record | None:

@@ -32,10 +32,12 @@ _WRONG = (Reason.BLOB_MISMATCH, Reason.BLOB_TOO_LONG, Reason.BLOB_TRUNCATED)
 
 @dataclass(frozen=True)
 class Link:
-    """A path with leave in its query, and when that ends (monotonic seconds)."""
+    """A path with leave in its query, when that ends (monotonic seconds), and where in an object
+    store the file lies, if the server says so. Nothing is known of that URL yet."""
 
     path: str
     ends: float
+    url: object = None
 
 
 class _NoLink(Exception):
@@ -69,8 +71,10 @@ class Sources:
         """
         headers = {"Accept-Encoding": "identity", **headers}
         with ExitStack() as stack:
-            yield self._mirrored(stack, headers, deadline_s) or stack.enter_context(
-                self._from_origin(headers, deadline_s)
+            yield (
+                self._mirrored(stack, headers, deadline_s)
+                or self._direct(stack, headers, deadline_s)
+                or stack.enter_context(self._from_origin(headers, deadline_s))
             )
 
     @contextmanager
@@ -93,22 +97,54 @@ class Sources:
                 self._using = None
                 known = no.answer.status != 404 or "/deltas/" in self.path
                 return _Said(no.answer) if known else None
-            channel = self.mirrors.channel(url)
-            try:
-                answer = stack.enter_context(
-                    channel.stream("GET", link.path, headers=headers, deadline_s=deadline_s)
-                )
-            except (Unreachable, BadAnswer) as e:
-                self.mirrors.failed(url, str(e))
-                continue
-            if answer.status in _ANSWERS:
-                self._using = url
-                self.used.add(url)
-                return _Watched(answer, self.clock)
-            stack.close()
-            # a gateway hands on that the server is busy: that is none of its own doing
-            if not (answer.status in _BUSY and "retry-after" in answer.headers):
-                self.mirrors.failed(url, f"it answered with status {answer.status}")
+            if answer := self._ask(stack, url, link.path, headers, deadline_s):
+                return answer
+        return None
+
+    def _direct(
+        self, stack: ExitStack, headers: Mapping[str, str], deadline_s: float
+    ) -> Streamed | None:
+        """Ask the object store that the server names, if this device's settings name it too."""
+        if not self.path.startswith("/blobs/") or not self.mirrors.any_host():
+            return None
+        try:
+            found = self.mirrors.usable_host(self._linked().url)
+        except (_NoLink, Unreachable, BadAnswer):
+            return None  # the server is asked for the file itself, and says what is wrong
+        if found is None:
+            return None
+        host, target = found
+        headers = {k: v for k, v in headers.items() if k != "If-Range"}
+        answer = self._ask(stack, host, target, headers, deadline_s)
+        if answer is not None:
+            answer.count = lambda came: self.mirrors.direct_bytes.update({host: came})
+        return answer
+
+    def _ask(
+        self,
+        stack: ExitStack,
+        url: str,
+        path: str,
+        headers: Mapping[str, str],
+        deadline_s: float,
+    ) -> _Watched | None:
+        """Ask one source; None where its answer is of no use."""
+        channel = self.mirrors.channel(url)
+        try:
+            answer = stack.enter_context(
+                channel.stream("GET", path, headers=headers, deadline_s=deadline_s)
+            )
+        except (Unreachable, BadAnswer) as e:
+            self.mirrors.failed(url, str(e))
+            return None
+        if answer.status in _ANSWERS:
+            self._using = url
+            self.used.add(url)
+            return _Watched(answer, self.clock)
+        stack.close()
+        # a gateway hands on that the server is busy: that is none of its own doing
+        if not (answer.status in _BUSY and "retry-after" in answer.headers):
+            self.mirrors.failed(url, f"it answered with status {answer.status}")
         return None
 
     def _linked(self) -> Link:
@@ -118,8 +154,8 @@ class Sources:
             answer = self.origin.request("GET", f"/device/v1/links{self.path}", headers=headers)
             if answer.status != 200:
                 raise _NoLink(answer)
-            path, lifetime_s = _parse(answer, self.path)
-            self._link = Link(path, asked + max(lifetime_s - _MARGIN_S, 1.0))
+            path, lifetime_s, url = _parse(answer, self.path)
+            self._link = Link(path, asked + max(lifetime_s - _MARGIN_S, 1.0), url)
         return self._link
 
     # --- what became of it
@@ -152,16 +188,16 @@ class Sources:
     def served(self) -> None:
         """The file is here and the right one."""
         for url in self.used:
-            if url in self.mirrors.usable():
+            if self.mirrors.is_well(url):
                 self.mirrors.served(url)
 
 
-def _parse(answer: HttpAnswer, path: str) -> tuple[str, float]:
+def _parse(answer: HttpAnswer, path: str) -> tuple[str, float, object]:
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         found = json.loads(answer.body)
         link, lifetime_s = found["path"], found["expires_in_s"]
         if re.fullmatch(re.escape(path) + r"\?link=[\w.~-]{1,256}", link, re.ASCII):
-            return link, float(lifetime_s)
+            return link, float(lifetime_s), found.get("url")
     raise BadAnswer(f"expected a link to {path}; the server answered something else")
 
 
@@ -185,6 +221,7 @@ class _Watched(Streamed):
     def __init__(self, answer: Streamed, clock: Callable[[], float]) -> None:
         self.status, self.headers, self._response = answer.status, answer.headers, answer._response
         self._clock = clock
+        self.count: Callable[[int], None] = lambda came: None
         self._waited = 0.0
         self._came = 0
 
@@ -194,6 +231,7 @@ class _Watched(Streamed):
         # what the reader itself takes its time for is no fault of the mirror's
         self._waited += self._clock() - began
         self._came += len(data)
+        self.count(len(data))
         if self._waited >= WINDOW_S:
             if self._came < LEAST_RATE * self._waited:
                 rate = self._came / self._waited

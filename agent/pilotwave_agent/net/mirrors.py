@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.log import say
+from pilotwave_agent.net.download_hosts import find_host
 from pilotwave_agent.net.http import Channel
 
 DEAD_S = 30.0
@@ -44,23 +46,39 @@ class Mirrors:
         self,
         urls: Sequence[str] = (),
         *,
+        hosts: Sequence[str] = (),
         disk: Disk | None = None,
         path: Path | None = None,
         connect: Callable[[str], Channel] = Channel,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`path` is where health is kept; without it, it is forgotten with this object. `connect`
-        makes the channel to a mirror."""
-        self.urls = tuple(urls)
+        makes the channel to a mirror. `hosts` are object stores that the server may name for a
+        file (`download_hosts`); they are left alone like mirrors."""
+        self.urls, self.hosts = tuple(urls), tuple(hosts)
+        self.direct_bytes: Counter[str] = Counter()  # by host, for the report
         self._disk, self._path, self._clock = disk or Disk(), path, clock
         self._connect = connect
         self._channels: dict[str, Channel] = {}
-        self._health = self._read() if urls else {}
+        self._health = self._read() if urls or hosts else {}
 
     def usable(self) -> list[str]:
         """Return the mirrors that may be asked now, the best first."""
-        now = self._clock()
-        return [url for url in self.urls if self.health(url).well(now)]
+        return [url for url in self.urls if self.is_well(url)]
+
+    def is_well(self, url: str) -> bool:
+        """Say whether a mirror or a host may be asked now."""
+        return self.health(url).well(self._clock())
+
+    def any_host(self) -> bool:
+        """Say whether there is an object store that may be asked now."""
+        return any(map(self.is_well, self.hosts))
+
+    def usable_host(self, url: object) -> tuple[str, str] | None:
+        """Return the host of the settings that a URL is at, and what to ask it for; None where it
+        is none of them, or is left alone."""
+        found = find_host(url, self.hosts)
+        return found if found is not None and self.is_well(found[0]) else None
 
     def health(self, url: str) -> Health:
         """Return how a mirror is."""
@@ -91,11 +109,15 @@ class Mirrors:
             self._note(url, Health())
             say(f"mirror {url} serves again")
 
+    @property
+    def _all(self) -> tuple[str, ...]:
+        return (*self.urls, *self.hosts)
+
     def _note(self, url: str, health: Health) -> None:
         self._health[url] = health
         if self._path is None:
             return
-        kept = {url: asdict(h) for url, h in self._health.items() if url in self.urls}
+        kept = {url: asdict(h) for url, h in self._health.items() if url in self._all}
         with contextlib.suppress(OSError):  # a full disk: it is known here, and found out again
             self._disk.make_dirs(self._path.parent)
             self._disk.write_atomic(self._path, json.dumps(kept).encode())
@@ -106,7 +128,7 @@ class Mirrors:
             return {}
         try:
             found = json.loads(self._disk.read(self._path))
-            health = {url: Health(**found[url]) for url in self.urls if url in found}
+            health = {url: Health(**found[url]) for url in self._all if url in found}
             for each in health.values():
                 each.well(self._clock() + each.failures)
                 each.why.encode()

@@ -76,7 +76,8 @@ class RuntimeSettings:
 class Config:
     """All settings. Times in seconds, sizes in MiB.
 
-    `mirrors` are asked before the server; `proxy` leads to both.
+    `mirrors` are asked before the server; `proxy` leads to both. `download_hosts` are the object
+    stores that the server may name for a file, as URLs without a path.
     `deltas` lets files be patched from those that run; `delta_memory_mb` bounds what that may take.
     `selftest_cpu_s` bounds a self-test's seconds of CPU; 0 is twice its wall time;
     `selftest_allow_unconfined` has formats that run code tried where nothing confines them;
@@ -108,6 +109,7 @@ class Config:
     deltas: bool = True
     delta_memory_mb: int = 128
     mirrors: tuple[str, ...] = ()
+    download_hosts: tuple[str, ...] = ()
     max_poll_interval_s: float = 86_400.0
     max_check_in_interval_s: float = 86_400.0
     tell: tuple[Tell, ...] = ()
@@ -174,6 +176,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         deltas=f.boolean("deltas", default=True),
         delta_memory_mb=f.integer("delta_memory_mb", default=128),
         mirrors=_mirrors(f),
+        download_hosts=_download_hosts(f),
         max_poll_interval_s=_seconds(f, "max_poll_interval_s", 86_400.0, low=1.0),
         max_check_in_interval_s=_seconds(f, "max_check_in_interval_s", 86_400.0, low=1.0),
         apps_group=_group(f),
@@ -233,6 +236,16 @@ def _password(path: str) -> str:
 def _mirrors(f: Fields) -> tuple[str, ...]:
     urls = f.texts("mirrors", limit=16, length=2048, default=[])
     return tuple(dict.fromkeys(check_server(url, key="mirrors") for url in urls))
+
+
+def _download_hosts(f: Fields) -> tuple[str, ...]:
+    """`store.example` means https; plain http has to be written out."""
+    found = f.texts("download_hosts", limit=16, length=256, default=[])
+    urls = [host if "://" in host else f"https://{host}" for host in found]
+    urls = [check_server(url, key="download_hosts") for url in urls]
+    if wrong := [url for url in urls if urlsplit(url).path]:
+        raise f.fail("download_hosts", "hosts, such as models.s3.example", wrong[0])
+    return tuple(dict.fromkeys(urls))
 
 
 def _section(f: Fields, key: str) -> Fields:

@@ -34,7 +34,7 @@ from pilotwave_server.db import Database
 from pilotwave_server.errors import BadSetting
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+    from obstore.store import AzureStore, GCSStore, S3Store
 
 PIECE = 256 * 1024
 RESERVE = 64 * 1024 * 1024
@@ -72,7 +72,7 @@ class BucketBlobs:
 
     def __init__(
         self,
-        store: ObjectStore,
+        store: S3Store | AzureStore | GCSStore,
         db: Database,
         *,
         name: str,
@@ -206,6 +206,10 @@ class BucketBlobs:
             )
             async for chunk in found.stream(PIECE):
                 yield bytes(chunk)
+
+    def direct_url(self, sha256: str, *, lifetime_s: int) -> str:
+        with as_store_error(self.name):
+            return obstore.sign(self._store, "GET", _key(sha256), timedelta(seconds=lifetime_s))
 
     def all(self) -> Iterator[tuple[str, int]]:
         with as_store_error(self.name):

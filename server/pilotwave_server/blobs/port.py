@@ -183,6 +183,11 @@ class BlobStore(Protocol):
         BlobMissing."""
         ...
 
+    def direct_url(self, sha256: str, *, lifetime_s: int) -> str | None:
+        """A URL that opens the blob to whoever has it, for so long, without this server; None where
+        the place has none."""
+        ...
+
     def all(self) -> Iterator[tuple[str, int]]:
         """Every whole blob: (sha256, size)."""
         ...

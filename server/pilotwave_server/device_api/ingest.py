@@ -14,8 +14,10 @@ from sqlalchemy.orm import Session
 from pilotwave_server.clock import Clock
 from pilotwave_server.db import Database, lock_fleet
 from pilotwave_server.device_api import route_outcomes
+from pilotwave_server.device_api.direct_bytes import count_direct
 from pilotwave_server.device_api.route_metrics import MetricRouter
 from pilotwave_server.devices import conflicts
+from pilotwave_server.downloads.counting import Counting
 from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.rollouts.reports import store as report_store
 from pilotwave_server.rollouts.reports.samples import take_samples
@@ -39,6 +41,7 @@ class Ingest:
         clock: Clock,
         *,
         challenges: Challenges,
+        counting: Counting,
         check_in_s: int,
         wake: Callable[[], object],
     ) -> None:
@@ -46,6 +49,7 @@ class Ingest:
         self._fleet = fleet
         self._clock = clock
         self._challenges = challenges
+        self._counting = counting
         self._check_in_s = check_in_s
         self._wake = wake
         self._metrics = MetricRouter(fleet)
@@ -59,6 +63,7 @@ class Ingest:
         for item, one in zip(items, stored, strict=True):
             if one.conflict:
                 self._look_at_conflict(item.check_in.device, now)  # 12
+        count_direct(self._fleet, self._counting, items, stored)
         if matters:
             self._wake()  # 13: after the commit, so that the engine finds it
         return stored

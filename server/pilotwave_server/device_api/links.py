@@ -8,12 +8,16 @@ ask it for every request: who may read is decided here, the bytes lie there.
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import APIRouter, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from pilotwave_server.blobs.access import BlobDenied, BlobTokenMissing, blob_path, check_may_read
+from pilotwave_server.blobs.port import BlobStore, StoreBroken
+from pilotwave_server.blobs.receiving import in_thread
 from pilotwave_server.blobs.routes import Digest
 from pilotwave_server.context import Context
 from pilotwave_server.deltas.routes import DeltaMissing, DeltaPending, delta_path, find_delta
@@ -21,9 +25,11 @@ from pilotwave_server.deps import Ctx
 from pilotwave_server.device_api.enrolment import DeviceCredentials
 from pilotwave_server.device_api.poll import Polls, RevokedToken
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
+from pilotwave_server.downloads.admission import Admission
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.problems import responses
 
+log = logging.getLogger(__name__)
 router = APIRouter(tags=["device"], prefix="/device/v1")
 LIFETIME_S = 300
 REFUSALS = responses(BlobTokenMissing, BadToken, ExpiredToken, RevokedToken, BlobDenied)
@@ -32,6 +38,11 @@ REFUSALS = responses(BlobTokenMissing, BadToken, ExpiredToken, RevokedToken, Blo
 class LinkAnswer(ApiReply):
     path: str = Field(description="What to ask a mirror for: path and query.")
     expires_in_s: int
+    url: str | None = Field(
+        default=None,
+        description="Where in an object store the blob lies, good for as long; null: it is to be "
+        "had from this server alone, or the device's site has limits.",
+    )
 
 
 async def _link(
@@ -50,9 +61,24 @@ async def _link(
 async def link_to_blob(
     sha256: Digest, context: Ctx, token: DeviceCredentials, response: Response
 ) -> LinkAnswer:
-    """A link to a blob that the device is told to run, for a mirror or cache."""
+    """A link to a blob that the device is told to run, for a mirror or cache; and its URL in the
+    object store, for a device whose settings name that."""
     response.headers["Cache-Control"] = "no-store"
-    return await _link(context, token, blob_path(sha256), sha256)
+    answer = await _link(context, token, blob_path(sha256), sha256)
+    site = await context.get(Polls).site_of(token.credentials) if token else ""
+    # what goes past this server keeps to no site's limits
+    if not context.get(Admission).is_limited(site):
+        store = context.get(BlobStore)
+        answer.url = await in_thread(store.threads, _direct_url, store=store, sha256=sha256)
+    return answer
+
+
+def _direct_url(store: BlobStore, sha256: str) -> str | None:
+    try:
+        return store.direct_url(sha256, lifetime_s=LIFETIME_S)
+    except StoreBroken as error:
+        log.warning("no direct URL can be given out: %s", error)
+        return None
 
 
 @router.get(

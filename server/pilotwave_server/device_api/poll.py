@@ -126,6 +126,10 @@ class Polls:
         expires = int(self._clock().timestamp()) + lifetime_s
         return self._tokens.issue(record.name, record.generation, expires=expires, path=path)
 
+    async def site_of(self, bearer: str) -> str:
+        """Return the site of this token's device; empty: none. Raises as `link` does."""
+        return (await self.known(BEARER + bearer.encode("latin-1", "replace"))).site
+
     async def known(self, authorization: bytes, path: str = "") -> DeviceRecord:
         """Return the device of a token or link, its order up to date. Raises what `_known` does."""
         moment = self._clock().timestamp()

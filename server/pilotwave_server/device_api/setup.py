@@ -78,6 +78,7 @@ def make_ingest(context: Context, tokens: DeviceTokens) -> Ingest:
         context.get(FleetState),
         context.clock,
         challenges=DeviceChallenges(tokens, context.clock),
+        counting=context.get(Admission).counting,
         check_in_s=context.settings.check_in_interval_s,
         wake=context.get(EngineWorker).wake,
     )

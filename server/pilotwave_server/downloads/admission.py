@@ -74,6 +74,10 @@ class Admission:
     def _share(self, kbps: int) -> float:
         return kbps * _KBIT / self._of_fleet()
 
+    def is_limited(self, site: str) -> bool:
+        """Whether a site has limits of its own."""
+        return site in self._limits
+
     def paces(self, site: str, device: str) -> list[ByteRate]:
         """The rates that a download has to keep to, now."""
         found = [self._total] if self._total else []

@@ -60,13 +60,15 @@ class VerifiedCheckIn:
 @dataclass(frozen=True)
 class Stored:
     """What became of one check-in: what is acknowledged and the new windows, or the refusal.
-    `conflict`: whether two machines use the key has to be looked at (`devices.conflicts`)."""
+    `conflict`: whether two machines use the key has to be looked at (`devices.conflicts`). `events`
+    are those that were new."""
 
     acked_event: int = 0
     acked_metric: int = 0
     windows: tuple[NewWindow, ...] = ()
     refusal: ServerError | None = None
     conflict: bool = False
+    events: tuple[DeviceEvent, ...] = ()
 
 
 MAY_BE_CUT = 32
@@ -131,7 +133,7 @@ def store_check_ins(
                     batch.revised.append(device.id)
         kept = batch.devices[-1]
         acked = kept["acked_event"], kept["acked_window"]
-        answers.append(Stored(*acked, conflict=_is_conflict(device, kept)))
+        answers.append(Stored(*acked, conflict=_is_conflict(device, kept), events=tuple(fresh)))
     _write(session, batch)
     return _with_windows(session, items, answers, batch)
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.direct import MOST
+from pilotwave_protocol.messages.check_in import DeviceEvent
 from pilotwave_server.app import create_app
 from pilotwave_server.blobs.choose import open_store
 from pilotwave_server.blobs.filesystem import FileBlobs
@@ -19,6 +24,7 @@ from pilotwave_server.blobs.watch import StoreWatch
 from pilotwave_server.context import Context
 from pilotwave_server.db import Database
 from pilotwave_server.deltas.worker import DeltaWorker
+from pilotwave_server.downloads.admission import Admission
 from pilotwave_server.errors import BadSetting
 from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.registry.contents import FormatMismatch, PrivateKeyFound
@@ -26,7 +32,7 @@ from pilotwave_server.retention.remove import collect, purge
 from pilotwave_server.settings import Settings
 from tests import databases, programs
 from tests.buckets import Bucket
-from tests.conftest import FakeClock, token_client
+from tests.conftest import START, FakeClock, token_client
 from tests.deltas.pairs import applied, tuned, weights
 from tests.peers.proxy import Fault, Proxy
 from tests.server.device_api.peer import report
@@ -280,6 +286,55 @@ def test_a_folder_may_be_named_and_is_the_default(
         store = open_store(settings.model_copy(update={"blobs": setting}), db)
         assert isinstance(store, FileBlobs)
         assert (store.root, store.name) == (folder, f"the folder {folder}")
+
+
+def test_a_device_is_told_where_its_file_lies_and_says_what_it_took(
+    fleet: Fleet, bucket: Bucket
+) -> None:
+    fleet.registry.publish("detector", "2.0.0", files={"model.onnx": OLD})
+    cam = fleet.device(site="berlin")
+    fleet.group("all", "*")
+    fleet.assign("all", "2.0.0")
+
+    def ask(path: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {cam.token}"}
+        return cam.http.get(f"/device/v1/links{path}", headers=headers)
+
+    link = ask(f"/blobs/{OLD_SHA}").json()
+    assert urlsplit(link["url"]).path == f"/{bucket.name}/fleet/blobs/{OLD_SHA}"
+    assert httpx.get(link["url"]).content == OLD
+    part = httpx.get(link["url"], headers={"Range": "bytes=100-199"})
+    assert (part.status_code, part.content) == (206, OLD[100:200])
+    # only what it may read, and by its token alone
+    assert ask(f"/blobs/{NEW_SHA}").json()["code"] == "blob_denied"
+    assert cam.http.get(f"/device/v1/links/blobs/{OLD_SHA}").status_code == 401
+
+    took = DeviceEvent(1, START, "fetched_direct", "detector", "2.0.0", None, f"{len(OLD)} bytes")
+    odd = replace(took, id=2, detail="-1 bytes")
+    unknown = replace(took, id=3, version="7.7.7")
+    lie = replace(took, id=4, detail="999999999999999 bytes")
+    before = cam.seq
+    assert cam.check_in(report("2.0.0"), events=(took,)).status_code == 200
+    # the same event again is not counted again
+    assert cam.check_in(report("2.0.0"), events=(took, odd, unknown)).status_code == 200
+    assert cam.seq > before
+    assert counted(fleet) == {"berlin": len(OLD)}
+    assert cam.check_in(report("2.0.0"), events=(unknown, lie)).status_code == 200
+    assert counted(fleet) == {"berlin": len(OLD) + MOST}
+
+    limits = {"site": "berlin", "max_downloads": 3}
+    assert fleet.operator.put("/api/v1/site-limits", json=limits).status_code == 200
+    end = time.monotonic() + 10
+    while ask(f"/blobs/{OLD_SHA}").json()["url"] is not None:
+        assert time.monotonic() < end, "what goes past the server keeps to no limit"
+        time.sleep(0.05)
+
+
+def counted(fleet: Fleet) -> dict[str, int]:
+    """Bytes of whole files by site."""
+    fleet.context.get(Admission).counting.flush()
+    answer = fleet.operator.get("/api/v1/bytes", params={"by": "site"}).json()["items"]
+    return {row["site"]: row["sent_full"] for row in answer}
 
 
 @pytest.mark.usefixtures("published")
