@@ -70,6 +70,42 @@ def test_devices_enrol_verify_change_fail_by_profile_report_and_leave(
     assert shown["labels"] == {"simulated": assigned}
 
 
+AGENTS = """\
+poll: 1
+check_in: 2
+selftest: 0.1
+probation: 0.1
+slices:
+  - {name: good, share: 3, latency_ms: 0, mbit_s: 1000}
+  - {name: bad, share: 1, latency_ms: 0}
+behaviours:
+  - {slice: bad, model: pilotwave-agent, probation_failure: 100%}
+"""
+
+
+@pytest.mark.timeout(300)
+def test_devices_take_a_version_of_the_agent_and_report_as_it(
+    pw: Operator, name: str, tmp_path: Path
+) -> None:
+    pin = f"pilotwave==0.2.0 --hash=sha256:{'a' * 64}\n"
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "requirements.txt").write_text(pin)
+    (tmp_path / "profile.yaml").write_text(AGENTS)
+    key = pw.keys / "publisher.pem"
+    pw("models", "create", "pilotwave-agent", "--publisher", key, "--yes")
+    variant = ("--variant", f"any={tmp_path / 'agent'}", "--unsafe-format")
+    pw("publish", "pilotwave-agent", "0.2.0", *variant, "--key", key)
+    pw("groups", "create", name, "--selector", f"simulated={name}")
+    pw("assign", "--yes", "pilotwave-agent", "0.2.0", "--group", name)
+    account = pw.json(
+        *("simulate", "--devices", "8", "--profile", tmp_path / "profile.yaml", "--prefix", name),
+        *("--for", "20s", "--root", pw.keys / "root.json", "--seed", "7", "--keep"),
+    )
+    assert account["runs"] == {"pilotwave-agent 0.2.0": 6, "pilotwave-agent -": 2}
+    agents = [pw.json("devices", "show", f"{name}-{n:06}")["agent"] for n in range(8)]
+    assert sorted(agents) == ["0.2.0"] * 6 + ["simulated"] * 2
+
+
 @pytest.mark.timeout(300)
 def test_a_directive_that_is_forged_or_of_another_device_is_refused(
     pw: Operator, assigned: str

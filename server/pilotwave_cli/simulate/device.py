@@ -21,7 +21,7 @@ from pilotwave_cli.errors import Failed
 from pilotwave_cli.simulate.believing import Trust
 from pilotwave_cli.simulate.profile import Behaviour, Profile, Slice
 from pilotwave_cli.simulate.tally import Tally
-from pilotwave_protocol import dsse
+from pilotwave_protocol import dsse, names
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import ProtocolError, RefusedError
 from pilotwave_protocol.manifest import Variant
@@ -190,7 +190,7 @@ class Device:
             fleet=self.fleet,
             device=self.name,
             seq=self.seq,
-            agent=AGENT,
+            agent=self._agent(),
             directive_seq=self._memory.directive_seq,
             tuf={"root": 1, "timestamp": 1, "snapshot": 1},
             models=tuple(m.report for m in self.models.values()),
@@ -220,6 +220,12 @@ class Device:
         self._windows = [w for w in self._windows if w.id > reply.acked_metric]
 
     # --- versions
+
+    def _agent(self) -> str:
+        """What it calls itself: the version of the agent that it runs, once it has one."""
+        own = self.models.get(names.AGENT_MODEL)
+        current = own.report.current if own else None
+        return current.version if current else AGENT
 
     def _obey(self, entry: Entry, variant: Variant) -> None:
         model = self.models.setdefault(
@@ -333,7 +339,7 @@ class Device:
             return
         begun, self._measured = self._measured, moment
         for model in self.models.values():
-            if model.report.current is not None:
+            if model.report.current is not None and model.report.model != names.AGENT_MODEL:
                 self._window(model.report.model, model.report.current.version, begun, moment)
         del self._windows[: -2 * MAX_METRICS]
 

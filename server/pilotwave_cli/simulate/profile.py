@@ -18,6 +18,7 @@ from pilotwave_protocol import names
 from pilotwave_protocol.durations import read_duration
 from pilotwave_protocol.errors import BadName, ProtocolError
 from pilotwave_protocol.fields import Fields
+from pilotwave_protocol.messages.facts import AGENT_UPDATES
 
 MOST = 10_000
 FACTS: dict[str, Any] = {
@@ -25,6 +26,8 @@ FACTS: dict[str, Any] = {
     "os": "linux",
     "memory_mb": 4096,
     "runtime.onnxruntime": "1.23.2",
+    "runtime.wheelhouse": "25.0",
+    AGENT_UPDATES: True,
 }
 
 
