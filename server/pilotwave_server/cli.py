@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from pilotwave_protocol.durations import read_duration
-from pilotwave_server import backup_commands, build, migrate, openfiles, setup
+from pilotwave_server import backup_commands, build, migrate, openfiles, service_commands, setup
 from pilotwave_server.audit.notices import dismiss_notices, list_notices
 from pilotwave_server.audit.tables import NoticeRow
 from pilotwave_server.blobs.choose import open_store
@@ -30,6 +30,7 @@ from pilotwave_server.command_options import (
 )
 from pilotwave_server.errors import BadSetting
 from pilotwave_server.key_commands import keys as key_commands
+from pilotwave_server.notify import notify
 from pilotwave_server.operators import people
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
@@ -132,13 +133,23 @@ def run(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one.")] = None,
     workers: Annotated[int | None, typer.Option(help="Server processes.")] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate with its chain: answer HTTPS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Key of the certificate.")] = None,
 ) -> None:
     """Serve until interrupted."""
     # Imported here: it pulls in all of the server, which the other commands do without.
     from pilotwave_server.serve import serve
 
     settings = load_settings(
-        data_dir=data, database_url=database_url, host=host, port=port, workers=workers
+        data_dir=data,
+        database_url=database_url,
+        host=host,
+        port=port,
+        workers=workers,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
     )
     setup.preflight(settings)
     try:
@@ -150,6 +161,7 @@ def run(
 
 def say_listening(url: str) -> None:
     print(f"listening on {url}", flush=True)
+    notify("READY=1")
 
 
 @app.command(name="migrate")
@@ -314,11 +326,14 @@ def login_link(
 def base_url(settings: Settings) -> str:
     """Where people reach this server, as far as its settings tell."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return settings.people_url or f"http://{host}:{settings.port}"
+    scheme = "http" if settings.tls_cert is None else "https"
+    return settings.people_url or f"{scheme}://{host}:{settings.port}"
 
 
 app.command()(backup_commands.backup)
 app.command()(backup_commands.restore)
+app.command()(service_commands.install)
+app.command()(service_commands.uninstall)
 
 
 def duration(text: str) -> timedelta:

@@ -19,7 +19,7 @@ from typing import Any
 
 import uvicorn
 
-from pilotwave_server import openfiles
+from pilotwave_server import certificate, openfiles
 from pilotwave_server.app import PilotwaveApp, create_app
 from pilotwave_server.errors import SetupError
 from pilotwave_server.logs import log_config
@@ -51,7 +51,7 @@ def serve(settings: Settings, *, listening: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM. `listening` is called with the URL once connections are
     taken; CannotListen or DidNotStart when they cannot be."""
     with bind(settings.host, settings.port) as listener:
-        url = url_of(listener, settings.host)
+        url = url_of(listener, settings.host, secure=settings.tls_cert is not None)
         logging.config.dictConfig(log_config(settings))
         for name in without_effect(os.environ):
             log.warning("%s is no setting any more and has no effect (CHANGELOG.md)", name)
@@ -113,9 +113,9 @@ def one_for_each(listener: socket.socket, count: int) -> list[socket.socket]:
     return each
 
 
-def url_of(listener: socket.socket, host: str) -> str:
+def url_of(listener: socket.socket, host: str, *, secure: bool = False) -> str:
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listener.getsockname()[1]}"
+    return f"{'https' if secure else 'http'}://{shown}:{listener.getsockname()[1]}"
 
 
 class _Server(uvicorn.Server):
@@ -125,6 +125,8 @@ class _Server(uvicorn.Server):
         self._started = started
         self._drain_s = settings.drain_s
         self._draining = False
+        self._files = certificate.files(settings)
+        self._renewal: certificate.Renewal | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Go on serving for a while when told to end; end at once when told so again."""
@@ -138,11 +140,16 @@ class _Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._files is not None and self.config.ssl is not None:
+            self._renewal = certificate.Renewal(self.config.ssl, *self._files)
+            self._renewal.start()
         await super().startup(sockets=sockets)
         self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.close()
+        if self._renewal is not None:
+            self._renewal.stop()
         await super().shutdown(sockets=sockets)
 
 
@@ -193,7 +200,8 @@ def serve_as_worker(listener: socket.socket) -> None:
 def environment(settings: Settings) -> dict[str, str]:
     """These settings as the environment that `load_settings` would read them from."""
     values = settings.model_dump(mode="json")
-    return {f"PILOTWAVE_{name.upper()}": str(value) for name, value in values.items()}
+    given = {name: value for name, value in values.items() if value is not None}
+    return {f"PILOTWAVE_{name.upper()}": str(value) for name, value in given.items()}
 
 
 def config(settings: Settings, app: Any) -> uvicorn.Config:
@@ -205,6 +213,8 @@ def config(settings: Settings, app: Any) -> uvicorn.Config:
         interface="asgi3",
         lifespan="on",
         **proxies(settings),
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
         server_header=False,
         date_header=False,
         access_log=settings.access_log,

@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8600, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    tls_cert: Path | None = Field(
+        None,
+        description="Certificate with its chain (PEM): the server answers HTTPS itself. Renewed "
+        "files are taken within 30 s.",
+    )
+    tls_key: Path | None = Field(None, description="Key (PEM) of the certificate.")
     trusted_proxies: str = Field(
         "",
         description="Addresses or networks of trusted reverse proxies, separated by commas: their "

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.names import check_fleet
-from pilotwave_server import migrate
+from pilotwave_server import certificate, migrate
 from pilotwave_server.audit.service import record
 from pilotwave_server.blobs.choose import open_store
 from pilotwave_server.db import Database, FleetRow, fleet_row
@@ -154,6 +154,7 @@ def preflight(settings: Settings) -> str:
     Checked in order: settings, data folder, database, schema, fleet, keys.
     """
     check_settings(settings)
+    certificate.check(settings)
     if not settings.data_dir.is_dir():
         raise NotInitialised(
             f"the data folder {settings.data_dir} does not exist: "
