@@ -88,6 +88,12 @@ class SigningError(PilotwaveError):
     code = "signing_error"
 
 
+class SealingError(PilotwaveError):
+    """Bytes cannot be sealed for a key, or not be opened with it."""
+
+    code = "sealing_error"
+
+
 class RefusedError(PilotwaveError):
     """The device says no. `reason` is for machines, the sentence for people."""
 

@@ -18,7 +18,7 @@ from pilotwave_cli import (
     bytes_and_sites,
     codes,
     deltas,
-    device_models,
+    device_logs,
     events,
     groups,
     login,
@@ -75,7 +75,7 @@ cli.add_typer(models.cli, name="models")
 publish.add_to(cli)
 golden_command.add_to(cli)
 cli.add_typer(versions.cli, name="versions")
-cli.add_typer(device_models.cli, name="devices")
+cli.add_typer(device_logs.cli, name="devices")
 cli.add_typer(codes.cli, name="codes")
 cli.add_typer(groups.cli, name="groups")
 groups.add_to(cli)

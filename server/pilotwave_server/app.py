@@ -27,6 +27,7 @@ from pilotwave_server.deltas import setup as deltas
 from pilotwave_server.deps import is_known
 from pilotwave_server.device_api import setup as device_api
 from pilotwave_server.device_api.setup import DeviceApi
+from pilotwave_server.diagnostics import setup as diagnostics
 from pilotwave_server.downloads import setup as downloads
 from pilotwave_server.edge import BodyRule, Edge
 from pilotwave_server.events import setup as events
@@ -65,6 +66,7 @@ INSTALL: tuple[Callable[[Context], None], ...] = (
     fleet.install,
     recovery.install,
     inventory.install,
+    diagnostics.install,
     groups.install,
     rollouts.install,
     device_api.install,

@@ -12,6 +12,7 @@ SLICES = (
     "blobs",
     "deltas",
     "devices",
+    "diagnostics",
     "downloads",
     "groups",
     "hosts",

@@ -29,11 +29,13 @@ CAN_BE_UNDONE = """
     simulate: its devices are virtual and of its own name
     keys init: it makes new files and overwrites none
     keys reference: it makes a new file
+    keys reader: it makes a new file and overwrites none
     keys sign: a signature alone changes nothing; it shows the draft
     keys submit: the draft was shown to each who signed it; a further draft replaces it
     models create: it makes a model that runs nowhere yet
     versions undeny: versions deny
     versions readmit: versions purge
+    devices logs: it asks for what the device's owner allows, and shows it
     devices settle: the conflict is shown again as soon as there is one
     devices pin: devices unpin; it is one device
     devices unpin: devices pin; it is one device
@@ -63,6 +65,10 @@ CAN_BE_UNDONE = """
     server init: it sets up what is not there and may be repeated
     server run: it serves until it is stopped
     server migrate: tried both ways on copies by the tests; a backup comes before (docs)
+    server backup: it reads, and makes a new folder
+    server keys move: the keys stay the same; it says where they are now
+    server keys encrypt: the keys stay the same, under another encryption key
+    server keys new-token-key: devices check in once more for a token of the new key
     server new-token: pilotwave tokens revoke
     server login-link: a link that nobody used ends by itself
     server restore: it lifts numbers, which is how a fleet comes back; it says which

@@ -102,6 +102,9 @@ API = """
     POST /api/v1/devices/{device}/revoke: asked by devices revoke
     POST /api/v1/devices/{device}/settle: the conflict is shown again as soon as there is one
     POST /api/v1/devices/{device}/decommission: asked by devices decommission
+    POST /api/v1/devices/{device}/diagnostics: the device tells only whom its owner named
+    DELETE /api/v1/devices/{device}/diagnostics/{number}: ask again
+    POST /device/v1/diagnostics: a device answers what it was asked
     POST /api/v1/enrolment-codes: delete them
     DELETE /api/v1/enrolment-codes/{code_id}: asked by codes delete
     POST /api/v1/groups: delete it

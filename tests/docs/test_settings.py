@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pilotwave_agent.settings.config import BadConfig, Config, ProbeSettings, RuntimeSettings, parse
+from pilotwave_agent.settings.diagnostics import DiagnosticsSettings
 from pilotwave_agent.settings.download_limits import OwnLimits
 from pilotwave_agent.settings.push import PushSettings
 from pilotwave_agent.settings.tell import Tell
@@ -21,6 +22,7 @@ SECTIONS = {
     "[probe]": ProbeSettings,
     "[limits]": OwnLimits,
     "[push]": PushSettings,
+    "[diagnostics]": DiagnosticsSettings,
     "[runtimes.NAME]": RuntimeSettings,
     "[[tell]]": Tell,
 }
@@ -34,7 +36,7 @@ def known() -> Iterator[tuple[str, str, object]]:
     for f in fields(Config):
         if f.name.startswith(TEST):
             yield "[selftest]", f.name.removeprefix(TEST), f.default
-        elif f.name not in ("probe", "limits", "push", "runtimes", "tell"):
+        elif f.name not in ("probe", "limits", "push", "diagnostics", "runtimes", "tell"):
             yield "", f.name, f.default
     for section, kind in SECTIONS.items():
         for f in fields(kind):
@@ -77,7 +79,7 @@ def test_each_key_of_the_table_is_read(section: str) -> None:
             continue
         wrong: dict[str, object] = {key: {"no": "such value"}}
         inner = {"[probe]": "probe", "[selftest]": "selftest", "[limits]": "limits"}
-        inner["[push]"] = "push"
+        inner |= {"[push]": "push", "[diagnostics]": "diagnostics"}
         if section in inner:
             wrong = {inner[section]: wrong}
         elif section == "[runtimes.NAME]":

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotwave_protocol.errors import BadMessage
+from pilotwave_protocol.errors import BadMessage, SealingError
 from pilotwave_protocol.messages.check_in import (
     MAX_CHECK_IN_BYTES,
     MAX_METRICS,
@@ -22,8 +24,15 @@ from pilotwave_protocol.messages.check_in import (
     parse_check_in,
 )
 from pilotwave_protocol.messages.check_in_reply import CheckInReply, parse_check_in_reply
+from pilotwave_protocol.messages.diagnostics import (
+    MAX_SEALED_BYTES,
+    Diagnostics,
+    DiagnosticsWish,
+    parse_diagnostics,
+)
 from pilotwave_protocol.messages.directive import Directive, Entry, parse_directive
 from pilotwave_protocol.messages.enrol import Enrol, EnrolReply, parse_enrol, parse_enrol_reply
+from pilotwave_protocol.sealing import public_hex, seal, sealed_about, unseal
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_protocol.states import ModelState
 
@@ -64,6 +73,51 @@ def test_each_message_reads_back_as_it_was_written() -> None:
     assert parse_check_in_reply(reply.to_bytes()) == reply
     joined = EnrolReply("cam-017", "enrolled", "acme", 60, 900)
     assert parse_enrol_reply(joined.to_bytes()) == joined
+
+
+@pytest.mark.parametrize(
+    "wish",
+    ["no", 7, [], {}, {"id": 0, "reader": "ab" * 32}, {"id": 1, "reader": "AB" * 32}, {"id": "1"}],
+)
+def test_a_wish_that_is_none_does_not_cost_a_device_its_token(wish: object) -> None:
+    reply = CheckInReply("t", 900, 60, 900, 7, {"root": 1, "timestamp": 1, "snapshot": 1}, NOW)
+    said = {**json.loads(reply.to_bytes()), "diagnostics": wish}
+    assert parse_check_in_reply(json.dumps(said).encode()) == reply
+
+
+def test_a_reply_carries_a_wish_and_a_device_its_answer() -> None:
+    wish = DiagnosticsWish(7, "ab" * 32)
+    hint = {"root": 1, "timestamp": 1, "snapshot": 1}
+    reply = CheckInReply("t", 900, 60, 900, 7, hint, NOW, diagnostics=wish)
+    assert parse_check_in_reply(reply.to_bytes()) == reply
+    answer = Diagnostics("acme", "cam-017", wish, "cd" * 32, b"sealed")
+    for said in (answer, replace(answer, sealed=b"", refused="no")):
+        assert parse_diagnostics(said.to_bytes()) == said
+    for wrong in (
+        replace(answer, sealed=b""),
+        replace(answer, refused="no"),
+        replace(answer, sealed=bytes(MAX_SEALED_BYTES + 1)),
+        replace(answer, public_key="x"),
+    ):
+        with pytest.raises(BadMessage):
+            parse_diagnostics(wrong.to_bytes())
+
+
+def test_what_is_sealed_opens_with_its_key_and_for_its_device_alone() -> None:
+    key, other = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+    about = sealed_about("acme", "cam-017", 7)
+    sealed = seal(b"lines", public_hex(key), about=about)
+    assert unseal(sealed, key, about=about) == b"lines"
+    for bad, who, of in (
+        (sealed, other, about),
+        (sealed, key, sealed_about("acme", "cam-018", 7)),
+        (sealed[:-1], key, about),
+        (b"", key, about),
+    ):
+        with pytest.raises(SealingError):
+            unseal(bad, who, about=of)
+    with pytest.raises(SealingError):
+        seal(b"lines", "00" * 32, about=about)  # a point that anybody can compute with
 
 
 def test_a_reply_may_say_more_than_an_older_device_knows() -> None:

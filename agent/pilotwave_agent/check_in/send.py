@@ -54,7 +54,7 @@ class _Try:
 class Reporter:
     """One process's reports. `acked` is the newest event that the server has, in the count of the
     journal called `journal`; `lost` whether an older server has later events than it ever told;
-    `whole` whether the last report had all its parts."""
+    `whole` whether the last report had all its parts. `fleet` is the name that reports say."""
 
     def __init__(
         self, channel: Channel, who: Identity, seq: Sequence, telemetry: Telemetry
@@ -63,7 +63,7 @@ class Reporter:
         self._seq, self._telemetry = seq, telemetry
         # as enrolment answered, until a registry names another: the name in a report keeps it from
         # being taken elsewhere, and directives are held against the signed one
-        self._fleet = who.fleet
+        self.fleet = who.fleet
         self._boot = secrets.token_hex(8)
         self.acked, self.journal, self.lost, self.whole = 0, "", False, True
         self._met = seq.named
@@ -120,7 +120,7 @@ class Reporter:
         counts = (self._seq.name, state.numbering, self._telemetry.numbering)
         report = check_in_of(
             replace(state, events=()) if this.asks else state,
-            fleet=self._fleet,
+            fleet=self.fleet,
             device=self._who.device,
             seq=seq,
             agent=agent_version(),
@@ -144,8 +144,8 @@ class Reporter:
         """Make another try of a report that was refused; False: there is none."""
         if e.problem == "stale_seq":
             return self._numbered_otherwise(e, this)
-        if e.problem == "wrong_fleet" and e.fleet and e.fleet != self._fleet:
-            self._fleet = e.fleet
+        if e.problem == "wrong_fleet" and e.fleet and e.fleet != self.fleet:
+            self.fleet = e.fleet
             return True
         if e.status == 413 and not self._cut:
             self._max_bytes, self._cut = SMALL_CHECK_IN_BYTES, True

@@ -117,6 +117,11 @@ class Layout:
         return self.root / "status.json"
 
     @property
+    def log(self) -> Path:
+        """The last lines of the log, where somebody may read them from afar."""
+        return self.root / "agent.log"
+
+    @property
     def run_lock(self) -> Path:
         """Held by the resident agent."""
         return self.root / "run.lock"

@@ -122,6 +122,14 @@ def check_in(channel: Channel, key: Ed25519PrivateKey, report: CheckIn) -> Check
     return reply
 
 
+def send_diagnostics(channel: Channel, token: str, envelope: bytes) -> None:
+    """Answer a wish for diagnostics. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
+    headers = {**_JSON, "Authorization": f"Bearer {token}"}
+    answer = channel.request("POST", "/device/v1/diagnostics", headers=headers, body=envelope)
+    if answer.status != 204:
+        raise ServerSaid(answer)
+
+
 def poll(channel: Channel, token: str, etag: str) -> Polled:
     """Ask for a directive other than the one with `etag`.
 

@@ -12,7 +12,7 @@ from pilotwave_agent import copies, identity, permissions
 from pilotwave_agent.host import lock
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
-from pilotwave_agent.host.log import say
+from pilotwave_agent.host.log import keep_in, say
 from pilotwave_agent.identity import Identity
 from pilotwave_agent.resident.agent import Agent
 from pilotwave_agent.settings.config import Config
@@ -68,7 +68,11 @@ def alone(config: Config) -> Iterator[tuple[Layout, Identity]]:
     permissions.check(layout)
     who = identity.load(layout)
     with lock.held(layout.run_lock, "the agent"):
-        yield layout, who
+        keep_in(layout.log if config.diagnostics.readers else None)
+        try:
+            yield layout, who
+        finally:
+            keep_in(None)
 
 
 def run(config: Config, config_path: Path) -> bool:

@@ -29,11 +29,13 @@ from pilotwave_agent.net.server_api import ServerSaid, channel_of
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages.check_in_reply import CheckInReply
+from pilotwave_protocol.messages.diagnostics import DiagnosticsWish
 from pilotwave_protocol.push import PushTerms
 
 NO = (ServerSaid, Unreachable, BadAnswer)
 _TOKEN_MARGIN_S = 5.0
 _HOUR_S = 3600.0
+_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Session:
     _etag_until: float = 0.0
     _etag: str = ""
     _facts: Mapping[str, Scalar] | None = None
+    _answered: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         layout = Layout(self.config.data_dir)
@@ -109,6 +112,8 @@ class Session:
             return None
         self._facts = facts if self.reporter.whole else None
         self._take(state, reply, already)
+        if reply.diagnostics is not None:
+            self._answer(reply.diagnostics, state)
         tuf = reply.tuf.get("root", 0), reply.tuf.get("timestamp", 0)
         return Heard(tuf=tuf, renumber=self.reporter.lost)
 
@@ -146,6 +151,24 @@ class Session:
         self.schedule.check_in_failed(now, wait)
         if pending:
             self.schedule.check_in_backoff.reset()
+
+    def _answer(self, wish: DiagnosticsWish, state: DeviceState) -> None:
+        """Send diagnostics, each once, and no more a day than the owner allows."""
+        now = self.clock.uptime()
+        self._answered = {i: at for i, at in self._answered.items() if now - at < _DAY_S}
+        if wish.id in self._answered or len(self._answered) >= self.config.diagnostics.per_day:
+            return
+        from pilotwave_agent.diagnostics import answer_to  # seldom needed
+
+        fleet = self.reporter.fleet
+        envelope = answer_to(wish, self.config, self.who, state, fleet=fleet, root=self.root)
+        try:
+            server_api.send_diagnostics(self.channel, self.token, envelope)
+        except ServerSaid as e:
+            self.say_once(str(e))
+        except (Unreachable, BadAnswer):
+            return  # the next check-in's answer asks again
+        self._answered[wish.id] = now
 
     # --- polling
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pilotwave_agent.settings.diagnostics import DiagnosticsSettings, read_diagnostics
 from pilotwave_agent.settings.download_limits import OwnLimits, read_limits
 from pilotwave_agent.settings.proxies import ENVIRONMENT, Proxies, from_environment, read_proxy
 from pilotwave_agent.settings.push import PushSettings, read_push
@@ -120,6 +121,7 @@ class Config:
     metered: bool | None = None
     timezone: str = ""
     push: PushSettings = field(default_factory=PushSettings)
+    diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
     proxy: str = ""
     proxy_password_file: str = ""
     no_proxy: tuple[str, ...] = ()
@@ -187,6 +189,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         metered=f.boolean("metered") if f.raw("metered", None) is not None else None,
         timezone=_zone(f),
         push=read_push(_section(f, "push"), base),
+        diagnostics=read_diagnostics(_section(f, "diagnostics")),
         proxy=f.text("proxy", limit=2048, default=""),
         proxy_password_file=str(base / os.path.expanduser(secret)) if secret else "",
         no_proxy=tuple(f.texts("no_proxy", limit=64, default=[])),

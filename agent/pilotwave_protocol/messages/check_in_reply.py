@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from pilotwave_protocol import strictjson
+from pilotwave_protocol import names, strictjson
+from pilotwave_protocol.errors import BadMessage
 from pilotwave_protocol.fields import Fields, format_time
 from pilotwave_protocol.messages.check_in import MAX_CHECK_IN_BYTES, SMALL_CHECK_IN_BYTES
+from pilotwave_protocol.messages.diagnostics import DiagnosticsWish
 from pilotwave_protocol.messages.reading import read_reply, read_versions
 from pilotwave_protocol.push import PushTerms
 
@@ -20,7 +22,7 @@ class CheckInReply:
     """The server's plain answer to a check-in: a read token and how to go on.
 
     Times are in seconds, `tuf` holds the newest root and timestamp versions as a hint. `push` is
-    None where no channel is offered.
+    None where no channel is offered, `diagnostics` where nobody asks for any.
     """
 
     token: str
@@ -34,11 +36,14 @@ class CheckInReply:
     push: PushTerms | None = None
     max_check_in_bytes: int = SMALL_CHECK_IN_BYTES  # what the registry takes
     accepts: tuple[str, ...] = ()  # fields of later check-ins that this registry can read
+    diagnostics: DiagnosticsWish | None = None
 
     def to_bytes(self) -> bytes:
         """Write the reply."""
         push = None if self.push is None else vars(self.push)
-        return strictjson.dumps({**vars(self), "now": format_time(self.now), "push": push})
+        wish = None if self.diagnostics is None else vars(self.diagnostics)
+        said = {**vars(self), "now": format_time(self.now), "push": push, "diagnostics": wish}
+        return strictjson.dumps(said)
 
 
 def parse_check_in_reply(raw: bytes) -> CheckInReply:
@@ -57,6 +62,7 @@ def parse_check_in_reply(raw: bytes) -> CheckInReply:
             push=_push_terms(f.opt_inner("push")),
             max_check_in_bytes=_room(f.raw("max_check_in_bytes", None)),
             accepts=_accepts(f.raw("accepts", None)),
+            diagnostics=_wish(f.raw("diagnostics", None)),
         ),
     )
 
@@ -83,3 +89,12 @@ def _push_terms(f: Fields | None) -> PushTerms | None:
         ping_s=f.integer("ping_s", low=1, high=86_400),
         spread_s=f.integer("spread_s", high=86_400),
     )
+
+
+def _wish(found: object) -> DiagnosticsWish | None:
+    """Read what is wanted; what is no wish is none, since the token beside it is needed."""
+    try:
+        f = Fields(found, "diagnostics", BadMessage)
+        return DiagnosticsWish(f.integer("id", low=1), f.named("reader", names.check_sha256))
+    except BadMessage:
+        return None

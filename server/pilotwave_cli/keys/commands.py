@@ -23,6 +23,7 @@ from pilotwave_cli.keys.describe_draft import describe
 from pilotwave_cli.keys.drafts import Draft, now
 from pilotwave_cli.keys.key_options import Dir, PassphraseFile
 from pilotwave_cli.keys.keyfiles import Passphrases, load_keys, make_key, make_reference
+from pilotwave_cli.keys.reader import make_reader
 from pilotwave_cli.keys.sign_and_submit import hand_in
 from pilotwave_cli.output import Json
 from pilotwave_protocol import names, signing, strictjson
@@ -36,6 +37,9 @@ cli = typer.Typer(help="Create, show, rotate and use signing keys.", no_args_is_
 def add_to(top: typer.Typer) -> None:
     """Add the command that stands at the top."""
     top.command("renew")(rotate_command.renew)
+
+
+cli.command("reader")(make_reader)
 
 
 @cli.command("init")

@@ -25,7 +25,9 @@ class SenderGone(Exception):
     """The sender went away before its request was whole. There is nobody to answer."""
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
+async def read_body(
+    scope: Scope, receive: Receive, *, limit: int, within_s: float = DEADLINE_S
+) -> bytes:
     """Return the whole body. Raises ReportTooLarge, BodyTooSlow, Gone."""
     for name, value in scope["headers"]:
         # the HTTP parser has refused a length that is not made of digits
@@ -38,10 +40,10 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
             raise ReportTooLarge(limit)
         return body
     try:
-        return await asyncio.wait_for(_rest(dict(message), receive, limit), DEADLINE_S)
+        return await asyncio.wait_for(_rest(dict(message), receive, limit), within_s)
     except asyncio.TimeoutError:
         raise BodyTooSlow(
-            f"expected the whole body within {DEADLINE_S:.0f} s", headers=CLOSE
+            f"expected the whole body within {within_s:.0f} s", headers=CLOSE
         ) from None
 
 

@@ -30,6 +30,7 @@ from pilotwave_server.device_api.budgets import DeviceBudgets, TooManyCheckIns
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices.silence import note_interval_s
+from pilotwave_server.diagnostics.service import wish_of
 from pilotwave_server.errors import Forbidden, Invalid, ServerError, Unauthorised
 from pilotwave_server.fleet.loader import Loader
 from pilotwave_server.fleet.records import DeviceRecord
@@ -189,6 +190,7 @@ class CheckIns:
             push=self._push_terms(),
             max_check_in_bytes=MAX_CHECK_IN_BYTES,
             accepts=(NUMBERING,),
+            diagnostics=wish_of(stored.diagnostics_wish),
         ).to_bytes()
 
 

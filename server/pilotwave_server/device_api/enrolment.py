@@ -25,6 +25,7 @@ from pilotwave_server.device_api.check_in import (
     Pending,
     UnknownDevice,
 )
+from pilotwave_server.device_api.diagnostics import DiagnosticsDoor
 from pilotwave_server.device_api.poll import Polls, RevokedToken
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
 from pilotwave_server.devices.enrolment import enrol
@@ -35,6 +36,7 @@ from pilotwave_server.devices.errors import (
     NameTaken,
     TooManyPending,
 )
+from pilotwave_server.diagnostics.service import BadDiagnostics
 from pilotwave_server.edge import BodyTooSlow
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.pacing import TooManyRefusals, address_of
@@ -92,6 +94,11 @@ class TufHint(ApiReply):
     snapshot: int
 
 
+class DiagnosticsWished(ApiReply):
+    id: int
+    reader: str = Field(description="The X25519 key that the answer is to be sealed for.")
+
+
 class CheckInAnswer(ApiReply):
     token: str = Field(description="Reads this device's directive and blobs.")
     token_expires_in_s: int
@@ -104,6 +111,9 @@ class CheckInAnswer(ApiReply):
     accepts: list[str] = Field(
         description="Fields of later check-ins that this server can read: `numbering` stands for "
         "`numbering`, `boot` and `challenge`."
+    )
+    diagnostics: DiagnosticsWished | None = Field(
+        description="What an operator wants to know; null: nothing."
     )
 
 
@@ -209,6 +219,28 @@ class _Handled(Response):
 async def check_in(context: Ctx) -> Response:
     """Answered only after the report is durably stored. `seq` must rise with each."""
     return _Handled(context.get(CheckIns))
+
+
+@router.post(
+    "/diagnostics",
+    summary="Answer a wish for diagnostics, signed by the device",
+    openapi_extra=_takes_envelope(),
+    status_code=204,
+    response_class=_Handled,
+    responses=responses(
+        BadDiagnostics,
+        BadToken,
+        ExpiredToken,
+        RevokedToken,
+        ReportTooLarge,
+        BodyTooSlow,
+        TooManyRefusals,
+        DatabaseUnavailable,
+    ),
+)
+async def diagnostics(context: Ctx, token: DeviceCredentials) -> Response:
+    """With the read token of the last check-in, whose answer told of the wish."""
+    return _Handled(context.get(DiagnosticsDoor))
 
 
 @router.get(

@@ -13,6 +13,7 @@ from pilotwave_server.context import Context
 from pilotwave_server.device_api import enrolment, links
 from pilotwave_server.device_api.challenges import DeviceChallenges
 from pilotwave_server.device_api.check_in import CheckIns
+from pilotwave_server.device_api.diagnostics import DiagnosticsDoor
 from pilotwave_server.device_api.front import DevicePaths
 from pilotwave_server.device_api.ingest import Ingest
 from pilotwave_server.device_api.poll import Polls
@@ -43,6 +44,7 @@ class DeviceApi:
 
     polls: Polls
     check_ins: CheckIns
+    diagnostics: DiagnosticsDoor
     push: Push
 
     @property
@@ -52,7 +54,9 @@ class DeviceApi:
 
     def in_front_of(self, app: ASGIApp) -> ASGIApp:
         """Return an app that answers devices here and passes everything else on."""
-        return DevicePaths(app, polls=self.polls, check_ins=self.check_ins)
+        return DevicePaths(
+            app, polls=self.polls, check_ins=self.check_ins, diagnostics=self.diagnostics
+        )
 
 
 def install(context: Context) -> None:
@@ -64,7 +68,8 @@ def install(context: Context) -> None:
     polls = make_polls(context, tokens)
     push = make_push(context, polls)
     check_ins = make_check_ins(context, tokens, writer, push)
-    for part in (polls, check_ins, push, DeviceApi(polls, check_ins, push)):
+    door = DiagnosticsDoor(context.db, polls, clock=context.clock, pacing=context.pacing)
+    for part in (polls, check_ins, push, door, DeviceApi(polls, check_ins, door, push)):
         context.put(part)
     context.put(PushChannels(push.channel_of))
     context.get(BlobGates).append(polls.may_read)

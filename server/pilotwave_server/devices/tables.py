@@ -51,6 +51,8 @@ class DeviceRow(Base):
     `boots` are the names of its agent's last starts. `conflict_at` is when one of them last came
     back, which only two machines with one key bring about; `conflict_since` is since when that is
     so (null: it is not, or not any more).
+
+    `diagnostics_wish` is the id of the open wish for diagnostics and the reader's key.
     """
 
     __tablename__ = "devices"
@@ -110,6 +112,7 @@ class DeviceRow(Base):
     last_check_in: Mapped[datetime | None] = mapped_column(UtcDateTime)
     check_in_s: Mapped[int | None] = mapped_column()
     silent_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    diagnostics_wish: Mapped[str | None] = mapped_column(String(100))
 
 
 class SilenceWatchRow(Base):

@@ -61,7 +61,7 @@ class VerifiedCheckIn:
 class Stored:
     """What became of one check-in: what is acknowledged and the new windows, or the refusal.
     `conflict`: whether two machines use the key has to be looked at (`devices.conflicts`). `events`
-    are those that were new."""
+    are those that were new. `diagnostics_wish` is as the device's row has it."""
 
     acked_event: int = 0
     acked_metric: int = 0
@@ -69,6 +69,7 @@ class Stored:
     refusal: ServerError | None = None
     conflict: bool = False
     events: tuple[DeviceEvent, ...] = ()
+    diagnostics_wish: str | None = None
 
 
 MAY_BE_CUT = 32
@@ -133,7 +134,14 @@ def store_check_ins(
                     batch.revised.append(device.id)
         kept = batch.devices[-1]
         acked = kept["acked_event"], kept["acked_window"]
-        answers.append(Stored(*acked, conflict=_is_conflict(device, kept), events=tuple(fresh)))
+        answers.append(
+            Stored(
+                *acked,
+                conflict=_is_conflict(device, kept),
+                events=tuple(fresh),
+                diagnostics_wish=device.diagnostics_wish,
+            )
+        )
     _write(session, batch)
     return _with_windows(session, items, answers, batch)
 
@@ -162,7 +170,8 @@ def _lock_devices(session: Session, ids: list[int]) -> dict[int, Row[Any]]:
         d.facts[AGENT_LONGEST].as_string().label("longest"),
     )
     refused = (d.refusal, d.refused_since)
-    columns = select(d.id, d.state, d.generation, d.check_in_s, *own, *numbers, *conflict, *refused)
+    plain = (d.id, d.state, d.generation, d.check_in_s, d.diagnostics_wish)
+    columns = select(*plain, *own, *numbers, *conflict, *refused)
     # in order of id, so that two batches never wait for each other in a ring
     locked = columns.where(d.id.in_(ids)).order_by(d.id).with_for_update()
     return {row.id: row for row in session.execute(locked)}

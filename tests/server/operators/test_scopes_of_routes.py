@@ -64,6 +64,8 @@ CHANGES = {
     "operator, fleet": """
         PATCH /devices/{device}|POST /devices/{device}/accept|POST /devices/{device}/reject
         POST /devices/{device}/revoke|POST /devices/{device}/decommission
+        POST /devices/{device}/diagnostics
+        DELETE /devices/{device}/diagnostics/{number}
         POST /devices/{device}/settle
         POST /enrolment-codes|DELETE /enrolment-codes/{code_id}
         POST /groups|PUT /groups/{group}|DELETE /groups/{group}

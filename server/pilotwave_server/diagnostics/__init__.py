@@ -1,0 +1,1 @@
+"""What devices say of themselves to one person, sealed: asked for here, kept for a week, unread."""
