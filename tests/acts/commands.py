@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # asked at a terminal, or of many devices (`--selector`): tests/cli/test_asking.py tries each
 ASKS_SOMETIMES = """
-    assign | rollouts create | rollouts approve | rollouts start | rollouts resume
+    models create | assign | rollouts create | rollouts approve | rollouts start | rollouts resume
     rollouts abort | rollouts rollback
     devices label | devices accept | devices rollback | devices retry
 """
@@ -32,7 +32,6 @@ CAN_BE_UNDONE = """
     keys reader: it makes a new file and overwrites none
     keys sign: a signature alone changes nothing; it shows the draft
     keys submit: the draft was shown to each who signed it; a further draft replaces it
-    models create: it makes a model that runs nowhere yet
     versions undeny: versions deny
     versions readmit: versions purge
     devices logs: it asks for what the device's owner allows, and shows it

@@ -37,6 +37,7 @@ def test_answer_holds_a_token_the_pace_and_the_newest_metadata(fleet: Fleet, clo
         "push": {"poll_interval_s": 900, "ping_s": 240, "spread_s": 1},
         "max_check_in_bytes": MAX_CHECK_IN_BYTES,
         "accepts": ["numbering"],
+        "diagnostics": None,
     }
 
 
