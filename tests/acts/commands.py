@@ -65,6 +65,8 @@ CAN_BE_UNDONE = """
     server run: it serves until it is stopped
     server migrate: tried both ways on copies by the tests; a backup comes before (docs)
     server backup: it reads, and makes a new folder
+    server install: server uninstall
+    server uninstall: server install; it removes no data
     server keys move: the keys stay the same; it says where they are now
     server keys encrypt: the keys stay the same, under another encryption key
     server keys new-token-key: devices check in once more for a token of the new key
