@@ -17,7 +17,7 @@ from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import ModelState, Reason
 from tests.agent.resident import settle, wait_until
 from tests.peers.device import Device
-from tests.peers.registry import Registry
+from tests.peers.registry import Registry, example
 from tests.service import Service, service
 from tests.wheelhouses import RUN, version_in, wheelhouse
 
@@ -80,6 +80,11 @@ def test_a_signed_version_replaces_the_agent_and_is_confirmed(
         slot = quick.slot(AGENT_MODEL)
         assert slot.current
         assert registry.check_ins[-1].agent == slot.current.version
+        # it does an agent's work, with a runtime that the installed one has: its own code lies in
+        # the data folder, which a model under test may not look into
+        registry.publish("detector", "1.0.0", example("1.0.0"))
+        registry.order(*registry.versions.values())
+        wait_until(lambda: quick.slot().state is ModelState.HEALTHY, "the detector")
     assert launch.named(quick.config.data_dir, "current").startswith(slot.current.version)
 
 

@@ -29,7 +29,8 @@ from pilotwave_agent.resident.reconsider import Reconsider
 from pilotwave_agent.resident.session import Heard, keep_directive, session_of
 from pilotwave_agent.self_update.slots import PROOF, must_restart
 from pilotwave_agent.settings.config import Config
-from pilotwave_protocol.states import Reason
+from pilotwave_protocol.names import AGENT_MODEL
+from pilotwave_protocol.states import ModelState, Reason
 
 _LOOK_EVERY_S = 10.0
 # what a line that turns bits over may have made of a good directive
@@ -160,10 +161,12 @@ class Agent:
 
     def _prove(self, what: str, *, done: bool) -> None:
         """Remember what a new agent must have done; once all of it is, have that looked at."""
-        if done and what not in self._proved:
-            self._proved.add(what)
-            if self._proved >= set(PROOF):
-                self.schedule.work_at(self.clock.uptime())
+        if not done or what in self._proved:
+            return
+        self._proved.add(what)
+        on_trial = self._journal.last.slot(AGENT_MODEL).state is ModelState.SWITCHING
+        if on_trial and self._proved >= set(PROOF):
+            self.schedule.work_at(self.clock.uptime())
 
     def _watch_conditions(self) -> None:
         """Being awake, see whether what holds an order back has changed."""
