@@ -91,7 +91,7 @@ def initialise(
         try:
             with db.write() as session:
                 keys = open_keys(settings, db)
-                _check_keys(session, keys, new_keys=new_keys)
+                _check_keys(session, keys, settings, new_keys=new_keys)
                 ensure_server_keys(keys, session)
                 if new_keys:
                     expect_rotation(keys, session)
@@ -105,9 +105,9 @@ def initialise(
     return Initialised(fleet, settings.data_dir, token, link)
 
 
-def _check_keys(session: Session, keys: KeyStore, *, new_keys: bool) -> None:
+def _check_keys(session: Session, keys: KeyStore, settings: Settings, *, new_keys: bool) -> None:
     """Refuse to make keys where this fleet has some elsewhere."""
-    check_place(session, keys)
+    check_place(session, keys, settings)
     if new_keys:
         return
     check_own_keys(session, keys)
@@ -166,7 +166,7 @@ def preflight(settings: Settings) -> str:
         with db.read() as session:
             migrate.require_usable(session)
             fleet = fleet_row(session).fleet
-            check_place(session, keys)
+            check_place(session, keys, settings)
             awaited = check_own_keys(session, keys)
             if missing := missing_keys(keys, session):
                 raise NotInitialised(

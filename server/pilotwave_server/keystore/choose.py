@@ -23,8 +23,14 @@ def open_keys(settings: Settings, db: Database) -> KeyStore:
     return DatabaseKeys(db, encryption) if encryption else FolderKeys(settings.keys_dir)
 
 
-def check_place(session: Session, keys: KeyStore) -> None:
+def check_place(session: Session, keys: KeyStore, settings: Settings) -> None:
     """Raise KeysUnusable where the settings name one place and the keys are in the other."""
+    folder = FolderKeys(settings.keys_dir)
+    if isinstance(keys, DatabaseKeys) and not has_keys(session) and folder.read("online-"):
+        raise KeysUnusable(
+            f"a key-encryption key is set, and this fleet's server keys are in {folder.where}: "
+            "stop the server and run `pilotwave-server keys move`, or unset it (docs/hosts.md)"
+        )
     if isinstance(keys, FolderKeys) and has_keys(session):
         raise KeysUnusable(
             "this fleet's server keys are in the database, and no key-encryption key is set: set "

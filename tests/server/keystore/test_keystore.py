@@ -98,8 +98,9 @@ def test_keys_cannot_be_put_in_each_other_s_place(settings: Settings, db: Databa
     keys.add("online-1.pem", b"one")
     with db.write() as session:
         session.execute(update(ServerKeyRow).values(name="director-1.pem"))
-    with pytest.raises(KeysUnusable, match=r"director-1\.pem"):
+    with pytest.raises(KeysUnusable, match=r"director-1\.pem") as told:
         keys.read()
+    assert told.value.code == "keys_unusable"
 
 
 @pytest.mark.parametrize(
@@ -136,15 +137,17 @@ def test_the_key_comes_from_a_setting_a_file_or_a_command(
 def test_keys_are_moved_and_back(settings: Settings, db: Database) -> None:
     folder, settings = FolderKeys(settings.keys_dir), with_key(settings)
     held = folder.read()
+    with db.read() as session, pytest.raises(KeysUnusable, match="keys move"):
+        check_place(session, open_keys(settings, db), settings)
     assert move(settings, db, to_database=True) == ["director-1.pem", "online-1.pem"]
     assert folder.read() == {}
     assert open_keys(settings, db).read() == held
     with db.read() as session, pytest.raises(KeysUnusable, match="no key-encryption key is set"):
-        check_place(session, folder)
+        check_place(session, folder, settings)
     move(settings, db, to_database=False)
     assert folder.read() == held
     with db.read() as session:
-        check_place(session, folder)
+        check_place(session, folder, settings)
 
 
 def test_a_move_over_other_keys_removes_nothing(settings: Settings, db: Database) -> None:
