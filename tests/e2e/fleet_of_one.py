@@ -92,13 +92,14 @@ def fleet_of_one(
     root: Path,
     *,
     settings: str = "",
+    top: str = "",
     server: Mapping[str, str] = _QUICK,
     link: Callable[[str], str] = lambda url: url,
     service: Callable[[Path], AbstractContextManager[object]] | None = None,
 ) -> Iterator[FleetOfOne]:
-    """`settings` is added to the device's, `server` is the server's; `link` is given the server's
-    address and returns the one by which the device reaches it; `service` runs the agent on a data
-    folder instead."""
+    """`settings` is added to the device's, `top` before their first table; `server` has the
+    server's. `link` is given the server's address and returns the one by which the device reaches
+    it; `service` runs the agent on a data folder instead."""
     stage = ForkedStage(root, settings={**server, "PILOTWAVE_LOG_LEVEL": "debug"})
     try:
         init = ("--data", "data", "--fleet", "one", "--token-file", "admin.token")
@@ -111,7 +112,7 @@ def fleet_of_one(
         stage.run("pilotwave-agent", "enrol", *who, "--root", "keys/root.json", "--data", "board")
         config = root / "board" / "agent.toml"
         own = SETTINGS.format(python=TFLITE_PYTHON)
-        config.write_text(config.read_text() + own + settings)
+        config.write_text(config.read_text() + top + own + settings)
         stage.pilotwave("groups", "create", "boards", "--selector", "site=here")
         if service is None:
             stage.start("agent", "pilotwave-agent", "run", "--data", "board")
