@@ -83,9 +83,10 @@ def check_settings(path: Path) -> None:
 
 
 def _folders(layout: Layout) -> Iterator[Path]:
-    of_files = (layout.key, layout.journal, layout.inbox, layout.telemetry)
+    of_files = (layout.key, layout.journal, layout.inbox, layout.telemetry, layout.trial)
     yield from (path.parent for path in of_files)
     yield from (layout.tuf, layout.root / "trust", layout.blobs, layout.models)
+    yield layout.programs
     try:
         models = sorted(os.listdir(layout.models))
     except OSError:
@@ -97,7 +98,7 @@ def _folders(layout: Layout) -> Iterator[Path]:
 def _files(layout: Layout) -> Iterator[Path]:
     yield from (layout.key, layout.pinned_root, layout.enrolled, layout.seq, layout.journal)
     yield from (layout.inbox, layout.telemetry, layout.run_lock, layout.work_lock, layout.status)
-    yield layout.confinement
+    yield from (layout.confinement, layout.trial)
 
 
 def _check_inside(path: Path, kind: Kind, *, shared: bool = False) -> None:

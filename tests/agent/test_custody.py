@@ -42,6 +42,8 @@ def running(registry: Registry, device: Device) -> Device:
     """A device that runs a version."""
     registry.order(registry.publish("detector", "1.0.0", example("1.0.0")))
     device.work(refresh=True)
+    for folder in (device.layout.programs, device.layout.trial.parent):
+        folder.mkdir(parents=True)
     return device
 
 
@@ -60,6 +62,9 @@ INSIDE = [
     "models/detector",
     "models/detector/versions",
     "models/detector/about",
+    "models/pilotwave-agent/programs",
+    "agent",
+    "agent/trial.json",
     "live",
     "run.lock",
     "work.lock",

@@ -116,7 +116,14 @@ def test_a_note_of_another_version_counts_for_nothing(board: Board) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b"[]", b'{"folder": 1}', b'{"folder": "x", "number": 1}', b"\xff\0"]
+    "raw",
+    [
+        *(b"", b"{", b"[]", b"\xff\0", b'{"folder": 1}', b'{"folder": "x", "number": 1}'),
+        b'{"folder": "x", "number": 1, "back": "../../../tmp/x", "within_s": 1}',
+        b'{"folder": "x", "number": 1, "back": "", "within_s": 1}',
+        b'{"folder": "x", "number": "1", "back": "y", "within_s": 1}',
+        b'{"folder": "x", "number": 1, "back": "y", "within_s": 1, "starts": -5}',
+    ],
 )
 def test_a_note_that_cannot_be_read_keeps_the_unproved_one_from_starting(
     board: Board, raw: bytes

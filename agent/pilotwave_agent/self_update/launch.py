@@ -79,15 +79,20 @@ def read_trial(data: Path) -> Trial | None:
         found = json.loads(trial_path(data).read_bytes())
         known = {f.name: found[f.name] for f in fields(Trial) if f.name in found}
         trial = Trial(**known)
-        if not all(isinstance(name, str) for name in (trial.folder, trial.back, trial.failed)):
+        if type(trial.failed) is not str or not all(map(_plain, (trial.folder, trial.back))):
             raise TypeError
-        if trial.within_s + trial.starts + trial.number < 0:
+        if min(trial.within_s, trial.starts, trial.number) < 0:
             raise ValueError
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, AttributeError) as e:
         raise BadTrial(f"the note of its trial, {trial_path(data)}, cannot be read") from e
     return trial
+
+
+def _plain(name: object) -> bool:
+    """Say whether this could be a folder's name, and no way to another one."""
+    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name
 
 
 def write_trial(data: Path, trial: Trial) -> None:
