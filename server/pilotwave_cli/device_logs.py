@@ -142,5 +142,14 @@ def _show(device: str, found: dict[str, Any], most: int) -> None:
     output.facts(device, [(k, str(v)) for k, v in found.items() if k not in hidden])
     for what in ("settings", "facts"):
         output.facts(what, [(k, str(v)) for k, v in dict(found.get(what, {})).items()])
+    columns: list[output.Column] = [
+        ("model", "model"),
+        ("state", "state"),
+        ("ordered", "ordered"),
+        ("runs", lambda r: output.plain((r.get("current") or {}).get("version"))),
+        ("reason", "reason"),
+        ("detail", "detail"),
+    ]
+    output.table("models", dict(found.get("status", {})).get("models", []), columns)
     for line in found["lines"][-most:] if most else []:
         print("".join(c if c.isprintable() else " " for c in str(line)))
