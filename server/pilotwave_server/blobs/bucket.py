@@ -13,11 +13,11 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import BaseError
@@ -29,6 +29,7 @@ from pilotwave_server.blobs import upload_rows as rows
 from pilotwave_server.blobs.bucket_errors import GONE, as_store_error
 from pilotwave_server.blobs.bucket_upload import READ, BucketUpload
 from pilotwave_server.blobs.port import BlobDamaged, BlobMissing, NoSpace, StoreBroken
+from pilotwave_server.blobs.upload import as_store_error as as_disk_error
 from pilotwave_server.clock import Clock
 from pilotwave_server.db import Database
 from pilotwave_server.errors import BadSetting
@@ -40,6 +41,7 @@ PIECE = 256 * 1024
 RESERVE = 64 * 1024 * 1024
 SIDE_BY_SIDE = 16
 _BLOBS = "blobs"
+_COPY, _COPY_MOST_S = "blob-", 86_400
 _TRIES = 3
 _CLIENT: dict[str, Any] = {"timeout": "300s", "connect_timeout": "5s", "allow_http": True}
 _RETRY: dict[str, Any] = {
@@ -168,17 +170,25 @@ class BucketBlobs:
                 needed=size,
                 free=free,
             )
-        with NamedTemporaryFile(dir=self._scratch, prefix="blob-") as copy:
-            hasher = hashlib.sha256()
+        with NamedTemporaryFile(dir=self._scratch, prefix=_COPY) as copy:
+            with as_disk_error(f"a blob cannot be copied to {self._scratch}"):
+                self._copy(sha256, copy)
+            yield Path(copy.name)
+
+    def _copy(self, sha256: str, to: IO[bytes]) -> None:
+        hasher = hashlib.sha256()
+        try:
             with as_store_error(self.name):
                 for chunk in obstore.get(self._store, _key(sha256)).stream(READ):
                     data = bytes(chunk)
                     hasher.update(data)
-                    copy.write(data)
-            copy.flush()
-            if hasher.hexdigest() != sha256:
-                raise BlobDamaged(f"{self.name}: the object {_key(sha256)} has other bytes")
-            yield Path(copy.name)
+                    to.write(data)
+        except StoreBroken as error:
+            _check_gone(error)
+            raise BlobMissing(sha256) from error
+        to.flush()
+        if hasher.hexdigest() != sha256:
+            raise BlobDamaged(f"{self.name}: the object {_key(sha256)} has other bytes")
 
     async def stream(self, sha256: str, start: int, stop: int) -> AsyncIterator[bytes]:
         # A store may end a slow reader's connection: go on where it was cut, while bytes come.
@@ -234,7 +244,15 @@ class BucketBlobs:
         with self._db.write() as session:
             pieces = rows.forget_old(session, before=before, now=now)
         self._delete([piece.key for piece in pieces])
+        self._clear_scratch()
         return len({piece.sha256 for piece in pieces}) + self._sweep_strays(older_than_s)
+
+    def _clear_scratch(self) -> None:
+        """Remove copies that a server left which was killed."""
+        for path in self._scratch.glob(f"{_COPY}*"):
+            with suppress(OSError):
+                if path.stat().st_mtime < time.time() - _COPY_MOST_S:
+                    path.unlink()
 
     def _sweep_strays(self, older_than_s: float) -> int:
         """Remove pieces that a host wrote and did not live to note."""

@@ -289,6 +289,17 @@ def test_uploads_that_nobody_goes_on_with_are_swept_away(fleet: Fleet, store: Bu
     assert fleet.bucket.keys("uploads") == []
 
 
+def test_copies_that_a_killed_server_left_are_removed(store: BucketBlobs) -> None:
+    sha256 = store.put(b"hello")
+    with store.local(sha256) as path:
+        left, fresh = path.with_name("blob-left"), path.with_name("blob-fresh")
+    left.write_bytes(b"x")
+    fresh.write_bytes(b"x")
+    os.utime(left, (1, 1))
+    store.sweep(older_than_s=60)
+    assert (left.exists(), fresh.exists()) == (False, True)
+
+
 def test_a_store_that_is_well_is_checked_without_a_trace(fleet: Fleet, store: BucketBlobs) -> None:
     store.check()
     store.check(write=True)
