@@ -63,7 +63,7 @@ test: $(STAMP)  ## Run the tests that take seconds
 	  echo "== Those that failed, once more, one at a time" && \
 	  $(PY) -m pytest -m "not slow" -x --last-failed --last-failed-no-failures none $(ARGS); }
 
-test-all: .venv/.torch .venv-tflite/.installed .venv-client/.installed  ## Run every test, with every runtime
+test-all: .venv/.torch .venv-tflite/.installed .venv-client/.installed .venv-helm/.installed  ## Run every test, with every runtime
 	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-runtimes: .venv/.torch .venv-tflite/.installed  ## Install the large and the old runtimes too; test them all
@@ -90,6 +90,12 @@ test-runtimes: .venv/.torch .venv-tflite/.installed  ## Install the large and th
 	  .venv-client/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
 	    "openapi-python-client==0.29.1" && touch $@
 
+# Helm's own library and Kubernetes' schemas (350 MB), of which tests/deploy/test_helm.py is
+.venv-helm/.installed: | $(STAMP)
+	@echo "Making .venv-helm"; $(PY) -m venv .venv-helm && \
+	  .venv-helm/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	    "helm-python-sdk==0.2.2" "kubernetes-validate==1.37.0" && touch $@
+
 runtimes-table: .venv/.torch .venv-tflite/.installed  ## Run each runtime's story; write the table in docs/runtimes.md
 	@rm -rf .runtimes && mkdir .runtimes
 	@PILOTWAVE_RUNTIMES_FOUND=$(CURDIR)/.runtimes $(PY) -m pytest tests/e2e/test_runtimes.py $(ARGS)
@@ -113,6 +119,6 @@ bench: $(STAMP)  ## Run every measurement in its short form; figures go to bench
 	  $(PY) "$$file" --quick --json "bench/results/$$name.json" || exit 1; done
 
 clean:  ## Remove .venv, caches and built files (never data)
-	@rm -rf .venv .venv-tflite .venv-client .runtimes .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
+	@rm -rf .venv .venv-tflite .venv-client .venv-helm .runtimes .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
 	  .schemathesis build dist bench/results
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
