@@ -88,6 +88,32 @@ def test_a_signed_version_replaces_the_agent_and_is_confirmed(
     assert launch.named(quick.config.data_dir, "current").startswith(slot.current.version)
 
 
+@pytest.mark.slow
+def test_killed_at_each_step_of_its_journal_the_new_agent_comes_to_run_all_the_same(
+    registry: Registry, device: Device
+) -> None:
+    settle(device, probation_s=5, self_update_timeout_s=60)
+    entry = publish(registry, wheelhouse({RUN: "\n# another build\n"}))
+    killed: list[tuple[ModelState, bool]] = []
+    with service(device.config.data_dir) as running:
+        wait_until(lambda: registry.check_ins, "a check-in")
+        registry.order(entry)
+
+        def healthy() -> bool:
+            slot = device.slot(AGENT_MODEL)
+            step = (slot.state, bool(slot.telling and slot.telling.told))
+            if step not in killed:
+                killed.append(step)
+                running.kill()
+            return slot.state is ModelState.HEALTHY
+
+        wait_until(healthy, "the new agent", patience_s=PATIENCE_S)
+        wait_until(lambda: running.slot().startswith(entry.version), "the new agent")
+        wait_until(lambda: not device.layout.trial.exists(), "the trial's end")
+    wanted = {(ModelState.TESTING, False), (ModelState.SWITCHING, True)}
+    assert wanted | {(ModelState.PROBATION, False)} <= set(killed), killed
+
+
 AS_SERVICE = "\nimport os\nif os.environ.get('PILOTWAVE_SLOT'):\n    "
 MUTE = """
 from pilotwave_agent.check_in.send import Reporter
@@ -169,7 +195,17 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("bad", BAD, ids=[bad.name for bad in BAD])
+# those that have to wait until their time is over
+_WAIT = ("hangs as a service", "cannot work", "dies in probation")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(bad, id=bad.name, marks=[pytest.mark.slow] if bad.name in _WAIT else [])
+        for bad in BAD
+    ],
+)
 def test_the_old_agent_is_back_by_itself_and_says_why(
     registry: Registry, device: Device, bad: Bad
 ) -> None:
