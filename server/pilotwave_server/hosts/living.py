@@ -35,17 +35,24 @@ class Process:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What all processes together are. `listening_since` None: devices may reach nobody."""
+    """What all processes together are. `listening_since` None: devices may reach nobody. `first`:
+    what one process does for all is this one's."""
 
     processes: int
     hosts: int
     listening_since: datetime | None
+    first: bool = True
 
 
 def read_fleet(rows: Sequence[Process], me: Process) -> Fleet:
     """The fleet, of which this process is one, whatever the rows say of it."""
     living = [row for row in rows if row.lives and row.id != me.id] + [me]
-    return Fleet(len(living), len({row.host for row in living}), _listening(rows, living, me))
+    return Fleet(
+        processes=len(living),
+        hosts=len({row.host for row in living}),
+        listening_since=_listening(rows, living, me),
+        first=me.id == min(row.id for row in living),
+    )
 
 
 def _listening(rows: Sequence[Process], living: Sequence[Process], me: Process) -> datetime | None:

@@ -58,3 +58,8 @@ def test_the_living_are_counted_and_oneself_always() -> None:
     rows = [process("a1", age=GONE), process("a2"), process("b1"), process("c1", age=GONE)]
     fleet = read_fleet(rows, me)
     assert (fleet.processes, fleet.hosts) == (3, 2)
+
+
+def test_one_of_the_living_is_the_first() -> None:
+    rows = [process("a1", age=GONE), process("b1"), process("c1")]
+    assert [read_fleet(rows, me).first for me in rows[1:]] == [True, False]

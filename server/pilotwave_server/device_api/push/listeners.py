@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from pilotwave_server.clock import Clock
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 CHUNK = 500
 TEND_S = 10.0
+HELD_S = 60.0
+"""Longer than it takes to find out that another process has ended."""
 AFTER_FAILURE_S = 1.0
 Item = TypeVar("Item")
 
@@ -47,20 +50,32 @@ class PushListeners:
     """The listeners of one kind. All but `heard` is called on the event loop.
 
     At most `rate` devices per second are made to poll: of more, each is told to come within a
-    longer time.
+    longer time. Where `may_call` says no, another process calls, and the calls are held for a while
+    in case that it ends.
     """
 
-    def __init__(self, fleet: FleetState, polls: Polls, *, clock: Clock, rate: float) -> None:
+    def __init__(
+        self,
+        fleet: FleetState,
+        polls: Polls,
+        *,
+        clock: Clock,
+        rate: float,
+        may_call: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.listeners: dict[str, PushListener] = {}
         self._fleet = fleet
         self._polls = polls
         self._clock = clock
         self._rate = rate
+        self._may_call = may_call
+        self._held: dict[str, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._seen: object = None
         self._dirty: set[str] = set()
         self._waiting: set[str] = set()
         self._task: asyncio.Task[None] | None = None
+        self._taking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -77,7 +92,7 @@ class PushListeners:
             loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
-        for running in (self._timer, self._task):
+        for running in (self._timer, self._task, self._taking):
             if running is not None:
                 running.cancel()
 
@@ -133,11 +148,29 @@ class PushListeners:
                 await asyncio.sleep(0)
             for chunk in chunks(unknown):
                 await self._load(chunk, concerned)
-            within_s = (len(concerned) - 1) / self._rate
-            for some in chunks(concerned):
-                for listener in some:
-                    listener.call(within_s)
-                await asyncio.sleep(0)
+            await self._call(concerned)
+
+    async def _call(self, concerned: Sequence[PushListener]) -> None:
+        """Call them, or hold the calls that another process makes."""
+        now = time.monotonic()
+        if not self._may_call():
+            self._held.update((listener.name, now) for listener in concerned)
+            return
+        within_s = (len(concerned) - 1) / self._rate
+        for some in chunks(concerned):
+            for listener in some:
+                listener.call(within_s)
+            await asyncio.sleep(0)
+
+    async def _take_over(self) -> None:
+        """Make the calls that a process which ended may not have made."""
+        since = time.monotonic() - HELD_S
+        held = [name for name, at in self._held.items() if at >= since]
+        if self._may_call():
+            self._held = {}
+            await self._call([self.listeners[name] for name in held if name in self.listeners])
+        else:
+            self._held = {name: self._held[name] for name in held}
 
     async def _load(self, names: Sequence[str], concerned: list[PushListener]) -> None:
         """Look at devices that this process does not know yet, or not any more."""
@@ -187,6 +220,8 @@ class PushListeners:
             return
         self._timer = self._loop.call_later(TEND_S, self._tend)
         self._note([*self._waiting])
+        if self._held and (self._taking is None or self._taking.done()):
+            self._taking = self._loop.create_task(self._take_over())
 
     def _moment(self) -> float:
         return self._clock().timestamp()

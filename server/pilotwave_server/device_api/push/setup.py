@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pilotwave_protocol.push import PushTerms
@@ -12,6 +13,7 @@ from pilotwave_server.device_api.push.broker import Broker
 from pilotwave_server.device_api.push.listeners import PushListeners
 from pilotwave_server.device_api.push.websocket import Door
 from pilotwave_server.fleet.state import FleetState
+from pilotwave_server.hosts.heartbeat import Heartbeat
 
 SILENT_PINGS = 2.5
 HANDSHAKES_PER_S = 500  # in each process
@@ -66,9 +68,15 @@ def install(context: Context, polls: Polls) -> Push:
     """Make what the settings ask for. Raises `BadSetting`."""
     settings, push = context.settings, Push(context)
 
-    def desk(kind: str) -> PushListeners:
+    heartbeat = context.get(Heartbeat)
+
+    def desk(kind: str, may_call: Callable[[], bool] = lambda: True) -> PushListeners:
         push.desks[kind] = PushListeners(
-            context.get(FleetState), polls, clock=context.clock, rate=CALLS_PER_S
+            context.get(FleetState),
+            polls,
+            clock=context.clock,
+            rate=CALLS_PER_S,
+            may_call=may_call,
         )
         return push.desks[kind]
 
@@ -81,7 +89,7 @@ def install(context: Context, polls: Polls) -> Push:
             silent_s=settings.push_ping_s * SILENT_PINGS,
         )
     if settings.mqtt_url:
-        push.broker = Broker(
-            desk("mqtt"), settings, fleet=lambda: context.get(FleetState).snapshot.fleet
-        )
+        # a device hears them all, and one call is enough
+        mqtt = desk("mqtt", lambda: heartbeat.fleet.first)
+        push.broker = Broker(mqtt, settings, fleet=lambda: context.get(FleetState).snapshot.fleet)
     return push
