@@ -166,7 +166,7 @@ def _restored(
     made = contents.made_at.isoformat(timespec="seconds")
     yield f"the fleet {contents.fleet} is back as of {made}, revision {contents.revision}"
     if contents.blobs is None:
-        yield "the backup holds no files of models: put the folder blobs back yourself"
+        yield "the backup holds no files of models: put their folder, or bucket, back yourself"
     yield from _listed("versions that lack files; publish them again from the same files", versions)
     yield from _listed("keys here that this database lists nowhere (docs/restore.md)", unknown)
     if since is None:

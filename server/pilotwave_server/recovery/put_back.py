@@ -68,7 +68,7 @@ def put_back(archive: Reader, place: Place, *, passphrase: str | None, now: date
     place.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _database(archive, contents, place.data_dir) as copy:
         bring_up(copy)
-        missing = [] if contents.blobs is None else _put_blobs(archive, place, copy)
+        missing = _put_blobs(archive, place, copy)
         _finish(copy, contents, place, keys, now)
         copy_in(copy, place.database_url, contents.counters)
     return PutBack(contents, tuple(missing))
@@ -116,7 +116,8 @@ def _database(archive: Reader, contents: Contents, near: Path) -> Iterator[Path]
 
 
 def _put_blobs(archive: Reader, place: Place, copy: Path) -> list[str]:
-    """Store what the backup has of the blobs that are wanted; return the digests of the others."""
+    """Store what the backup has of the blobs that are wanted and not there (a bucket may have been
+    left as it was); return the digests of the others."""
     db = Database(f"sqlite:///{copy}")
     try:
         return _put_wanted(archive, place.blobs(db), wanted_blobs(copy))
@@ -127,6 +128,8 @@ def _put_blobs(archive: Reader, place: Place, copy: Path) -> list[str]:
 def _put_wanted(archive: Reader, store: BlobStore, wanted: Iterable[tuple[str, int]]) -> list[str]:
     missing = []
     for sha256, size in wanted:
+        if store.size(sha256) == size:
+            continue
         source = archive.open(blob_member(sha256))
         if source is None:
             missing.append(sha256)

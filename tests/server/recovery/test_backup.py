@@ -321,6 +321,27 @@ def test_bytes_that_are_missing_or_damaged_are_said_twice(
 
 
 @only_sqlite
+def test_files_may_have_a_backup_of_their_own(
+    fleet: Fleet, settings: Settings, passphrase: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Those that are where the new server looks are left as they are, the others are named."""
+    backup, locked = tmp_path / "backup", ("--passphrase-file", passphrase)
+    run("backup", "--to", backup, "--without-blobs", *locked, *of(settings))
+    assert not (backup / "blobs").exists()
+    elsewhere = tmp_path / "store"
+    shutil.copytree(settings.blobs_dir, elsewhere)
+    with closing(sqlite3.connect(str(settings.database_url).partition(":///")[2])) as db:
+        (lost,) = db.execute("SELECT sha256 FROM variant_files LIMIT 1").fetchone()
+    (elsewhere / lost[:2] / lost).unlink()
+    before = {p: p.stat().st_mtime_ns for p in elsewhere.glob("??/*")}
+    monkeypatch.setenv("PILOTWAVE_BLOBS", str(elsewhere))
+    place = ("--data", tmp_path / "elsewhere", "--json")
+    found = json.loads(run("restore", "--from", backup, *locked, *place))
+    assert len(found["versions_without_files"]) == 1
+    assert {p: p.stat().st_mtime_ns for p in elsewhere.glob("??/*")} == before
+
+
+@only_sqlite
 def test_a_key_that_is_newer_than_the_database_is_named(
     fleet: Fleet, context: Context, settings: Settings, passphrase: Path, tmp_path: Path
 ) -> None:
