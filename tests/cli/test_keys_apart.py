@@ -13,6 +13,7 @@ import pytest
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.keys.keyfiles import check_strength
 from tests import programs
+from tests.cli.conftest import DIGITS
 from tests.cli.operator import Operator
 
 
@@ -93,8 +94,11 @@ def test_token_is_limited_to_models_and_groups(pw: Operator, model: str, name: s
     made = pw.json("tokens", "create", f"t-{name}", *words)
     assert (made["models"], made["groups"]) == ([model], [name])
     limited = pw.but(token=made["token"])
+    other = f"{model}-other"
+    pw("models", "create", other, "--publisher", pw.keys / "publisher.pem")
+    pw("publish", other, "1.0.0", "--variant", f"onnx={DIGITS / '1.0.0'}", "--yes")
     assert "may change" in limited.fails(
-        "versions", "deny", "--yes", f"{model}-other", "1.0.0", "--reason", "x"
+        "versions", "deny", "--yes", other, "1.0.0", "--reason", "x"
     )
 
 

@@ -28,5 +28,5 @@ def test_what_cannot_be_bound_is_told_in_a_sentence(pw: Operator, name: str) -> 
     assert "oidc_issuer" in pw.fails("people", "bind", name, "--subject", "x")
     long = pw.fails("people", "bind", name, "--issuer", ISSUER, "--subject", "x" * 256)
     assert "255" in long
-    assert "no person called nobody" in pw.fails("people", "unbind", "--yes", "nobody")
+    assert "there is no person nobody" in pw.fails("people", "unbind", "--yes", "nobody")
     assert "expected small letters" in pw.fails("people", "link", "../tokens", status=2)

@@ -200,7 +200,9 @@ def test_nothing_is_sent_for_a_version_that_would_be_refused(
 
 def test_the_yank_of_a_version_is_signed_and_final(pw: Operator, model: str) -> None:
     pw("publish", model, "1.0.0", "--variant", f"onnx={DIGITS / '1.0.0'}")
-    assert "not published" in pw.fails("versions", "yank", "--yes", model, "3.0.0", "--reason", "x")
+    assert "no version 3.0.0" in pw.fails(
+        "versions", "yank", "--yes", model, "3.0.0", "--reason", "x"
+    )
     pw("versions", "yank", "--yes", model, "1.0.0", "--reason", "leaks [red]data[/red]")
     assert "already yanked" in pw.fails(
         "versions", "yank", "--yes", model, "1.0.0", "--reason", "x"
@@ -222,7 +224,7 @@ def test_the_oldest_version_is_signed_and_older_ones_leave_the_list(
     assert "refuses all versions" in asked.stderr
     assert "use --yes" in asked.stderr
     assert pw.json("models", "show", model)["floor"] == 0
-    assert "not published" in pw.fails("versions", "floor", model, "3.0.0", "--yes")
+    assert "no version 3.0.0" in pw.fails("versions", "floor", model, "3.0.0", "--yes")
     pw("versions", "floor", model, "1.1.0", "--prune", "--yes")
     assert "already" in pw.fails("versions", "floor", model, "1.1.0", "--yes")
     assert pw.json("models", "show", model)["floor"] == 2
