@@ -9,7 +9,10 @@ domain=${1:?name the address at which devices come, as fleet.example.org}
 fleet=${2:?name the fleet}
 cd "$(dirname "$0")"
 mkdir -p secrets/tls secrets/mosquitto
-chmod 0755 secrets secrets/tls secrets/mosquitto
+# the users of the containers, who have other numbers, read these two folders where they are mounted;
+# nobody else on this machine gets through the folder above them
+chmod 0700 secrets
+chmod 0755 secrets/tls secrets/mosquitto
 
 if [ ! -s .env ]; then
   {

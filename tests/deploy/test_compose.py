@@ -95,7 +95,8 @@ def test_set_up_twice_keeps_what_was_made(made: Path) -> None:
     before = {path: path.read_bytes() for path in files}
     run("sh", made / "setup.sh", "localhost", "berlin")
     assert {path: path.read_bytes() for path in files} == before
-    assert (made / ".env").stat().st_mode & 0o77 == 0
+    for private in (".env", "secrets"):
+        assert (made / private).stat().st_mode & 0o77 == 0
     given = dict(line.split("=", 1) for line in (made / ".env").read_text().splitlines())
     wanted = set(re.findall(r"\$\{([A-Z_]+):\?", (made / "compose.yml").read_text()))
     assert set(given) == wanted
