@@ -50,13 +50,6 @@ def _float(digits: str) -> float:
     return number
 
 
-# made once: `json.loads` and `json.dumps` would make theirs for each call
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_int, parse_float=_float
-)
-_ENCODER = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-)
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _NO_BRACKET = re.compile(r"[^][{}]+")
 
@@ -86,7 +79,13 @@ def loads(raw: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
     if text.count("[") + text.count("{") > max_depth and _too_deep(text, max_depth):
         raise BadJson(f"expected at most {max_depth} levels of nesting; got more")
     try:
-        found = _DECODER.decode(text)
+        found = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_int=_int,
+            parse_float=_float,
+        )
     except (ValueError, RecursionError) as e:
         raise BadJson(f"expected JSON; {e}") from e
     if "\\u" in text or "\\U" in text:
@@ -104,4 +103,6 @@ def _refuse_surrogates(value: Any) -> None:
 
 def dumps(value: Any) -> bytes:
     """Write compact JSON with sorted keys: equal values give equal bytes."""
-    return _ENCODER.encode(value).encode("utf-8")
+    return json.dumps(
+        value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+    ).encode("utf-8")
