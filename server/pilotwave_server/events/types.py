@@ -12,10 +12,11 @@ _BY_FAMILY = {
     "baseline": "end keep remove set",
     "blob": "remove",
     "delta": "again",
-    "device": "accept ask came_back conflict conflict_end decommission enrol expire fell_silent "
-    "heard keep label pin refusing refusing_end reject remove retry revoke rollback silent unpin",
+    "device": "accept ask came_back conflict conflict_end decommission diagnostics "
+    "diagnostics_forgotten enrol expire fell_silent heard keep label pin refusing "
+    "refusing_end reject remove retry revoke rollback silent unpin",
     "enrolment_code": "create revoke",
-    "fleet": "create lift",
+    "fleet": "backup create lift restore",
     "group": "add change create delete remove",
     "model": "create metadata publishers reset",
     "person": "bind create disable enable link link_used login password role totp_off totp_on "

@@ -310,7 +310,8 @@ def test_new_director_key_is_used_at_the_next_poll(
 ) -> None:
     cam = fleet.device()
     before = cam.directive()
-    staged = context.get(TrustStore).stage("director")
+    with context.db.write() as session:
+        staged = context.get(TrustStore).stage("director", session)
     offline, registry = fleet.registry.offline, fleet.registry
     targets = offline.next_targets(registry.targets())
     signing.set_director(targets.signed, director_of("test-fleet", [staged.raw.hex()]))

@@ -31,6 +31,7 @@ from pilotwave_server.audit.tables import AuditEventRow
 from pilotwave_server.db import Database, next_revision
 from pilotwave_server.device_api.ingest import Ingest
 from pilotwave_server.devices.tables import PRIME, DeviceRow
+from pilotwave_server.downloads.counting import Counting
 from pilotwave_server.errors import ServerError
 from pilotwave_server.fleet.leases import FleetLeases
 from pilotwave_server.fleet.state import FleetState
@@ -148,6 +149,7 @@ class Process:
             self.fleet,
             registry.clock,
             challenges=NoChallenges(),
+            counting=Counting(registry.db),
             check_in_s=900,
             wake=lambda: None,
         )
