@@ -35,7 +35,7 @@ expand_only = {expand_only}
 
 
 def upgrade() -> None:
-    {deed}
+    {statements}
 
 
 def downgrade() -> None:
@@ -110,8 +110,8 @@ def trees(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Tree
             tree.close()
 
 
-def add_migration(tree: Tree, name: str, *, after: str, deed: str, expand_only: bool) -> None:
-    text = MIGRATION.format(name=name, after=after, deed=deed, expand_only=expand_only)
+def add_migration(tree: Tree, name: str, *, after: str, statements: str, expand_only: bool) -> None:
+    text = MIGRATION.format(name=name, after=after, statements=statements, expand_only=expand_only)
     (tree.root / "migrations" / "versions" / f"2999-01-01-0000_{name}.py").write_text(text)
 
 
@@ -120,7 +120,7 @@ def test_hosts_are_upgraded_one_by_one(trees: tuple[Tree, Tree]) -> None:
     token = json.loads(this.run("init", "--fleet", "test-fleet", "--json"))["admin_token"]
     headers = {"Authorization": f"Bearer {token}"}
     old = this.start("old")
-    add_migration(following, "expands", after=migrate.head(), deed=EXPAND, expand_only=True)
+    add_migration(following, "expands", after=migrate.head(), statements=EXPAND, expand_only=True)
     assert "go on beside it" in following.run("migrate", "--dry-run")
     following.run("migrate")
     new = following.start("new")
@@ -137,7 +137,7 @@ def test_hosts_are_upgraded_one_by_one(trees: tuple[Tree, Tree]) -> None:
     this.run("init", "--fleet", "test-fleet")  # an old container that starts again
     this.run("check")
 
-    add_migration(following, "contracts", after="expands", deed=CONTRACT, expand_only=False)
+    add_migration(following, "contracts", after="expands", statements=CONTRACT, expand_only=False)
     assert "stop them first" in following.run("migrate", "--dry-run")
     following.run("migrate")
     deadline = time.monotonic() + PATIENCE_S

@@ -100,7 +100,7 @@ def release(session: Session, sha256: str, holder: str) -> None:
 
 
 def end(session: Session, sha256: str, holder: str) -> None:
-    """Forget an upload: it is whole, or good for nothing. BlobBusy as above."""
+    """Forget an upload that is complete or cannot be continued. BlobBusy as above."""
     _change(session, sha256, holder, held_until=None)
     _forget(session, [sha256])
 
