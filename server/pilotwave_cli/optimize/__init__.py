@@ -1,0 +1,1 @@
+"""`pilotwave optimize`: from one model to a build for each runtime, each guarded by data."""
