@@ -25,6 +25,7 @@ from pilotwave_protocol.build import build_of
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages.directive import MAX_ENTRIES
 from pilotwave_protocol.messages.facts import (
+    AGENT_COMPARES,
     AGENT_LONGEST,
     AGENT_PROFILE,
     AGENT_TIES,
@@ -72,6 +73,7 @@ def read_facts(
         "network.metered": metered(root),
         "temperature_c": _tens(power.temperature_c(root)),
         **power.power_facts(root),
+        "cpu.model": board.cpu_model(root),
         **board.cpu_flags(root),
         **board.jetson_facts(root),
         **accelerator_facts(root),
@@ -132,6 +134,7 @@ def own_facts(config: Config) -> dict[str, Scalar]:
         "allow_unsafe_formats": config.allow_unsafe_formats,
         "removes_models": config.allow_removal,
         AGENT_TIES: True,
+        AGENT_COMPARES: True,
         **_updates(config),
         AGENT_PROFILE: "battery" if config.profile == "battery" else None,
         AGENT_LONGEST: _longest_s(config),

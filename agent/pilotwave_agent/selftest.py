@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ _SHARED = re.compile(r"shm-[\w-]{1,64}")
 _TAIL = 2000
 _STARTS = (COMMAND, WHEELHOUSE, "edge-impulse", "tensorrt")  # runtimes that start programs
 _PATIENCE_S = 8.0
+_TURNS_S = 5.0
 _BY_SIGNAL: dict[int, Reason] = {
     signal.SIGSEGV: Reason.SELFTEST_SEGFAULT,
     signal.SIGBUS: Reason.SELFTEST_SEGFAULT,
@@ -96,6 +97,9 @@ class SelfTestFigures:
     where: str = ""
     confined: tuple[str, ...] = ()
     tried: bool = True
+    p05_ms: float = 0.0
+    cpu_ms: float = 0.0
+    load_ms: float = 0.0
 
     @property
     def confinement(self) -> str:
@@ -109,7 +113,8 @@ class SelfTestFigures:
         if self.agreement is not None:
             words.append(f"top-1 agreement {self.agreement:.0%}")
         if self.tried:
-            words += [f"p50 {self.p50_ms:.2f} ms, p95 {self.p95_ms:.2f} ms"]
+            quantiles = {"p05": self.p05_ms, "p50": self.p50_ms, "p95": self.p95_ms}
+            words += [f"{name} {ms:.2f} ms" for name, ms in quantiles.items()]
         words.append(f"peak memory {self.peak_mb:.0f} MB")
         if lacking(self.confined):
             words.append(f"confined {self.confinement}")
@@ -143,6 +148,27 @@ def run_selftest(
     return _judged(ended, variant, limits)
 
 
+def run_in_turns(
+    tried: Sequence[tuple[Path, Variant]], limits: TestLimits, place: SelfTestFolders = _ANYWHERE
+) -> list[tuple[float, float]]:
+    """Time variants that have passed their self-tests, all loaded at once and called in turns;
+    return the 5th percentile of a call and its CPU time, in milliseconds, of each.
+
+    Raises `RefusedError`, as where they have no room beside each other, and `OSError`.
+    """
+    specs = [_spec(folder, variant, limits, _BY_DEFAULT, place) for folder, variant in tried]
+    told = {**specs[0], "turns": specs, "within_s": min(_TURNS_S, limits.timeout_s / 4)}
+    ended = _in_child(told, sys.executable, limits.timeout_s)
+    found = _passed(ended, limits)["figures"]["turns"]
+    return [(times["p05_ms"], times["cpu_ms"]) for times in found]
+
+
+def may_take_turns(variant: Variant, settings: RuntimeSettings) -> bool:
+    """Say whether the variant can be loaded beside others: not one that starts programs or has an
+    interpreter or devices of its own."""
+    return variant.runtime not in _STARTS and settings == _BY_DEFAULT
+
+
 def record_answers(
     folder: Path, variant: Variant, inputs: Path, out: Path, limits: TestLimits
 ) -> dict[str, Any]:
@@ -169,6 +195,7 @@ def _spec(
     wished = [variant.requires.accelerator] if variant.requires.accelerator else []
     return {
         "record": None,
+        "turns": [],
         "runtime": variant.runtime,
         "folder": str(folder),
         "entrypoint": variant.entrypoint,

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pilotwave_agent.core.compare import pending
 from pilotwave_agent.core.state import DeviceState, ModelSlot
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout, folder_name, named_by
@@ -238,6 +239,8 @@ def clear(disk: Disk, layout: Layout, state: DeviceState) -> None:
     blobs: set[str] = set()
     for slot in state.models.values():
         keep = _kept(slot, state.memory)
+        if (wish := pending(state, slot)) is not None:
+            keep |= {*wish.versions}
         # whatever the link names may be in use, even where a lost journal knows nothing of it
         names = {folder_name(v) for v in keep} | {named_by(disk, layout, slot.model, "current")}
         for name in disk.names(layout.versions(slot.model)):

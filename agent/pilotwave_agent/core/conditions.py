@@ -18,6 +18,7 @@ from pilotwave_agent.core.environment import Environment
 from pilotwave_agent.core.ties import TOGETHER, is_named
 from pilotwave_agent.core.windows import BadWindow, open_in
 from pilotwave_agent.settings.download_limits import OwnLimits
+from pilotwave_protocol.figures import COMPARE
 from pilotwave_protocol.states import Reason
 
 FETCH, CHANGE = "fetch", "change"
@@ -29,6 +30,7 @@ _GATES = {
     "idle": {CHANGE},
     "windows": {CHANGE},
     TOGETHER: set(),  # `ties` judges it
+    COMPARE: set(),  # `compare` reads it; it holds nothing back
 }
 _WATCHED = {
     "power": ("power",),

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from pilotwave_agent.core.compare import LATER_S, pending
 from pilotwave_agent.core.outcomes import switching
 from pilotwave_agent.core.records import Record, moved, removed
 from pilotwave_agent.core.settle import RESTING, settle
 from pilotwave_agent.core.state import DeviceState, ModelSlot, Order, Probation, Telling
 from pilotwave_agent.core.steps import (
     ClearAway,
+    Compare,
     Confirm,
     Fetch,
     Memo,
@@ -84,6 +86,8 @@ def _steps(state: DeviceState, now: Moment, rules: Rules, memo: Memo) -> Iterato
     yield from _before_staging(fetching, budget, now, expired=now.wall >= state.orders_expire)
     if budget is not None:
         yield Wait(max(budget, 0.0))
+    else:
+        yield from _comparisons(state, free, memo)
 
 
 def _leaving(slots: list[ModelSlot], state: DeviceState, now: Moment) -> Iterator[Step]:
@@ -113,6 +117,14 @@ def _before_staging(
             yield Move(_too_late(slot, now))
         elif slot.state is S.VERIFYING:
             yield Stage(slot.model)
+
+
+def _comparisons(state: DeviceState, slots: list[ModelSlot], memo: Memo) -> Iterator[Step]:
+    """What is compared when all else is at rest: no model is on its way or on probation."""
+    asked = [slot for slot in slots if slot.state in RESTING and pending(state, slot)]
+    yield from (Compare(slot.model) for slot in asked if slot.model not in memo.later)
+    if asked:
+        yield Wait(LATER_S)
 
 
 def _too_late(slot: ModelSlot, now: Moment) -> Record:

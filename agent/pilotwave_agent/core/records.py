@@ -8,7 +8,7 @@ order of the records.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from pilotwave_agent.core.state import (
     MAX_FAILURES,
     DeviceState,
     Failure,
+    Measured,
     ModelSlot,
     Order,
     Refusal,
@@ -31,6 +32,7 @@ from pilotwave_agent.hardware.texts import clean
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.direct import FETCHED_DIRECTLY, direct_detail
 from pilotwave_protocol.fields import ROOM
+from pilotwave_protocol.figures import MEASURED
 from pilotwave_protocol.messages.check_in import DeviceEvent, Installed
 from pilotwave_protocol.states import ModelState, may_follow
 
@@ -149,6 +151,19 @@ def noticed(
     return {"k": "event", "at": at, "event": event}
 
 
+def measuring(model: str, known: Measured, *, at: float) -> Record:
+    """Make the record that variants are about to be compared."""
+    return {"k": MEASURED, "at": at, "m": model, "known": asdict(known), "events": []}
+
+
+def measured(
+    model: str, known: Measured, version: str, details: Sequence[str], *, at: float
+) -> Record:
+    """Make the record of what came of a comparison: one event for each variant."""
+    events = [{"kind": MEASURED, "version": version, "detail": d} for d in details]
+    return {**measuring(model, replace(known, done=True), at=at), "events": events}
+
+
 def fetched_directly(model: str, version: str | None, *, at: float, came: int) -> Record:
     """Make the record of bytes that came from an object store, which the server did not see."""
     event = {"kind": FETCHED_DIRECTLY, "version": version, "detail": direct_detail(came)}
@@ -174,14 +189,21 @@ def apply(state: DeviceState, record: Record) -> DeviceState:
             state = _spooled(state, {"kind": "refused", **record["refusal"]}, record["at"], None)
     elif kind == "removed":
         models = {name: slot for name, slot in state.models.items() if name != record["m"]}
-        state = replace(state, models=models, leaving=state.leaving | {record["m"]})
+        measured = {m: found for m, found in state.measured.items() if m != record["m"]}
+        leaving = state.leaving | {record["m"]}
+        state = replace(state, models=models, leaving=leaving, measured=measured)
     elif kind == "cleared":
         state = replace(state, leaving=state.leaving - {record["m"]})
     elif kind == "numbered":
         state = _numbered(state, record["name"])
+    elif kind == MEASURED:
+        known = made(Measured, record["known"])
+        state = replace(state, measured={**state.measured, record["m"]: known})
+        for event in record["events"]:
+            state = _spooled(state, event, record["at"], record["m"])
     elif kind == "learned":
-        known = _merged(state.memory, read_memory(record["memory"]))
-        state = replace(state, memory=known, tuf=record["tuf"])
+        memory = _merged(state.memory, read_memory(record["memory"]))
+        state = replace(state, memory=memory, tuf=record["tuf"])
     if "event" in record:
         state = _spooled(state, record["event"], record["at"], record.get("m"))
     return state

@@ -88,6 +88,17 @@ class Numbered:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A comparison of variants (`core.compare`): of which manifest, for which class, how often it
+    was begun, and whether it is over."""
+
+    sha256: str
+    of: str
+    tries: int = 0
+    done: bool = False
+
+
+@dataclass(frozen=True)
 class ModelSlot:
     """One model here. `since` is when its state began (epoch seconds of the device's clock).
 
@@ -175,6 +186,7 @@ class DeviceState:
     remove: frozenset[str] = frozenset()
     leaving: frozenset[str] = frozenset()
     numbering: str = ""
+    measured: Mapping[str, Measured] = field(default_factory=dict)  # by model, the last of each
 
     def slot(self, model: str) -> ModelSlot:
         """Return a model's slot; one that is new to the device is idle."""
@@ -198,6 +210,7 @@ def to_plain(state: DeviceState) -> dict[str, Any]:
         "remove": sorted(state.remove),
         "leaving": sorted(state.leaving),
         "numbering": state.numbering,
+        "measured": {model: asdict(found) for model, found in state.measured.items()},
     }
 
 
@@ -225,6 +238,7 @@ def from_plain(plain: Mapping[str, Any]) -> DeviceState:
         remove=frozenset(plain.get("remove", ())),
         leaving=frozenset(plain.get("leaving", ())),
         numbering=plain.get("numbering", ""),
+        measured={m: made(Measured, found) for m, found in plain.get("measured", {}).items()},
     )
 
 

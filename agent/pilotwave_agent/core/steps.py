@@ -35,12 +35,14 @@ class Memo:
     `parked` models have met a "no" that only time or the server can change; `probed` says when
     (uptime) each model was last probed, `asked` when its application was last asked whether it has
     taken the candidate, `fetched` when a fetch of it ended last: several are fetched in turn.
+    `later` are the models whose variants cannot be compared now.
     """
 
     parked: frozenset[str] = frozenset()
     probed: Mapping[str, float] = field(default_factory=dict)
     asked: Mapping[str, float] = field(default_factory=dict)
     fetched: Mapping[str, float] = field(default_factory=dict)
+    later: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,13 @@ class ClearAway:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Measure variants of what the model is ordered to run, beside each other."""
+
+    model: str
+
+
+@dataclass(frozen=True)
 class Wait:
     """Nothing to do for so many seconds."""
 
@@ -140,6 +149,7 @@ Step = (
     | Restore
     | Remove
     | ClearAway
+    | Compare
     | Wait
     | Rest
 )

@@ -13,6 +13,7 @@ from pilotwave_agent import version_folder
 from pilotwave_agent.core import machine, outcomes, steps
 from pilotwave_agent.core.records import Record, moved
 from pilotwave_agent.core.steps import Memo, Step
+from pilotwave_agent.effects.compare import compare
 from pilotwave_agent.effects.fetch import fetch
 from pilotwave_agent.effects.holds import hold_back
 from pilotwave_agent.effects.probe import probe
@@ -39,6 +40,7 @@ _EFFECTS: Mapping[type, Callable[[Tools, Any], Record | None]] = {
     steps.Restore: restore,
     steps.Remove: remove,
     steps.ClearAway: clear_away,
+    steps.Compare: compare,
 }
 
 _ON_TRIAL = frozenset({ModelState.SWITCHING, ModelState.PROBATION, ModelState.ROLLING_BACK})
@@ -49,7 +51,8 @@ def next_step(tools: Tools) -> Step:
     hold_back(tools)
     notes = tools.notes
     held = frozenset({*notes.parked, *notes.holds})
-    memo = Memo(held, notes.probed, notes.asked, dict(notes.fetched))
+    later = frozenset(notes.later)
+    memo = Memo(held, notes.probed, notes.asked, dict(notes.fetched), later)
     return machine.next_step(tools.journal.state, tools.now(), tools.rules, memo)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable
 
 from pilotwave_agent.core import outcomes, records
 from pilotwave_agent.core.records import Record, moved
@@ -19,18 +21,17 @@ from pilotwave_protocol.manifest import FileEntry
 from pilotwave_protocol.states import Reason
 
 _LOOK_EVERY_S = 15.0
+_BESIDE_S = 60.0
 
 
 def fetch(tools: Tools, step: Fetch) -> Record | None:
     """Fetch what is missing, for as long as the step allows."""
-    slot, disk, blobs = tools.slot(step.model), tools.disk, tools.layout.blobs
+    slot = tools.slot(step.model)
     files = tools.candidate(slot)[1].variant.files
-    total = disk_budget.total_of(files)
-    left = missing_bytes(disk, blobs, files)
-    disk_budget.check(tools.config, disk, blobs, total=total, missing=left)
+    left = _room_for(tools, files)
     if left and not tools.token:
         return _wait_for_server(tools, slot)
-    told = 0.0
+    told, total = 0.0, disk_budget.total_of(files)
 
     def came(count: int) -> None:
         nonlocal left, told
@@ -41,9 +42,47 @@ def fetch(tools: Tools, step: Fetch) -> Record | None:
             tools.tell({"progress": {slot.model: percent}})
         _check_conditions(tools, slot)
 
+    version = slot.candidate.version if slot.candidate else None
+    try:
+        _download(tools, slot, version, files, came, budget_s=step.budget_s)
+    except Paused:
+        tools.notes.fetched[slot.model] = tools.now().uptime
+        return None
+    return outcomes.fetched(slot, tools.now())
+
+
+def fetch_beside(tools: Tools, slot: ModelSlot, version: str, files: tuple[FileEntry, ...]) -> bool:
+    """Fetch files of a version that is not to be switched to; say whether all are here. Raises
+    `RefusedError`."""
+    left = _room_for(tools, files)
+    if left and not tools.token:
+        return False
+    with contextlib.suppress(Paused):
+        _download(tools, slot, version, files, lambda count: None, budget_s=_BESIDE_S)
+    return missing_bytes(tools.disk, tools.layout.blobs, files) == 0
+
+
+def _room_for(tools: Tools, files: tuple[FileEntry, ...]) -> int:
+    """Return how many bytes are missing. Raises `RefusedError` where they have no room."""
+    disk, blobs = tools.disk, tools.layout.blobs
+    left = missing_bytes(disk, blobs, files)
+    total = disk_budget.total_of(files)
+    disk_budget.check(tools.config, disk, blobs, total=total, missing=left)
+    return left
+
+
+def _download(
+    tools: Tools,
+    slot: ModelSlot,
+    version: str | None,
+    files: tuple[FileEntry, ...],
+    came: Callable[[int], None],
+    *,
+    budget_s: float | None,
+) -> None:
     downloader = Downloader(
-        disk=disk,
-        blobs=blobs,
+        disk=tools.disk,
+        blobs=tools.layout.blobs,
         channel=tools.channel,
         token=tools.token,
         limits=Limits(tools.config.keep_free_mb << 20, tools.config.limits.max_rate),
@@ -53,21 +92,16 @@ def fetch(tools: Tools, step: Fetch) -> Record | None:
     )
     try:
         with disk_says_no():
-            downloader.fetch(files, budget_s=step.budget_s)
-    except Paused:
-        tools.notes.fetched[slot.model] = tools.now().uptime
-        return None
+            downloader.fetch(files, budget_s=budget_s)
     finally:
-        _report_direct(tools, slot)
-    return outcomes.fetched(slot, tools.now())
+        _report_direct(tools, slot, version)
 
 
-def _report_direct(tools: Tools, slot: ModelSlot) -> None:
+def _report_direct(tools: Tools, slot: ModelSlot, version: str | None) -> None:
     """Have the server told what it did not see: it counts the bytes of each version."""
     came = sum(tools.mirrors.direct_bytes.values())
     tools.mirrors.direct_bytes.clear()
     if came:
-        version = slot.candidate.version if slot.candidate else None
         at = tools.now().wall
         tools.record(records.fetched_directly(slot.model, version, at=at, came=came))
 

@@ -46,10 +46,15 @@ def hold_back(tools: Tools) -> None:
 
 def held(tools: Tools, slot: ModelSlot) -> Hold | None:
     """Return what the order or the device's own limits hold back, None if nothing is."""
+    return held_at(tools, slot, _GATES[slot.state])
+
+
+def held_at(tools: Tools, slot: ModelSlot, gate: str) -> Hold | None:
+    """Return what holds a model back at a gate, whatever its state."""
     order, own = tools.journal.state.orders.get(slot.model), tools.config.limits
     if order is None or not (order.conditions or own):
         return None
-    world, gate = _world(tools, slot), _GATES[slot.state]
+    world = _world(tools, slot)
     return conditions.hold(order.conditions, world, gate) or conditions.own_hold(own, world, gate)
 
 

@@ -32,7 +32,7 @@ def probe(tools: Tools, step: Probe) -> Record | None:
     no = health.ask(
         tools.config.probe,
         tools.subject(slot, current, ModelState.PROBATION),
-        lambda: selftest(tools, slot.model, current),
+        lambda: str(selftest(tools, slot.model, current)),
         live=tools.layout.live,
         users=tools.config.app_users.get(slot.model),
         since=health.Since(watch.started, watch.restarts) if watch else None,

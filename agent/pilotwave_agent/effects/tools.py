@@ -33,8 +33,9 @@ class Notes:
     """What one process knows that need not outlive it.
 
     When (uptime) each model was last probed, its application last asked, its files last fetched;
-    what models wait for, and until when the conditions of a fetch need not be looked at; what the
-    agent has `proved` of itself since it started, and the `trouble` that kept it from more.
+    what models wait for, and until when the conditions of a fetch need not be looked at; whose
+    variants cannot be compared now; what the agent has `proved` of itself since it started, and the
+    `trouble` that kept it from more.
     """
 
     probed: dict[str, float] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class Notes:
     parked: dict[str, RefusedError] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
     look_at: float = 0.0
+    later: set[str] = field(default_factory=set)
     changed: bool = False
     proved: set[str] = field(default_factory=set)
     trouble: str = ""

@@ -11,8 +11,14 @@ from pilotwave_agent.core.steps import Trial
 from pilotwave_agent.core.ties import mates
 from pilotwave_agent.effects.tools import TRANSIENT, Tools, disk_says_no
 from pilotwave_agent.runtimes import WHEELHOUSE, engines, wheelhouse
-from pilotwave_agent.selftest import SelfTestFolders, TestLimits, prepare, run_selftest
-from pilotwave_agent.settings.config import RuntimeSettings
+from pilotwave_agent.selftest import (
+    SelfTestFigures,
+    SelfTestFolders,
+    TestLimits,
+    prepare,
+    run_selftest,
+)
+from pilotwave_agent.settings.config import Config, RuntimeSettings
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.messages.check_in import Installed
 
@@ -23,7 +29,7 @@ def trial(tools: Tools, step: Trial) -> Record:
     version, _ = tools.candidate(slot)
     try:
         with disk_says_no():
-            figures = selftest(tools, slot.model, version)
+            figures = str(selftest(tools, slot.model, version))
     except RefusedError as no:
         if no.reason in TRANSIENT:
             raise
@@ -32,17 +38,22 @@ def trial(tools: Tools, step: Trial) -> Record:
     return passed(slot, figures, tools.now())
 
 
-def selftest(tools: Tools, model: str, version: Installed) -> str:
-    """Run a version's self-test and return its figures. Raises `RefusedError`."""
-    variant = tools.build(version).variant
-    config, own = tools.config, tools.config.data_dir
-    limits = TestLimits(
+def limits_of(config: Config) -> TestLimits:
+    """Return what the device's settings let a self-test take."""
+    return TestLimits(
         config.selftest_timeout_s,
         config.selftest_memory_mb,
         config.selftest_cpu_s,
         config.selftest_allow_unconfined,
         config.selftest_filter_calls,
     )
+
+
+def selftest(tools: Tools, model: str, version: Installed) -> SelfTestFigures:
+    """Run a version's self-test and return its figures. Raises `RefusedError`."""
+    variant = tools.build(version).variant
+    config, own = tools.config, tools.config.data_dir
+    limits = limits_of(config)
     settings = config.runtimes.get(variant.runtime, RuntimeSettings())
     place = SelfTestFolders(own=own, cache=own / engines.FOLDER)
     folder = tools.layout.version(model, version)
@@ -55,7 +66,7 @@ def selftest(tools: Tools, model: str, version: Installed) -> str:
     if variant.runtime == "tensorrt":
         prepare(folder, variant, settings, place)
     note = partial(_note_confinement, tools)
-    return str(run_selftest(folder, variant, limits, settings, place, note))
+    return run_selftest(folder, variant, limits, settings, place, note)
 
 
 def _note_confinement(tools: Tools, found: str) -> None:

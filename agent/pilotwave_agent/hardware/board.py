@@ -47,6 +47,16 @@ def cpu_flags(root: Path) -> dict[str, Scalar | None]:
     return {}
 
 
+def cpu_model(root: Path) -> str | None:
+    """Return the processor's name; on ARM, which tells none, its maker and part: `0x41:0xd0b`."""
+    found: dict[str, str] = {}
+    for line in (text(root / "proc/cpuinfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        found[key.strip()] = value.strip()  # of cores that differ, the last: the fast ones
+    arm = [found[key] for key in ("CPU implementer", "CPU part") if key in found]
+    return found.get("model name") or ":".join(arm) or None
+
+
 def hardware(root: Path) -> str | None:
     """Return the board's name, or at least the processor's."""
     board = text(root / "proc/device-tree/model") or text(root / "sys/class/dmi/id/product_name")

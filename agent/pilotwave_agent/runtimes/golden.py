@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilotwave_agent.runtimes.base import Array, Runner, Tensor, zeros
+from pilotwave_agent.runtimes.bench import Times, in_turns, percentile_ms
 from pilotwave_agent.runtimes.casefile import BadCases, read_tensors
 from pilotwave_agent.runtimes.faults import reason_of
 from pilotwave_protocol.states import Reason
 
-_REPEATS = 20
 _REPEAT_S = 1.0
 # what a made-up input tells of a model for sure
 _REFUSED = (
@@ -145,6 +145,8 @@ class GoldenFigures:
     agreement: float | None = None
     p50_ms: float = 0.0
     p95_ms: float = 0.0
+    p05_ms: float = 0.0
+    cpu_ms: float = 0.0
 
 
 def run_cases(
@@ -179,8 +181,8 @@ def run_cases(
         sentence = f"{cases.count} golden cases are declared; {figures.cases} were run"
         raise Failed(Reason.SELFTEST_MISMATCH, sentence)
     figures.agreement = float(np.mean(agree)) if agree else None
-    repeated = _repeat(model, calls[0][0]) if calls else []
-    _time(figures, repeated if hasattr(model, "times") else times + repeated)
+    repeated = _repeat(model, calls[0][0]) if calls else Times()
+    _time(figures, [] if hasattr(model, "times") else times, repeated)
     return figures
 
 
@@ -257,7 +259,7 @@ def run_zeros(model: Runner) -> GoldenFigures:
         answers = [np.asarray(found) for found in model.run(feeds).values()]
         figures.tried = all(np.isfinite(a).all() for a in answers if a.dtype.kind in "fc")
         if figures.tried:
-            _time(figures, _repeat(model, feeds))
+            _time(figures, [], _repeat(model, feeds))
     except Exception as e:
         if reason_of(e, "run") in _REFUSED:
             raise
@@ -265,19 +267,22 @@ def run_zeros(model: Runner) -> GoldenFigures:
     return figures
 
 
-def _repeat(model: Runner, feeds: Mapping[str, Array]) -> list[float]:
-    times: list[float] = []
-    while len(times) < _REPEATS and sum(times) < _REPEAT_S:
-        begun = time.perf_counter()
-        model.run(feeds)
-        times.append(time.perf_counter() - begun)
+def _repeat(model: Runner, feeds: Mapping[str, Array]) -> Times:
+    (times,) = in_turns([(model, feeds)], within_s=_REPEAT_S)
     # a runtime that is called as a program measures the inference without its own start
-    return list(getattr(model, "times", [])) or times
+    own = list(getattr(model, "times", []))
+    return Times(own[1:] or own) if own else times
 
 
-def _time(figures: GoldenFigures, times: list[float]) -> None:
+def _time(figures: GoldenFigures, cases: list[float], repeated: Times) -> None:
     # the first call pays for what later ones find ready
-    steady = np.array(times[1:] or times) * 1000
-    if steady.size:
-        figures.p50_ms = float(np.percentile(steady, 50))
-        figures.p95_ms = float(np.percentile(steady, 95))
+    steady = cases[1:] + repeated.wall
+    figures.p50_ms, figures.p95_ms = (percentile_ms(steady, which) for which in (50, 95))
+    figures.p05_ms, figures.cpu_ms = repeated.p05_ms, repeated.cpu_ms
+
+
+def first_call(model: Runner, cases: Cases | None) -> Mapping[str, Array]:
+    """Return the input of the first call that a test makes: the first cases, or zeros."""
+    if cases is None:
+        return {t.name: zeros(t) for t in model.inputs}
+    return next(feeds_of(cases, list(model.inputs)))[0]

@@ -14,6 +14,7 @@ import faulthandler
 import json
 import os
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,17 +69,44 @@ def _try(spec: dict[str, Any], line: _Line) -> dict[str, Any]:
         forbid_processes()  # only now: a runtime that is imported may look for its libraries so
     base = peak_mb()
     line.enter("load")
-    model = runtimes.load(
-        folder, entrypoint=spec["entrypoint"], runtime=spec["runtime"], options=_options(spec)
-    )
+    begun = time.perf_counter()
+    model = _load(spec)
+    load_ms = (time.perf_counter() - begun) * 1000
     line.say(info=asdict(model.info), shared=list(getattr(model, "shared", ())))
     if spec["record"]:
         figures = _recorded(model, Path(spec["record"]), line)
     else:
-        figures = {**_compared(model, spec, cases, line), "base_mb": round(base, 1)}
+        figures = _compared(model, spec, cases, line)
+        figures |= {"base_mb": round(base, 1), "load_ms": round(load_ms, 3)}
     line.enter("close")  # a model that failed is not closed: this process ends with it
     model.close()
     return figures
+
+
+def _load(spec: dict[str, Any]) -> Runner:
+    folder, runtime = Path(spec["folder"]), spec["runtime"]
+    return runtimes.load(
+        folder, entrypoint=spec["entrypoint"], runtime=runtime, options=_options(spec)
+    )
+
+
+def _in_turns(spec: dict[str, Any], line: _Line) -> dict[str, Any]:
+    """Time models that have passed their tests, in turns; return the figures of each, in order."""
+    from pilotwave_agent.runtimes import bench, golden
+
+    for one in spec["turns"]:
+        runtimes.adapter(one["runtime"])
+    if spec["filter_calls"]:
+        forbid_processes()
+    line.enter("load")
+    pairs = []
+    for one in spec["turns"]:
+        model = _load(one)
+        cases = Path(one["folder"]) / one["cases"] if one["cases"] else None
+        pairs.append((model, golden.first_call(model, cases and golden.read_cases(cases))))
+    line.enter("run")
+    times = bench.in_turns(pairs, within_s=spec["within_s"])
+    return {"turns": [{"p05_ms": t.p05_ms, "cpu_ms": t.cpu_ms} for t in times]}
 
 
 def _options(spec: dict[str, Any]) -> Options:
@@ -159,8 +187,9 @@ def _confined(spec: dict[str, Any]) -> list[str]:
         memory_mb=spec["memory_mb"],
         cpu_s=spec["cpu_s"],
         hidden=Path(spec["hidden"]) if spec["hidden"] else None,
-        shown=tuple(
-            Path(spec[key]) for key in ("folder", "cache", "record", "program") if spec[key]
+        shown=(
+            *(Path(spec[key]) for key in ("folder", "cache", "record", "program") if spec[key]),
+            *(Path(one["folder"]) for one in spec["turns"]),
         ),
         writable=(Path.cwd(),),
         filtered=spec["filter_calls"],
@@ -188,7 +217,8 @@ def main() -> None:
     line.held = _confined(spec)
     line.say(stage="start", confined=line.held)
     try:
-        line.say(verdict="ok", figures=_try(spec, line))
+        found = _in_turns(spec, line) if spec["turns"] else _try(spec, line)
+        line.say(verdict="ok", figures=found)
     except BaseException as e:  # a runtime may raise anything, and the parent must hear of it
         reason = faults.reason_of(e, line.stage)
         sentence = faults.shortened(faults.words(e).replace(spec["folder"] + "/", ""))

@@ -16,6 +16,9 @@ BATTERY_INTERVAL_S = 900
 AGENT_TIES = "agent.together"
 """The fact of an agent that heeds the condition `together`; one without it changes all at once."""
 
+AGENT_COMPARES = "agent.compares"
+"""The fact of an agent that measures the variants that an entry's condition `compare` names."""
+
 AGENT_UPDATES = "agent.updates"
 """The fact of an agent that can replace itself by a version of the reserved model."""
 
