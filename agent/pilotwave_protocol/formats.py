@@ -12,7 +12,7 @@ OPENS = MappingProxyType(
         "onnxruntime": ("onnx", "ort"),
         "litert": ("tflite",),
         "tflite-runtime": ("tflite",),
-        "openvino": ("openvino-ir", "onnx", "tflite"),
+        "openvino": ("openvino-ir", "onnx", "tflite", "openvino-npu-blob"),
         "torch": ("torchscript", "torchscript-lite"),
         "executorch": ("executorch",),
         "edge-impulse": ("eim",),
@@ -23,5 +23,8 @@ OPENS = MappingProxyType(
     }
 )
 
-AGENT_RUNTIMES = ("wheelhouse", "command")
+COMMAND = "command"
+"""The runtime of a program that opens its files itself."""
+
+AGENT_RUNTIMES = ("wheelhouse", COMMAND)
 """What a version of the agent itself may be: wheels, or any program."""

@@ -36,6 +36,11 @@ def battery(name: str = "BAT0", **more: str) -> dict[str, str]:
     return {f"{SUPPLY}/{name}/{key}": f"{value}\n" for key, value in more.items()}
 
 
+def accel(driver: str) -> dict[str, str]:
+    return {"sys/class/accel/accel0/device/uevent": f"DRIVER={driver}\nMODALIAS=of:Nnpu\n"}
+
+
+ROCKCHIP = {"proc/device-tree/compatible": "radxa,rock-5a\0rockchip,rk3588s\0"}
 ORIN = {
     "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
     "proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0005\0nvidia,tegra234\0",
@@ -92,7 +97,16 @@ TREES: list[tuple[str, dict[str, str], dict[str, Scalar | None]]] = [
     ("a Coral stick before its first use", usb("1a6e", "089a"), {"accelerator.coral": True}),
     ("and after it", usb("18d1", "9302"), {"accelerator.coral": True}),
     ("a Coral card", pci("1ac1", "089a"), {"accelerator.coral": True}),
-    ("a Hailo-8", pci("1e60", "2864"), {"accelerator.hailo": True}),
+    (
+        "a Hailo-8 or Hailo-8L, which share a number",
+        pci("1e60", "2864"),
+        {"accelerator.hailo": True, "accelerator.hailo8": True, "accelerator.hailo8l": True},
+    ),
+    (
+        "a Hailo-10H",
+        pci("1e60", "45c4"),
+        {"accelerator.hailo": True, "accelerator.hailo10h": True, "accelerator.hailo8": None},
+    ),
     ("a Hailo seen by its node", {"dev/hailo0": ""}, {"accelerator.hailo": True}),
     ("an Intel NPU", pci("8086", "7d1d", "0x120000"), {"accelerator.intel_npu": True}),
     ("an Intel iGPU", pci("8086", "46a6", "0x030000"), {"accelerator.intel_gpu": True}),
@@ -108,6 +122,46 @@ TREES: list[tuple[str, dict[str, str], dict[str, Scalar | None]]] = [
         {"accelerator.cuda": None},
     ),
     ("a Rockchip NPU", {"dev/rknpu": ""}, {"accelerator.rknpu": True}),
+    (
+        "a Rockchip NPU of the vendor's kernel, and its chip",
+        ROCKCHIP | {"sys/bus/platform/drivers/RKNPU/fdab0000.npu": ""},
+        {"accelerator.rknpu": True, "accelerator.rk3588": True, "accelerator.rk3588s": True},
+    ),
+    (
+        "a Rockchip NPU of Linux itself",
+        ROCKCHIP | accel("rocket"),
+        {"accelerator.rknpu": True, "accelerator.rk3588": True},
+    ),
+    (
+        "a chip that runs its twin's files",
+        {"proc/device-tree/compatible": "radxa,e25\0rockchip,rk3568\0", "dev/rknpu": ""},
+        {"accelerator.rk3568": True, "accelerator.rk3566": True},
+    ),
+    (
+        "a Rockchip board whose NPU has no driver",
+        ROCKCHIP | {"sys/bus/platform/drivers/RKNPU/bind": ""},
+        {"accelerator.rknpu": None, "accelerator.rk3588": None},
+    ),
+    ("an Ethos-U", {"dev/ethosu0": ""}, {"accelerator.ethosu": True}),
+    (
+        "an i.MX 93, whose Ethos-U has one size",
+        {"dev/ethosu0": "", "proc/device-tree/compatible": "fsl,imx93-11x11-evk\0fsl,imx93\0"},
+        {"accelerator.ethosu": True, "accelerator.ethos-u65-256": True},
+    ),
+    ("an Ethos-U of Linux itself", accel("ethosu"), {"accelerator.ethosu": True}),
+    ("an Intel NPU by its driver's name", accel("intel_vpu"), {"accelerator.intel_npu": True}),
+    ("a Hexagon by its node", {"dev/fastrpc-cdsp-secure": ""}, {"accelerator.hexagon": True}),
+    (
+        "a Hexagon by its processor",
+        {"sys/class/remoteproc/remoteproc0/name": "adsp\n"}
+        | {"sys/class/remoteproc/remoteproc1/name": "cdsp\n"},
+        {"accelerator.hexagon": True},
+    ),
+    (
+        "an audio processor is no Hexagon for models",
+        {"sys/class/remoteproc/remoteproc0/name": "adsp\n"},
+        {"accelerator.hexagon": None},
+    ),
     (
         "a battery that discharges",
         battery(type="Battery", capacity="83", status="Discharging"),

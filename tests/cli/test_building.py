@@ -12,7 +12,8 @@ from pilotwave_cli.errors import CliError
 from pilotwave_cli.publish.build_manifest import build_variant
 from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol.errors import ProtocolError
-from pilotwave_protocol.manifest import VersionManifest, parse_manifest
+from pilotwave_protocol.manifest import Requires, VersionManifest, parse_manifest
+from tests.protocol import compiled
 
 REPO = Path(__file__).parent.parent.parent
 MODELS = REPO / "tests" / "data" / "models"
@@ -113,3 +114,56 @@ def test_what_is_not_there_or_damaged_gets_a_sentence(tmp_path: Path) -> None:
         build_variant("v", MODELS / "faulty_truncated.tflite", VariantOptions())
     with pytest.raises(ProtocolError, match="variant name"):
         build_variant("../x", DIGITS, VariantOptions())
+
+
+# --- files that were compiled for a chip
+
+
+def test_a_compiled_model_requires_its_chip() -> None:
+    file = MODELS / "digits_ethos_u65_256.tflite"
+    variant = build_variant("v", file, VariantOptions()).variant
+    assert (variant.runtime, variant.requires.accelerator) == ("litert", "ethos-u65-256")
+
+
+@pytest.mark.needs("litert")
+def test_a_model_for_coral_requires_coral(tmp_path: Path) -> None:
+    file = tmp_path / "mlp_edgetpu.tflite"
+    file.write_bytes(compiled.coral((MODELS / "mlp_handmade.tflite").read_bytes()))
+    assert build_variant("v", file, VariantOptions()).variant.requires.accelerator == "coral"
+
+
+def test_the_family_of_a_chip_may_be_required_and_another_chip_may_not() -> None:
+    file = MODELS / "digits_ethos_u65_256.tflite"
+    family = VariantOptions(requires=Requires(accelerator="ethosu"))
+    assert build_variant("v", file, family).variant.requires.accelerator == "ethosu"
+    other = VariantOptions(requires=Requires(accelerator="coral"))
+    with pytest.raises(CliError, match="compiled for ethos-u65-256"):
+        build_variant("v", file, other)
+
+
+def test_a_compiled_file_that_no_runtime_opens_wants_a_program(tmp_path: Path) -> None:
+    (tmp_path / "yolo.hef").write_bytes(compiled.hef(3))
+    with pytest.raises(CliError, match="--runtime command"):
+        build_variant("v", tmp_path, VariantOptions())
+
+
+@pytest.mark.parametrize(
+    ("models", "required"),
+    [
+        ({"yolo.hef": compiled.hef(3)}, "hailo8l"),
+        ({"yolo.rknn": compiled.rknn(["rk3588"])}, "rk3588"),
+        ({"yolo.bin": compiled.qnn_context()}, "hexagon"),
+        # the program may choose, so that no chip is needed
+        ({"yolo.hef": compiled.hef(3), "yolo.rknn": compiled.rknn(["rk3588"])}, None),
+        ({"yolo.hef": compiled.hef(3), "m.onnx": (DIGITS / "model.onnx").read_bytes()}, None),
+    ],
+)
+def test_a_program_requires_the_chip_of_the_models_beside_it(
+    tmp_path: Path, models: dict[str, bytes], required: str | None
+) -> None:
+    (tmp_path / "run.sh").write_text("#!/bin/sh\nexit 0\n")
+    for name, data in models.items():
+        (tmp_path / name).write_bytes(data)
+    wanted = VariantOptions(runtime="command", entrypoint="run.sh", unsafe_format=True)
+    variant = build_variant("v", tmp_path, wanted).variant
+    assert (variant.format, variant.requires.accelerator) == ("program", required)

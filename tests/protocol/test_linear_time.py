@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import zipfile
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from pilotwave_protocol.messages.check_in import parse_check_in
 from pilotwave_protocol.messages.check_in_reply import parse_check_in_reply
 from pilotwave_protocol.messages.enrol import parse_enrol
 from pilotwave_protocol.sketch import Sketch
+from tests.protocol.compiled import gguf
 from tests.timing import assert_linear
 
 Make = Callable[[int], bytes]
@@ -209,6 +211,25 @@ MODELS: dict[str, tuple[str, Make]] = {
         lambda n: b"\x08\x08\x3a\x80\x80\x80\x01" + b"\x0a\x00" * (n // 2),
     ),
     "zeros": ("m.tflite", lambda n: b"\x08\0\0\0TFL3" + b"\0" * n),
+    "a Hailo executable of empty networks": (
+        "m.hef",
+        lambda n: (
+            struct.pack(">4sIIIQI", b"\x01HEF", 1, n // 2 * 2, 0, 0, 0) + b"\x12\0" * (n // 2)
+        ),
+    ),
+    "a Rockchip description of brackets": (
+        "m.rknn",
+        lambda n: b"RKNN" + struct.pack("<4xQQQ", 1, 0, n) + b"[" * n,
+    ),
+    "GGUF of empty texts": (
+        "m.gguf",
+        lambda n: b"GGUF" + struct.pack("<IQQQBIIQ", 3, 0, 1, 1, 97, 9, 8, n // 8) + bytes(n),
+    ),
+    "GGUF of empty tensors": (
+        "m.gguf",
+        lambda n: gguf(tensors=n // 24) + bytes(n),
+    ),
+    "an NPU blob of zeros": ("m.blob", lambda n: bytes(n) + struct.pack("<Q", n) + b"OVNPU"),
     "a program": ("m.eim", lambda n: b"\x7fELF" + b"\0" * n),
 }
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pilotwave_protocol import sniff
 from pilotwave_protocol.sniff import BadModel, Sniffed
+from tests.protocol.compiled import coral, gguf, gguf_key, hef, npu_blob, qnn_context, rknn
 
 MODELS = Path(__file__).parent.parent / "data" / "models"
 FILES = [
@@ -32,8 +33,15 @@ FILES = [
     "digits_xnnpack_int8.pte",
     "digits_portable.pte",
     "digits_py.eim",
+    "digits_ethos_u65_256.tflite",
+    "tiny_llama.gguf",
 ]
-WHOLE = {name: (MODELS / name).read_bytes() for name in FILES}
+WHOLE = {name: (MODELS / name).read_bytes() for name in FILES} | {
+    "made.hef": hef(3, version=1, weights=bytes(64)),
+    "made.rknn": rknn(["rk3588"]),
+    "made.blob": npu_blob(),
+    "made.bin": qnn_context(),
+}
 _HEAD = 4096  # where formats keep what they say of themselves, beside their end
 
 
@@ -46,7 +54,7 @@ def look(data: bytes, name: str) -> Sniffed | None:
 
 @settings(max_examples=250, deadline=5000)
 @given(
-    st.sampled_from(FILES),
+    st.sampled_from(list(WHOLE)),
     st.lists(
         st.tuples(st.booleans(), st.integers(0, _HEAD - 1), st.binary(min_size=1, max_size=8)),
         max_size=12,
@@ -66,7 +74,12 @@ def test_a_mutated_model_raises_nothing_but_bad_model(
 
 
 @settings(max_examples=250, deadline=5000)
-@given(st.sampled_from(["onnx", "ort", "tflite", "xml", "pt", "pte", "bin"]), st.data())
+@given(
+    st.sampled_from(
+        ["onnx", "ort", "tflite", "xml", "pt", "pte", "bin", "hef", "rknn", "gguf", "blob"]
+    ),
+    st.data(),
+)
 def test_noise_behind_a_true_mark_raises_nothing_but_bad_model(
     suffix: str, data: st.DataObject
 ) -> None:
@@ -78,6 +91,10 @@ def test_noise_behind_a_true_mark_raises_nothing_but_bad_model(
         "pt": b"PK\x03\x04",
         "pte": b"\x10\0\0\0ET12",
         "bin": b"ftrt",
+        "hef": b"\x01HEF\0\0\0",
+        "rknn": b"RKNN\0\0\0\0",
+        "gguf": b"GGUF\x03\0\0\0",
+        "blob": b"OVNPU",
     }
     look(marks[suffix] + data.draw(st.binary(max_size=400)), f"model.{suffix}")
 
@@ -147,6 +164,18 @@ HOSTILE = {
     "an entity that grows": (
         b'<!DOCTYPE n [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><net>&b;</net>',
         "m.xml",
+    ),
+    "a list of texts that are not there": (
+        gguf(keys=gguf_key(b"a", 9, struct.pack("<IQ", 8, 1 << 21)), count=1),
+        "m.gguf",
+    ),
+    "a list of empty texts": (
+        gguf(keys=gguf_key(b"a", 9, struct.pack("<IQ", 8, 1 << 21)), count=1, data=bytes(16 << 20)),
+        "m.gguf",
+    ),
+    "a description of brackets": (
+        b"RKNN" + bytes(4) + struct.pack("<QQQ", 1, 0, 1 << 22) + b"[" * (1 << 22),
+        "m.rknn",
     ),
     "many opcodes": (b"(" * 300_000 + b".", "labels.txt"),
 }
@@ -279,16 +308,7 @@ def test_external_data_is_named_and_may_not_lie_elsewhere() -> None:
 @pytest.mark.needs("litert")
 def test_a_model_compiled_for_an_accelerator_says_which() -> None:
     """Coral's compiler leaves one custom operator, which no CPU has."""
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(WHOLE["mlp_handmade.tflite"], 0)
-    code = model.operatorCodes[0]
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
-    code.customCode = b"edgetpu-custom-op"
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    found = look(bytes(builder.Output()), "m.tflite")
+    found = look(coral(WHOLE["mlp_handmade.tflite"]), "m.tflite")
     assert found
     assert (found.accelerator, found.details["custom_ops"]) == ("coral", "edgetpu-custom-op")
 

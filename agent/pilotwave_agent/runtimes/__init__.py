@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotwave_agent.runtimes.base import Adapter, Info, Options, Runner, Tensor
+from pilotwave_protocol.formats import COMMAND
 
 __all__ = [
     "COMMAND",
@@ -29,9 +30,6 @@ __all__ = [
     "adapter",
     "load",
 ]
-
-COMMAND = "command"
-"""The runtime of a program that tests itself, and that nobody loads (`command`)."""
 
 WHEELHOUSE = "wheelhouse"
 """The runtime of the agent itself as wheels, which nobody loads either (`wheelhouse`)."""

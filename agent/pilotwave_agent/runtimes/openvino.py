@@ -1,7 +1,9 @@
-"""OpenVINO: IR (`model.xml` with `model.bin`), ONNX and `.tflite` on CPU, GPU or NPU."""
+"""OpenVINO: IR (`model.xml` with `model.bin`), ONNX and `.tflite` on CPU, GPU or NPU, and what was
+compiled for an NPU."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import openvino as ov
 
 from pilotwave_agent.runtimes.base import Array, Info, Options, Tensor, dtype_name
+from pilotwave_protocol.sniff.npu_blob import is_npu_blob
 
 # what operators call an accelerator -> OpenVINO's word for it
 _DEVICES = {"intel_npu": "NPU", "intel_gpu": "GPU"}
@@ -52,6 +55,12 @@ def _device(preferred: tuple[str, ...], there: list[str]) -> str:
     return "CPU"
 
 
+def _is_npu_blob(file: Path) -> bool:
+    with file.open("rb") as stream:
+        # not closed by hand: the view would still hold it
+        return is_npu_blob(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
+
+
 def load(file: Path, options: Options) -> _Compiled:
     """Open a model."""
     core = ov.Core()
@@ -62,6 +71,10 @@ def load(file: Path, options: Options) -> _Compiled:
         # elsewhere; a model that was quantised stays so
         settings["INFERENCE_PRECISION_HINT"] = "f32"
         settings["INFERENCE_NUM_THREADS"] = options.threads
-    compiled = core.compile_model(str(file), device, settings)
+    if _is_npu_blob(file):
+        device = "NPU"
+        compiled = core.import_model(file.read_bytes(), device, {})
+    else:
+        compiled = core.compile_model(str(file), device, settings)
     info = Info("openvino", ov.__version__.split("-")[0], device)
     return _Compiled(compiled, info, options)

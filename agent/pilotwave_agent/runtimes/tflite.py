@@ -8,10 +8,12 @@ from types import ModuleType
 from typing import Any
 
 from pilotwave_agent.runtimes.base import Array, Info, Options, Tensor, dtype_name
+from pilotwave_protocol.accelerators import family
 
 # what operators call an accelerator -> the library that brings it
 _DELEGATES = {
     "coral": "libedgetpu.so.1",
+    "ethosu": "libethosu_delegate.so",
     "gpu": "libtensorflowlite_gpu_delegate.so",
     "nnapi": "libnnapi_delegate.so",
     "xnnpack": "libxnnpack_delegate.so",
@@ -86,7 +88,7 @@ def _delegates(
     found, names = [], []
     for wish in preferred:
         try:
-            found.append(load_delegate(_DELEGATES.get(wish, wish)))
+            found.append(load_delegate(_DELEGATES.get(family(wish), wish)))
         except (OSError, ValueError):
             continue
         names.append(wish)

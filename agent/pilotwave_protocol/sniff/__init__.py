@@ -28,6 +28,7 @@ __all__ = [
     "sniff_file",
 ]
 
+_PROMISED = {"hef": "hailo-hef", "rknn": "rknn", "gguf": "gguf"}
 UNKNOWN = Sniffed("unknown", None, unsafe="its format is not one that is known to be safe")
 
 
@@ -45,7 +46,21 @@ def sniff_file(path: Path) -> Sniffed:
 
 
 def sniff_bytes(data: memoryview, name: str) -> Sniffed:
-    """Describe a file from its bytes; `name` only decides between text formats and is no proof."""
+    """Describe a file from its bytes; `name` decides between text formats and is no proof.
+
+    A name that promises a compiled format and a content of another is a BadModel.
+    """
+    found = _by_content(data, name)
+    stem, _, suffix = name.lower().rpartition(".")
+    promised = _PROMISED.get(suffix, found.format)
+    if found.format != promised:
+        raise BadModel(f"its name says {promised}; by its content it is {found.format}")
+    if found.format == "tflite" and stem.endswith("_edgetpu") and found.accelerator != "coral":
+        raise BadModel("its name says that it was compiled for an Edge TPU; nothing in it was")
+    return found
+
+
+def _by_content(data: memoryview, name: str) -> Sniffed:
     if bytes(data[4:8]) == b"TFL3":
         return read_tflite(data)
     suffix = name.rsplit(".", 1)[-1].lower()

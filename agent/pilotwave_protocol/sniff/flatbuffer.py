@@ -66,6 +66,13 @@ class Table:
             raise BadModel(f"a list of {size} numbers; at most {limit} have a meaning")
         return struct.unpack_from(f"<{size}{kind}", self._data, at + 4)
 
+    def prefix(self, slot: int, size: int) -> bytes:
+        """Return the first bytes of a vector of bytes, however long it is."""
+        at = self._follow(slot)
+        if at is None:
+            return b""
+        return bytes(self._data[at + 4 : at + 4 + min(self._vector(at, 1), size)])
+
     def table(self, slot: int) -> Table | None:
         """Return a table inside this one, None where it is absent."""
         at = self._follow(slot)
@@ -91,7 +98,7 @@ class Table:
 
     def _vector(self, at: int, width: int) -> int:
         size = _read("<I", self._data, at)
-        if size > _MAX_ITEMS or at + 4 + size * width > len(self._data):
+        if (width > 1 and size > _MAX_ITEMS) or at + 4 + size * width > len(self._data):
             raise BadModel("a list is longer than the file")
         return size
 

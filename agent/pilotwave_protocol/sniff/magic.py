@@ -7,12 +7,20 @@ protocol 0 is plain text and passes any list of bad marks.
 from __future__ import annotations
 
 import pickletools
+import struct
+from collections.abc import Callable
 
 from pilotwave_protocol.sniff.archive import PICKLE, read_archive
 from pilotwave_protocol.sniff.errors import BadModel
 from pilotwave_protocol.sniff.executorch import read_executorch
 from pilotwave_protocol.sniff.facts import Sniffed
+from pilotwave_protocol.sniff.gguf import MARK as GGUF
+from pilotwave_protocol.sniff.gguf import read_gguf
+from pilotwave_protocol.sniff.hailo import MARK as HAILO
+from pilotwave_protocol.sniff.hailo import read_hailo
+from pilotwave_protocol.sniff.npu_blob import is_npu_blob, read_npu_blob
 from pilotwave_protocol.sniff.ort import read_ort
+from pilotwave_protocol.sniff.rknn import ENCRYPTED, RKNN, read_rknn
 
 _EIM_MARK = b"Edge Impulse Linux impulse runner"
 _PROGRAM = "it is a program, and running it runs whatever it holds"
@@ -34,6 +42,8 @@ def by_magic(data: memoryview) -> Sniffed | None:
         return read_executorch(data)
     if head[4:8] == b"FT01":
         return Sniffed("executorch-data", None)
+    if is_npu_blob(data):  # before programs: inside it is one for the NPU
+        return read_npu_blob(data)
     if head[:4] == b"\x7fELF" or head[:2] == b"#!":
         return _program(data, head)
     if head[:4] == b"ftrt":
@@ -44,9 +54,9 @@ def by_magic(data: memoryview) -> Sniffed | None:
         )  # after the metadata that Ultralytics puts there
     if head[:4] == b"\x89HDF":
         return _hdf5(data)
-    for mark, name, runtime, unsafe in _MARKS:
+    for mark, read in _READERS.items():
         if head.startswith(mark):
-            return Sniffed(name, runtime, unsafe=unsafe)
+            return read(data)
     if _is_safetensors(data):
         return Sniffed("safetensors", None)
     if _is_old_pickle(data):
@@ -54,13 +64,16 @@ def by_magic(data: memoryview) -> Sniffed | None:
     return None
 
 
-_MARKS: tuple[tuple[bytes, str, str | None, str | None], ...] = (
-    (b"RR_UPCVO", "openvino-blob", None, None),
-    (b"\x01HEF", "hailo-hef", "hailo", None),
-    (b"RKNN", "rknn", "rknn", None),
-    (b"GGUF", "gguf", "llama.cpp", None),
-    (b"\x93NUMPY", "npy", None, None),
-)
+_READERS: dict[bytes, Callable[[memoryview], Sniffed]] = {
+    HAILO: read_hailo,
+    RKNN: read_rknn,
+    ENCRYPTED: read_rknn,
+    GGUF: read_gguf,
+    # Qualcomm tells nobody the rest of a context binary, so not which Hexagon it is for
+    struct.pack(">IIII", 2, 3, 0, 1): lambda _: Sniffed("qnn-context", None, accelerator="hexagon"),
+    b"RR_UPCVO": lambda _: Sniffed("openvino-blob", None),
+    b"\x93NUMPY": lambda _: Sniffed("npy", None),
+}
 
 
 def _hdf5(data: memoryview) -> Sniffed:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 
-from pilotwave_protocol.sniff import flatbuffer
+from pilotwave_protocol.sniff import ethosu, flatbuffer
 from pilotwave_protocol.sniff.errors import BadModel
 from pilotwave_protocol.sniff.facts import DYNAMIC, Sniffed, Tensor, main_precision
 
@@ -26,7 +27,9 @@ _METADATA_NAME, _METADATA_BUFFER, _SIGNATURE_KEY = 0, 1, 2
 _SMALL = ("int8", "uint8", "int4", "int16")
 _CORAL = "edgetpu-custom-op"
 _MAX_NAMES = 32
-_GRAPH_TENSORS, _GRAPH_INPUTS, _GRAPH_OUTPUTS = 0, 1, 2
+_MAX_STREAMS = 1024
+_GRAPH_TENSORS, _GRAPH_INPUTS, _GRAPH_OUTPUTS, _GRAPH_OPERATORS = 0, 1, 2, 3
+_OPERATOR_CODE, _OPERATOR_INPUTS = 0, 1
 _TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER, _TENSOR_NAME, _TENSOR_SIGNATURE = 0, 1, 2, 3, 7
 
 
@@ -55,7 +58,7 @@ def read_tflite(data: memoryview) -> Sniffed:
         inputs=_ports(graph.ints(_GRAPH_INPUTS), tensors),
         outputs=outputs,
         precision=main_precision(weights),
-        accelerator="coral" if _CORAL in custom else None,
+        accelerator=_accelerator(model, graph, tensors, custom),
         details=_details(model, graph, tensors, custom, filled),
     )
 
@@ -63,6 +66,34 @@ def read_tflite(data: memoryview) -> Sniffed:
 def _custom_ops(model: flatbuffer.Table) -> list[str]:
     names = (op.text(_OP_CUSTOM_NAME) for op in model.tables(_MODEL_OPS))
     return sorted({name for name in names if name})
+
+
+def _accelerator(
+    model: flatbuffer.Table,
+    graph: flatbuffer.Table,
+    tensors: list[flatbuffer.Table],
+    custom: list[str],
+) -> str | None:
+    """Return the chip that a compiler left its operator for, if one did."""
+    if _CORAL in custom:
+        return "coral"
+    if ethosu.OPERATOR in custom:
+        return ethosu.chip(_streams(model, graph, tensors))
+    return None
+
+
+def _streams(
+    model: flatbuffer.Table, graph: flatbuffer.Table, tensors: list[flatbuffer.Table]
+) -> Iterator[bytes]:
+    """Yield how the first input of each Ethos-U operator begins."""
+    codes = [op.text(_OP_CUSTOM_NAME) == ethosu.OPERATOR for op in model.tables(_MODEL_OPS)]
+    buffers = list(model.tables(_MODEL_BUFFERS))
+    for operator in islice(graph.tables(_GRAPH_OPERATORS), _MAX_STREAMS):
+        code = operator.number(_OPERATOR_CODE, "I")
+        inputs = operator.ints(_OPERATOR_INPUTS)
+        if code < len(codes) and codes[code] and inputs and 0 <= inputs[0] < len(tensors):
+            number = tensors[inputs[0]].number(_TENSOR_BUFFER, "I")
+            yield buffers[number].prefix(0, ethosu.HEAD) if number < len(buffers) else b""
 
 
 def _details(

@@ -12,14 +12,15 @@ from pilotwave_cli import output
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.publish.check_golden import Schema, check_cases, is_cases, schema_of
 from pilotwave_cli.publish.variant_options import VariantOptions
-from pilotwave_protocol import digest, names, secrets, sniff
+from pilotwave_protocol import accelerators, digest, names, secrets, sniff
 from pilotwave_protocol.errors import BadName
-from pilotwave_protocol.formats import OPENS
+from pilotwave_protocol.formats import COMMAND, OPENS
 from pilotwave_protocol.manifest import FileEntry, Requires, SelfTest, TensorSpec, Variant
 from pilotwave_protocol.tensortypes import CASES, CASES_JSON
 
 LEFT_OUT = frozenset({".DS_Store", ".gitattributes", ".gitignore", "Thumbs.db", "desktop.ini"})
 """What desktops and Git leave in ordinary folders."""
+Looked = Mapping[str, sniff.Sniffed]
 _NAMELESS = ("torchscript", "torchscript-lite", "executorch")
 
 
@@ -60,7 +61,7 @@ def build_variant(
         )
     runtime = wanted.runtime or found.runtime
     if runtime is None:
-        raise CliError(f"{source}: no runtime is known for {found.format}; say --runtime")
+        raise CliError(f"{source}: {_without_runtime(found)}")
     cases = _cases(files)
     if cases:
         check_cases(files[cases], found)
@@ -70,13 +71,15 @@ def build_variant(
             f"{source}: {entrypoint} is {found.format}; {runtime} opens {' or '.join(opened)}"
         )
     schema = _schema(found, files, wanted)
+    compiled_for = found.accelerator or (_by_companions(looked) if runtime == COMMAND else None)
+    _check_accelerator(source, compiled_for, wanted.requires.accelerator)
     variant = Variant(
         name=name,
         runtime=runtime,
         runtime_version=wanted.runtime_version or found.runtime_version or "",
         precision=found.precision or "",
         format=found.format,
-        requires=_requires(found, wanted),
+        requires=_requires(compiled_for, found.arch, wanted),
         entrypoint=entrypoint,
         files=tuple(entries),
         inputs=_specs(schema.inputs),
@@ -96,13 +99,36 @@ def _schema(found: sniff.Sniffed, files: Mapping[str, Path], wanted: VariantOpti
     return Schema(found.inputs, found.outputs) if named else Schema()
 
 
-def _requires(found: sniff.Sniffed, wanted: VariantOptions) -> Requires:
+def _without_runtime(found: sniff.Sniffed) -> str:
+    if found.accelerator:
+        return (
+            f"no runtime of a device opens {found.format}; put a program beside it that does, and "
+            f"publish the folder with --runtime {COMMAND} --entrypoint PROGRAM --unsafe-format"
+        )
+    return f"no runtime is known for {found.format}; say --runtime"
+
+
+def _by_companions(looked: Looked) -> str | None:
+    """Return the chip that all models beside a program were compiled for, if it is one."""
+    models = {f.accelerator for f in looked.values() if f.accelerator or f.runtime}
+    return models.pop() if len(models) == 1 else None
+
+
+def _check_accelerator(source: Path, compiled_for: str | None, asked: str | None) -> None:
+    if compiled_for and asked and not accelerators.keeps_to(asked, compiled_for):
+        raise CliError(
+            f"{source}: was compiled for {compiled_for}; with --requires accelerator={asked} it "
+            f"would reach devices without it; say --requires accelerator={compiled_for}"
+        )
+
+
+def _requires(compiled_for: str | None, arch: str | None, wanted: VariantOptions) -> Requires:
     """What it was compiled for is required, unless something else was said."""
     asked = wanted.requires
     return replace(
         asked,
-        arch=asked.arch or ((found.arch,) if found.arch else ()),
-        accelerator=asked.accelerator or found.accelerator,
+        arch=asked.arch or ((arch,) if arch else ()),
+        accelerator=asked.accelerator or compiled_for,
     )
 
 
@@ -185,9 +211,6 @@ def _checked(inside: str, path: Path) -> str:
         return names.check_file_path(inside)
     except BadName as e:
         raise CliError(f"{path}: cannot be shipped under this name: {e}") from e
-
-
-Looked = Mapping[str, sniff.Sniffed]
 
 
 def _danger(looked: Looked, entrypoint: str) -> str | None:

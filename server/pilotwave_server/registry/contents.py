@@ -12,7 +12,7 @@ import mmap
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from pilotwave_protocol import secrets, sniff
+from pilotwave_protocol import accelerators, secrets, sniff
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import BadManifest
 from pilotwave_protocol.formats import AGENT_RUNTIMES, OPENS
@@ -62,6 +62,12 @@ class FormatMismatch(Invalid):
 
 class SchemaMismatch(Invalid):
     code = "schema_mismatch"
+
+
+class AcceleratorMissing(Invalid):
+    """A file that was compiled for a chip goes to devices that have it and to no others."""
+
+    code = "accelerator_missing"
 
 
 class UnsafeFormat(Invalid):
@@ -213,6 +219,7 @@ def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
         return
     if entrypoint:
         _check_declared(variant, where, found)
+        _check_accelerator(variant, where, found)
         sizes = {entry.path: entry.size for entry in variant.files}
         if lacking := sniff.missing_companion(found, file.path, sizes):
             raise FormatMismatch(f"{variant.name}: {lacking}")
@@ -247,6 +254,16 @@ def _check_declared(variant: Variant, where: str, found: sniff.Sniffed) -> None:
         ("output", variant.outputs, found.outputs),
     ):
         _check_schema(where, kind, declared, there)
+
+
+def _check_accelerator(variant: Variant, where: str, found: sniff.Sniffed) -> None:
+    required = variant.requires.accelerator
+    if found.accelerator and not accelerators.keeps_to(required, found.accelerator):
+        raise AcceleratorMissing(
+            f"{where} was compiled for {found.accelerator}; the variant requires"
+            f" {required or 'no accelerator'}: publish it with --requires"
+            f" accelerator={found.accelerator}"
+        )
 
 
 def _check_schema(

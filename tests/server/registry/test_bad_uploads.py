@@ -22,12 +22,13 @@ from tuf.api.metadata import DelegatedRole, Delegations, TargetFile
 
 from pilotwave_protocol import signing
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.manifest import FileEntry, TensorSpec, VersionManifest
+from pilotwave_protocol.manifest import FileEntry, Requires, TensorSpec, VersionManifest
 from pilotwave_protocol.trust import ModelPolicy
 from pilotwave_server.db import Database
 from pilotwave_server.errors import ServerError
 from pilotwave_server.registry.publish import publish
 from pilotwave_server.registry.tables import TufMetadataRow
+from tests.protocol.compiled import rknn
 from tests.server.registry.offline import new_key
 from tests.server.registry.registry import Registry, onnx
 
@@ -519,6 +520,29 @@ def an_agent_under_another_name_than_its_own(u: Upload) -> None:
     given = {"runtime": "wheelhouse", "entrypoint": "requirements.txt", "format": "wheelhouse"}
     files = {"requirements.txt": pin}
     u.put(u.registry.manifest("detector", "2.0.0", files, **given, unsafe_format=True))
+
+
+@case("format_mismatch")
+def a_model_for_a_hailo_whose_bytes_are_for_a_rockchip(u: Upload) -> None:
+    given = {"runtime": "hailo", "entrypoint": "model.hef", "format": "hailo-hef"}
+    u.put(u.registry.manifest("detector", "2.0.0", {"model.hef": rknn(["rk3588"])}, **given))
+
+
+def _for_ethos_u(u: Upload, accelerator: str | None) -> None:
+    files = {"m.tflite": (MODELS / "digits_ethos_u65_256.tflite").read_bytes()}
+    requires = Requires(accelerator=accelerator)
+    given = {"runtime": "litert", "entrypoint": "m.tflite", "format": "tflite"}
+    u.put(u.registry.manifest("detector", "2.0.0", files, **given, requires=requires))
+
+
+@case("accelerator_missing")
+def a_model_for_an_accelerator_that_no_device_has_to_have(u: Upload) -> None:
+    _for_ethos_u(u, None)
+
+
+@case("accelerator_missing")
+def a_model_for_another_accelerator_than_the_devices_have(u: Upload) -> None:
+    _for_ethos_u(u, "coral")
 
 
 @case("schema_mismatch")
