@@ -16,7 +16,7 @@ from pathlib import Path
 from pilotwave_agent.facts import version_of
 
 _AGENT = Path(__file__).parent.parent / "agent"
-_PACKAGES = ("pilotwave_agent", "pilotwave_protocol")
+_PACKAGES = ("pilotwave_agent", "pilotwave_protocol", "pilotwave_systemd")
 RUN = "pilotwave_agent/resident/run.py"
 
 

@@ -230,7 +230,8 @@ def _golden(arguments: argparse.Namespace) -> int:
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.commands.service import System, install, own_command, planned
+    from pilotwave_agent.commands.service import install, own_command, planned
+    from pilotwave_systemd.install import System
 
     path, user = config_path(arguments), arguments.user
     system, command = System.at(arguments.root.absolute()), own_command()
@@ -242,7 +243,8 @@ def _install(arguments: argparse.Namespace) -> int:
 
 
 def _uninstall(arguments: argparse.Namespace) -> int:
-    from pilotwave_agent.commands.service import System, uninstall
+    from pilotwave_agent.commands.service import uninstall
+    from pilotwave_systemd.install import System
 
     return _tell(uninstall(System.at(arguments.root.absolute()), purge=arguments.purge))
 

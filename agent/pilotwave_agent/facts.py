@@ -92,7 +92,7 @@ def _tens(number: int | None) -> int | None:
 def agent_version() -> str:
     """Return this agent's version and build, as check-ins carry them: `0.1.0+3f2a9c1e`."""
     version = version_of(("pilotwave",)) or "unknown"
-    return f"{version}+{build_of('pilotwave_agent', 'pilotwave_protocol')}"
+    return f"{version}+{build_of('pilotwave_agent', 'pilotwave_protocol', 'pilotwave_systemd')}"
 
 
 def _clean(value: Scalar | None) -> Scalar:

@@ -11,4 +11,5 @@ __version__ = version("pilotwave")
 
 def build() -> str:
     """Return the server's version and build."""
-    return f"{__version__}+{build_of('pilotwave_server', 'pilotwave_protocol', 'pilotwave_deltas')}"
+    packages = ("pilotwave_server", "pilotwave_protocol", "pilotwave_systemd", "pilotwave_deltas")
+    return f"{__version__}+{build_of(*packages)}"

@@ -30,11 +30,11 @@ from pilotwave_server.command_options import (
 )
 from pilotwave_server.errors import BadSetting
 from pilotwave_server.key_commands import keys as key_commands
-from pilotwave_server.notify import notify
 from pilotwave_server.operators import people
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.settings import Settings, load_settings
+from pilotwave_systemd.notify import notify
 
 app = typer.Typer(
     name="pilotwave-server",

@@ -20,22 +20,22 @@ import pytest
 
 from pilotwave_agent.cli import run_command
 from pilotwave_agent.commands.service import (
-    ServiceTrouble,
-    System,
+    SERVICE,
     install,
     own_command,
     own_launcher,
     uninstall,
 )
-from pilotwave_agent.commands.systemd_unit import NAME, CannotInstall, Plan, unit_of
+from pilotwave_agent.commands.systemd_unit import Plan, unit_of
 from pilotwave_protocol.states import ModelState
+from pilotwave_systemd.install import ServiceTrouble, System
+from pilotwave_systemd.unit import CannotInstall, unit_text
 from tests.peers.device import Device
 from tests.peers.registry import Registry, example
 
 DATA = Path("/var/lib/pilotwave")
 CONFIG = DATA / "agent.toml"
-UNIT = Path("etc/systemd/system") / NAME
-WANTS = Path("etc/systemd/system/multi-user.target.wants") / NAME
+NAME, UNIT, WANTS = SERVICE.name, SERVICE.unit, SERVICE.wants
 AGENT = own_command()
 LAUNCHER = own_launcher()
 
@@ -147,19 +147,18 @@ def test_a_running_system_is_told_in_order(root: Path) -> None:
 )
 def test_a_path_that_no_unit_can_name_is_refused(plan: Plan, words: str) -> None:
     with pytest.raises(CannotInstall, match=words):
-        unit_of(plan)
+        unit_text(unit_of(plan))
 
 
 def test_a_path_with_blanks_and_signs_is_quoted() -> None:
-    unit = unit_of(
-        Plan(AGENT, LAUNCHER, Path("/srv/my models/50%"), Path("/srv/my models/50%/agent.toml"))
-    )
+    plan = Plan(AGENT, LAUNCHER, Path("/srv/my models/50%"), Path("/srv/my models/50%/agent.toml"))
+    unit = unit_text(unit_of(plan))
     assert '--config "/srv/my models/50%%/agent.toml"' in unit
     assert 'ReadWritePaths="/srv/my models/50%%"' in unit
 
 
 def test_a_user_s_name_cannot_smuggle_a_line(root: Path) -> None:
-    with pytest.raises(ServiceTrouble, match="expected a name like"):
+    with pytest.raises(CannotInstall, match="expected a name like"):
         list(install(System.at(root), CONFIG, user="a\nUser=root", command=AGENT))
 
 

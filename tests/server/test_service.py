@@ -17,20 +17,14 @@ import pytest
 from typer.testing import CliRunner
 
 from pilotwave_server.cli import app
-from pilotwave_server.service_commands import (
-    SYSUSERS,
-    UNIT,
-    WANTS,
-    ServiceTrouble,
-    System,
-    install_on,
-    own_command,
-    uninstall_from,
-)
-from pilotwave_server.systemd_unit import NAME, CannotInstall, Plan, unit_of
+from pilotwave_server.service_commands import SERVICE, install_on, own_command
+from pilotwave_server.systemd_unit import Plan, unit_of
+from pilotwave_systemd.install import ServiceTrouble, System
+from pilotwave_systemd.unit import CannotInstall, unit_text
 
 DATA = Path("/var/lib/pilotwave-server")
 SERVER = own_command()
+NAME, UNIT, WANTS, SYSUSERS = SERVICE.name, SERVICE.unit, SERVICE.wants, SERVICE.sysusers
 
 
 def files(root: Path) -> set[str]:
@@ -57,16 +51,16 @@ def test_installing_again_changes_nothing_and_uninstalling_leaves_nothing(tmp_pa
     unit = (tmp_path / UNIT).read_bytes()
     put(tmp_path)
     assert (tmp_path / UNIT).read_bytes() == unit
-    assert len(list(uninstall_from(System.at(tmp_path)))) == 3
+    assert len(list(SERVICE.uninstall(System.at(tmp_path)))) == 3
     assert files(tmp_path) == set()
-    assert list(uninstall_from(System.at(tmp_path))) == []
+    assert list(SERVICE.uninstall(System.at(tmp_path))) == []
 
 
 def test_a_unit_of_someone_else_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / UNIT
     path.parent.mkdir(parents=True)
     path.write_text("[Service]\nExecStart=/bin/true\n")
-    for tried in (lambda: put(tmp_path), lambda: list(uninstall_from(System.at(tmp_path)))):
+    for tried in (lambda: put(tmp_path), lambda: list(SERVICE.uninstall(System.at(tmp_path)))):
         with pytest.raises(ServiceTrouble, match="someone else wrote"):
             tried()
     assert "bin/true" in path.read_text()
@@ -78,7 +72,7 @@ def test_a_running_system_is_told_in_order(tmp_path: Path) -> None:
     system = System(tmp_path, told.append)
     said = "\n".join(install_on(system, Plan(SERVER, DATA, "pw-nobody-here")))
     assert f"init --data {DATA} --fleet NAME" in said
-    list(uninstall_from(system))
+    list(SERVICE.uninstall(system))
     assert [" ".join(c) for c in told] == [
         f"systemd-sysusers {tmp_path}/{SYSUSERS}",
         "systemctl daemon-reload",
@@ -89,9 +83,8 @@ def test_a_running_system_is_told_in_order(tmp_path: Path) -> None:
 
 
 def test_https_takes_its_files_from_root_and_its_port_by_one_right() -> None:
-    unit = unit_of(
-        Plan(SERVER, DATA, port=443, tls_cert=Path("/etc/tls/a b.pem"), tls_key=Path("/etc/k.pem"))
-    )
+    cert, key = Path("/etc/tls/a b.pem"), Path("/etc/k.pem")
+    unit = unit_text(unit_of(Plan(SERVER, DATA, port=443, tls_cert=cert, tls_key=key)))
     assert "LoadCredential=tls-cert:/etc/tls/a b.pem\n" in unit
     assert "--port 443 --tls-cert %d/tls-cert --tls-key %d/tls-key\n" in unit
     assert "AmbientCapabilities=CAP_NET_BIND_SERVICE\n" in unit
@@ -108,13 +101,13 @@ def test_https_takes_its_files_from_root_and_its_port_by_one_right() -> None:
 )
 def test_what_no_unit_can_say_is_refused(plan: Plan, words: str) -> None:
     with pytest.raises(CannotInstall, match=words):
-        unit_of(plan)
+        unit_text(unit_of(plan))
 
 
 def test_a_name_cannot_smuggle_a_line(tmp_path: Path) -> None:
-    with pytest.raises(ServiceTrouble, match="expected a name like"):
+    with pytest.raises(CannotInstall, match="expected a name like"):
         put(tmp_path, Plan(SERVER, DATA, "a\nUser=root"))
-    unit = unit_of(Plan(SERVER, Path("/srv/my models/50%")))
+    unit = unit_text(unit_of(Plan(SERVER, Path("/srv/my models/50%"))))
     assert '--data "/srv/my models/50%%"' in unit
     assert 'ReadWritePaths="/srv/my models/50%%"' in unit
 

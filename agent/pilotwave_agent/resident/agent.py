@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from pilotwave_agent.apps.mailbox import Mailbox
 from pilotwave_agent.core.schedule import NEVER
-from pilotwave_agent.host import watchdog
 from pilotwave_agent.host.clock import Clock
 from pilotwave_agent.host.disk import Disk, refusal_of
 from pilotwave_agent.host.layout import Layout
@@ -31,6 +30,7 @@ from pilotwave_agent.self_update.slots import PROOF, must_restart
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import ModelState, Reason
+from pilotwave_systemd import notify
 
 _LOOK_EVERY_S = 10.0
 # what a line that turns bits over may have made of a good directive
@@ -106,14 +106,14 @@ class Agent:
         """Go on until another agent is to run; a byte on the descriptor `wakeup` ends a sleep."""
         self.start()
         self._open_mailbox()
-        watchdog.notify("READY=1")
+        notify.notify("READY=1")
         try:
             while not self.restarts:
                 self.turn()
                 if not self.restarts:
                     self.sleep(wakeup)
         finally:
-            watchdog.notify("STOPPING=1")
+            notify.notify("STOPPING=1")
             self.close()
 
     def _open_mailbox(self) -> None:
@@ -134,7 +134,7 @@ class Agent:
         """Do what is due, one thing of each kind."""
         self._listen()
         self._look()
-        watchdog.notify("WATCHDOG=1")
+        notify.notify("WATCHDOG=1")
         if self._mailbox:
             self._mailbox.empty()
         self.schedule.gather(self.clock.uptime())
@@ -186,7 +186,7 @@ class Agent:
         left = min(
             due - self.clock.uptime(), self._refresh_at - self.clock.wall(), _LONGEST_SLEEP_S
         )
-        left = min(left, watchdog.interval_s() or left)
+        left = min(left, notify.interval_s() or left)
         reads = [r for r in (wakeup, self._child, self._mailbox, self._push.line) if r is not None]
         if wakeup in self.clock.wait(reads, max(left, 0.0)):
             os.read(wakeup, 512)

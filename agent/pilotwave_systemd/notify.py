@@ -1,4 +1,4 @@
-"""Tell systemd how the server is, where systemd asked for it; elsewhere do nothing."""
+"""Tell systemd how a service is, where systemd asked for it; elsewhere do nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ def notify(state: str) -> None:
     if not address.startswith(("/", "@")):
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
-        s.setblocking(False)  # whoever does not listen shall not hold the server up
+        s.setblocking(False)  # whoever does not listen shall not hold us up
         s.connect("\0" + address[1:] if address.startswith("@") else address)
         s.sendall(state.encode())
+
+
+def interval_s() -> float | None:
+    """Return how often systemd wants a sign of life, None if it does not."""
+    text = os.environ.get("WATCHDOG_USEC", "")
+    return int(text) / 2e6 if text.isdigit() and int(text) > 0 else None
