@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 
 
 def notify(state: str) -> None:
@@ -22,3 +23,17 @@ def interval_s() -> float | None:
     """Return how often systemd wants a sign of life, None if it does not."""
     text = os.environ.get("WATCHDOG_USEC", "")
     return int(text) / 2e6 if text.isdigit() and int(text) > 0 else None
+
+
+class Watchdog:
+    """Gives signs of life as often as systemd wants them, however often it is called."""
+
+    def __init__(self) -> None:
+        self._every_s = interval_s()
+        self._next = 0.0
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if self._every_s is not None and now >= self._next:
+            self._next = now + self._every_s
+            notify("WATCHDOG=1")

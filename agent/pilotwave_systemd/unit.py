@@ -17,6 +17,8 @@ STATE = Path("/var/lib")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 _HOMES = ("/home", "/root", "/run/user")
 _SANDBOX = (
+    # keys in memory shall lie in no dump
+    "LimitCORE=0",
     "NoNewPrivileges=yes",
     "ProtectSystem=strict",
     "PrivateTmp=yes",

@@ -23,8 +23,9 @@ from pilotwave_server import certificate, openfiles
 from pilotwave_server.app import PilotwaveApp, create_app
 from pilotwave_server.errors import SetupError
 from pilotwave_server.logs import log_config
-from pilotwave_server.processes import STOP_S, Processes
+from pilotwave_server.processes import STOP_S, Alive, Processes
 from pilotwave_server.settings import Settings, load_settings, without_effect
+from pilotwave_systemd.notify import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def serve(settings: Settings, *, listening: Callable[[str], None]) -> None:
         for name in without_effect(os.environ):
             log.warning("%s is no setting any more and has no effect (CHANGELOG.md)", name)
         if settings.workers == 1:
-            serve_alone(settings, listener, lambda: listening(url))
+            serve_alone(settings, listener, Watchdog(), lambda: listening(url))
         else:
             serve_together(settings, listener, lambda: listening(url))
 
@@ -119,9 +120,12 @@ def url_of(listener: socket.socket, host: str, *, secure: bool = False) -> str:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, settings: Settings, app: PilotwaveApp, started: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, app: PilotwaveApp, alive: Alive, started: Callable[[], None]
+    ) -> None:
         super().__init__(config(settings, app))
         self._app = app
+        self._alive = alive
         self._started = started
         self._drain_s = settings.drain_s
         self._draining = False
@@ -146,6 +150,12 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         self._started()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Give a sign of life from the event loop, on which uvicorn calls this ten times a
+        second."""
+        self._alive()
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.close()
         if self._renewal is not None:
@@ -154,7 +164,10 @@ class _Server(uvicorn.Server):
 
 
 def serve_alone(
-    settings: Settings, listener: socket.socket, started: Callable[[], None] = lambda: None
+    settings: Settings,
+    listener: socket.socket,
+    alive: Alive,
+    started: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve in this process."""
     sys.setswitchinterval(SWITCH_S)
@@ -162,7 +175,7 @@ def serve_alone(
     gc.set_threshold(*COLLECT_AT)
     # uvicorn raises the signal once more when it has shut down; it has been heeded by then.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
-    server = _Server(settings, create_app(settings), started)
+    server = _Server(settings, create_app(settings), alive, started)
     with suppress(KeyboardInterrupt):
         try:
             server.run(sockets=[listener])
@@ -187,14 +200,14 @@ def serve_together(
             stop_s=settings.drain_s + STOP_S,
         )
         started()
-        if not processes.run(stopping):
+        if not processes.run(stopping, Watchdog()):
             raise DidNotStart("a server process did not start; its log says why")
     finally:
         shutil.rmtree(counts, ignore_errors=True)
 
 
-def serve_as_worker(listener: socket.socket) -> None:
-    serve_alone(load_settings(), listener)
+def serve_as_worker(listener: socket.socket, alive: Alive) -> None:
+    serve_alone(load_settings(), listener, alive)
 
 
 def environment(settings: Settings) -> dict[str, str]:

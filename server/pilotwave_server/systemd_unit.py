@@ -12,6 +12,7 @@ from pathlib import Path
 from pilotwave_systemd.unit import CannotInstall, Unit, checked, escaped
 
 SETTINGS = Path("/etc/pilotwave/server.env")
+WATCHDOG_S = 60
 _SANDBOX = (
     "PrivateDevices=yes",
     "ProcSubset=pid",
@@ -55,6 +56,7 @@ def unit_of(plan: Plan) -> Unit:
                 f"LoadCredential={name}:{escaped(checked(path))}"
                 for name, path in zip(("tls-cert", "tls-key"), certificate, strict=False)
             ),
+            f"WatchdogSec={WATCHDOG_S}",
             "UMask=0077",
             "LimitNOFILE=262144",
             *_SANDBOX,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -152,20 +154,23 @@ def test_systemd_calls_the_unit_well_hardened(tmp_path: Path) -> None:
     assert float(found[1]) <= 2.0, done.stdout  # 10 is worst; a plain service has 9.6
 
 
-def test_systemd_hears_when_it_takes_connections(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_systemd_hears_when_it_takes_connections_and_that_it_lives(
+    tmp_path: Path, workers: str
+) -> None:
     data, address = tmp_path / "data", str(tmp_path / "notify")
     made = CliRunner().invoke(app, ["init", "--data", str(data), "--fleet", "x"])
     assert made.exit_code == 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ears:
         ears.bind(address)
         ears.settimeout(60)
-        environment = {**os.environ, "NOTIFY_SOCKET": address, "INVOCATION_ID": "x"}
+        told = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000", "INVOCATION_ID": "x"}
         server = subprocess.Popen(
-            [*SERVER, "run", "--data", str(data), "--port", "0"],
+            [*SERVER, "run", "--data", str(data), "--port", "0", "--workers", workers],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=environment,
+            env={**os.environ, **told},
         )
         try:
             assert ears.recv(100) == b"READY=1"
@@ -173,6 +178,12 @@ def test_systemd_hears_when_it_takes_connections(tmp_path: Path) -> None:
             url = server.stdout.readline().split()[-1]
             host, _, port = url.removeprefix("http://").partition(":")
             socket.create_connection((host, int(port)), timeout=5).close()
+            assert [ears.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            server.send_signal(signal.SIGSTOP)
+            while ears in select.select([ears], [], [], 2)[0]:  # what was on its way
+                ears.recv(100)
+            server.send_signal(signal.SIGCONT)
+            assert ears.recv(100) == b"WATCHDOG=1"
         finally:
             server.terminate()
-            server.communicate(timeout=30)
+            server.communicate(timeout=60)
