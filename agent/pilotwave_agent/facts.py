@@ -23,10 +23,12 @@ from pilotwave_agent.self_update.launch import PYTHON
 from pilotwave_agent.self_update.slots import running
 from pilotwave_protocol.build import build_of
 from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.manifest import NEWEST_SCHEMA
 from pilotwave_protocol.messages.directive import MAX_ENTRIES
 from pilotwave_protocol.messages.facts import (
     AGENT_COMPARES,
     AGENT_LONGEST,
+    AGENT_MANIFEST,
     AGENT_PROFILE,
     AGENT_TIES,
     AGENT_UPDATES,
@@ -135,6 +137,7 @@ def own_facts(config: Config) -> dict[str, Scalar]:
         "removes_models": config.allow_removal,
         AGENT_TIES: True,
         AGENT_COMPARES: True,
+        AGENT_MANIFEST: NEWEST_SCHEMA,
         **_updates(config),
         AGENT_PROFILE: "battery" if config.profile == "battery" else None,
         AGENT_LONGEST: _longest_s(config),

@@ -1,6 +1,8 @@
 """The version manifest: what one signed version consists of (DESIGN section 5).
 
 Parsing is strict: unknown fields, repeated names, unsafe paths and impossible sizes are refused.
+A later schema adds fields. A manifest names the oldest one that has all it says, so that every
+agent which can read it is offered it, and equal manifests stay equal bytes.
 Whether the manifest is the one that was signed is `trust`'s and the directive check's to decide.
 """
 
@@ -13,14 +15,18 @@ from typing import Any
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from pilotwave_protocol import names, strictjson
-from pilotwave_protocol.errors import BadJson, BadManifest
+from pilotwave_protocol.errors import BadJson, BadManifest, BadName
 from pilotwave_protocol.fields import Fields
 
-SCHEMA = "pilotwave/version/1"
+SCHEMAS = ("pilotwave/version/1", "pilotwave/version/2")
+NEWEST_SCHEMA = len(SCHEMAS)
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_VARIANTS = 64
 MAX_FILES = 1024
 MAX_FILE_SIZE = 1 << 40
+MAX_ASKED = 16
+MAX_METRICS = 32  # of schema 1; one of schema 2 may have some for each variant
+MAX_METRICS_OF_2 = MAX_VARIANTS * 16
 PROGRAMS = frozenset({"edge-impulse", "command"})  # runtimes whose entry point is run as it is
 
 
@@ -44,11 +50,17 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Requires:
-    """What the hardware must offer; empty `arch` and None mean "anything"."""
+    """What the device must offer; what is empty or None means "anything".
+
+    `cpu_any` names facts of which at least one must be true. `facts` asks by name: a specifier such
+    as `>=2.1,<3`, or the fact's very text. Both came with schema 2.
+    """
 
     arch: tuple[str, ...] = ()
     accelerator: str | None = None
     memory_mb: int | None = None
+    cpu_any: tuple[str, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,13 +68,15 @@ class SelfTest:
     """Golden inputs and outputs (a file of the variant) and how near the outputs must be.
 
     `atol` and `rtol` are decimal texts (|y - y0| <= atol + rtol |y0|), `max_latency_ms` bounds the
-    95th percentile of one call.
+    95th percentile of one call. `min_agreement` (schema 2) is the least share of cases whose
+    largest output must be the expected one; it stands in place of the tolerances.
     """
 
     cases: str
     atol: str = "1e-3"
     rtol: str = "1e-3"
     max_latency_ms: int | None = None
+    min_agreement: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,12 @@ class VersionManifest:
         return next((v for v in self.variants if v.name == name), None)
 
     @property
+    def schema(self) -> int:
+        """The number of the oldest schema that has all that is said here."""
+        newer = len(self.metrics) > MAX_METRICS or any(map(_is_of_schema_2, self.variants))
+        return 2 if newer else 1
+
+    @property
     def unsafe_format(self) -> bool:
         """Say whether any variant's format can run code when it is loaded."""
         return any(v.unsafe_format for v in self.variants)
@@ -119,6 +139,12 @@ class VersionManifest:
         return strictjson.dumps(_plain(self))
 
 
+def _is_of_schema_2(variant: Variant) -> bool:
+    asked, selftest = variant.requires, variant.selftest
+    agreement = selftest.min_agreement if selftest else None
+    return bool(asked.cpu_any or asked.facts) or agreement is not None
+
+
 def parse_manifest(raw: bytes) -> VersionManifest:
     """Read a manifest, or raise `BadManifest` naming the field and what was expected."""
     try:
@@ -126,21 +152,25 @@ def parse_manifest(raw: bytes) -> VersionManifest:
     except BadJson as e:
         raise BadManifest(f"manifest: {e}") from e
     f = Fields(data, "", BadManifest)
-    if f.raw("schema") != SCHEMA:
-        raise f.fail("schema", SCHEMA, f.raw("schema"))
+    schema = f.raw("schema")
+    if schema not in SCHEMAS:
+        raise f.fail("schema", " or ".join(SCHEMAS), schema)
     manifest = VersionManifest(
         model=f.named("model", names.check_model),
         version=f.named("version", names.check_version),
         counter=f.integer("counter", low=1),
         description=f.text("description", limit=4096, default=""),
         source=f.text_map("source"),
-        metrics=f.text_map("metrics"),
+        metrics=f.text_map("metrics", limit=MAX_METRICS_OF_2),
         variants=tuple(_variant(v) for v in f.objects("variants", limit=MAX_VARIANTS)),
     )
     f.done()
     if not manifest.variants:
         raise BadManifest("variants: expected at least one")
     _unique("variants", [v.name for v in manifest.variants])
+    expected = SCHEMAS[manifest.schema - 1]
+    if schema != expected:
+        raise f.fail("schema", f"{expected}, the oldest that has all these fields", schema)
     return manifest
 
 
@@ -220,9 +250,44 @@ def _requires(f: Fields | None) -> Requires:
         arch=tuple(f.texts("arch", limit=16, length=32, default=[])),
         accelerator=f.opt_text("accelerator", limit=64),
         memory_mb=memory,
+        cpu_any=_cpu_any(f),
+        facts=_asked_facts(f),
     )
     f.done()
     return requires
+
+
+def _cpu_any(f: Fields) -> tuple[str, ...]:
+    asked = f.texts("cpu_any", limit=MAX_ASKED, length=64, default=[])
+    try:
+        found = tuple(names.check_fact_key(key) for key in asked)
+    except BadName as e:
+        raise BadManifest(f"{f.at('cpu_any')}: {e}") from e
+    _unique(f.at("cpu_any"), list(found))
+    return found
+
+
+def _asked_facts(f: Fields) -> dict[str, str]:
+    """What is asked of each fact. Text that begins as a specifier does must be one."""
+    asked = f.text_map("facts")
+    if len(asked) > MAX_ASKED:
+        raise f.fail("facts", f"at most {MAX_ASKED} facts", len(asked))
+    for key, text in asked.items():
+        try:
+            names.check_fact_key(key)
+            _ = is_specifier(text) and SpecifierSet(text)
+        except BadName as e:
+            raise BadManifest(f"{f.at('facts')}: {e}") from e
+        except InvalidSpecifier as e:
+            raise f.fail(f"facts.{key}", "a specifier like >=2.1,<3", text) from e
+        if not text or len(text) > 128 or not text.isprintable():
+            raise f.fail(f"facts.{key}", "printable text of 1 to 128 characters", text)
+    return asked
+
+
+def is_specifier(text: str) -> bool:
+    """Say whether what is asked of a fact is a range of versions, or else its very text."""
+    return text.startswith(("<", ">", "=", "!", "~"))
 
 
 def _selftest(f: Fields | None) -> SelfTest | None:
@@ -234,9 +299,19 @@ def _selftest(f: Fields | None) -> SelfTest | None:
         atol=_decimal(f, "atol"),
         rtol=_decimal(f, "rtol"),
         max_latency_ms=latency,
+        min_agreement=_share(f),
     )
     f.done()
     return selftest
+
+
+def _share(f: Fields) -> str | None:
+    if f.raw("min_agreement", None) is None:
+        return None
+    text = _decimal(f, "min_agreement")
+    if not 0 < Decimal(text) <= 1:
+        raise f.fail("min_agreement", "a share above 0 and up to 1, as text", text)
+    return text
 
 
 def _decimal(f: Fields, key: str) -> str:
@@ -252,7 +327,7 @@ def _decimal(f: Fields, key: str) -> str:
 
 def _plain(m: VersionManifest) -> dict[str, Any]:
     return {
-        "schema": SCHEMA,
+        "schema": SCHEMAS[m.schema - 1],
         "model": m.model,
         "version": m.version,
         "counter": m.counter,
@@ -270,11 +345,7 @@ def _plain_variant(v: Variant) -> dict[str, Any]:
         "runtime_version": v.runtime_version,
         "precision": v.precision,
         "format": v.format,
-        "requires": {
-            "arch": list(v.requires.arch),
-            "accelerator": v.requires.accelerator,
-            "memory_mb": v.requires.memory_mb,
-        },
+        "requires": _plain_requires(v.requires),
         "entrypoint": v.entrypoint,
         "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in v.files],
         "inputs": [_plain_tensor(t) for t in v.inputs],
@@ -287,8 +358,24 @@ def _plain_variant(v: Variant) -> dict[str, Any]:
             "rtol": v.selftest.rtol,
             "max_latency_ms": v.selftest.max_latency_ms,
         }
+        if v.selftest.min_agreement is not None:
+            plain["selftest"]["min_agreement"] = v.selftest.min_agreement
     if v.unsafe_format:
         plain["unsafe_format"] = True
+    return plain
+
+
+def _plain_requires(r: Requires) -> dict[str, Any]:
+    """What came with schema 2 is left out where it asks nothing."""
+    plain: dict[str, Any] = {
+        "arch": list(r.arch),
+        "accelerator": r.accelerator,
+        "memory_mb": r.memory_mb,
+    }
+    if r.cpu_any:
+        plain["cpu_any"] = list(r.cpu_any)
+    if r.facts:
+        plain["facts"] = dict(r.facts)
     return plain
 
 

@@ -9,7 +9,7 @@ imports no TUF code, so that every process can afford it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from packaging.version import InvalidVersion, Version
 from pilotwave_protocol import dsse, names
 from pilotwave_protocol.errors import BadTrustData, ProtocolError
 from pilotwave_protocol.fields import Fields, Scalar
-from pilotwave_protocol.manifest import Variant
+from pilotwave_protocol.manifest import Variant, is_specifier
 from pilotwave_protocol.messages.facts import AGENT_UPDATES
 from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import Reason
@@ -181,8 +181,9 @@ def variant_fits(
 ) -> Fit:
     """Judge a variant against a device's facts. The server chooses by this, the device checks.
 
-    A fact that the device did not report cannot exclude a variant, except its runtimes: a runtime
-    that is not reported is not there. `allow_unsafe` is the device's own setting. The agent itself
+    Of architecture and memory, what the device did not report excludes nothing. A runtime, an
+    accelerator, an instruction or any other fact that is asked for and not reported is not there.
+    `allow_unsafe` is the device's own setting. The agent itself
     (`model` is `AGENT_MODEL`) is code by its nature: what allows it is a fact of its own.
     """
     if model == AGENT_MODEL:
@@ -198,7 +199,13 @@ def variant_fits(
             f"variant {variant.name} has a format that can run code when loaded, "
             "and this device's configuration does not allow that (allow_unsafe_formats)",
         )
-    return _runtime_fits(variant, facts) or _hardware_fits(variant, facts) or _FITS
+    return (
+        _runtime_fits(variant, facts)
+        or _hardware_fits(variant, facts)
+        or _cpu_fits(variant, facts)
+        or _facts_fit(variant, facts)
+        or _FITS
+    )
 
 
 def _runtime_fits(variant: Variant, facts: Mapping[str, Scalar]) -> Fit | None:
@@ -210,11 +217,7 @@ def _runtime_fits(variant: Variant, facts: Mapping[str, Scalar]) -> Fit | None:
         return Fit(Reason.RUNTIME_MISSING, sentence)
     if not variant.runtime_version:
         return None
-    try:
-        ok = SpecifierSet(variant.runtime_version).contains(Version(str(have)), prereleases=True)
-    except InvalidVersion:
-        ok = False
-    if ok:
+    if _in_range(str(have), variant.runtime_version):
         return None
     wants = f"{variant.runtime} {variant.runtime_version}"
     return Fit(Reason.RUNTIME_MISSING, f"variant {variant.name} needs {wants}; here is {have}")
@@ -233,3 +236,41 @@ def _hardware_fits(variant: Variant, facts: Mapping[str, Scalar]) -> Fit | None:
         sentence = f"variant {variant.name} needs {requires.memory_mb} MB of memory; here {memory}"
         return Fit(Reason.DOES_NOT_FIT, sentence)
     return None
+
+
+def _cpu_fits(variant: Variant, facts: Mapping[str, Scalar]) -> Fit | None:
+    asked = variant.requires.cpu_any
+    if not asked or any(facts.get(key) for key in asked):
+        return None
+    sentence = f"variant {variant.name} needs a processor with one of {', '.join(asked)}"
+    return Fit(Reason.DOES_NOT_FIT, f"{sentence}; this one has none of them")
+
+
+def _facts_fit(variant: Variant, facts: Mapping[str, Scalar]) -> Fit | None:
+    for key, asked in sorted(variant.requires.facts.items()):
+        have = facts.get(key)
+        if have is None:
+            sentence = f"variant {variant.name} needs {key} {asked}; nothing is known of {key} here"
+            return Fit(Reason.DOES_NOT_FIT, sentence)
+        if not _is_as_asked(have, asked):
+            sentence = f"variant {variant.name} needs {key} {asked}; here it is {have}"
+            return Fit(Reason.DOES_NOT_FIT, sentence)
+    return None
+
+
+def _is_as_asked(have: Scalar, asked: str) -> bool:
+    if asked in ("true", "false") and have in (0, 1):
+        return bool(have) == (asked == "true")  # SQLite gives a JSON true as 1
+    return _in_range(str(have), asked) if is_specifier(asked) else str(have) == asked
+
+
+def _in_range(have: str, specifier: str) -> bool:
+    try:
+        return SpecifierSet(specifier).contains(Version(have), prereleases=True)
+    except InvalidVersion:
+        return False
+
+
+def facts_asked(variants: Iterable[Variant]) -> frozenset[str]:
+    """Return the names of facts that these variants ask for by name."""
+    return frozenset(key for v in variants for key in (*v.requires.cpu_any, *v.requires.facts))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -22,6 +23,7 @@ from pilotwave_protocol.signing import generate_key
 from tests.cli.conftest import DIGITS, REPO
 from tests.cli.cutting import cutting_proxy
 from tests.cli.operator import Operator
+from tests.server.device_api.peer import SimulatedDevice
 from tests.servers import ServerProcess
 
 MODELS = REPO / "tests" / "data" / "models"
@@ -61,6 +63,29 @@ def test_what_is_said_of_one_variant_holds_for_that_one(pw: Operator, model: str
     assert variants["fp32"]["selftest"]["atol"] == "1e-4"
     assert variants["int8"]["requires"]["arch"] == ["aarch64"]
     assert variants["fp32"]["requires"]["arch"] == []
+
+
+def test_what_only_newer_agents_read_is_said_and_the_devices_are_counted(
+    pw: Operator, model: str
+) -> None:
+    (made,) = pw.json("codes", "create")["items"]
+    with httpx.Client(base_url=pw.url) as client:
+        assert SimulatedDevice(f"{model}-1", client).enrol(made["code"]).is_success
+    newer = ("publish", model, "1.0.0", "--variant", f"v={DIGITS / '1.0.0'}", "--no-try")
+    done = pw.run(
+        *(*newer, "--key", pw.keys / "publisher.pem", "--min-agreement", "0.97"),
+        *("--requires", "cpu_any=cpu.avx2,cpu.neon", "--requires", "fact.app=>=2.1,<3"),
+    )
+    assert done.returncode == 0, done.stderr
+    held = re.search(r"(\d+) of (\d+) devices have an agent that cannot read", done.stderr)
+    assert held is not None, done.stderr
+    assert 1 <= int(held[1]) <= int(held[2])
+    found = pw.json("versions", "show", model, "1.0.0")
+    assert found["schema_number"] == 2
+    (variant,) = found["variants"]
+    assert variant["requires"]["cpu_any"] == ["cpu.avx2", "cpu.neon"]
+    assert variant["requires"]["facts"] == {"app": ">=2.1,<3"}
+    assert variant["selftest"]["min_agreement"] == "0.97"
 
 
 def test_a_repeated_publish_is_no_error_and_other_content_is(pw: Operator, model: str) -> None:

@@ -137,11 +137,17 @@ class Story:
 
     def update(self, version: str) -> None:
         """Publish a version, assign it, and wait until the device runs it and says so."""
-        folder = DIGITS / ("1.0.0" if version.endswith("0.0") else "1.1.0")
-        words = ("--variant", f"v={folder}", "--key", "keys/publisher.pem")
-        self.stage.pilotwave("publish", "m", version, *words)
-        self.stage.pilotwave("assign", *self.yes("assign"), "m", version, "--group", "g")
+        self.publish(version)
+        self.assign(version)
         self.runs(version)
+
+    def publish(self, version: str, *words: str) -> str:
+        folder = DIGITS / ("1.0.0" if version.endswith("0.0") else "1.1.0")
+        words = ("--variant", f"v={folder}", "--key", "keys/publisher.pem", *words)
+        return self.stage.pilotwave("publish", "m", version, *words)
+
+    def assign(self, version: str) -> None:
+        self.stage.pilotwave("assign", *self.yes("assign"), "m", version, "--group", "g")
 
     def roll_back(self, version: str) -> None:
         words = ("cam-1", "--model", "m", "--reason", "back")
@@ -203,3 +209,19 @@ def test_a_device_is_renewed_before_its_server(story: Story) -> None:
     story.renew("pilotwave")
     story.update("2.0.0")
     story.roll_back("1.1.0")
+
+
+def test_an_older_agent_is_never_offered_a_manifest_that_it_cannot_read(story: Story) -> None:
+    story.renew_server()
+    story.renew("pilotwave")
+    story.publish("1.1.0", "--min-agreement", "0.97")
+    story.assign("1.1.0")
+    why = ("devices", "why", "cam-1", "--model", "m")
+    story.until(lambda: story.stage.pilotwave(*why), "update the agent first")
+    story.update("2.0.0")  # it works on, and takes what it can read
+    story.publish("2.1.0", "--min-agreement", "0.97")
+    story.assign("2.1.0")
+    story.until(lambda: story.stage.pilotwave(*why), "m 2.1.0 has a manifest of schema 2")
+    assert story.slot() == "healthy 2.0.0 None"
+    story.renew_agent()
+    story.runs("2.1.0")

@@ -65,7 +65,8 @@ def test_a_good_manifest_reads_and_writes_back_the_same() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("schema", "pilotwave/version/2", "schema"),
+        ("schema", "pilotwave/version/3", "schema"),
+        ("schema", "pilotwave/version/2", "version/1, the oldest"),  # nothing in it needs 2
         ("model", "../x", "model"),
         ("version", "latest", "version"),
         ("counter", 0, "counter"),
@@ -109,3 +110,60 @@ def test_two_variants_of_one_name_are_refused() -> None:
 def test_a_manifest_over_its_size_is_refused_before_it_is_parsed() -> None:
     with pytest.raises(BadManifest, match="bytes"):
         parse_manifest(b" " * (1 << 21))
+
+
+NEW_FIELDS = [
+    ("variants.0.requires.cpu_any", ["cpu.avx512_vnni", "cpu.avx_vnni"]),
+    ("variants.0.requires.facts", {"app": ">=2.1,<3", "jetson": "orin"}),
+    ("variants.0.selftest.min_agreement", "0.97"),
+    ("metrics", {f"m{n}": "1" for n in range(33)}),
+]
+
+
+def of_schema_2(path: str, value: object) -> bytes:
+    data = json.loads(with_change(path, value))
+    return json.dumps({**data, "schema": "pilotwave/version/2"}).encode()
+
+
+@pytest.mark.parametrize(("path", "value"), NEW_FIELDS)
+def test_a_new_field_needs_schema_2_and_is_written_in_it(path: str, value: object) -> None:
+    with pytest.raises(BadManifest, match="version/2, the oldest"):
+        parse_manifest(with_change(path, value))
+    manifest = parse_manifest(of_schema_2(path, value))
+    assert manifest.schema == 2
+    assert b'"pilotwave/version/2"' in manifest.to_bytes()
+    assert parse_manifest(manifest.to_bytes()) == manifest
+
+
+def test_without_new_fields_the_bytes_are_those_of_schema_1() -> None:
+    written = parse_manifest(json.dumps(GOOD).encode()).to_bytes()
+    assert b'"pilotwave/version/1"' in written
+    for name in (b"cpu_any", b'"facts"', b"min_agreement"):
+        assert name not in written
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("variants.0.requires.cpu_any", ["CPU"], "fact key"),
+        ("variants.0.requires.cpu_any", ["cpu.a", "cpu.a"], "came twice"),
+        ("variants.0.requires.cpu_any", ["cpu.a"] * 17, "at most 16"),
+        ("variants.0.requires.cpu_any", "cpu.a", "list"),
+        ("variants.0.requires.facts", {"a b": "1"}, "fact key"),
+        ("variants.0.requires.facts", {"app": ">=new"}, "specifier"),
+        ("variants.0.requires.facts", {"app": ""}, "printable"),
+        ("variants.0.requires.facts", {"app": "a\nb"}, "printable"),
+        ("variants.0.requires.facts", {"app": 2}, "texts"),
+        ("variants.0.requires.facts", {f"a{n}": "1" for n in range(17)}, "at most 16"),
+        ("variants.0.selftest.min_agreement", "0", "above 0"),
+        ("variants.0.selftest.min_agreement", "1.01", "up to 1"),
+        ("variants.0.selftest.min_agreement", "NaN", "finite"),
+        ("variants.0.selftest.min_agreement", 0.97, "text"),
+        ("metrics", {f"m{n}": "1" for n in range(1025)}, "1024"),
+    ],
+)
+def test_a_wrong_field_of_schema_2_is_refused_and_named(
+    path: str, value: object, says: str
+) -> None:
+    with pytest.raises(BadManifest, match=says):
+        parse_manifest(of_schema_2(path, value))

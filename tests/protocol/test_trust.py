@@ -61,7 +61,13 @@ def test_a_version_target_needs_a_counter_and_exactly_a_sha256() -> None:
 
 
 FILES = (FileEntry("model.onnx", 1, "a" * 64),)
-FACTS = {"arch": "aarch64", "memory_mb": 512, "runtime.onnxruntime": "1.23.2"}
+FACTS: dict[str, Scalar] = {
+    "arch": "aarch64",
+    "memory_mb": 512,
+    "runtime.onnxruntime": "1.23.2",
+    "cpu.dotprod": True,
+    "app": "2.4.1",
+}
 
 
 def variant(**fields: object) -> Variant:
@@ -83,6 +89,16 @@ def variant(**fields: object) -> Variant:
         ({"requires": Requires(memory_mb=512)}, None),
         ({"requires": Requires(accelerator="coral")}, Reason.DOES_NOT_FIT),
         ({"unsafe_format": True}, Reason.UNSAFE_FORMAT),
+        ({"requires": Requires(cpu_any=("cpu.avx512_vnni", "cpu.dotprod"))}, None),
+        ({"requires": Requires(cpu_any=("cpu.avx512_vnni",))}, Reason.DOES_NOT_FIT),
+        ({"requires": Requires(facts={"app": ">=2.1,<3"})}, None),
+        ({"requires": Requires(facts={"app": ">=2.1,<3", "jetson": "orin"})}, Reason.DOES_NOT_FIT),
+        ({"requires": Requires(facts={"app": ">=3"})}, Reason.DOES_NOT_FIT),
+        ({"requires": Requires(facts={"app": "2.4.1"})}, None),
+        ({"requires": Requires(facts={"app": "2.4"})}, Reason.DOES_NOT_FIT),  # its very text
+        ({"requires": Requires(facts={"arch": ">=1"})}, Reason.DOES_NOT_FIT),  # no version
+        ({"requires": Requires(facts={"memory_mb": ">=256"})}, None),
+        ({"requires": Requires(facts={"cpu.dotprod": "true"})}, None),
     ],
 )
 def test_a_variant_fits_by_runtime_hardware_and_permission(
@@ -100,6 +116,17 @@ def test_a_fact_that_was_not_reported_excludes_nothing_but_runtimes() -> None:
     assert variant_fits(needs, {}).reason == Reason.RUNTIME_MISSING
     odd = {"runtime.onnxruntime": "unknown"}
     assert variant_fits(variant(runtime_version=">=1"), odd).reason == Reason.RUNTIME_MISSING
+
+
+def test_a_fact_that_does_not_fit_is_named_with_what_it_is_and_what_is_asked() -> None:
+    needs = variant(requires=Requires(facts={"app": ">=3"}))
+    assert variant_fits(needs, FACTS).sentence == "variant v needs app >=3; here it is 2.4.1"
+    without = {key: value for key, value in FACTS.items() if key != "app"}
+    said = variant_fits(needs, without).sentence
+    assert said == "variant v needs app >=3; nothing is known of app here"
+    dark = variant(requires=Requires(cpu_any=("cpu.vnni", "cpu.i8mm")))
+    said = variant_fits(dark, FACTS).sentence
+    assert said.endswith("one of cpu.vnni, cpu.i8mm; this one has none of them")
 
 
 @pytest.mark.parametrize(

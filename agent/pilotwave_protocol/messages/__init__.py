@@ -53,6 +53,7 @@ from pilotwave_protocol.messages.enrol import (
 )
 from pilotwave_protocol.messages.facts import (
     AGENT_LONGEST,
+    AGENT_MANIFEST,
     AGENT_PROFILE,
     AGENT_TIES,
     BATTERY_INTERVAL_S,
@@ -63,6 +64,7 @@ from pilotwave_protocol.messages.reading import MAX_REPLY_BYTES, M
 
 __all__ = [
     "AGENT_LONGEST",
+    "AGENT_MANIFEST",
     "AGENT_PROFILE",
     "AGENT_TIES",
     "BATTERY_INTERVAL_S",

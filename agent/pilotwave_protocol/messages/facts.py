@@ -15,6 +15,8 @@ BATTERY_INTERVAL_S = 900
 """An agent on a battery polls and reports no more often than this, in seconds."""
 AGENT_TIES = "agent.together"
 """The fact of an agent that heeds the condition `together`; one without it changes all at once."""
+AGENT_MANIFEST = "agent.manifest"
+"""The fact that says which schema of manifests an agent reads, and those before; missing: 1."""
 
 AGENT_COMPARES = "agent.compares"
 """The fact of an agent that measures the variants that an entry's condition `compare` names."""

@@ -143,7 +143,7 @@ def _selftest(files: Mapping[str, Path], wanted: VariantOptions) -> SelfTest | N
     cases = _cases(files)
     if cases is None:
         return None
-    return SelfTest(cases, wanted.atol, wanted.rtol, wanted.max_latency_ms)
+    return SelfTest(cases, wanted.atol, wanted.rtol, wanted.max_latency_ms, wanted.min_agreement)
 
 
 def _specs(tensors: tuple[sniff.Tensor, ...]) -> tuple[TensorSpec, ...]:

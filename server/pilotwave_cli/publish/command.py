@@ -23,7 +23,7 @@ from pilotwave_cli.publish.lay_out import laid_out
 from pilotwave_cli.publish.publish_options import SendOptions, WhatOptions
 from pilotwave_cli.publish.round_weights import NearOptions, rounded
 from pilotwave_cli.publish.selftest import try_out
-from pilotwave_cli.publish.tell import tell, warn
+from pilotwave_cli.publish.tell import tell, too_old, warn
 from pilotwave_cli.publish.unpack_archives import restored
 from pilotwave_cli.publish.variant_options import VariantWords, options_for
 from pilotwave_cli.upload import upload_missing
@@ -72,6 +72,9 @@ def publish(
         with connect() as api:
             publisher = find_publisher(api, what.model, what.key, sign)
             done = _hand_in(api, publisher, template, built, sign)
+            held = None if done is None else too_old(api, template.schema)
+    if held is not None:
+        output.warn(held)
     if done is not None and as_json:
         output.show_json(done)
     elif done is not None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pilotwave_cli import output
+from pilotwave_cli.client import Api
+from pilotwave_cli.errors import Failed
 from pilotwave_cli.publish.build_manifest import Built
+from pilotwave_protocol.messages.facts import AGENT_MANIFEST
 from pilotwave_protocol.tensortypes import CASES
 
 
@@ -28,6 +31,26 @@ def warn(built: list[Built]) -> None:
                 f"{variant.name}: its opset is newer than any ONNX Runtime known here; "
                 "say what it needs with --runtime-version"
             )
+
+
+def too_old(api: Api, schema: int) -> str | None:
+    """Say how many of the fleet's agents cannot read a manifest of `schema`; None: all can, or this
+    token may not count devices."""
+    if schema == 1:
+        return None
+    try:
+        enrolled = api.get("/device-count", state="enrolled")["devices"]
+        reads = f"fact.{AGENT_MANIFEST}>={schema}"
+        able = api.get("/device-count", state="enrolled", selector=reads)["devices"]
+    except Failed:
+        return None
+    held = enrolled - able
+    return (
+        f"{held} of {enrolled} devices have an agent that cannot read its manifest (schema "
+        f"{schema}) and are not offered it: update their agents first"
+        if held
+        else None
+    )
 
 
 def tell(done: dict[str, Any], built: list[Built]) -> None:

@@ -15,8 +15,10 @@ import typer
 from pilotwave_cli.durations import pairs
 from pilotwave_cli.errors import CliError
 from pilotwave_protocol.manifest import Requires
+from pilotwave_protocol.names import FACT
 
 EACH = "For one variant only: NAME:VALUE."
+REQUIRES = "arch=a,b, accelerator=N, memory_mb=N, cpu_any=cpu.a,cpu.b or fact.KEY=>=2.1"
 ORDER = "Their names in order, a,b, for formats that have none."
 Words = list[str] | None
 
@@ -27,10 +29,15 @@ class VariantWords:
 
     atol: Annotated[Words, typer.Option(help=f"Self-test: absolute, [1e-3]. {EACH}")] = None
     rtol: Annotated[Words, typer.Option(help=f"Self-test: relative, [1e-3]. {EACH}")] = None
-    max_latency_ms: Annotated[Words, typer.Option(help=f"Self-test: p95 at most. {EACH}")] = None
-    requires: Annotated[
-        Words, typer.Option("--requires", help=f"arch=a,b, accelerator=N, memory_mb=N. {EACH}")
+    min_agreement: Annotated[
+        Words,
+        typer.Option(
+            help="Self-test: the least share of cases with the expected top output, 0.97, in place "
+            f"of the tolerances. {EACH}"
+        ),
     ] = None
+    max_latency_ms: Annotated[Words, typer.Option(help=f"Self-test: p95 at most. {EACH}")] = None
+    requires: Annotated[Words, typer.Option("--requires", help=f"{REQUIRES}. {EACH}")] = None
     runtime: Annotated[Words, typer.Option(help=f"Instead of the one found. {EACH}")] = None
     runtime_version: Annotated[Words, typer.Option(help=f"Like >=1.17. {EACH}")] = None
     entrypoint: Annotated[Words, typer.Option(help=f"File that the runtime opens. {EACH}")] = None
@@ -50,6 +57,7 @@ class VariantOptions:
 
     atol: str = "1e-3"
     rtol: str = "1e-3"
+    min_agreement: str | None = None
     max_latency_ms: int | None = None
     requires: Requires = field(default_factory=Requires)
     runtime: str | None = None
@@ -104,13 +112,16 @@ def _with(wanted: VariantOptions, option: str, value: str) -> VariantOptions:
 
 
 def with_requirement(requires: Requires, key: str, value: str) -> Requires:
-    """Add one `--requires` word: arch=a,b · accelerator=name · memory_mb=N."""
+    """Add one `--requires` word, as `REQUIRES` lists them."""
     if key == "arch" and all(value.split(",")):
         return replace(requires, arch=tuple(dict.fromkeys([*requires.arch, *value.split(",")])))
     if key == "accelerator" and value:
         return replace(requires, accelerator=value)
     if key == "memory_mb" and value.isdecimal() and len(value) < 10:
         return replace(requires, memory_mb=int(value))
-    raise CliError(
-        f"--requires: expected arch=a,b, accelerator=NAME or memory_mb=N; got {key}={value[:40]}"
-    )
+    if key == "cpu_any" and all(value.split(",")):
+        asked = dict.fromkeys([*requires.cpu_any, *value.split(",")])
+        return replace(requires, cpu_any=tuple(asked))
+    if key.startswith(FACT) and value:
+        return replace(requires, facts={**requires.facts, key.removeprefix(FACT): value})
+    raise CliError(f"--requires: expected {REQUIRES}; got {key}={value[:40]}")

@@ -18,7 +18,8 @@ from pilotwave_protocol import names
 from pilotwave_protocol.durations import read_duration
 from pilotwave_protocol.errors import BadName, ProtocolError
 from pilotwave_protocol.fields import Fields
-from pilotwave_protocol.messages.facts import AGENT_UPDATES
+from pilotwave_protocol.manifest import NEWEST_SCHEMA
+from pilotwave_protocol.messages.facts import AGENT_MANIFEST, AGENT_UPDATES
 
 MOST = 10_000
 FACTS: dict[str, Any] = {
@@ -28,6 +29,7 @@ FACTS: dict[str, Any] = {
     "runtime.onnxruntime": "1.23.2",
     "runtime.wheelhouse": "25.0",
     AGENT_UPDATES: True,
+    AGENT_MANIFEST: NEWEST_SCHEMA,
 }
 
 

@@ -200,7 +200,7 @@ class Polls:
 
     def _order(self, record: DeviceRecord, snapshot: FleetSnapshot) -> bool:
         """Resolve anew. False where record and snapshot were not taken at one moment."""
-        if record.groups_key != snapshot.groups_key or self._fleet.snapshot is not snapshot:
+        if record.reading_key != snapshot.reading_key or self._fleet.snapshot is not snapshot:
             return False
         record.order = self._fleet.order(record, snapshot)
         record.ordered_in = snapshot

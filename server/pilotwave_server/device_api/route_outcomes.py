@@ -37,7 +37,7 @@ def _records(
     """The devices as they are under `snapshot`; those that were forgotten meanwhile are loaded."""
     names = {i.check_in.device for i in items if _concerned(i.check_in, snapshot)}
     found = {name: fleet.records.get(name) for name in names}
-    known = {n: r for n, r in found.items() if r and r.groups_key == snapshot.groups_key}
+    known = {n: r for n, r in found.items() if r and r.reading_key == snapshot.reading_key}
     missing = names - known.keys()
     return {**known, **fleet.load(missing)} if missing else known
 

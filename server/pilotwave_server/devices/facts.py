@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages.facts import AGENT_TIES, AGENT_UPDATES
+from pilotwave_protocol.messages.facts import AGENT_MANIFEST, AGENT_TIES, AGENT_UPDATES
 from pilotwave_protocol.names import FACT
 
 SMALLEST = 1e-300
 _CAPABILITY_KEYS = frozenset(
     {
         *("arch", "memory_mb", "allow_unsafe_formats", "max_models", "removes_models"),
-        *(AGENT_TIES, AGENT_UPDATES),
+        *(AGENT_MANIFEST, AGENT_TIES, AGENT_UPDATES),
     }
 )
 _CAPABILITY_PREFIXES = ("runtime.", "accelerator.")
@@ -34,15 +34,17 @@ def told_by(labels: Mapping[str, str], facts: Mapping[str, Scalar]) -> dict[str,
     return {**{f"{FACT}{key}": value for key, value in facts.items()}, **labels}
 
 
-def is_capability(key: str) -> bool:
-    """Say whether a fact can decide what the device is told: which variant fits it
-    (`trust.variant_fits`), how many models it takes, whether it takes removals or ties."""
+def capabilities(
+    facts: Mapping[str, Scalar], asked: Collection[str] = ()
+) -> tuple[tuple[str, Scalar], ...]:
+    """Return the facts that can decide what the device is told, ordered: which variant fits it
+    (`trust.variant_fits`), how many models it takes, whether it takes removals or ties. `asked` are
+    those that versions ask for by name. Equal tuples are told the same."""
+    return tuple(sorted((k, v) for k, v in facts.items() if k in asked or _is_capability(k)))
+
+
+def _is_capability(key: str) -> bool:
     return key in _CAPABILITY_KEYS or key.startswith(_CAPABILITY_PREFIXES)
-
-
-def capabilities(facts: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
-    """Return the facts that can decide which variant fits, ordered: equal tuples fit the same."""
-    return tuple(sorted((k, v) for k, v in facts.items() if is_capability(k)))
 
 
 def allows_unsafe(facts: Iterable[tuple[str, Scalar]] | Mapping[str, Scalar]) -> bool:

@@ -78,7 +78,6 @@ class DeviceRecord:
         "etag",
         "etag_until",
         "generation",
-        "groups_key",
         "id",
         "leases",
         "name",
@@ -88,6 +87,7 @@ class DeviceRecord:
         "personal",
         "profile",
         "public_key",
+        "reading_key",
         "refusing",
         "revision",
         "seen",
@@ -108,7 +108,7 @@ class DeviceRecord:
         revision: int,
         public_key: bytes,
         profile: Profile,
-        groups_key: str,
+        reading_key: str,
         personal: Personal | None,
         leases: frozenset[int] = NO_LEASES,
         took: Took = NO_TOOK,
@@ -124,7 +124,7 @@ class DeviceRecord:
         self.revision = revision
         self.public_key = public_key
         self.profile = profile
-        self.groups_key = groups_key
+        self.reading_key = reading_key
         self.personal = personal
         self.leases = leases
         self.took = took

@@ -177,7 +177,7 @@ class FleetState:
         self, device: LoadedDevice, leases: frozenset[int], took: Took, snapshot: FleetSnapshot
     ) -> DeviceRecord:
         groups = snapshot.groups_of(device.labels, device.facts, device.member_of)
-        profile = Profile(groups, capabilities(device.facts))
+        profile = Profile(groups, capabilities(device.facts, snapshot.asked))
         if len(self._profiles) > MAX_SHARED:
             self._profiles = {}
         if len(self._leases) > MAX_SHARED:
@@ -193,7 +193,7 @@ class FleetState:
             revision=self._same(device.revision),
             public_key=bytes.fromhex(device.public_key),
             profile=self._profiles.setdefault(profile, profile),
-            groups_key=snapshot.groups_key,
+            reading_key=snapshot.reading_key,
             personal=Personal(device.pins, device.attempts)
             if device.pins or device.attempts
             else None,
@@ -282,7 +282,9 @@ class FleetState:
     def matters(self, fleet_revision: int, labels: Labels, before: Facts, after: Facts) -> bool:
         """Say whether a change of facts may change a device's set (`telemetry.store.Matters`)."""
         snapshot = self.snapshot
-        if fleet_revision != snapshot.revision or capabilities(before) != capabilities(after):
+        if fleet_revision != snapshot.revision:
+            return True
+        if capabilities(before, snapshot.asked) != capabilities(after, snapshot.asked):
             return True
         nowhere: frozenset[int] = frozenset()
         was = snapshot.groups_of(labels, before, nowhere)

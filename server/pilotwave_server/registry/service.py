@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload, undefer
@@ -32,8 +32,9 @@ class VersionUnknown(NotFound):
 class Released:
     """A version as the choice for a device needs it. `yanked` and `denied` are reasons.
 
-    `target`, `sha256` and `length` are those of its manifest; `listed` is False when its publisher
-    took it off the list (it is below the floor then), so that no device can verify it any more.
+    `target`, `sha256`, `length` and `schema` are those of its manifest; `listed` is False when its
+    publisher took it off the list (it is below the floor then), so that no device can verify it any
+    more.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Released:
     yanked: str | None
     denied: str | None
     listed: bool
+    schema: int = 1
 
     @property
     def blobs(self) -> frozenset[str]:
@@ -53,12 +55,17 @@ class Released:
         return frozenset(file.sha256 for variant in self.variants for file in variant.files)
 
 
-def released(
-    session: Session, *, remembered: MutableMapping[str, tuple[Variant, ...]]
-) -> Iterator[Released]:
+class Contents(NamedTuple):
+    """What is kept of a manifest that was parsed."""
+
+    variants: tuple[Variant, ...]
+    schema: int
+
+
+def released(session: Session, *, remembered: MutableMapping[str, Contents]) -> Iterator[Released]:
     """Every version that was ever published, oldest first.
 
-    `remembered` keeps what was parsed, by manifest digest, from one call to the next: variants
+    `remembered` keeps what was parsed, by manifest digest, from one call to the next: manifests
     never change, so only versions that are new since then are read and parsed.
     """
     rows = session.scalars(select(VersionRow).order_by(VersionRow.id)).all()
@@ -73,10 +80,11 @@ def released(
             sha256=row.sha256,
             length=row.length,
             counter=row.counter,
-            variants=remembered[row.sha256],
+            variants=remembered[row.sha256].variants,
             yanked=row.yanked_reason if row.yanked_at else None,
             denied=_denied(row),
             listed=row.pruned_at is None,
+            schema=remembered[row.sha256].schema,
         )
 
 
@@ -87,14 +95,13 @@ def _denied(row: VersionRow) -> str | None:
     return row.denied_reason if row.denied_at else None
 
 
-def _remember(
-    session: Session, ids: set[int], remembered: MutableMapping[str, tuple[Variant, ...]]
-) -> None:
+def _remember(session: Session, ids: set[int], remembered: MutableMapping[str, Contents]) -> None:
     query = select(VersionRow.sha256, VersionRow.manifest)
     # Few new ones are asked for by number; at the start it is all of them.
     query = query.where(VersionRow.id.in_(ids)) if len(ids) <= 500 else query
-    for sha256, manifest in session.execute(query):
-        remembered[sha256] = parse_manifest(manifest).variants
+    for sha256, raw in session.execute(query):
+        manifest = parse_manifest(raw)
+        remembered[sha256] = Contents(manifest.variants, manifest.schema)
 
 
 def counters(session: Session) -> dict[tuple[str, str], int]:

@@ -210,6 +210,8 @@ class RequiresView(ApiReply):
     arch: list[str]
     accelerator: str | None
     memory_mb: int | None
+    cpu_any: list[str] = Field(description="Facts of which at least one must be true; [] = any.")
+    facts: dict[str, str] = Field(description="By fact: a specifier like >=2.1, or its very text.")
 
 
 class SelfTestView(ApiReply):
@@ -217,6 +219,9 @@ class SelfTestView(ApiReply):
     atol: str
     rtol: str
     max_latency_ms: int | None
+    min_agreement: str | None = Field(
+        description="The least share of cases whose largest output must be the expected one."
+    )
 
 
 class VariantView(ApiReply):
@@ -242,6 +247,9 @@ class VersionView(VersionFields):
     metrics: dict[str, str]
     target: str = Field(description="The manifest's path in TUF.")
     length: int = Field(description="The manifest's size in bytes.")
+    schema_number: int = Field(
+        description="The schema of its manifest: agents that read an older one are not offered it."
+    )
     role_version: int = Field(description="The role document that published it.")
 
 
@@ -255,6 +263,7 @@ def version_view(row: VersionRow) -> VersionView:
         metrics=manifest.metrics,
         target=names.target_path(row.model, row.version),
         length=row.length,
+        schema_number=manifest.schema,
         role_version=row.role_version,
     )
 

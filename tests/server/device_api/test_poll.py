@@ -13,6 +13,7 @@ import httpx
 from sqlalchemy import event
 
 from pilotwave_protocol import dsse, signing
+from pilotwave_protocol.manifest import Requires
 from pilotwave_protocol.messages.directive import (
     DIRECTIVE_TYPE,
     MAX_DIRECTIVE_BYTES,
@@ -24,7 +25,7 @@ from pilotwave_server.db import Database
 from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.settings import Settings
-from tests.server.device_api.peer import SimulatedDevice, code_of
+from tests.server.device_api.peer import ONNX, SimulatedDevice, code_of
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 from tests.server.registry.offline import director_of
 from tests.server.registry.registry import onnx
@@ -123,6 +124,29 @@ def test_operators_change_shows_at_the_next_poll(fleet: Fleet) -> None:
     labels = {"labels": {"site": "paris"}}
     assert fleet.operator.patch("/api/v1/devices/cam-1", json=labels).status_code == 200
     assert cam.runs() == {}
+
+
+def test_a_fact_that_a_version_asks_for_by_name_decides_from_then_on(
+    fleet: Fleet, context: Context
+) -> None:
+    """The device was seen, and its fact kept for nothing, before a version asked for it."""
+    cam, old = fleet.device(), fleet.device("cam-2")
+    fleet.group("all", "*")
+    fleet.assign("all", "1.0.0")
+    cam.check_in(facts={**ONNX, "agent.manifest": 2, "app": "2.4.1"})
+    assert cam.runs() == old.runs() == {"detector": "1.0.0"}
+    asks = Requires(facts={"app": ">=2.1,<3"})
+    fleet.registry.publish("detector", "1.3.0", requires=asks)
+    context.get(FleetState).refresh()
+    told = fleet.assign("all", "1.3.0")
+    assert (told["devices"], told["fits"]) == (2, 1)
+    assert told["holds"] == {"agent_too_old": 1}
+    assert cam.runs() == {"detector": "1.3.0"}
+    assert old.runs() == {"detector": "1.0.0"}
+    cam.check_in(facts={**ONNX, "agent.manifest": 2, "app": "3.0"})
+    assert cam.runs() == {"detector": "1.0.0"}
+    why = fleet.operator.get("/api/v1/devices/cam-1/why?model=detector").json()
+    assert "needs app >=2.1,<3; here it is 3.0" in str(why)
 
 
 def test_yank_by_the_publisher_shows_too(fleet: Fleet, context: Context) -> None:

@@ -12,7 +12,7 @@ from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import variant_fits
 from pilotwave_server.devices.facts import capabilities
-from pilotwave_server.rollouts.assignments.resolve import resolve
+from pilotwave_server.rollouts.assignments.resolve import Wait, resolve
 from pilotwave_server.rollouts.assignments.snapshot import (
     Baseline,
     DeviceView,
@@ -55,6 +55,7 @@ def test_nothing_taken_back_or_unfit_is_ever_assigned(
             and (q.group_id is None or q.group_id in device.groups)
             for q in snapshot.quarantines
         )
+        assert int(device.facts.get("agent.manifest", 1)) >= view.schema
         chosen = next(v for v in view.variants if v.name == entry.variant)
         assert variant_fits(chosen, device.facts).ok
 
@@ -98,7 +99,7 @@ def test_device_with_the_same_groups_and_capabilities_gets_the_same_set(
 ) -> None:
     """This is what lets a server answer a million devices from a few resolutions."""
     snapshot, device = world
-    bare = replace(device, facts=dict(capabilities(device.facts)))
+    bare = replace(device, facts=dict(capabilities(device.facts, snapshot.asked)))
     assert resolve(bare, snapshot) == resolve(device, snapshot)
 
 
@@ -232,6 +233,22 @@ def test_device_that_no_variant_fits_keeps_what_it_has_and_learns_why(
     resolution = resolve(cam(facts=facts), snapshot)
     assert resolution.entries == ()
     assert [s.hold and s.hold.reason for s in resolution.steps] == [Reason.TARGET_UNKNOWN, reason]
+
+
+def test_an_agent_that_cannot_read_the_manifest_is_never_offered_it_and_told_why() -> None:
+    newer = worlds.release(
+        version="1.1.0", variants=(worlds.variant("int8", requires=worlds.VNNI),)
+    )
+    snapshot = fleet(versions={("detector", "1.1.0"): newer})
+    fits = {**ONNX, "cpu.dotprod": True}
+    assert assigned(cam(facts={**fits, "agent.manifest": 2}), snapshot) != []
+    for old in ({}, {"agent.manifest": 1}, {"agent.manifest": "new"}):
+        resolution = resolve(cam(facts={**fits, **old}), snapshot)
+        assert resolution.entries == ()
+        (hold,) = [s.hold for s in resolution.steps if s.hold and s.candidate.version == "1.1.0"]
+        assert hold.reason is Wait.AGENT_TOO_OLD
+        assert "detector 1.1.0 has a manifest of schema 2" in hold.sentence
+        assert "update the agent first" in hold.sentence
 
 
 def test_device_that_forbids_unsafe_formats_is_not_offered_one() -> None:

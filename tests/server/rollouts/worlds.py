@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.manifest import FileEntry, Requires, Variant
+from pilotwave_protocol.manifest import FileEntry, Requires, Variant, VersionManifest
+from pilotwave_protocol.trust import facts_asked
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.snapshot import (
     Baseline,
@@ -29,13 +30,22 @@ GROUPS = (
 SELECTED_KEYS = {"site", "battery"}
 
 
-def variant(name: str, runtime: str = "onnxruntime", arch: tuple[str, ...] = ()) -> Variant:
+VNNI = Requires(cpu_any=("cpu.avx512_vnni", "cpu.dotprod"))
+NEW_APP = Requires(facts={"app": ">=2.1,<3"})
+
+
+def variant(
+    name: str,
+    runtime: str = "onnxruntime",
+    arch: tuple[str, ...] = (),
+    requires: Requires | None = None,
+) -> Variant:
     return Variant(
         name=name,
         runtime=runtime,
         entrypoint="model.onnx",
         files=(FileEntry("model.onnx", 3, "ab" * 32),),
-        requires=Requires(arch=arch),
+        requires=requires or Requires(arch=arch),
     )
 
 
@@ -48,6 +58,7 @@ def release(
     denied: str | None = None,
     listed: bool = True,
 ) -> Released:
+    chosen = variants or (variant("onnx-fp32"),)
     return Released(
         model=model,
         version=version,
@@ -55,7 +66,8 @@ def release(
         sha256="cd" * 32,
         length=100,
         counter=VERSIONS.index(version) + 1 if version in VERSIONS else 9,
-        variants=variants or (variant("onnx-fp32"),),
+        variants=chosen,
+        schema=VersionManifest(model, version, 1, chosen).schema,
         yanked=yanked,
         denied=denied,
         listed=listed,
@@ -68,6 +80,8 @@ variant_lists = st.sampled_from(
         (variant("arm", arch=("aarch64",)), variant("onnx-fp32")),
         (variant("arm", arch=("aarch64",)),),
         (variant("vino", runtime="openvino"),),
+        (variant("int8", requires=VNNI), variant("onnx-fp32")),
+        (variant("onnx-fp32", requires=NEW_APP),),
     ]
 )
 reasons = st.none() | st.just("bad")
@@ -82,6 +96,9 @@ devices_facts: st.SearchStrategy[dict[str, Scalar]] = st.fixed_dictionaries(
         "runtime.onnxruntime": st.just("1.20"),
         "runtime.openvino": st.just("2025.1"),
         "battery": st.integers(0, 40),
+        "agent.manifest": st.sampled_from([1, 2, 2, 2]),
+        "cpu.avx512_vnni": st.just(True),
+        "app": st.sampled_from(["2.4.1", "3.0", "no version"]),
     },
 )
 devices_labels = st.fixed_dictionaries(
@@ -146,6 +163,7 @@ def snapshots(draw: st.DrawFn) -> FleetSnapshot:
         baselines=baselines,
         rollouts=rollouts,
         quarantines=tuple(quarantines),
+        asked=facts_asked(v for release in known.values() for v in release.variants),
     )
 
 

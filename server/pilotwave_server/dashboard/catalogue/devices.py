@@ -62,6 +62,13 @@ SENTENCES: tuple[str, ...] = (
     N_("variant %(variant)s needs %(memory)s MB of memory; here %(have)s"),
     N_("variant %(variant)s needs %(name)s; here is %(version)s"),
     N_("variant %(variant)s is for %(arch)s; this is %(arch2)s"),
+    N_("variant %(variant)s needs a processor with one of %(list)s; this one has none of them"),
+    N_("variant %(variant)s needs %(fact)s %(shown)s; nothing is known of %(fact2)s here"),
+    N_("variant %(variant)s needs %(fact)s %(shown)s; here it is %(shown2)s"),
+    N_(
+        "%(model)s %(version)s has a manifest of schema %(schema)s, and the agent there reads "
+        "schema %(schema2)s: update the agent first"
+    ),
     N_("no variant of %(model)s %(version)s fits: %(text)s"),
     N_("%(model)s %(version)s is quarantined for the fleet: %(text)s"),
     N_("%(model)s %(version)s is quarantined for %(group)s: %(text)s"),

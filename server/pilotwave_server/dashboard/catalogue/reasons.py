@@ -80,6 +80,7 @@ REASONS: dict[str, str] = {
     "failed_here": N_("the version failed on the device"),
     "too_many_models": N_("the device is asked to run too many models"),
     "device_conflict": N_("two machines use the device's key"),
+    "agent_too_old": N_("the agent is too old to read the manifest"),
     "silent": N_("silent after the switch"),
     "lease_expired": N_("it did not begin in time"),
     "left": N_("it left the version during probation"),

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from pilotwave_protocol.messages.facts import AGENT_UPDATES
+from pilotwave_protocol.messages.facts import AGENT_MANIFEST, AGENT_UPDATES
 from pilotwave_protocol.names import AGENT_MODEL
+from pilotwave_protocol.trust import facts_asked
 from pilotwave_server.devices.report_tables import DeviceHistoryRow
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.service import in_group
@@ -60,8 +61,10 @@ def count_fitting(
 
 
 def _asked_for(version: Released) -> list[str]:
-    """The facts that decide which variant fits (`trust.variant_fits`)."""
-    keys = {"arch", "memory_mb", "allow_unsafe_formats"}
+    """The facts that decide which variant fits (`choose_variant`)."""
+    keys = {"arch", "memory_mb", "allow_unsafe_formats", *facts_asked(version.variants)}
+    if version.schema > 1:
+        keys.add(AGENT_MANIFEST)
     if version.model == AGENT_MODEL:
         keys.add(AGENT_UPDATES)
     for variant in version.variants:

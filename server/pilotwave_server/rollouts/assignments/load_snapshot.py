@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, and_, exists, or_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.manifest import Variant
+from pilotwave_protocol.trust import facts_asked
 from pilotwave_server.db import fleet_row
 from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow
@@ -43,10 +43,12 @@ from pilotwave_server.selector import compile_predicate, parse
 
 
 class RememberedSnapshot:
-    """What was parsed of signed manifests and policies, kept from one picture to the next."""
+    """What was parsed of signed manifests and policies, kept from one picture to the next; `asked`
+    are the facts that any of the manifests asks for by name."""
 
     def __init__(self) -> None:
-        self.variants: dict[str, tuple[Variant, ...]] = {}
+        self.manifests: dict[str, registry.Contents] = {}
+        self.asked: frozenset[str] = frozenset()
         self.policies: dict[int, Policy] = {}
 
 
@@ -55,7 +57,7 @@ def read_snapshot(session: Session, remembered: RememberedSnapshot) -> FleetSnap
     row = fleet_row(session)
     groups = session.scalars(select(GroupRow).order_by(GroupRow.id)).all()
     names = {g.id: g.name for g in groups}
-    versions = registry.released(session, remembered=remembered.variants)
+    versions = _versions(session, remembered)
     rollouts = session.scalars(select(RolloutRow).where(_in_force()).order_by(RolloutRow.id)).all()
     policies = _policies(rollouts, remembered)
     canaries = tuple(_canary_groups(rollouts, policies))
@@ -63,8 +65,9 @@ def read_snapshot(session: Session, remembered: RememberedSnapshot) -> FleetSnap
         fleet=row.fleet,
         revision=row.fleet_revision,
         groups=(*(_group(g) for g in groups), *canaries),
-        groups_key=_groups_key(groups, canaries),
-        versions={(v.model, v.version): v for v in versions},
+        asked=remembered.asked,
+        reading_key=_reading_key(groups, canaries, remembered.asked),
+        versions=versions,
         floors=registry.floors(session),
         baselines=_baselines(session, names),
         rollouts=_rollouts(rollouts, policies, {g.name: g.id for g in groups}),
@@ -78,10 +81,24 @@ def _group(row: GroupRow) -> GroupInFleet:
     return GroupInFleet(row.id, row.name, selects)
 
 
-def _groups_key(groups: Iterable[GroupRow], canaries: Iterable[GroupInFleet]) -> str:
+def _versions(
+    session: Session, remembered: RememberedSnapshot
+) -> dict[tuple[str, str], registry.Released]:
+    """Every version. What they ask is looked through when there is a new one."""
+    known = len(remembered.manifests)
+    found = registry.released(session, remembered=remembered.manifests)
+    versions = {(v.model, v.version): v for v in found}
+    if len(remembered.manifests) != known:
+        remembered.asked = facts_asked(v for m in remembered.manifests.values() for v in m.variants)
+    return versions
+
+
+def _reading_key(
+    groups: Iterable[GroupRow], canaries: Iterable[GroupInFleet], asked: frozenset[str]
+) -> str:
     selectors = [(g.id, g.selector) for g in groups if g.selector is not None]
     # a rollout's policy never changes, so the number stands for the selector
-    return sha256_hex(repr((selectors, [c.id for c in canaries])).encode())
+    return sha256_hex(repr((selectors, [c.id for c in canaries], sorted(asked))).encode())
 
 
 def _in_force() -> ColumnElement[bool]:

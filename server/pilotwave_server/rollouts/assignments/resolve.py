@@ -19,9 +19,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.messages.directive import MAX_ENTRIES, Entry
-from pilotwave_protocol.messages.facts import AGENT_TIES
+from pilotwave_protocol.messages.facts import AGENT_MANIFEST, AGENT_TIES
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import Fit, variant_fits
 from pilotwave_server.devices.conflicts import SENTENCE
@@ -43,6 +44,7 @@ class Wait(str, Enum):
     FAILED_HERE = "failed_here"
     TOO_MANY_MODELS = "too_many_models"
     DEVICE_CONFLICT = "device_conflict"
+    AGENT_TOO_OLD = "agent_too_old"
 
     def __str__(self) -> str:
         return str(self.value)
@@ -253,7 +255,13 @@ def _quarantine(device: DeviceView, snapshot: FleetSnapshot, candidate: Candidat
 
 
 def choose_variant(device: DeviceView, release: Released) -> tuple[Variant | None, Hold | None]:
-    """Return the first variant, in the publisher's order, that fits; or why none does."""
+    """Return the first variant, in the publisher's order, that fits; or why none does.
+
+    An agent refuses its whole directive over one manifest that it cannot read.
+    """
+    reads = device.facts.get(AGENT_MANIFEST, 1)
+    if not isinstance(reads, int) or reads < release.schema:
+        return None, Hold(Wait.AGENT_TOO_OLD, _too_old(release, reads))
     allow_unsafe = allows_unsafe(device.facts)
     misfits: list[Fit] = []
     for variant in release.variants:
@@ -266,6 +274,13 @@ def choose_variant(device: DeviceView, release: Released) -> tuple[Variant | Non
     named = f"no variant of {release.model} {release.version} fits"
     return None, Hold(
         reason or Reason.DOES_NOT_FIT, f"{named}: {'; '.join(fit.sentence for fit in misfits)}"
+    )
+
+
+def _too_old(release: Released, reads: Scalar) -> str:
+    return (
+        f"{release.model} {release.version} has a manifest of schema {release.schema}, and the "
+        f"agent there reads schema {reads}: update the agent first"
     )
 
 

@@ -147,13 +147,15 @@ class FleetSnapshot:
     """All that decides what devices run, except what is known of the single device.
 
     `revision` is that of the last change which may concern every device. `baselines` and
-    `rollouts` are newest first. `groups_key` changes when any selector does.
+    `rollouts` are newest first. `asked` are the facts that versions ask for by name;
+    `reading_key` changes when these do, or any selector: devices are to be read anew.
     """
 
     fleet: str
     revision: int
     groups: tuple[GroupInFleet, ...] = ()
-    groups_key: str = ""
+    asked: frozenset[str] = frozenset()
+    reading_key: str = ""
     versions: Mapping[tuple[str, str], Released] = field(default_factory=_nothing)
     floors: Mapping[str, int] = field(default_factory=_nothing)
     baselines: Mapping[str, tuple[Baseline, ...]] = field(default_factory=_nothing)
