@@ -147,15 +147,6 @@ def verified(
     return claimed.payload
 
 
-def is_signed_by(claimed: Unverified, *, payload_type: str, public: bytes) -> bool:
-    """Say whether the key of these 32 raw bytes signed it: `verified` for one key, without a table
-    of keys, for whoever checks very many. Raises ValueError for bytes that are no key."""
-    name = sha256_hex(public)
-    message = pae(payload_type, claimed.payload)
-    key = Ed25519PublicKey.from_public_bytes(public)
-    return any(_is_good(key, sig, message) for of, sig in claimed.signatures if of == name)
-
-
 def _is_good(key: Ed25519PublicKey, sig: bytes, message: bytes) -> bool:
     try:
         key.verify(sig, message)

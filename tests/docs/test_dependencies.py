@@ -19,6 +19,7 @@ PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
 # The first version without it, by package.
 FIXED = [
     ("cryptography", "46.0.5", "CVE-2026-26007: public keys on small subgroups"),
+    ("pynacl", "1.6.2", "CVE-2025-69277: points off the main subgroup"),
     ("urllib3", "2.6.3", "CVE-2025-66418, CVE-2025-66471, CVE-2026-21441: decompression bombs"),
     ("authlib", "1.6.6", "CVE-2025-59420, CVE-2025-61920, CVE-2025-68158: headers, size, state"),
     ("joserfc", "1.4.2", "CVE-2025-65015: tokens of any size in errors"),

@@ -31,6 +31,7 @@ from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices.silence import note_interval_s
 from pilotwave_server.diagnostics.service import wish_of
+from pilotwave_server.envelopes import is_signed_by
 from pilotwave_server.errors import Forbidden, Invalid, ServerError, Unauthorised
 from pilotwave_server.fleet.loader import Loader
 from pilotwave_server.fleet.records import DeviceRecord
@@ -206,4 +207,4 @@ def _read(raw: bytes) -> tuple[Unverified, CheckIn]:
 
 
 def _signed_by(claimed: Unverified, record: DeviceRecord) -> bool:
-    return dsse.is_signed_by(claimed, payload_type=CHECK_IN_TYPE, public=record.public_key)
+    return is_signed_by(claimed, payload_type=CHECK_IN_TYPE, public=record.public_key)

@@ -27,6 +27,7 @@ from pilotwave_server.devices.errors import WrongDeviceState
 from pilotwave_server.devices.service import get_device
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.diagnostics.tables import DiagnosticsRow
+from pilotwave_server.envelopes import is_signed_by
 from pilotwave_server.errors import Invalid, NotFound
 from pilotwave_server.paging import PageRequest, paginate
 
@@ -92,7 +93,7 @@ def _opened(raw: bytes, row: DeviceRow) -> Diagnostics:
             raw, payload_type=DIAGNOSTICS_TYPE, max_bytes=MAX_DIAGNOSTICS_BYTES
         )
         public = bytes.fromhex(row.public_key)
-        if not dsse.is_signed_by(claimed, payload_type=DIAGNOSTICS_TYPE, public=public):
+        if not is_signed_by(claimed, payload_type=DIAGNOSTICS_TYPE, public=public):
             raise BadDiagnostics(f"expected an envelope signed by the key of {row.name}")
         found = parse_diagnostics(claimed.payload)
     except ProtocolError as error:
