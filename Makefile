@@ -71,9 +71,9 @@ test-runtimes: .venv/.torch .venv-tflite/.installed  ## Install the large and th
 	  tests/agent/runtimes tests/e2e/test_runtimes.py $(ARGS)
 
 .venv/.torch: $(STAMP)
-	@echo "Installing PyTorch and ExecuTorch"
+	@echo "Installing PyTorch, ExecuTorch and llama.cpp"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input \
-	  -c constraints.txt -e '.[$(EXTRAS),torch,executorch]'
+	  -c constraints.txt -e '.[$(EXTRAS),torch,executorch,llama-cpp]'
 	@touch $@
 
 # it ended with numpy 1 and Python 3.11; beyond that, its tests are deselected with a word

@@ -20,6 +20,7 @@ MODULES = {
     "openvino": "openvino",
     "torch": "torch",
     "executorch": "executorch",
+    "llama.cpp": "xllamacpp",
 }
 TFLITE_PYTHON = Path(__file__).parent.parent / ".venv-tflite" / "bin" / "python"
 

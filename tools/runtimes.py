@@ -30,7 +30,7 @@ HEAD = (
     "|---|---|---|---|---|---|---|---|---|\n"
 )
 # what a package needs and does not say
-UNDECLARED = {"executorch": ("torch",)}
+UNDECLARED = {"executorch": ("torch",), "llama.cpp": ("numpy",)}
 TRIAL = """
 import json, sys, time
 from pathlib import Path

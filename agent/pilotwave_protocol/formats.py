@@ -16,6 +16,7 @@ OPENS = MappingProxyType(
         "torch": ("torchscript", "torchscript-lite"),
         "executorch": ("executorch",),
         "edge-impulse": ("eim",),
+        "llama.cpp": ("gguf",),
         # of an ONNX file, the device builds its own engine
         "tensorrt": ("tensorrt-plan", "onnx"),
         # the agent itself: its wheels, and their digests

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pilotwave_agent import runtimes
 from pilotwave_agent.live import LiveModel
 from tests.agent.runtimes.cases import CASES, Case
-from tests.agent.runtimes.samples import golden, lay_out_case
+from tests.agent.runtimes.samples import MODELS, golden, lay_out_case, lay_out_texts
 from tests.e2e.fleet_of_one import FleetOfOne, fleet_of_one
 from tests.peers import trtexec
 
@@ -41,6 +42,7 @@ def sample(runtime: str, file: str) -> Case:
 
 TENSORRT = Case("tensorrt", "onnx", ("mlp.onnx",), "mlp", ("x", "probs"))
 OLD_TFLITE = Case("tflite-runtime", "tflite", ("mlp_handmade.tflite",), "mlp", ("x", "probs"))
+TEXTS = Case("llama.cpp", "gguf", ("tiny_llama.gguf",), "texts", ("prompt", "text"))
 PROGRAM = Case("command", "program", (), "mlp")
 WAYS = [
     Way(
@@ -66,6 +68,7 @@ WAYS = [
         sample("edge-impulse", "digits_py.eim"),
         sample("edge-impulse", "digits_py.eim"),
     ),
+    Way("llama.cpp", TEXTS, TEXTS),
     # by a stand-in for trtexec: there is no GPU here
     Way("tensorrt", TENSORRT, TENSORRT),
     # its interpreter is another than the application's
@@ -85,6 +88,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetOfOne]:
 
 
 def prepared(folder: Path, case: Case, version: str) -> None:
+    if case is TEXTS:
+        lay_out_texts(folder, case.files[0], {"a": said_by_itself(case)})
+        return
     if case.runtime != "command":
         lay_out_case(folder, case)
         return
@@ -93,8 +99,19 @@ def prepared(folder: Path, case: Case, version: str) -> None:
     (folder / "run").write_text(script)
 
 
+def said_by_itself(case: Case) -> str:
+    """Return what the language model says, asked here."""
+    model = runtimes.load(MODELS, entrypoint=case.files[0], runtime=case.runtime)
+    (found,) = model.run({"prompt": np.array(["a"], object)})["text"]
+    model.close()
+    return str(found)
+
+
 def answer(live: LiveModel, case: Case) -> float:
     """Ask the application's side for the first golden case; return how far off its answer is."""
+    if case is TEXTS:
+        (said,) = live.run({"prompt": np.array(["a"], object)})["text"]
+        return float(said != said_by_itself(case))
     found = golden(case.cases)
     batch = found["x"][0] if case.runtime == "edge-impulse" else found["x"][:1]
     (row,) = live.run({live.inputs[0].name: batch}).values()

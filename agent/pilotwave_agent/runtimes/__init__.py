@@ -60,6 +60,7 @@ RUNTIMES = {
     "executorch": Runtime(_HERE + "executorch", ("executorch",), "executorch"),
     # the client is ours; what it takes besides is numpy, to compare golden cases
     "edge-impulse": Runtime(_HERE + "edge_impulse", ("numpy",), "edge-impulse"),
+    "llama.cpp": Runtime(_HERE + "llama_cpp", ("xllamacpp",), "llama-cpp"),
     "tensorrt": Runtime(_HERE + "tensorrt", ("tensorrt", "tensorrt-cu12"), "tensorrt"),
 }
 

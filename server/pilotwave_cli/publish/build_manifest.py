@@ -21,7 +21,7 @@ from pilotwave_protocol.tensortypes import CASES, CASES_JSON
 LEFT_OUT = frozenset({".DS_Store", ".gitattributes", ".gitignore", "Thumbs.db", "desktop.ini"})
 """What desktops and Git leave in ordinary folders."""
 Looked = Mapping[str, sniff.Sniffed]
-_NAMELESS = ("torchscript", "torchscript-lite", "executorch")
+_NAMELESS = ("torchscript", "torchscript-lite", "executorch", "gguf")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.numpy import save_file
 from pilotwave_cli.publish.build_manifest import build_variant
 from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol.manifest import Variant
-from pilotwave_protocol.tensortypes import CASES
+from pilotwave_protocol.tensortypes import CASES, CASES_FORMAT, CASES_JSON
 from tests.agent.runtimes.cases import Case
 
 MODELS = Path(__file__).parent.parent.parent / "data" / "models"
@@ -49,6 +50,18 @@ def lay_out_case(folder: Path, case: Case, **changes: str) -> Variant:
     """Lay out one of the sample rows."""
     wishes = replace(VariantOptions(runtime=case.runtime, atol=case.atol, rtol="0"), **changes)  # type: ignore[arg-type]
     return lay_out(folder, *case.files, cases=case.cases, names=case.names, wishes=wishes)
+
+
+def lay_out_texts(folder: Path, file: str, answers: dict[str, str]) -> None:
+    """Copy a language model and its golden cases, the answer to each prompt, into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(MODELS / file, folder)
+    tensors = {
+        name: {"dtype": "string", "shape": [len(answers)], "data": list(data)}
+        for name, data in (("input.prompt", answers), ("output.text", answers.values()))
+    }
+    said = {"format": CASES_FORMAT, "tensors": tensors}
+    (folder / CASES_JSON).write_text(json.dumps(said))
 
 
 def write_cases(folder: Path, tensors: dict[str, np.ndarray]) -> None:
