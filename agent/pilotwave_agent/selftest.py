@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pilotwave_agent.hardware.board import int8_words
 from pilotwave_agent.host.shared_folder import remove_tree
 from pilotwave_agent.runtimes import COMMAND, RUNTIMES, WHEELHOUSE, Options, Tensor, engines
 from pilotwave_agent.runtimes.confine import lacking
@@ -204,6 +205,7 @@ def _spec(
         "cases": cases.cases if cases else None,
         "atol": cases.atol if cases else "0",
         "rtol": cases.rtol if cases else "0",
+        "by_agreement": cases is not None and cases.min_agreement is not None,
         "threads": settings.threads,
         "devices": [*settings.devices, *wished],
         "precision": variant.precision,
@@ -420,10 +422,25 @@ def _within(figures: SelfTestFigures, variant: Variant, limits: TestLimits) -> S
     if limit_ms and figures.p95_ms > limit_ms:
         sentence = f"p95 of {figures.p95_ms:.1f} ms; at most {limit_ms} ms are allowed"
         raise RefusedError(Reason.SELFTEST_SLOW, sentence)
+    if variant.selftest and variant.selftest.min_agreement is not None:
+        _check_agreement(figures, float(variant.selftest.min_agreement))
     if limits.memory_mb and figures.peak_mb > limits.memory_mb:
         sentence = f"peak memory {figures.peak_mb:.0f} MB; at most {limits.memory_mb} are allowed"
         raise RefusedError(Reason.SELFTEST_MEMORY, sentence)
     return figures
+
+
+def _check_agreement(figures: SelfTestFigures, asked: float) -> None:
+    """The arithmetic of a small precision is the processor's own: no tolerance holds for all."""
+    share = figures.agreement
+    if share is not None and share >= asked:
+        return
+    have = "no answer has classes, so none" if share is None else f"agreed on {100 * share:.3g} %"
+    sentence = (
+        f"{have} of {figures.cases} golden cases, at least {100 * asked:.3g} % are asked: "
+        f"this CPU is {int8_words(Path('/'))}"
+    )
+    raise RefusedError(Reason.SELFTEST_AGREEMENT, sentence)
 
 
 def _died(ended: _Ended, limits: TestLimits) -> RefusedError:

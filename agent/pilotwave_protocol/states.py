@@ -112,6 +112,7 @@ class Reason(_Word):
     SELFTEST_UNSUPPORTED = "selftest_unsupported"
     SELFTEST_SCHEMA = "selftest_schema"
     SELFTEST_MISMATCH = "selftest_mismatch"
+    SELFTEST_AGREEMENT = "selftest_agreement"
     SELFTEST_NONFINITE = "selftest_nonfinite"
     SELFTEST_SLOW = "selftest_slow"
     SELFTEST_TIMEOUT = "selftest_timeout"

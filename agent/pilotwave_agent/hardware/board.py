@@ -25,6 +25,7 @@ _FLAGS = {
     "sve": "sve",
     "bf16": "bf16",
 }
+_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "dotprod", "i8mm")
 # the chip of a Jetson: (family, GPU architecture)
 _TEGRAS = {
     "210": ("nano", "53"),
@@ -55,6 +56,14 @@ def cpu_model(root: Path) -> str | None:
         found[key.strip()] = value.strip()  # of cores that differ, the last: the fast ones
     arm = [found[key] for key in ("CPU implementer", "CPU part") if key in found]
     return found.get("model name") or ":".join(arm) or None
+
+
+def int8_words(root: Path) -> str:
+    """Say which processor this is and how it multiplies 8-bit numbers, which decides what it makes
+    of a quantised model."""
+    flags = cpu_flags(root)
+    has = [name for name in _INT8 if flags.get(f"cpu.{name}")]
+    return f"{cpu_model(root) or 'unknown'} with {', '.join(has) or 'no int8 dot products'}"
 
 
 def hardware(root: Path) -> str | None:

@@ -175,6 +175,7 @@ def _compared(
             cases,
             atol=float(spec["atol"]),
             rtol=float(spec["rtol"]),
+            by_agreement=spec["by_agreement"],
             compare=lambda: line.enter("compare"),
         )
     peak = peak_mb() + (peak_of_children_mb() if spec["starts"] else 0.0)

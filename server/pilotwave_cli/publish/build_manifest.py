@@ -141,6 +141,8 @@ def _cases(files: Mapping[str, Path]) -> str | None:
 
 def _selftest(files: Mapping[str, Path], wanted: VariantOptions) -> SelfTest | None:
     cases = _cases(files)
+    if cases is None and wanted.min_agreement is not None:
+        raise CliError(f"--min-agreement: expected golden cases, {CASES}; there are none")
     if cases is None:
         return None
     return SelfTest(cases, wanted.atol, wanted.rtol, wanted.max_latency_ms, wanted.min_agreement)

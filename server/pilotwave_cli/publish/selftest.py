@@ -88,12 +88,18 @@ def _rewrite(source: Path) -> str:
     return f"if its answers are right and the cases are old, write new cases: `{command}`; "
 
 
+def _refused(variant: Variant) -> frozenset[Reason]:
+    """Which reasons lie with the model. Too little agreement does, unless the variant asks for some
+    processors: this desk's may be none of them."""
+    return _REFUSED if variant.requires.cpu_any else _REFUSED | {Reason.SELFTEST_AGREEMENT}
+
+
 def _judge(variant: Variant, found: dict[str, Any], source: Path) -> None:
     sentence = output.plain(found.get("sentence") or f"{AGENT} gave no answer; is it an older one?")
     if found.get("ok") is True:
         if not found.get("tried"):
             output.warn(f"{variant.name}: loaded, not tried: it took no input that was made up")
-    elif found.get("reason") in _REFUSED:
+    elif found.get("reason") in _refused(variant):
         raise CliError(
             f"{variant.name}: devices would refuse it ({found['reason']}): {sentence}; "
             f"{_rewrite(source) if found['reason'] == Reason.SELFTEST_MISMATCH else ''}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from pilotwave_agent.selftest import SelfTestFigures, SelfTestFolders, TestLimit
 from pilotwave_agent.settings.config import RuntimeSettings
 from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol.errors import RefusedError
-from pilotwave_protocol.manifest import FileEntry, TensorSpec, Variant
+from pilotwave_protocol.manifest import FileEntry, SelfTest, TensorSpec, Variant
 from pilotwave_protocol.states import Reason
 from tests.agent.runtimes.samples import MODELS, golden, lay_out, write_cases
 from tests.runtimes import TFLITE_PYTHON
@@ -168,6 +169,24 @@ def test_a_program_that_tests_itself_passes_with_the_figures_it_says(tmp_path: P
         figures.p50_ms,
         figures.p95_ms,
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ('"agreement": 0.96, "cases": 50', "agreed on 96 % of 50 golden cases, at least 97 %"),
+        ('"cases": 3', "no answer has classes, so none of 3 golden cases"),
+    ],
+)
+def test_a_program_is_held_to_the_least_agreement_too(
+    tmp_path: Path, said: str, words: str
+) -> None:
+    variant = command(tmp_path, f"#!/bin/sh\necho '{{{said}}}'\n")
+    with pytest.raises(RefusedError, match=words) as caught:
+        run_selftest(
+            tmp_path, replace(variant, selftest=SelfTest("run", min_agreement="0.97")), LIMITS
+        )
+    assert caught.value.reason is Reason.SELFTEST_AGREEMENT
 
 
 @pytest.mark.parametrize(

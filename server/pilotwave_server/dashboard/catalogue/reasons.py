@@ -50,6 +50,7 @@ REASONS: dict[str, str] = {
     "selftest_unsupported": N_("the runtime does not support the model"),
     "selftest_schema": N_("inputs or outputs differ from the manifest"),
     "selftest_mismatch": N_("the outputs differ from the golden outputs"),
+    "selftest_agreement": N_("too few answers agree with the golden ones"),
     "selftest_nonfinite": N_("the outputs hold NaN or infinity"),
     "selftest_slow": N_("the model is too slow"),
     "selftest_timeout": N_("the self-test took too long"),
