@@ -60,9 +60,8 @@ def read_facts(
     `own` are those that its settings say: they stand before what was found. `runtimes` name
     interpreters of their own.
     """
-    machine = platform.machine().lower()
     facts: dict[str, Scalar | None] = {
-        "arch": _ARCHES.get(machine, machine),
+        "arch": arch(),
         "os": _os_name(root),
         "kernel": platform.release(),
         "cpu_count": os.cpu_count(),
@@ -85,6 +84,12 @@ def read_facts(
         "max_models": MAX_ENTRIES,
     }
     return {key: _clean(value) for key, value in facts.items() if value not in (None, "")}
+
+
+def arch() -> str:
+    """Return the kind of processor in the word that manifests use: `x86_64`, `aarch64`."""
+    machine = platform.machine().lower()
+    return _ARCHES.get(machine, machine)
 
 
 def _tens(number: int | None) -> int | None:

@@ -32,6 +32,7 @@ from pilotwave_cli import (
 )
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.keys import commands as keys
+from pilotwave_cli.optimize import command as optimize
 from pilotwave_cli.output import warn
 from pilotwave_cli.publish import command as publish
 from pilotwave_cli.publish import golden_command
@@ -74,6 +75,7 @@ keys.add_to(cli)
 cli.add_typer(models.cli, name="models")
 publish.add_to(cli)
 golden_command.add_to(cli)
+optimize.add_to(cli)
 cli.add_typer(versions.cli, name="versions")
 cli.add_typer(device_logs.cli, name="devices")
 cli.add_typer(codes.cli, name="codes")

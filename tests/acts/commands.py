@@ -44,6 +44,7 @@ CAN_BE_UNDONE = """
     attention withdraw: attention acknowledge
     server gc: it lists with --dry-run, and removes only what the setting names
     golden: it writes the files that it names, which publish lists and checks
+    optimize: it makes a new folder and overwrites none
     agent golden: it writes into the folder that it is given
     groups add: groups remove; it is one device
     groups remove: groups add; it is one device

@@ -11,11 +11,12 @@ import importlib
 import json
 import tempfile
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pilotwave_agent.facts import agent_version
+from pilotwave_agent.facts import agent_version, arch
+from pilotwave_agent.hardware import board
 from pilotwave_agent.selftest import TestLimits, record_answers, run_selftest
 from pilotwave_protocol.errors import PilotwaveError, RefusedError
 from pilotwave_protocol.manifest import TensorSpec, parse_manifest
@@ -36,7 +37,15 @@ def try_files(raw: bytes, name: str, folder: Path, timeout_s: float) -> str:
         figures = run_selftest(folder.absolute(), variant, limits)
     except RefusedError as no:
         return json.dumps({"ok": False, "reason": str(no.reason), "sentence": str(no)})
-    return json.dumps({"ok": True, "tried": figures.tried, "figures": str(figures)})
+    said = {"tried": figures.tried, "figures": str(figures), "measured": asdict(figures)}
+    return json.dumps({"ok": True, **said, "machine": _machine()})
+
+
+def _machine() -> dict[str, Any]:
+    """What the figures are of, in the words of facts."""
+    root = Path("/")
+    flags = sorted(board.cpu_flags(root))
+    return {"arch": arch(), "cpu": board.cpu_model(root) or "", "flags": flags}
 
 
 def try_itself() -> str:

@@ -1,6 +1,6 @@
 """`report.json`: what `pilotwave optimize` made of one model, and what it found out about each.
 
-Parsing is strict, as `pilotwave publish --from` signs what stands here. Numbers are decimal texts,
+Parsing is strict, as what stands here is signed when it is published. Numbers are decimal texts,
 so that what was printed, written and signed is the same. A folder without this file is no result:
 it is written last.
 """
@@ -165,7 +165,7 @@ def read_report(folder: Path) -> Report:
             raw = file.read(MAX_REPORT_BYTES + 1)
     except OSError as e:
         raise BadReport(
-            f"{folder}: expected a folder that `pilotwave optimize` finished; "
+            f"{folder}: expected a folder of variants, as optimize makes it; "
             f"{REPORT} cannot be read: {e.strerror}"
         ) from e
     try:

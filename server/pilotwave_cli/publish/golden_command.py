@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pilotwave_cli import output
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.publish.build_manifest import Built, build_variant
+from pilotwave_cli.publish.ask_agent import AGENT, TIMEOUT_S, ask_golden, find_agent
+from pilotwave_cli.publish.build_manifest import build_variant
 from pilotwave_cli.publish.lay_out import laid_out
-from pilotwave_cli.publish.selftest import AGENT, TIMEOUT_S, find_agent, folder_of
 from pilotwave_cli.publish.variant_options import VariantOptions
-from pilotwave_protocol.manifest import VersionManifest
 from pilotwave_protocol.tensortypes import CASES, CASES_JSON
 
-_PATIENCE_S = 30
 _TOLERANCE = 1e-3
 
 
@@ -57,7 +51,7 @@ def golden(
     wanted = VariantOptions(runtime=runtime, entrypoint=entrypoint, unsafe_format=unsafe_format)
     with laid_out({"golden": source}) as paths:
         built = build_variant("golden", paths["golden"], wanted, with_cases=False)
-        found = _ask(agent, built, inputs, folder, limit, timeout)
+        found = ask_golden(agent, built, inputs, folder, limit, timeout)
     if found.get("ok") is not True:
         sentence = found.get("sentence") or f"{AGENT} gave no answer; is it an older one?"
         raise CliError(f"{source}: {output.plain(sentence)}")
@@ -74,29 +68,3 @@ def golden(
             f"two runs of one input differ by up to {found['worst']:.3g}: publish with a wider "
             f"tolerance, such as --atol {2 * found['worst']:.1g}"
         )
-
-
-def _ask(
-    agent: str, built: Built, inputs: Path, folder: Path, limit: int, timeout: float
-) -> dict[str, Any]:
-    variant = replace(built.variant, selftest=None)
-    manifest = VersionManifest(model="golden", version="1.0.0", counter=1, variants=(variant,))
-    words = [agent, "golden", str(folder_of(built)), "--variant", variant.name]
-    words += ["--inputs", str(inputs.absolute()), "--out", str(folder.absolute())]
-    try:
-        done = subprocess.run(
-            [*words, "--most", str(limit), "--timeout", str(timeout)],
-            input=manifest.to_bytes(),
-            capture_output=True,
-            env={k: v for k, v in os.environ.items() if not k.startswith("PILOTWAVE_")},
-            timeout=timeout + _PATIENCE_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as e:
-        raise CliError(f"{AGENT}: {e}") from e
-    try:
-        found = json.loads(done.stdout)
-    except ValueError:
-        said = done.stderr.decode(errors="replace").strip().removeprefix(f"{AGENT}: ")
-        found = {"sentence": said.splitlines()[-1] if said else ""}
-    return found if isinstance(found, dict) else {}

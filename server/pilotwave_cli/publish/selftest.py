@@ -1,31 +1,23 @@
 """Let a version take the device's self-test here, before it is signed.
 
-The device's agent is another program: it is started where it is installed, and asked. What it finds
-wrong with the model itself is refused; what this desk alone lacks is said, and no more.
+What the device's agent finds wrong with the model itself is refused; what this desk alone lacks is
+said, and no more.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pilotwave_cli import output
 from pilotwave_cli.errors import CliError
+from pilotwave_cli.publish.ask_agent import AGENT, ask_selftest, find_agent
 from pilotwave_cli.publish.build_manifest import Built
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.states import Reason
 
-AGENT = "pilotwave-agent"
-TIMEOUT_S = 60
-# the wait for the agent itself, beyond the test's own limit
-_PATIENCE_S = 30
 # what runs anywhere; engines and programs are made for another machine than the desk
 _PORTABLE = ("onnxruntime", "litert", "tflite-runtime", "openvino", "torch", "executorch")
 # what lies with the model; memory, time and versions are the desk's own
@@ -49,37 +41,7 @@ def try_out(manifest: bytes, built: Iterable[Built], sources: Mapping[str, Path]
         if agent is None:
             output.warn(f"{name}: not tried here, as {AGENT} is not installed; devices will")
             continue
-        _judge(made.variant, _ask(agent, manifest, made), sources[name])
-
-
-def find_agent() -> str | None:
-    """Return the agent beside this program, or on PATH."""
-    beside = Path(sys.executable).with_name(AGENT)
-    return str(beside) if os.access(beside, os.X_OK) else shutil.which(AGENT)
-
-
-def _ask(agent: str, manifest: bytes, made: Built) -> dict[str, Any]:
-    words = [agent, "selftest", str(folder_of(made)), "--variant", made.variant.name]
-    try:
-        done = subprocess.run(
-            [*words, "--timeout", str(TIMEOUT_S)],
-            input=manifest,
-            capture_output=True,
-            env={k: v for k, v in os.environ.items() if not k.startswith("PILOTWAVE_")},
-            timeout=TIMEOUT_S + _PATIENCE_S,
-            check=False,
-        )
-        found = json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        found = None
-    return found if isinstance(found, dict) else {}
-
-
-def folder_of(made: Built) -> Path:
-    """Return the folder in which the variant's paths lie."""
-    entrypoint = next(f for f in made.variant.files if f.path == made.variant.entrypoint)
-    depth = entrypoint.path.count("/")
-    return Path(os.path.abspath(made.sources[entrypoint.sha256])).parents[depth]
+        _judge(made.variant, ask_selftest(agent, manifest, made), sources[name])
 
 
 def _rewrite(source: Path) -> str:

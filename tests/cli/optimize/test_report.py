@@ -124,7 +124,7 @@ def test_accepted_rows_stand_first() -> None:
 
 
 def test_folder_without_a_report_is_no_result(tmp_path: Path) -> None:
-    with pytest.raises(BadReport, match="pilotwave optimize"):
+    with pytest.raises(BadReport, match="folder of variants"):
         read_report(tmp_path)
 
 

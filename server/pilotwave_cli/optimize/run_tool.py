@@ -1,0 +1,143 @@
+"""Run a tool in a child process that it may hang, crash or bloat, and say how that went.
+
+It has limits of memory and time, no network, and a folder of its own. It and all that it started
+end with this process, and at the end of its time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pilotwave_cli.errors import CliError
+from pilotwave_cli.optimize.recipes import Recipe
+
+_START = "pilotwave_cli.optimize.tools.start"
+_TAIL = 2000
+_NO_ROOM = 1 << 20
+_QUIET = {
+    "NNCF_DISABLE_TELEMETRY": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "PYTHONWARNINGS": "ignore",
+    "MPLBACKEND": "agg",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one step may take: seconds, and MiB of memory."""
+
+    timeout_s: float = 1800.0
+    memory_mb: int = 8192
+
+
+class ToolFailed(CliError):
+    """A tool did not make what it should; the sentence is the row's."""
+
+
+def run_tool(recipe: Recipe, task: Mapping[str, Any], limits: Limits) -> None:
+    """Have the tool write the task's `out`. Raises `ToolFailed`, `OSError` where the disk is full:
+    that is no fault of the tool, and the next would meet it too."""
+    missing = [name for name in recipe.modules if find_spec(name) is None]
+    if missing:
+        raise ToolFailed(f"{missing[0]} is not installed: pip install 'pilotwave[{recipe.extra}]'")
+    words = [sys.executable, "-I", "-m", _START, recipe.tool]
+    with (
+        tempfile.TemporaryDirectory(prefix="pilotwave-tool-") as scratch,
+        _pipe() as (
+            reader,
+            writer,
+        ),
+    ):
+        told = {"task": task, "memory_mb": limits.memory_mb, "parent": os.getpid(), "fd": writer}
+        with tempfile.TemporaryFile(dir=scratch) as noise:
+            child = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=noise,
+                stderr=noise,
+                pass_fds=(writer,),
+                start_new_session=True,
+                env=_environment(scratch),
+                cwd=scratch,
+            )
+            timed_out = not _ended(child, json.dumps(told).encode(), limits.timeout_s)
+            noise.seek(max(noise.seek(0, os.SEEK_END) - _TAIL, 0))
+            tail = " ".join(noise.read().decode(errors="replace").split())[-300:]
+        said = _said(reader)
+        _check_disk(Path(task["out"]), said)
+        _check(child.returncode, timed_out, said, tail, limits)
+    if not Path(task["out"]).is_file():
+        raise ToolFailed("it ended without an error and wrote no file")
+
+
+def _check_disk(out: Path, said: dict[str, Any]) -> None:
+    full = said.get("full")
+    if full is None and not said.get("ok") and shutil.disk_usage(out.parent).free < _NO_ROOM:
+        full = errno.ENOSPC
+    if full is not None:
+        raise OSError(full, os.strerror(full), str(out))
+
+
+def _check(status: int, timed_out: bool, said: dict[str, Any], tail: str, limits: Limits) -> None:
+    if timed_out:
+        raise ToolFailed(f"no end within {limits.timeout_s:g} s (--timeout)")
+    if said.get("memory") or status == -signal.SIGKILL:
+        raise ToolFailed(f"it needs more than {limits.memory_mb} MiB of memory (--memory)")
+    if said.get("ok") is True:
+        return
+    if said:
+        raise ToolFailed(str(said.get("sentence")))
+    how = signal.Signals(-status).name if status < 0 else f"status {status}"
+    raise ToolFailed(f"ended with {how}: {tail}")
+
+
+def _environment(scratch: str) -> dict[str, str]:
+    """Nothing of ours but where programs and libraries are."""
+    kept = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
+    here = {name: os.environ[name] for name in kept if name in os.environ}
+    return {**here, **_QUIET, "HOME": scratch, "TMPDIR": scratch}
+
+
+def _ended(child: subprocess.Popen[bytes], told: bytes, timeout_s: float) -> bool:
+    """Wait for the end of the child, and end all that it started; say whether time was enough."""
+    try:
+        child.communicate(told, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    return True
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    try:
+        yield reader, writer
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def _said(reader: int) -> dict[str, Any]:
+    try:
+        found = json.loads(os.read(reader, 1 << 16))
+    except (BlockingIOError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,87 @@
+"""Small models and data for `pilotwave optimize`: the digits network, made harder to quantise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load_file
+
+from tests.cli.conftest import DIGITS
+
+MODEL = DIGITS / "1.1.0" / "model.onnx"
+CALIBRATION_ROWS = 200
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images on which the model was not trained, and what they show."""
+    held_out = load_file(DIGITS / "held_out.safetensors")
+    images = held_out["clean"].astype(np.float32) / held_out["clean"].max()
+    return images, held_out["label"].astype(np.int64)
+
+
+def write_data(folder: Path, **changes: Any) -> tuple[Path, Path]:
+    """Write `cal.npz` and `test.npz`; `changes` stand for arrays of the latter, None for none."""
+    images, labels = digits()
+    np.savez(folder / "cal.npz", x=images[:CALIBRATION_ROWS])
+    told = {"x": images[CALIBRATION_ROWS:], "labels": labels[CALIBRATION_ROWS:], **changes}
+    np.savez(folder / "test.npz", **{name: a for name, a in told.items() if a is not None})
+    return folder / "cal.npz", folder / "test.npz"
+
+
+def write_depthwise(path: Path) -> Path:
+    """The digits model behind a depthwise convolution, one of whose two filters is 500 times the
+    other and sees nothing but zeros, as a channel that died in training does.
+
+    One scale for both filters leaves nothing of the small one; a scale for each loses nothing.
+    """
+    model = onnx.load(MODEL)
+    graph = model.graph
+    constants: dict[str, np.ndarray] = {
+        "image": np.array([-1, 1, 8, 8]),
+        "flat": np.array([-1, 64]),
+        "starts": np.array([1]),
+        "ends": np.array([2]),
+        "axes": np.array([1]),
+        "spread": np.array([0, 1], np.float32).reshape(2, 1, 1, 1),
+        "filters": np.array([100, 0.2], np.float32).reshape(2, 1, 1, 1),
+        "five": np.array(5, np.float32),
+    }
+    before = [
+        helper.make_node("Reshape", ["x", "image"], ["i"]),
+        helper.make_node("Conv", ["i", "spread"], ["c"]),
+        helper.make_node("Conv", ["c", "filters"], ["d"], group=2),
+        helper.make_node("Slice", ["d", "starts", "ends", "axes"], ["s"]),
+        helper.make_node("Reshape", ["s", "flat"], ["r"]),
+        helper.make_node("Mul", ["r", "five"], ["x2"]),
+    ]
+    graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in constants.items())
+    graph.node[0].input[0] = "x2"
+    nodes = [*before, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def write_with_import(path: Path, domain: str, version: int) -> Path:
+    """The digits model with an opset import that none of its nodes uses."""
+    model = onnx.load(MODEL)
+    model.opset_import.append(helper.make_opsetid(domain, version))
+    onnx.save(model, path)
+    return path
+
+
+def write_custom(path: Path) -> Path:
+    """A model with an operator that no runtime has."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 64])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])
+    node = helper.make_node("Secret", ["x"], ["y"], domain="com.example")
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
+    graph = helper.make_graph([node], "custom", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=9), path)
+    return path

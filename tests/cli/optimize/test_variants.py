@@ -1,0 +1,145 @@
+"""What one run makes: each variant opened, judged, measured and described."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from safetensors.numpy import load_file
+
+from pilotwave_cli.optimize.recipes import SUMS_IN_32_BITS
+from pilotwave_cli.optimize.report import State
+from tests.cli.optimize import nets
+from tests.cli.optimize.conftest import Made
+
+pytestmark = pytest.mark.timeout(300)  # the first of them waits for the run
+
+
+def test_each_tool_made_its_variant(made: Made) -> None:
+    for name in ("onnx-fp32", "onnx-int8", "onnx-fp16"):
+        row = made.row(name)
+        assert row.state is State.ACCEPTED, row.why
+        assert row.files is not None
+        assert (made.folder / row.files.folder / row.files.entrypoint).stat().st_size == (
+            row.figures.bytes
+        )
+        assert row.figures.loss_bound is not None
+        assert float(row.figures.loss_bound) <= 0.02
+        assert float(row.figures.p05_ms or 0) > 0
+        assert float(row.figures.peak_mb or 0) > 10
+
+
+def test_source_in_one_file_is_kept_byte_for_byte(made: Made) -> None:
+    raw = (made.folder / "onnx-fp32" / "model.onnx").read_bytes()
+    assert raw == (made.folder.parent / "model.onnx").read_bytes()
+
+
+def test_one_scale_for_all_filters_is_refused_and_one_for_each_is_not(made: Made) -> None:
+    row = made.row("per-tensor")
+    assert row.state is State.REFUSED
+    assert "inputs are wrong and were right before" in row.why
+    assert float(row.figures.top1 or 1) < 0.5
+    assert float(made.row("onnx-int8").figures.top1 or 0) > 0.95
+    assert not (made.folder / "per-tensor").exists()
+
+
+def test_weights_are_signed_per_channel_and_what_flows_is_unsigned(made: Made) -> None:
+    model = onnx.load(made.folder / "onnx-int8" / "model.onnx")
+    constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    flowing = [n for n in model.graph.node if n.op_type == "QuantizeLinear"]
+    assert {constants[n.input[2]].dtype for n in flowing} == {np.dtype(np.uint8)}
+    (depthwise,) = (n for n in model.graph.node if n.op_type == "Conv" and _groups(n) == 2)
+    weights = next(n for n in model.graph.node if depthwise.input[1] in n.output)
+    assert weights.op_type == "DequantizeLinear"
+    assert constants[weights.input[0]].dtype == np.int8
+    assert constants[weights.input[1]].shape == (2,)
+
+
+def _groups(node: onnx.NodeProto) -> int:
+    return next((a.i for a in node.attribute if a.name == "group"), 1)
+
+
+def test_no_variant_imports_an_opset_that_it_does_not_use(made: Made) -> None:
+    for name in ("onnx-int8", "onnx-fp16"):
+        model = onnx.load(made.folder / name / "model.onnx")
+        assert [o.domain for o in model.opset_import] == [""], name
+        assert made.row(name).runtime_version == ">=1.16"
+
+
+def test_u8s8_asks_for_a_processor_that_does_not_saturate(made: Made) -> None:
+    assert made.row("onnx-int8").requires.cpu_any == SUMS_IN_32_BITS
+    assert made.row("per-tensor").requires.cpu_any == SUMS_IN_32_BITS
+    assert made.row("onnx-fp16").requires.cpu_any == ()
+
+
+def test_golden_cases_are_the_variants_own(made: Made) -> None:
+    cases = {
+        name: load_file(made.folder / name / "selftest.safetensors")
+        for name in ("onnx-fp32", "onnx-int8")
+    }
+    for name, found in cases.items():
+        row = made.row(name)
+        assert found["input.x"].shape == (64, 64)
+        assert found["output.probs"].shape == (64, 10)
+        assert row.files is not None
+        assert row.files.cases == "selftest.safetensors"
+    assert not np.array_equal(
+        cases["onnx-fp32"]["output.probs"], cases["onnx-int8"]["output.probs"]
+    )
+    fp32, int8 = made.row("onnx-fp32").files, made.row("onnx-int8").files
+    assert fp32 is not None
+    assert int8 is not None
+    assert (fp32.atol, fp32.min_agreement) == ("0.001", None)
+    assert float(int8.atol) > 0.001
+    assert int8.min_agreement == "0.95"
+
+
+def test_golden_cases_show_several_classes(made: Made) -> None:
+    answers = load_file(made.folder / "onnx-int8" / "selftest.safetensors")["output.probs"]
+    assert len(set(answers.argmax(axis=1).tolist())) == 10
+
+
+def test_the_publishers_own_variant_is_judged_by_the_same_data(made: Made) -> None:
+    row = made.row("plain")
+    assert row.state is State.ACCEPTED
+    assert row.precision == "fp32"
+    assert row.figures.rows == made.row("onnx-int8").figures.rows == 499
+
+
+def test_the_report_says_where_it_comes_from(made: Made) -> None:
+    report = made.report
+    assert report.source.file == "model.onnx"
+    assert report.labelled
+    assert report.calibration.rows == nets.CALIBRATION_ROWS
+    assert report.tools.keys() == {"onnx", "onnxruntime"}
+    assert report.machine.arch
+    assert all(flag.startswith("cpu.") for flag in report.machine.flags)
+
+
+def test_each_step_is_told_and_the_table_is_printed(made: Made) -> None:
+    for line in (
+        "onnx-int8: made in",
+        "onnx-int8: accepted",
+        "per-tensor: refused",
+        "round 3 of 3",
+    ):
+        assert line in made.done.stderr
+    table = (made.folder / "report.txt").read_text()
+    assert "per-tensor" in table
+    assert table.splitlines()[1] in made.done.stdout
+    assert "with 95% confidence, of 499 labelled inputs" in table
+
+
+def test_nothing_else_is_left(made: Made) -> None:
+    accepted = {row.name for row in made.report.accepted}
+    assert {p.name for p in made.folder.iterdir()} == {"report.json", "report.txt", *accepted}
+    beside = {p.name for p in made.folder.parent.iterdir()}
+    assert beside == {"variants", "model.onnx", "tensor.onnx", "cal.npz", "test.npz"}
+
+
+def test_numbers_are_texts(made: Made) -> None:
+    written = json.loads((made.folder / "report.json").read_bytes())
+    assert written["guard"] == {"max_loss": "0.02", "confidence": "0.95"}
