@@ -8,7 +8,7 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' \
 	>/dev/null 2>&1 && { echo "$$p"; break; }; done)
-USUAL := server,cli,mqtt,object-storage,onnxruntime,litert,openvino,dev
+USUAL := server,cli,mqtt,object-storage,tracing,onnxruntime,litert,openvino,dev
 EXTRAS ?= $(USUAL)
 LOCKS := requirements/dev.lock requirements/build.lock
 DATA ?= .data

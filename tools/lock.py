@@ -17,9 +17,12 @@ HERE = Path(__file__).resolve().parent.parent
 FOLDER = HERE / "requirements"
 # What each is for, and the extras that it has.
 LOCKS = {
-    "server": ("server", "cli", "mqtt", "object-storage"),
+    "server": ("server", "cli", "mqtt", "object-storage", "tracing"),
     "agent": ("onnxruntime", "mqtt", "websocket"),
-    "dev": ("server", "cli", "mqtt", "object-storage", "onnxruntime", "litert", "openvino", "dev"),
+    "dev": (
+        *("server", "cli", "mqtt", "object-storage", "tracing"),
+        *("onnxruntime", "litert", "openvino", "dev"),
+    ),
 }
 # What builds the package itself: it is installed from here, without another index.
 BUILD = "hatchling>=1.24\neditables>=0.5\n"

@@ -80,7 +80,7 @@ class Job:
     `token` reads blobs, `acked` is the newest event the server has in the count of the journal
     called `journal`, `refresh` asks for a refresh of metadata, `boot` for a check of everything on
     disk, `probed` is when models were last probed, `proved` what this agent has done of what a new
-    one must, `trouble` what kept it from more.
+    one must, `trouble` what kept it from more, `traced` the models whose steps are told as spans.
     """
 
     token: str = ""
@@ -92,6 +92,7 @@ class Job:
     probed: dict[str, float] = field(default_factory=dict)
     proved: tuple[str, ...] = ()
     trouble: str = ""
+    traced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,12 @@ def _tools(config: Config, job: Job, disk: Disk, tell: Tell, clock: Clock, root:
         now=lambda: now_of(layout, clock),
         look_around=lambda: look_around(config, now_of(layout, clock).wall, root=root),
         tell=tell,
-        notes=Notes(probed=dict(job.probed), proved={*job.proved}, trouble=job.trouble),
+        notes=Notes(
+            probed=dict(job.probed),
+            proved={*job.proved},
+            trouble=job.trouble,
+            traced=frozenset(job.traced),
+        ),
     )
 
 

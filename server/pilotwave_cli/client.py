@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from pilotwave_cli import tracing
 from pilotwave_cli.config import Config, load
 from pilotwave_cli.errors import ApiError, CliError, Failed, NoAnswer
 
@@ -68,7 +69,12 @@ class Api:
         query = {k: v for k, v in (params or {}).items() if v is not None}
         try:
             answer = self._http.request(
-                method, path, json=json, params=query, content=content, headers=headers
+                method,
+                path,
+                json=json,
+                params=query,
+                content=content,
+                headers={**tracing.headers(), **(headers or {})},
             )
         except (httpx.HTTPError, httpx.InvalidURL) as e:
             raise NoAnswer(f"{self.config.url} does not answer: {_cause(e)}") from e

@@ -16,6 +16,7 @@ from pilotwave_cli.errors import ApiError, CliError
 from pilotwave_cli.output import Json
 from pilotwave_cli.policies import faults_of, read_policy_file
 from pilotwave_cli.print_rollout import show_created, show_decisions, show_preview, show_rollout
+from pilotwave_cli.tracing import traced
 from pilotwave_protocol import names
 
 cli = typer.Typer(
@@ -95,7 +96,8 @@ def create(
         return
     with connect() as api:
         sure_of_new(api, group, model, version, yes=yes)
-    found = _ask("/rollouts", {**body, "description": description, "start": start})
+    with traced("create rollout", model=model, version=version):
+        found = _ask("/rollouts", {**body, "description": description, "start": start})
     _show(found, as_json, show_created)
 
 
@@ -200,7 +202,7 @@ def decisions(rollout: Rollout, limit: Limit = 100, as_json: Json = False) -> No
 
 
 def _step(rollout: str, verb: str, reason: str, as_json: bool, *, ask: bool = False) -> None:
-    with connect() as api:
+    with traced(f"{verb} rollout", rollout=rollout), connect() as api:
         if ask and verb in GOES_ON:
             sure_to_go_on(api, _id(rollout), verb)
         elif ask:

@@ -11,7 +11,16 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pilotwave_server import __version__, health, openapi, openfiles, problems, storage, system
+from pilotwave_server import (
+    __version__,
+    health,
+    openapi,
+    openfiles,
+    problems,
+    storage,
+    system,
+    tracing,
+)
 from pilotwave_server.api_limits import ApiLimits
 from pilotwave_server.attention import setup as attention
 from pilotwave_server.base_path import BasePath
@@ -55,6 +64,7 @@ MAX_METADATA_BYTES = 8 << 20
 # stops in the opposite one.
 INSTALL: tuple[Callable[[Context], None], ...] = (
     health.install,
+    tracing.install,
     system.install,
     hosts.install,
     storage.install,

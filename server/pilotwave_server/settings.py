@@ -114,6 +114,11 @@ class Settings(BaseSettings):
         "none", description="Role of people who sign in for the first time; none: refuse them."
     )
     metrics_open: bool = Field(False, description="Serve /metrics without a token.")
+    otlp_endpoint: str = Field(
+        "",
+        description="Base URL of an OpenTelemetry collector, such as `http://127.0.0.1:4318`, for "
+        "traces of versions on their way to devices. Default: none are sent.",
+    )
 
     poll_interval_s: int = Field(
         60, ge=1, le=DAY_S, description="Interval between a device's polls."

@@ -15,6 +15,7 @@ from pilotwave_agent.settings.diagnostics import DiagnosticsSettings
 from pilotwave_agent.settings.download_limits import OwnLimits
 from pilotwave_agent.settings.push import PushSettings
 from pilotwave_agent.settings.tell import Tell
+from pilotwave_agent.settings.tracing import TracingSettings
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "device.md"
 # dataclasses whose fields are a section's keys
@@ -23,6 +24,7 @@ SECTIONS = {
     "[limits]": OwnLimits,
     "[push]": PushSettings,
     "[diagnostics]": DiagnosticsSettings,
+    "[tracing]": TracingSettings,
     "[runtimes.NAME]": RuntimeSettings,
     "[[tell]]": Tell,
 }
@@ -36,7 +38,9 @@ def known() -> Iterator[tuple[str, str, object]]:
     for f in fields(Config):
         if f.name.startswith(TEST):
             yield "[selftest]", f.name.removeprefix(TEST), f.default
-        elif f.name not in ("probe", "limits", "push", "diagnostics", "runtimes", "tell"):
+        elif f.name not in (
+            *("probe", "limits", "push", "diagnostics", "tracing", "runtimes", "tell"),
+        ):
             yield "", f.name, f.default
     for section, kind in SECTIONS.items():
         for f in fields(kind):
@@ -79,7 +83,7 @@ def test_each_key_of_the_table_is_read(section: str) -> None:
             continue
         wrong: dict[str, object] = {key: {"no": "such value"}}
         inner = {"[probe]": "probe", "[selftest]": "selftest", "[limits]": "limits"}
-        inner |= {"[push]": "push", "[diagnostics]": "diagnostics"}
+        inner |= {"[push]": "push", "[diagnostics]": "diagnostics", "[tracing]": "tracing"}
         if section in inner:
             wrong = {inner[section]: wrong}
         elif section == "[runtimes.NAME]":

@@ -30,11 +30,13 @@ _TRIES = 6
 
 @dataclass(frozen=True)
 class News:
-    """What a report says beside the journal's state; `facts` are None if they are as before."""
+    """What a report says beside the journal's state; `facts` are None if they are as before.
+    `traces` is said beside it, unsigned."""
 
     facts: Mapping[str, Scalar] | None = None
     progress: Mapping[str, int] = field(default_factory=dict)
     trouble: tuple[str, str] | None = None
+    traces: str = ""
 
 
 @dataclass
@@ -85,7 +87,9 @@ class Reporter:
             report = self._report(state, news, this)
             kept = self._channel.kept
             try:
-                reply = server_api.check_in(self._channel, self._who.key, report)
+                reply = server_api.check_in(
+                    self._channel, self._who.key, report, traces=news.traces
+                )
             except ServerSaid as e:
                 this.count += 1
                 if this.count >= _TRIES or not self._other(e, this):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pilotwave_agent.core.journal import read_state
 from pilotwave_agent.host.disk import Disk
@@ -28,7 +29,7 @@ def once(config: Config, config_path: Path) -> str | None:
         try:
             return _visit(config, layout, session)
         finally:
-            session.channel.close()
+            session.close()
 
 
 def _visit(config: Config, layout: Layout, session: Session) -> str | None:
@@ -44,10 +45,14 @@ def _visit(config: Config, layout: Layout, session: Session) -> str | None:
 
 
 def _work(config: Config, session: Session) -> Done:
-    done = work(config, Job(**session.job(), refresh=bool(session.token), boot=True))
+    def tell(line: dict[str, Any]) -> None:
+        if "span" in line and session.traces:
+            session.traces.heard(line["span"])
+
+    done = work(config, Job(**session.job(), refresh=bool(session.token), boot=True), tell=tell)
     changed = done.changed
     while done.next_wake_s is not None:
         time.sleep(done.next_wake_s)
-        done = work(config, Job(**session.job(), probed=done.probed))
+        done = work(config, Job(**session.job(), probed=done.probed), tell=tell)
         changed = changed or done.changed
     return replace(done, changed=changed)

@@ -6,6 +6,7 @@ true. What the next step is, and what an outcome means, is `machine`'s and `outc
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from pilotwave_agent.effects.holds import hold_back
 from pilotwave_agent.effects.probe import probe
 from pilotwave_agent.effects.remove import clear_away, remove
 from pilotwave_agent.effects.restore import restore
+from pilotwave_agent.effects.spans import tell_span
 from pilotwave_agent.effects.stage import prepare_desks, stage
 from pilotwave_agent.effects.switch import confirm, switch
 from pilotwave_agent.effects.tools import Tools
@@ -61,14 +63,31 @@ def carry_out(tools: Tools, step: Step) -> None:
 
     A model whose step is refused stays where it is and is not tried again in this process.
     """
+    model = getattr(step, "model", None)  # a Move names none
+    if model not in tools.notes.traced:
+        _do(tools, step)
+        return
+    start, candidate = time.time(), tools.slot(model).candidate
+    record, error = _do(tools, step)
+    about = {"device": tools.config.device, "version": candidate.version if candidate else ""}
+    tell_span(
+        tools.tell, step, start=start, end=time.time(), about=about, record=record, error=error
+    )
+
+
+def _do(tools: Tools, step: Step) -> tuple[Record | None, str]:
+    """Return what was journalled, or the reason of a refusal."""
     try:
-        tools.record(_EFFECTS[type(step)](tools, step))
+        record = _EFFECTS[type(step)](tools, step)
+        tools.record(record)
+        return record, ""
     except RefusedError as no:
         slot = tools.slot(getattr(step, "model"))  # noqa: B009 - a Move refuses nothing
         tools.notes.parked[slot.model] = no
         # of a model that is cleared away the journal knows nothing more
         if not isinstance(step, steps.ClearAway):
             tools.record(outcomes.blocked(slot, no, tools.now()))
+        return None, str(no.reason)
 
 
 def reconcile(tools: Tools) -> None:

@@ -35,7 +35,7 @@ class Notes:
     When (uptime) each model was last probed, its application last asked, its files last fetched;
     what models wait for, and until when the conditions of a fetch need not be looked at; whose
     variants cannot be compared now; what the agent has `proved` of itself since it started, and the
-    `trouble` that kept it from more.
+    `trouble` that kept it from more; the models that are `traced`.
     """
 
     probed: dict[str, float] = field(default_factory=dict)
@@ -48,6 +48,7 @@ class Notes:
     changed: bool = False
     proved: set[str] = field(default_factory=set)
     trouble: str = ""
+    traced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,11 @@ class Layout:
         return self.root / "inbox" / "directive.json"
 
     @property
+    def traces(self) -> Path:
+        """Which trace each model's order belongs to."""
+        return self.root / "inbox" / "traces.json"
+
+    @property
     def tuf(self) -> Path:
         """TUF's cache."""
         return self.root / "tuf"

@@ -17,6 +17,7 @@ from pilotwave_protocol.messages.check_in import CHECK_IN_TYPE, CheckIn, check_c
 from pilotwave_protocol.messages.check_in_reply import CheckInReply, parse_check_in_reply
 from pilotwave_protocol.messages.directive import MAX_DIRECTIVE_ENVELOPE_BYTES
 from pilotwave_protocol.messages.enrol import ENROL_TYPE, Enrol, EnrolReply, parse_enrol_reply
+from pilotwave_protocol.tracing import HEADER as TRACES
 
 _JSON = {"Content-Type": "application/json"}
 # whoever can forge an answer may silence a device for no longer than this at a time
@@ -81,13 +82,15 @@ def retry_after(value: str) -> float | None:
 class Polled:
     """A poll's answer: `raw` is a new directive, or None if nothing changed.
 
-    `root` and `timestamp` are the server's hint at the newest TUF versions.
+    `root` and `timestamp` are the server's hint at the newest TUF versions, `traces` what it says
+    of the traces that a new directive belongs to.
     """
 
     raw: bytes | None
     etag: str
     root: int
     timestamp: int
+    traces: str = ""
 
 
 def enrol(channel: Channel, key: Ed25519PrivateKey, wish: Enrol) -> EnrolReply:
@@ -107,10 +110,14 @@ def enrol(channel: Channel, key: Ed25519PrivateKey, wish: Enrol) -> EnrolReply:
     return reply
 
 
-def check_in(channel: Channel, key: Ed25519PrivateKey, report: CheckIn) -> CheckInReply:
-    """Send a signed report. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
+def check_in(
+    channel: Channel, key: Ed25519PrivateKey, report: CheckIn, *, traces: str = ""
+) -> CheckInReply:
+    """Send a signed report, and beside it `traces`. Raises `ServerSaid`, `Unreachable`,
+    `BadAnswer`."""
     body = dsse.sign(CHECK_IN_TYPE, report.to_bytes(), key)
-    answer = channel.request("POST", "/device/v1/check-in", headers=_JSON, body=body)
+    headers = {**_JSON, TRACES: traces} if traces else _JSON
+    answer = channel.request("POST", "/device/v1/check-in", headers=headers, body=body)
     if answer.status != 200:
         raise ServerSaid(answer)
     try:
@@ -149,6 +156,7 @@ def poll(channel: Channel, token: str, etag: str) -> Polled:
         etag=_etag(answer.headers.get("etag", "")) if fresh else etag,
         root=root,
         timestamp=timestamp,
+        traces=answer.headers.get(TRACES.lower(), "") if fresh else "",
     )
 
 

@@ -195,7 +195,7 @@ class Agent:
         """End the child and the connection."""
         self._end_child()
         self._push.close()
-        self.session.channel.close()
+        self.session.close()
         if self._mailbox:
             self._mailbox.close()
 
@@ -288,6 +288,8 @@ class Agent:
             self.schedule.news(self.clock.uptime())
         elif "progress" in line:
             self._progress.update(line["progress"])
+        elif "span" in line and self.session.traces:
+            self.session.traces.heard(line["span"])
         elif "failed" in line:
             self.session.say_once(str(line["failed"]))
         elif "done" in line:

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilotwave_agent.check_in.metrics import Telemetry
 from pilotwave_agent.check_in.numbering import Sequence
@@ -31,6 +31,9 @@ from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages.check_in_reply import CheckInReply
 from pilotwave_protocol.messages.diagnostics import DiagnosticsWish
 from pilotwave_protocol.push import PushTerms
+
+if TYPE_CHECKING:
+    from pilotwave_agent.traces import DeviceTraces
 
 NO = (ServerSaid, Unreachable, BadAnswer)
 _TOKEN_MARGIN_S = 5.0
@@ -74,6 +77,7 @@ class Session:
     _etag: str = ""
     _facts: Mapping[str, Scalar] | None = None
     _answered: dict[int, float] = field(default_factory=dict)
+    traces: DeviceTraces | None = None
 
     def __post_init__(self) -> None:
         layout = Layout(self.config.data_dir)
@@ -90,7 +94,14 @@ class Session:
     def job(self) -> dict[str, Any]:
         """Return what a process that works is told of the conversation."""
         reporter = self.reporter
-        return {"token": self.token, "acked": reporter.acked, "journal": reporter.journal}
+        job = {"token": self.token, "acked": reporter.acked, "journal": reporter.journal}
+        return job if self.traces is None else {**job, "traced": self.traces.models}
+
+    def close(self) -> None:
+        """Close the connection, and send what is left of traces."""
+        self.channel.close()
+        if self.traces:
+            self.traces.close()
 
     # --- checking in
 
@@ -103,7 +114,8 @@ class Session:
         """Send a report; with the answer come a token, intervals and a hint. None: no answer."""
         facts = facts_of(self.config, root=self.root)
         self.telemetry.collect(self.clock.wall())
-        news = News(facts if facts != self._facts else None, progress or {}, trouble)
+        traces = self.traces.header() if self.traces else ""
+        news = News(facts if facts != self._facts else None, progress or {}, trouble, traces)
         already = self.reporter.acked
         try:
             reply = self.reporter.send(state, news)
@@ -111,6 +123,8 @@ class Session:
             self._check_in_refused(e)
             return None
         self._facts = facts if self.reporter.whole else None
+        if self.traces:
+            self.traces.reported()
         self._take(state, reply, already)
         if reply.diagnostics is not None:
             self._answer(reply.diagnostics, state)
@@ -187,6 +201,8 @@ class Session:
             return None
         self._token_served = True
         self.schedule.polled(now, changed=polled.raw is not None)
+        if polled.raw is not None and self.traces:
+            self.traces.ordered(polled.traces)
         if polled.raw is not None:
             self._etag_until = now + _HOUR_S
         self._etag = polled.etag
@@ -242,7 +258,12 @@ def session_of(
         profile=PROFILES[config.profile],
     )
     seq = Sequence(Disk(), Layout(config.data_dir).seq)
-    return Session(config, who, seq, schedule, clock or Clock(), root, **more)
+    traces = None
+    if config.tracing.endpoint:
+        from pilotwave_agent.traces import traces_of  # mostly not asked for
+
+        traces = traces_of(config, Disk())
+    return Session(config, who, seq, schedule, clock or Clock(), root, traces=traces, **more)
 
 
 def keep_directive(disk: Disk, layout: Layout, raw: bytes) -> bool:

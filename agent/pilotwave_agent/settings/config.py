@@ -20,6 +20,7 @@ from pilotwave_agent.settings.download_limits import OwnLimits, read_limits
 from pilotwave_agent.settings.proxies import ENVIRONMENT, Proxies, from_environment, read_proxy
 from pilotwave_agent.settings.push import PushSettings, read_push
 from pilotwave_agent.settings.tell import Tell, read_tell
+from pilotwave_agent.settings.tracing import TracingSettings, read_tracing
 from pilotwave_protocol import names
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.fields import Fields
@@ -122,6 +123,7 @@ class Config:
     timezone: str = ""
     push: PushSettings = field(default_factory=PushSettings)
     diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
     proxy: str = ""
     proxy_password_file: str = ""
     no_proxy: tuple[str, ...] = ()
@@ -190,6 +192,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         timezone=_zone(f),
         push=read_push(_section(f, "push"), base),
         diagnostics=read_diagnostics(_section(f, "diagnostics")),
+        tracing=read_tracing(_section(f, "tracing")),
         proxy=f.text("proxy", limit=2048, default=""),
         proxy_password_file=str(base / os.path.expanduser(secret)) if secret else "",
         no_proxy=tuple(f.texts("no_proxy", limit=64, default=[])),

@@ -26,6 +26,7 @@ from pilotwave_cli.publish.selftest import try_out
 from pilotwave_cli.publish.tell import tell, too_old, warn
 from pilotwave_cli.publish.unpack_archives import restored
 from pilotwave_cli.publish.variant_options import VariantWords, options_for
+from pilotwave_cli.tracing import traced
 from pilotwave_cli.upload import upload_missing
 from pilotwave_protocol import names, signing
 from pilotwave_protocol.digest import sha256_hex
@@ -52,6 +53,7 @@ def publish(
     sources = check_contents.check_choice(what.sources(), all_files=send.all_files)
     wanted = options_for(sources, words, send.not_secret)
     with ExitStack() as stack:
+        stack.enter_context(traced("publish", model=what.model, version=what.version))
         paths = stack.enter_context(laid_out(sources))
         if not words.as_is:
             paths = stack.enter_context(restored(paths))

@@ -35,6 +35,7 @@ from pilotwave_server.rollouts.operate.views import (
 from pilotwave_server.rollouts.policies.chosen import policy_names
 from pilotwave_server.rollouts.states import TRANSITIONS, RolloutState
 from pilotwave_server.rollouts.waves import BadSalt, draw_salt, read_salt
+from pilotwave_server.tracing import Traced
 
 router = page_router()
 ALL = PageRequest(limit=500)
@@ -165,7 +166,7 @@ async def preview(page: ActOperator, context: Ctx, now: Now) -> Response:
 
 
 @router.post("/rollouts/new")
-async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
+async def create(page: ActOperator, context: Ctx, now: Now, traced: Traced) -> Response:
     """Make it; what was typed stays where something is wrong with it."""
 
     def make(session: Session, form: dict[str, str]) -> CreatedRollout:
@@ -176,7 +177,7 @@ async def create(page: ActOperator, context: Ctx, now: Now) -> Response:
             allow_empty=form.get("allow_empty") == "yes",
         )
         _ask_if_taken_back(page, session, body, form)
-        return api.create(page.actor, session, now, context, body)
+        return api.create(page.actor, session, now, context, traced, body)
 
     return await answer_form(
         page.request,
@@ -289,13 +290,15 @@ def take_step(
     session: WriteSession,
     now: Now,
     context: Ctx,
+    traced: Traced,
     reason: Text = "",
     answer: Annotated[str, Form(alias="sure", max_length=3)] = "",
 ) -> Response:
     """One of the buttons."""
     if step not in DOING:
         raise NotFound(f"there is no step {step}")
-    more = {} if step in ("rollback", "retry") else {"context": context}
+    plain = step in ("rollback", "retry")
+    more: dict[str, Any] = {} if plain else {"context": context, "traced": traced}
     told = reason.strip()[:500]
     found, given = api.show(rollout, page.actor, session, now), {"sure": answer, "reason": told}
     if step in OFFERS:

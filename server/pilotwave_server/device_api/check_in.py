@@ -28,6 +28,7 @@ from pilotwave_server.clock import Clock
 from pilotwave_server.device_api.body import SenderGone, read_body
 from pilotwave_server.device_api.budgets import DeviceBudgets, TooManyCheckIns
 from pilotwave_server.device_api.tokens import DeviceTokens
+from pilotwave_server.device_api.traces import DeviceTraces, said_in
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices.silence import note_interval_s
 from pilotwave_server.diagnostics.service import wish_of
@@ -82,7 +83,9 @@ class CheckIns:
         pacing: Pacing,
         heard: Callable[[CheckIn, int], None],
         unknown: Callable[[str], None],
+        traces: DeviceTraces | None = None,
     ) -> None:
+        self._traces = traces
         self._unknown = unknown
         self._pacing = pacing
         self._budgets = DeviceBudgets(settings)
@@ -102,7 +105,7 @@ class CheckIns:
         try:
             await self._pacing.wait(scope)
             raw = await read_body(scope, receive, limit=MAX_CHECK_IN_BYTES)  # 1
-            body = await self._take(raw)
+            body = await self._take(raw, said_in(scope) if self._traces else "")
         except SenderGone:
             return
         except ServerError as error:
@@ -126,7 +129,8 @@ class CheckIns:
         async with self._turn:
             await asyncio.sleep(0)
 
-    async def _take(self, raw: bytes) -> bytes:
+    async def _take(self, raw: bytes, traces: str) -> bytes:
+        began = self._clock().timestamp()
         await self._wait_for_turn()
         claimed, check_in = _read(raw)  # 2
         record = await self._verify(claimed, check_in)  # 3, 4
@@ -142,6 +146,8 @@ class CheckIns:
         # the record may have been loaded anew meanwhile
         current = self._fleet.records.get(record.name, record)
         current.heard(refusing=check_in.refusal is not None)
+        if self._traces is not None and traces:
+            self._traces.reported(current, check_in, traces, began)
         self._heard(check_in, max(current.revision, self._fleet.snapshot.revision))
         return self._reply(record, stored)  # 14
 

@@ -15,6 +15,7 @@ from pilotwave_server.blobs.flow import Flow
 from pilotwave_server.clock import Clock
 from pilotwave_server.device_api.directives import Director, make_directive
 from pilotwave_server.device_api.tokens import BadToken, DeviceTokens, peek_unverified
+from pilotwave_server.device_api.traces import NAME, DeviceTraces
 from pilotwave_server.downloads.admission import Admission
 from pilotwave_server.downloads.counting import For
 from pilotwave_server.errors import ServerError
@@ -54,8 +55,10 @@ class Polls:
         ask_lease: Callable[[DeviceRecord, float], None],
         downloads: Admission,
         pacing: Pacing,
+        traces: DeviceTraces | None = None,
     ) -> None:
         self._pacing = pacing
+        self._traces = traces
         self._fleet = fleet
         self._tokens = tokens
         self._director = director
@@ -106,6 +109,8 @@ class Polls:
             (b"cache-control", b"no-store"),
             (b"content-length", b"%d" % len(body)),
         ]
+        if self._traces is not None and (told := self._traces.served(record, now.timestamp())):
+            headers.append((NAME, told))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

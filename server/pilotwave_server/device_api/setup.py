@@ -20,6 +20,7 @@ from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.device_api.push.setup import install as make_push
 from pilotwave_server.device_api.tokens import DeviceTokens
+from pilotwave_server.device_api.traces import DeviceTraces
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices.presence import PushChannels
 from pilotwave_server.downloads.admission import Admission
@@ -32,6 +33,7 @@ from pilotwave_server.hosts.heartbeat import Heartbeat
 from pilotwave_server.recovery.worker import Recovery
 from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.rollouts.engine.engine import EngineWorker
+from pilotwave_server.tracing import Tracing
 from pilotwave_server.workers import Periodic
 
 TOKEN_KEYS_S = 5.0
@@ -65,9 +67,11 @@ def install(context: Context) -> None:
     reread = Periodic("token-keys", tokens.reread, interval_s=TOKEN_KEYS_S)
     tokens.on_unknown = reread.wake
     writer = CheckInWriter(make_ingest(context, tokens))
-    polls = make_polls(context, tokens)
+    spans = context.get(Tracing).spans
+    traces = None if spans is None else DeviceTraces(spans)
+    polls = make_polls(context, tokens, traces)
     push = make_push(context, polls)
-    check_ins = make_check_ins(context, tokens, writer, push)
+    check_ins = make_check_ins(context, tokens, writer, push, traces)
     door = DiagnosticsDoor(context.db, polls, clock=context.clock, pacing=context.pacing)
     for part in (polls, check_ins, push, door, DeviceApi(polls, check_ins, door, push)):
         context.put(part)
@@ -89,7 +93,7 @@ def make_ingest(context: Context, tokens: DeviceTokens) -> Ingest:
     )
 
 
-def make_polls(context: Context, tokens: DeviceTokens) -> Polls:
+def make_polls(context: Context, tokens: DeviceTokens, traces: DeviceTraces | None) -> Polls:
     seen, heartbeat = context.get(LastSeen), context.get(Heartbeat)
 
     def note(record: DeviceRecord) -> None:
@@ -109,11 +113,16 @@ def make_polls(context: Context, tokens: DeviceTokens) -> Polls:
         ask_lease=context.get(FleetLeases).ask,
         downloads=context.get(Admission),
         pacing=context.pacing,
+        traces=traces,
     )
 
 
 def make_check_ins(
-    context: Context, tokens: DeviceTokens, writer: CheckInWriter, push: Push
+    context: Context,
+    tokens: DeviceTokens,
+    writer: CheckInWriter,
+    push: Push,
+    traces: DeviceTraces | None,
 ) -> CheckIns:
     fleet, recovery = context.get(FleetState), context.get(Recovery)
     heartbeat = context.get(Heartbeat)
@@ -134,4 +143,5 @@ def make_check_ins(
         pacing=context.pacing,
         heard=heard,
         unknown=recovery.unknown,
+        traces=traces,
     )

@@ -99,6 +99,14 @@ def publish(
     )
 
 
+def note_trace(db: Database, *, model: str, versions: Sequence[str], traceparent: str) -> None:
+    """Remember the trace of versions that were just published. It is no part of what is signed."""
+    v = VersionRow
+    with db.write() as session:
+        theirs = update(v).where(v.model == model, v.version.in_(versions))
+        session.execute(theirs.values(traceparent=traceparent))
+
+
 def _commit(
     db: Database,
     trust: TrustStore,

@@ -24,7 +24,7 @@ from pilotwave_server.problems import responses
 from pilotwave_server.registry import checks, contents, documents, entries, policy, service
 from pilotwave_server.registry.canary import CanaryRefused
 from pilotwave_server.registry.export import ExportFailed
-from pilotwave_server.registry.publish import ModelUnknown, publish
+from pilotwave_server.registry.publish import ModelUnknown, note_trace, publish
 from pilotwave_server.registry.service import VersionUnknown
 from pilotwave_server.registry.tables import ModelRow, VersionRow
 from pilotwave_server.registry.trust import TrustStore
@@ -40,6 +40,7 @@ from pilotwave_server.registry.views import (
     version_view,
 )
 from pilotwave_server.routing import api_router
+from pilotwave_server.tracing import Traced
 
 router = api_router(tag="models", prefix="/models")
 
@@ -133,6 +134,7 @@ def publish_metadata(
     publisher: PublisherOfModel,
     context: Ctx,
     now: Now,
+    traced: Traced,
     response: Response,
 ) -> PublishedView:
     """Hand in the next signed document of a model's role: a new version, a yank, a fresh expiry.
@@ -141,16 +143,19 @@ def publish_metadata(
     read the current document, make the next one from it, and try again. Handing in what was
     accepted before answers 200 and changes nothing.
     """
-    done = publish(
-        db=context.db,
-        trust=context.get(TrustStore),
-        blobs=context.get(BlobStore),
-        model=model,
-        document=body.role,
-        manifests=[] if body.manifest is None else [_decode(body.manifest)],
-        actor=str(publisher),
-        now=now,
-    )
+    with traced.span("record version", model=model) as span:
+        done = publish(
+            db=context.db,
+            trust=context.get(TrustStore),
+            blobs=context.get(BlobStore),
+            model=model,
+            document=body.role,
+            manifests=[] if body.manifest is None else [_decode(body.manifest)],
+            actor=str(publisher),
+            now=now,
+        )
+        if span is not None:
+            note_trace(context.db, model=model, versions=done.published, traceparent=str(span))
     response.status_code = 200 if done.repeated else 201
     return PublishedView.model_validate(done)
 

@@ -55,7 +55,7 @@ class VersionRow(Base):
 
     `yanked_*` is the publisher's word, `denied_*` an operator's; `pruned_at` says since when the
     publisher's role lists it no more, because it is below the floor; `purged_at` since when its
-    bytes are gone for good.
+    bytes are gone for good. `traceparent` is the trace of its publication (`tracing`).
     """
 
     __tablename__ = "versions"
@@ -82,6 +82,7 @@ class VersionRow(Base):
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     purged_reason: Mapped[str | None] = mapped_column(String(512))
     purged_by: Mapped[str | None] = mapped_column(String(200))
+    traceparent: Mapped[str | None] = mapped_column(String(55))
     variants: Mapped[list[VariantRow]] = relationship(order_by="VariantRow.position")
 
 

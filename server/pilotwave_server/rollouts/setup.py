@@ -12,6 +12,7 @@ from pilotwave_server.rollouts.operate import routes as operate
 from pilotwave_server.rollouts.operate import step_routes
 from pilotwave_server.rollouts.policies import routes as policies
 from pilotwave_server.rollouts.removals import routes as removals
+from pilotwave_server.tracing import Tracing
 
 
 def install(context: Context) -> None:
@@ -31,6 +32,7 @@ def install(context: Context) -> None:
         context.clock,
         check_in_s=check_in_s,
         listening=context.get(Heartbeat).listening_since,
+        tracing=context.get(Tracing),
     )
     worker = EngineWorker(engine)
     context.put(worker)

@@ -90,7 +90,8 @@ class RolloutRow(Base):
     `threshold` bounds the positions (`waves.position`) that its percent and count waves have
     opened. `multiplier` and `offset` are the salt. `revision` is the fleet's at the last change of
     what it offers. `paused_by` names who paused it, `failure` is
-    the verdict that ended it, `reason` the sentence for people.
+    the verdict that ended it, `reason` the sentence for people. `traceparent` is the trace that it
+    belongs to (`tracing`).
     """
 
     __tablename__ = "rollouts"
@@ -131,6 +132,7 @@ class RolloutRow(Base):
     end_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    traceparent: Mapped[str | None] = mapped_column(String(55))
 
 
 class RolloutWaveRow(Base):

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, and_, exists, or_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.tracing import TraceContext
 from pilotwave_protocol.trust import facts_asked
 from pilotwave_server.db import fleet_row
 from pilotwave_server.devices.report_tables import DeviceModelRow
@@ -38,6 +39,7 @@ from pilotwave_server.rollouts.tables import (
     RolloutDeviceRow,
     RolloutRow,
 )
+from pilotwave_server.rollouts.traces import traces_of, wave_of
 from pilotwave_server.rollouts.waves import canary_group_id
 from pilotwave_server.selector import compile_predicate, parse
 
@@ -70,7 +72,9 @@ def read_snapshot(session: Session, remembered: RememberedSnapshot) -> FleetSnap
         versions=versions,
         floors=registry.floors(session),
         baselines=_baselines(session, names),
-        rollouts=_rollouts(rollouts, policies, {g.name: g.id for g in groups}),
+        rollouts=_rollouts(
+            rollouts, policies, {g.name: g.id for g in groups}, traces_of(session, rollouts)
+        ),
         quarantines=_quarantines(session),
         removals=_removals(session),
     )
@@ -145,16 +149,22 @@ def _canary_groups(
 
 
 def _rollouts(
-    rows: Sequence[RolloutRow], policies: dict[int, Policy], groups: dict[str, int]
+    rows: Sequence[RolloutRow],
+    policies: dict[int, Policy],
+    groups: dict[str, int],
+    traces: dict[int, TraceContext],
 ) -> dict[str, tuple[RunningRollout, ...]]:
     """By model, the newest first."""
     by_model: dict[str, list[RunningRollout]] = defaultdict(list)
     for row in reversed(rows):
-        by_model[row.model].append(_rollout(row, policies[row.id], groups))
+        trace = traces.get(row.id)
+        by_model[row.model].append(_rollout(row, policies[row.id], groups, trace))
     return {model: tuple(found) for model, found in by_model.items()}
 
 
-def _rollout(row: RolloutRow, policy: Policy, groups: dict[str, int]) -> RunningRollout:
+def _rollout(
+    row: RolloutRow, policy: Policy, groups: dict[str, int], trace: TraceContext | None
+) -> RunningRollout:
     canaries: set[int] = set()
     named: set[str] = set()
     for index, wave in enumerate(policy.waves[: row.wave + 1]):
@@ -182,6 +192,7 @@ def _rollout(row: RolloutRow, policy: Policy, groups: dict[str, int]) -> Running
         conditions=entry_conditions(policy),
         slice_keys=policy.slice_keys,
         asks=policy.asks,
+        trace=None if trace is None else wave_of(trace, row),
     )
 
 

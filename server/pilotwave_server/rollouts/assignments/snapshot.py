@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.tracing import TraceContext
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.policies.policy import Pace
 from pilotwave_server.rollouts.states import RolloutState
@@ -57,7 +58,7 @@ class RunningRollout:
     limits, a device needs a lease.
     `open` names the newest open wave for sentences; empty: none is open yet. `slice_keys` are the
     labels and facts by which its gates tell devices apart, `asks` the live metrics that they look
-    at, each with its statistics.
+    at, each with its statistics. `trace` is the open wave's.
     """
 
     id: str
@@ -76,6 +77,7 @@ class RunningRollout:
     conditions: Mapping[str, Any] = field(default_factory=_nothing)
     slice_keys: tuple[str, ...] = ()
     asks: Mapping[str, tuple[str, ...]] = field(default_factory=_nothing)
+    trace: TraceContext | None = None
 
     @cached_property
     def paced(self) -> bool:

@@ -23,8 +23,10 @@ from pilotwave_server.rollouts.engine.picture import Moment, Picture
 from pilotwave_server.rollouts.engine.plan import plan
 from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.tables import RolloutRow
+from pilotwave_server.rollouts.traces import note_wave
 from pilotwave_server.rollouts.transitions import RolloutMoved, group_of
 from pilotwave_server.rollouts.waves import opened_threshold
+from pilotwave_server.tracing import Tracing
 from pilotwave_server.workers import Periodic
 
 log = logging.getLogger(__name__)
@@ -61,12 +63,14 @@ class Engine:
         check_in_s: int = 900,
         steady: Callable[[], float] = time.monotonic,
         listening: Callable[[datetime], datetime] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._db = db
         self._fleet = fleet
         self._clock = clock
         self._steady = steady
         self._check_in_s = check_in_s
+        self._tracing = tracing or Tracing()
         self._counts = LastCounts()
         self._last: tuple[datetime, float] | None = None
         began = clock()
@@ -146,6 +150,9 @@ class Engine:
                 execute(session, action, self._fleet.snapshot, now=moment.now)
         except RolloutMoved:
             return False  # another engine, or an operator, was first
+        if isinstance(action, OpenNext) and self._tracing.spans:
+            with self._db.read() as session:
+                note_wave(self._tracing, session, session.get_one(RolloutRow, action.rollout))
         return True
 
     def _threshold(self, step: OpenNext) -> int:

@@ -49,6 +49,7 @@ from pilotwave_server.rollouts.policies.faults import PolicyInvalid
 from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.tables import RolloutRow
+from pilotwave_server.rollouts.traces import published_in
 from pilotwave_server.rollouts.transitions import (
     RolloutUnknown,
     get_rollout,
@@ -57,6 +58,7 @@ from pilotwave_server.rollouts.transitions import (
 from pilotwave_server.rollouts.waves import BadSalt, draw_salt, read_salt
 from pilotwave_server.routing import api_router
 from pilotwave_server.scope import Touched, check_scope
+from pilotwave_server.tracing import Traced
 
 router = api_router(tag="rollouts", prefix="/rollouts")
 PLAN: tuple[type[ServerError], ...] = (
@@ -134,16 +136,24 @@ def list_rollouts(
     ),
 )
 def create(
-    operator: OperatorInBody, session: WriteSession, now: Now, context: Ctx, body: RolloutRequest
+    operator: OperatorInBody,
+    session: WriteSession,
+    now: Now,
+    context: Ctx,
+    traced: Traced,
+    body: RolloutRequest,
 ) -> CreatedRollout:
     """It begins as a draft; `awaiting_approval` where its policy wants a second person; `scheduled`
     where `start_at` is ahead; `running` with `start`. It keeps the policy as it is now.
     """
     check_scope(operator, Touched(body.model, [body.group]))
     wish = _wish(session, body, description=body.description, start=body.start)
-    row = create_rollout(session, _snapshot(session, context), wish, actor=str(operator), now=now)
+    named = {"model": body.model, "version": body.version}
+    with traced.span("create rollout", of=published_in(session, **named), **named) as span:
+        snapshot = _snapshot(session, context)
+        row = create_rollout(session, snapshot, wish, actor=str(operator), now=now)
+        row.traceparent = None if span is None else str(span)
     session.flush()
-    named = {"model": row.model, "version": row.version}
     found = list(warnings(session, group_of(session, row), wish.policy, **named))
     shown = present.detail(session, row, now=now)
     return CreatedRollout(**shown.model_dump(), warnings=found)

@@ -25,13 +25,16 @@ from pilotwave_server.rollouts.operate.views import (
 )
 from pilotwave_server.rollouts.permissions import OperatorOfRollout
 from pilotwave_server.rollouts.tables import RolloutRow
+from pilotwave_server.rollouts.traces import note_wave, published_in
 from pilotwave_server.rollouts.transitions import (
     NoNextWave,
     RolloutMoved,
     RolloutUnknown,
     WrongRolloutState,
+    get_rollout,
 )
 from pilotwave_server.routing import api_router
+from pilotwave_server.tracing import Traced
 
 router = api_router(tag="rollouts", prefix="/rollouts")
 STEP: tuple[type[ServerError], ...] = (RolloutUnknown, WrongRolloutState, RolloutMoved)
@@ -60,11 +63,20 @@ def _step(
         session: WriteSession,
         now: Now,
         context: Ctx,
+        traced: Traced,
         body: StepRequest,
     ) -> RolloutDetail:
         known = [read_snapshot(session, context.get(RememberedSnapshot))] if offers else []
         how: dict[str, Any] = {"reason": body.reason, "actor": str(operator), "now": now}
-        return _stepped(session, take(session, *known, name=rollout, **how), now)
+        before = get_rollout(session, rollout)
+        trace = before.traceparent or published_in(session, before.model, before.version)
+        with traced.span(f"{path} rollout", of=trace, rollout=rollout) as span:
+            row = take(session, *known, name=rollout, **how)
+            if span is not None and trace is None:
+                row.traceparent = str(span)
+        if path == "next":
+            note_wave(traced.tracing, session, row)
+        return _stepped(session, row, now)
 
     router.post(
         f"/{{rollout}}/{path}",
