@@ -19,6 +19,7 @@ from pilotwave_agent.hardware.network import metered
 from pilotwave_agent.hardware.texts import text
 from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.runtimes.installed import runtime_facts, site_packages, version_of
+from pilotwave_agent.said_facts import said_facts
 from pilotwave_agent.self_update.launch import PYTHON
 from pilotwave_agent.self_update.slots import running
 from pilotwave_protocol.build import build_of
@@ -44,7 +45,8 @@ _DAY_S = 86_400  # a server asks for no longer interval
 
 def facts_of(config: Config, *, root: Path = Path("/")) -> dict[str, Scalar]:
     """Return the facts of the device with these settings."""
-    own = own_facts(config)
+    said = said_facts(config.facts, Layout(config.data_dir).said_facts)
+    own = {**said, **own_facts(config)}
     return read_facts(config.data_dir, root=root, own=own, runtimes=config.runtimes)
 
 

@@ -161,7 +161,7 @@ def run_program(command: Sequence[str], subject: Subject, *, timeout_s: float) -
         except OSError as e:
             sentence = f"{what} cannot be started: {e.strerror}"
             raise RefusedError(Reason.PROBE_FAILED, sentence) from e
-        status = _status(child, timeout_s)
+        status = holder.status_of(child, timeout_s)
         noise.seek(max(noise.seek(0, os.SEEK_END) - _TAIL, 0))
         tail = noise.read().decode(errors="replace")
         if status == 0:
@@ -172,16 +172,6 @@ def run_program(command: Sequence[str], subject: Subject, *, timeout_s: float) -
     raise RefusedError(
         Reason.PROBE_FAILED, f"{what} ended with status {status}: {said}".rstrip(": ")
     )
-
-
-def _status(child: subprocess.Popen[bytes], timeout_s: float) -> int | None:
-    try:
-        return child.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        if child.returncode is None:
-            holder.end(child)
 
 
 def _get(url: str, timeout_s: float) -> None:

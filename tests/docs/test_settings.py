@@ -13,6 +13,7 @@ import pytest
 from pilotwave_agent.settings.config import BadConfig, Config, ProbeSettings, RuntimeSettings, parse
 from pilotwave_agent.settings.diagnostics import DiagnosticsSettings
 from pilotwave_agent.settings.download_limits import OwnLimits
+from pilotwave_agent.settings.facts import FactSettings
 from pilotwave_agent.settings.push import PushSettings
 from pilotwave_agent.settings.tell import Tell
 from pilotwave_agent.settings.tracing import TracingSettings
@@ -25,9 +26,11 @@ SECTIONS = {
     "[push]": PushSettings,
     "[diagnostics]": DiagnosticsSettings,
     "[tracing]": TracingSettings,
+    "[facts]": FactSettings,
     "[runtimes.NAME]": RuntimeSettings,
     "[[tell]]": Tell,
 }
+NESTED = ("probe", "limits", "push", "diagnostics", "tracing", "facts", "runtimes", "tell")
 WORDS = {"waits_on_metered": ("on_metered", "fetch")}  # a yes or no that the file says in words
 TEST = "selftest_"
 OWN = {"server": "http://127.0.0.1", "device": "cam-1", "data_dir": "."}
@@ -38,9 +41,7 @@ def known() -> Iterator[tuple[str, str, object]]:
     for f in fields(Config):
         if f.name.startswith(TEST):
             yield "[selftest]", f.name.removeprefix(TEST), f.default
-        elif f.name not in (
-            *("probe", "limits", "push", "diagnostics", "tracing", "runtimes", "tell"),
-        ):
+        elif f.name not in NESTED:
             yield "", f.name, f.default
     for section, kind in SECTIONS.items():
         for f in fields(kind):
@@ -83,7 +84,8 @@ def test_each_key_of_the_table_is_read(section: str) -> None:
             continue
         wrong: dict[str, object] = {key: {"no": "such value"}}
         inner = {"[probe]": "probe", "[selftest]": "selftest", "[limits]": "limits"}
-        inner |= {"[push]": "push", "[diagnostics]": "diagnostics", "[tracing]": "tracing"}
+        inner |= {"[push]": "push", "[diagnostics]": "diagnostics", "[facts]": "facts"}
+        inner |= {"[tracing]": "tracing"}
         if section in inner:
             wrong = {inner[section]: wrong}
         elif section == "[runtimes.NAME]":

@@ -97,6 +97,11 @@ class Layout:
         return self.root / "confinement"
 
     @property
+    def said_facts(self) -> Path:
+        """What the program that says facts last printed."""
+        return self.root / "said-facts.json"
+
+    @property
     def live(self) -> Path:
         """Where applications say how they are: a folder per model."""
         return self.root / "live"

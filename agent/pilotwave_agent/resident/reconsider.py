@@ -14,6 +14,7 @@ from pathlib import Path
 from pilotwave_agent.facts import facts_of
 from pilotwave_agent.host.clock import Clock
 from pilotwave_agent.settings.config import Config
+from pilotwave_agent.settings.facts import is_app_fact
 from pilotwave_protocol.fields import Scalar
 
 LOOK_EVERY_S = 10.0
@@ -68,4 +69,6 @@ class Reconsider:
 
 def _fits_by(fact: str) -> bool:
     """Whether `variant_fits` asks for it; others, as the temperature, change all the time."""
-    return fact in ("arch", "memory_mb") or fact.startswith(("runtime.", "accelerator."))
+    if fact in ("arch", "memory_mb") or is_app_fact(fact):
+        return True
+    return fact.startswith(("runtime.", "accelerator.", "cpu.", "jetson"))

@@ -32,6 +32,17 @@ def held() -> Callable[[], None]:
     return lambda: _hold(parent)
 
 
+def status_of(holder: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    """Wait for the program's end and return its status; None: it took too long and was ended."""
+    try:
+        return holder.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if holder.returncode is None:
+            end(holder)
+
+
 def end(holder: subprocess.Popen[bytes]) -> None:
     """End a holder and all below it, now."""
     holder.terminate()

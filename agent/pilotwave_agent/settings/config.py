@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from pilotwave_agent.settings.diagnostics import DiagnosticsSettings, read_diagnostics
 from pilotwave_agent.settings.download_limits import OwnLimits, read_limits
+from pilotwave_agent.settings.facts import FactSettings, read_fact_settings
 from pilotwave_agent.settings.proxies import ENVIRONMENT, Proxies, from_environment, read_proxy
 from pilotwave_agent.settings.push import PushSettings, read_push
 from pilotwave_agent.settings.tell import Tell, read_tell
@@ -124,6 +125,7 @@ class Config:
     push: PushSettings = field(default_factory=PushSettings)
     diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
+    facts: FactSettings = field(default_factory=FactSettings)
     proxy: str = ""
     proxy_password_file: str = ""
     no_proxy: tuple[str, ...] = ()
@@ -193,6 +195,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         push=read_push(_section(f, "push"), base),
         diagnostics=read_diagnostics(_section(f, "diagnostics")),
         tracing=read_tracing(_section(f, "tracing")),
+        facts=read_fact_settings(f.mapping("facts", limit=32, default={}), BadConfig),
         proxy=f.text("proxy", limit=2048, default=""),
         proxy_password_file=str(base / os.path.expanduser(secret)) if secret else "",
         no_proxy=tuple(f.texts("no_proxy", limit=64, default=[])),
