@@ -49,6 +49,18 @@ def coral(model: bytes) -> bytes:
     return bytes(builder.Output())
 
 
+def onnx_context(**attributes: str | int) -> bytes:
+    """An ONNX file as ONNX Runtime writes it after a provider compiled all of its graph."""
+    from onnx import TensorProto, helper
+
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("x", "y")]
+    node = helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", **attributes)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:])
+    made: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    return made
+
+
 def npu_blob(model: bytes = b"\x7fELF" + bytes(200)) -> bytes:
     """What OpenVINO 2025.4.0 exports from an NPU, in the format 2.0 of its plugin."""
     written = struct.pack("<HHHHH", 0, 2, 2025, 4, 0)

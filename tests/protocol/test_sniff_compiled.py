@@ -13,7 +13,16 @@ import pytest
 
 from pilotwave_protocol import accelerators, sniff
 from pilotwave_protocol.sniff import BadModel
-from tests.protocol.compiled import gguf, gguf_key, hef, npu_blob, qnn_context, rknn, sized
+from tests.protocol.compiled import (
+    gguf,
+    gguf_key,
+    hef,
+    npu_blob,
+    onnx_context,
+    qnn_context,
+    rknn,
+    sized,
+)
 
 MODELS = Path(__file__).parent.parent / "data" / "models"
 
@@ -80,6 +89,31 @@ def test_a_gguf_file_tells_its_model() -> None:
     assert (found.format, found.runtime, found.precision) == ("gguf", "llama.cpp", "fp32")
     told = {"architecture": "llama", "context": 128, "tokenizer": "llama", "tensors": 12}
     assert told.items() <= found.details.items()
+
+
+@pytest.mark.parametrize(
+    ("source", "accelerator"),
+    [
+        ("QNN", "hexagon"),
+        ("QNNExecutionProvider", "hexagon"),
+        ("VitisAIExecutionProvider", "amd_npu"),
+        ("TensorrtExecutionProvider", "cuda"),
+        ("OpenVINOExecutionProvider", None),  # for a CPU or GPU as well
+    ],
+)
+def test_an_onnx_file_with_a_compiled_part_is_for_its_chip(
+    source: str, accelerator: str | None
+) -> None:
+    found = look(onnx_context(source=source, ep_cache_context="x" * 5000), "m.onnx")
+    assert (found.runtime, found.accelerator, found.needs) == ("onnxruntime", accelerator, {})
+
+
+def test_a_compiled_part_in_a_file_of_its_own_has_to_be_there() -> None:
+    about = {"source": "QNN", "embed_mode": 0}
+    found = look(onnx_context(ep_cache_context="m_qnn.bin", **about), "m.onnx")
+    assert found.needs == {"m_qnn.bin": 1}
+    with pytest.raises(BadModel, match="outside its folder"):
+        look(onnx_context(ep_cache_context="../m_qnn.bin", **about), "m.onnx")
 
 
 DAMAGED = {

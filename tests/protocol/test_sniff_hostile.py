@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 
 from pilotwave_protocol import sniff
 from pilotwave_protocol.sniff import BadModel, Sniffed
-from tests.protocol.compiled import coral, gguf, gguf_key, hef, npu_blob, qnn_context, rknn
+from tests.protocol.compiled import (
+    coral,
+    gguf,
+    gguf_key,
+    hef,
+    npu_blob,
+    onnx_context,
+    qnn_context,
+    rknn,
+)
 
 MODELS = Path(__file__).parent.parent / "data" / "models"
 FILES = [
@@ -41,6 +50,7 @@ WHOLE = {name: (MODELS / name).read_bytes() for name in FILES} | {
     "made.rknn": rknn(["rk3588"]),
     "made.blob": npu_blob(),
     "made.bin": qnn_context(),
+    "made.onnx": onnx_context(source="QNN", embed_mode=0, ep_cache_context="m.bin"),
 }
 _HEAD = 4096  # where formats keep what they say of themselves, beside their end
 

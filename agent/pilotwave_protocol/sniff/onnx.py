@@ -26,6 +26,12 @@ DTYPES = {
 _RUNTIME_FOR = [(17, 8, "1.13"), (18, 8, "1.14"), (19, 9, "1.16"), (20, 9, "1.17"),
                 (21, 10, "1.18"), (23, 11, "1.23"), (28, 14, "1.32")]  # fmt: skip
 
+# An execution provider's compiled part of a graph, in a node of ONNX Runtime (EPContext); of those
+# that compile for one kind of chip alone, by the name that the node gives as its source
+_COMPILED = ("com.microsoft", "EPContext")
+_COMPILERS = {"qnn": "hexagon", "vitisai": "amd_npu", "tensorrt": "cuda", "nvtensorrtrtx": "cuda"}
+_EMBEDDED = 1
+
 _KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 _MAX_NAMES = 32
 _MAX_DEPTH = 16
@@ -42,6 +48,7 @@ class _Seen:
     domains: set[str] = field(default_factory=set)
     ops: Counter[str] = field(default_factory=Counter)
     custom: set[str] = field(default_factory=set)
+    chips: set[str | None] = field(default_factory=set)  # of compiled parts
 
 
 def read_onnx(data: memoryview) -> Sniffed:
@@ -86,6 +93,7 @@ def read_onnx(data: memoryview) -> Sniffed:
         inputs=inputs,
         outputs=outputs,
         needs=seen.external,
+        accelerator=next(iter(seen.chips)) if len(seen.chips) == 1 else None,
         precision=main_precision(seen.weights),
         details=details,
     )
@@ -163,7 +171,7 @@ def _walk_graph(
     if len(inputs) - len(constants) > _MAX_PORTS or len(outputs) > _MAX_PORTS:
         raise BadModel(f"it has more than {_MAX_PORTS} inputs or outputs")
     # Before IR version 4 each weight was listed as an input too.
-    ports = [_port(view) for view in inputs if _port_name(view) not in constants]
+    ports = [_port(view) for view in inputs if _name(view) not in constants]
     return tuple(ports), tuple(_port(view) for view in outputs)
 
 
@@ -176,10 +184,31 @@ def _walk_node(data: memoryview, seen: _Seen, depth: int) -> None:
             domain = protobuf.text(_bytes(f))
         elif f.tag == 4:
             op = protobuf.text(_bytes(f))
+    if (domain, op) == _COMPILED:
+        _note_compiled(data, seen)
     seen.domains.add(domain)
     seen.ops[op] += 1
     if domain not in _KNOWN_DOMAINS and len(seen.custom) < _MAX_NAMES:
         seen.custom.add(f"{domain}::{op}")
+
+
+def _note_compiled(node: memoryview, seen: _Seen) -> None:
+    """Note which chip a compiled part is for, and the file where it lies if not in the node."""
+    numbers: dict[str, int] = {}
+    texts: dict[str, memoryview] = {}
+    for attribute in protobuf.fields(node):
+        if attribute.tag == 5:
+            name = _name(_bytes(attribute))
+            for f in protobuf.fields(attribute.data):
+                if f.tag == 3:
+                    numbers[name] = f.number
+                elif f.tag == 4:
+                    texts[name] = _bytes(f)
+    source = protobuf.text(texts.get("source", node[:0]), 256)
+    seen.chips.add(_COMPILERS.get(source.lower().removesuffix("executionprovider")))
+    if numbers.get("embed_mode", _EMBEDDED) != _EMBEDDED and "ep_cache_context" in texts:
+        file = _inside(protobuf.text(texts["ep_cache_context"]))
+        seen.external.setdefault(file, 1)
 
 
 def _walk_attribute(data: memoryview, seen: _Seen, depth: int) -> None:
@@ -255,12 +284,12 @@ def _entry(data: memoryview) -> tuple[str, str]:
     return key, value
 
 
-def _port_name(data: memoryview) -> str:
+def _name(data: memoryview) -> str:
     return next((protobuf.text(_bytes(f)) for f in protobuf.fields(data) if f.tag == 1), "")
 
 
 def _port(data: memoryview) -> Tensor:
-    name, kind = _port_name(data), None
+    name, kind = _name(data), None
     for f in protobuf.fields(data):
         if f.tag == 2:
             if kind is not None:

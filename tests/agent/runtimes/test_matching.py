@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from onnx import TensorProto, helper
 
+from pilotwave_agent.hardware.accelerators import accelerator_facts
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.publish.build_manifest import build_variant
 from pilotwave_cli.publish.variant_options import VariantOptions
@@ -15,7 +17,9 @@ from pilotwave_protocol.manifest import Requires, Variant
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import variant_fits
 from tests.agent.runtimes.samples import MODELS
+from tests.agent.trees import put
 from tests.peers import trtexec
+from tests.protocol import compiled
 
 X86 = {"arch": "x86_64"}
 
@@ -109,6 +113,51 @@ def test_a_device_that_cannot_run_it_is_told_why(
     fit = variant_fits(published(tmp_path, name, data, **wishes), facts)
     assert fit.reason is reason
     assert words in fit.sentence
+
+
+HAILO_8 = {"sys/bus/pci/devices/0/vendor": "0x1e60", "sys/bus/pci/devices/0/device": "0x2864"}
+ROCK_5 = {"dev/rknpu": "", "proc/device-tree/compatible": "radxa,rock-5b\0rockchip,rk3588\0"}
+IMX_93 = {"dev/ethosu0": "", "proc/device-tree/compatible": "fsl,imx93"}
+CORAL = {"dev/apex_0": ""}
+VELA = (MODELS / "digits_ethos_u65_256.tflite").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "fits"),
+    [
+        ("m_vela.tflite", VELA, [IMX_93]),
+        ("m.hef", compiled.hef(3), [HAILO_8]),
+        ("m.hef", compiled.hef(5), []),
+        ("m.rknn", compiled.rknn(["rk3588"]), [ROCK_5]),
+        ("m.rknn", compiled.rknn(["rk3576"]), []),
+        pytest.param(
+            "m_edgetpu.tflite",
+            compiled.coral,
+            [CORAL],
+            marks=pytest.mark.needs("litert"),
+        ),
+    ],
+)
+def test_a_compiled_model_is_offered_to_boards_with_its_chip_alone(
+    tmp_path: Path, name: str, data: bytes | Callable[[bytes], bytes], fits: list[dict[str, str]]
+) -> None:
+    """From the file's bytes, past what is published, to what a board's own files say."""
+    if callable(data):
+        data = data((MODELS / "mlp_handmade.tflite").read_bytes())
+    # what no library of ours opens goes out with a program
+    program = {} if name.endswith(".tflite") else {"runtime": "command", "entrypoint": "run"}
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "run").write_text("#!/bin/sh\n")
+    (tmp_path / "v" / name).write_bytes(data)
+    options = VariantOptions(unsafe_format=True, **{"entrypoint": name, **program})  # type: ignore[arg-type]
+    variant = build_variant("v", tmp_path / "v", options).variant
+    for i, tree in enumerate(({}, HAILO_8, ROCK_5, IMX_93, CORAL)):
+        put(tmp_path / str(i), tree)
+        facts = {"runtime.litert": "2.3.0", **accelerator_facts(tmp_path / str(i))}
+        fit = variant_fits(variant, facts, allow_unsafe=True)  # type: ignore[arg-type]
+        assert (fit.reason is None) == (tree in fits), tree
+        if tree not in fits:
+            assert fit.reason is Reason.DOES_NOT_FIT
 
 
 def test_a_runtime_that_does_not_open_the_format_is_refused_before_signing(tmp_path: Path) -> None:
