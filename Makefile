@@ -58,12 +58,13 @@ run: $(STAMP)  ## Start a server on ./.data (or DATA=…), initialised on first 
 
 # What fails runs once more, one at a time: real programs with real clocks share the cores here, and
 # a fault shows without the others too. Both lists of failures are printed.
-test: $(STAMP)  ## Run the tests that take seconds
-	@$(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow" $(ARGS) || { test $$? = 1 && \
+test: $(STAMP)  ## Run the tests that take seconds, each on one kind of database
+	@$(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow" --databases one $(ARGS) || { test $$? = 1 && \
 	  echo "== Those that failed, once more, one at a time" && \
-	  $(PY) -m pytest -m "not slow" -x --last-failed --last-failed-no-failures none $(ARGS); }
+	  $(PY) -m pytest -m "not slow" --databases one -x --last-failed \
+	    --last-failed-no-failures none $(ARGS); }
 
-test-all: .venv/.torch .venv-tflite/.installed .venv-client/.installed .venv-helm/.installed  ## Run every test, with every runtime
+test-all: .venv/.torch .venv-tflite/.installed .venv-client/.installed .venv-helm/.installed  ## Run every test, on each database, with every runtime
 	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-runtimes: .venv/.torch .venv-tflite/.installed  ## Install the large and the old runtimes too; test them all

@@ -1,7 +1,7 @@
 """Fixtures for the server's tests: a database of each kind, and a real server on a free port.
 
 A test that takes `database_url` (or anything made from it) runs once on SQLite and once on
-PostgreSQL. PILOTWAVE_TEST_DATABASE_URL names a PostgreSQL to use instead of starting one; databases
+PostgreSQL; with `--databases one` on one of them, by turns. PILOTWAVE_TEST_DATABASE_URL names a PostgreSQL to use instead of starting one; databases
 are made and dropped there, so its user needs CREATEDB.
 """
 
@@ -26,7 +26,7 @@ from pilotwave_server.db import Database
 from pilotwave_server.operators import service as operators
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.settings import Settings
-from tests import buckets, certificates, databases, postgres, runtimes
+from tests import buckets, by_turns, certificates, databases, postgres, runtimes
 from tests.buckets import Bucket, S3Server
 from tests.order import is_long, long_first
 from tests.servers import RunningServer, ServerProcess, run_in_thread
@@ -49,9 +49,22 @@ def pytest_report_header() -> list[str]:
     return [found, *runtimes.summary()]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--databases",
+        choices=["one", "both"],
+        default="both",
+        help="run each test of a database on both kinds, or on one of them, by turns",
+    )
+
+
 @pytest.hookimpl(trylast=True)  # when -m and -k have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     runtimes.deselect(config, items)
+    if config.getoption("databases") == "one":
+        left_out = by_turns.others(items)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
     worker = getattr(config, "workerinput", None)
     if worker is not None:  # pytest-xdist's
         workers = int(worker["workercount"])
