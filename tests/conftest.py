@@ -1,8 +1,9 @@
 """Fixtures for the server's tests: a database of each kind, and a real server on a free port.
 
 A test that takes `database_url` (or anything made from it) runs once on SQLite and once on
-PostgreSQL; with `--databases one` on one of them, by turns. PILOTWAVE_TEST_DATABASE_URL names a PostgreSQL to use instead of starting one; databases
-are made and dropped there, so its user needs CREATEDB.
+PostgreSQL; with `--databases one` on one of them, by turns. PILOTWAVE_TEST_DATABASE_URL names a
+PostgreSQL to use instead of starting one; databases are made and dropped there, so its user needs
+CREATEDB.
 """
 
 from __future__ import annotations
