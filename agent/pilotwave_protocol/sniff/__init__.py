@@ -10,7 +10,13 @@ import mmap
 from pathlib import Path
 
 from pilotwave_protocol.sniff.errors import BadModel
-from pilotwave_protocol.sniff.facts import DYNAMIC, Sniffed, Tensor, missing_companion
+from pilotwave_protocol.sniff.facts import (
+    DYNAMIC,
+    Sniffed,
+    Tensor,
+    compiled_for,
+    missing_companion,
+)
 from pilotwave_protocol.sniff.magic import by_magic
 from pilotwave_protocol.sniff.onnx import read_onnx
 from pilotwave_protocol.sniff.openvino import read_openvino
@@ -23,6 +29,7 @@ __all__ = [
     "BadModel",
     "Sniffed",
     "Tensor",
+    "compiled_for",
     "missing_companion",
     "sniff_bytes",
     "sniff_file",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+from pilotwave_protocol.formats import COMMAND
 
 DYNAMIC = -1
 
@@ -83,6 +85,15 @@ def missing_companion(
         if size < least:
             return f"{entrypoint} needs {least} bytes of {needed}, which has {size}: it is cut off"
     return None
+
+
+def compiled_for(runtime: str, entrypoint: Sniffed, files: Iterable[Sniffed]) -> str | None:
+    """Return the chip without which a variant of these files cannot run: its entry point's; of a
+    program's, that of all models beside it, if it is one."""
+    if entrypoint.accelerator or runtime != COMMAND:
+        return entrypoint.accelerator
+    chips = {f.accelerator for f in files if f.accelerator or f.runtime}
+    return chips.pop() if len(chips) == 1 else None
 
 
 def main_precision(weights: Counter[str]) -> str | None:

@@ -71,15 +71,15 @@ def build_variant(
             f"{source}: {entrypoint} is {found.format}; {runtime} opens {' or '.join(opened)}"
         )
     schema = _schema(found, files, wanted)
-    compiled_for = found.accelerator or (_by_companions(looked) if runtime == COMMAND else None)
-    _check_accelerator(source, compiled_for, wanted.requires.accelerator)
+    chip = sniff.compiled_for(runtime, found, looked.values())
+    _check_accelerator(source, chip, wanted.requires.accelerator)
     variant = Variant(
         name=name,
         runtime=runtime,
         runtime_version=wanted.runtime_version or found.runtime_version or "",
         precision=found.precision or "",
         format=found.format,
-        requires=_requires(compiled_for, found.arch, wanted),
+        requires=_requires(chip, found.arch, wanted),
         entrypoint=entrypoint,
         files=tuple(entries),
         inputs=_specs(schema.inputs),
@@ -108,27 +108,21 @@ def _without_runtime(found: sniff.Sniffed) -> str:
     return f"no runtime is known for {found.format}; say --runtime"
 
 
-def _by_companions(looked: Looked) -> str | None:
-    """Return the chip that all models beside a program were compiled for, if it is one."""
-    models = {f.accelerator for f in looked.values() if f.accelerator or f.runtime}
-    return models.pop() if len(models) == 1 else None
-
-
-def _check_accelerator(source: Path, compiled_for: str | None, asked: str | None) -> None:
-    if compiled_for and asked and not accelerators.keeps_to(asked, compiled_for):
+def _check_accelerator(source: Path, chip: str | None, asked: str | None) -> None:
+    if chip and asked and not accelerators.keeps_to(asked, chip):
         raise CliError(
-            f"{source}: was compiled for {compiled_for}; with --requires accelerator={asked} it "
-            f"would reach devices without it; say --requires accelerator={compiled_for}"
+            f"{source}: was compiled for {chip}; with --requires accelerator={asked} it "
+            f"would reach devices without it; say --requires accelerator={chip}"
         )
 
 
-def _requires(compiled_for: str | None, arch: str | None, wanted: VariantOptions) -> Requires:
+def _requires(chip: str | None, arch: str | None, wanted: VariantOptions) -> Requires:
     """What it was compiled for is required, unless something else was said."""
     asked = wanted.requires
     return replace(
         asked,
         arch=asked.arch or ((arch,) if arch else ()),
-        accelerator=asked.accelerator or compiled_for,
+        accelerator=asked.accelerator or chip,
     )
 
 

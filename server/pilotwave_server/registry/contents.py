@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from pilotwave_protocol import accelerators, secrets, sniff
@@ -184,8 +184,8 @@ def check_formats(manifest: VersionManifest, target: VersionTarget, blobs: BlobS
         )
     for variant in manifest.variants:
         _check_of_agent(manifest.model, variant)
-        for file in variant.files:
-            check_file(variant, file, blobs)
+        looked = {f.path: check_file(variant, f, blobs) for f in variant.files}
+        _check_accelerator(variant, looked)
 
 
 def _check_of_agent(model: str, variant: Variant) -> None:
@@ -203,9 +203,9 @@ def _check_of_agent(model: str, variant: Variant) -> None:
         )
 
 
-def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
-    """One file of a variant: the entry point is what it is declared to be, and neither it nor a
-    companion runs code when loaded, unless that was signed."""
+def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> sniff.Sniffed:
+    """Return what one file of a variant is: the entry point is what it is declared to be, and
+    neither it nor a companion runs code when loaded, unless that was signed."""
     where = f"{variant.name}/{file.path}"
     entrypoint = file.path == variant.entrypoint
     data = mapped(file, blobs) if file.size else memoryview(b"")
@@ -216,10 +216,9 @@ def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
         # what cannot be read as a model is data; only the entry point must be one
         if entrypoint:
             raise FormatMismatch(f"{where}: {error}") from error
-        return
+        return sniff.UNKNOWN
     if entrypoint:
         _check_declared(variant, where, found)
-        _check_accelerator(variant, where, found)
         sizes = {entry.path: entry.size for entry in variant.files}
         if lacking := sniff.missing_companion(found, file.path, sizes):
             raise FormatMismatch(f"{variant.name}: {lacking}")
@@ -229,6 +228,7 @@ def check_file(variant: Variant, file: FileEntry, blobs: BlobStore) -> None:
             f"{where}: {found.unsafe}; publish it with unsafe_format if that is meant, and allow"
             " it on the devices"
         )
+    return found
 
 
 def check_no_key(where: str, data: memoryview) -> None:
@@ -256,13 +256,13 @@ def _check_declared(variant: Variant, where: str, found: sniff.Sniffed) -> None:
         _check_schema(where, kind, declared, there)
 
 
-def _check_accelerator(variant: Variant, where: str, found: sniff.Sniffed) -> None:
+def _check_accelerator(variant: Variant, looked: Mapping[str, sniff.Sniffed]) -> None:
     required = variant.requires.accelerator
-    if found.accelerator and not accelerators.keeps_to(required, found.accelerator):
+    chip = sniff.compiled_for(variant.runtime, looked[variant.entrypoint], looked.values())
+    if chip and not accelerators.keeps_to(required, chip):
         raise AcceleratorMissing(
-            f"{where} was compiled for {found.accelerator}; the variant requires"
-            f" {required or 'no accelerator'}: publish it with --requires"
-            f" accelerator={found.accelerator}"
+            f"{variant.name} was compiled for {chip} and requires {required or 'no accelerator'};"
+            f" publish it with --requires accelerator={chip}"
         )
 
 

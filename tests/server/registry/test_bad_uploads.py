@@ -28,7 +28,7 @@ from pilotwave_server.db import Database
 from pilotwave_server.errors import ServerError
 from pilotwave_server.registry.publish import publish
 from pilotwave_server.registry.tables import TufMetadataRow
-from tests.protocol.compiled import rknn
+from tests.protocol.compiled import hef, rknn
 from tests.server.registry.offline import new_key
 from tests.server.registry.registry import Registry, onnx
 
@@ -543,6 +543,13 @@ def a_model_for_an_accelerator_that_no_device_has_to_have(u: Upload) -> None:
 @case("accelerator_missing")
 def a_model_for_another_accelerator_than_the_devices_have(u: Upload) -> None:
     _for_ethos_u(u, "coral")
+
+
+@case("accelerator_missing")
+def a_program_whose_only_model_is_for_a_chip_that_no_device_has_to_have(u: Upload) -> None:
+    given = {"runtime": "command", "entrypoint": "run", "format": "program", "unsafe_format": True}
+    files = {"run": b"#!/bin/sh\n", "model.hef": hef(3)}
+    u.put(u.registry.manifest("detector", "2.0.0", files, **given))
 
 
 @case("schema_mismatch")
