@@ -25,6 +25,7 @@ from pilotwave_cli.optimize.tolerances import Golden, golden_of
 from pilotwave_cli.publish.ask_agent import ask_selftest
 from pilotwave_cli.publish.build_manifest import Built, build_variant
 from pilotwave_cli.publish.variant_options import VariantOptions
+from pilotwave_protocol import digest
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_protocol.manifest import VersionManifest
 from pilotwave_protocol.tensortypes import CASES
@@ -276,6 +277,12 @@ def keep(one: Made, out: Path) -> None:
             cases=CASES,
             atol=one.golden.atol,
             rtol=one.golden.rtol,
+            digests=_digests(out / folder),
             min_agreement=one.golden.min_agreement,
         ),
     )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {p.relative_to(folder).as_posix(): digest.hash_file(p)[0] for p in files}

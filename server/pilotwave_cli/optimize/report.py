@@ -18,9 +18,9 @@ from typing import Any
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from pilotwave_protocol import names, strictjson
-from pilotwave_protocol.errors import BadJson, ProtocolError
+from pilotwave_protocol.errors import BadJson, BadName, ProtocolError
 from pilotwave_protocol.fields import Fields
-from pilotwave_protocol.manifest import MAX_VARIANTS
+from pilotwave_protocol.manifest import MAX_FILES, MAX_VARIANTS
 
 SCHEMA = "pilotwave/optimize/1"
 REPORT = "report.json"
@@ -107,13 +107,16 @@ class Figures:
 
 @dataclass(frozen=True)
 class Files:
-    """Where an accepted variant lies, under the report's folder, and how its answers are tested."""
+    """Where an accepted variant lies, under the report's folder, and how its answers are tested.
+
+    `digests` has the SHA-256 of each of its files, by its path in the folder."""
 
     folder: str
     entrypoint: str
     cases: str
     atol: str
     rtol: str
+    digests: dict[str, str]
     min_agreement: str | None = None
 
 
@@ -246,14 +249,28 @@ def _row(f: Fields) -> Row:
 
 
 def _files(f: Fields) -> Files:
-    return Files(
+    files = Files(
         folder=f.named("folder", names.check_variant),
         entrypoint=f.named("entrypoint", names.check_file_path),
         cases=f.named("cases", names.check_file_path),
         atol=_decimal(f, "atol"),
         rtol=_decimal(f, "rtol"),
+        digests=_digests(f),
         min_agreement=_opt_share(f, "min_agreement"),
     )
+    for key in ("entrypoint", "cases"):
+        if getattr(files, key) not in files.digests:
+            raise f.fail(key, "one of the files in digests", getattr(files, key))
+    return files
+
+
+def _digests(f: Fields) -> dict[str, str]:
+    section = Fields(f.mapping("digests", limit=MAX_FILES), f.at("digests"), BadReport)
+    found = f.raw("digests")
+    try:
+        return {names.check_file_path(p): section.named(p, names.check_sha256) for p in found}
+    except BadName as e:
+        raise f.fail("digests", "paths within the folder", str(e)) from e
 
 
 def _needs(f: Fields) -> Needs:

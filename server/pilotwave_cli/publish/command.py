@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,7 +12,7 @@ from tuf.api.metadata import Metadata, Targets
 from pilotwave_cli import output
 from pilotwave_cli.client import Api, connect
 from pilotwave_cli.durations import pairs
-from pilotwave_cli.errors import Failed
+from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.keys import drafts
 from pilotwave_cli.keys.key_options import SigningOptions
 from pilotwave_cli.keys.submit_role import DoneBefore, Publisher, find_publisher, submit
@@ -19,13 +20,14 @@ from pilotwave_cli.options import spread
 from pilotwave_cli.output import Json
 from pilotwave_cli.publish import check_contents
 from pilotwave_cli.publish.build_manifest import Built, build_variant
+from pilotwave_cli.publish.from_report import Optimized, read_optimized
 from pilotwave_cli.publish.lay_out import laid_out
 from pilotwave_cli.publish.publish_options import SendOptions, WhatOptions
 from pilotwave_cli.publish.round_weights import NearOptions, rounded
 from pilotwave_cli.publish.selftest import try_out
 from pilotwave_cli.publish.tell import tell, too_old, warn
 from pilotwave_cli.publish.unpack_archives import restored
-from pilotwave_cli.publish.variant_options import VariantWords, options_for
+from pilotwave_cli.publish.variant_options import VariantWords, Words, options_for
 from pilotwave_cli.tracing import traced
 from pilotwave_cli.upload import upload_missing
 from pilotwave_protocol import names, signing
@@ -50,8 +52,12 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Hash, describe, upload, sign and submit a new version."""
-    sources = check_contents.check_choice(what.sources(), all_files=send.all_files)
-    wanted = options_for(sources, words, send.not_secret)
+    named = what.sources()
+    optimized = read_optimized(what.optimized) if what.optimized else Optimized()
+    if what.optimized and near.near:
+        raise CliError("--near changes the weights, and --from signs figures that were measured")
+    sources = check_contents.check_choice(named or optimized.folders, all_files=send.all_files)
+    wanted = options_for(sources, words, send.not_secret, optimized.options)
     with ExitStack() as stack:
         stack.enter_context(traced("publish", model=what.model, version=what.version))
         paths = stack.enter_context(laid_out(sources))
@@ -61,7 +67,7 @@ def publish(
         if near.near:
             folders = stack.enter_context(rounded(what.model, near, built))
             built = [build_variant(name, path, wanted[name]) for name, path in folders.items()]
-        template = _template(what, built)
+        template = _template(what, built, optimized)
         warn(built)
         if send.dry_run:
             _show_dry_run(built, as_json)
@@ -83,7 +89,7 @@ def publish(
         tell(done, built)
 
 
-def _template(what: WhatOptions, built: list[Built]) -> VersionManifest:
+def _template(what: WhatOptions, built: list[Built], optimized: Optimized) -> VersionManifest:
     """Return the manifest without its counter; what the server would refuse is refused here."""
     template = VersionManifest(
         model=what.model,
@@ -91,11 +97,19 @@ def _template(what: WhatOptions, built: list[Built]) -> VersionManifest:
         counter=1,
         variants=tuple(b.variant for b in built),
         description=what.description,
-        source=pairs(what.source or [], "--source"),
-        metrics=pairs(what.metric or [], "--metric"),
+        source=_joined(optimized.source, what.source, "--source"),
+        metrics=_joined(optimized.metrics, what.metric, "--metric"),
     )
     parse_manifest(template.to_bytes())
     return template
+
+
+def _joined(reported: Mapping[str, str], typed: Words, option: str) -> dict[str, str]:
+    """What was typed beside what was measured, which it may not overwrite."""
+    told = pairs(typed or [], option)
+    if twice := sorted(reported.keys() & told.keys()):
+        raise CliError(f"{option} {twice[0]}: the report says it: {reported[twice[0]]}")
+    return {**reported, **told}
 
 
 def _show_dry_run(built: list[Built], as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,8 +22,12 @@ class WhatOptions:
     model: Annotated[str, typer.Argument(help="The model.")]
     version: Annotated[str, typer.Argument(help="The new version: PEP 440 or SemVer.")]
     variant: Annotated[
-        list[str], typer.Option("--variant", help="NAME=FILE or FOLDER; repeatable.")
-    ]
+        Words, typer.Option("--variant", help="NAME=FILE or FOLDER; repeatable.")
+    ] = None
+    optimized: Annotated[
+        Path | None,
+        typer.Option("--from", help="All that `pilotwave optimize` accepted, from its folder."),
+    ] = None
     key: KeyFiles = None
     description: Annotated[str, typer.Option(help="Description, shown to people.")] = ""
     metric: Annotated[Words, typer.Option("--metric", help="k=v; repeatable.")] = None
@@ -32,6 +37,10 @@ class WhatOptions:
         """Return what was named for each variant, or raise `CliError` or `BadName`."""
         names.check_model(self.model)
         names.check_version(self.version)
+        if bool(self.variant) == bool(self.optimized):
+            raise CliError("expected --variant NAME=PATH, or --from with a folder of optimize")
+        if self.variant is None:
+            return {}
         chosen = pairs(self.variant, "--variant", "NAME=PATH, such as onnx=build/model.onnx")
         if len(chosen) != len(self.variant):
             raise CliError("--variant: expected each name once")

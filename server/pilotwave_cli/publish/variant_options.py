@@ -6,7 +6,7 @@ build. Everything else about a variant is read from its files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -70,10 +70,14 @@ class VariantOptions:
 
 
 def options_for(
-    variants: Iterable[str], words: VariantWords, not_secret: Words
+    variants: Iterable[str],
+    words: VariantWords,
+    not_secret: Words,
+    known: Mapping[str, VariantOptions] | None = None,
 ) -> dict[str, VariantOptions]:
-    """Return the options of each variant."""
-    found = {name: VariantOptions(unsafe_format=words.unsafe_format) for name in variants}
+    """Return the options of each variant; what was typed stands before what is `known` of it."""
+    given, unsafe = known or {}, words.unsafe_format
+    found = {n: replace(given.get(n, VariantOptions()), unsafe_format=unsafe) for n in variants}
     typed = {k: v for k, v in vars(words).items() if not isinstance(v, bool)}
     typed["not_secret"] = not_secret
     for option, items in typed.items():
