@@ -228,3 +228,61 @@ def test_requests_wait_for_a_place_before_the_pool_not_in_it() -> None:
 
     assert len(asyncio.run(ask())) == 50
     assert most == 3
+
+
+CLASSES = """\
+poll: 1
+check_in: 1
+selftest: 0.1
+probation: 0.1
+slices:
+  - {name: new, share: 5, latency_ms: 0, mbit_s: 1000, facts: {cpu.model: new, cpu.vnni: true}}
+  - {name: old, share: 4, latency_ms: 0, mbit_s: 1000, facts: {cpu.model: old}}
+  - {name: lone, share: 1, latency_ms: 0, mbit_s: 1000, facts: {cpu.model: lone}}
+measures:
+  - {slice: old, variant: onnx-int8, failed: selftest_mismatch}
+  - {variant: onnx-int8, p05_ms: 2.9}
+  - {variant: onnx-poor, p05_ms: 0.1}
+  - {variant: onnx-fp32, p05_ms: 4.9}
+"""
+CHOOSING = """\
+name: choosing
+waves: [{percent: 100%}]
+choose: {minimise: latency, subject: {top1: ">=0.9"}}
+"""
+
+
+@pytest.mark.timeout(300)
+def test_each_class_gets_the_variant_that_three_of_it_measured_to_be_best(
+    pw: Operator, model: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "profile.yaml").write_text(CLASSES)
+    (tmp_path / "policy.yaml").write_text(CHOOSING)
+    builds = [("onnx-fp32", "1.0.0"), ("onnx-int8", "1.0.0"), ("onnx-poor", "1.0.0")]
+    variants = [w for v, of in builds for w in ("--variant", f"{v}={DIGITS / of}")]
+    signed = [
+        word
+        for v, top1 in (("onnx-fp32", "0.96"), ("onnx-int8", "0.955"), ("onnx-poor", "0.8"))
+        for word in ("--metric", f"{v}.top1={top1}")
+    ]
+    pw("publish", model, "1.0.0", *variants, *signed, "--key", pw.keys / "publisher.pem")
+    pw("groups", "create", name, "--selector", f"simulated={name}")
+    pw(
+        *("rollouts", "create", model, "1.0.0", "--group", name, "--allow-empty", "--start"),
+        *("--policy-file", tmp_path / "policy.yaml"),
+    )
+    account = pw.json(
+        *("simulate", "--devices", "10", "--profile", tmp_path / "profile.yaml"),
+        *("--prefix", name, "--for", "40s", "--root", pw.keys / "root.json", "--seed", "7"),
+        "--keep",
+    )
+    assert account["runs"] == {f"{model} 1.0.0": 10}
+    assert account["counts"]["compared"] == 3 + 3 + 1
+    told = [pw.json("devices", "why", f"{name}-{n:06}", "--model", model) for n in range(10)]
+    assert [one["variant"] for one in told] == 5 * ["onnx-int8"] + 4 * ["onnx-fp32"] + ["onnx-int8"]
+    assert "(median of 3 devices of this class), 4" in told[0]["sentence"]
+    assert "% less than onnx-fp32" in told[0]["sentence"]
+    assert "no other variant was measured" in told[5]["sentence"]
+    assert "(measured on this device)" in told[9]["sentence"]
+    runs = [pw.json("devices", "show", f"{name}-{n:06}")["models"][0] for n in range(10)]
+    assert [one["current_variant"] for one in runs] == [one["variant"] for one in told]

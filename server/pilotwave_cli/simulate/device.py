@@ -19,11 +19,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilotwave_cli.errors import Failed
 from pilotwave_cli.simulate.believing import Trust
+from pilotwave_cli.simulate.comparing import asked_to_compare, compared
 from pilotwave_cli.simulate.profile import Behaviour, Profile, Slice
 from pilotwave_cli.simulate.tally import Tally
 from pilotwave_protocol import dsse, names
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import ProtocolError, RefusedError
+from pilotwave_protocol.figures import MEASURED
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.messages.check_in import (
     CHECK_IN_TYPE,
@@ -55,8 +57,18 @@ class Model:
 
     report: ModelReport
     order: Entry | None = None
-    failed: set[tuple[str, int]] = field(default_factory=set)
+    failed: set[tuple[str, str, int]] = field(default_factory=set)
     work: asyncio.Task[None] | None = None
+    compared: tuple[str, str] | None = None  # of which manifest, for which class
+
+
+def _build(entry: Entry) -> tuple[str, str]:
+    return entry.sha256, entry.variant
+
+
+def _try_of(entry: Entry) -> tuple[str, str, int]:
+    """What an order asks a device to try; it does not try the same again."""
+    return *_build(entry), entry.attempt
 
 
 @dataclass
@@ -232,19 +244,28 @@ class Device:
             entry.model, Model(ModelReport(entry.model, ModelState.IDLE))
         )
         current = model.report.current
-        there = current is not None and current.sha256 == entry.sha256
-        known = model.order is not None and (model.order.sha256, model.order.attempt) == (
-            entry.sha256,
-            entry.attempt,
-        )
+        there = current is not None and (current.sha256, current.variant) == _build(entry)
+        known = model.order is not None and _try_of(model.order) == _try_of(entry)
         model.order = entry
+        self._compare(model, entry)
         if there and model.report.state in (ModelState.FAILED, ModelState.ROLLED_BACK):
             self._move(model, ModelState.HEALTHY, candidate=None)
-        if known or there or (entry.sha256, entry.attempt) in model.failed:
+        if known or there or _try_of(entry) in model.failed:
             return
         if model.work is not None:
             model.work.cancel()
         model.work = asyncio.create_task(self._change(model, entry, variant))
+
+    def _compare(self, model: Model, entry: Entry) -> None:
+        """Say what it measured of the variants that it is asked to compare, once."""
+        of, variants = asked_to_compare(entry.conditions)
+        if not variants or model.compared == (entry.sha256, of):
+            return
+        model.compared = entry.sha256, of
+        for detail in compared(self.profile, self.slice.name, variants, self.chance):
+            self._event(MEASURED, entry.model, entry.version, detail=detail)
+        self.tally.count("compared")
+        self._soon.set()
 
     async def _change(self, model: Model, entry: Entry, variant: Variant) -> None:
         """From the order to healthy, failed or rolled back."""
@@ -252,7 +273,7 @@ class Device:
         new = Installed(entry.version, entry.sha256, entry.variant, entry.counter)
         before = model.report.current
         back = model.report.previous
-        if back is None or back.sha256 != new.sha256:
+        if back is None or (back.sha256, back.variant) != _build(entry):
             self._move(model, ModelState.FETCHING, candidate=new)
             try:
                 await self._download(variant)
@@ -285,7 +306,7 @@ class Device:
             return
         await asyncio.sleep(self.profile.probation_s)
         if self.chance.random() < does.probation_failure:
-            model.failed.add((entry.sha256, entry.attempt))
+            model.failed.add(_try_of(entry))
             self.tally.count("rolled_back")
             gone = {"reason": str(Reason.PROBE_FAILED), "detail": "simulated health check failure"}
             self._event("rolled_back", entry.model, entry.version, **gone)
@@ -307,7 +328,7 @@ class Device:
     def _fail(
         self, model: Model, entry: Entry, new: Installed, reason: Reason, detail: str
     ) -> None:
-        model.failed.add((entry.sha256, entry.attempt))
+        model.failed.add(_try_of(entry))
         self.tally.count("failed")
         told = {"reason": str(reason), "detail": detail[:500]}
         self._event("failed", entry.model, entry.version, **told)

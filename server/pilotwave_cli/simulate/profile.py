@@ -19,7 +19,7 @@ from pilotwave_protocol.durations import read_duration
 from pilotwave_protocol.errors import BadName, ProtocolError
 from pilotwave_protocol.fields import Fields
 from pilotwave_protocol.manifest import NEWEST_SCHEMA
-from pilotwave_protocol.messages.facts import AGENT_MANIFEST, AGENT_UPDATES
+from pilotwave_protocol.messages.facts import AGENT_COMPARES, AGENT_MANIFEST, AGENT_UPDATES
 
 MOST = 10_000
 FACTS: dict[str, Any] = {
@@ -30,6 +30,7 @@ FACTS: dict[str, Any] = {
     "runtime.wheelhouse": "25.0",
     AGENT_UPDATES: True,
     AGENT_MANIFEST: NEWEST_SCHEMA,
+    AGENT_COMPARES: True,
 }
 
 
@@ -89,6 +90,18 @@ class Behaviour:
         return all(fnmatchcase(found, pattern) for pattern, found in wanted)
 
 
+@dataclass(frozen=True)
+class Measure:
+    """What devices of slices that match measure of variants that match: the 5th percentile of a
+    call and the peak memory, or the reason why it does not run there."""
+
+    variant: str = "*"
+    slice: str = "*"
+    p05_ms: float = 10.0
+    peak_mb: float = 20.0
+    failed: str = ""
+
+
 NORMAL = Behaviour()
 
 
@@ -98,6 +111,7 @@ class Profile:
 
     slices: tuple[Slice, ...]
     behaviours: tuple[Behaviour, ...] = ()
+    measures: tuple[Measure, ...] = ()
     poll_s: float | None = None
     check_in_s: float | None = None
     selftest_s: float = 2.0
@@ -107,6 +121,15 @@ class Profile:
         """The first behaviour that matches, or the normal one."""
         found = (b for b in self.behaviours if b.matches(model, version, slice))
         return next(found, NORMAL)
+
+    def measure(self, variant: str, slice: str) -> Measure:
+        """The first measure that matches, or a plain one."""
+        matching = (
+            m
+            for m in self.measures
+            if fnmatchcase(variant, m.variant) and fnmatchcase(slice, m.slice)
+        )
+        return next(matching, Measure())
 
     def slice_of(self, number: int, count: int) -> Slice:
         """The slice of device `number` of `count`: by shares, in order."""
@@ -191,6 +214,7 @@ def _profile(r: _Reader) -> Profile:
     profile = Profile(
         slices=slices or (Slice("all", 1.0),),
         behaviours=tuple(_behaviour(item) for item in r.several("behaviours")),
+        measures=tuple(_measure(item) for item in r.several("measures")),
         poll_s=r.seconds("poll", None),
         check_in_s=r.seconds("check_in", None),
         selftest_s=r.seconds("selftest", 2.0) or 0.0,
@@ -251,6 +275,18 @@ def _behaviour(r: _Reader) -> Behaviour:
         latency_factor=r.amount("latency_factor", 1.0),
         error_added=r.amount("error_added", 0.0, low=-1, high=1),
         score_added=r.amount("score_added", 0.0, low=-1e9),
+    )
+    r.done()
+    return made
+
+
+def _measure(r: _Reader) -> Measure:
+    made = Measure(
+        variant=r.word("variant", "*"),
+        slice=r.word("slice", "*"),
+        p05_ms=r.amount("p05_ms", 10.0, low=0.000001),
+        peak_mb=r.amount("peak_mb", 20.0),
+        failed=r.word("failed", ""),
     )
     r.done()
     return made

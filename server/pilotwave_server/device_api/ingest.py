@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.clock import Clock
 from pilotwave_server.db import Database, lock_fleet
-from pilotwave_server.device_api import route_outcomes
+from pilotwave_server.device_api import route_figures, route_outcomes
 from pilotwave_server.device_api.direct_bytes import count_direct
+from pilotwave_server.device_api.route_figures import TrialNews
 from pilotwave_server.device_api.route_metrics import MetricRouter
 from pilotwave_server.devices import conflicts
 from pilotwave_server.downloads.counting import Counting
@@ -56,10 +57,11 @@ class Ingest:
 
     def __call__(self, items: Sequence[VerifiedCheckIn]) -> list[Stored]:
         """Return what became of each. When it returns, what is acknowledged is committed."""
-        news = route_outcomes.heard(self._fleet, items)  # 7: no lock is held yet
         now = self._clock()
+        news = route_outcomes.heard(self._fleet, items)  # 7: no lock is held yet
+        trials = route_figures.heard(self._fleet, items, now)
         with self._db.write() as session:
-            stored, matters = self._store(session, items, news, now)
+            stored, matters = self._store(session, items, news, trials, now)
         for item, one in zip(items, stored, strict=True):
             if one.conflict:
                 self._look_at_conflict(item.check_in.device, now)  # 12
@@ -73,11 +75,12 @@ class Ingest:
         session: Session,
         items: Sequence[VerifiedCheckIn],
         news: Sequence[Heard],
+        trials: TrialNews,
         now: datetime,
     ) -> tuple[list[Stored], bool]:
         """Steps 8 to 11, in one transaction; and whether a rollout has to be looked at."""
         # 8: the fleet's row before any device's, as everybody takes them: no deadlock
-        if report_store.is_news(session, news, now=now):
+        if trials or report_store.is_news(session, news, now=now):
             lock_fleet(session)
         stored = store_check_ins(  # 9
             session,
@@ -93,6 +96,7 @@ class Ingest:
         moved = report_store.take(session, [h for h in news if h.device_id in taken], now=now)
         windows = self._metrics.wanted(items, stored, moment=now.timestamp())
         take_samples(session, windows, now=now)  # 11
+        route_figures.store(session, trials, taken, now=now)
         return stored, bool(moved or windows)
 
     def _look_at_conflict(self, device: str, now: datetime) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from pilotwave_protocol.fields import Scalar
-from pilotwave_protocol.messages.facts import AGENT_MANIFEST, AGENT_TIES, AGENT_UPDATES
+from pilotwave_protocol.messages.facts import (
+    AGENT_COMPARES,
+    AGENT_MANIFEST,
+    AGENT_TIES,
+    AGENT_UPDATES,
+)
 from pilotwave_protocol.names import FACT
 
 SMALLEST = 1e-300
 _CAPABILITY_KEYS = frozenset(
     {
         *("arch", "memory_mb", "allow_unsafe_formats", "max_models", "removes_models"),
-        *(AGENT_MANIFEST, AGENT_TIES, AGENT_UPDATES),
+        *(AGENT_COMPARES, AGENT_MANIFEST, AGENT_TIES, AGENT_UPDATES),
     }
 )
-_CAPABILITY_PREFIXES = ("runtime.", "accelerator.")
+_CAPABILITY_PREFIXES = ("runtime.", "accelerator.", "cpu.")
 
 
 def normal_number(value: float) -> float:
@@ -38,8 +43,9 @@ def capabilities(
     facts: Mapping[str, Scalar], asked: Collection[str] = ()
 ) -> tuple[tuple[str, Scalar], ...]:
     """Return the facts that can decide what the device is told, ordered: which variant fits it
-    (`trust.variant_fits`), how many models it takes, whether it takes removals or ties. `asked` are
-    those that versions ask for by name. Equal tuples are told the same."""
+    (`trust.variant_fits`), of which class it is, how many models it takes, whether it takes
+    removals, ties or comparisons. `asked` are those that versions ask for by name. Equal tuples are
+    told the same."""
     return tuple(sorted((k, v) for k, v in facts.items() if k in asked or _is_capability(k)))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload, undefer
@@ -29,12 +29,21 @@ class VersionUnknown(NotFound):
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What a manifest says that the choice for a device needs. It never changes."""
+
+    variants: tuple[Variant, ...]
+    schema: int
+    metrics: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Released:
     """A version as the choice for a device needs it. `yanked` and `denied` are reasons.
 
     `target`, `sha256`, `length` and `schema` are those of its manifest; `listed` is False when its
     publisher took it off the list (it is below the floor then), so that no device can verify it any
-    more.
+    more. `metrics` are what he signed of its quality.
     """
 
     model: str
@@ -48,18 +57,12 @@ class Released:
     denied: str | None
     listed: bool
     schema: int = 1
+    metrics: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def blobs(self) -> frozenset[str]:
         """The digests of all files of all variants."""
         return frozenset(file.sha256 for variant in self.variants for file in variant.files)
-
-
-class Contents(NamedTuple):
-    """What is kept of a manifest that was parsed."""
-
-    variants: tuple[Variant, ...]
-    schema: int
 
 
 def released(session: Session, *, remembered: MutableMapping[str, Contents]) -> Iterator[Released]:
@@ -85,6 +88,7 @@ def released(session: Session, *, remembered: MutableMapping[str, Contents]) -> 
             denied=_denied(row),
             listed=row.pruned_at is None,
             schema=remembered[row.sha256].schema,
+            metrics=remembered[row.sha256].metrics,
         )
 
 
@@ -101,7 +105,7 @@ def _remember(session: Session, ids: set[int], remembered: MutableMapping[str, C
     query = query.where(VersionRow.id.in_(ids)) if len(ids) <= 500 else query
     for sha256, raw in session.execute(query):
         manifest = parse_manifest(raw)
-        remembered[sha256] = Contents(manifest.variants, manifest.schema)
+        remembered[sha256] = Contents(manifest.variants, manifest.schema, manifest.metrics)
 
 
 def counters(session: Session) -> dict[tuple[str, str], int]:

@@ -94,7 +94,7 @@ def sign_of(
     candidate = report.candidate.version if report.candidate else None
     told = (report.reason, report.detail)
     if current == version:
-        if report.state is S.FAILED and candidate == version:
+        if report.state is S.FAILED and candidate == version and not _other_variant(report):
             return Report(Stand.FAILED, *told, switched_at=switched)
         came_from = report.previous.version if report.previous else None
         trial = report.state in (S.PROBATION, S.ROLLING_BACK)
@@ -112,6 +112,12 @@ def sign_of(
     if gone is not None:
         return _went_back(gone.reason, gone.detail, current, switched, rests=rests)
     return Report(Stand.ABSENT, came_from=current, switched_at=switched, rests=rests)
+
+
+def _other_variant(report: ModelReport) -> bool:
+    """Say whether another variant of the version was tried, and the device runs on with its own."""
+    current, candidate = report.current, report.candidate
+    return current is not None and candidate is not None and current.variant != candidate.variant
 
 
 def _went_back(

@@ -16,7 +16,7 @@ class BaselineRow(Base):
 
     The older ones stay as what to fall back on if the newest may no longer be offered; `ended_at`
     takes one out of that line: the operator went back behind it, or removed the baseline. Devices
-    change it in one with the models of `together`.
+    change it in one with the models of `together`, and get their variant by `choose`.
     """
 
     __tablename__ = "baselines"
@@ -32,6 +32,32 @@ class BaselineRow(Base):
     set_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     together: Mapped[list[str] | None] = mapped_column(JsonB)
+    choose: Mapped[dict[str, Any] | None] = mapped_column(JsonB)
+
+
+class VariantTrialRow(Base):
+    """A device was asked to measure a variant for its class, and what it found, once it did.
+
+    Rows of a class that the device has left stay: it measured what devices of that class are.
+    """
+
+    __tablename__ = "variant_trials"
+    __table_args__ = (Index(None, "sha256"),)
+
+    device_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
+    )
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    class_of: Mapped[str] = mapped_column(String(16), primary_key=True)
+    variant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    measured_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    p05_ms: Mapped[float | None]
+    cpu_ms: Mapped[float | None]
+    load_ms: Mapped[float | None]
+    peak_mb: Mapped[float | None]
+    energy_mj: Mapped[float | None]
+    failed: Mapped[str | None] = mapped_column(String(64))
 
 
 class RemovalRow(Base):

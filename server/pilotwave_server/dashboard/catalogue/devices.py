@@ -9,6 +9,34 @@ SENTENCES: tuple[str, ...] = (
     N_("%(device)s keeps its %(model)s: no version that it is asked to run may be offered"),
     N_("%(device)s should run %(model)s %(version)s (variant %(variant)s), because %(text)s"),
     N_("%(device)s is told to remove %(model)s: an operator ordered it"),
+    N_(
+        "%(variant)s: %(shown)s (median of %(count)s devices of this class), %(percent)s %% less "
+        "than %(variant2)s"
+    ),
+    N_("%(variant)s: %(shown)s (measured on this device), %(percent)s %% less than %(variant2)s"),
+    N_(
+        "%(variant)s: %(shown)s (median of %(count)s devices of this class); "
+        "%(variant2)s does not run within the bounds here"
+    ),
+    N_(
+        "%(variant)s: %(shown)s (measured on this device); "
+        "%(variant2)s does not run within the bounds here"
+    ),
+    N_(
+        "%(variant)s: %(shown)s (median of %(count)s devices of this class); "
+        "no other variant was measured"
+    ),
+    N_("%(variant)s: %(shown)s (measured on this device); no other variant was measured"),
+    N_(
+        "%(variant)s: %(shown)s (median of %(count)s devices of this class); "
+        "none is %(percent)s %% better: %(variant2)s takes %(shown2)s"
+    ),
+    N_(
+        "%(variant)s: %(shown)s (measured on this device); "
+        "none is %(percent)s %% better: %(variant2)s takes %(shown2)s"
+    ),
+    N_("no device of this class has measured it yet, so the publisher's order holds"),
+    N_("no variant keeps %(names)s, so the publisher's order holds"),
     N_("an operator pinned it"),
     N_("it is the baseline of group %(group)s"),
     N_("rollout %(rollout)s brings it to group %(group)s"),

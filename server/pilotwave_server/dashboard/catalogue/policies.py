@@ -60,6 +60,10 @@ SENTENCES: tuple[str, ...] = (
     N_("`%(word)s`"),
     N_("`%(word)s` or `%(word2)s`"),
     N_("`%(word)s` or `%(word2)s` or `%(word3)s`"),
+    N_("a mapping of `figure: bound`"),
+    N_("expected at most %(most)s bounds; got %(count)s"),
+    N_('expected a bound as ">=0.955" or "<=64"; got %(shown)s'),
+    N_("`%(word)s` or `%(word2)s` or `%(word3)s` or `%(word4)s`"),
     N_("one line of at most %(most)s characters"),
     N_(
         "a name of small letters and digits, joined by single '.', '_' or '-', at most 64 "

@@ -20,6 +20,8 @@ from pilotwave_server.rollouts import end_removals
 from pilotwave_server.rollouts.assignments import capacity
 from pilotwave_server.rollouts.assignments.offerable import check_may_be_offered
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.policies.choose import Choose
+from pilotwave_server.rollouts.policies.stored import store_choose
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.tables import BaselineRow, RolloutRow
 
@@ -38,21 +40,24 @@ def set_baseline(
     actor: str,
     now: datetime,
     together: Sequence[str] = (),
+    choose: Choose | None = None,
 ) -> BaselineRow:
     """Have a group run a version from now on.
 
     GroupUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, TooManyModels. What the group was
     to run before stays as what to fall back on, but only where it is older: who goes back to 1.1.0
     after 1.2.0 does not want 1.2.0 again should 1.1.0 be denied. What aborted rollouts left ends
-    too. Devices change it in one with the models of `together`.
+    too. Devices change it in one with the models of `together`, and get their variant by `choose`.
     """
     tied = sorted({*together} - {model})
+    by = None if choose is None else store_choose(choose)
     row = get_group(session, group, lock=True)
     anyone_in_it = DeviceView(name="", groups=frozenset({row.id}))
     check_may_be_offered(session, snapshot, anyone_in_it, model=model, version=version)
     standing = _standing(session, row, model)
     before = standing[0] if standing else None
-    same = before is not None and (before.version, before.together or []) == (version, tied)
+    wanted = (version, tied, by)
+    same = before and (before.version, before.together or [], before.choose) == wanted
     if before is not None and same and not _left(session, before):
         return before
     capacity.check_group(session, snapshot, row, model)
@@ -70,6 +75,7 @@ def set_baseline(
         set_by=actor,
         set_at=now,
         together=tied or None,
+        choose=by,
     )
     session.add(baseline)
     _note(session, row, model, "baseline.set", before, baseline, actor, now)

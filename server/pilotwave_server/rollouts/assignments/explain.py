@@ -71,6 +71,7 @@ def why(
     else:
         chosen = f"{model} {last.candidate.version} (variant {last.variant})"
         sentence = f"{device.name} should run {chosen}, because {_asks(last)}"
+        sentence = ". ".join(filter(None, [sentence, last.numbers]))
     if state != "enrolled":
         sentence = f"{device.name} is {state}, so it gets nothing; if it were enrolled: {sentence}"
     won = last is not None and last.hold is None

@@ -7,7 +7,7 @@ costs a few short queries, however many versions and devices there are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select
 from sqlalchemy.orm import Session
@@ -20,6 +20,7 @@ from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.registry import service as registry
+from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.snapshot import (
     Baseline,
     FleetSnapshot,
@@ -28,9 +29,10 @@ from pilotwave_server.rollouts.assignments.snapshot import (
     Removal,
     RunningRollout,
 )
+from pilotwave_server.rollouts.choice.store import read_trials
 from pilotwave_server.rollouts.leases import ROLLED_BACK, TOOK_IT
 from pilotwave_server.rollouts.policies.policy import Policy
-from pilotwave_server.rollouts.policies.stored import stored_policy
+from pilotwave_server.rollouts.policies.stored import stored_choose, stored_policy
 from pilotwave_server.rollouts.states import OFFERING, OVER, RolloutState
 from pilotwave_server.rollouts.tables import (
     BaselineRow,
@@ -63,6 +65,9 @@ def read_snapshot(session: Session, remembered: RememberedSnapshot) -> FleetSnap
     rollouts = session.scalars(select(RolloutRow).where(_in_force()).order_by(RolloutRow.id)).all()
     policies = _policies(rollouts, remembered)
     canaries = tuple(_canary_groups(rollouts, policies))
+    by_name, traces = {g.name: g.id for g in groups}, traces_of(session, rollouts)
+    running = _rollouts(rollouts, policies, by_name, traces)
+    baselines = _baselines(session, names)
     return FleetSnapshot(
         fleet=row.fleet,
         revision=row.fleet_revision,
@@ -71,13 +76,27 @@ def read_snapshot(session: Session, remembered: RememberedSnapshot) -> FleetSnap
         reading_key=_reading_key(groups, canaries, remembered.asked),
         versions=versions,
         floors=registry.floors(session),
-        baselines=_baselines(session, names),
-        rollouts=_rollouts(
-            rollouts, policies, {g.name: g.id for g in groups}, traces_of(session, rollouts)
-        ),
+        baselines=baselines,
+        rollouts=running,
         quarantines=_quarantines(session),
         removals=_removals(session),
+        trials=read_trials(session, _chosen_by_measuring(versions, running, baselines)),
     )
+
+
+def _chosen_by_measuring(
+    versions: Mapping[tuple[str, str], Released],
+    rollouts: Mapping[str, Sequence[RunningRollout]],
+    baselines: Mapping[str, Sequence[Baseline]],
+) -> set[str]:
+    """The manifests of the versions whose variants are chosen by what devices measure."""
+    asking: list[RunningRollout | Baseline] = []
+    for running in rollouts.values():
+        asking += running
+    for standing in baselines.values():
+        asking += standing
+    named = {(one.model, one.version) for one in asking if one.choose is not None}
+    return {versions[key].sha256 for key in named if key in versions}
 
 
 def _group(row: GroupRow) -> GroupInFleet:
@@ -193,6 +212,7 @@ def _rollout(
         slice_keys=policy.slice_keys,
         asks=policy.asks,
         trace=None if trace is None else wave_of(trace, row),
+        choose=policy.choose,
     )
 
 
@@ -222,6 +242,7 @@ def _baselines(session: Session, names: dict[int, str]) -> dict[str, tuple[Basel
                 row.version,
                 row.revision,
                 tuple(row.together or ()),
+                stored_choose(row.choose),
             )
         )
     return {model: tuple(found) for model, found in by_model.items()}

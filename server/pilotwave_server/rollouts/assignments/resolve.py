@@ -4,8 +4,9 @@ Per model the candidates are, in this order: the device's pin, the rollouts to i
 first; `RunningRollout.offers` says whether one has reached it), the baselines of its groups (newest
 first; a group's older baselines follow its newest), and what it ran before a rollout that is being
 rolled back (or what that rollout's group runs), wherever the device is now. The first candidate
-that may be offered and has a variant that fits wins. Each one passed over leaves a `Hold`. Where
-none is left, the model is absent from the set, which tells the device to keep what it has.
+that may be offered and has a variant that fits wins; which variant, `variants.py` says. Each one
+passed over leaves a `Hold`. Where none is left, the model is absent from the set, which tells the
+device to keep what it has.
 
 A device whose key two machines use is offered nothing. May not be offered: unknown, denied by an
 operator, yanked by its publisher, below the model's floor, or quarantined for a group that the
@@ -20,17 +21,22 @@ from enum import Enum
 from typing import Any
 
 from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.figures import COMPARE
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.messages.directive import MAX_ENTRIES, Entry
 from pilotwave_protocol.messages.facts import AGENT_MANIFEST, AGENT_TIES
 from pilotwave_protocol.states import Reason
-from pilotwave_protocol.trust import Fit, variant_fits
 from pilotwave_server.devices.conflicts import SENTENCE
-from pilotwave_server.devices.facts import allows_unsafe
 from pilotwave_server.devices.tables import PRIME
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.capacity import left_out
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot, RunningRollout
+from pilotwave_server.rollouts.assignments.variants import (
+    Misfit,
+    fitting,
+    measured_choice,
+    still_to_compare,
+)
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.waves import position
 
@@ -76,11 +82,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Considered:
-    """One candidate and what became of it: held, or (with its variant) chosen."""
+    """One candidate and what became of it: held, or (with its variant) chosen. `numbers` are the
+    measurements by which the variant was, if it was by any."""
 
     candidate: Candidate
     hold: Hold | None
     variant: str | None = None
+    numbers: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,10 +160,14 @@ def explain(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator
         )
         if hold is None:
             release = snapshot.versions[candidate.model, candidate.version]
-            variant, hold = choose_variant(device, release)
-            if variant is not None:
-                yield Considered(candidate, None, variant.name)
+            fits = _fitting(device, release)
+            if not isinstance(fits, Hold):
+                by = snapshot.choose_of(device.groups, candidate.model, candidate.version)
+                name, facts = device.name, device.facts
+                choice = measured_choice(name, facts, fits, release, by, snapshot)
+                yield Considered(candidate, None, choice.variant or fits[0].name, choice.sentence)
                 return
+            hold = fits
         yield Considered(candidate, hold)
 
 
@@ -255,26 +267,21 @@ def _quarantine(device: DeviceView, snapshot: FleetSnapshot, candidate: Candidat
 
 
 def choose_variant(device: DeviceView, release: Released) -> tuple[Variant | None, Hold | None]:
-    """Return the first variant, in the publisher's order, that fits; or why none does.
+    """Return the first variant, in the publisher's order, that fits; or why none does."""
+    fits = _fitting(device, release)
+    return (None, fits) if isinstance(fits, Hold) else (fits[0], None)
+
+
+def _fitting(device: DeviceView, release: Released) -> list[Variant] | Hold:
+    """Return the variants that fit, in the publisher's order; or why none may be offered.
 
     An agent refuses its whole directive over one manifest that it cannot read.
     """
     reads = device.facts.get(AGENT_MANIFEST, 1)
     if not isinstance(reads, int) or reads < release.schema:
-        return None, Hold(Wait.AGENT_TOO_OLD, _too_old(release, reads))
-    allow_unsafe = allows_unsafe(device.facts)
-    misfits: list[Fit] = []
-    for variant in release.variants:
-        fit = variant_fits(variant, device.facts, model=release.model, allow_unsafe=allow_unsafe)
-        if fit.ok:
-            return variant, None
-        misfits.append(fit)
-    reasons = {fit.reason for fit in misfits}
-    reason = reasons.pop() if len(reasons) == 1 else None
-    named = f"no variant of {release.model} {release.version} fits"
-    return None, Hold(
-        reason or Reason.DOES_NOT_FIT, f"{named}: {'; '.join(fit.sentence for fit in misfits)}"
-    )
+        return Hold(Wait.AGENT_TOO_OLD, _too_old(release, reads))
+    fits = fitting(device.facts, release)
+    return Hold(fits.reason, fits.sentence) if isinstance(fits, Misfit) else fits
 
 
 def _too_old(release: Released, reads: Scalar) -> str:
@@ -299,13 +306,14 @@ def _entry(device: DeviceView, snapshot: FleetSnapshot, step: Considered) -> Ent
         reason=chosen.reason,
         rollout=None if rollout is None else rollout.id,
         attempt=device.attempts.get(chosen.model, 0),
-        conditions=_conditions(device, chosen),
+        conditions=_conditions(device, snapshot, chosen),
     )
 
 
-def _conditions(device: DeviceView, chosen: Candidate) -> dict[str, Any]:
-    """What the device has to wait for. An agent that does not know ties is not told of them: it
-    changes nothing before all of its order is there, which ties everything."""
+def _conditions(device: DeviceView, snapshot: FleetSnapshot, chosen: Candidate) -> dict[str, Any]:
+    """What the device has to wait for, and what it is to compare. An agent that does not know ties
+    is not told of them: it changes nothing before all of its order is there, which ties
+    everything."""
     if chosen.back:
         return {}
     told: dict[str, Any] = {} if chosen.rollout is None else dict(chosen.rollout.conditions)
@@ -313,4 +321,7 @@ def _conditions(device: DeviceView, chosen: Candidate) -> dict[str, Any]:
         told["together"] = list(chosen.together)
     if device.facts.get(AGENT_TIES) is not True:
         told.pop("together", None)
+    release = snapshot.versions[chosen.model, chosen.version]
+    if (wish := still_to_compare(device.name, device.facts, release, snapshot)) is not None:
+        told[COMPARE] = wish
     return told

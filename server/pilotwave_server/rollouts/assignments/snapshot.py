@@ -14,6 +14,8 @@ from typing import Any
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.tracing import TraceContext
 from pilotwave_server.registry.service import Released
+from pilotwave_server.rollouts.choice.trial import Trials
+from pilotwave_server.rollouts.policies.choose import Choose
 from pilotwave_server.rollouts.policies.policy import Pace
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.waves import position
@@ -38,7 +40,8 @@ class GroupInFleet:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a group was told to run, at a revision; `together` with which other models."""
+    """What a group was told to run, at a revision; `together` with which other models, its variant
+    by `choose`."""
 
     group_id: int
     group: str
@@ -46,6 +49,7 @@ class Baseline:
     version: str
     revision: int
     together: tuple[str, ...] = ()
+    choose: Choose | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class RunningRollout:
     limits, a device needs a lease.
     `open` names the newest open wave for sentences; empty: none is open yet. `slice_keys` are the
     labels and facts by which its gates tell devices apart, `asks` the live metrics that they look
-    at, each with its statistics. `trace` is the open wave's.
+    at, each with its statistics. `trace` is the open wave's. `choose` says how a device gets its
+    variant.
     """
 
     id: str
@@ -78,6 +83,7 @@ class RunningRollout:
     slice_keys: tuple[str, ...] = ()
     asks: Mapping[str, tuple[str, ...]] = field(default_factory=_nothing)
     trace: TraceContext | None = None
+    choose: Choose | None = None
 
     @cached_property
     def paced(self) -> bool:
@@ -164,11 +170,30 @@ class FleetSnapshot:
     rollouts: Mapping[str, tuple[RunningRollout, ...]] = field(default_factory=_nothing)
     quarantines: tuple[Quarantine, ...] = ()
     removals: Mapping[str, Removal] = field(default_factory=_nothing)
+    trials: Trials = field(default_factory=_nothing)
 
     @cached_property
     def told_apart(self) -> frozenset[str]:
-        """The devices that a removal names, so that they share no order with others."""
-        return frozenset().union(*(removal.devices for removal in self.removals.values()))
+        """The devices that a removal names or that measure for their class, so that they share no
+        order with others."""
+        trying = {trial.device for found in self.trials.values() for trial in found}
+        return frozenset(trying).union(*(removal.devices for removal in self.removals.values()))
+
+    @cached_property
+    def chooses(self) -> bool:
+        """Whether any version's variants are chosen by measurement."""
+        rollouts = (r.choose for found in self.rollouts.values() for r in found)
+        baselines = (b.choose for found in self.baselines.values() for b in found)
+        return any(choose is not None for choose in (*rollouts, *baselines))
+
+    def choose_of(self, groups: frozenset[int], model: str, version: str) -> Choose | None:
+        """Return by what devices of these groups get their variant of a version, whatever asks for
+        it; None: by the publisher's order."""
+        asking: list[RunningRollout | Baseline] = []
+        asking += self.rollouts.get(model, ())
+        asking += self.baselines.get(model, ())
+        mine = (one for one in asking if one.group_id in groups and one.version == version)
+        return next((one.choose for one in mine if one.choose is not None), None)
 
     def groups_of(
         self, labels: Mapping[str, str], facts: Mapping[str, Scalar], member_of: frozenset[int]

@@ -109,8 +109,16 @@ def _complete(session: Session, step: Complete, snapshot: FleetSnapshot, now: da
     group = group_of(session, row).name
     named = {"group": group, "model": row.model, "version": row.version}
     # locks the group before the fleet, as all who set baselines do
-    together = stored_policy(row.document).together
-    set_baseline(session, snapshot, **named, actor=ACTOR, now=now, together=together)
+    policy = stored_policy(row.document)
+    set_baseline(
+        session,
+        snapshot,
+        **named,
+        actor=ACTOR,
+        now=now,
+        together=policy.together,
+        choose=policy.choose,
+    )
     done, told = RolloutState.COMPLETED, _told(step, now)
     transition(session, row, done, action="complete", sentence=step.sentence, **told)
 

@@ -20,6 +20,7 @@ from pilotwave_protocol.names import check_device, check_group, check_metric, ch
 from pilotwave_protocol.names import check_selector_key as check_key
 from pilotwave_server.fields import SLUG
 from pilotwave_server.rollouts.policies import kinds
+from pilotwave_server.rollouts.policies.choose import Choose
 from pilotwave_server.rollouts.policies.faults import TAGS, Told
 from pilotwave_server.rollouts.policies.kinds import duration, items, named, share, whole
 from pilotwave_server.rollouts.policies.read_part import PolicyPart, listed, one_of, twice
@@ -223,7 +224,8 @@ class Deadlines(PolicyPart):
 
 @dataclass(frozen=True)
 class Policy(PolicyPart):
-    """A recipe, complete and consistent. `together` are models that change in one with this one."""
+    """A recipe, complete and consistent. `together` are models that change in one with this one;
+    without `choose` each device gets the first variant that fits, in the publisher's order."""
 
     name: Annotated[str, NAME]
     waves: Annotated[tuple[Wave, ...], items(100)] = ()
@@ -235,6 +237,7 @@ class Policy(PolicyPart):
     deadlines: Deadlines = field(default_factory=Deadlines)
     approval: Annotated[bool, kinds.FLAG] = False
     together: Annotated[tuple[Annotated[str, named(check_model)], ...], items(16)] = ()
+    choose: Choose | None = None
 
     @classmethod
     def rules(cls, given: dict[str, Any]) -> Iterator[Told]:

@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from pilotwave_server.rollouts.policies.choose import Choose
 from pilotwave_server.rollouts.policies.parse import POLICY
 from pilotwave_server.rollouts.policies.policy import Policy
+
+_CHOOSE = TypeAdapter(Choose)
 
 
 def store_policy(policy: Policy) -> dict[str, Any]:
@@ -23,3 +28,14 @@ def stored_policy(document: Mapping[str, Any]) -> Policy:
     """Return the policy that `store_policy` stored. What is missing has its default, what is not
     known is left out. No kind and no rule is asked again: a stricter server reads it too."""
     return POLICY.validate_python(document)
+
+
+def store_choose(choose: Choose) -> dict[str, Any]:
+    """Return a part of a policy as plain JSON, for `stored_choose`."""
+    found: dict[str, Any] = _CHOOSE.dump_python(choose, mode="json")
+    return found
+
+
+def stored_choose(document: Mapping[str, Any] | None) -> Choose | None:
+    """Return what `store_choose` stored; None of nothing."""
+    return None if document is None else _CHOOSE.validate_python(document)

@@ -1,0 +1,102 @@
+"""Choose a device's variant of a version: of those that fit, the first in the publisher's order, or
+the one that devices of its class measured to be best. Pure, beside `resolve`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.manifest import Variant
+from pilotwave_protocol.messages.facts import AGENT_COMPARES
+from pilotwave_protocol.names import AGENT_MODEL
+from pilotwave_protocol.states import Reason
+from pilotwave_protocol.trust import Fit, variant_fits
+from pilotwave_server.devices.facts import allows_unsafe
+from pilotwave_server.registry.service import Released
+from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
+from pilotwave_server.rollouts.choice.classes import class_of
+from pilotwave_server.rollouts.choice.decide import Choice, Option, admitted, decide
+from pilotwave_server.rollouts.choice.trial import voices_of
+from pilotwave_server.rollouts.policies.choose import Choose
+
+NO_CHOICE = Choice(None)
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Why no variant of a version fits: the one reason of all, and each in words."""
+
+    reason: Reason
+    sentence: str
+
+
+def fitting(facts: Mapping[str, Scalar], release: Released) -> list[Variant] | Misfit:
+    """Return the variants that fit, in the publisher's order, at least one; or why none does."""
+    unsafe, misfits, found = allows_unsafe(facts), list[Fit](), list[Variant]()
+    for variant in release.variants:
+        fit = variant_fits(variant, facts, model=release.model, allow_unsafe=unsafe)
+        if fit.ok:
+            found.append(variant)
+        else:
+            misfits.append(fit)
+    if found:
+        return found
+    reasons = {fit.reason for fit in misfits}
+    reason = reasons.pop() if len(reasons) == 1 else None
+    named = f"no variant of {release.model} {release.version} fits"
+    said = "; ".join(fit.sentence for fit in misfits)
+    return Misfit(reason or Reason.DOES_NOT_FIT, f"{named}: {said}")
+
+
+def measured_choice(
+    device: str,
+    facts: Mapping[str, Scalar],
+    fits: Sequence[Variant],
+    release: Released,
+    choose: Choose | None,
+    snapshot: FleetSnapshot,
+) -> Choice:
+    """Return what measurements choose of the variants that fit; nothing where none is asked."""
+    if choose is None or len(fits) < 2 or release.model == AGENT_MODEL:
+        return NO_CHOICE
+    trials = snapshot.trials.get((class_of(facts), release.sha256), ())
+    return decide(device, options_of(fits, release), voices_of(trials), choose)
+
+
+def options_of(fits: Sequence[Variant], release: Released) -> list[Option]:
+    """Return variants with what the publisher signed of each: `<variant>.top1` of the metrics."""
+    return [Option(v.name, v.size, _signed(v.name, release)) for v in fits]
+
+
+def _signed(variant: str, release: Released) -> dict[str, float]:
+    found = {}
+    for name, text in release.metrics.items():
+        of, _, figure = name.rpartition(".")
+        if of == variant:
+            try:
+                found[figure] = float(text)
+            except ValueError:
+                continue
+    return found
+
+
+def comparable(facts: Mapping[str, Scalar], release: Released, choose: Choose) -> tuple[str, ...]:
+    """Return the variants that devices like this one compare; none where nothing is to choose, or
+    its agent does not know how."""
+    fits = fitting(facts, release)
+    if isinstance(fits, Misfit) or facts.get(AGENT_COMPARES) is not True:
+        return ()
+    names = tuple(o.name for o in admitted(options_of(fits, release), choose))
+    return names if len(names) > 1 and release.model != AGENT_MODEL else ()
+
+
+def still_to_compare(
+    device: str, facts: Mapping[str, Scalar], release: Released, snapshot: FleetSnapshot
+) -> dict[str, object] | None:
+    """Return what the device is asked to measure of a version, as its entry's condition says it."""
+    of = class_of(facts)
+    trials = [t for t in snapshot.trials.get((of, release.sha256), ()) if t.device == device]
+    if not any(t.found is None for t in trials):
+        return None
+    return {"of": of, "variants": sorted(t.variant for t in trials)}

@@ -1,0 +1,92 @@
+"""Which devices were asked to measure variants for their class, and what they found: stored.
+
+A device that was not asked has no row, so that what it says of variants counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from pilotwave_protocol.figures import NUMBERS, VariantFigures
+from pilotwave_server.db import insert_missing
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.rollouts.choice.trial import Trial, Trials
+from pilotwave_server.rollouts.tables import VariantTrialRow
+
+
+class Wish(NamedTuple):
+    """A device that is to measure variants of a version for its class."""
+
+    device_id: int
+    class_of: str
+    sha256: str
+    variants: tuple[str, ...]
+
+
+class Answer(NamedTuple):
+    """What a device says that it measured, as the class that it is of now."""
+
+    device_id: int
+    class_of: str
+    sha256: str
+    variant: str
+    figures: VariantFigures
+
+
+def read_trials(session: Session, manifests: Collection[str]) -> Trials:
+    """Return all trials of these manifests; of none, no statement."""
+    if not manifests:
+        return {}
+    t = VariantTrialRow
+    query = (
+        select(DeviceRow.name, *t.__table__.c)
+        .join(DeviceRow, DeviceRow.id == t.device_id)
+        .where(t.sha256.in_(manifests))
+        .order_by(t.measured_at, t.device_id, t.variant)
+    )
+    found: dict[tuple[str, str], list[Trial]] = defaultdict(list)
+    for row in session.execute(query):
+        figures = VariantFigures(**{n: getattr(row, n) for n in NUMBERS}, failed=row.failed)
+        measured = figures if row.measured_at is not None else None
+        trial = Trial(row.name, row.variant, row.asked_at, measured)
+        found[row.class_of, row.sha256].append(trial)
+    return {key: tuple(trials) for key, trials in found.items()}
+
+
+def ask(session: Session, wishes: Iterable[Wish], *, now: datetime) -> None:
+    """Note whom the server asks: their directives say so from the next picture on."""
+    rows: list[dict[str, Any]] = [
+        {
+            "device_id": w.device_id,
+            "sha256": w.sha256,
+            "class_of": w.class_of,
+            "variant": variant,
+            "asked_at": now,
+        }
+        for w in wishes
+        for variant in w.variants
+    ]
+    insert_missing(session, VariantTrialRow, rows)
+
+
+def take(session: Session, answers: Iterable[Answer], *, now: datetime) -> bool:
+    """Store the first answer of each device that was asked; say whether any was."""
+    t, news = VariantTrialRow, False
+    for answer in answers:
+        numbers = {name: getattr(answer.figures, name) for name in NUMBERS}
+        first = (
+            update(t)
+            .where(t.device_id == answer.device_id, t.sha256 == answer.sha256)
+            .where(t.class_of == answer.class_of, t.variant == answer.variant)
+            .where(t.measured_at.is_(None))
+            .values(**numbers, failed=answer.figures.failed, measured_at=now)
+        )
+        done = session.execute(first, execution_options={"synchronize_session": False})
+        news = news or bool(done.rowcount)  # type: ignore[attr-defined]  # of an update
+    return news
