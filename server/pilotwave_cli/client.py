@@ -21,6 +21,8 @@ from pilotwave_cli.errors import ApiError, CliError, Failed, NoAnswer
 PAGE = 200
 LONGEST_WAIT_S = 30
 PAUSES = (0.5, 2.0)
+BAD_GATEWAY = (502, 504)
+"""Not the server's own: what stands before it got no answer, maybe of a host that has just died."""
 """Seconds before a POST without an answer is sent again."""
 
 
@@ -85,6 +87,9 @@ class Api:
                 method, path, json=json, params=params, content=content, headers=headers,
                 tries=tries - 1,
             )  # fmt: skip
+        if answer.status_code in BAD_GATEWAY:
+            said = f"its load balancer says {answer.status_code} {answer.reason_phrase}"
+            raise NoAnswer(f"{self.config.url} does not answer: {said}")
         if not answer.is_success:
             raise _problem(answer)
         return answer

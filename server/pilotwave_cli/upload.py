@@ -95,7 +95,7 @@ def _send(api: Api, sha256: str, source: Open, size: int, moved: Callable[[int],
         except NoAnswer as e:
             trouble = e
         except ApiError as e:
-            if e.problem not in PASSING and e.status not in (502, 503, 504):
+            if e.problem not in PASSING and e.status != 503:
                 raise
             trouble = e
         tries += 1
