@@ -29,6 +29,7 @@ from pilotwave_server.command_options import (
     print_json,
 )
 from pilotwave_server.errors import BadSetting
+from pilotwave_server.imports import uncollected
 from pilotwave_server.key_commands import keys as key_commands
 from pilotwave_server.operators import people
 from pilotwave_server.operators import service as operators
@@ -140,7 +141,8 @@ def run(
 ) -> None:
     """Serve until interrupted."""
     # Imported here: it pulls in all of the server, which the other commands do without.
-    from pilotwave_server.serve import serve
+    with uncollected():
+        from pilotwave_server.serve import serve
 
     settings = load_settings(
         data_dir=data,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from pilotwave_server.imports import uncollected
+
 
 def main() -> None:
     """Run `pilotwave-server`."""
     try:
-        from pilotwave_server.cli import main as run
+        with uncollected():
+            from pilotwave_server.cli import main as run
     except ModuleNotFoundError as e:
         if (e.name or "").startswith("pilotwave"):
             raise
