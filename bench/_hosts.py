@@ -1,4 +1,7 @@
-"""Several hosts of one fleet: a data folder each, one PostgreSQL, nginx before them."""
+"""Several hosts of one fleet: a data folder each, one PostgreSQL, nginx before them.
+
+Their blobs are in a bucket, or in a folder that all mount.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 from _bench import MODEL
 
-from demo.stage import Stage
+from demo.stage import BIN, Stage
 from tests import postgres
+from tests.buckets import Bucket, running_ceph
 from tests.server.device_api.peer import FLEET
 
 NAMES = "ABC"
@@ -49,6 +54,13 @@ http {{
             proxy_connect_timeout 2s;
             proxy_next_upstream error timeout http_503;
         }}
+        location = /device/v1/push {{
+            proxy_pass http://hosts;
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+            proxy_read_timeout 1h;
+        }}
     }}
 }}
 """
@@ -57,8 +69,11 @@ http {{
 class Hosts(Stage):
     """A stage with several servers; its `url` is the load balancer's."""
 
-    def __init__(self, root: Path, database: str, **settings: object) -> None:
+    def __init__(
+        self, root: Path, database: str, *, bucket: Bucket | None, **settings: object
+    ) -> None:
         super().__init__(root)
+        self.bucket = bucket
         self.ports = {name: free_port() for name in NAMES}
         self.servers: dict[str, subprocess.Popen[bytes]] = {}
         given = {
@@ -68,6 +83,9 @@ class Hosts(Stage):
             "trusted_proxies": "127.0.0.1",
             **settings,
         }
+        if bucket is not None:
+            given["blobs"] = bucket.url
+            self.settings.update(bucket.server.environment)
         self.settings.update({f"PILOTWAVE_{k.upper()}": str(v) for k, v in given.items()})
 
     def set_up(self) -> None:
@@ -75,8 +93,9 @@ class Hosts(Stage):
         (self.root / "blobs").mkdir()
         for name in NAMES:
             (self.root / name).mkdir()
-            # as hosts that mount one folder have it
-            (self.root / name / "blobs").symlink_to(self.root / "blobs")
+            if self.bucket is None:
+                # as hosts that mount one folder have it
+                (self.root / name / "blobs").symlink_to(self.root / "blobs")
             words = ["init", "--data", name, "--fleet", FLEET]
             first = ["--token-file", "admin.token"] if name == NAMES[0] else []
             self.run("pilotwave-server", *words, *first)
@@ -86,12 +105,17 @@ class Hosts(Stage):
         self.pilotwave("keys", "init", "--dir", "keys", "--plain")
         self.pilotwave("models", "create", MODEL, "--publisher", "keys/publisher.pem")
 
-    def start_host(self, name: str) -> None:
-        """Start a host and wait until it takes connections."""
-        port = self.ports[name]
-        words = ("run", "--data", name, "--port", str(port))
-        self.servers[name] = self.start(f"server-{name}", "pilotwave-server", *words)
+    def start_host(self, name: str) -> tuple[float, float]:
+        """Start a host; return the seconds until it says that it can serve, and the processor's."""
+        port, began = self.ports[name], time.monotonic()
+        # a session of its own: Linux shares processors by session first, and so whoever loads the
+        # hosts takes no more from one than from another machine
+        words = ("setsid", str(BIN / "pilotwave-server"), "run", "--data", name)
+        self.servers[name] = self._start(f"server-{name}", *words, "--port", str(port))
         wait_for(port)
+        while httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).status_code != 200:
+            time.sleep(0.1)
+        return time.monotonic() - began, cpu_s(self.servers[name].pid)
 
     def kill_host(self, name: str) -> None:
         self.servers[name].send_signal(signal.SIGKILL)
@@ -111,18 +135,25 @@ class Hosts(Stage):
 
 
 @contextmanager
-def hosts(folder: Path, **settings: object) -> Iterator[tuple[Hosts, str]]:
-    """Run them on a PostgreSQL of their own; yields them and its URL."""
+def hosts(folder: Path, *, bucket: bool, **settings: object) -> Iterator[tuple[Hosts, str]]:
+    """Run them on a PostgreSQL of their own, and a radosgw where wanted; yields them and the
+    database's URL."""
     binaries = postgres.find_binaries()
     if binaries is None or not NGINX:
         sys.exit("this bench needs PostgreSQL and nginx (Debian: nginx-light, postgresql)")
-    with postgres.running_server(binaries) as url:
-        stage = Hosts(folder, url, **settings)
-        try:
-            stage.set_up()
-            yield stage, url
-        finally:
-            stage.close()
+    with ExitStack() as stack:
+        url = stack.enter_context(postgres.running_server(binaries))
+        made = stack.enter_context(running_ceph()).bucket() if bucket else None
+        stage = Hosts(folder, url, bucket=made, **settings)
+        stack.callback(stage.close)
+        stage.set_up()
+        yield stage, url
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of processor that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:

@@ -1,237 +1,212 @@
 """Three hosts of one fleet behind nginx on one PostgreSQL; one is killed every 20 seconds.
 
-Each host has a data folder of its own; blobs are in a folder that all mount. Devices poll and check
-in with events, versions are uploaded and published, and a rollout goes through two waves of
-simulated devices, all through nginx, which tries the next host. Hosts are killed in turn by
-SIGKILL and started again after 5 seconds. A device that gets no answer, or an error, asks again
-after a second, once. At the end everything that was acknowledged is looked for in the database and
-at each host.
+Each host has a data folder of its own. With --bucket, blobs are in a bucket of a radosgw that is
+started for it (Debian: ceph-mon, ceph-osd, radosgw, ceph-common); else in a folder that all mount.
+Devices poll and check in with events, others listen on push channels, a person looks at pages,
+versions are uploaded, published and assigned, and rollouts, good and bad ones, go through two waves
+of simulated devices: all through nginx, which tries the next host. Hosts are killed in turn by
+SIGKILL and started again after 5 seconds. At the end everything that was acknowledged is looked for
+in the database and at each host.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import secrets
-import shutil
+import signal
 import subprocess
 import tempfile
 import threading
 import time
 from collections import Counter
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psycopg
-from _bench import DIGITS, MODEL, Bench, main
-from _hosts import NAMES, Hosts, hosts
+from _bench import MODEL, Bench, main, median
+from _hosts import Hosts, hosts
+from _hosts_load import (
+    BAD,
+    KILL_EVERY_S,
+    Killer,
+    Listener,
+    Person,
+    Poller,
+    Publisher,
+    Roller,
+)
 
-from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.messages.check_in import DeviceEvent
-from tests.server.device_api.peer import SimulatedDevice
-
-SECONDS, QUICK_SECONDS = 180, 60
-KILL_EVERY_S, DOWN_S = 20, 5
-POLLERS, SIMULATED = 12, 20
-POLL_S, CHECK_IN_EVERY, PUBLISH_EVERY_S = 0.5, 4, 8
-RETRY_S = 1.0
+SECONDS, QUICK_SECONDS = 600, 90
+POLLERS, LISTENERS, SIMULATED = 12, 4, 20
+TOLD_WITHIN_S = 15.0
+"""A listener whose host is killed opens another channel a second later, and then it polls."""
 POLICY = """\
 name: two-waves
 waves:
-  - {percent: 25%, min_sample: 3, soak: 10s, gates: [{name: install, max_failure_rate: 10%}]}
+  - {percent: 50%, min_sample: 3, soak: 10s, gates: [{name: install, max_failure_rate: 10%}]}
   - {percent: 100%, gates: [{name: install, max_failure_rate: 10%}]}
 on_failure: rollback
 """
-PROFILE = """\
+PROFILE = f"""\
 description: quick devices
 poll: 1s
 check_in: 5s
 selftest: 1s
 probation: 2s
-slices: [{name: all, share: 100%, latency_ms: 0}]
+slices: [{{name: all, share: 100%, latency_ms: 0}}]
+behaviours: [{{version: "*-{BAD}", selftest_failure: 100%}}]
 """
 
 
-class Poller(threading.Thread):
-    """One device: polls, checks in with an event each time, asks again once."""
+@dataclass
+class Load:
+    """Everybody who asks, and who kills."""
 
-    def __init__(self, stage: Hosts, number: int, code: str, stop: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self.http = httpx.Client(base_url=stage.url, timeout=10)
-        self.device = SimulatedDevice(f"poller-{number}", self.http)
-        self.stopping, self.counts = stop, Counter[str]()
-        self.acknowledged: set[int] = set()
-        self.waiting: list[DeviceEvent] = []
-        answer = self.device.enrol(code)
-        assert answer.status_code == 201, answer.text
+    pollers: list[Poller]
+    listeners: list[Listener]
+    person: Person
+    publisher: Publisher
+    roller: Roller
+    killer: Killer
+    changes_end: threading.Event
+    end: threading.Event
 
-    def run(self) -> None:
-        turn = 0
-        while not self.stopping.wait(POLL_S):
-            if turn % CHECK_IN_EVERY == 0:
-                self._twice("check_in", self._check_in)
-            self._twice("poll", self._poll)
-            turn += 1
+    @property
+    def devices(self) -> list[Poller]:
+        return [*self.pollers, *self.listeners]
 
-    def _twice(self, what: str, ask: object) -> None:
-        for attempt in range(2):
-            try:
-                status = ask()  # type: ignore[operator]
-            except httpx.HTTPError as error:
-                status = type(error).__name__
-            if status in (200, 304):
-                self.counts[f"{what}_answered"] += 1
-                return
-            self.counts[f"{what}_failed_first" if not attempt else f"{what}_failed"] += 1
-            self.counts[f"{what}: {status}"] += 1
-            if status == 401:
-                self._check_in()
-            if not attempt:
-                time.sleep(RETRY_S)
-
-    def _poll(self) -> int:
-        return self.device.poll().status_code
-
-    def _check_in(self) -> int:
-        last = max(self.acknowledged | {e.id for e in self.waiting}, default=0)
-        if not self.waiting:
-            now = datetime.now(timezone.utc).replace(microsecond=0)
-            self.waiting = [DeviceEvent(last + 1, now, "note", detail="bench")]
-        answer = self.device.check_in(events=tuple(self.waiting))
-        if answer.status_code == 200:
-            self.acknowledged |= {event.id for event in self.waiting}
-            self.waiting = []
-        return answer.status_code
-
-
-class Publisher(threading.Thread):
-    """Publishes versions with another file each; keeps what was acknowledged."""
-
-    def __init__(self, stage: Hosts, stop: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self.stage, self.stopping = stage, stop
-        self.acknowledged: dict[str, str] = {}
-        self.refused: list[str] = []
-        self.number = 0
-
-    def publish(self) -> str:
-        """Publish the next version and return its name."""
-        self.number += 1
-        version = f"1.0.{self.number}"
-        folder = self.stage.root / "versions" / version
-        shutil.copytree(DIGITS / "1.0.0", folder)
-        data = secrets.token_bytes(200_000)
-        (folder / "table.bin").write_bytes(data)
-        words = ["publish", MODEL, version, "--variant", f"onnx-fp32={folder}", "--no-try"]
-        words += ["--key", "keys/publisher.pem", "--yes"]
-        done = self.stage.end_of("pilotwave", words)
-        if done.returncode == 0:
-            self.acknowledged[version] = sha256_hex(data)
-        else:
-            self.refused.append((done.stderr or done.stdout).strip().splitlines()[-1][:160])
-        return version
-
-    def run(self) -> None:
-        while not self.stopping.wait(PUBLISH_EVERY_S):
-            self.publish()
-
-
-class Killer(threading.Thread):
-    """Kills one host after the other and starts it again."""
-
-    def __init__(self, stage: Hosts, stop: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self.stage, self.stopping, self.kills = stage, stop, 0
-
-    def run(self) -> None:
-        while not self.stopping.wait(KILL_EVERY_S - DOWN_S):
-            name = NAMES[self.kills % len(NAMES)]
-            self.stage.kill_host(name)
-            self.kills += 1
-            time.sleep(DOWN_S)
-            self.stage.start_host(name)
+    def run(self, seconds: float) -> None:
+        """Run them all; who asks goes on until what was changed last has reached everybody."""
+        changing = [self.killer, self.publisher, self.roller]
+        asking = [*self.devices, self.person]
+        for thread in (*asking, *changing):
+            thread.start()
+        for threads, stop, wait_s in (
+            (changing, self.changes_end, seconds),
+            (asking, self.end, TOLD_WITHIN_S),
+        ):
+            time.sleep(wait_s)
+            stop.set()
+            for thread in threads:
+                thread.join(240)
 
 
 def measure(bench: Bench) -> None:
-    seconds = QUICK_SECONDS if bench.quick else SECONDS
+    seconds = bench.options.seconds or (QUICK_SECONDS if bench.quick else SECONDS)
     with (
         tempfile.TemporaryDirectory(prefix="pilotwave-bench-") as folder,
-        hosts(Path(folder), check_in_interval_s=5, poll_interval_s=1) as (stage, database),
+        hosts(
+            Path(folder), bucket=bench.options.bucket, check_in_interval_s=5, poll_interval_s=1
+        ) as (stage, database),
     ):
-        stop = threading.Event()
-        publisher, killer = Publisher(stage, stop), Killer(stage, stop)
-        first = publisher.publish()
-        assert publisher.acknowledged, publisher.refused
-        (stage.root / "policy.yaml").write_text(POLICY)
-        (stage.root / "profile.yaml").write_text(PROFILE)
-        codes = stage.ask("codes", "create", "--count", str(POLLERS), "--label", "site=bench")
-        items = codes["items"] if isinstance(codes, dict) else codes
-        pollers = [Poller(stage, n, item["code"], stop) for n, item in enumerate(items)]
-        simulated = simulate(stage, seconds)
-        stage.pilotwave("groups", "create", "sims", "--selector", "simulated=sim")
-        stage.pilotwave("assign", "--yes", MODEL, first, "--group", "sims")
-        time.sleep(10)
-        bench.say(f"{POLLERS} devices and {SIMULATED} simulated ones; {seconds} s of kills")
-        began = time.monotonic()
-        for thread in (*pollers, publisher, killer):
-            thread.start()
-        time.sleep(KILL_EVERY_S - DOWN_S - 3)
-        words = ("rollouts", "create", MODEL, publisher.publish(), "--group", "sims")
-        rollout = str(stage.ask(*words, "--policy-file", "policy.yaml", "--start")["id"])
-        time.sleep(max(0.0, seconds - (time.monotonic() - began)))
-        stop.set()
-        for thread in (killer, publisher, *pollers):
-            thread.join(180)
+        load, simulated = prepare(stage, seconds)
+        bench.say(f"{len(load.devices)} devices and {SIMULATED} simulated; {seconds} s of kills")
+        load.run(seconds)
+        simulated.send_signal(signal.SIGINT)
         simulated.wait(120)
-        figures(bench, pollers, publisher, killer)
-        found(bench, stage, database, pollers, publisher)
+        killed(bench, load.killer, seconds)
+        asked(bench, load)
+        told(bench, load)
+        found(bench, stage, database, load)
         refusals(bench, stage)
-        decided(bench, stage, rollout)
+        decided(bench, load.roller)
+
+
+def prepare(stage: Hosts, seconds: int) -> tuple[Load, subprocess.Popen[bytes]]:
+    """Enrol the devices, publish a first version, and sign a person in."""
+    changes_end, end = threading.Event(), threading.Event()
+    made = stage.run("pilotwave-server", "login-link", "--data", "A", "--json")
+    person = Person(stage, json.loads(made)["login_link"], end)
+    publisher = Publisher(stage, changes_end)
+    first = publisher.publish()
+    assert publisher.acknowledged, publisher.refused_with
+    (stage.root / "policy.yaml").write_text(POLICY)
+    (stage.root / "profile.yaml").write_text(PROFILE)
+    load = Load(
+        [Poller(stage, f"poller-{n}", code, end) for n, code in codes(stage, "bench", POLLERS)],
+        [Listener(stage, f"listener-{n}", c, end) for n, c in codes(stage, "push", LISTENERS)],
+        person,
+        publisher,
+        Roller(stage, publisher, changes_end),
+        Killer(stage, changes_end),
+        changes_end,
+        end,
+    )
+    simulated = simulate(stage, seconds)
+    stage.pilotwave("groups", "create", "listeners", "--selector", "site=push")
+    stage.pilotwave("groups", "create", "sims", "--selector", "simulated=sim")
+    stage.pilotwave("assign", "--yes", MODEL, first, "--group", "sims")
+    time.sleep(10)
+    return load, simulated
+
+
+def codes(stage: Hosts, site: str, count: int) -> list[tuple[int, str]]:
+    """So many numbered enrolment codes of a site."""
+    made = stage.ask("codes", "create", "--count", str(count), "--label", f"site={site}")
+    items = made["items"] if isinstance(made, dict) else made
+    return [(number, str(item["code"])) for number, item in enumerate(items)]
 
 
 def simulate(stage: Hosts, seconds: int) -> subprocess.Popen[bytes]:
-    """Start the simulated devices; they outlive the kills by a little."""
+    """Start the simulated devices; they are ended after the last rollout."""
     words = ["simulate", "--devices", str(SIMULATED), "--prefix", "sim", "--profile"]
-    words += [
-        "profile.yaml",
-        "--for",
-        f"{seconds + 20}s",
-        "--keep",
-        "--root",
-        "keys/root.json",
-        "--json",
-    ]
+    words += ["profile.yaml", "--for", f"{seconds + 600}s", "--keep"]
+    words += ["--root", "keys/root.json", "--json"]
     return stage.start("simulate", "pilotwave", *words)
 
 
-def figures(bench: Bench, pollers: list[Poller], publisher: Publisher, killer: Killer) -> None:
+def killed(bench: Bench, killer: Killer, seconds: int) -> None:
+    """Say how often, and how soon hosts were back."""
+    due = int(seconds / KILL_EVERY_S) - 1
+    bench.figure("hosts_killed", killer.kills, f"at least {due}", killer.kills >= due)
+    waits, processor = zip(*killer.ready, strict=True)
+    bench.figure("host_ready_after_s_median", median([*waits]))
+    bench.figure("host_ready_after_s_most", max(waits))
+    bench.figure("host_ready_processor_s_median", median([*processor]))
+
+
+def asked(bench: Bench, load: Load) -> None:
     """Say what was asked and what failed."""
-    counts = sum((p.counts for p in pollers), Counter[str]())
-    bench.figure("hosts_killed", killer.kills)
-    for what in ("poll", "check_in"):
+    counts = sum((one.counts for one in [*load.devices, load.person]), Counter[str]())
+    for what in ("poll", "check_in", "page"):
         bench.figure(f"{what}s_answered", counts[f"{what}_answered"])
         bench.figure(f"{what}s_failed_at_first", counts[f"{what}_failed_first"])
         failed = counts[f"{what}_failed"]
         bench.figure(f"{what}s_failed_after_a_retry", failed, "none", failed == 0)
     for words in sorted(w for w in counts if ":" in w):
         bench.figure(f"  {words}", counts[words])
-    bench.figure("versions_published", len(publisher.acknowledged))
-    bench.figure("publishes_refused", len(publisher.refused))
-    for said in publisher.refused:
+    bench.figure("versions_published", len(load.publisher.acknowledged))
+    refused = load.publisher.refused_with + load.roller.refused_with
+    bench.figure("commands_refused", len(refused), "none", not refused)
+    for said in refused:
         bench.say(f"refused: {said}")
 
 
-def found(
-    bench: Bench, stage: Hosts, database: str, pollers: list[Poller], publisher: Publisher
-) -> None:
-    """Look for what was acknowledged."""
-    query = (
-        "SELECT d.name, e.number FROM device_events e JOIN devices d ON d.id = e.device_id"
-        " WHERE d.name LIKE 'poller-%'"
-    )
+def told(bench: Bench, load: Load) -> None:
+    """Say how soon listeners knew of what was assigned to them: of that version, or a later one."""
+    waits = []
+    for at in load.publisher.assigned.values():
+        later = [v for v, when in load.publisher.assigned.items() if when >= at]
+        for listener in load.listeners:
+            seen = [listener.told[v] for v in later if v in listener.told]
+            waits.append(max(min(seen, default=float("inf")) - at, 0.0))
+    calls = sum(one.calls for one in load.listeners)
+    bench.figure("push_channels_opened", sum(one.channels for one in load.listeners))
+    bench.figure("push_calls", calls)
+    bench.figure("assignments_told_after_s_median", median(waits))
+    most = max(waits)
+    within = f"under {TOLD_WITHIN_S:.0f} s"
+    bench.figure("assignments_told_after_s_most", most, within, most < TOLD_WITHIN_S)
+
+
+def found(bench: Bench, stage: Hosts, database: str, load: Load) -> None:
+    """Look for what was acknowledged: events, versions with their bytes, the chain of the audit."""
+    query = "SELECT d.name, e.number FROM device_events e JOIN devices d ON d.id = e.device_id"
     with psycopg.connect(database) as connection:
         there = set(connection.execute(query).fetchall())
-    events = {(p.device.name, number) for p in pollers for number in p.acknowledged}
+    events = {(p.device.name, number) for p in load.devices for number in p.acknowledged}
+    versions = load.publisher.acknowledged
     headers = {"Authorization": f"Bearer {(stage.root / 'admin.token').read_text().strip()}"}
     lost = len(events - there)
     for port in stage.ports.values():
@@ -239,10 +214,12 @@ def found(
             lost += sum(
                 http.get(f"/api/v1/models/{MODEL}/versions/{version}").status_code != 200
                 or http.head(f"/blobs/{sha256}").status_code != 200
-                for version, sha256 in publisher.acknowledged.items()
+                for version, sha256 in versions.items()
             )
     bench.figure("acknowledged_events", len(events))
     bench.figure("acknowledged_and_lost", lost, "none", lost == 0)
+    audit = stage.end_of("pilotwave", ["audit", "verify"])
+    bench.figure("audit_chain", "whole" if audit.returncode == 0 else audit.stdout[-160:])
 
 
 def refusals(bench: Bench, stage: Hosts) -> None:
@@ -258,13 +235,24 @@ def refusals(bench: Bench, stage: Hosts) -> None:
         bench.figure(f"  {name}", count)
 
 
-def decided(bench: Bench, stage: Hosts, rollout: str) -> None:
-    """Say how the rollout ended."""
-    shown = json.loads(stage.run("pilotwave", "rollouts", "show", rollout, "--json"))
-    state = str(shown["state"])
-    bench.figure("rollout", state, "completed", state == "completed")
-    bench.figure("rollout_reason", str(shown.get("reason"))[:160])
+def decided(bench: Bench, roller: Roller) -> None:
+    """Say how the rollouts ended: good versions complete, bad ones are rolled back."""
+    wrong = [
+        f"{version} {state}: {reason[:160]}"
+        for version, state, reason in roller.states
+        if state != ("rolled_back" if version.endswith(BAD) else "completed")
+    ]
+    for state, count in Counter(state for _, state, _ in roller.states).items():
+        bench.figure(f"rollouts_{state}", count)
+    bench.figure("rollouts_decided_wrongly", len(wrong), "none", bool(roller.states) and not wrong)
+    for said in wrong:
+        bench.say(said)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bucket", action="store_true", help="keep blobs in a bucket")
+    parser.add_argument("--seconds", type=int, help=f"time of kills; {SECONDS}")
 
 
 if __name__ == "__main__":
-    main("hosts", measure)
+    main("hosts", measure, add=add)

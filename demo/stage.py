@@ -38,8 +38,9 @@ class Stage:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of each program: ours, plus where the server is."""
-        # nothing of a person's own settings may leak into the demo
-        own = {k: v for k, v in os.environ.items() if not k.startswith("PILOTWAVE_")}
+        # nothing of a person's own settings may leak into the demo; compiled once, as installed
+        leaks = ("PILOTWAVE_", "PYTHONDONTWRITEBYTECODE")
+        own = {k: v for k, v in os.environ.items() if not k.startswith(leaks)}
         token = self.root / "admin.token"
         return {
             **own,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from pydantic import Field
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -13,11 +12,14 @@ from pilotwave_server import build, migrate
 from pilotwave_server.blobs.watch import StoreWatch
 from pilotwave_server.clock import utc_now
 from pilotwave_server.context import Context
-from pilotwave_server.db import UtcDateTime, fleet_row
+from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Ctx
 from pilotwave_server.errors import Unavailable
 from pilotwave_server.fields import ApiReply
+from pilotwave_server.hosts.heartbeat import Heartbeat, database_time
+from pilotwave_server.hosts.living import BlobsApart
 from pilotwave_server.problems import DatabaseUnavailable, responses
+from pilotwave_server.registry.own_keys import OtherKeys, check_own_keys
 from pilotwave_server.routing import root_router
 
 public = root_router(tag="server")
@@ -62,10 +64,12 @@ class HealthProbe:
         self._context, self._db = context, context.db
         self._looking: asyncio.Task[Health] | None = None
         self.draining = False
+        self._keys_right_at = -1
+        """The fleet's revision at which the keys were looked at and found right."""
 
     async def ask(self) -> Health:
-        """Return what the database says. Raises `Draining`, `ClockDiffers`, and
-        `DatabaseUnavailable` after `PATIENCE_S`."""
+        """Return what the database says. Raises `Draining`, `ClockDiffers`, `BlobsApart`,
+        `OtherKeys`, and `DatabaseUnavailable` after `PATIENCE_S`."""
         if self.draining:
             raise Draining("this server was told to end: send requests to another")
         if self._looking is None or self._looking.done():
@@ -84,12 +88,18 @@ class HealthProbe:
             migration = migrate.require_usable(session)
             revision = fleet_row(session).revision
             check_clock(session)
+            if revision != self._keys_right_at:
+                check_own_keys(session, self._context.keys)
+                self._keys_right_at = revision
+        store = self._context.get(StoreWatch)
+        if host := self._context.get(Heartbeat).fleet.apart_from:
+            raise BlobsApart(store.name, host)
         return Health(
             status="ok",
             version=build(),
             migration=migration,
             revision=revision,
-            blobs=self._context.get(StoreWatch).trouble or "ok",
+            blobs=store.trouble or "ok",
         )
 
 
@@ -97,8 +107,7 @@ def check_clock(session: Session) -> None:
     """Raise `ClockDiffers` where this host and the database's disagree about the time."""
     if session.get_bind().dialect.name != "postgresql":
         return
-    at = session.scalars(select(func.clock_timestamp(type_=UtcDateTime()))).one()
-    ahead_s = (utc_now() - at).total_seconds()
+    ahead_s = (utc_now() - database_time(session)).total_seconds()
     if abs(ahead_s) > CLOCK_S:
         raise ClockDiffers(
             f"this host's clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} "
@@ -120,7 +129,7 @@ async def livez() -> Alive:
 @public.get(
     "/readyz",
     summary="Can the server serve",
-    responses=responses(DatabaseUnavailable, Draining, ClockDiffers),
+    responses=responses(DatabaseUnavailable, Draining, ClockDiffers, BlobsApart, OtherKeys),
 )
 async def readyz(context: Ctx) -> Health:
     """For load balancers: whether requests may be sent here. Answers within 3 seconds, even where
@@ -132,7 +141,7 @@ async def readyz(context: Ctx) -> Health:
 @public.get(
     "/healthz",
     summary="Is the server well",
-    responses=responses(DatabaseUnavailable, Draining, ClockDiffers),
+    responses=responses(DatabaseUnavailable, Draining, ClockDiffers, BlobsApart, OtherKeys),
 )
 async def healthz(context: Ctx) -> Health:
     """The same as `/readyz`."""

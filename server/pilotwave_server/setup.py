@@ -25,6 +25,7 @@ from pilotwave_server.blobs.choose import open_store
 from pilotwave_server.db import Database, FleetRow, fleet_row
 from pilotwave_server.engines import parse_url
 from pilotwave_server.errors import BadSetting, NotInitialised, SetupError
+from pilotwave_server.hosts.heartbeat import check_blobs_shared
 from pilotwave_server.keystore.choose import check_place, open_keys
 from pilotwave_server.keystore.port import KeyStore
 from pilotwave_server.operators import people
@@ -180,10 +181,14 @@ def preflight(settings: Settings) -> str:
 
 
 def check_store(settings: Settings) -> str:
-    """The name of the blob store, if it can be read and written; StoreBroken says why not."""
+    """The name of the blob store, if it can be read and written, and the hosts that run share it.
+    StoreBroken, BlobsApart."""
     with open_database(settings) as db:
         store = open_store(settings, db)
         store.check(write=True)
+        if not db.is_sqlite:
+            with db.read() as session:
+                check_blobs_shared(session, store=store.name, identity=store.identity())
         return store.name
 
 

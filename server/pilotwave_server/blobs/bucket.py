@@ -96,6 +96,9 @@ class BucketBlobs:
                 obstore.delete(self._store, probe)
             next(iter(obstore.list(self._store, rows.UPLOADS, chunk_size=1)), None)
 
+    def identity(self) -> str:
+        return self.name
+
     def size(self, sha256: str) -> int | None:
         try:
             with as_store_error(self.name):

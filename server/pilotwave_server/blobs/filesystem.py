@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import time
 from collections import OrderedDict
@@ -21,7 +22,13 @@ from typing import BinaryIO
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.names import check_sha256
 from pilotwave_server.blobs.port import BlobMissing, NoSpace, StoreBroken
-from pilotwave_server.blobs.upload import FileUpload, HashState, as_store_error, take_part
+from pilotwave_server.blobs.upload import (
+    FileUpload,
+    HashState,
+    as_store_error,
+    fsync_folder,
+    take_part,
+)
 
 READ_SIZE = 256 * 1024
 RESERVE = 64 * 1024 * 1024
@@ -73,6 +80,24 @@ class FileBlobs:
     def check(self, *, write: bool = False) -> None:
         if not os.access(self._partial, os.W_OK | os.X_OK):
             raise StoreBroken(f"the blob folder {self.root} is gone or cannot be written")
+
+    def identity(self) -> str:
+        path = self.root / "identity"
+        with as_store_error(f"the blob folder {self.root} cannot be written"):
+            with contextlib.suppress(FileNotFoundError):
+                return path.read_text()
+            new = self._partial / f"{secrets.token_hex(8)}.part"
+            try:
+                with new.open("w") as file:
+                    file.write(secrets.token_hex(16))
+                    file.flush()
+                    os.fsync(file.fileno())
+                with contextlib.suppress(FileExistsError):
+                    os.link(new, path)  # of several hosts that start at once, one is first
+            finally:
+                new.unlink(missing_ok=True)
+            fsync_folder(self.root)
+            return path.read_text()
 
     def partial(self, sha256: str) -> int:
         return _size(self.part_path(sha256)) or 0

@@ -132,6 +132,10 @@ class BlobStore(Protocol):
         """What the place is, for people: `the folder /srv/blobs`, `s3://models/fleet`."""
         ...
 
+    def identity(self) -> str:
+        """What tells this place from any other, on whichever host it is asked."""
+        ...
+
     @property
     def threads(self) -> Executor:
         """Threads for the store's blocking work, apart from those that answer other requests."""

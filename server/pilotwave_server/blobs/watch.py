@@ -1,4 +1,5 @@
-"""Look at the blob store now and then, for `/readyz` and the metrics: neither waits for it."""
+"""Look at the blob store now and then, for `/readyz`, the metrics and the other hosts: none of them
+waits for it."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.errors import ServerError
+from pilotwave_server.hosts.heartbeat import Heartbeat
 from pilotwave_server.workers import Periodic
 
 log = logging.getLogger(__name__)
@@ -18,9 +20,9 @@ LOOK_S = 20.0
 class StoreWatch(Periodic):
     """`trouble` is why blobs could not be reached at the last look; None: they could."""
 
-    def __init__(self, store: BlobStore) -> None:
+    def __init__(self, store: BlobStore, heartbeat: Heartbeat) -> None:
         super().__init__("blob-store", self._look, interval_s=LOOK_S)
-        self._store = store
+        self._store, self._heartbeat = store, heartbeat
         self.trouble: str | None = None
         self.wake()
 
@@ -28,6 +30,7 @@ class StoreWatch(Periodic):
         before = self.trouble
         try:
             self._store.check()
+            self._heartbeat.blob_store = self._store.identity()
             self.trouble = None
         except ServerError as error:
             self.trouble = str(error)
@@ -35,6 +38,11 @@ class StoreWatch(Periodic):
             log.warning("blobs cannot be reached: %s", self.trouble)
         elif before and not self.trouble:
             log.warning("blobs can be reached again: %s", self._store.name)
+
+    @property
+    def name(self) -> str:
+        """What the store is, for people."""
+        return self._store.name
 
     def read(self) -> Iterator[GaugeMetricFamily]:
         """The gauge of the last look."""

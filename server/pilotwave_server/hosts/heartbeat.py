@@ -9,15 +9,27 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
 
 from pilotwave_server.clock import Clock
 from pilotwave_server.db import Database, UtcDateTime, upsert
-from pilotwave_server.hosts.living import BEAT_S, KEPT, STALE, Fleet, Process, read_fleet
+from pilotwave_server.hosts.living import (
+    BEAT_S,
+    KEPT,
+    STALE,
+    BlobsApart,
+    Fleet,
+    Process,
+    find_apart,
+    read_fleet,
+)
 from pilotwave_server.hosts.tables import ServerProcessRow
 from pilotwave_server.workers import Periodic
 
 log = logging.getLogger(__name__)
 NOW = timedelta()
+LAST = "~"
+"""Comes after every process."""
 
 
 class Heartbeat:
@@ -32,6 +44,8 @@ class Heartbeat:
         self.fleet = Fleet(workers, 1, self._me.listening_since)
         self.skew_s = 0.0
         """How far this host's clock is ahead of the database's."""
+        self.blob_store: str | None = None
+        """The identity of this process's blob store, once it is known."""
 
     def heard(self) -> None:
         """A device was heard here. Has to be quick."""
@@ -64,7 +78,7 @@ class Heartbeat:
             if before is None or heard_at > before:
                 # devices are back: those that could not be heard get their time from now on
                 self._me = replace(self._me, listening_since=heard_at)
-        self._me = replace(self._me, heard_at=heard_at)
+        self._me = replace(self._me, heard_at=heard_at, blob_store=self.blob_store)
         rows = self._write(age=NOW)
         fleet = read_fleet(rows, self._me)
         if fleet.listening_since is None and self.fleet.listening_since is not None:
@@ -74,7 +88,7 @@ class Heartbeat:
     def _write(self, *, age: timedelta) -> list[Process]:
         p, me = ServerProcessRow, self._me
         with self._db.write() as session:
-            at = session.scalars(select(func.clock_timestamp(type_=UtcDateTime()))).one()
+            at = database_time(session)
             self.skew_s = (datetime.now(at.tzinfo) - at).total_seconds()
             row = {
                 "id": me.id,
@@ -82,12 +96,32 @@ class Heartbeat:
                 "seen_at": at - age,
                 "listening_since": me.listening_since,
                 "heard_at": me.heard_at,
+                "blob_store": me.blob_store,
             }
             upsert(session, p, [row])
             session.execute(delete(p).where(p.seen_at < at - KEPT))
-            rows = session.execute(
-                select(p.id, p.host, p.seen_at, p.listening_since, p.heard_at)
-            ).tuples()
-            return [
-                Process(id, host, at - seen, since, heard) for id, host, seen, since, heard in rows
-            ]
+            return read_processes(session, at)
+
+
+def database_time(session: Session) -> datetime:
+    """Now, by PostgreSQL's clock."""
+    return session.scalars(select(func.clock_timestamp(type_=UtcDateTime()))).one()
+
+
+def check_blobs_shared(session: Session, *, store: str, identity: str) -> None:
+    """Raise `BlobsApart` where hosts that live have another blob store than one that is to join;
+    `store` is its name for people."""
+    at = database_time(session)
+    joining = Process(LAST, "", NOW, at, None, identity)
+    if host := find_apart(read_processes(session, at), joining):
+        raise BlobsApart(store, host)
+
+
+def read_processes(session: Session, at: datetime) -> list[Process]:
+    """Every process that is or was lately running; `at` is now, by the database's clock."""
+    p = ServerProcessRow
+    columns = (p.id, p.host, p.seen_at, p.listening_since, p.heard_at, p.blob_store)
+    return [
+        Process(id, host, at - seen, since, heard, store)
+        for id, host, seen, since, heard, store in session.execute(select(*columns)).tuples()
+    ]

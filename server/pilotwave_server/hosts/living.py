@@ -1,4 +1,5 @@
-"""What the processes' rows say: who lives, and since when devices were listened to. Pure.
+"""What the processes' rows say: who lives, since when devices were listened to, and whether all
+have one blob store. Pure.
 
 A fleet is listened to as long as the host that last heard a device lives. When that one is gone,
 devices may be talking to nobody: until another process hears one, no silence is theirs.
@@ -10,12 +11,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from pilotwave_server.errors import SetupError
+
 BEAT_S = 5.0
 STALE = timedelta(seconds=4 * BEAT_S)
 LATELY = timedelta(minutes=3)
 """What a process hears is noted once a minute for each device."""
 KEPT = timedelta(days=7)
 """A host that is gone for so long does not come back."""
+
+
+class BlobsApart(SetupError):
+    """Another host of the fleet has another blob store."""
+
+    code = "blobs_apart"
+
+    def __init__(self, store: str, host: str) -> None:
+        super().__init__(
+            f"this server keeps blobs in {store}, and the host {host} of the same fleet keeps them "
+            "elsewhere: what is uploaded at one is missing at the other. Set PILOTWAVE_BLOBS to "
+            "the same bucket on every host, or mount one folder as `blobs` in their data folders "
+            "(docs/hosts.md)"
+        )
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,7 @@ class Process:
     age: timedelta
     listening_since: datetime
     heard_at: datetime | None
+    blob_store: str | None = None
 
     @property
     def lives(self) -> bool:
@@ -36,12 +54,14 @@ class Process:
 @dataclass(frozen=True)
 class Fleet:
     """What all processes together are. `listening_since` None: devices may reach nobody. `first`:
-    what one process does for all is this one's."""
+    what one process does for all is this one's. `apart_from`: the host that has another blob store
+    than this one, which is therefore of no use."""
 
     processes: int
     hosts: int
     listening_since: datetime | None
     first: bool = True
+    apart_from: str | None = None
 
 
 def read_fleet(rows: Sequence[Process], me: Process) -> Fleet:
@@ -52,7 +72,18 @@ def read_fleet(rows: Sequence[Process], me: Process) -> Fleet:
         hosts=len({row.host for row in living}),
         listening_since=_listening(rows, living, me),
         first=me.id == min(row.id for row in living),
+        apart_from=find_apart(living, me),
     )
+
+
+def find_apart(living: Sequence[Process], me: Process) -> str | None:
+    """The host of the process that comes first, if it has another blob store than `me`: so of
+    hosts that start at once and share none, one goes on."""
+    known = [row for row in (*living, me) if row.lives and row.blob_store]
+    if me.blob_store is None or not known:
+        return None
+    first = min(known, key=lambda row: row.id)
+    return first.host if first.blob_store != me.blob_store else None
 
 
 def _listening(rows: Sequence[Process], living: Sequence[Process], me: Process) -> datetime | None:

@@ -12,7 +12,8 @@ from pilotwave_server.db import Base, UtcDateTime
 
 class ServerProcessRow(Base):
     """One process. `seen_at` is by the database's clock; the other times are by its own: since when
-    it has listened to devices without a gap, and when it last heard one."""
+    it has listened to devices without a gap, and when it last heard one. `blob_store` is the
+    identity of its store, None as long as it has not reached it."""
 
     __tablename__ = "server_processes"
 
@@ -21,3 +22,4 @@ class ServerProcessRow(Base):
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
     listening_since: Mapped[datetime] = mapped_column(UtcDateTime)
     heard_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    blob_store: Mapped[str | None] = mapped_column(String(512))

@@ -111,10 +111,7 @@ class SimulatedDevice:
         self.etag = ""
         answer = self.poll()
         assert answer.status_code == 200, answer.text
-        claimed = dsse.peek_unverified(
-            answer.content, payload_type=DIRECTIVE_TYPE, max_bytes=MAX_DIRECTIVE_BYTES
-        )
-        return parse_directive(claimed.payload)
+        return read_directive(answer)
 
     def runs(self) -> dict[str, str]:
         """By model, the version that it is told to run."""
@@ -122,6 +119,14 @@ class SimulatedDevice:
 
     def post(self, path: str, raw: bytes) -> httpx.Response:
         return self.http.post(path, content=raw, headers={"Content-Type": "application/json"})
+
+
+def read_directive(answer: httpx.Response) -> Directive:
+    """The directive in the answer to a poll; its signature is not looked at."""
+    claimed = dsse.peek_unverified(
+        answer.content, payload_type=DIRECTIVE_TYPE, max_bytes=MAX_DIRECTIVE_BYTES
+    )
+    return parse_directive(claimed.payload)
 
 
 def code_of(answer: httpx.Response) -> tuple[int, str]:
