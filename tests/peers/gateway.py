@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
@@ -33,15 +34,20 @@ http {{
 
 
 class Gateway:
-    """nginx before the server at `origin` (a URL); it keeps what it caches in `folder`."""
+    """nginx before the server at `origin` (a URL), and where `others` are given, before those too;
+    it keeps what it caches in `folder`."""
 
-    def __init__(self, origin: str, folder: Path, *, template: Path = TEMPLATE) -> None:
+    def __init__(
+        self, origin: str, folder: Path, *, others: Sequence[str] = (), template: Path = TEMPLATE
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port = folder, _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         scheme, _, host = origin.partition("://")
+        hosts = [host, *(other.partition("://")[2] for other in others)]
         words = {
-            "PILOTWAVE_ORIGIN": host,
+            "PILOTWAVE_ORIGIN": "; server ".join(f"{h} fail_timeout=1s" for h in hosts),
+            "PILOTWAVE_ORIGIN_NAME": host,
             "PILOTWAVE_ORIGIN_SCHEME": scheme,
             "PILOTWAVE_LISTEN": f"127.0.0.1:{self.port}",
             "PILOTWAVE_CACHE": str(folder / "cache"),
