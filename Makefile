@@ -64,17 +64,17 @@ test: $(STAMP)  ## Run the tests that take seconds, each on one kind of database
 	  $(PY) -m pytest -m "not slow" --databases one -x --last-failed \
 	    --last-failed-no-failures none $(ARGS); }
 
-test-all: .venv/.torch .venv-tflite/.installed .venv-client/.installed .venv-helm/.installed  ## Run every test, on each database, with every runtime
+test-all: .venv/.torch .venv-tflite/.installed .venv-onnx2tf/.installed .venv-client/.installed .venv-helm/.installed  ## Run every test, on each database, with every runtime
 	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
-test-runtimes: .venv/.torch .venv-tflite/.installed  ## Install the large and the old runtimes too; test them all
+test-runtimes: .venv/.torch .venv-tflite/.installed .venv-onnx2tf/.installed  ## Install the large and the old runtimes too; test them all
 	@$(PY) -m pytest -n 2 --maxprocesses 2 --dist worksteal \
-	  tests/agent/runtimes tests/e2e/test_runtimes.py $(ARGS)
+	  tests/agent/runtimes tests/e2e/test_runtimes.py tests/cli/optimize/test_large_tools.py $(ARGS)
 
 .venv/.torch: $(STAMP)
-	@echo "Installing PyTorch, ExecuTorch and llama.cpp"
+	@echo "Installing PyTorch, ExecuTorch, llama.cpp, NNCF and LiteRT's quantizer"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input \
-	  -c constraints.txt -e '.[$(EXTRAS),torch,executorch,llama-cpp]'
+	  -c constraints.txt -e '.[$(EXTRAS),torch,executorch,llama-cpp,optimize-openvino,optimize-litert]'
 	@touch $@
 
 # it ended with numpy 1 and Python 3.11; beyond that, its tests are deselected with a word
@@ -84,6 +84,15 @@ test-runtimes: .venv/.torch .venv-tflite/.installed  ## Install the large and th
 	  .venv-tflite/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
 	    "numpy<2" "tflite-runtime==2.14.0" && touch $@; \
 	else echo "tflite-runtime ended with Python 3.11: its tests are left out"; fi
+
+# it pins all that it needs, and takes TensorFlow before Python 3.12; without one, its tests are
+# deselected with a word
+.venv-onnx2tf/.installed: | $(STAMP)
+	@if python3.12 -c '' 2>/dev/null; then \
+	  echo "Making .venv-onnx2tf"; python3.12 -m venv .venv-onnx2tf && \
+	  .venv-onnx2tf/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	    "onnx2tf==2.6.9" && touch $@; \
+	else echo "onnx2tf needs python3.12, which is not here: its tests are left out"; fi
 
 # the maker of the generated API client, of which tests/e2e/test_generated_client.py is
 .venv-client/.installed: | $(STAMP)
@@ -120,6 +129,6 @@ bench: $(STAMP)  ## Run every measurement in its short form; figures go to bench
 	  $(PY) "$$file" --quick --json "bench/results/$$name.json" || exit 1; done
 
 clean:  ## Remove .venv, caches and built files (never data)
-	@rm -rf .venv .venv-tflite .venv-client .venv-helm .runtimes .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
+	@rm -rf .venv .venv-tflite .venv-onnx2tf .venv-client .venv-helm .runtimes .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
 	  .schemathesis build dist bench/results
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

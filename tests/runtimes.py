@@ -20,15 +20,20 @@ MODULES = {
     "openvino": "openvino",
     "torch": "torch",
     "executorch": "executorch",
+    "nncf": "nncf",
+    "litert-quantizer": "litert_quantizer",
     "llama.cpp": "xllamacpp",
 }
 TFLITE_PYTHON = Path(__file__).parent.parent / ".venv-tflite" / "bin" / "python"
+ONNX2TF_PYTHON = TFLITE_PYTHON.parents[2] / ".venv-onnx2tf" / "bin" / "python"
 
 
 def is_installed(runtime: str) -> bool:
     """tflite-runtime lives in an environment of its own, as it needs an older numpy."""
     if runtime == "tflite-runtime":
         return TFLITE_PYTHON.exists()
+    if runtime == "onnx2tf":  # an environment of its own, as it pins all that it needs
+        return ONNX2TF_PYTHON.exists()
     if runtime == "postgresql":  # one of the tests' own, to be stopped; the header tells of it
         return postgres.find_binaries() is not None
     if runtime == "radosgw":
@@ -40,7 +45,7 @@ def is_installed(runtime: str) -> bool:
 
 
 def summary() -> list[str]:
-    known = [*MODULES, "tflite-runtime"]
+    known = [*MODULES, "tflite-runtime", "onnx2tf"]
     here = [name for name in known if is_installed(name)]
     lines = [f"runtimes: {', '.join(here)}"]
     missing = [name for name in known if name not in here]

@@ -33,6 +33,26 @@ def test_a_format_is_told_by_content(file: str, format_: str, runtime: str, safe
     assert (found.format, found.runtime, found.unsafe is None) == (format_, runtime, safe)
 
 
+@pytest.mark.parametrize(
+    ("domain", "version", "wanted"),
+    [
+        ("ai.onnx.ml", 3, ">=1.16"),  # the default domain and IR 9 ask for more
+        ("ai.onnx.ml", 4, ">=1.17"),
+        ("ai.onnx.ml", 5, ">=1.18"),
+        ("ai.onnx.ml", 6, None),
+        ("com.microsoft.nchwc", 1, ">=1.16"),
+    ],
+)
+def test_every_opset_of_an_onnx_file_counts(domain: str, version: int, wanted: str | None) -> None:
+    """ONNX Runtime refuses a file that names a newer one than it knows, whether it is used or not.
+
+    Its own optimiser leaves such imports behind.
+    """
+    entry = b"\x0a" + bytes([len(domain)]) + domain.encode() + b"\x10" + bytes([version])
+    raw = ONNX + b"\x42" + bytes([len(entry)]) + entry
+    assert sniff.sniff_bytes(memoryview(raw), "m.onnx").runtime_version == wanted
+
+
 def test_an_onnx_file_tells_its_inputs_outputs_and_opset() -> None:
     found = sniff.sniff_file(MODELS / "mlp.onnx")
     assert found.inputs == (sniff.Tensor("x", "float32", (-1, 64)),)

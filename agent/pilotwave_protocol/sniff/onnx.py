@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pilotwave_protocol.sniff import protobuf
@@ -25,6 +26,10 @@ DTYPES = {
 # The lowest ONNX Runtime that was seen to load, or is documented to load, this opset and IR.
 _RUNTIME_FOR = [(17, 8, "1.13"), (18, 8, "1.14"), (19, 9, "1.16"), (20, 9, "1.17"),
                 (21, 10, "1.18"), (23, 11, "1.23"), (28, 14, "1.32")]  # fmt: skip
+# The same for the domain of classic learners, of which each ONNX Runtime knows one version at most,
+# and refuses a file that names a newer one, used or not ("ValidateOpsetForDomain").
+_RUNTIME_FOR_ML = [(2, "1.8"), (3, "1.11"), (4, "1.17"), (5, "1.18")]
+_ML = "ai.onnx.ml"
 
 # An execution provider's compiled part of a graph, in a node of ONNX Runtime (EPContext); of those
 # that compile for one kind of chip alone, by the name that the node gives as its source
@@ -89,7 +94,7 @@ def read_onnx(data: memoryview) -> Sniffed:
     return Sniffed(
         format="onnx",
         runtime="onnxruntime",
-        runtime_version=runtime_for(opsets[""], ir_version),
+        runtime_version=runtime_for(opsets, ir_version),
         inputs=inputs,
         outputs=outputs,
         needs=seen.external,
@@ -122,12 +127,17 @@ def _quantisation(ops: Counter[str]) -> str:
     return "weights" if ops["DequantizeLinear"] else ""
 
 
-def runtime_for(opset: int, ir_version: int) -> str | None:
-    """Return which ONNX Runtime opens this opset and IR version; None: none that is known here."""
-    for max_opset, max_ir, version in _RUNTIME_FOR:
-        if opset <= max_opset and ir_version <= max_ir:
-            return f">={version}"
-    return None
+def runtime_for(opsets: Mapping[str, int], ir_version: int) -> str | None:
+    """Return which ONNX Runtime opens these opsets, by domain, and this IR version; None: none that
+    is known here. Domains other than the two that grow say nothing of it."""
+    opset, ml = opsets[""], opsets.get(_ML, 0)
+    found = [
+        next((v for top, top_ir, v in _RUNTIME_FOR if opset <= top and ir_version <= top_ir), None),
+        next((v for top, v in _RUNTIME_FOR_ML if ml <= top), None),
+    ]
+    known = [version for version in found if version is not None]
+    newest = max(known, key=lambda version: [int(n) for n in version.split(".")])
+    return f">={newest}" if len(known) == len(found) else None
 
 
 def _bytes(f: protobuf.Field) -> memoryview:

@@ -43,7 +43,7 @@ def read_ort(data: memoryview) -> Sniffed:
     return Sniffed(
         format="ort",
         runtime="onnxruntime",
-        runtime_version=runtime_for(opset, ir_version),
+        runtime_version=runtime_for({"": opset}, ir_version),
         inputs=_ports(graph.texts(_INPUTS), arguments),
         outputs=_ports(graph.texts(_OUTPUTS), arguments),
         details={name: word for name, word in words.items() if word},

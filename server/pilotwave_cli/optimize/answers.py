@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from pilotwave_cli import output
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.optimize.data import Array, row_fits
+from pilotwave_cli.optimize.layout import Array, turned
 from pilotwave_cli.publish.ask_agent import ask_golden
 from pilotwave_cli.publish.build_manifest import Built
 from pilotwave_protocol.manifest import TensorSpec
@@ -95,15 +95,9 @@ def fitted(inputs: Mapping[str, Array], wanted: Sequence[TensorSpec]) -> dict[st
         array = inputs.get(tensor.name, single)
         if array is None:
             raise DoesNotRun(f"it takes an input {tensor.name}, which the source has not")
-        found[tensor.name] = _turned(array, tensor)
+        laid = turned(array, tensor.shape)
+        if laid is None:
+            sizes = list(tensor.shape)
+            raise DoesNotRun(f"its input {tensor.name} is {sizes}; the source's rows do not fit")
+        found[tensor.name] = laid
     return found
-
-
-def _turned(array: Array, tensor: TensorSpec) -> Array:
-    """Channels first to channels last, where only that fits. Raises `DoesNotRun`."""
-    for tried in (array, np.moveaxis(array, 1, -1) if array.ndim > 2 else array):
-        if row_fits(tried, tensor.shape):
-            return np.ascontiguousarray(tried)
-    raise DoesNotRun(
-        f"its input {tensor.name} is {list(tensor.shape)}, which the source's rows do not fit"
-    )

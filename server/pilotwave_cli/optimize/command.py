@@ -33,7 +33,7 @@ from pilotwave_cli.optimize.make_variants import (
     run_source,
     try_variant,
 )
-from pilotwave_cli.optimize.recipes import BY_NAME, RECIPES, SOURCE, Recipe
+from pilotwave_cli.optimize.recipes import BY_NAME, ONNX2TF, RECIPES, SOURCE, Recipe
 from pilotwave_cli.optimize.report import REPORT, TABLE, Guard, Report, State
 from pilotwave_cli.optimize.report import Source as SourceFile
 from pilotwave_cli.optimize.run_tool import Limits
@@ -71,8 +71,20 @@ class ChoiceOptions:
     also: Annotated[
         Words, typer.Option(help="NAME=FILE: judge this one too, such as a pruned one; repeatable.")
     ] = None
+    onnx2tf_python: Annotated[
+        Path | None, typer.Option(help="Python 3.12 with onnx2tf, for LiteRT variants.")
+    ] = None
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for each step at most.")] = 1800
     memory: Annotated[int, typer.Option(min=64, help="MiB for each step at most.")] = 8192
+
+    def told(self) -> dict[str, str]:
+        """Return what tools are told beside the data, or raise `CliError`."""
+        python = self.onnx2tf_python
+        if python is None:
+            return {}
+        if not os.access(python, os.X_OK):
+            raise CliError(f"--onnx2tf-python {python}: expected a Python interpreter")
+        return {ONNX2TF: str(python.absolute())}
 
     def recipes(self) -> list[Recipe]:
         """Return the variants to make, or raise `CliError`."""
@@ -119,6 +131,7 @@ def optimize(what: DataOptions, *, choice: ChoiceOptions, as_json: Json = False)
             evaluate=evaluate,
             limits=Limits(choice.timeout, choice.memory),
             max_loss=max_loss,
+            options=choice.told(),
             say=output.warn,
         )
         desk.work.mkdir()
@@ -131,7 +144,8 @@ def optimize(what: DataOptions, *, choice: ChoiceOptions, as_json: Json = False)
         print((what.out / REPORT).read_text(), end="")
     else:
         output.say(as_text(report))
-        output.say(f"wrote {len(report.accepted)} variants to {what.out}")
+        count = len(report.accepted)
+        output.say(f"wrote {count} {'variant' if count == 1 else 'variants'} to {what.out}")
 
 
 def _share(text: str) -> float:

@@ -10,19 +10,17 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pilotwave_cli.errors import CliError
+from pilotwave_cli.optimize.layout import Array, row_fits
 from pilotwave_cli.optimize.report import DataSet
 from pilotwave_protocol.digest import hash_file
 from pilotwave_protocol.manifest import TensorSpec
 
 LABELS = "labels"
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -116,14 +114,6 @@ def check_fits(data: Data, inputs: Iterable[TensorSpec]) -> None:
                 f"{data.path}: {name}: the model takes {_sizes(tensor.shape)}; "
                 f"a row of the file has {_sizes(array.shape[1:])}"
             )
-
-
-def row_fits(array: Array, shape: tuple[int, ...]) -> bool:
-    """Say whether each row of an array can be given to an input of this shape."""
-    wanted, given = shape if array.ndim > len(shape) else shape[1:], array.shape[1:]
-    return len(wanted) == len(given) and all(
-        n in (-1, m) for n, m in zip(wanted, given, strict=True)
-    )
 
 
 def _sizes(shape: Iterable[int]) -> str:

@@ -43,6 +43,7 @@ class Desk:
     evaluate: Data
     limits: Limits
     max_loss: float
+    options: Mapping[str, str]
     say: Callable[[str], None]
 
 
@@ -76,7 +77,7 @@ def make(desk: Desk, recipe: Recipe, model: Path, shapes: Mapping[str, tuple[int
         "calibration": str(desk.calibration.path.absolute()),
         "out": str(folder / recipe.entrypoint),
         "shapes": {name: list(shape) for name, shape in shapes.items()},
-        "options": {},
+        "options": desk.options,
     }
     run_tool(recipe, task, desk.limits)
     return folder

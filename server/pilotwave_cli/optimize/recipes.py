@@ -5,16 +5,20 @@ A tool is a module of `tools`, run in a child process; the extra brings its pack
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # `cpu.*` facts of processors that sum products of 8 bits in 32: on others U8S8 saturates in 16
 # bits, which gives other answers without an error
 SUMS_IN_32_BITS = ("cpu.avx512_vnni", "cpu.avx_vnni", "cpu.dotprod")
 
+ONNX2TF = "onnx2tf_python"
+OPTIONS = {ONNX2TF: "the path of a Python 3.12 or later that has onnx2tf"}
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one variant is made: `tool` writes `entrypoint`, needs these modules of `extra`."""
+    """How one variant is made: `tool` writes `entrypoint`, needs these modules of `extra` and these
+    options of the command."""
 
     name: str
     tool: str
@@ -24,24 +28,65 @@ class Recipe:
     runtime: str
     precision: str
     cpu_any: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
-_ONNX = ("onnx", "onnxruntime")
 SOURCE = Recipe(
-    "onnx-fp32", "onnx_fp32", "model.onnx", "optimize", ("onnx",), "onnxruntime", "fp32"
+    name="onnx-fp32",
+    tool="onnx_fp32",
+    entrypoint="model.onnx",
+    extra="optimize",
+    modules=("onnx",),
+    runtime="onnxruntime",
+    precision="fp32",
+)
+_INT8 = replace(
+    SOURCE,
+    name="onnx-int8",
+    tool="onnx_int8",
+    modules=("onnx", "onnxruntime"),
+    precision="int8",
+    cpu_any=SUMS_IN_32_BITS,
+)
+_FP16 = replace(_INT8, name="onnx-fp16", tool="onnx_fp16", precision="fp16", cpu_any=())
+_OPENVINO = Recipe(
+    name="openvino-int8",
+    tool="openvino_int8",
+    entrypoint="model.xml",
+    extra="optimize-openvino",
+    modules=("nncf", "openvino"),
+    runtime="openvino",
+    precision="int8",
+)
+_LITERT = Recipe(
+    name="litert-int8",
+    tool="litert_int8",
+    entrypoint="model.tflite",
+    extra="optimize-litert",
+    modules=("litert_quantizer", "ai_edge_litert"),
+    runtime="litert",
+    precision="int8",
+    options=(ONNX2TF,),
 )
 RECIPES = (
     SOURCE,
-    Recipe(
-        "onnx-int8",
-        "onnx_int8",
-        "model.onnx",
-        "optimize",
-        _ONNX,
-        "onnxruntime",
-        "int8",
-        SUMS_IN_32_BITS,
+    _INT8,
+    _FP16,
+    _OPENVINO,
+    replace(
+        _OPENVINO,
+        name="openvino-fp16",
+        tool="openvino_fp16",
+        modules=("openvino",),
+        precision="fp16",
     ),
-    Recipe("onnx-fp16", "onnx_fp16", "model.onnx", "optimize", _ONNX, "onnxruntime", "fp16"),
+    _LITERT,
+    replace(
+        _LITERT,
+        name="litert-fp32",
+        tool="litert_fp32",
+        modules=("ai_edge_litert",),
+        precision="fp32",
+    ),
 )
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.optimize.recipes import Recipe
+from pilotwave_cli.optimize.recipes import OPTIONS, Recipe
 
 _START = "pilotwave_cli.optimize.tools.start"
 _TAIL = 2000
@@ -53,6 +53,9 @@ def run_tool(recipe: Recipe, task: Mapping[str, Any], limits: Limits) -> None:
     missing = [name for name in recipe.modules if find_spec(name) is None]
     if missing:
         raise ToolFailed(f"{missing[0]} is not installed: pip install 'pilotwave[{recipe.extra}]'")
+    if lacking := [name for name in recipe.options if not task["options"].get(name)]:
+        option = lacking[0].replace("_", "-")
+        raise ToolFailed(f"it needs --{option}: {OPTIONS[lacking[0]]}")
     words = [sys.executable, "-I", "-m", _START, recipe.tool]
     with (
         tempfile.TemporaryDirectory(prefix="pilotwave-tool-") as scratch,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pilotwave_cli.optimize.answers import Answers
-from pilotwave_cli.optimize.data import Array
+from pilotwave_cli.optimize.layout import Array
 
 _CASES = 64
 _FEWEST = 8

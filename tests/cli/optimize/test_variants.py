@@ -19,17 +19,34 @@ pytestmark = pytest.mark.timeout(300)  # the first of them waits for the run
 
 
 def test_each_tool_made_its_variant(made: Made) -> None:
-    for name in ("onnx-fp32", "onnx-int8", "onnx-fp16"):
+    for name in ("onnx-fp32", "onnx-int8", "onnx-fp16", "openvino-fp16"):
         row = made.row(name)
         assert row.state is State.ACCEPTED, row.why
         assert row.files is not None
-        assert (made.folder / row.files.folder / row.files.entrypoint).stat().st_size == (
+        files = (made.folder / row.files.folder).iterdir()
+        assert sum(f.stat().st_size for f in files if f.name != row.files.cases) == (
             row.figures.bytes
         )
         assert row.figures.loss_bound is not None
         assert float(row.figures.loss_bound) <= 0.02
         assert float(row.figures.p05_ms or 0) > 0
         assert float(row.figures.peak_mb or 0) > 10
+
+
+def test_tool_that_cannot_start_is_a_row(made: Made) -> None:
+    row = made.row("litert-fp32")
+    assert row.state is State.FAILED
+    assert row.why == (
+        "it needs --onnx2tf-python: the path of a Python 3.12 or later that has onnx2tf"
+    )
+    assert "litert-fp32: failed: it needs" in made.done.stderr
+
+
+def test_openvino_has_both_of_its_files(made: Made) -> None:
+    row = made.row("openvino-fp16")
+    assert (row.runtime, row.format, row.precision) == ("openvino", "openvino-ir", "fp16")
+    files = {p.name for p in (made.folder / "openvino-fp16").iterdir()}
+    assert files == {"model.xml", "model.bin", "selftest.safetensors"}
 
 
 def test_source_in_one_file_is_kept_byte_for_byte(made: Made) -> None:
@@ -114,7 +131,7 @@ def test_the_report_says_where_it_comes_from(made: Made) -> None:
     assert report.source.file == "model.onnx"
     assert report.labelled
     assert report.calibration.rows == nets.CALIBRATION_ROWS
-    assert report.tools.keys() == {"onnx", "onnxruntime"}
+    assert report.tools.keys() >= {"onnx", "onnxruntime", "openvino"}
     assert report.machine.arch
     assert all(flag.startswith("cpu.") for flag in report.machine.flags)
 
