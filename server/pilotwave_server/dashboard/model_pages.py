@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.attention.service import list_items_of
 from pilotwave_server.audit.tables import AuditEventRow
+from pilotwave_server.dashboard import variant_table
 from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.forms import answer_form, in_transaction
 from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
@@ -22,6 +23,8 @@ from pilotwave_server.registry import routes as api
 from pilotwave_server.registry.tables import VersionRow
 from pilotwave_server.registry.views import DenyRequest
 from pilotwave_server.retention.routes import PurgeRequest, purge
+from pilotwave_server.rollouts.assignments.fitting import count_each
+from pilotwave_server.rollouts.assignments.snapshot import NewestSnapshot
 from pilotwave_server.rollouts.operate import routes as rollout_routes
 from pilotwave_server.rollouts.operate.queries import rolled_back
 
@@ -34,6 +37,14 @@ PURGES = N_(
 )
 DENIES = N_(
     "%(model)s %(version)s is no longer offered to any device. Devices that run it: %(count)s."
+)
+
+FIGURES = (
+    ("top1", N_("Top-1")),
+    ("agreement", N_("Agreement")),
+    ("loss_bound", N_("Loss at most")),
+    ("p05_ms", N_("Latency, p05")),
+    ("peak_mb", N_("Peak MB")),
 )
 
 
@@ -99,13 +110,22 @@ def show_model(
 
 @router.get("/models/{model}/{version}")
 def show_version(
-    model: ModelName, version: VersionName, page: Look, session: ReadSession
+    model: ModelName, version: VersionName, page: Look, session: ReadSession, context: Ctx
 ) -> Response:
     """Its variants and files, its signers, where it runs."""
     found = api.get_version(model, version, page.actor, session)
+    release = context.get(NewestSnapshot).snapshot.versions.get((model, version))
+    fits = count_each(session, release) if release else None
+    rows = variant_table.rows_of(found.variants, found.metrics, fits)
     return page.render(
         "version.html",
         version=found,
+        rows=rows,
+        columns=[
+            (k, page.told(t)) for k, t in FIGURES if any(r.figures[k] is not None for r in rows)
+        ],
+        picture=variant_table.picture_of(rows),
+        other_metrics=variant_table.others(found.variants, found.metrics),
         running=running(session, model).get(version, 0),
         back=rolled_back(session, model).get(version, []),
         api=f"/api/v1/models/{model}/versions/{version}",

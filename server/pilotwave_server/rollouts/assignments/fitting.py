@@ -7,7 +7,8 @@ that `resolve`'s own rule judges each distinct combination once, however many de
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
@@ -23,6 +24,8 @@ from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.resolve import choose_variant
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView
 from pilotwave_server.rollouts.outcomes import SENT_BACK
+
+MOST_COUNTED = 100_000
 
 
 @dataclass(frozen=True)
@@ -40,24 +43,42 @@ def count_fitting(
 ) -> Fitting:
     """Count the group's enrolled devices (for which all `rules` hold) by what they would get of
     `version`."""
-    keys = _asked_for(version)
-    columns = [DeviceRow.facts[key].label(f"fact_{n}") for n, key in enumerate(keys)]
-    query = (
-        select(func.count(), *columns)
-        .where(DeviceRow.state == "enrolled", in_group(session, group), *rules)
-        .group_by(*columns)
-    )
     holds: Counter[str] = Counter()
     variants: Counter[str] = Counter()
-    for count, *values in session.execute(query):
-        facts = {k: v for k, v in zip(keys, values, strict=True) if v is not None}
-        variant, hold = choose_variant(DeviceView(name="", facts=facts), version)
+    for count, kind in _kinds(session, version, in_group(session, group), *rules):
+        variant, hold = choose_variant(kind, version)
         if variant is not None:
             variants[variant.name] += count
         elif hold is not None:
             holds[str(hold.reason)] += count
     fits = sum(variants.values())
     return Fitting(fits + sum(holds.values()), fits, dict(holds), dict(variants))
+
+
+def count_each(session: Session, version: Released) -> dict[str, int] | None:
+    """Count the enrolled devices that each variant fits, whichever stands before it; None where the
+    fleet is too large to be counted while a page waits."""
+    enrolled = select(func.count()).select_from(DeviceRow).where(DeviceRow.state == "enrolled")
+    if (session.scalar(enrolled) or 0) > MOST_COUNTED:
+        return None
+    alone = {v.name: replace(version, variants=(v,)) for v in version.variants}
+    fits = dict.fromkeys(alone, 0)
+    for count, kind in _kinds(session, version):
+        for name, only in alone.items():
+            fits[name] += count * (choose_variant(kind, only)[0] is not None)
+    return fits
+
+
+def _kinds(
+    session: Session, version: Released, *rules: ColumnElement[bool]
+) -> Iterator[tuple[int, DeviceView]]:
+    """Yield how many enrolled devices there are of each kind that `version` tells apart."""
+    keys = _asked_for(version)
+    columns = [DeviceRow.facts[key].label(f"fact_{n}") for n, key in enumerate(keys)]
+    query = select(func.count(), *columns).where(DeviceRow.state == "enrolled", *rules)
+    for count, *values in session.execute(query.group_by(*columns)):
+        facts = {k: v for k, v in zip(keys, values, strict=True) if v is not None}
+        yield count, DeviceView(name="", facts=facts)
 
 
 def _asked_for(version: Released) -> list[str]:
