@@ -19,6 +19,7 @@ class LastPolls:
 
 @dataclass(frozen=True)
 class PushChannels:
-    """`of(name)` is which channel of a device lives, as far as this process knows."""
+    """`of(name)` is which channel of a device lives; `unknown` where another process may hold
+    one."""
 
     of: Callable[[str], str | None]

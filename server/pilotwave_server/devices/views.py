@@ -118,8 +118,8 @@ class DeviceDetail(DeviceSummary):
     tuf: TufOnDevice = Field(description="The metadata versions that it has.")
     dropped_events: int = Field(description="Events that it had to drop for want of room.")
     push: str | None = Field(
-        description="The push channel that lives, `websocket` or `mqtt`, as far as the server "
-        "process that answers knows."
+        description="The push channel that lives, `websocket` or `mqtt`; null for none, `unknown` "
+        "where another server process may hold one."
     )
 
 

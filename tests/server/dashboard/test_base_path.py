@@ -26,7 +26,7 @@ SITE = """server {
   listen ${PILOTWAVE_LISTEN};
   client_max_body_size 0;
   location /pilotwave/ {
-    proxy_pass ${PILOTWAVE_ORIGIN_SCHEME}://${PILOTWAVE_ORIGIN}%s;
+    proxy_pass ${PILOTWAVE_ORIGIN_SCHEME}://${PILOTWAVE_ORIGIN_NAME}%s;
     proxy_http_version 1.1;
     proxy_set_header Host $http_host;
   }

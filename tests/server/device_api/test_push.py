@@ -20,7 +20,9 @@ from pilotwave_server.context import Context
 from pilotwave_server.device_api.push import listeners as desks
 from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.device_api.push.websocket import MAX_FRAMES, REPLACED, REVOKED
+from pilotwave_server.hosts.heartbeat import Heartbeat
 from pilotwave_server.settings import Settings
+from tests.conftest import FakeClock
 from tests.server.device_api.peer import SimulatedDevice
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 from tests.servers import run_in_thread
@@ -35,17 +37,18 @@ pace: {max_in_flight: 1}
 QUIET_S = 0.7
 
 
-def url_of(fleet: Fleet, path: str = "/device/v1/push") -> str:
-    return "ws" + str(fleet.client.base_url).rstrip("/").removeprefix("http") + path
-
-
 @contextlib.contextmanager
 def channel(
-    fleet: Fleet, device: SimulatedDevice, *, token: str | None = None, path: str | None = None
+    fleet: Fleet,
+    device: SimulatedDevice,
+    *,
+    token: str | None = None,
+    path: str = "/device/v1/push",
+    at: str = "",
 ) -> Iterator[ClientConnection]:
-    """A WebSocket as a device opens it."""
+    """A WebSocket as a device opens it, at the server `at` or the fleet's first."""
     headers = {"Authorization": f"Bearer {device.token if token is None else token}"}
-    url = url_of(fleet, path) if path else url_of(fleet)
+    url = "ws" + (at or str(fleet.client.base_url)).rstrip("/").removeprefix("http") + path
     with connect(
         url, additional_headers=headers, compression=None, proxy=None, ping_interval=None
     ) as opened:
@@ -271,3 +274,20 @@ def test_the_operator_sees_which_channel_lives(fleet: Fleet) -> None:
     assert fleet.operator.get(shown).json()["push"] is None
     with channel(fleet, cam):
         assert fleet.operator.get(shown).json()["push"] == "websocket"
+
+
+@pytest.mark.needs("postgresql")
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_what_another_process_may_hold_is_unknown_here(
+    fleet: Fleet, context: Context, settings: Settings, clock: FakeClock
+) -> None:
+    cam, shown = fleet.device(), "/api/v1/devices/cam-1"
+    assert fleet.operator.get(shown).json()["push"] is None
+    with run_in_thread(create_app(settings, clock=clock)) as other:
+        context.get(Heartbeat).beat()
+        with channel(fleet, cam, at=other.url):
+            assert fleet.operator.get(shown).json()["push"] == "unknown"
+        with channel(fleet, cam):
+            assert fleet.operator.get(shown).json()["push"] == "websocket"
+    context.get(Heartbeat).beat()
+    assert fleet.operator.get(shown).json()["push"] is None

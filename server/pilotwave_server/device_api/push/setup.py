@@ -15,6 +15,7 @@ from pilotwave_server.device_api.push.websocket import Door
 from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.hosts.heartbeat import Heartbeat
 
+UNKNOWN = "unknown"
 SILENT_PINGS = 2.5
 HANDSHAKES_PER_S = 500  # in each process
 CALLS_PER_S = 500
@@ -48,8 +49,12 @@ class Push:
         return 0 if self.door is None else len(self.door.sessions)
 
     def channel_of(self, device: str) -> str | None:
-        """Which channel of a device lives, as far as this process knows."""
-        return next((kind for kind, desk in self.desks.items() if device in desk.listeners), None)
+        """Which channel of a device lives, `UNKNOWN` where another process may hold it."""
+        for kind, desk in self.desks.items():
+            if device in desk.listeners:
+                return kind
+        others = self.context.get(Heartbeat).fleet.processes > 1
+        return UNKNOWN if self.door is not None and others else None
 
     def start(self) -> None:
         for desk in self.desks.values():
