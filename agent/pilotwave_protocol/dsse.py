@@ -23,7 +23,9 @@ from pilotwave_protocol.errors import BadEnvelope, BadJson, WrongKey
 MAX_SIGNATURES = 8
 
 
-class _Signature(NamedTuple):
+class Signature(NamedTuple):
+    """A signature, and the id of the key that it says it is by."""
+
     keyid: str
     sig: bytes
 
@@ -32,7 +34,7 @@ class Unverified(NamedTuple):
     """What an envelope claims. Nothing in it may be acted on, except to look a key up."""
 
     payload: bytes
-    signatures: tuple[_Signature, ...]
+    signatures: tuple[Signature, ...]
 
 
 def raw_public(key: Ed25519PublicKey) -> bytes:
@@ -79,12 +81,12 @@ def _decode(text: object) -> bytes:
         raise BadEnvelope("expected base64 text") from e
 
 
-def _signature(item: Any) -> _Signature:
+def _signature(item: Any) -> Signature:
     if not isinstance(item, dict) or set(item) != {"keyid", "sig"}:
         raise BadEnvelope("expected signatures of exactly keyid and sig")
     if not isinstance(item["keyid"], str):
         raise BadEnvelope("expected keyid to be text")
-    return _Signature(item["keyid"], _decode(item["sig"]))
+    return Signature(item["keyid"], _decode(item["sig"]))
 
 
 def peek_unverified(raw: bytes, *, payload_type: str, max_bytes: int) -> Unverified:

@@ -137,8 +137,8 @@ def parse_check_in(payload: bytes) -> CheckIn:
         agent=f.text("agent", limit=64),
         directive_seq=f.integer("directive_seq"),
         tuf=read_versions(f.inner("tuf")),
-        models=tuple(_report(m) for m in f.objects("models", limit=MAX_REPORTS)),
-        events=tuple(_event(e) for e in f.objects("events", limit=MAX_EVENTS)),
+        models=read_models(f),
+        events=read_events(f),
         facts=facts,
         dropped_events=f.integer("dropped_events", default=0),
         refusal=None if refusal is None else _refusal(refusal),
@@ -148,9 +148,20 @@ def parse_check_in(payload: bytes) -> CheckIn:
         challenge=f.opt_named("challenge", check_challenge),
     )
     f.done()
-    if len({m.model for m in check_in.models}) != len(check_in.models):
-        raise BadMessage("models: expected each model once")
     return check_in
+
+
+def read_models(f: Fields) -> tuple[ModelReport, ...]:
+    """Read the `models` field: each model once."""
+    models = tuple(_report(m) for m in f.objects("models", limit=MAX_REPORTS))
+    if len({m.model for m in models}) != len(models):
+        raise BadMessage("models: expected each model once")
+    return models
+
+
+def read_events(f: Fields) -> tuple[DeviceEvent, ...]:
+    """Read the `events` field."""
+    return tuple(_event(e) for e in f.objects("events", limit=MAX_EVENTS))
 
 
 def check_number_name(value: object) -> str:

@@ -22,16 +22,16 @@ from pilotwave_protocol.messages.check_in import (
     CheckIn,
     parse_check_in,
 )
-from pilotwave_protocol.messages.check_in_reply import NUMBERING, CheckInReply
 from pilotwave_protocol.push import PushTerms
 from pilotwave_server.clock import Clock
 from pilotwave_server.device_api.body import SenderGone, read_body
 from pilotwave_server.device_api.budgets import DeviceBudgets, TooManyCheckIns
+from pilotwave_server.device_api.replies import Replies
+from pilotwave_server.device_api.steady import read_steady
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.traces import DeviceTraces, said_in
 from pilotwave_server.device_api.writer import CheckInWriter
 from pilotwave_server.devices.silence import note_interval_s
-from pilotwave_server.diagnostics.service import wish_of
 from pilotwave_server.envelopes import is_signed_by
 from pilotwave_server.errors import Forbidden, Invalid, ServerError, Unauthorised
 from pilotwave_server.fleet.loader import Loader
@@ -99,6 +99,8 @@ class CheckIns:
         self._settings = settings
         self._clock = clock
         self._counts = metrics.check_ins
+        self._stored = metrics.check_ins.labels("stored")
+        self._replies = Replies(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw = b""
@@ -114,7 +116,7 @@ class CheckIns:
                 self._pacing.refused(scope, size=len(raw))
             await error_response(error)(scope, receive, send)
             return
-        self._counts.labels("stored").inc()
+        self._stored.inc()
         headers = [
             (b"content-type", b"application/json"),
             (b"cache-control", b"no-store"),
@@ -184,25 +186,19 @@ class CheckIns:
         record.note_after = max(record.note_after, record.seen + note_interval_s(self._settings))
         life = self._settings.token_lifetime_s
         expires = int((now + timedelta(seconds=life)).timestamp())
-        hint = self._fleet.hint
-        return CheckInReply(
+        return self._replies.write(
             token=self._tokens.issue(record.name, record.generation, expires=expires),
-            token_expires_in_s=life,
-            poll_interval_s=self._settings.poll_interval_s,
-            check_in_interval_s=self._settings.check_in_interval_s,
-            acked_event=stored.acked_event,
-            tuf={"root": hint.root, "timestamp": hint.timestamp, "snapshot": hint.snapshot},
-            now=now,
-            acked_metric=stored.acked_metric,
+            stored=stored,
+            hint=self._fleet.hint,
             push=self._push_terms(),
-            max_check_in_bytes=MAX_CHECK_IN_BYTES,
-            accepts=(NUMBERING,),
-            diagnostics=wish_of(stored.diagnostics_wish),
-        ).to_bytes()
+            now=now,
+        )
 
 
 def _read(raw: bytes) -> tuple[Unverified, CheckIn]:
     """Read what the envelope claims, signed or not."""
+    if (steady := read_steady(raw)) is not None:
+        return steady
     try:
         claimed = dsse.peek_unverified(
             raw, payload_type=CHECK_IN_TYPE, max_bytes=MAX_CHECK_IN_BYTES
