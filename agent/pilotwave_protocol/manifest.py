@@ -27,6 +27,7 @@ MAX_FILE_SIZE = 1 << 40
 MAX_ASKED = 16
 MAX_METRICS = 32  # of schema 1; one of schema 2 may have some for each variant
 MAX_METRICS_OF_2 = MAX_VARIANTS * 16
+_MISSING = object()
 PROGRAMS = frozenset({"edge-impulse", "command"})  # runtimes whose entry point is run as it is
 
 
@@ -257,8 +258,19 @@ def _requires(f: Fields | None) -> Requires:
     return requires
 
 
+def _is_there(f: Fields, key: str) -> bool:
+    """Say whether a field of a later schema is there. One that says nothing is refused: an agent
+    that reads schema 1 alone would refuse the manifest for its name."""
+    found = f.raw(key, _MISSING)
+    if found in (None, [], {}):
+        raise f.fail(key, "something to ask for, or the field to be left out", found)
+    return found is not _MISSING
+
+
 def _cpu_any(f: Fields) -> tuple[str, ...]:
-    asked = f.texts("cpu_any", limit=MAX_ASKED, length=64, default=[])
+    if not _is_there(f, "cpu_any"):
+        return ()
+    asked = f.texts("cpu_any", limit=MAX_ASKED, length=64)
     try:
         found = tuple(names.check_fact_key(key) for key in asked)
     except BadName as e:
@@ -269,6 +281,8 @@ def _cpu_any(f: Fields) -> tuple[str, ...]:
 
 def _asked_facts(f: Fields) -> dict[str, str]:
     """What is asked of each fact. Text that begins as a specifier does must be one."""
+    if not _is_there(f, "facts"):
+        return {}
     asked = f.text_map("facts")
     if len(asked) > MAX_ASKED:
         raise f.fail("facts", f"at most {MAX_ASKED} facts", len(asked))
@@ -306,7 +320,7 @@ def _selftest(f: Fields | None) -> SelfTest | None:
 
 
 def _share(f: Fields) -> str | None:
-    if f.raw("min_agreement", None) is None:
+    if not _is_there(f, "min_agreement"):
         return None
     text = _decimal(f, "min_agreement")
     if not 0 < Decimal(text) <= 1:

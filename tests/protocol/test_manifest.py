@@ -120,6 +120,23 @@ NEW_FIELDS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("variants.0.requires.cpu_any", []),
+        ("variants.0.requires.cpu_any", None),
+        ("variants.0.requires.facts", {}),
+        ("variants.0.selftest.min_agreement", None),
+    ],
+)
+def test_a_new_field_that_says_nothing_would_be_unknown_to_agents_of_schema_1(
+    path: str, value: object
+) -> None:
+    for raw in (with_change(path, value), of_schema_2(path, value)):
+        with pytest.raises(BadManifest, match="left out"):
+            parse_manifest(raw)
+
+
 def of_schema_2(path: str, value: object) -> bytes:
     data = json.loads(with_change(path, value))
     return json.dumps({**data, "schema": "pilotwave/version/2"}).encode()
