@@ -171,8 +171,15 @@ def _enrol(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pilotwave_agent.resident.run import RESTART, run
+    from pilotwave_agent.self_update import slots
 
-    return RESTART if run(*_settings(arguments)) else 0
+    try:
+        again = run(*_settings(arguments))
+    except PilotwaveError:
+        slots.ended_well()
+        raise
+    slots.ended_well()
+    return RESTART if again else 0
 
 
 def _once(arguments: argparse.Namespace) -> int:

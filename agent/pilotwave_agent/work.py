@@ -35,7 +35,13 @@ from pilotwave_agent.core.steps import (
     Switch,
     Wait,
 )
-from pilotwave_agent.effects.carry_out import carry_out, clear_unused, next_step, reconcile
+from pilotwave_agent.effects.carry_out import (
+    carry_out,
+    clear_unused,
+    next_step,
+    reconcile,
+    take_back_own,
+)
 from pilotwave_agent.effects.tools import Notes, Tools
 from pilotwave_agent.host import lock
 from pilotwave_agent.host.clock import Clock
@@ -219,6 +225,7 @@ def _do_steps(tools: Tools, who: Identity, job: Job, clock: Clock) -> tuple[floa
     count(journal, job, wall)
     if job.boot:
         reconcile(tools)
+    take_back_own(tools)
     # a model between two versions, or one to be probed, waits for no server
     _loop(tools, clock, (Move, Switch, Confirm, Restore, Probe, ClearAway))
     if must_restart(tools.config.data_dir):

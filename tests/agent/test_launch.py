@@ -22,10 +22,14 @@ from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.self_update import launch, slots
 from pilotwave_agent.self_update.launch import (
     INSTALLED,
+    MOST_ENDS,
     MOST_STARTS,
     BadTrial,
+    Kept,
     Trial,
+    read_kept,
     read_trial,
+    write_kept,
     write_trial,
 )
 
@@ -201,6 +205,107 @@ def test_nothing_is_left_behind_when_a_trial_ends(board: Board) -> None:
     began = time.monotonic()
     assert board.start()[:2] == [NEW, NEW]
     assert time.monotonic() - began < 30
+
+
+# --- a version that was kept, and ends again and again later
+
+
+def test_a_kept_version_that_ends_too_often_gives_way_to_the_one_that_is_allowed(
+    board: Board,
+) -> None:
+    board.link("current", NEW)
+    board.link("previous", "0.9.0-cccccccc-any")  # only the note counts
+    write_kept(board.data, Kept(NEW, OLD))
+    for _ in range(MOST_ENDS):
+        assert board.start()[:2] == [NEW, NEW]
+    assert board.start()[:3] == [OLD, OLD, NEW]
+    assert f"it ended {MOST_ENDS} times within 60 minutes" in board.stderr
+    kept = read_kept(board.data)
+    assert kept is not None
+    write_kept(board.data, replace(kept, boot="another"))
+    assert board.start()[:3] == [OLD, OLD, NEW]  # a restart of the machine changes nothing
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"boot": "another"},  # a device that is switched off without a word each evening
+        {"starts": tuple(float(n) - 2 * launch.ENDS_WITHIN_S for n in range(MOST_ENDS))},
+        {"starts": ()},  # it ended well: `slots.ended_well`
+        {"folder": OLD, "failed": "of another version"},
+        {"back": NEW},
+    ],
+)
+def test_what_is_no_crash_loop_counts_for_nothing(board: Board, changes: dict[str, object]) -> None:
+    board.link("current", NEW)
+    write_kept(board.data, Kept(NEW, OLD))
+    for _ in range(MOST_ENDS):
+        assert board.start()[:2] == [NEW, NEW]
+    kept = read_kept(board.data)
+    assert kept is not None
+    write_kept(board.data, replace(kept, **changes))  # type: ignore[arg-type]  # fields of it
+    assert board.start()[:2] == [NEW, NEW]
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"folder": "x"}', b'{"folder":1,"back":"x"}'])
+def test_a_damaged_note_takes_no_version_back_that_has_proved_itself(
+    board: Board, raw: bytes
+) -> None:
+    board.link("current", NEW)
+    launch.kept_path(board.data).parent.mkdir()
+    launch.kept_path(board.data).write_bytes(raw)
+    assert board.start()[:2] == [NEW, NEW]
+
+
+def test_a_disk_that_counts_nothing_takes_no_kept_version_back(board: Board) -> None:
+    board.link("current", NEW)
+    write_kept(board.data, Kept(NEW, OLD))
+    launch.kept_path(board.data).with_name(".kept.json.launch").mkdir()
+    for _ in range(MOST_ENDS + 2):
+        assert board.start()[:2] == [NEW, NEW]
+
+
+def test_a_program_that_is_gone_leads_to_what_is_allowed_and_not_to_what_ran_before(
+    board: Board,
+) -> None:
+    """What ran before may have been yanked since."""
+    board.link("current", NEW)
+    board.link("previous", OLD)
+    write_kept(board.data, Kept(NEW, INSTALLED))
+    (board.model / "versions" / NEW / "agent.sh").unlink()
+    assert board.start()[:3] == [INSTALLED, INSTALLED, NEW]
+
+
+def test_an_agent_that_ends_well_is_not_counted(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.link("current", NEW)
+    write_kept(board.data, Kept(NEW, OLD))
+    board.start()
+    monkeypatch.setenv(launch.DATA, str(board.data))
+    monkeypatch.setenv(launch.SLOT, OLD)
+    slots.ended_well()  # another one's end is not that one's
+    assert len(read_kept(board.data).starts) == 1  # type: ignore[union-attr]
+    monkeypatch.setenv(launch.SLOT, NEW)
+    slots.ended_well()
+    assert read_kept(board.data) == replace(read_kept(board.data), starts=())  # type: ignore[type-var]
+
+
+def test_what_is_behind_a_kept_version_is_noted_anew_and_its_end_only_by_itself(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(launch.SLOT, OLD)
+    slots.keep(board.data, NEW, OLD)
+    assert read_kept(board.data) == Kept(NEW, OLD)
+    slots.keep(board.data, NEW, INSTALLED)  # the one before was yanked
+    assert read_kept(board.data) == Kept(NEW, INSTALLED)
+    write_kept(board.data, Kept(NEW, OLD, failed="it ended"))
+    assert slots.given_up(board.data, NEW) == "it ended"
+    slots.keep(board.data, NEW, OLD)
+    assert slots.given_up(board.data, NEW) == "it ended"
+    monkeypatch.setenv(launch.SLOT, NEW)  # it was tried again, and is kept again
+    slots.keep(board.data, NEW, OLD)
+    assert read_kept(board.data) == Kept(NEW, OLD)
 
 
 # the launcher, killed at its n-th look at or change of a file

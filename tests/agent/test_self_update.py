@@ -75,7 +75,7 @@ def test_a_signed_version_replaces_the_agent_and_is_confirmed(
         wait_until(lambda: registry.check_ins, "a check-in")
         before = registry.check_ins[-1].agent
         updated(registry, quick, running, wheelhouse({RUN: "\n# another build\n"}))
-        assert not quick.layout.trial.exists()
+        wait_until(lambda: not quick.layout.trial.exists(), "the trial's end")
         wait_until(lambda: registry.check_ins[-1].agent != before, "a check-in of the new agent")
         slot = quick.slot(AGENT_MODEL)
         assert slot.current
@@ -236,6 +236,44 @@ def test_the_old_agent_is_back_by_itself_and_says_why(
         assert len(running.ended) == starts
     assert not device.layout.trial.exists()
     assert launch.named(device.config.data_dir, "current") == launch.INSTALLED
+
+
+DIES_WHEN_TOLD = """
+def _dies(self, turn=Agent.turn):
+    if self._layout.root.with_name("boom").exists():
+        os._exit(7)
+    turn(self)
+Agent.turn = _dies
+"""
+
+
+def test_a_kept_version_that_begins_to_crash_later_is_taken_back(
+    registry: Registry, quick: Device
+) -> None:
+    data = quick.config.data_dir
+    with service(data) as running:
+        first = updated(registry, quick, running, wheelhouse({RUN: "\n# another build\n"}))
+        second = updated(registry, quick, running, wheelhouse({RUN: DIES_WHEN_TOLD}))
+
+        def noted() -> bool:
+            kept = launch.read_kept(data) or launch.Kept("", "")
+            words = (kept.folder, kept.back)
+            return words[0].startswith(second.version) and words[1].startswith(first.version)
+
+        wait_until(noted, f"the note of it: {launch.read_kept(data)}")
+        data.with_name("boom").touch()
+        until_state(quick, ModelState.ROLLED_BACK)
+        slot = quick.slot(AGENT_MODEL)
+        assert slot.current
+        assert (slot.current.version, slot.reason) == (first.version, Reason.PROBE_FAILED)
+        assert "it ended 10 times within 60 minutes" in (slot.detail or "")
+        wait_until(lambda: running.slot().startswith(first.version), "the version before")
+        # it is not tried again by itself
+        registry.order(second)
+        wait_until(lambda: quick.state.memory.directive_seq == registry.seq, "the next order")
+        kept_state = quick.slot(AGENT_MODEL)
+        assert kept_state.current
+        assert kept_state.current.version == first.version
 
 
 def test_a_version_that_fails_leads_back_to_the_version_before(

@@ -14,6 +14,7 @@ from pilotwave_agent import version_folder
 from pilotwave_agent.core import machine, outcomes, steps
 from pilotwave_agent.core.records import Record, moved
 from pilotwave_agent.core.steps import Memo, Step
+from pilotwave_agent.core.ways_back import COMING, back, ways_back
 from pilotwave_agent.effects.compare import compare
 from pilotwave_agent.effects.fetch import fetch
 from pilotwave_agent.effects.holds import hold_back
@@ -27,6 +28,7 @@ from pilotwave_agent.effects.tools import Tools
 from pilotwave_agent.effects.trial import trial
 from pilotwave_agent.runtimes import engines
 from pilotwave_agent.self_update import slots
+from pilotwave_agent.self_update.launch import INSTALLED
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import ModelState, Reason
@@ -106,10 +108,32 @@ def reconcile(tools: Tools) -> None:
             tools.record(moved(slot, slot.state, at=now, event="damaged", about=about, **why))
 
 
+def take_back_own(tools: Tools) -> None:
+    """Begin the way back of an agent that was kept, and that its launcher starts no more."""
+    slot = tools.slot(AGENT_MODEL)
+    if slot.current is None or slot.state in _ON_TRIAL:
+        return
+    name = tools.layout.version(AGENT_MODEL, slot.current).name
+    why = slots.given_up(tools.layout.root, name)
+    if not why:
+        return
+    if slot.state in COMING:
+        at = tools.now().wall
+        tools.record(moved(slot, ModelState.HEALTHY, at=at, candidate=None, reason=None))
+        slot = tools.slot(AGENT_MODEL)
+    order = tools.journal.state.orders.get(AGENT_MODEL)
+    tools.record(back(slot, Reason.PROBE_FAILED, why, at=tools.now().wall, order=order))
+
+
 def _clear_own(tools: Tools) -> None:
-    """Forget a new agent's trial once it is decided, and the programs of versions that are gone."""
-    disk, layout = tools.disk, tools.layout
-    if tools.slot(AGENT_MODEL).state not in _ON_TRIAL:
+    """Forget a new agent's trial once it is decided, note what may run instead of the one that was
+    kept, and forget the programs of versions that are gone."""
+    disk, layout, slot = tools.disk, tools.layout, tools.slot(AGENT_MODEL)
+    if slot.state not in _ON_TRIAL:
+        if slot.current is not None:
+            ways = ways_back(slot, tools.journal.state.memory)
+            behind = layout.version(AGENT_MODEL, ways[0]).name if ways else INSTALLED
+            slots.keep(layout.root, layout.version(AGENT_MODEL, slot.current).name, behind)
         slots.end(disk, layout)
     slots.clear(disk, layout, disk.names(layout.versions(AGENT_MODEL)))
 

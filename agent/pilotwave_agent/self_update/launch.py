@@ -12,7 +12,10 @@ the agent, however broken, keeps it from starting another one:
    started instead, which then takes the version back and says why.
 3. A trial's start is watched by a process that ends it when its time is over and it has proved
    nothing: one that hangs comes back here. All else is exec, so that systemd has one process.
-4. A version whose program is not there, or cannot be started, is passed over in the same way.
+4. A version that was kept, and then ends `MOST_ENDS` times within `ENDS_WITHIN_S` of one boot
+   without having been told to, is started no more: what `agent/kept.json` names is, which the agent
+   had found allowed. That one takes it back as after a trial.
+5. A version whose program is not there, or cannot be started, is passed over in the same way.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -36,8 +40,15 @@ PATIENCE = 1.5
 """So many times its time a start may take before it is ended from outside: an agent that still can
 takes itself back first, and says more."""
 
+MOST_ENDS = 10
+ENDS_WITHIN_S = 3600.0
+"""So often a version that was kept may end by itself in so long a time; a hang is one end each time
+that systemd's watchdog finds it."""
+
 SLOT = "PILOTWAVE_SLOT"
 """The variable that tells an agent which one it is: a version's folder, or `INSTALLED`."""
+DATA = "PILOTWAVE_SLOT_DATA"
+"""The variable that names the data folder with the notes."""
 PASSED_OVER = "PILOTWAVE_PASSED_OVER"
 """The variable that names the version which was to run and was not started."""
 PYTHON = "PILOTWAVE_INSTALLED_PYTHON"
@@ -65,6 +76,42 @@ class Trial:
     def to_bytes(self) -> bytes:
         """Write it as it lies on disk."""
         return json.dumps(asdict(self)).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The note of the version that was kept (its folder): `back` is what may run instead of it,
+    `starts` are the seconds of this `boot` at which it was started, as long as it has not ended
+    well since; `failed` is why it will not be started again."""
+
+    folder: str
+    back: str
+    boot: str = ""
+    starts: Sequence[float] = ()
+    failed: str = ""
+
+
+def kept_path(data: Path) -> Path:
+    """Return where that note lies."""
+    return data / "agent" / "kept.json"
+
+
+def read_kept(data: Path) -> Kept | None:
+    """Return the note; None if there is none, or none that can be read: the version has proved
+    itself, and a damaged note is no reason against it."""
+    try:
+        found = json.loads(kept_path(data).read_bytes())
+        kept = Kept(**{f.name: found[f.name] for f in fields(Kept) if f.name in found})
+        if not all(map(_plain, (kept.folder, kept.back))) or type(kept.failed) is not str:
+            return None
+        return replace(kept, boot=str(kept.boot), starts=tuple(map(float, kept.starts)))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def write_kept(data: Path, kept: Kept) -> None:
+    """Replace that note, as `write_trial`. May raise `OSError`."""
+    _write(kept_path(data), json.dumps(asdict(kept)).encode() + b"\n")
 
 
 def trial_path(data: Path) -> Path:
@@ -97,11 +144,14 @@ def _plain(name: object) -> bool:
 
 def write_trial(data: Path, trial: Trial) -> None:
     """Replace the note; when this returns, no power cut undoes it. May raise `OSError`."""
-    path = trial_path(data)
+    _write(trial_path(data), trial.to_bytes())
+
+
+def _write(path: Path, words: bytes) -> None:
     path.parent.mkdir(mode=0o755, exist_ok=True)
     aside = path.with_name(f".{path.name}.launch")
     with open(aside, "wb") as file:
-        file.write(trial.to_bytes())
+        file.write(words)
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)
@@ -145,7 +195,7 @@ def choose(data: Path) -> tuple[str, str]:
     except BadTrial as e:
         return named(data, "previous"), str(e)
     if trial is None or trial.folder != current:
-        return current, ""
+        return _choose_kept(data, current)
     if not trial.failed and trial.starts >= MOST_STARTS:
         proved = "ended each time" if trial.taken else "proved nothing"
         trial = _failed(data, trial, f"it was started {trial.starts} times and {proved}")
@@ -156,6 +206,36 @@ def choose(data: Path) -> tuple[str, str]:
     except OSError as e:
         return trial.back, f"its start cannot be counted: {e.strerror}"
     return current, ""
+
+
+def _choose_kept(data: Path, current: str) -> tuple[str, str]:
+    kept = read_kept(data)
+    if kept is None or current in (INSTALLED, kept.back) or kept.folder != current:
+        return current, ""
+    if not kept.failed:
+        kept = _counted(kept, _boot(), time.clock_gettime(time.CLOCK_BOOTTIME))
+        try:
+            write_kept(data, kept)
+        except OSError:
+            return current, ""  # it has proved itself: it need not be counted
+    return (kept.back, kept.failed) if kept.failed else (current, "")
+
+
+def _counted(kept: Kept, boot: str, now: float) -> Kept:
+    """Count a start; too many of them within the time are the version's failure."""
+    known = kept.starts if kept.boot == boot else ()
+    starts = tuple(at for at in known if now - ENDS_WITHIN_S < at <= now)
+    if len(starts) >= MOST_ENDS:
+        why = f"it ended {len(starts)} times within {ENDS_WITHIN_S / 60:g} minutes"
+        return replace(kept, failed=why)
+    return replace(kept, boot=boot, starts=(*starts, now))
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return "unknown"
 
 
 def _failed(data: Path, trial: Trial, why: str) -> Trial:
@@ -169,8 +249,12 @@ def _failed(data: Path, trial: Trial, why: str) -> Trial:
 
 
 def candidates(data: Path, name: str) -> Iterator[str]:
-    """Yield what to start, best first: what is wanted, what ran before it, what was installed."""
-    yield from dict.fromkeys([name, named(data, "previous"), INSTALLED])
+    """Yield what to start, best first: what is wanted, what may run instead of it (what ran before
+    it, where nobody noted that), what was installed."""
+    kept = read_kept(data)
+    known = kept is not None and kept.folder == named(data, "current")
+    behind = kept.back if kept is not None and known else named(data, "previous")
+    yield from dict.fromkeys([name, behind, INSTALLED])
 
 
 def launch(data: Path, installed: Sequence[str], words: Sequence[str]) -> NoReturn:
@@ -186,7 +270,7 @@ def launch(data: Path, installed: Sequence[str], words: Sequence[str]) -> NoRetu
             if slot == wanted:
                 guard(data, slot)
             try:
-                os.execve(command[0], [*command, *words], _environment(wanted, slot))
+                os.execve(command[0], [*command, *words], _environment(data, wanted, slot))
             except OSError as e:
                 problem = f"it cannot be started: {e.strerror}"
         why = why or problem
@@ -203,8 +287,8 @@ def _pass_over(data: Path, slot: str, problem: str) -> None:
         _failed(data, trial, problem)
 
 
-def _environment(wanted: str, slot: str) -> dict[str, str]:
-    mine = {SLOT: slot, PYTHON: sys.executable}
+def _environment(data: Path, wanted: str, slot: str) -> dict[str, str]:
+    mine = {SLOT: slot, DATA: str(data), PYTHON: sys.executable}
     others = {k: v for k, v in os.environ.items() if k != PASSED_OVER}
     return {**others, **mine, **({PASSED_OVER: wanted} if slot != wanted else {})}
 

@@ -5,14 +5,16 @@ What is started is `launch`'s to decide; here is what the agent itself reads and
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.self_update import launch
-from pilotwave_agent.self_update.launch import BadTrial, Trial
+from pilotwave_agent.self_update.launch import BadTrial, Kept, Trial
 
 PROOF = ("check_in", "poll", "directive")
 """What a new agent must do: have a check-in accepted, a poll answered, a directive verified."""
@@ -70,6 +72,35 @@ def begin(disk: Disk, layout: Layout, name: str, number: int, within_s: float) -
 def take(disk: Disk, layout: Layout, trial: Trial) -> None:
     """Note that the agent on trial has proved itself. May raise `OSError`."""
     _write(disk, layout, Trial(**{**vars(trial), "taken": True}))
+
+
+def keep(data: Path, name: str, back: str) -> None:
+    """Note what may run instead of `name`, which was kept. Another agent than that one does not
+    forget that it is started no more. May raise `OSError`."""
+    kept = launch.read_kept(data)
+    if kept is None or kept.folder != name:
+        kept = Kept(name, "")
+    elif kept.failed and running() != name:
+        return
+    wanted = replace(kept, back=back, failed="", starts=() if kept.failed else kept.starts)
+    if wanted != kept:
+        launch.write_kept(data, wanted)
+
+
+def ended_well() -> None:
+    """Note that this agent ends because it was told to, or said why it cannot run: that is not held
+    against it."""
+    data = Path(os.environ.get(launch.DATA, os.devnull))
+    kept = launch.read_kept(data)
+    if kept is not None and kept.folder == running() and kept.starts:
+        with contextlib.suppress(OSError):
+            launch.write_kept(data, replace(kept, starts=()))
+
+
+def given_up(data: Path, name: str) -> str:
+    """Return why the launcher starts `name`, which was kept, no more; empty if it does."""
+    kept = launch.read_kept(data)
+    return kept.failed if kept is not None and kept.folder == name != running() else ""
 
 
 def _write(disk: Disk, layout: Layout, trial: Trial) -> None:
