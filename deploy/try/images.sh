@@ -1,5 +1,6 @@
 #!/bin/sh
-# Stand-ins for the images that deploy/compose names, of Debian packages.   images.sh FOLDER
+# Stand-ins for the images that deploy/compose names, of Debian packages.
+#   images.sh FOLDER [python]      with that word: of Python alone
 set -eu
 folder=${1:?name a folder for the roots}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -18,10 +19,8 @@ image() { # NAME, its Dockerfile on standard input
 }
 
 root python python3,python3-venv,python-is-python3,passwd
-root services postgresql,gosu,nginx-light,gettext-base,mosquitto,prometheus,prometheus-alertmanager
 docker import --change 'ENV LANG=C.UTF-8' --change 'CMD ["python3"]' \
   "$folder/python.tar" try-python > /dev/null
-docker import --change 'ENV LANG=C.UTF-8' "$folder/services.tar" try-services > /dev/null
 
 # what the host trusts, for pip where a proxy answers for the package index
 cp /etc/ssl/certs/ca-certificates.crt "$here/stand-ins/host-ca.crt"
@@ -31,6 +30,10 @@ FROM try-python
 COPY host-ca.crt /etc/ssl/certs/host-ca.crt
 ENV PIP_CERT=/etc/ssl/certs/host-ca.crt
 D
+[ "${2:-}" != python ] || exit 0
+
+root services postgresql,gosu,nginx-light,gettext-base,mosquitto,prometheus,prometheus-alertmanager
+docker import --change 'ENV LANG=C.UTF-8' "$folder/services.tar" try-services > /dev/null
 image postgres:16 <<'D'
 FROM try-services
 ENV PATH=/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin PGDATA=/var/lib/postgresql/data
