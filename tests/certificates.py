@@ -23,12 +23,29 @@ def self_signed(host: str) -> tuple[bytes, bytes]:
     made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
     made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
     made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    secret = key.private_bytes(
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), pem(key)
+
+
+def issued(name: str, *, by: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Return a client certificate for `name` and its key, both as PEM, by an authority's pair."""
+    issuer = x509.load_pem_x509_certificate(by[0])
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now, serial = datetime.now(timezone.utc), x509.random_serial_number()
+    made = x509.CertificateBuilder(issuer.subject, subject, key.public_key(), serial)
+    made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    signer = serialization.load_pem_private_key(by[1], None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    cert = made.sign(signer, hashes.SHA256())
+    return cert.public_bytes(serialization.Encoding.PEM), pem(key)
+
+
+def pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), secret
 
 
 def trust_no_public_authority() -> None:

@@ -78,6 +78,12 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--root-sha256", metavar="HEX", help="digest of the fleet's first root.json")
     enrol.add_argument("--ca-file", type=Path, metavar="PEM", help="trust these roots for TLS only")
     enrol.add_argument(
+        "--client-cert", type=Path, metavar="PEM", help="certificate to show to a server that asks"
+    )
+    enrol.add_argument(
+        "--client-key", type=Path, metavar="PEM", help="its key, where it is in another file"
+    )
+    enrol.add_argument(
         "--proxy", metavar="URL", help="forward proxy, or `environment` for http_proxy and its kin"
     )
     enrol.add_argument("--wait", action="store_true", help="wait until an operator has accepted")
@@ -161,12 +167,18 @@ def _enrol(arguments: argparse.Namespace) -> int:
         code=arguments.code,
         root_file=arguments.root,
         root_sha256=arguments.root_sha256,
-        ca_file=arguments.ca_file.absolute() if arguments.ca_file else None,
+        ca_file=_absolute(arguments.ca_file),
+        client_cert=_absolute(arguments.client_cert),
+        client_key=_absolute(arguments.client_key),
         proxy=arguments.proxy,
         wait=arguments.wait,
         new_identity=arguments.new_identity,
     )
     return _tell(enrol(wish, config_path(arguments), data_dir))
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path.absolute() if path else None
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from pilotwave_server import (
 )
 from pilotwave_server.api_limits import ApiLimits
 from pilotwave_server.attention import setup as attention
-from pilotwave_server.base_path import BasePath
+from pilotwave_server.base_path import BasePath, without_base
 from pilotwave_server.blobs import setup as blobs
 from pilotwave_server.clock import Clock, utc_now
 from pilotwave_server.connections import Connections
@@ -146,6 +146,10 @@ def make_connections(settings: Settings, devices: DeviceApi) -> Connections:
     """What makes the connections' protocol objects, within the limit of open files."""
     files = openfiles.for_connections(openfiles.limit())
     most = min(settings.max_connections or files, files)
+    base = settings.base_path
+
+    def is_of_devices(path: str) -> bool:
+        return without_base(path, base).startswith("/device/")
 
     def room() -> int:
         return min(most, files - devices.push.held)
@@ -155,7 +159,8 @@ def make_connections(settings: Settings, devices: DeviceApi) -> Connections:
             room=room,
             per_address=settings.max_connections_per_address,
             is_proxy=settings.is_trusted_proxy,
-        )
+        ),
+        certified=is_of_devices if settings.tls_client_ca else None,
     )
 
 

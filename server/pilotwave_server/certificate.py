@@ -1,4 +1,5 @@
-"""The certificate with which the server itself answers HTTPS, and its renewal while it runs."""
+"""The certificate with which the server itself answers HTTPS, its renewal while it runs, and the
+authority of devices' own certificates."""
 
 from __future__ import annotations
 
@@ -27,8 +28,29 @@ def files(settings: Settings) -> tuple[Path, Path] | None:
 
 def check(settings: Settings) -> None:
     """Raise BadSetting where HTTPS is asked for and cannot be had."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if found := files(settings):
-        load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), *found)
+        load(context, *found)
+    if settings.tls_client_ca is not None:
+        if found is None:
+            raise BadSetting(
+                "tls_client_ca needs tls_cert and tls_key: the server answers no HTTPS"
+            )
+        ask_for_certificates(context, settings.tls_client_ca)
+
+
+def ask_for_certificates(context: ssl.SSLContext, authority: Path) -> None:
+    """Have clients asked for a certificate by this authority. Those that show none may still come:
+    people do, and `connections` says where devices may not. Raises BadSetting."""
+    try:
+        context.load_verify_locations(authority)
+    except OSError as error:
+        why = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise BadSetting(
+            f"tls_client_ca {authority}: expected the authority's certificate as PEM, which the "
+            f"server's user can read: {why}"
+        ) from error
+    context.verify_mode = ssl.CERT_OPTIONAL
 
 
 def load(context: ssl.SSLContext, cert: Path, key: Path) -> None:

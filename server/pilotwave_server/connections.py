@@ -11,14 +11,16 @@ deadline, a connection that waits for its request gives way to a newer one, per 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from pilotwave_server.crowds import Crowd, Crowds
-from pilotwave_server.errors import ServerError, Unavailable
+from pilotwave_server.errors import Forbidden, ServerError, Unavailable
 from pilotwave_server.problems import MEDIA_TYPE, error_body
 
 MAX_HEAD = 32 * 1024
@@ -29,6 +31,12 @@ MAX_UNREAD = 4 * 1024 * 1024
 # What chunks may need beside their bytes: sizes, ends of lines, extensions, trailers.
 MAX_FRAMING = 64 * 1024
 FRAMING_PER_BYTE = 16
+
+CERTIFICATE = (
+    "this server answers devices that show a client certificate by its authority: give the device "
+    "one (client_cert and client_key in agent.toml)"
+)
+Certified = Callable[[str], bool]
 
 IDLE, HEAD, BODY = range(3)
 
@@ -47,6 +55,12 @@ class NotHttp(ServerError):
     title: ClassVar[str] = "The request is not HTTP as it is written down"
 
 
+class NoClientCertificate(Forbidden):
+    """A device came without a certificate by the authority that this server asks for."""
+
+    code: ClassVar[str] = "client_certificate_required"
+
+
 class TooManyConnections(Unavailable):
     """As many connections as this process, or one address, may have."""
 
@@ -58,6 +72,7 @@ class Connection(HttpToolsProtocol):
 
     crowds: Crowds
     crowd: Crowd
+    certified: Certified | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -123,9 +138,22 @@ class Connection(HttpToolsProtocol):
             self._stop(too_large())
         if len(self.pipeline) >= MAX_PIPELINED:
             self._stop(NotHttp(f"expected at most {MAX_PIPELINED} requests ahead of their answers"))
+        if self._lacks_certificate():
+            self._stop(NoClientCertificate(CERTIFICATE))
         self.phase = BODY
         self._head = self._body = 0
         super().on_headers_complete()
+
+    def _lacks_certificate(self) -> bool:
+        """Whether a device's path was asked for on a connection that showed no certificate. One by
+        another authority did not get as far."""
+        if self.certified is None:
+            return False
+        path = unquote(httptools.parse_url(self.url).path.decode("ascii", "replace"))
+        if not self.certified(path):
+            return False
+        tls = self.transport.get_extra_info("ssl_object")
+        return tls is None or not tls.getpeercert()
 
     def _is_large(self) -> bool:
         """Whether the head alone is large: what was fed may hold a body, or further requests."""
@@ -205,14 +233,17 @@ class Connection(HttpToolsProtocol):
 
 
 class Connections:
-    """Makes the connections of a server process (uvicorn's `http` setting)."""
+    """Makes the connections of a server process (uvicorn's `http` setting). `certified`
+    says which paths are for clients with a certificate; None: nobody needs one."""
 
-    def __init__(self, crowds: Crowds) -> None:
+    def __init__(self, crowds: Crowds, certified: Certified | None = None) -> None:
         self.crowds = crowds
+        self.certified = certified
 
     def __call__(self, *args: Any, **given: Any) -> Connection:
         made = Connection(*args, **given)
         made.crowds = self.crowds
+        made.certified = self.certified
         return made
 
 

@@ -144,6 +144,9 @@ class _Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        authority = self._app.context.settings.tls_client_ca
+        if authority is not None and self.config.ssl is not None:
+            certificate.ask_for_certificates(self.config.ssl, authority)
         if self._files is not None and self.config.ssl is not None:
             self._renewal = certificate.Renewal(self.config.ssl, *self._files)
             self._renewal.start()

@@ -77,6 +77,12 @@ class Settings(BaseSettings):
         "files are taken within 30 s.",
     )
     tls_key: Path | None = Field(None, description="Key (PEM) of the certificate.")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="Authority (PEM) of devices' client certificates: without one of its "
+        "certificates nothing under /device/ is answered. Needs `tls_cert`. Default: none is asked "
+        "for.",
+    )
     trusted_proxies: str = Field(
         "",
         description="Addresses or networks of trusted reverse proxies, separated by commas: their "

@@ -39,6 +39,8 @@ class EnrolOptions:
     root_file: Path | None = None
     root_sha256: str | None = None
     ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
     proxy: str | None = None
     wait: bool = False
     new_identity: bool = False
@@ -100,10 +102,14 @@ def _settings(
         raise BadConfig(str(e)) from e
     if not config_path.exists():
         folder = data_dir or config_path.parent
-        ca_file = str(options.ca_file) if options.ca_file else None
-        proxy = options.proxy or ""
         made = Config(
-            server=server, device=options.name, data_dir=folder, ca_file=ca_file, proxy=proxy
+            server=server,
+            device=options.name,
+            data_dir=folder,
+            ca_file=_named(options.ca_file),
+            client_cert=_named(options.client_cert),
+            client_key=_named(options.client_key),
+            proxy=options.proxy or "",
         )
         return made, _is_anew(options, folder, machine)
     known = config.load(config_path)
@@ -112,6 +118,10 @@ def _settings(
         if old != new and not (anew and key == "device"):
             raise BadConfig(f"{config_path}: {key} is {old} there; change or remove the file first")
     return replace(known, device=options.name), anew
+
+
+def _named(path: Path | None) -> str | None:
+    return str(path) if path else None
 
 
 def _is_anew(options: EnrolOptions, data_dir: Path, machine: Path) -> bool:
@@ -187,6 +197,9 @@ def _toml(settings: Config, config_path: Path) -> str:
         ca_file = Path(settings.ca_file)
         shown = ca_file.name if ca_file.parent == config_path.parent else str(ca_file)
         lines.append(f"ca_file = {json.dumps(shown)}")
+    for key, path in (("client_cert", settings.client_cert), ("client_key", settings.client_key)):
+        if path:
+            lines.append(f"{key} = {json.dumps(path)}")
     if settings.proxy:
         lines.append(f"proxy = {json.dumps(settings.proxy)}")
     return "\n".join(lines) + "\n"

@@ -25,7 +25,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from pilotwave_agent.net.authorities import tls_context
+from pilotwave_agent.net.authorities import (
+    ASKED,
+    ClientCert,
+    asks_for_certificate,
+    not_known,
+    tls_context,
+)
 from pilotwave_agent.settings.proxies import DIRECT, NoWay, Proxies, connect, wants_credentials
 from pilotwave_protocol.errors import PilotwaveError
 
@@ -129,13 +135,15 @@ class Channel:
         base_url: str,
         *,
         ca_file: str | None = None,
+        client: ClientCert | None = None,
         gap_s: float = GAP_S,
         deadline_s: float = DEADLINE_S,
         receive_buffer: int = 0,
         proxies: Proxies = DIRECT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`base_url` may carry a path; `ca_file` (PEM) replaces the system's roots.
+        """`base_url` may carry a path; `ca_file` (PEM) replaces the system's roots, `client` is
+        shown to a server that asks for a certificate.
 
         `receive_buffer` bytes are all that the system takes ahead of the reader (0: its own choice,
         megabytes), so that a reader who takes its time slows the line itself.
@@ -144,7 +152,8 @@ class Channel:
         self._base = found.path.rstrip("/")
         self._tls = found.scheme == "https"
         self._host, self._port = found.hostname or "", found.port
-        self._ca_file, self._gap_s, self._deadline_s = ca_file, gap_s, deadline_s
+        self._ca_file, self._client = ca_file, client
+        self._gap_s, self._deadline_s = gap_s, deadline_s
         self._receive_buffer = receive_buffer
         self._proxy = proxies.to(found.scheme, self._host, self._port)
         self._connection: http.client.HTTPConnection | None = None
@@ -198,7 +207,7 @@ class Channel:
         ends = time.monotonic() + (deadline_s or self._deadline_s)
         response, handed_out = None, False
         try:
-            with _translated():
+            with _translated(self._client):
                 response = self._send(method, path, headers or {}, body, ends)
             answer = Streamed(response)
             encoding = answer.headers.get("content-encoding", "identity")
@@ -317,7 +326,7 @@ class Channel:
         return http.client.HTTPConnection(self._host, self._port, timeout=self._gap_s)
 
     def _context(self) -> ssl.SSLContext:
-        return tls_context(self._ca_file)
+        return tls_context(self._ca_file, self._client)
 
 
 class Idle:
@@ -352,7 +361,10 @@ def _is_read(response: http.client.HTTPResponse) -> bool:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(client: ClientCert | None = None) -> Iterator[None]:
+    """Raise what goes wrong inside as one of the errors above. A server may end the connection
+    without a word when it does not know the certificate `client`."""
+    maybe = "" if client is None else not_known(client)
     try:
         yield
     except TimeoutError as e:
@@ -360,10 +372,14 @@ def _translated() -> Iterator[None]:
     except http.client.IncompleteRead as e:
         raise Unreachable("the answer broke off") from e
     except http.client.RemoteDisconnected as e:
-        raise Unreachable("the server closed the connection without an answer") from e
+        raise Unreachable(f"the server closed the connection without an answer{maybe}") from e
     except http.client.HTTPException as e:
         raise BadAnswer(f"the server's answer is not HTTP: {ascii(str(e))[:120]}") from e
     except NoWay as e:
         raise Unreachable(str(e)) from e
+    except ssl.SSLError as e:
+        words = ASKED if asks_for_certificate(e) else f"no connection to the server: {e}"
+        raise Unreachable(words) from e
     except (OSError, ValueError) as e:
-        raise Unreachable(f"no connection to the server: {e}") from e
+        hung_up = maybe if isinstance(e, ConnectionError) else ""
+        raise Unreachable(f"no connection to the server: {e}{hung_up}") from e

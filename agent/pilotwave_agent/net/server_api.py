@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from pilotwave_agent.net.authorities import ClientCert
 from pilotwave_agent.net.http import BadAnswer, Channel, HttpAnswer
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol import dsse, names, strictjson
@@ -50,10 +51,16 @@ def channel_of(config: Config, url: str = "", receive_buffer: int = 0) -> Channe
     return Channel(
         url or config.server,
         ca_file=config.ca_file,
+        client=client_cert_of(config),
         gap_s=config.network_timeout_s,
         receive_buffer=receive_buffer,
         proxies=config.proxies,
     )
+
+
+def client_cert_of(config: Config) -> ClientCert | None:
+    """Return the certificate that these settings have the device show."""
+    return ClientCert(config.client_cert, config.client_key) if config.client_cert else None
 
 
 def _problem(body: bytes) -> dict[str, object]:

@@ -14,6 +14,7 @@ from pilotwave_agent.core.schedule import NEVER, Schedule
 from pilotwave_agent.host.clock import Clock
 from pilotwave_agent.host.log import say
 from pilotwave_agent.identity import Identity
+from pilotwave_agent.net.server_api import client_cert_of
 from pilotwave_agent.push.channel import Lost, PushChannel
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.push import PushTerms, within_of
@@ -165,6 +166,7 @@ def opener_of(config: Config, who: Identity) -> Opener | None:
                 config.server,
                 token,
                 ca_file=config.ca_file,
+                client=client_cert_of(config),
                 timeout_s=timeout_s,
                 ping_s=terms.ping_s,
                 proxies=config.proxies,

@@ -16,7 +16,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from pilotwave_agent.net.authorities import tls_context
+from pilotwave_agent.net.authorities import ClientCert, tls_context
 from pilotwave_agent.push.channel import PONG_S, Lost
 from pilotwave_agent.settings.proxies import DIRECT, Proxies, connect
 from pilotwave_protocol.push import MAX_CALL_BYTES, WEBSOCKET_PATH
@@ -36,6 +36,7 @@ class WebSocketChannel:
         token: str,
         *,
         ca_file: str | None,
+        client: ClientCert | None = None,
         timeout_s: float,
         ping_s: float,
         proxies: Proxies = DIRECT,
@@ -50,7 +51,8 @@ class WebSocketChannel:
                 parse_uri("ws" + server.removeprefix("http") + WEBSOCKET_PATH),
                 max_size=MAX_CALL_BYTES,
             )
-            self._socket = _connected(server, ca_file, timeout_s, proxies)
+            tls = tls_context(ca_file, client) if server.startswith("https:") else None
+            self._socket = _connected(server, tls, timeout_s, proxies)
         except (OSError, ValueError, WebSocketException) as e:
             raise Lost(f"no WebSocket to the server: {e}") from e
         self._calls: list[bytes] = []
@@ -144,10 +146,9 @@ class WebSocketChannel:
 
 
 def _connected(
-    server: str, ca_file: str | None, timeout_s: float, proxies: Proxies
+    server: str, tls: ssl.SSLContext | None, timeout_s: float, proxies: Proxies
 ) -> socket.socket:
     found = urlsplit(server)
-    tls = found.scheme == "https"
     host, port = found.hostname or "", found.port or (443 if tls else 80)
     proxy = proxies.to(found.scheme, host, port)
     if proxy:
@@ -156,10 +157,10 @@ def _connected(
     else:
         plain = socket.create_connection((host, port), timeout=timeout_s)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if not tls:
+    if tls is None:
         return plain
     try:
-        return tls_context(ca_file).wrap_socket(plain, server_hostname=found.hostname)
+        return tls.wrap_socket(plain, server_hostname=found.hostname)
     except BaseException:
         plain.close()
         raise

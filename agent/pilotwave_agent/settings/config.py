@@ -79,8 +79,10 @@ class RuntimeSettings:
 class Config:
     """All settings. Times in seconds, sizes in MiB.
 
-    `mirrors` are asked before the server; `proxy` leads to both. `download_hosts` are the object
-    stores that the server may name for a file, as URLs without a path.
+    `client_cert`, with its key in `client_key` or in the same file, is shown to a server that asks
+    for a certificate. `mirrors` are asked before the server; `proxy` leads to both.
+    `download_hosts` are the object stores that the server may name for a file, as URLs without a
+    path.
     `deltas` lets files be patched from those that run; `delta_memory_mb` bounds what that may take.
     `selftest_cpu_s` bounds a self-test's seconds of CPU; 0 is twice its wall time;
     `selftest_allow_unconfined` has formats that run code tried where nothing confines them;
@@ -95,6 +97,8 @@ class Config:
     device: str
     data_dir: Path
     ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
     probation_s: float = 60.0
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     selftest_timeout_s: float = 60.0
@@ -158,13 +162,14 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
     """Read settings; relative paths are taken from `base`."""
     f = Fields(data, "", BadConfig)
     test = _section(f, "selftest")
-    ca_file = f.opt_text("ca_file")
     secret = f.text("proxy_password_file", limit=4096, default="")
     config = Config(
         server=check_server(f.text("server")),
         device=f.named("device", names.check_device),
         data_dir=base / os.path.expanduser(f.text("data_dir")),
-        ca_file=str(base / os.path.expanduser(ca_file)) if ca_file else None,
+        ca_file=_file(f, "ca_file", base),
+        client_cert=_file(f, "client_cert", base),
+        client_key=_file(f, "client_key", base),
         probation_s=_seconds(f, "probation_s", 60.0),
         probe=_probe(_section(f, "probe")),
         selftest_timeout_s=_seconds(test, "timeout_s", 60.0, low=1.0),
@@ -202,6 +207,8 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         self_update=f.boolean("self_update", default=True),
         self_update_timeout_s=_seconds(f, "self_update_timeout_s", 600.0, low=1.0),
     )
+    if config.client_key and not config.client_cert:
+        raise f.fail("client_cert", "the certificate (PEM) that client_key belongs to", None)
     proxies_of(config)
     for section in (f, test):
         section.done()
@@ -240,6 +247,11 @@ def _password(path: str) -> str:
         return Path(path).read_bytes().decode("utf-8").strip() if path else ""
     except (OSError, UnicodeDecodeError) as e:
         raise BadConfig(f"proxy_password_file: {path} cannot be read: {e}") from e
+
+
+def _file(f: Fields, key: str, base: Path) -> str | None:
+    found = f.opt_text(key)
+    return str(base / os.path.expanduser(found)) if found else None
 
 
 def _mirrors(f: Fields) -> tuple[str, ...]:
