@@ -22,7 +22,7 @@ STAMP := .venv/.installed
 # two more than there are cores, as tests wait for processes, clocks and the network
 SIDE_BY_SIDE = -n $(shell $(PY) -c 'import os; print(min(6, (os.cpu_count() or 1) + 2))') --dist worksteal
 
-.PHONY: help .venv demo screenshots run test test-all test-runtimes runtimes-table check fix bench clean
+.PHONY: help .venv demo screenshots run test test-all test-runtimes runtimes-table sbom check fix bench clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -110,6 +110,9 @@ runtimes-table: .venv/.torch .venv-tflite/.installed  ## Run each runtime's stor
 	@rm -rf .runtimes && mkdir .runtimes
 	@PILOTWAVE_RUNTIMES_FOUND=$(CURDIR)/.runtimes $(PY) -m pytest tests/e2e/test_runtimes.py $(ARGS)
 	@$(PY) -m tools.runtimes .runtimes
+
+sbom: $(STAMP)  ## Bill of materials (CycloneDX) of an environment: FOLDER=/opt/pilotwave of an image
+	@$(PY) -m tools.sbom "$(or $(FOLDER),.venv)" $(ARGS)
 
 check: $(STAMP)  ## Format, lint, types, directions of imports, migrations
 	@$(PY) -m ruff format --check .

@@ -41,4 +41,5 @@ if [ ! -s secrets/mosquitto/passwords ]; then
   mosquitto_passwd -c -b secrets/mosquitto/passwords pilotwave-server "$password"
 fi
 chmod 0644 secrets/mosquitto/acl secrets/mosquitto/passwords
+sh ../../docker/pin-images.sh --check .env compose.yml || echo "the images go by their tags until then"
 echo "ready: docker compose -f deploy/compose/compose.yml up --build -d"
