@@ -3,7 +3,7 @@
 .venv/bin/python -m tools.sbom FOLDER [--name NAME]     on standard output
 
 FOLDER is an environment or its site-packages: `.venv`, or `/opt/pilotwave` copied out of an image
-(docs/threat-model.md). A package's hash is that of its RECORD, which has the SHA-256 of each of its
+(docs/upgrades.md). A package's hash is that of its RECORD, which has the SHA-256 of each of its
 files; each below site-packages is compared with the file, but for compiled ones, and a package that
 was changed after it was installed is an error. What the base image brings beside is not in it.
 """

@@ -104,6 +104,7 @@ class PilotwaveApp:
             is_known=lambda request: is_known(request, context),
             pacing=context.pacing,
             behind_proxy=bool(context.settings.trusted_proxies),
+            refusal=error_pages.refusal(self.fastapi),
         )
         self._asgi: ASGIApp = devices.in_front_of(edge)
         if base := context.settings.base_path:

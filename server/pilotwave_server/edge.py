@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilotwave_server.errors import Invalid, ServerError, TooLarge
 from pilotwave_server.logs import HEADER, begin_request
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.pacing import Pacing
-from pilotwave_server.problems import EarlyProblem, error_response
+from pilotwave_server.problems import EarlyProblem
 from pilotwave_server.strangers import (
     MAX_BYTES,
     OPEN,
@@ -83,7 +84,9 @@ class Edge:
         is_known: Callable[[Request], Awaitable[bool]],
         pacing: Pacing,
         behind_proxy: bool,
+        refusal: Callable[[Scope, ServerError], Awaitable[Response]],
     ) -> None:
+        self._refusal = refusal
         self._behind_proxy = behind_proxy
         self._app = app
         self._metrics = metrics
@@ -132,10 +135,9 @@ class Edge:
                     receive = await take_body(scope, receive, rule)
                 else:
                     receive = without_body(scope, receive)
-        except EarlyProblem as early:
-            await error_response(early.error)(scope, receive, send)
-        except ServerError as error:
-            await error_response(error)(scope, receive, send)
+        except (EarlyProblem, ServerError) as said:
+            error = said.error if isinstance(said, EarlyProblem) else said
+            await (await self._refusal(scope, error))(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

@@ -6,15 +6,17 @@ A browser asks for HTML; programs, devices and everything below the paths of mac
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
+from starlette.types import Scope
 
 from pilotwave_server.dashboard.pages import SECURITY, get_page
 from pilotwave_server.deps import get_context
-from pilotwave_server.problems import MEDIA_TYPE
+from pilotwave_server.errors import ServerError
+from pilotwave_server.problems import MEDIA_TYPE, error_response
 
 MACHINES = (
     "/api/",
@@ -47,21 +49,34 @@ def _as_page(handler: Handler) -> Handler:
     """`handler`, whose problems are pages for a browser."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        response: Response = await handler(request, error)
-        if response.media_type != MEDIA_TYPE or not wants_page(request):
-            return response
-        page = await _page(request, response)
-        for name, value in SECURITY.items():
-            page.headers.setdefault(name, value)
-        return page
+        return await _shown(request, await handler(request, error))
 
     return answer
+
+
+def refusal(app: FastAPI) -> Callable[[Scope, ServerError], Awaitable[Response]]:
+    """What answers a request that was refused before `app` saw it."""
+
+    async def answer(scope: Scope, error: ServerError) -> Response:
+        return await _shown(Request({**scope, "app": app}), error_response(error))
+
+    return answer
+
+
+async def _shown(request: Request, response: Response) -> Response:
+    """A problem as the page that says the same, where a browser asks for one."""
+    if response.media_type != MEDIA_TYPE or not wants_page(request):
+        return response
+    page = await _page(request, response)
+    for name, value in SECURITY.items():
+        page.headers.setdefault(name, value)
+    return page
 
 
 async def _page(request: Request, response: Response) -> Response:
     problem = json.loads(bytes(response.body))
     sentence = "there is no such page" if response.status_code == 404 else problem["detail"]
-    kept = [name for name in ("allow", "retry-after") if name in response.headers]
+    kept = [name for name in ("allow", "connection", "retry-after") if name in response.headers]
     headers = {name: response.headers[name] for name in kept}
     try:
         context = get_context(request)

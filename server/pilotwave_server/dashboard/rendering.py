@@ -55,6 +55,14 @@ def environment(language: str) -> Environment:
             shown.tone, icon(shown.icon), word(state)
         )
 
+    def wave_name(name: str) -> str:
+        """A name that nobody chose in the reader's language; what a person wrote stays."""
+        count, _, unit = name.partition(" ")
+        if unit == "devices" and count.isdecimal():
+            told = found.ngettext("device", "devices", int(count))
+            return f"{format_decimal(int(count), locale=locale)} {told}"
+        return str(found.gettext(name)) if name in words.WAVE_NAMES else name
+
     def say(sentence: str | None) -> Markup:
         return sentences.shown(sentence, found.gettext, language)
 
@@ -85,6 +93,7 @@ def environment(language: str) -> Environment:
         because=because,
         size=size,
         pretty=pretty,
+        wave_name=wave_name,
     )
     env.globals.update(static=static.url, icon=icon, with_query=with_query, timedelta=timedelta)
     return env

@@ -9,6 +9,10 @@ def N_(text: str) -> str:  # gettext's own name for "mark, do not translate yet"
     return text
 
 
+WAVE_NAMES = (N_("canary"), N_("first"), N_("everyone"))
+"""What waves are called where nobody named them: by themselves, and in the built-in policies."""
+
+
 class StateSign(NamedTuple):
     """How a state is shown. `tone` is a class of the style sheet: good, bad, warn, busy, calm."""
 

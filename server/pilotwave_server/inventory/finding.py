@@ -15,6 +15,7 @@ from pilotwave_server.devices.service import FAILED, OUT, Standing, is_failing, 
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.service import get_group, in_group
+from pilotwave_server.registry.service import check_model_known
 from pilotwave_server.selector import Op, Runs, compile_sql, parse
 
 _ORDER: dict[Op, Callable[[VersionKey, VersionKey], bool]] = {
@@ -41,7 +42,7 @@ class DeviceFilter:
 
 
 def matching(session: Session, wanted: DeviceFilter, silence: Silence) -> list[ColumnElement[bool]]:
-    """The WHERE expressions over devices. BadSelector, GroupUnknown."""
+    """The WHERE expressions over devices. BadSelector, GroupUnknown, ModelUnknown."""
     return list(_rules(session, wanted, silence))
 
 
@@ -57,6 +58,8 @@ def _rules(
         yield d.name.contains(wanted.name.lower(), autoescape=True)
     if wanted.group is not None:
         yield in_group(session, get_group(session, wanted.group))
+    if wanted.model is not None:
+        check_model_known(session, wanted.model)
     if not wanted.model == wanted.version == wanted.reason is None:
         yield _has_model(wanted)
     if wanted.selector is not None:

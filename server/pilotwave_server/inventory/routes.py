@@ -34,6 +34,7 @@ from pilotwave_server.inventory.filters import Filter
 from pilotwave_server.inventory.finding import matching
 from pilotwave_server.paging import BadCursor, CountedPage, Page, Paging, count_rows
 from pilotwave_server.problems import responses
+from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.routing import api_router
 from pilotwave_server.selector import BadSelector
 
@@ -49,7 +50,9 @@ def _summaries(session: ReadSession, context: Ctx, rows: list[DeviceRow]) -> lis
 
 
 @router.get(
-    "/devices", summary="List devices", responses=responses(BadCursor, BadSelector, GroupUnknown)
+    "/devices",
+    summary="List devices",
+    responses=responses(BadCursor, BadSelector, GroupUnknown, ModelUnknown),
 )
 def list_devices(
     viewer: Viewer,
@@ -77,7 +80,7 @@ def list_devices(
     "/device-count",
     operation_id="count_devices",
     summary="Count the devices that match a filter",
-    responses=responses(BadSelector, GroupUnknown),
+    responses=responses(BadSelector, GroupUnknown, ModelUnknown),
 )
 def count(
     viewer: Viewer, session: ReadSession, context: Ctx, now: Now, wanted: Filter
@@ -93,7 +96,10 @@ def count(
     operation_id="export_devices",
     summary="Export devices as CSV",
     response_class=Response,
-    responses={200: {"content": {"text/csv": {}}}, **responses(BadSelector, GroupUnknown)},
+    responses={
+        200: {"content": {"text/csv": {}}},
+        **responses(BadSelector, GroupUnknown, ModelUnknown),
+    },
 )
 def export(
     viewer: Viewer, session: ReadSession, context: Ctx, now: Now, wanted: Filter

@@ -156,6 +156,12 @@ def list_models(session: Session, *, page: PageRequest) -> tuple[list[ModelSumma
     return summarise(session, rows), cursor
 
 
+def check_model_known(session: Session, model: str) -> None:
+    """ModelUnknown where there is no such model: a list of what it has would be empty."""
+    if session.get(ModelRow, model) is None:
+        raise ModelUnknown(model)
+
+
 def get_model(session: Session, *, model: str) -> ModelSummary:
     """One model, or ModelUnknown."""
     row = session.get(ModelRow, model)

@@ -23,6 +23,8 @@ HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
         ("DELETE", "/login", 405),
         ("POST", "/nowhere", 404),
         ("GET", "/devices/", 404),
+        ("GET", "/devices/a%00b", 422),  # refused before any route is asked
+        ("GET", "/devices?name=a%00b", 422),
     ],
 )
 def test_a_person_gets_a_page(

@@ -61,3 +61,19 @@ def test_every_icon_of_a_state_is_in_the_sprite() -> None:
     sprite = Path(DASHBOARD / "static" / "icons.svg").read_text()
     for sign in SIGNS.values():
         assert f'id="{sign.icon}"' in sprite
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("canary", "金丝雀"),
+        ("everyone", "全部"),
+        ("20 devices", "20 台设备"),
+        ("5%", "5%"),
+        ("berlin first", "berlin first"),  # somebody's own words
+        ("many devices", "many devices"),
+    ],
+)
+def test_a_wave_that_nobody_named_is_named_in_the_readers_language(name: str, shown: str) -> None:
+    assert environment("zh-Hans").filters["wave_name"](name) == shown
+    assert environment("en").filters["wave_name"](name) == name

@@ -288,6 +288,16 @@ def test_list_is_paged_and_filtered(cams: Fleet) -> None:
     assert code_of(cams.operator.get("/api/v1/rollouts?group=gone")) == (404, "group_unknown")
 
 
+@pytest.mark.parametrize(
+    "path", ["rollouts", "devices", "device-count", "devices.csv", "devices/cam-1/history"]
+)
+def test_a_model_that_is_not_there_is_told_by_each_list(cams: Fleet, path: str) -> None:
+    """An empty list would say that nothing runs a model whose name was mistyped."""
+    answer = cams.operator.get(f"/api/v1/{path}?model=detectr")
+    assert code_of(answer) == (404, "model_unknown")
+    assert "there is no model detectr" in answer.json()["detail"]
+
+
 def test_decisions_are_listed_newest_first(cams: Fleet) -> None:
     made = create(cams)
     step(cams, made["id"], "start", reason="go")

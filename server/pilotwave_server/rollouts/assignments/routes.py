@@ -18,7 +18,7 @@ from pilotwave_server.inventory.permissions import OperatorOfDevice
 from pilotwave_server.paging import BadCursor, Page, Paging
 from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown
-from pilotwave_server.registry.service import VersionUnknown, get_model
+from pilotwave_server.registry.service import VersionUnknown, check_model_known, get_model
 from pilotwave_server.rollouts.assignments import baselines, pins
 from pilotwave_server.rollouts.assignments.baselines import NoBaseline
 from pilotwave_server.rollouts.assignments.capacity import TooManyModels
@@ -171,7 +171,7 @@ def explain(
     "/history",
     operation_id="list_device_history",
     summary="List the versions that a device ran",
-    responses=responses(DeviceUnknown, BadCursor),
+    responses=responses(DeviceUnknown, ModelUnknown, BadCursor),
 )
 def list_history(
     device: DeviceName,
@@ -181,6 +181,8 @@ def list_history(
     model: Annotated[ModelName | None, Query(description="Only this model's.")] = None,
 ) -> Page[HistoryView]:
     """Newest first. Where a rollout took a version back, it is named."""
+    if model is not None:
+        check_model_known(session, model)
     rows, cursor = list_device_history(session, name=device, page=page, model=model)
     by = taken_back_by(session, rows[0].device_id, rows) if rows else {}
     return Page(

@@ -26,6 +26,7 @@ from pilotwave_server.fields import (
 from pilotwave_server.groups.service import GroupUnknown
 from pilotwave_server.inventory.finding import DeviceFilter
 from pilotwave_server.problems import responses
+from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.rollouts.bulk import acts as bulk_acts
 from pilotwave_server.rollouts.bulk.acts import DevicesChanged, TooManyDevices
 from pilotwave_server.rollouts.bulk.steps import BulkAction, DeviceAction
@@ -121,7 +122,7 @@ def devices_of(context: Context, body: BulkRequest) -> list[str]:
     "/devices/bulk",
     operation_id="act_on_devices",
     summary="Act on many devices at once",
-    responses=responses(DevicesChanged, TooManyDevices, BadSelector, GroupUnknown),
+    responses=responses(DevicesChanged, TooManyDevices, BadSelector, GroupUnknown, ModelUnknown),
 )
 def act_on_devices(operator: OperatorInBody, context: Ctx, body: BulkRequest) -> BulkAnswer:
     """Each device is treated by the same rules as alone, and has an event of its own in the audit

@@ -14,6 +14,7 @@ from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.service import count_devices, get_group
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.paging import PageRequest, paginate
+from pilotwave_server.registry.service import check_model_known
 from pilotwave_server.rollouts.gates.verdict import Word
 from pilotwave_server.rollouts.leases import count, limits
 from pilotwave_server.rollouts.policies.policy import Policy
@@ -36,12 +37,13 @@ def rules_of(
     model: str | None = None,
     state: RolloutState | None = None,
 ) -> list[ColumnElement[bool]]:
-    """The WHERE expressions over rollouts. GroupUnknown."""
+    """The WHERE expressions over rollouts. GroupUnknown, ModelUnknown."""
     r = RolloutRow
     rules: list[ColumnElement[bool]] = []
     if group is not None:
         rules.append(r.group_id == get_group(session, group).id)
     if model is not None:
+        check_model_known(session, model)
         rules.append(r.model == model)
     if state is not None:
         rules.append(r.state == str(state))

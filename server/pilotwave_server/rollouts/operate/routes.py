@@ -102,7 +102,7 @@ def _wish(session: Session, body: PlanRequest, **more: Any) -> NewRollout:
     )
 
 
-@router.get("", summary="List rollouts", responses=responses(BadCursor, GroupUnknown))
+@router.get("", summary="List rollouts", responses=responses(BadCursor, GroupUnknown, ModelUnknown))
 def list_rollouts(
     viewer: Viewer,
     session: ReadSession,
