@@ -84,6 +84,16 @@ def cpu_s(stage: Stage) -> float:
     return float(sum(u.user + u.system for u in used))
 
 
+def database_cpu_s() -> float:
+    """The processor time of the PostgreSQL that this program started, ended children included."""
+    used = 0.0
+    for process in psutil.Process().children(recursive=True):
+        if "postgres" in process.name():
+            times = process.cpu_times()
+            used += times.user + times.system
+    return used
+
+
 def until_quiet(stage: Stage, *, below: float = 0.2) -> None:
     """Wait until the server has loaded its devices and rests."""
     while True:

@@ -10,10 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import psutil
 from _bench import Bench, main
 from _fleet import Answer, ask_all
-from _million import SHA256, add_devices, cpu_s, name_of, running, until_quiet
+from _million import (
+    SHA256,
+    add_devices,
+    cpu_s,
+    database_cpu_s,
+    name_of,
+    running,
+    until_quiet,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from demo.stage import Stage
@@ -94,16 +101,6 @@ def send(stage: Stage, requests: Sequence[bytes]) -> None:
 def all_cpu_s(stage: Stage) -> float:
     """The processor time of the server and, where it is a program of its own, its database."""
     return cpu_s(stage) + database_cpu_s()
-
-
-def database_cpu_s() -> float:
-    """The processor time of the PostgreSQL that this program started, ended children included."""
-    used = 0.0
-    for process in psutil.Process().children(recursive=True):
-        if "postgres" in process.name():
-            times = process.cpu_times()
-            used += times.user + times.system
-    return used
 
 
 if __name__ == "__main__":

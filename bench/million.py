@@ -23,6 +23,7 @@ from _load import Load
 from _million import (
     add_devices,
     cpu_s,
+    database_cpu_s,
     memory_mb,
     name_of,
     restart,
@@ -167,7 +168,7 @@ def a_day(
     """Every device at its pace beside the running rollout."""
     polls, check_ins = pace
     bench.say(f"{polls:,.0f} polls and {check_ins:,.0f} check-ins a second for {seconds} s")
-    before, began = cpu_s(stage), time.monotonic()
+    before, began, database = cpu_s(stage), time.monotonic(), database_cpu_s()
     steady = load.run(seconds=seconds, polls=polls, check_ins=check_ins, connections=CONNECTIONS)
     took = time.monotonic() - began
     report_load(bench, kind, "load", steady, polls, check_ins)
@@ -175,6 +176,7 @@ def a_day(
     answered_all = steady["polls"]["count"] + steady["check_ins"]["count"]
     bench.figure(f"{kind}_load_server_cores", used / took)
     bench.figure(f"{kind}_load_server_cpu_ms_per_request", used * 1000 / answered_all)
+    bench.figure(f"{kind}_load_database_cores", (database_cpu_s() - database) / took)
     bench.figure(f"{kind}_load_generator_cores", steady["cpu_s"] / took)
 
 
