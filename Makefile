@@ -22,7 +22,7 @@ STAMP := .venv/.installed
 # two more than there are cores, as tests wait for processes, clocks and the network
 SIDE_BY_SIDE = -n $(shell $(PY) -c 'import os; print(min(6, (os.cpu_count() or 1) + 2))') --dist worksteal
 
-.PHONY: help .venv demo screenshots run test test-all test-runtimes runtimes-table sbom check fix bench clean
+.PHONY: help .venv demo demo-variants screenshots run test test-all test-runtimes runtimes-table sbom check fix bench clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ $(STAMP): pyproject.toml constraints.txt $(LOCKS)
 
 demo: $(STAMP)  ## The whole chain on this machine: server, six agents, good and bad versions
 	@$(PY) -m demo $(ARGS)
+
+demo-variants: $(STAMP)  ## One model as several builds, each kind of device ending on its best one
+	@$(PY) -m demo.variants
 
 screenshots: $(STAMP)  ## Pictures of each page for docs/img, with LINK=… as `make demo` prints it
 	@$(PY) -m tools.screenshots "$(LINK)" $(ARGS)
