@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from demo.stage import REPO, CommandFailed, Stage
 MODEL, VERSION, GROUP = "detector", "1.0.0", "everyone"
 AGENTS = ["cam-1", "cam-2", "cam-3"]
 BOARDS = 9
+BUILDS = ["onnx-fp32", "onnx-int8", "onnx-fp16"]
 OPTIMIZE_S = 600
 POLICY = """\
 name: fastest
@@ -67,7 +69,8 @@ class Variants:
         self.account.chapter("One model becomes several builds, guarded by labelled data")
         made = self.stage.start_python("source", "demo.source_model", str(self.stage.root))
         self._end("source", made)
-        words = ("--calibration", "cal.npz", "--evaluate", "test.npz", "--max-loss", "2%")
+        words = ["--calibration", "cal.npz", "--evaluate", "test.npz", "--max-loss", "2%"]
+        words += [word for name in BUILDS for word in ("--only", name)]
         optimize = self.stage.start(
             "optimize", "pilotwave", "optimize", "model.onnx", *words, "--out", "variants"
         )
@@ -108,14 +111,15 @@ class Variants:
             stage.start(device, "pilotwave-agent", "run", "--data", device)
         (stage.root / "profile.yaml").write_text(PROFILE)
         (stage.root / "policy.yaml").write_text(POLICY)
-        words = ("--policy-file", "policy.yaml", "--start")
-        stage.pilotwave("rollouts", "create", MODEL, VERSION, "--group", GROUP, *words)
+        by = ("--policy-file", "policy.yaml", "--start")
+        stage.pilotwave("rollouts", "create", MODEL, VERSION, "--group", GROUP, *by)
         fleet = ("--devices", str(BOARDS), "--profile", "profile.yaml", "--prefix", "board")
         keep = ("--for", "30m", "--root", "keys/root.json", "--keep")
         stage.start("boards", "pilotwave", "simulate", *fleet, *keep)
         for device in (*AGENTS, *FIRST_BOARDS.values()):
             self.account.wait(
-                f"{device} runs the variant that its class chose", lambda d=device: self.settled(d)
+                f"{device} runs the variant that its class chose",
+                partial(self.settled, device),
             )
 
     def why(self, device: str) -> dict[str, Any]:
