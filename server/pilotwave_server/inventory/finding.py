@@ -15,6 +15,7 @@ from pilotwave_server.devices.service import FAILED, OUT, Standing, is_failing, 
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.service import get_group, in_group
+from pilotwave_server.registry.publish import ModelUnknown
 from pilotwave_server.registry.service import check_model_known
 from pilotwave_server.selector import Op, Runs, compile_sql, parse
 
@@ -59,7 +60,7 @@ def _rules(
     if wanted.group is not None:
         yield in_group(session, get_group(session, wanted.group))
     if wanted.model is not None:
-        check_model_known(session, wanted.model)
+        _check_model(session, wanted.model)
     if not wanted.model == wanted.version == wanted.reason is None:
         yield _has_model(wanted)
     if wanted.selector is not None:
@@ -68,6 +69,17 @@ def _rules(
         yield compile_sql(parsed.of_devices, d.labels, d.facts, dialect=dialect)
         for condition in parsed.runs:
             yield _runs_within(session, condition)
+
+
+def _check_model(session: Session, model: str) -> None:
+    """ModelUnknown where neither the registry nor any device knows it: after a restore, devices may
+    run what the registry has lost."""
+    reported = select(DeviceModelRow.device_id).where(DeviceModelRow.model == model).limit(1)
+    try:
+        check_model_known(session, model)
+    except ModelUnknown:
+        if session.scalar(reported) is None:
+            raise
 
 
 def _stands(session: Session, standing: Standing, silence: Silence) -> ColumnElement[bool]:

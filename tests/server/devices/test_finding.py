@@ -258,7 +258,6 @@ def two_models(db: Database) -> Database:
         ({"model": "b", "standing": "failing"}, [1]),
         ({"version": "2.0.0", "standing": "failing"}, []),
         ({"reason": "disk_full", "standing": "failing"}, [0, 1, 2, 4]),  # cam-3 only waits
-        ({"model": "c"}, []),
     ],
 )
 def test_what_is_asked_of_a_model_is_asked_of_one_model(
