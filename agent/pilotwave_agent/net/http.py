@@ -378,7 +378,8 @@ def _translated(client: ClientCert | None = None) -> Iterator[None]:
     except NoWay as e:
         raise Unreachable(str(e)) from e
     except ssl.SSLError as e:
-        words = ASKED if asks_for_certificate(e) else f"no connection to the server: {e}"
+        hung_up = maybe if isinstance(e, ssl.SSLEOFError) else ""
+        words = ASKED if asks_for_certificate(e) else f"no connection to the server: {e}{hung_up}"
         raise Unreachable(words) from e
     except (OSError, ValueError) as e:
         hung_up = maybe if isinstance(e, ConnectionError) else ""
