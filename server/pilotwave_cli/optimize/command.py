@@ -11,7 +11,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -214,7 +214,7 @@ def _make_all(
             obtain = partial(make, desk, recipe, model, shapes)
             made.append(try_variant(desk, source, recipe, obtain))
     for name, path in also.items():
-        recipe = Recipe(name, "", "", "", (), "onnxruntime", "")
+        recipe = replace(SOURCE, name=name, precision="")  # the file says the rest
         made.append(try_variant(desk, source, recipe, partial(copied, path, desk.work / name)))
     measure(desk, made)
     return made
