@@ -102,6 +102,8 @@ class ChoiceOptions:
             names.check_variant(name)
             if name in {recipe.name for recipe in taken}:
                 raise CliError(f"--also: {name} is made here; choose another name")
+            if not Path(found[name]).exists():
+                raise CliError(f"--also {name}: {found[name]}: no such file or folder")
         return {name: Path(path) for name, path in found.items()}
 
 

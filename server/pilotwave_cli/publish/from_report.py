@@ -57,7 +57,7 @@ def _accepted(report: Report) -> Iterator[tuple[Row, Files]]:
 def _check_files(folder: Path, expected: Mapping[str, str]) -> None:
     """Refuse a folder that lacks a file of the report, has another one, or a changed one."""
     found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if not p.is_dir()}
-    again = "run `pilotwave optimize` again, or name the folder with --variant, without the figures"
+    again = "run optimize again, or name the folder with --variant, without the figures"
     if stray := sorted(expected.keys() ^ found.keys()):
         word = "is not in the report" if stray[0] in found else "is in the report and not here"
         raise CliError(f"{folder / stray[0]} {word}: {again}")

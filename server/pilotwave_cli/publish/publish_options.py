@@ -26,7 +26,7 @@ class WhatOptions:
     ] = None
     optimized: Annotated[
         Path | None,
-        typer.Option("--from", help="All that `pilotwave optimize` accepted, from its folder."),
+        typer.Option("--from", help="All that optimize accepted, from its folder."),
     ] = None
     key: KeyFiles = None
     description: Annotated[str, typer.Option(help="Description, shown to people.")] = ""

@@ -149,6 +149,7 @@ def test_weights_beyond_what_a_file_can_hold(tmp_path: Path, optimize: Run) -> N
         (["--also", "small"], "--also: expected NAME=FILE"),
         (["--also", "onnx-int8=x.onnx"], "--also: onnx-int8 is made here; choose another name"),
         (["--also", "../up=x.onnx"], "variant name"),
+        (["--also", "small=x.onnx"], "--also small: x.onnx: no such file or folder"),
     ],
 )
 def test_words_that_mean_nothing(
