@@ -35,7 +35,7 @@ SENTENCES: tuple[str, ...] = (
         "%(variant)s: %(shown)s (measured on this device); "
         "none is %(percent)s %% better: %(variant2)s takes %(shown2)s"
     ),
-    N_("no device of this class has measured it yet, so the publisher's order holds"),
+    N_("too few devices of this class have measured it yet, so the publisher's order holds"),
     N_("no variant keeps %(names)s, so the publisher's order holds"),
     N_("an operator pinned it"),
     N_("it is the baseline of group %(group)s"),

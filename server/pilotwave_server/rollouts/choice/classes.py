@@ -10,7 +10,6 @@ from pilotwave_protocol.fields import Scalar
 
 _KEYS = ("arch",)
 _PREFIXES = ("cpu.", "accelerator.", "runtime.")
-_CPU_MODEL = "cpu.model"
 
 
 def class_of(facts: Mapping[str, Scalar]) -> str:
@@ -18,8 +17,3 @@ def class_of(facts: Mapping[str, Scalar]) -> str:
     (with their versions) have the same. One fact that changes makes it another class."""
     matter = {k: str(v) for k, v in facts.items() if k in _KEYS or k.startswith(_PREFIXES)}
     return sha256_hex(strictjson.dumps(matter))[:16]
-
-
-def describe_class(facts: Mapping[str, Scalar]) -> str:
-    """Name a class for people, by its processor."""
-    return str(facts.get(_CPU_MODEL) or facts.get("arch") or "unknown")

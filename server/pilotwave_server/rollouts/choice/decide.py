@@ -151,7 +151,9 @@ class Ballot:
         41 % less than onnx-fp32`."""
         mine = self.middle(voices, chosen)
         if mine is None:
-            return "no device of this class has measured it yet, so the publisher's order holds"
+            return (
+                "too few devices of this class have measured it yet, so the publisher's order holds"
+            )
         of = sum(chosen in v.found for v in voices)
         whom = f"median of {of} devices of this class" if of > 1 else "measured on this device"
         figure = self._figure(voices)
@@ -169,6 +171,7 @@ class Ballot:
         return f"{sentence}; none is {keep} better: {other} takes {show(least, figure)}"
 
 
+_TOO_FEW = "too few devices of this class have measured it yet, so the publisher's order holds"
 _FIGURES = {LATENCY: "p05_ms", MEMORY: "peak_mb", BYTES: BYTES}
 _UNITS = {
     "p05_ms": "ms",
