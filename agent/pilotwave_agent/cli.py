@@ -1,4 +1,4 @@
-"""`pilotwave-agent`: enrol, run, once, status, rollback, selftest, install, uninstall.
+"""`pilotwave-agent`: enrol, run, once, status, rollback, captures, selftest, install, uninstall.
 
 Exit statuses: 0 done · 1 the server, the network or a version said no · 2 a wrong option or setting
 · 3 not enrolled · 4 another agent runs on this data folder · 5 `run` ends because another version
@@ -96,6 +96,12 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for scripts")
     back = _command(commands, "rollback", _rollback, "roll back to the previous version at once")
     back.add_argument("--model", required=True, help="which model")
+    words = "show the captured cases that wait, or remove them before they are sent"
+    cases = _command(commands, "captures", _captures, words)
+    cases.add_argument("what", choices=("list", "forget"), help="what to do with them")
+    cases.add_argument("--id", nargs="+", default=[], help="which to forget, as `list` shows them")
+    cases.add_argument("--all", action="store_true", help="forget all that wait")
+    cases.add_argument("--json", action="store_true", help="for scripts")
     service = _command(commands, "install", _install, "install and start the systemd service")
     service.add_argument("--user", default="pilotwave", help="whom it runs as; made if missing")
     service.add_argument("--no-start", action="store_true", help="do not start it yet")
@@ -218,6 +224,15 @@ def _rollback(arguments: argparse.Namespace) -> int:
     settings, _ = _settings(arguments)
     sys.stdout.write(rollback(settings, arguments.model) + "\n")
     return 0
+
+
+def _captures(arguments: argparse.Namespace) -> int:
+    from pilotwave_agent.commands.captures import forget_cases, list_cases
+
+    settings, _ = _settings(arguments)
+    if arguments.what == "forget":
+        return _tell([forget_cases(settings, arguments.id, all_of_them=arguments.all)])
+    return _tell(list_cases(settings, as_json=arguments.json))
 
 
 def _selftest(arguments: argparse.Namespace) -> int:

@@ -86,7 +86,7 @@ def _folders(layout: Layout) -> Iterator[Path]:
     of_files = (layout.key, layout.journal, layout.inbox, layout.telemetry, layout.trial)
     yield from (path.parent for path in of_files)
     yield from (layout.tuf, layout.root / "trust", layout.blobs, layout.models)
-    yield layout.programs
+    yield from (layout.programs, layout.captures)
     try:
         models = sorted(os.listdir(layout.models))
     except OSError:
@@ -98,7 +98,7 @@ def _folders(layout: Layout) -> Iterator[Path]:
 def _files(layout: Layout) -> Iterator[Path]:
     yield from (layout.key, layout.pinned_root, layout.enrolled, layout.seq, layout.journal)
     yield from (layout.inbox, layout.telemetry, layout.run_lock, layout.work_lock, layout.status)
-    yield from (layout.confinement, layout.trial)
+    yield from (layout.confinement, layout.trial, layout.capture_rules)
 
 
 def _check_inside(path: Path, kind: Kind, *, shared: bool = False) -> None:

@@ -16,6 +16,7 @@ from pilotwave_cli import (
     attention,
     audit,
     bytes_and_sites,
+    captures,
     codes,
     deltas,
     device_logs,
@@ -78,6 +79,7 @@ golden_command.add_to(cli)
 optimize.add_to(cli)
 cli.add_typer(versions.cli, name="versions")
 cli.add_typer(device_logs.cli, name="devices")
+cli.add_typer(captures.cli, name="captures")
 cli.add_typer(codes.cli, name="codes")
 cli.add_typer(groups.cli, name="groups")
 groups.add_to(cli)

@@ -25,6 +25,7 @@ from pilotwave_server.api_limits import ApiLimits
 from pilotwave_server.attention import setup as attention
 from pilotwave_server.base_path import BasePath, without_base
 from pilotwave_server.blobs import setup as blobs
+from pilotwave_server.captures import setup as captures
 from pilotwave_server.clock import Clock, utc_now
 from pilotwave_server.connections import Connections
 from pilotwave_server.context import Context
@@ -77,6 +78,7 @@ INSTALL: tuple[Callable[[Context], None], ...] = (
     recovery.install,
     inventory.install,
     diagnostics.install,
+    captures.install,
     groups.install,
     rollouts.install,
     device_api.install,

@@ -10,6 +10,7 @@ SLICES = (
     "attention",
     "audit",
     "blobs",
+    "captures",
     "deltas",
     "devices",
     "diagnostics",

@@ -258,6 +258,15 @@ class Settings(BaseSettings):
         description="Simultaneous HTTP connections from one address in each server process. Beyond "
         "that, idle connections are closed for new ones; 0: no limit.",
     )
+    captures_mb: int = Field(
+        1024, ge=1, le=1 << 20, description="How much of captured cases is kept, in MiB."
+    )
+    captures_mb_per_device: int = Field(
+        64, ge=1, le=1 << 20, description="How much of one device's captured cases is kept, in MiB."
+    )
+    captures_keep_days: int = Field(
+        30, ge=1, le=3650, description="How long captured cases are kept."
+    )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest body of a JSON request.")
     max_upload_bytes: int = Field(
         64 * 1024**3, ge=1024, description="Largest blob that may be uploaded."

@@ -11,6 +11,7 @@ ASKS_SOMETIMES = """
 # these list what goes, and ask: tests/cli/test_publish.py, test_leaving.py, test_rotation.py …
 LISTS_FIRST = """
     publish | keys rotate | unassign | devices remove | models reset | webhooks delete
+    captures delete
 """
 READS = """
     status | bytes | events | follow | attention list
@@ -20,6 +21,7 @@ READS = """
     rollouts preview | rollouts devices | rollouts decisions | sites list | deltas list
     deltas show | tokens list | people list | webhooks list | webhooks deliveries | audit export
     audit verify
+    captures list
     server check | server notices
     agent status | agent selftest
 """
@@ -35,6 +37,7 @@ CAN_BE_UNDONE = """
     versions undeny: versions deny
     versions readmit: versions purge
     devices logs: it asks for what the device's owner allows, and shows it
+    captures pull: it adds to the folder that it names, and keeps labels
     devices settle: the conflict is shown again as soon as there is one
     devices pin: devices unpin; it is one device
     devices unpin: devices pin; it is one device
@@ -45,6 +48,7 @@ CAN_BE_UNDONE = """
     server gc: it lists with --dry-run, and removes only what the setting names
     golden: it writes the files that it names, which publish lists and checks
     optimize: it makes a new folder and overwrites none
+    agent captures: forget removes what its owner names, and more of the same kind comes
     agent golden: it writes into the folder that it is given
     groups add: groups remove; it is one device
     groups remove: groups add; it is one device

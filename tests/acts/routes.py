@@ -74,6 +74,7 @@ PAGE_CAN_BE_UNDONE = """
 """
 API = """
     POST /api/v1/tokens: revoke it
+    DELETE /api/v1/captures: asked by captures delete
     DELETE /api/v1/tokens/{token_id}: asked by tokens revoke
     POST /api/v1/people: disable it
     PATCH /api/v1/people/{person}: change it back; the page asks before it takes the second factor
@@ -104,6 +105,7 @@ API = """
     POST /api/v1/devices/{device}/decommission: asked by devices decommission
     POST /api/v1/devices/{device}/diagnostics: the device tells only whom its owner named
     DELETE /api/v1/devices/{device}/diagnostics/{number}: ask again
+    POST /device/v1/captures: a device sends what its owner wants sent
     POST /device/v1/diagnostics: a device answers what it was asked
     POST /api/v1/enrolment-codes: delete them
     DELETE /api/v1/enrolment-codes/{code_id}: asked by codes delete

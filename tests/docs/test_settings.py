@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pilotwave_agent.settings.capture import CaptureSettings
 from pilotwave_agent.settings.config import BadConfig, Config, ProbeSettings, RuntimeSettings, parse
 from pilotwave_agent.settings.diagnostics import DiagnosticsSettings
 from pilotwave_agent.settings.download_limits import OwnLimits
@@ -25,12 +26,23 @@ SECTIONS = {
     "[limits]": OwnLimits,
     "[push]": PushSettings,
     "[diagnostics]": DiagnosticsSettings,
+    "[capture]": CaptureSettings,
     "[tracing]": TracingSettings,
     "[facts]": FactSettings,
     "[runtimes.NAME]": RuntimeSettings,
     "[[tell]]": Tell,
 }
-NESTED = ("probe", "limits", "push", "diagnostics", "tracing", "facts", "runtimes", "tell")
+NESTED = (
+    "probe",
+    "limits",
+    "push",
+    "diagnostics",
+    "capture",
+    "tracing",
+    "facts",
+    "runtimes",
+    "tell",
+)
 WORDS = {"waits_on_metered": ("on_metered", "fetch")}  # a yes or no that the file says in words
 TEST = "selftest_"
 OWN = {"server": "http://127.0.0.1", "device": "cam-1", "data_dir": "."}
@@ -85,7 +97,7 @@ def test_each_key_of_the_table_is_read(section: str) -> None:
         wrong: dict[str, object] = {key: {"no": "such value"}}
         inner = {"[probe]": "probe", "[selftest]": "selftest", "[limits]": "limits"}
         inner |= {"[push]": "push", "[diagnostics]": "diagnostics", "[facts]": "facts"}
-        inner |= {"[tracing]": "tracing"}
+        inner |= {"[tracing]": "tracing", "[capture]": "capture"}
         if section in inner:
             wrong = {inner[section]: wrong}
         elif section == "[runtimes.NAME]":

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave_agent.host.shared_folder import SharedFolder, remove_tree
+from pilotwave_protocol.errors import ProtocolError
+from pilotwave_protocol.names import check_model
 
 MAX_FILES = 256
 MAX_BYTES = 64 << 10
@@ -126,6 +128,17 @@ def tidy(live: Path, model: str) -> None:
         os.rename(model, _aside(), src_dir_fd=all_of_them.fd, dst_dir_fd=all_of_them.fd)
         shared = bool(found.st_mode & stat.S_IWGRP)
         _made(Path(model), all_of_them.fd, found.st_gid if shared else None, shared=shared)
+
+
+def models(live: Path) -> list[str]:
+    """Name the models that have a folder; what else lies there is none of them."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(live)):
+            with contextlib.suppress(OSError, ProtocolError):
+                if stat.S_ISDIR(os.lstat(live / check_model(name)).st_mode):
+                    found.append(name)
+    return found
 
 
 def _gid(group: str) -> int | None:

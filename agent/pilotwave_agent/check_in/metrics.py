@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -85,7 +83,7 @@ class Telemetry:
     def collect(self, wall: float) -> None:
         """Take what applications left, if there is room for it. A disk that says no is asked
         another time."""
-        models = self._models()
+        models = heartbeats.models(self._live)
         for model in models:
             with contextlib.suppress(OSError):
                 heartbeats.tidy(self._live, model)
@@ -124,15 +122,6 @@ class Telemetry:
         return False
 
     # --- taking
-
-    def _models(self) -> list[str]:
-        """Name the models that have a folder; what else lies there is none of them."""
-        found = []
-        for name in self._disk.names(self._live):
-            with contextlib.suppress(OSError, ProtocolError):
-                if stat.S_ISDIR(os.lstat(self._live / names.check_model(name)).st_mode):
-                    found.append(name)
-        return found
 
     def _take(self, files: list[tuple[str, Path]], wall: float) -> None:
         found: dict[tuple[str, str, str], _Found] = {}

@@ -112,6 +112,21 @@ class Layout:
         return self.root / "telemetry" / "spool.json"
 
     @property
+    def capture_rules(self) -> Path:
+        """Which inputs applications capture, where the owner wants any."""
+        return self.live / "capture.json"
+
+    @property
+    def captures(self) -> Path:
+        """Captured cases that wait for the server."""
+        return self.root / "captures"
+
+    @property
+    def captures_sent(self) -> Path:
+        """How many bytes of cases were sent today."""
+        return self.captures / "sent.json"
+
+    @property
     def trial(self) -> Path:
         """How the trial of a new agent goes (`self_update.launch`)."""
         return self.root / "agent" / "trial.json"

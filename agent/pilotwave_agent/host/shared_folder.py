@@ -76,9 +76,9 @@ class SharedFolder:
         finally:
             os.close(fd)
 
-    def replace(self, name: str, data: bytes) -> None:
-        """Replace a file at one stroke, without waiting for the medium."""
-        temp = self._write_new(name, data)
+    def replace(self, name: str, data: bytes, *, sync: bool = False) -> None:
+        """Replace a file at one stroke; without `sync` it does not wait for the medium."""
+        temp = self._write_new(name, data, sync)
         try:
             try:
                 os.rename(temp, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
@@ -89,8 +89,10 @@ class SharedFolder:
             with contextlib.suppress(OSError):
                 os.unlink(temp, dir_fd=self.fd)
             raise
+        if sync:
+            os.fsync(self.fd)
 
-    def _write_new(self, name: str, data: bytes) -> str:
+    def _write_new(self, name: str, data: bytes, sync: bool) -> str:
         """Write a file that nobody else has made, and return its name."""
         temp = f".{name[:200]}.{os.urandom(8).hex()}.new"
         fd = os.open(temp, _NEW, 0o644, dir_fd=self.fd)
@@ -98,6 +100,8 @@ class SharedFolder:
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
+            if sync:
+                os.fsync(fd)
         except OSError:
             os.unlink(temp, dir_fd=self.fd)  # a full disk needs the room
             raise

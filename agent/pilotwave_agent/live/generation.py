@@ -32,13 +32,20 @@ class Version:
 
 
 class Answer(dict[str, Any]):
-    """The outputs of one call by name. `version` is the one that made all of them."""
+    """The outputs of one call by name. `version` is the one that made all of them, `inputs` what it
+    was given, where the device captures what is scored low."""
 
-    __slots__ = ("version",)
+    __slots__ = ("inputs", "version")
 
-    def __init__(self, outputs: Mapping[str, Any], version: Version) -> None:
+    def __init__(
+        self,
+        outputs: Mapping[str, Any],
+        version: Version,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(outputs)
         self.version = version
+        self.inputs = inputs
 
 
 class Generation:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pilotwave_agent.live.capture import Capture
 from pilotwave_agent.live.errors import LiveError, LoadFailed, NoVersion
 from pilotwave_agent.live.follower import Follower
 from pilotwave_agent.live.generation import Answer, Generation, Serving, Version
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 DEFAULT_DATA = "/var/lib/pilotwave"
+SCORE = "score"
 
 
 class LiveModel:
@@ -65,6 +67,7 @@ class LiveModel:
         self._load_options = LoadOptions(
             threads, max(runners, 1), tuple(devices), warmup, check, load_timeout_s
         )
+        self._capture = Capture(self._links.desk)
         self._app = app or os.path.basename(sys.argv[0] or "python")
         self._heartbeat_s, self._inotify, self._wait_s = heartbeat_s, inotify, wait_s
         self._closed = False
@@ -113,26 +116,31 @@ class LiveModel:
             serving.leave(generation)
 
     def _call(self, generation: Generation, feeds: Mapping[str, Any]) -> Answer:
-        begun = time.perf_counter()
         version = generation.version
+        inputs = self._capture.copied(feeds)
+        begun = time.perf_counter()
         try:
             outputs = generation.run(feeds)
         except BaseException:
             self._recorder.call(version, 0.0, failed=True)
             raise
         self._recorder.call(version, (time.perf_counter() - begun) * 1000, failed=False)
-        return Answer(outputs, version)
+        self._capture.called(version, feeds, outputs)
+        return Answer(outputs, version, inputs)
 
     # --- saying how good the answers are
 
-    def score(self, value: float, answer: Answer | None = None, *, metric: str = "score") -> None:
+    def score(self, value: float, answer: Answer | None = None, *, metric: str = SCORE) -> None:
         """Report how good an answer was (a confidence, a share of right ones), or another number.
 
-        It is counted for the version that made `answer`, or for the one that serves now. Raises
+        It is counted for the version that made `answer`, or for the one that serves now. Where the
+        device captures low scores, the inputs of `answer` may be kept (docs/captures.md). Raises
         `ValueError` for NaN, an infinity, or a metric's name that is none.
         """
         version = answer.version if answer is not None else self.version
         self._recorder.value(version, metric, value)
+        if metric == SCORE and answer is not None:
+            self._capture.scored(version, answer.inputs, answer, value)
 
     # --- describing
 
@@ -226,6 +234,7 @@ class LiveModel:
             pool, self._pool = self._pool, None
         if pool:
             pool.shutdown(wait=True)
+        self._capture.close()
         if keeper:
             keeper.stop(state)
             keeper.serving.swap(None)
@@ -246,6 +255,7 @@ class LiveModel:
         self._keeper = self._pool = None
         self._lock = threading.Lock()
         self._recorder = Recorder(self._links.desk, "left-behind")
+        self._capture = Capture(self._links.desk)
 
 
 class Pinned:

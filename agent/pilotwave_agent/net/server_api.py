@@ -23,6 +23,7 @@ from pilotwave_protocol.tracing import HEADER as TRACES
 _JSON = {"Content-Type": "application/json"}
 # whoever can forge an answer may silence a device for no longer than this at a time
 MAX_RETRY_AFTER_S = 3600
+CASE_DEADLINE_S = 60.0
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,512}")
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,74}"')
 
@@ -140,6 +141,16 @@ def send_diagnostics(channel: Channel, token: str, envelope: bytes) -> None:
     """Answer a wish for diagnostics. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
     headers = {**_JSON, "Authorization": f"Bearer {token}"}
     answer = channel.request("POST", "/device/v1/diagnostics", headers=headers, body=envelope)
+    if answer.status != 204:
+        raise ServerSaid(answer)
+
+
+def send_case(channel: Channel, token: str, case: bytes) -> None:
+    """Send a captured case. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
+    headers = {"Content-Type": "application/octet-stream", "Authorization": f"Bearer {token}"}
+    answer = channel.request(
+        "POST", "/device/v1/captures", headers=headers, body=case, deadline_s=CASE_DEADLINE_S
+    )
     if answer.status != 204:
         raise ServerSaid(answer)
 

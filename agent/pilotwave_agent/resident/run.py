@@ -68,11 +68,23 @@ def alone(config: Config) -> Iterator[tuple[Layout, Identity]]:
     permissions.check(layout)
     who = identity.load(layout)
     with lock.held(layout.run_lock, "the agent"):
+        _tell_applications(config, layout, who)
         keep_in(layout.log if config.diagnostics.readers else None)
         try:
             yield layout, who
         finally:
             keep_in(None)
+
+
+def _tell_applications(config: Config, layout: Layout, who: Identity) -> None:
+    """Tell them what to capture; without a word of the owner's, that they need not."""
+    if config.capture.reader or layout.captures.exists() or layout.capture_rules.exists():
+        from pilotwave_agent.captures import tell_applications  # mostly not asked for
+
+        try:
+            tell_applications(config, layout, who, Disk())
+        except OSError as e:
+            say(f"applications are not told what to capture: {e}", level="warning")
 
 
 def run(config: Config, config_path: Path) -> bool:

@@ -33,6 +33,7 @@ from pilotwave_protocol.messages.diagnostics import DiagnosticsWish
 from pilotwave_protocol.push import PushTerms
 
 if TYPE_CHECKING:
+    from pilotwave_agent.captures import Captures
     from pilotwave_agent.traces import DeviceTraces
 
 NO = (ServerSaid, Unreachable, BadAnswer)
@@ -84,6 +85,11 @@ class Session:
         self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry, self.config.app_users)
         self.channel = channel_of(self.config)
         self.reporter = Reporter(self.channel, self.who, self.seq, self.telemetry)
+        self.captures: Captures | None = None
+        if self.config.capture.reader:
+            from pilotwave_agent.captures import Captures  # mostly not asked for
+
+            self.captures = Captures(self.config, self.who, Disk())
 
     def say_once(self, words: str) -> None:
         """Tell of a trouble, but not each time it comes again."""
@@ -114,6 +120,8 @@ class Session:
         """Send a report; with the answer come a token, intervals and a hint. None: no answer."""
         facts = facts_of(self.config, root=self.root)
         self.telemetry.collect(self.clock.wall())
+        if self.captures:
+            self.captures.collect(self.clock.wall())
         traces = self.traces.header() if self.traces else ""
         news = News(facts if facts != self._facts else None, progress or {}, trouble, traces)
         already = self.reporter.acked
@@ -128,6 +136,9 @@ class Session:
         self._take(state, reply, already)
         if reply.diagnostics is not None:
             self._answer(reply.diagnostics, state)
+        if self.captures:
+            now, wall = self.clock.uptime(), self.clock.wall()
+            self.captures.send(self.channel, self.token, now=now, wall=wall, root=self.root)
         tuf = reply.tuf.get("root", 0), reply.tuf.get("timestamp", 0)
         return Heard(tuf=tuf, renumber=self.reporter.lost)
 

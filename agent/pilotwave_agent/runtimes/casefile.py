@@ -1,4 +1,5 @@
-"""Read golden cases: `selftest.safetensors`, and beside it or alone `selftest.json`, for strings.
+"""Golden cases as files: `selftest.safetensors`, and beside it or alone `selftest.json`, for
+strings.
 
 Read here and not by the package of that name, as the interpreter of an old runtime has none.
 bfloat16, which numpy has not, becomes float32, which holds each of its values exactly.
@@ -21,6 +22,8 @@ from pilotwave_protocol.tensortypes import (
     NAMES,
     STRING,
 )
+
+_BY_NAME = {name: word for word, name in BY_SAFETENSORS.items()}
 
 
 class BadCases(ValueError):
@@ -68,6 +71,33 @@ def _tensor(raw: bytes, start: int, entry: Mapping[str, Any]) -> Array:
         flat = widened(flat)
     # reshaped copies: what a runtime is given has to be its own to write to
     return flat.reshape(entry["shape"]).astype(flat.dtype.newbyteorder("="))
+
+
+def as_safetensors(tensors: Mapping[str, Array], kinds: Mapping[str, str] | None = None) -> bytes:
+    """Write arrays as safetensors; those that `kinds` calls bfloat16 are narrowed.
+
+    Raises `KeyError` for arrays of other types, as texts are.
+
+    https://huggingface.co/docs/safetensors/index#format
+    """
+    header: dict[str, Any] = {}
+    parts: list[bytes] = []
+    at = 0
+    for name, array in tensors.items():
+        kind = (kinds or {}).get(name)
+        word = "BF16" if kind == BFLOAT16 else _BY_NAME[str(array.dtype)]
+        stored = narrowed(array) if kind == BFLOAT16 else array
+        raw = np.ascontiguousarray(stored).astype(stored.dtype.newbyteorder("<")).tobytes()
+        header[name] = {
+            "dtype": word,
+            "shape": list(array.shape),
+            "data_offsets": [at, at + len(raw)],
+        }
+        parts.append(raw)
+        at += len(raw)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + b"".join(parts)
 
 
 def widened(halves: Array) -> Array:

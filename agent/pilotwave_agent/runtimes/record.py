@@ -14,19 +14,16 @@ from typing import Any
 import numpy as np
 
 from pilotwave_agent.runtimes.base import Array, Runner, Tensor
-from pilotwave_agent.runtimes.casefile import narrowed, read_tensors
+from pilotwave_agent.runtimes.casefile import as_safetensors, read_tensors
 from pilotwave_agent.runtimes.golden import Cases, Failed, feeds_of
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.tensortypes import (
     BFLOAT16,
-    BY_SAFETENSORS,
     CASES,
     CASES_FORMAT,
     CASES_JSON,
     STRING,
 )
-
-_BY_NAME = {name: word for word, name in BY_SAFETENSORS.items()}
 
 
 def record(model: Runner, inputs: Path, folder: Path) -> dict[str, Any]:
@@ -129,25 +126,5 @@ def write_cases(folder: Path, tensors: Mapping[str, Array], kinds: Mapping[str, 
 def write_safetensors(
     path: Path, tensors: Mapping[str, Array], kinds: Mapping[str, str] | None = None
 ) -> None:
-    """Write arrays as safetensors; those that `kinds` calls bfloat16 are narrowed.
-
-    https://huggingface.co/docs/safetensors/index#format
-    """
-    header: dict[str, Any] = {}
-    parts: list[bytes] = []
-    at = 0
-    for name, array in tensors.items():
-        kind = (kinds or {}).get(name)
-        word = "BF16" if kind == BFLOAT16 else _BY_NAME[str(array.dtype)]
-        stored = narrowed(array) if kind == BFLOAT16 else array
-        raw = np.ascontiguousarray(stored).astype(stored.dtype.newbyteorder("<")).tobytes()
-        header[name] = {
-            "dtype": word,
-            "shape": list(array.shape),
-            "data_offsets": [at, at + len(raw)],
-        }
-        parts.append(raw)
-        at += len(raw)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(parts))
+    """Write arrays as safetensors (`casefile.as_safetensors`)."""
+    path.write_bytes(as_safetensors(tensors, kinds))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pilotwave_agent.settings.capture import CaptureSettings, read_capture
 from pilotwave_agent.settings.diagnostics import DiagnosticsSettings, read_diagnostics
 from pilotwave_agent.settings.download_limits import OwnLimits, read_limits
 from pilotwave_agent.settings.facts import FactSettings, read_fact_settings
@@ -128,6 +129,7 @@ class Config:
     timezone: str = ""
     push: PushSettings = field(default_factory=PushSettings)
     diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
+    capture: CaptureSettings = field(default_factory=CaptureSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
     facts: FactSettings = field(default_factory=FactSettings)
     proxy: str = ""
@@ -199,6 +201,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         timezone=_zone(f),
         push=read_push(_section(f, "push"), base),
         diagnostics=read_diagnostics(_section(f, "diagnostics")),
+        capture=read_capture(_section(f, "capture")),
         tracing=read_tracing(_section(f, "tracing")),
         facts=read_fact_settings(f.mapping("facts", limit=32, default={}), BadConfig),
         proxy=f.text("proxy", limit=2048, default=""),

@@ -24,12 +24,7 @@ def read_diagnostics(f: Fields) -> DiagnosticsSettings:
     """Read the section, or raise what `f` raises."""
     readers = f.texts("readers", limit=16, length=128, default=[])
     for reader in readers:
-        try:
-            names.check_sha256(reader)
-        except BadName:
-            raise f.fail(
-                "readers", "keys of 64 hex digits, as `pilotwave keys reader` prints them", reader
-            ) from None
+        check_reader(f, "readers", reader)
     found = DiagnosticsSettings(
         tuple(readers),
         max_kb=f.integer("max_kb", low=8, high=MAX_SEALED_BYTES >> 10, default=192),
@@ -37,3 +32,12 @@ def read_diagnostics(f: Fields) -> DiagnosticsSettings:
     )
     f.done()
     return found
+
+
+def check_reader(f: Fields, key: str, reader: str) -> None:
+    """Refuse what is no reader's key."""
+    try:
+        names.check_sha256(reader)
+    except BadName:
+        words = "a key of 64 hex digits, as `pilotwave keys reader` prints it"
+        raise f.fail(key, words, reader) from None

@@ -50,11 +50,16 @@ def read_limits(f: Fields) -> OwnLimits:
         raise f.fail("on_metered", "one of fetch, wait", on_metered)
     found = OwnLimits(
         max_rate_kbps=f.integer("max_rate_kbps", default=0),
-        windows=tuple(_window(f, text) for text in f.texts("windows", limit=16, default=[])),
+        windows=read_windows(f),
         waits_on_metered=on_metered == "wait",
     )
     f.done()
     return found
+
+
+def read_windows(f: Fields) -> tuple[DayHours, ...]:
+    """Read `windows`, hours of the day."""
+    return tuple(_window(f, text) for text in f.texts("windows", limit=16, default=[]))
 
 
 def _window(f: Fields, text: str) -> DayHours:

@@ -1,4 +1,4 @@
-"""`pilotwave keys reader`: the key of somebody who reads devices' logs from afar."""
+"""`pilotwave keys reader`: the key of somebody who reads devices' logs and captured cases."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ def make_reader(
     ] = False,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Make the key that opens devices' logs, and print its public half."""
+    """Make the key that opens devices' logs and captured cases, and print its public half."""
     path = out or keys_dir() / FILE
     passphrase = None if plain else Passphrases(passphrase_file).choose()
     key = X25519PrivateKey.generate()
     locked = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
     _write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked))
     output.say(f"{path}: keep it; whoever has it can read what devices send you")
-    output.say("devices whose owners add this to `readers` in [diagnostics] of agent.toml answer:")
+    output.say("devices whose owners add this to `readers` in [diagnostics] of agent.toml answer,")
+    output.say("and those with it as `reader` in [capture] send captured cases:")
     print(public_hex(key))
 
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pilotwave_protocol import dsse
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.messages.enrol import ENROL_TYPE, MAX_ENROL_BYTES, Enrol, parse_enrol
+from pilotwave_server.captures.service import BadCase, CapturesFull
 from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Ctx, Now, WriteSession
 from pilotwave_server.device_api.body import ReportTooLarge
@@ -25,8 +26,8 @@ from pilotwave_server.device_api.check_in import (
     Pending,
     UnknownDevice,
 )
-from pilotwave_server.device_api.diagnostics import DiagnosticsDoor
 from pilotwave_server.device_api.poll import Polls, RevokedToken
+from pilotwave_server.device_api.sealed import CapturesDoor, DiagnosticsDoor
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
 from pilotwave_server.devices.enrolment import enrol
 from pilotwave_server.devices.errors import (
@@ -241,6 +242,31 @@ async def check_in(context: Ctx) -> Response:
 async def diagnostics(context: Ctx, token: DeviceCredentials) -> Response:
     """With the read token of the last check-in, whose answer told of the wish."""
     return _Handled(context.get(DiagnosticsDoor))
+
+
+@router.post(
+    "/captures",
+    summary="Send a captured case, signed by the device",
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {}}}}
+    },
+    status_code=204,
+    response_class=_Handled,
+    responses=responses(
+        BadCase,
+        BadToken,
+        ExpiredToken,
+        RevokedToken,
+        ReportTooLarge,
+        BodyTooSlow,
+        TooManyRefusals,
+        CapturesFull,
+        DatabaseUnavailable,
+    ),
+)
+async def captures(context: Ctx, token: DeviceCredentials) -> Response:
+    """With the read token of the last check-in. A case that is kept already is answered alike."""
+    return _Handled(context.get(CapturesDoor))
 
 
 @router.get(

@@ -13,12 +13,18 @@ from pilotwave_server.context import Context
 from pilotwave_server.device_api import enrolment, links
 from pilotwave_server.device_api.challenges import DeviceChallenges
 from pilotwave_server.device_api.check_in import CheckIns
-from pilotwave_server.device_api.diagnostics import DiagnosticsDoor
-from pilotwave_server.device_api.front import DevicePaths
+from pilotwave_server.device_api.front import (
+    CAPTURES,
+    CHECK_IN,
+    DIAGNOSTICS,
+    POLL,
+    DevicePaths,
+)
 from pilotwave_server.device_api.ingest import Ingest
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.device_api.push.setup import install as make_push
+from pilotwave_server.device_api.sealed import CapturesDoor, DiagnosticsDoor
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.traces import DeviceTraces
 from pilotwave_server.device_api.writer import CheckInWriter
@@ -47,6 +53,7 @@ class DeviceApi:
     polls: Polls
     check_ins: CheckIns
     diagnostics: DiagnosticsDoor
+    captures: CapturesDoor
     push: Push
 
     @property
@@ -57,7 +64,13 @@ class DeviceApi:
     def in_front_of(self, app: ASGIApp) -> ASGIApp:
         """Return an app that answers devices here and passes everything else on."""
         return DevicePaths(
-            app, polls=self.polls, check_ins=self.check_ins, diagnostics=self.diagnostics
+            app,
+            {
+                ("GET", POLL): self.polls,
+                ("POST", CHECK_IN): self.check_ins,
+                ("POST", DIAGNOSTICS): self.diagnostics,
+                ("POST", CAPTURES): self.captures,
+            },
         )
 
 
@@ -72,8 +85,9 @@ def install(context: Context) -> None:
     polls = make_polls(context, tokens, traces)
     push = make_push(context, polls)
     check_ins = make_check_ins(context, tokens, writer, push, traces)
-    door = DiagnosticsDoor(context.db, polls, clock=context.clock, pacing=context.pacing)
-    for part in (polls, check_ins, push, door, DeviceApi(polls, check_ins, door, push)):
+    diagnostics, captures = DiagnosticsDoor(context, polls), CapturesDoor(context, polls)
+    api = DeviceApi(polls, check_ins, diagnostics, captures, push)
+    for part in (polls, check_ins, push, diagnostics, captures, api):
         context.put(part)
     context.put(PushChannels(push.channel_of))
     context.get(BlobGates).append(polls.may_read)

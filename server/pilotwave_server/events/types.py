@@ -11,6 +11,7 @@ _BY_FAMILY = {
     "attention": "acknowledge withdraw",
     "baseline": "end keep remove set",
     "blob": "remove",
+    "capture": "delete",
     "delta": "again",
     "device": "accept ask came_back conflict conflict_end decommission diagnostics "
     "diagnostics_forgotten enrol expire fell_silent heard keep label pin refusing "

@@ -30,6 +30,7 @@ OPEN = {
     "POST /device/v1/enrol": "a signature",
     "POST /device/v1/check-in": "a signature",
     "GET /device/v1/directive": "a device's token",
+    "POST /device/v1/captures": "a device's token, then its signature",
     "POST /device/v1/diagnostics": "a device's token, then its signature",
     "GET /device/v1/links/blobs/{sha256}": "a device's token",
     "GET /device/v1/links/deltas/{from_sha256}/{to_sha256}": "a device's token",
@@ -80,6 +81,7 @@ NEEDS = {
         POST /api/v1/devices/{device}/reject|POST /api/v1/devices/{device}/revoke
         POST /api/v1/devices/{device}/decommission
         POST /api/v1/devices/{device}/settle|POST /api/v1/devices/bulk|POST /devices/bulk
+        GET /api/v1/captures|GET /api/v1/captures/{number}|DELETE /api/v1/captures
         GET /api/v1/devices/{device}/diagnostics|POST /api/v1/devices/{device}/diagnostics
         GET /api/v1/devices/{device}/diagnostics/{number}
         DELETE /api/v1/devices/{device}/diagnostics/{number}

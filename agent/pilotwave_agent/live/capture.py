@@ -1,0 +1,188 @@
+"""Capture inputs worth learning from, by the rules of the device's owner (`capture_rules`).
+
+A case is sealed before it touches the disk. That and the writing is done by a thread of its own,
+which takes a few cases at a time: an application never waits for it, and what comes faster than it
+can be written is not captured. What goes wrong here never fails a call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import queue
+import random
+import threading
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pilotwave_agent.host.shared_folder import SharedFolder
+from pilotwave_agent.live.capture_rules import FILE, CaptureRules, parse_rules
+from pilotwave_agent.live.generation import Version
+from pilotwave_agent.settings.capture import LOW_SCORE, UNIFORM
+
+ENDING = ".case"
+MAX_WAITING = 64
+"""So many cases of a model wait for the agent; while it is away, no more are captured."""
+_MAX_QUEUED = 4
+_LOOK_EVERY_S = 5.0
+_DAY_S = 86_400.0
+
+
+class _Job(NamedTuple):
+    rules: CaptureRules
+    version: Version
+    reason: str
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    at: datetime
+
+
+class Capture:
+    """One process's captured cases of one model. `folder` is `live/<model>`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rules: CaptureRules | None = None
+        self._look_at = 0.0
+        self._lock = threading.Lock()
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(_MAX_QUEUED)
+        self._thread: threading.Thread | None = None
+        self._written = Budget()
+
+    def copied(self, feeds: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return a call's inputs as they are now, where its score may have them captured:
+        applications often fill one buffer again and again."""
+        rules = self._current()
+        if rules is None or LOW_SCORE not in rules.reasons:
+            return None
+        with contextlib.suppress(Exception):
+            return _copies(feeds)
+        return None  # the runtime says what is wrong with them
+
+    def called(self, version: Version, feeds: Mapping[str, Any], outputs: Any) -> None:
+        """Capture a call, if it is one of the uniform share."""
+        rules = self._current()
+        if rules and UNIFORM in rules.reasons and random.random() < rules.share:
+            self._add(rules, version, UNIFORM, _copies(feeds), outputs)
+
+    def scored(self, version: Version, inputs: Any, outputs: Any, score: float) -> None:
+        """Capture a call whose answer was given a low score."""
+        rules = self._current()
+        if rules and LOW_SCORE in rules.reasons and inputs is not None and score < rules.below:
+            self._add(rules, version, LOW_SCORE, inputs, outputs)
+
+    def close(self) -> None:
+        """Write what waits, and end the thread."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            with contextlib.suppress(queue.Full):
+                self._jobs.put(None, timeout=1.0)
+            thread.join(5.0)
+
+    def _current(self) -> CaptureRules | None:
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_EVERY_S
+            try:
+                self._rules = parse_rules((self._folder.parent / FILE).read_bytes())
+            except (OSError, ValueError, TypeError, KeyError):
+                self._rules = None
+        return self._rules
+
+    def _add(
+        self, rules: CaptureRules, version: Version, reason: str, inputs: Any, outputs: Any
+    ) -> None:
+        job = _Job(rules, version, reason, inputs, _copies(outputs), datetime.now(timezone.utc))
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="pilotwave-capture", daemon=True
+                )
+                self._thread.start()
+        with contextlib.suppress(queue.Full):
+            self._jobs.put_nowait(job)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            with contextlib.suppress(Exception):  # a case that cannot be written is no case
+                self._write(job)
+
+    def _write(self, job: _Job) -> None:
+        rules = job.rules
+        packed = zlib.compress(_packed(job), 1)
+        share = rules.max_bytes_per_day // len(rules.reasons)
+        if len(packed) > rules.max_case_bytes or not self._written.fits(
+            job.reason, len(packed), share
+        ):
+            return
+        name, raw = _sealed(job, packed)
+        with SharedFolder(self._folder) as folder:
+            waiting = folder.names(ENDING, MAX_WAITING)
+            sizes = [found.st_size for n in waiting if (found := folder.stat(n))]
+            if len(waiting) >= MAX_WAITING or sum(sizes) + len(raw) > rules.max_bytes:
+                return
+            folder.replace(name + ENDING, raw, sync=True)
+        self._written.add(job.reason, len(packed))
+
+
+class Budget:
+    """How many bytes were written in the last day, by reason: hard inputs, which come in crowds,
+    leave the uniform share its part."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._bytes: dict[str, int] = {}
+
+    def fits(self, reason: str, size: int, most: int) -> bool:
+        """Say whether so many more bytes are within the day's budget."""
+        now = time.monotonic()
+        if now - self._begun >= _DAY_S:
+            self._begun, self._bytes = now, {}
+        return self._bytes.get(reason, 0) + size <= most
+
+    def add(self, reason: str, size: int) -> None:
+        """Count what was written."""
+        self._bytes[reason] = self._bytes.get(reason, 0) + size
+
+
+def _copies(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: copy.copy(value) for name, value in tensors.items()}
+
+
+def _packed(job: _Job) -> bytes:
+    import numpy as np
+
+    from pilotwave_agent.runtimes.casefile import as_safetensors
+
+    arrays = {f"input.{name}": np.asarray(value) for name, value in job.inputs.items()}
+    arrays |= {f"output.{name}": np.asarray(value) for name, value in job.outputs.items()}
+    return as_safetensors(arrays)
+
+
+def _sealed(job: _Job, packed: bytes) -> tuple[str, bytes]:
+    """Return a case's id and its bytes."""
+    from pilotwave_protocol.digest import sha256_hex
+    from pilotwave_protocol.messages.case import Case, join_case
+    from pilotwave_protocol.sealing import seal
+
+    rules, version = job.rules, job.version
+    case = Case(
+        fleet=rules.fleet,
+        device=rules.device,
+        public_key=rules.public_key,
+        reader=rules.reader,
+        model=version.model,
+        version=version.version,
+        variant=version.variant,
+        reason=job.reason,
+        at=job.at,
+    )
+    sealed = seal(packed, rules.reader, about=case.about())
+    case = replace(case, id=sha256_hex(sealed))
+    return case.id, join_case(case.to_bytes(), sealed)

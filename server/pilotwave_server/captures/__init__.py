@@ -1,0 +1,1 @@
+"""Cases that devices captured, sealed for their reader: stored here, opened elsewhere."""

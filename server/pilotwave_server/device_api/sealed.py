@@ -1,0 +1,76 @@
+"""Take what a device sends sealed and signed: `POST /device/v1/diagnostics` and `…/captures`. Plain
+ASGI, so that no body is read before the sender is known by its token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
+
+from pilotwave_protocol.messages.case import MAX_CASE_BYTES
+from pilotwave_protocol.messages.diagnostics import MAX_DIAGNOSTICS_BYTES
+from pilotwave_server.captures import service as captures
+from pilotwave_server.captures.service import Bounds
+from pilotwave_server.context import Context
+from pilotwave_server.device_api.body import SenderGone, read_body
+from pilotwave_server.device_api.poll import Polls
+from pilotwave_server.diagnostics import service as diagnostics
+from pilotwave_server.errors import ServerError
+from pilotwave_server.problems import error_response
+
+DEADLINE_S = 120.0
+Take = Callable[[str, bytes], None]
+"""Keeps what the device of this name sent."""
+
+
+class SealedDoor:
+    """Asks who sends, reads, hands on, answers."""
+
+    def __init__(self, context: Context, polls: Polls, take: Take, *, limit: int) -> None:
+        self._polls = polls
+        self._pacing = context.pacing
+        self._take = take
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._pacing.wait(scope)
+            authorization = dict(scope["headers"]).get(b"authorization", b"")
+            record = await self._polls.known(authorization)
+            raw = await read_body(scope, receive, limit=self._limit, within_s=DEADLINE_S)
+            await run_in_threadpool(self._take, record.name, raw)
+        except SenderGone:
+            return
+        except ServerError as error:
+            if error.status < 500:
+                self._pacing.refused(scope)
+            await error_response(error)(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+
+class DiagnosticsDoor(SealedDoor):
+    """Takes answers to wishes for diagnostics."""
+
+    def __init__(self, context: Context, polls: Polls) -> None:
+        def take(device: str, raw: bytes) -> None:
+            with context.db.write() as session:
+                diagnostics.take(session, raw, device=device, now=context.clock())
+
+        super().__init__(context, polls, take, limit=MAX_DIAGNOSTICS_BYTES)
+
+
+class CapturesDoor(SealedDoor):
+    """Takes captured cases."""
+
+    def __init__(self, context: Context, polls: Polls) -> None:
+        settings = context.settings
+        bounds = Bounds(settings.captures_mb_per_device << 20, settings.captures_mb << 20)
+
+        def take(device: str, raw: bytes) -> None:
+            with context.db.write() as session:
+                captures.take(session, raw, device=device, bounds=bounds, now=context.clock())
+
+        super().__init__(context, polls, take, limit=MAX_CASE_BYTES)
