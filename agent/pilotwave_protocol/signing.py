@@ -106,7 +106,11 @@ def parse_signer(path: Path, raw: bytes, passphrase: Passphrase | None = None) -
     """Make a signer of what was read from a PEM file or key reference; errors call it `path`."""
     if raw.lstrip().startswith(b"{"):
         return _from_reference(path, raw, passphrase)
-    return CryptoSigner(_private_key(path, raw, passphrase))
+    key = _private_key(path, raw, passphrase)
+    try:
+        return CryptoSigner(key)
+    except ValueError as e:  # a reader's key, which lies among the others by default
+        raise SigningError(f"{path}: expected a key that signs; this one is of another kind") from e
 
 
 def read_key_file(path: Path) -> bytes:

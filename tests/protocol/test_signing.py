@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata, Targets
 
@@ -140,3 +142,13 @@ def test_a_version_is_added_once_and_the_counter_rises() -> None:
     assert signing.next_counter(role) == 2
     with pytest.raises(SigningError, match="published already"):
         signing.add_version(role, VERSION)
+
+
+def test_a_key_that_does_not_sign_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    """A reader's key lies in the folder of signing keys, where each is tried."""
+    path = tmp_path / "reader.pem"
+    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(X25519PrivateKey.generate().private_bytes(*form))
+    path.chmod(0o600)
+    with pytest.raises(SigningError, match="expected a key that signs"):
+        signing.load_signer(path)
