@@ -101,8 +101,13 @@ def test_nothing_on_the_disk_holds_the_inputs_and_no_other_key_opens_them(shelf:
         model.run({"x": known})
     (path,) = files(shelf)
     assert open_case(path)[1]["input.x"].tobytes() == known.tobytes()
+    statement, sealed = split_case(path.read_bytes())
+    packed = unseal(sealed, KEY, about=parse_case(statement, sealed).about())
     for found in shelf.data.rglob("*"):
-        assert not found.is_file() or known.tobytes() not in found.read_bytes(), found
+        if found.is_file():
+            content = found.read_bytes()
+            assert known.tobytes() not in content, found
+            assert packed not in content, found  # compressed, as it was before it was sealed
     with pytest.raises(SealingError):
         open_case(path, X25519PrivateKey.generate())
     raw = path.read_bytes()
