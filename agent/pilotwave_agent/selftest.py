@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pilotwave_agent.hardware import energy
 from pilotwave_agent.hardware.board import int8_words
 from pilotwave_agent.host.shared_folder import remove_tree
 from pilotwave_agent.runtimes import COMMAND, RUNTIMES, WHEELHOUSE, Options, Tensor, engines
@@ -149,19 +150,37 @@ def run_selftest(
     return _judged(ended, variant, limits)
 
 
+@dataclass(frozen=True)
+class TurnFigures:
+    """The 5th percentile of a call, its CPU time, and its energy where that was counted."""
+
+    p05_ms: float
+    cpu_ms: float
+    energy_mj: float | None = None
+
+
 def run_in_turns(
-    tried: Sequence[tuple[Path, Variant]], limits: TestLimits, place: SelfTestFolders = _ANYWHERE
-) -> list[tuple[float, float]]:
-    """Time variants that have passed their self-tests, all loaded at once and called in turns;
-    return the 5th percentile of a call and its CPU time, in milliseconds, of each.
+    tried: Sequence[tuple[Path, Variant]],
+    limits: TestLimits,
+    place: SelfTestFolders = _ANYWHERE,
+    meter: energy.Meter | None = None,
+) -> list[TurnFigures]:
+    """Time variants that have passed their self-tests, all loaded at once and called in turns; with
+    a `meter`, count the energy of a call of each, which takes some seconds more.
 
     Raises `RefusedError`, as where they have no room beside each other, and `OSError`.
     """
     specs = [_spec(folder, variant, limits, _BY_DEFAULT, place) for folder, variant in tried]
     told = {**specs[0], "turns": specs, "within_s": min(_TURNS_S, limits.timeout_s / 4)}
-    ended = _in_child(told, sys.executable, limits.timeout_s)
-    found = _passed(ended, limits)["figures"]["turns"]
-    return [(times["p05_ms"], times["cpu_ms"]) for times in found]
+    told |= {"stretch_s": meter.stretch_s if meter else 0.0, "rounds": meter.rounds if meter else 0}
+    with energy.sampled(meter) if meter else contextlib.nullcontext(energy.Curve()) as curve:
+        ended = _in_child(told, sys.executable, limits.timeout_s)
+    found = _passed(ended, limits)["figures"]
+    millijoules = energy.per_call_mj(curve, found)
+    return [
+        TurnFigures(times["p05_ms"], times["cpu_ms"], mj)
+        for times, mj in zip(found["turns"], [*millijoules, *([None] * len(tried))], strict=False)
+    ]
 
 
 def may_take_turns(variant: Variant, settings: RuntimeSettings) -> bool:

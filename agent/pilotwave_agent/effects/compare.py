@@ -2,7 +2,8 @@
 
 1. All files are fetched, as far as conditions, limits and disk allow, and the folders proven.
 2. Each variant passes its self-test, in a child of its own, or is told as failed.
-3. Those that passed are timed in turns in one child, where they have room beside each other.
+3. Those that passed are timed in turns in one child, where they have room beside each other; the
+   energy of a call is counted there, where the device can.
 4. What was found is journalled in one record, and what nobody needs is cleared away.
 What cannot be done now is tried later; it is no news of any variant.
 """
@@ -10,6 +11,7 @@ What cannot be done now is tried later; it is no news of any variant.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from pilotwave_agent import version_folder
 from pilotwave_agent.core import conditions, records
@@ -22,9 +24,11 @@ from pilotwave_agent.effects.holds import held_at
 from pilotwave_agent.effects.tools import TRANSIENT, Tools, disk_says_no
 from pilotwave_agent.effects.trial import limits_of, selftest
 from pilotwave_agent.facts import facts_of
+from pilotwave_agent.hardware.energy import find_meter
 from pilotwave_agent.selftest import (
     SelfTestFigures,
     SelfTestFolders,
+    TurnFigures,
     may_take_turns,
     run_in_turns,
 )
@@ -114,10 +118,12 @@ def _measured(
             found[version] = VariantFigures(failed=str(no.reason))
     times = _in_turns(tools, slot, list(passed))
     for version, figures in passed.items():
-        p05_ms, cpu_ms = times.get(version) or (figures.p05_ms or figures.p50_ms, figures.cpu_ms)
+        own = TurnFigures(figures.p05_ms or figures.p50_ms, figures.cpu_ms)
+        turns = times.get(version, own)
         found[version] = VariantFigures(
-            p05_ms=p05_ms or None,
-            cpu_ms=cpu_ms or None,
+            p05_ms=turns.p05_ms or None,
+            cpu_ms=turns.cpu_ms or None,
+            energy_mj=turns.energy_mj,
             load_ms=figures.load_ms or None,
             peak_mb=figures.peak_mb or None,
         )
@@ -126,17 +132,18 @@ def _measured(
 
 def _in_turns(
     tools: Tools, slot: ModelSlot, versions: list[Installed]
-) -> Mapping[Installed, tuple[float, float]]:
+) -> Mapping[Installed, TurnFigures]:
     """Time them beside each other; nothing where they cannot be, so that each has its own times."""
+    meter = find_meter(Path("/"))
     variants = [tools.build(v).variant for v in versions]
     settings = [tools.config.runtimes.get(v.runtime, RuntimeSettings()) for v in variants]
-    if len(versions) < 2 or not all(map(may_take_turns, variants, settings)):
+    if len(versions) < (1 if meter else 2) or not all(map(may_take_turns, variants, settings)):
         return {}
     folders = [tools.layout.version(slot.model, v) for v in versions]
     place = SelfTestFolders(own=tools.config.data_dir)
     pairs = list(zip(folders, variants, strict=True))
     try:
-        times = run_in_turns(pairs, limits_of(tools.config), place)
+        times = run_in_turns(pairs, limits_of(tools.config), place, meter)
     except RefusedError:
         return {}
     return dict(zip(versions, times, strict=True))

@@ -62,3 +62,30 @@ def in_turns(
         if turn >= _LEAST and time.perf_counter() > end:
             break
     return times
+
+
+@dataclass
+class Stretches:
+    """When, by `time.monotonic`, nothing ran, and when each model did nothing but answer, with how
+    many calls: for who counts energy meanwhile."""
+
+    idle: list[tuple[float, float]] = field(default_factory=list)
+    busy: list[list[tuple[float, float, int]]] = field(default_factory=list)
+
+
+def in_stretches(
+    models: Sequence[tuple[Runner, Mapping[str, Array]]], *, stretch_s: float, rounds: int
+) -> Stretches:
+    """Rest, then call each model over and over, for `stretch_s` each; so many rounds of it."""
+    found = Stretches(busy=[[] for _ in models])
+    for _ in range(rounds):
+        begun = time.monotonic()
+        time.sleep(stretch_s)
+        found.idle.append((begun, time.monotonic()))
+        for (model, feeds), busy in zip(models, found.busy, strict=True):
+            calls, begun = 0, time.monotonic()
+            while time.monotonic() < begun + stretch_s:
+                model.run(feeds)
+                calls += 1
+            busy.append((begun, time.monotonic(), calls))
+    return found

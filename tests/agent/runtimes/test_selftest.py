@@ -56,7 +56,8 @@ def test_variants_are_timed_in_turns_in_one_child(tmp_path: Path) -> None:
     ]
     found = run_in_turns(tried, LIMITS)
     assert len(found) == 2
-    assert all(0 < p05_ms < 100 and 0 <= cpu_ms < 100 for p05_ms, cpu_ms in found)
+    assert all(0 < turns.p05_ms < 100 and 0 <= turns.cpu_ms < 100 for turns in found)
+    assert [turns.energy_mj for turns in found] == [None, None]
 
 
 def test_what_has_no_room_beside_others_is_said(tmp_path: Path) -> None:
