@@ -56,11 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("optimize")
     nets.write_data(folder)
     model = nets.write_depthwise(folder / "model.onnx")
-    subprocess.run(
-        [sys.executable, "-c", _PER_TENSOR, model, folder / "cal.npz", folder / "tensor.onnx"],
-        check=True,
-        cwd=folder,
-    )
+    quantise(model, folder / "tensor.onnx", per_channel=False)
     also = ["--also", "per-tensor=tensor.onnx", "--also", f"plain={nets.MODEL}"]
     only = [word for name in MADE for word in ("--only", name)]
     done = run_in(folder, model, "--max-loss", "2%", *also, *only)
@@ -68,13 +64,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(folder / "variants", read_report(folder / "variants"), done)
 
 
+def quantise(model: Path, out: Path, *, per_channel: bool = True, flowing: str = "QUInt8") -> None:
+    """Quantise as `pilotwave optimize` never does, on the data that lies beside `out`."""
+    words = [str(model), str(out.parent / "cal.npz"), str(out), str(int(per_channel)), flowing]
+    subprocess.run([sys.executable, "-c", _QUANTISE, *words], check=True, cwd=out.parent)
+
+
 # a process of its own, as onnxruntime's quantiser changes the logging of the whole process
-_PER_TENSOR = """
+_QUANTISE = """
 import sys
 import numpy as np
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-rows = np.load(sys.argv[2])["x"]
+model, calibration, out, per_channel, flowing = sys.argv[1:]
+rows = np.load(calibration)["x"]
 
 class Reader(CalibrationDataReader):
     calls = iter([{"x": rows[i : i + 1]} for i in range(50)])
@@ -82,7 +85,7 @@ class Reader(CalibrationDataReader):
         return next(self.calls, None)
 
 quantize_static(
-    sys.argv[1], sys.argv[3], Reader(), quant_format=QuantFormat.QDQ, per_channel=False,
-    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    model, out, Reader(), quant_format=QuantFormat.QDQ, per_channel=per_channel == "1",
+    activation_type=QuantType[flowing], weight_type=QuantType.QInt8,
 )
 """

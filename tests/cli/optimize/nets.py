@@ -39,7 +39,6 @@ def write_depthwise(path: Path) -> Path:
     One scale for both filters leaves nothing of the small one; a scale for each loses nothing.
     """
     model = onnx.load(MODEL)
-    graph = model.graph
     constants: dict[str, np.ndarray] = {
         "image": np.array([-1, 1, 8, 8]),
         "flat": np.array([-1, 64]),
@@ -58,14 +57,7 @@ def write_depthwise(path: Path) -> Path:
         helper.make_node("Reshape", ["s", "flat"], ["r"]),
         helper.make_node("Mul", ["r", "five"], ["x2"]),
     ]
-    graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in constants.items())
-    graph.node[0].input[0] = "x2"
-    nodes = [*before, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-    return path
+    return _behind(model, before, constants, path)
 
 
 def write_with_import(path: Path, domain: str, version: int) -> Path:
@@ -84,4 +76,83 @@ def write_custom(path: Path) -> Path:
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
     graph = helper.make_graph([node], "custom", [x], [y])
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=9), path)
+    return path
+
+
+def write_with_sizes_by_floats(path: Path) -> Path:
+    """The digits model behind an Expand to a size that is a float on its way, as tf2onnx exports
+    it: ONNX's symbolic shape inference raises there. `Identity` is for what comes before
+    quantising to take out."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["n"]),
+        helper.make_node("Cast", ["n"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Ceil", ["f"], ["whole"]),
+        helper.make_node("Cast", ["whole"], ["size"], to=TensorProto.INT64),
+        helper.make_node("Expand", ["zero", "size"], ["zeros"]),
+        helper.make_node("Identity", ["x"], ["same"]),
+        helper.make_node("Add", ["same", "zeros"], ["x2"]),
+    ]
+    return _behind(onnx.load(MODEL), nodes, {"zero": np.array(0, np.float32)}, path)
+
+
+def write_with_bias(path: Path, shape: list[int]) -> Path:
+    """The digits model with the biases of its classes in an array of this shape, one that is
+    broadcast; nothing is left of them where it holds one number."""
+    model = onnx.load(MODEL)
+    at = next(i for i, t in enumerate(model.graph.initializer) if t.name == "b2")
+    bias = numpy_helper.to_array(model.graph.initializer[at])
+    laid = bias.reshape(shape) if np.prod(shape) == bias.size else np.zeros(shape, np.float32)
+    model.graph.initializer[at].CopyFrom(numpy_helper.from_array(laid, "b2"))
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def write_residual(path: Path, blocks: int = 4) -> Path:
+    """The digits model behind residual blocks that pass the image on, each twice as bright.
+
+    ONNX Runtime sums signed 8-bit numbers slower than floats, and unsigned ones quicker.
+    """
+    model = onnx.load(MODEL)
+    channels = 64
+    constants: dict[str, np.ndarray] = {
+        "image": np.array([-1, 1, 8, 8]),
+        "flat": np.array([-1, 64]),
+        "starts": np.array([0]),
+        "ends": np.array([1]),
+        "axes": np.array([1]),
+        "spread": np.full((channels, 1, 1, 1), 0.5**blocks, np.float32),
+        "same": np.eye(channels, dtype=np.float32).reshape(channels, channels, 1, 1),
+    }
+    before = [
+        helper.make_node("Reshape", ["x", "image"], ["i"]),
+        helper.make_node("Conv", ["i", "spread"], ["r0"]),
+    ]
+    for i in range(blocks):
+        before += [
+            helper.make_node("Conv", [f"r{i}", "same"], [f"c{i}"]),
+            helper.make_node("Add", [f"c{i}", f"r{i}"], [f"r{i + 1}"]),
+        ]
+    before += [
+        helper.make_node("Slice", [f"r{blocks}", "starts", "ends", "axes"], ["s"]),
+        helper.make_node("Reshape", ["s", "flat"], ["x2"]),
+    ]
+    return _behind(model, before, constants, path)
+
+
+def _behind(
+    model: onnx.ModelProto,
+    before: list[onnx.NodeProto],
+    constants: dict[str, np.ndarray],
+    path: Path,
+) -> Path:
+    """Write the model with these nodes before it, which make `x2` of `x`."""
+    graph = model.graph
+    graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in constants.items())
+    graph.node[0].input[0] = "x2"
+    nodes = [*before, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
     return path

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -32,18 +34,12 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # it ships no types
 
 
 def make(task: Task) -> None:
-    """Quantise; where a step fails in a way that is known, it is done again without the part that
-    fails."""
-    prepared = _prepared(task.model)
-    made = Path("int8.onnx")
-    for extra in ({}, {"QDQDisableWeightAdjustForInt32Bias": True}):
-        try:
-            _quantise(task, prepared, made, extra)
-            break
-        except (ValueError, TypeError):  # "truth value of an array…", on per-channel biases
-            if extra:
-                raise
-    save(onnx.load(str(made)), task.out)
+    """Prepare, then quantise."""
+    model = onnx.load(str(_prepared(task.model)))
+    _widen_biases(model.graph)
+    save(model, Path("wide.onnx"))
+    _quantise(task, Path("wide.onnx"), Path("int8.onnx"))
+    save(onnx.load("int8.onnx"), task.out)
 
 
 def _prepared(model: Path) -> Path:
@@ -60,7 +56,26 @@ def _prepared(model: Path) -> Path:
     return out
 
 
-def _quantise(task: Task, model: Path, out: Path, extra: dict[str, Any]) -> None:
+def _widen_biases(graph: onnx.GraphProto) -> None:
+    """Give each Gemm one bias for each channel, where it has them in another shape that is
+    broadcast: quantising by channels dies of those ("truth value of an array", "index 1")."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for number, node in enumerate(graph.node):
+        if node.op_type != "Gemm" or len(node.input) < 3:
+            continue
+        weights, bias = (constants.get(name) for name in node.input[1:3])
+        if weights is None or bias is None:
+            continue
+        across = any(a.name == "transB" and a.i for a in node.attribute)
+        channels = weights.dims[0 if across else 1]
+        found = numpy_helper.to_array(bias)
+        if found.shape != (channels,) and (found.size == 1 or found.shape == (1, channels)):
+            wide = np.broadcast_to(found.reshape(-1), channels)
+            node.input[2] = f"{bias.name}.{number}"
+            graph.initializer.append(numpy_helper.from_array(wide.copy(), node.input[2]))
+
+
+def _quantise(task: Task, model: Path, out: Path) -> None:
     quantize_static(
         str(model),
         str(out),
@@ -69,5 +84,4 @@ def _quantise(task: Task, model: Path, out: Path, extra: dict[str, Any]) -> None
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        extra_options=extra,
     )
