@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from pilotwave_protocol.figures import MEASURED, read_figures
 from pilotwave_protocol.messages.directive import Entry
+from pilotwave_protocol.states import ModelState, Reason
 from pilotwave_server.db import touch_fleet
 from pilotwave_server.fleet.records import DeviceRecord
 from pilotwave_server.fleet.state import FleetState
@@ -20,22 +21,24 @@ from pilotwave_server.rollouts.assignments.variants import comparable
 from pilotwave_server.rollouts.choice import store as trials
 from pilotwave_server.rollouts.choice.classes import class_of
 from pilotwave_server.rollouts.choice.decide import Asked, to_ask
-from pilotwave_server.rollouts.choice.store import Answer, Wish
-from pilotwave_server.rollouts.choice.trial import asked_of
+from pilotwave_server.rollouts.choice.store import Answer, Failure, Wish
+from pilotwave_server.rollouts.choice.trial import NO_CLASS, asked_of
 from pilotwave_server.telemetry.store import VerifiedCheckIn
 
 Key = tuple[str, str]
+_OF_SELFTESTS = frozenset(str(r) for r in Reason if r.name.startswith("SELFTEST_"))
 
 
 @dataclass(frozen=True)
 class TrialNews:
-    """Whom to ask to measure, and what was measured."""
+    """Whom to ask to measure, what was measured, and what failed where it was to run."""
 
     wishes: Sequence[Wish] = ()
     answers: Sequence[Answer] = ()
+    failures: Sequence[Failure] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.wishes or self.answers)
+        return bool(self.wishes or self.answers or self.failures)
 
 
 def heard(fleet: FleetState, items: Sequence[VerifiedCheckIn], now: datetime) -> TrialNews:
@@ -46,29 +49,52 @@ def heard(fleet: FleetState, items: Sequence[VerifiedCheckIn], now: datetime) ->
     records = _records(fleet, items)
     wishes: list[Wish] = []
     answers: list[Answer] = []
+    failures: list[Failure] = []
     asked: dict[Key, list[Asked]] = {}
     for item in items:
         record = records.get(item.check_in.device)
         if record is None or record.conflict:
             continue
         answers += _answers(item, record, snapshot)
+        failures += _failures(item, record, snapshot)
         if item.check_in.refusal is None and record.reading_key == snapshot.reading_key:
             wishes += _wishes(fleet, item, record, snapshot, asked, now)
-    return TrialNews(wishes, answers)
+    return TrialNews(wishes, answers, failures)
 
 
 def _records(fleet: FleetState, items: Sequence[VerifiedCheckIn]) -> dict[str, DeviceRecord]:
-    """The devices as this process knows them; of those that it does not, who answers is loaded, and
-    who does not is asked another time."""
+    """The devices as this process knows them; of those that it does not, who answers or failed is
+    loaded, and who does not is asked another time."""
     answering = {
         item.check_in.device
         for item in items
         if any(event.kind == MEASURED for event in item.check_in.events)
+        or any(report.state is ModelState.FAILED for report in item.check_in.models)
     }
     known = {i.check_in.device: fleet.records.get(i.check_in.device) for i in items}
     found = {name: record for name, record in known.items() if record is not None}
     missing = answering - found.keys()
     return {**found, **fleet.load(missing)} if missing else found
+
+
+def _failures(
+    item: VerifiedCheckIn, record: DeviceRecord, snapshot: FleetSnapshot
+) -> Iterator[Failure]:
+    """Yield the variants chosen by measurement whose self-test failed there, once each."""
+    for report in item.check_in.models:
+        tried, reason = report.candidate, report.reason or ""
+        if tried is None or report.state is not ModelState.FAILED or reason not in _OF_SELFTESTS:
+            continue
+        release = snapshot.versions.get((report.model, tried.version))
+        if release is None or release.sha256 != tried.sha256:
+            continue
+        groups, known = record.profile.groups, snapshot.trials.get((NO_CLASS, tried.sha256), ())
+        noted = any((t.device, t.variant) == (record.name, tried.variant) for t in known)
+        is_variant = any(v.name == tried.variant for v in release.variants)
+        chosen = snapshot.choose_of(groups, report.model, tried.version) is not None
+        if is_variant and chosen and not noted:
+            key = item.device_id, tried.sha256, tried.variant
+            yield Failure(*key, reason, item.check_in.directive_seq)
 
 
 def _answers(
@@ -119,5 +145,7 @@ def store(session: Session, news: TrialNews, taken: Collection[int], *, now: dat
     wishes = [w for w in news.wishes if w.device_id in taken]
     answers = [a for a in news.answers if a.device_id in taken]
     trials.ask(session, wishes, now=now)
-    if trials.take(session, answers, now=now) or wishes:
+    failures = [f for f in news.failures if f.device_id in taken]
+    noted = trials.note_failures(session, failures, now=now)
+    if trials.take(session, answers, now=now) or wishes or noted:
         touch_fleet(session)

@@ -38,7 +38,8 @@ class BaselineRow(Base):
 class VariantTrialRow(Base):
     """A device was asked to measure a variant for its class, and what it found, once it did.
 
-    Rows of a class that the device has left stay: it measured what devices of that class are.
+    Rows of a class that the device has left stay: it measured what devices of that class are. Rows
+    of no class (empty) are variants that failed on the device itself, which was not asked.
     """
 
     __tablename__ = "variant_trials"

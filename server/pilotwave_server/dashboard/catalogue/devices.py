@@ -35,6 +35,7 @@ SENTENCES: tuple[str, ...] = (
         "%(variant)s: %(shown)s (measured on this device); "
         "none is %(percent)s %% better: %(variant2)s takes %(shown2)s"
     ),
+    N_("%(variant)s failed on this device; %(text)s"),
     N_("too few devices of this class have measured it yet, so the publisher's order holds"),
     N_("no variant keeps %(names)s, so the publisher's order holds"),
     N_("an operator pinned it"),

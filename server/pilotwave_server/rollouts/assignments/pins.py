@@ -22,6 +22,7 @@ from pilotwave_server.rollouts.assignments.held import Became, Held, hold
 from pilotwave_server.rollouts.assignments.offerable import check_not_withheld
 from pilotwave_server.rollouts.assignments.resolve import Candidate, may_not_be_offered
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
+from pilotwave_server.rollouts.choice.store import forget_own_failures
 from pilotwave_server.rollouts.leases import forget_failures
 from pilotwave_server.telemetry.history import HEALTHY
 
@@ -194,6 +195,7 @@ def retry(session: Session, *, name: str, model: str, actor: str, now: datetime)
         raise ModelUnknown(model)
     attempt = try_again(session, device, model=model, revision=revision, actor=actor, now=now)
     forget_failures(session, [device.id], model=model, counts_from=revision, now=now)
+    forget_own_failures(session, [device.id], model)
     return attempt
 
 

@@ -23,6 +23,7 @@ from pilotwave_server.rollouts import end_removals
 from pilotwave_server.rollouts.assignments import pins
 from pilotwave_server.rollouts.assignments.held import hold
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
+from pilotwave_server.rollouts.choice.store import forget_own_failures
 from pilotwave_server.rollouts.leases import forget_failures
 
 BulkAction = Literal["label", "accept", "retry", "rollback", "decommission"]
@@ -123,6 +124,7 @@ def _retry(
 
     yield step
     forget_failures(session, tried, model=wanted.model, counts_from=by.revision, now=by.now)
+    forget_own_failures(session, tried, wanted.model)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ the next shows something better: no decision is stored, and none flips by noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -61,14 +61,33 @@ def _signed_holds(option: Option, bound: Bound) -> bool:
 
 
 def decide(
-    device: str, options: Sequence[Option], voices: Sequence[Voice], choose: Choose
+    device: str,
+    options: Sequence[Option],
+    voices: Sequence[Voice],
+    choose: Choose,
+    failed: Collection[str] = (),
 ) -> Choice:
-    """Return what `device` is to run of `options`, which are in the publisher's order."""
+    """Return what `device` is to run of `options`, which are in the publisher's order.
+
+    Where the chosen one has `failed` there, that is the best of the others that devices of its
+    class say run within the bounds; where there is none, it stays the chosen one.
+    """
     left = admitted(options, choose)
     if not left:
         bounds = ", ".join(str(b) for b in choose.bounds if not b.measured)
         return Choice(None, f"no variant keeps {bounds}, so the publisher's order holds")
     heard = [v for v in voices if v.device == device] if len(voices) < 2 else list(voices)
+    choice = _chosen(left, heard, choose)
+    rest = [o for o in left if o.name not in failed]
+    if choice.variant not in failed or not rest:
+        return choice
+    second = _chosen(rest, heard, choose)
+    if second.variant is None or Ballot(choose, {}).balance(heard, second.variant) <= 0:
+        return choice
+    return Choice(second.variant, f"{choice.variant} failed on this device; {second.sentence}")
+
+
+def _chosen(left: Sequence[Option], heard: Sequence[Voice], choose: Choose) -> Choice:
     ballot = Ballot(choose, {o.name: o for o in left})
     chosen = left[0].name
     for count in range(min(2, len(heard)), len(heard) + 1):
@@ -87,15 +106,15 @@ class Ballot:
         """Return what is chosen after these voices where `held` was chosen before."""
         if not voices:
             return held
-        good = [name for name in self.options if name != held and self._balance(voices, name) > 0]
-        if self._balance(voices, held) < 0:
+        good = [name for name in self.options if name != held and self.balance(voices, name) > 0]
+        if self.balance(voices, held) < 0:
             found = [(m, name) for name in good if (m := self.middle(voices, name)) is not None]
             return min(found, default=(0.0, held), key=lambda one: one[0])[1]
         ratios = [(r, name) for name in good if (r := self._ratio(voices, name, held)) is not None]
         best = min(ratios, default=(1.0, held), key=lambda one: one[0])
         return best[1] if best[0] < 1 - self.choose.keep else held
 
-    def _balance(self, voices: Sequence[Voice], name: str) -> int:
+    def balance(self, voices: Sequence[Voice], name: str) -> int:
         """How many more devices say that the variant runs within the bounds than that it does not;
         above 0 it may be chosen, below it is out."""
         said = [v.found[name] for v in voices if name in v.found]

@@ -28,6 +28,18 @@ Trials = Mapping[tuple[str, str], tuple[Trial, ...]]
 """By class and manifest (SHA-256), in the order in which the answers came."""
 
 
+NO_CLASS = ""
+"""The class under which a device's own failures are kept: no voice of any."""
+
+
+def own_failures(trials: Trials, device: str, class_of: str, sha256: str) -> set[str]:
+    """Return the variants of a manifest whose self-test failed on the device, as it was told to run
+    them or to compare them."""
+    heard = (*trials.get((NO_CLASS, sha256), ()), *trials.get((class_of, sha256), ()))
+    mine = (t for t in heard if t.device == device)
+    return {t.variant for t in mine if t.found is not None and t.found.failed is not None}
+
+
 def voices_of(trials: Iterable[Trial]) -> list[Voice]:
     """Return the voices of devices that have answered, in the order in which they did."""
     found: dict[str, dict[str, VariantFigures]] = defaultdict(dict)

@@ -16,6 +16,7 @@ from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import Conflict, Forbidden
 from pilotwave_server.rollouts.assignments.offerable import check_may_be_offered
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
+from pilotwave_server.rollouts.choice.store import forget_own_failures
 from pilotwave_server.rollouts.leases import DID_NOT, EXPIRED, revise
 from pilotwave_server.rollouts.operate.create import check_way_is_free
 from pilotwave_server.rollouts.policies.stored import stored_policy
@@ -215,7 +216,9 @@ def retry_failed(
         execution_options={"synchronize_session": False},
     )
     for begin in range(0, len(ids), CHUNK):
-        _raise_attempts(session, ids[begin : begin + CHUNK], row.model)
+        some = ids[begin : begin + CHUNK]
+        _raise_attempts(session, some, row.model)
+        forget_own_failures(session, some, row.model)
     return row, len(ids)
 
 
