@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from pilotwave_cli import output
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.optimize.layout import Array, turned
-from pilotwave_cli.publish.ask_agent import ask_golden
+from pilotwave_cli.optimize.run_tool import check_room
+from pilotwave_cli.publish.ask_agent import ask_golden, folder_of
 from pilotwave_cli.publish.build_manifest import Built
 from pilotwave_protocol.manifest import TensorSpec
 from pilotwave_protocol.tensortypes import CASES
@@ -40,17 +41,19 @@ class Answers:
 
 
 def answers_of(agent: str, made: Built, inputs: Mapping[str, Array], timeout: float) -> Answers:
-    """Run the variant on all inputs. Raises `DoesNotRun`."""
+    """Run the variant on all inputs. Raises `DoesNotRun`, `OSError` where the disk is full."""
     found: list[Mapping[str, Array]] = []
     apart = 0.0
     for part in _chunks(inputs):
-        with tempfile.TemporaryDirectory(prefix="pilotwave-answers-") as scratch:
+        beside = folder_of(made).parent.absolute()
+        with tempfile.TemporaryDirectory(prefix=".answers-", dir=beside) as scratch:
             folder = Path(scratch)
             given = folder / "inputs.safetensors"
-            save_file({n: np.ascontiguousarray(a) for n, a in part.items()}, given)
+            given.write_bytes(save({n: np.ascontiguousarray(a) for n, a in part.items()}))
             rows = len(next(iter(part.values())))
             said = ask_golden(agent, made, given, folder, rows, timeout)
             if said.get("ok") is not True:
+                check_room(folder)
                 sentence = output.plain(said.get("sentence") or "the agent gave no answer")
                 raise DoesNotRun(f"it does not run in {made.variant.runtime}: {sentence}")
             apart = max(apart, float(said["worst"]))
@@ -81,7 +84,7 @@ def write_cases(path: Path, answers: Answers, rows: Sequence[int], outputs: Sequ
     chosen = np.asarray(rows)
     told = {f"input.{n}": np.ascontiguousarray(a[chosen]) for n, a in answers.inputs.items()}
     told |= {f"output.{n}": np.ascontiguousarray(answers.outputs[n][chosen]) for n in outputs}
-    save_file(told, path)
+    path.write_bytes(save(told))
 
 
 def fitted(inputs: Mapping[str, Array], wanted: Sequence[TensorSpec]) -> dict[str, Array]:

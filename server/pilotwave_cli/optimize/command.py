@@ -23,7 +23,7 @@ from pilotwave_cli import output
 from pilotwave_cli.durations import pairs
 from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.optimize import guard
-from pilotwave_cli.optimize.data import Data, check_fits, read_data
+from pilotwave_cli.optimize.data import Data, check_fits, read_data, sizes
 from pilotwave_cli.optimize.make_variants import (
     Desk,
     Made,
@@ -188,6 +188,18 @@ def _check_data(original: Original, calibration: Data, evaluate: Data, max_loss:
             f"{calibration.path}: {calibration.rows} inputs are few to calibrate on: classes may "
             "hold, scores move; 100 to 500 are usual"
         )
+    _warn_of_sizes(original, evaluate)
+
+
+def _warn_of_sizes(original: Original, evaluate: Data) -> None:
+    for tensor in original.inputs:
+        array = evaluate.inputs[tensor.name]
+        whole = tensor.shape if array.ndim > len(tensor.shape) else tensor.shape[1:]
+        if -1 in whole:
+            output.warn(
+                f"{tensor.name}: the model takes {sizes(whole)}; its variants are judged at "
+                f"{sizes(array.shape[1:])} alone, and LiteRT's take nothing else"
+            )
 
 
 @contextmanager

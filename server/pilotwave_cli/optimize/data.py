@@ -111,10 +111,11 @@ def check_fits(data: Data, inputs: Iterable[TensorSpec]) -> None:
             )
         if not row_fits(array, tensor.shape):
             raise CliError(
-                f"{data.path}: {name}: the model takes {_sizes(tensor.shape)}; "
-                f"a row of the file has {_sizes(array.shape[1:])}"
+                f"{data.path}: {name}: the model takes {sizes(tensor.shape)}; "
+                f"a row of the file has {sizes(array.shape[1:])}"
             )
 
 
-def _sizes(shape: Iterable[int]) -> str:
+def sizes(shape: Iterable[int]) -> str:
+    """Write a shape as people read it, `?` for any size."""
     return "[" + ", ".join("?" if n < 0 else str(n) for n in shape) + "]"

@@ -20,7 +20,7 @@ from pilotwave_cli.optimize.data import Data
 from pilotwave_cli.optimize.guard import Judged, Top, judge, top_of
 from pilotwave_cli.optimize.recipes import SUMS_IN_32_BITS, Recipe
 from pilotwave_cli.optimize.report import Figures, Files, Machine, Needs, Row, State
-from pilotwave_cli.optimize.run_tool import Limits, run_tool
+from pilotwave_cli.optimize.run_tool import Limits, check_room, run_tool
 from pilotwave_cli.optimize.tolerances import Golden, golden_of
 from pilotwave_cli.publish.ask_agent import ask_selftest
 from pilotwave_cli.publish.build_manifest import Built, build_variant
@@ -241,6 +241,7 @@ def measure(desk: Desk, made: list[Made]) -> None:
             )
             found = ask_selftest(desk.agent, template.to_bytes(), one.built, desk.limits.timeout_s)
             if found.get("ok") is not True:
+                check_room(desk.work)
                 sentence = output.plain(found.get("sentence") or "the agent gave no answer")
                 one.row = replace(one.row, state=State.FAILED, why=f"self-test: {sentence}")
                 one.built = None

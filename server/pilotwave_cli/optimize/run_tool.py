@@ -57,12 +57,10 @@ def run_tool(recipe: Recipe, task: Mapping[str, Any], limits: Limits) -> None:
         option = lacking[0].replace("_", "-")
         raise ToolFailed(f"it needs --{option}: {OPTIONS[lacking[0]]}")
     words = [sys.executable, "-I", "-m", _START, recipe.tool]
+    out = Path(task["out"])  # what a tool leaves on its way may be as large as what it makes
     with (
-        tempfile.TemporaryDirectory(prefix="pilotwave-tool-") as scratch,
-        _pipe() as (
-            reader,
-            writer,
-        ),
+        tempfile.TemporaryDirectory(prefix=".tool-", dir=out.parent.absolute()) as scratch,
+        _pipe() as (reader, writer),
     ):
         told = {"task": task, "memory_mb": limits.memory_mb, "parent": os.getpid(), "fd": writer}
         with tempfile.TemporaryFile(dir=scratch) as noise:
@@ -80,18 +78,25 @@ def run_tool(recipe: Recipe, task: Mapping[str, Any], limits: Limits) -> None:
             noise.seek(max(noise.seek(0, os.SEEK_END) - _TAIL, 0))
             tail = " ".join(noise.read().decode(errors="replace").split())[-300:]
         said = _said(reader)
-        _check_disk(Path(task["out"]), said)
+        _check_disk(out, said)
         _check(child.returncode, timed_out, said, tail, limits)
-    if not Path(task["out"]).is_file():
+    if not out.is_file():
         raise ToolFailed("it ended without an error and wrote no file")
 
 
 def _check_disk(out: Path, said: dict[str, Any]) -> None:
-    full = said.get("full")
-    if full is None and not said.get("ok") and shutil.disk_usage(out.parent).free < _NO_ROOM:
-        full = errno.ENOSPC
-    if full is not None:
+    if (full := said.get("full")) is not None:
         raise OSError(full, os.strerror(full), str(out))
+    if not said.get("ok"):
+        check_room(out.parent)
+
+
+def check_room(folder: Path) -> None:
+    """Raise `OSError` where next to nothing can be written, there or where temporary files go: what
+    failed then failed of that."""
+    for place in (folder, Path(tempfile.gettempdir())):
+        if shutil.disk_usage(place).free < _NO_ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
 
 def _check(status: int, timed_out: bool, said: dict[str, Any], tail: str, limits: Limits) -> None:

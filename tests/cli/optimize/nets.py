@@ -140,6 +140,20 @@ def write_residual(path: Path, blocks: int = 4) -> Path:
     return _behind(model, before, constants, path)
 
 
+def write_any_size(path: Path) -> Path:
+    """The digits model as `[N, 1, H, W]`, for images of any height and width."""
+    model = onnx.load(MODEL)
+    nodes = [
+        helper.make_node("Resize", ["image", "", "", "sizes"], ["i"], axes=[2, 3]),
+        helper.make_node("Reshape", ["i", "flat"], ["x2"]),
+    ]
+    constants = {"sizes": np.array([8, 8]), "flat": np.array([-1, 64])}
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, "H", "W"])
+    model.graph.input[0].CopyFrom(image)
+    model.opset_import[0].version = 18
+    return _behind(model, nodes, constants, path)
+
+
 def _behind(
     model: onnx.ModelProto,
     before: list[onnx.NodeProto],

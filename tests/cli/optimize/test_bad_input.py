@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from pilotwave_cli.optimize.report import read_report
 from tests.cli.optimize import nets
 from tests.cli.optimize.conftest import Run
 
@@ -100,6 +101,33 @@ def test_operator_that_no_runtime_has(tmp_path: Path, optimize: Run) -> None:
     line = sentence(tmp_path, optimize, nets.write_custom(tmp_path / "model.onnx"))
     assert "the source model cannot be judged: it does not run in onnxruntime" in line
     assert "Secret" in line
+
+
+def test_model_of_any_size_is_judged_at_the_datas_and_that_is_said(
+    tmp_path: Path, optimize: Run
+) -> None:
+    model = nets.write_any_size(tmp_path / "model.onnx")
+    images, labels = nets.digits()
+    images = images.reshape(-1, 1, 8, 8)
+    np.savez(tmp_path / "cal.npz", image=images[:200])
+    np.savez(tmp_path / "test.npz", image=images[200:], labels=labels[200:])
+    done = optimize(model, "--max-loss", "2%", "--only", "onnx-int8", "--only", "openvino-fp16")
+    assert done.returncode == 0, done.stderr
+    assert "image: the model takes [1, ?, ?]; its variants are judged at [1, 8, 8] alone" in (
+        done.stderr
+    )
+    accepted = {row.name for row in read_report(tmp_path / "variants").accepted}
+    assert accepted == {"onnx-int8", "openvino-fp16"}
+
+
+def test_size_that_the_model_says_it_takes_and_does_not(tmp_path: Path, optimize: Run) -> None:
+    model = onnx.load(nets.MODEL)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "features"
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "cal.npz", x=IMAGES[:200, :60])
+    np.savez(tmp_path / "test.npz", x=IMAGES[:, :60], labels=LABELS)
+    line = sentence(tmp_path, optimize, tmp_path / "model.onnx")
+    assert "the source model cannot be judged: it does not run in onnxruntime" in line
 
 
 def test_model_of_no_classes(tmp_path: Path, optimize: Run) -> None:
