@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.attention.service import list_items_of
 from pilotwave_server.audit.tables import AuditEventRow
-from pilotwave_server.dashboard import variant_table
+from pilotwave_server.dashboard import class_table, variant_table
 from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.forms import answer_form, in_transaction
 from pilotwave_server.dashboard.pages import ActOperator, Look, page_router
@@ -114,7 +114,8 @@ def show_version(
 ) -> Response:
     """Its variants and files, its signers, where it runs."""
     found = api.get_version(model, version, page.actor, session)
-    release = context.get(NewestSnapshot).snapshot.versions.get((model, version))
+    snapshot = context.get(NewestSnapshot).snapshot
+    release = snapshot.versions.get((model, version))
     fits = count_each(session, release) if release else None
     rows = variant_table.rows_of(found.variants, found.metrics, fits)
     return page.render(
@@ -125,6 +126,7 @@ def show_version(
             (k, page.told(t)) for k, t in FIGURES if any(r.figures[k] is not None for r in rows)
         ],
         picture=variant_table.picture_of(rows),
+        classes=class_table.rows_of(session, release, snapshot) if release else [],
         other_metrics=variant_table.others(found.variants, found.metrics),
         running=running(session, model).get(version, 0),
         back=rolled_back(session, model).get(version, []),

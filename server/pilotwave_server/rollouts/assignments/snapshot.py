@@ -5,7 +5,7 @@ No database and no clock in here; `load_snapshot.py` draws the picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -186,14 +186,20 @@ class FleetSnapshot:
         baselines = (b.choose for found in self.baselines.values() for b in found)
         return any(choose is not None for choose in (*rollouts, *baselines))
 
+    def chooses_of(self, model: str, version: str) -> list[Choose]:
+        """Return all by which groups get their variant of a version."""
+        asking = self._asking(model, version)
+        return [one.choose for one in asking if one.choose is not None]
+
     def choose_of(self, groups: frozenset[int], model: str, version: str) -> Choose | None:
         """Return by what devices of these groups get their variant of a version, whatever asks for
         it; None: by the publisher's order."""
-        asking: list[RunningRollout | Baseline] = []
-        asking += self.rollouts.get(model, ())
-        asking += self.baselines.get(model, ())
-        mine = (one for one in asking if one.group_id in groups and one.version == version)
+        mine = (one for one in self._asking(model, version) if one.group_id in groups)
         return next((one.choose for one in mine if one.choose is not None), None)
+
+    def _asking(self, model: str, version: str) -> Iterator[RunningRollout | Baseline]:
+        yield from (r for r in self.rollouts.get(model, ()) if r.version == version)
+        yield from (b for b in self.baselines.get(model, ()) if b.version == version)
 
     def groups_of(
         self, labels: Mapping[str, str], facts: Mapping[str, Scalar], member_of: frozenset[int]
