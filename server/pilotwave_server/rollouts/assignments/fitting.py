@@ -23,9 +23,13 @@ from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.resolve import choose_variant
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView
+from pilotwave_server.rollouts.choice.trial import NO_TRIALS, Trials
 from pilotwave_server.rollouts.outcomes import SENT_BACK
+from pilotwave_server.rollouts.policies.choose import Choose
 
 MOST_COUNTED = 100_000
+MOST_CHOSEN = 10_000
+"""Of so many devices each is judged by itself, where measurements choose."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,24 @@ class Fitting:
 
 
 def count_fitting(
-    session: Session, group: GroupRow, version: Released, *rules: ColumnElement[bool]
+    session: Session,
+    group: GroupRow,
+    version: Released,
+    *rules: ColumnElement[bool],
+    choose: Choose | None = None,
+    trials: Trials = NO_TRIALS,
 ) -> Fitting:
     """Count the group's enrolled devices (for which all `rules` hold) by what they would get of
-    `version`."""
+    `version`: where `trials` choose, by these; in a larger group, by the publisher's order."""
+    members = in_group(session, group), *rules
+    if choose is not None and trials and _are_few(session, *members):
+        kinds = _each(session, *members)
+    else:  # what tells kinds apart does not tell classes apart
+        kinds, choose = _kinds(session, version, *members), None
     holds: Counter[str] = Counter()
     variants: Counter[str] = Counter()
-    for count, kind in _kinds(session, version, in_group(session, group), *rules):
-        variant, hold = choose_variant(kind, version)
+    for count, kind in kinds:
+        variant, hold = choose_variant(kind, version, choose, trials)
         if variant is not None:
             variants[variant.name] += count
         elif hold is not None:
@@ -67,6 +81,18 @@ def count_each(session: Session, version: Released) -> dict[str, int] | None:
         for name, only in alone.items():
             fits[name] += count * (choose_variant(kind, only)[0] is not None)
     return fits
+
+
+def _are_few(session: Session, *rules: ColumnElement[bool]) -> bool:
+    members = select(DeviceRow.id).where(DeviceRow.state == "enrolled", *rules)
+    some = select(func.count()).select_from(members.limit(MOST_CHOSEN + 1).subquery())
+    return (session.scalar(some) or 0) <= MOST_CHOSEN
+
+
+def _each(session: Session, *rules: ColumnElement[bool]) -> Iterator[tuple[int, DeviceView]]:
+    query = select(DeviceRow.name, DeviceRow.facts).where(DeviceRow.state == "enrolled", *rules)
+    for name, facts in session.execute(query):
+        yield 1, DeviceView(name=name, facts=facts)
 
 
 def _kinds(

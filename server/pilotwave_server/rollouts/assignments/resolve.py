@@ -37,6 +37,8 @@ from pilotwave_server.rollouts.assignments.variants import (
     measured_choice,
     still_to_compare,
 )
+from pilotwave_server.rollouts.choice.trial import NO_TRIALS, Trials
+from pilotwave_server.rollouts.policies.choose import Choose
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.waves import position
 
@@ -164,7 +166,7 @@ def explain(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator
             if not isinstance(fits, Hold):
                 by = snapshot.choose_of(device.groups, candidate.model, candidate.version)
                 name, facts = device.name, device.facts
-                choice = measured_choice(name, facts, fits, release, by, snapshot)
+                choice = measured_choice(name, facts, fits, release, by, snapshot.trials)
                 yield Considered(candidate, None, choice.variant or fits[0].name, choice.sentence)
                 return
             hold = fits
@@ -266,10 +268,16 @@ def _quarantine(device: DeviceView, snapshot: FleetSnapshot, candidate: Candidat
     return None
 
 
-def choose_variant(device: DeviceView, release: Released) -> tuple[Variant | None, Hold | None]:
-    """Return the first variant, in the publisher's order, that fits; or why none does."""
+def choose_variant(
+    device: DeviceView, release: Released, choose: Choose | None = None, trials: Trials = NO_TRIALS
+) -> tuple[Variant | None, Hold | None]:
+    """Return the variant that fits: the first in the publisher's order, or the one that these
+    trials choose; or why none fits."""
     fits = _fitting(device, release)
-    return (None, fits) if isinstance(fits, Hold) else (fits[0], None)
+    if isinstance(fits, Hold):
+        return None, fits
+    choice = measured_choice(device.name, device.facts, fits, release, choose, trials)
+    return next((v for v in fits if v.name == choice.variant), fits[0]), None
 
 
 def _fitting(device: DeviceView, release: Released) -> list[Variant] | Hold:

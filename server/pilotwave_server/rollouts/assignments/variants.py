@@ -17,7 +17,7 @@ from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.choice.classes import class_of
 from pilotwave_server.rollouts.choice.decide import Choice, Option, admitted, decide
-from pilotwave_server.rollouts.choice.trial import own_failures, voices_of
+from pilotwave_server.rollouts.choice.trial import Trials, own_failures, voices_of
 from pilotwave_server.rollouts.policies.choose import Choose
 
 NO_CHOICE = Choice(None)
@@ -55,14 +55,14 @@ def measured_choice(
     fits: Sequence[Variant],
     release: Released,
     choose: Choose | None,
-    snapshot: FleetSnapshot,
+    trials: Trials,
 ) -> Choice:
     """Return what measurements choose of the variants that fit; nothing where none is asked."""
     if choose is None or len(fits) < 2 or release.model == AGENT_MODEL:
         return NO_CHOICE
     of, sha256 = class_of(facts), release.sha256
-    voices = voices_of(snapshot.trials.get((of, sha256), ()))
-    failed = own_failures(snapshot.trials, device, of, sha256)
+    voices = voices_of(trials.get((of, sha256), ()))
+    failed = own_failures(trials, device, of, sha256)
     return decide(device, options_of(fits, release), voices, choose, failed)
 
 

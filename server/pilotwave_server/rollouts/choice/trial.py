@@ -26,6 +26,7 @@ class Trial:
 
 Trials = Mapping[tuple[str, str], tuple[Trial, ...]]
 """By class and manifest (SHA-256), in the order in which the answers came."""
+NO_TRIALS: Trials = {}
 
 
 NO_CLASS = ""

@@ -14,6 +14,8 @@ from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.paging import PageRequest
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.fitting import Fitting, count_fitting
+from pilotwave_server.rollouts.choice.store import read_trials
+from pilotwave_server.rollouts.choice.trial import NO_TRIALS
 from pilotwave_server.rollouts.leases import DID_NOT, HEALTHY, IN_FLIGHT, SILENT
 from pilotwave_server.rollouts.operate import queries
 from pilotwave_server.rollouts.operate.create import warnings
@@ -149,9 +151,15 @@ def preview(
     """Who is in which wave, and what each would get. The counts read the whole group."""
     bounds = thresholds(session, group, row, policy)
     counts = count_by_wave(session, group, row, policy, bounds)
-    fitting: Fitting = count_fitting(session, group, version, not_pinned(version.model))
+    trials = read_trials(session, {version.sha256}) if policy.choose else NO_TRIALS
+    unpinned, by = not_pinned(version.model), policy.choose
+    fitting: Fitting = count_fitting(session, group, version, unpinned, choose=by, trials=trials)
     found, cursor = planned(
-        session, group, row, policy, version, bounds=bounds, page=page, wave=wave
+        *(session, group, row, policy, version),
+        bounds=bounds,
+        page=page,
+        wave=wave,
+        trials=trials,
     )
     return PreviewView(
         salt=str(Salt(row.multiplier, row.offset)),

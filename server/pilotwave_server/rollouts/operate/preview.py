@@ -20,6 +20,7 @@ from pilotwave_server.paging import PageRequest, paginate
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.resolve import Hold, choose_variant
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView
+from pilotwave_server.rollouts.choice.trial import NO_TRIALS, Trials
 from pilotwave_server.rollouts.operate.create import in_canary
 from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.tables import RolloutRow, RolloutWaveRow
@@ -100,6 +101,7 @@ def planned(
     bounds: Sequence[int],
     page: PageRequest,
     wave: int | None = None,
+    trials: Trials = NO_TRIALS,
 ) -> tuple[list[PlannedDevice], str | None]:
     """The group's enrolled devices by name, or those that `wave` takes."""
     number = wave_of(session, rollout, policy, bounds)
@@ -125,7 +127,8 @@ def planned(
         if row.id in pins:
             found.append(PlannedDevice(row.name, None, None, None, pins[row.id]))
             continue
-        variant, hold = choose_variant(DeviceView(name=row.name, facts=row.facts), version)
+        view = DeviceView(name=row.name, facts=row.facts)
+        variant, hold = choose_variant(view, version, policy.choose, trials)
         place = None if places[row.id] == OUTSIDE else places[row.id]
         found.append(PlannedDevice(row.name, place, variant.name if variant else None, hold))
     return found, cursor

@@ -193,7 +193,9 @@ class PlannedWaveView(ApiReply):
 class PlannedDeviceView(ApiReply):
     device: str
     wave: int | None = Field(description="The wave that takes it; null: none does.")
-    variant: str | None = Field(description="What it would get; null: nothing fits it.")
+    variant: str | None = Field(
+        description="What it would get, as far as its class has measured; null: nothing fits it."
+    )
     hold: str | None = Field(description="Why no variant fits, as a stable word.")
     sentence: str | None = Field(description="Why no variant fits.")
     pinned: str | None = Field(
@@ -208,7 +210,10 @@ class PreviewView(ApiReply):
     outside: int = Field(description="Devices that no wave takes.")
     waves: list[PlannedWaveView]
     fits: int = Field(description="Devices that a variant fits.")
-    variants: dict[str, int] = Field(description="How many devices would get which variant.")
+    variants: dict[str, int] = Field(
+        description="How many devices would get which variant; in a group of more than 10,000, "
+        "by the publisher's order."
+    )
     holds: dict[str, int] = Field(description="The others, counted by why no variant fits.")
     warnings: list[str] = Field(
         description="What would keep it from its end, and where the version was rolled back before."
