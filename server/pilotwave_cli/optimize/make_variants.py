@@ -18,7 +18,7 @@ from pilotwave_cli.errors import CliError
 from pilotwave_cli.optimize.answers import Answers, DoesNotRun, answers_of, fitted, write_cases
 from pilotwave_cli.optimize.data import Data
 from pilotwave_cli.optimize.guard import Judged, Top, judge, top_of
-from pilotwave_cli.optimize.recipes import SUMS_IN_32_BITS, Recipe
+from pilotwave_cli.optimize.recipes import SOURCE, SUMS_IN_32_BITS, Recipe
 from pilotwave_cli.optimize.report import Figures, Files, Machine, Needs, Row, State
 from pilotwave_cli.optimize.run_tool import Limits, check_room, run_tool
 from pilotwave_cli.optimize.tolerances import Golden, golden_of
@@ -79,7 +79,9 @@ def make(desk: Desk, recipe: Recipe, model: Path, shapes: Mapping[str, tuple[int
         "shapes": {name: list(shape) for name, shape in shapes.items()},
         "options": desk.options,
     }
-    run_tool(recipe, task, desk.limits)
+    has_network = run_tool(recipe, task, desk.limits)
+    if has_network and recipe is SOURCE:  # the first of them, so that it is said once
+        desk.say("tools keep the network here: the kernel refuses them a namespace of their own")
     return folder
 
 

@@ -15,18 +15,22 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.optimize.recipes import OPTIONS, Recipe
+from pilotwave_cli.optimize.started import held_bytes, kill_started, started_by
 
 _START = "pilotwave_cli.optimize.tools.start"
 _TAIL = 2000
 _NO_ROOM = 1 << 20
+_LOOK_S = 0.5
 _QUIET = {
     "NNCF_DISABLE_TELEMETRY": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -37,19 +41,27 @@ _QUIET = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What one step may take: seconds, and MiB of memory."""
+    """What one step may take: seconds, and MiB of memory with all that it starts."""
 
     timeout_s: float = 1800.0
     memory_mb: int = 8192
+
+
+class _Over(Enum):
+    """The limit that ended a tool."""
+
+    TIME = "time"
+    MEMORY = "memory"
 
 
 class ToolFailed(CliError):
     """A tool did not make what it should; the sentence is the row's."""
 
 
-def run_tool(recipe: Recipe, task: Mapping[str, Any], limits: Limits) -> None:
-    """Have the tool write the task's `out`. Raises `ToolFailed`, `OSError` where the disk is full:
-    that is no fault of the tool, and the next would meet it too."""
+def run_tool(recipe: Recipe, task: Mapping[str, Any], limits: Limits) -> bool:
+    """Have the tool write the task's `out`; say whether it had the network. Raises `ToolFailed`,
+    `OSError` where the disk is full: that is no fault of the tool, and the next would meet it
+    too."""
     missing = [name for name in recipe.modules if find_spec(name) is None]
     if missing:
         raise ToolFailed(f"{missing[0]} is not installed: pip install 'pilotwave[{recipe.extra}]'")
@@ -74,14 +86,15 @@ def run_tool(recipe: Recipe, task: Mapping[str, Any], limits: Limits) -> None:
                 env=_environment(scratch),
                 cwd=scratch,
             )
-            timed_out = not _ended(child, json.dumps(told).encode(), limits.timeout_s)
+            over = _ended(child, json.dumps(told).encode(), limits)
             noise.seek(max(noise.seek(0, os.SEEK_END) - _TAIL, 0))
             tail = " ".join(noise.read().decode(errors="replace").split())[-300:]
         said = _said(reader)
         _check_disk(out, said)
-        _check(child.returncode, timed_out, said, tail, limits)
+        _check(child.returncode, over, said, tail, limits)
     if not out.is_file():
         raise ToolFailed("it ended without an error and wrote no file")
+    return bool(said.get("network"))
 
 
 def _check_disk(out: Path, said: dict[str, Any]) -> None:
@@ -99,10 +112,12 @@ def check_room(folder: Path) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
 
-def _check(status: int, timed_out: bool, said: dict[str, Any], tail: str, limits: Limits) -> None:
-    if timed_out:
+def _check(
+    status: int, over: _Over | None, said: dict[str, Any], tail: str, limits: Limits
+) -> None:
+    if over is _Over.TIME:
         raise ToolFailed(f"no end within {limits.timeout_s:g} s (--timeout)")
-    if said.get("memory") or status == -signal.SIGKILL:
+    if over is _Over.MEMORY or said.get("memory") or status == -signal.SIGKILL:
         raise ToolFailed(f"it needs more than {limits.memory_mb} MiB of memory (--memory)")
     if said.get("ok") is True:
         return
@@ -119,17 +134,30 @@ def _environment(scratch: str) -> dict[str, str]:
     return {**here, **_QUIET, "HOME": scratch, "TMPDIR": scratch}
 
 
-def _ended(child: subprocess.Popen[bytes], told: bytes, timeout_s: float) -> bool:
-    """Wait for the end of the child, and end all that it started; say whether time was enough."""
+def _ended(child: subprocess.Popen[bytes], told: bytes, limits: Limits) -> _Over | None:
+    """Wait for the end of the child, and end all that it started; say which limit it went over."""
+    ends = time.monotonic() + limits.timeout_s
     try:
-        child.communicate(told, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return False
+        _tell(child, told)
+        while True:
+            left = ends - time.monotonic()
+            if left <= 0:
+                return _Over.TIME
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(min(_LOOK_S, left))
+                return None
+            if sum(map(held_bytes, started_by(child.pid))) > limits.memory_mb << 20:
+                return _Over.MEMORY
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
+        kill_started(child.pid)
+        child.kill()
         child.wait()
-    return True
+
+
+def _tell(child: subprocess.Popen[bytes], told: bytes) -> None:
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
+        stdin.write(told)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pilotwave_cli.optimize.recipes import BY_NAME, Recipe
+from pilotwave_cli.optimize.recipes import BY_NAME, ONNX2TF, Recipe
 from pilotwave_cli.optimize.run_tool import Limits, ToolFailed, run_tool
 from tests.cli.optimize import nets
 
@@ -49,6 +49,23 @@ def test_tool_that_needs_too_much_memory(task: dict[str, object]) -> None:
     """OpenBLAS, of numpy, asks for more as it is imported."""
     said = failure(INT8, task, Limits(memory_mb=16))
     assert "--memory" in said or "memory" in said.lower()
+
+
+def test_what_a_tool_starts_counts_as_its_own(task: dict[str, object], tmp_path: Path) -> None:
+    """Each of the three stays below the limit that it has by itself."""
+    mark = f"{tmp_path.name}-{os.getpid()}"
+    hold = f"{sys.executable} -c 'import time; x = b\"x\" * (180 << 20); time.sleep(60)' {mark}"
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{hold} &\nsetsid {hold} &\n{hold} &\nwait\n")
+    python.chmod(0o755)
+    begun = time.monotonic()
+    told = {**task, "options": {ONNX2TF: str(python)}}
+    said = failure(BY_NAME["litert-fp32"], told, Limits(timeout_s=50, memory_mb=400))
+    assert said == "it needs more than 400 MiB of memory (--memory)"
+    assert time.monotonic() - begun < 40
+    assert [
+        p.pid for p in psutil.process_iter(["cmdline"]) if mark in (p.info["cmdline"] or [])
+    ] == []
 
 
 def test_tool_that_is_not_installed(task: dict[str, object]) -> None:
@@ -105,6 +122,22 @@ except OSError as e:
     assert done.returncode == 0, done.stderr
     if "unreachable" not in done.stdout.lower():
         pytest.fail(f"expected no network; got {done.stdout!r}")
+
+
+@pytest.mark.parametrize(("refused", "said"), [("", 0), ("unshare", 1)])
+def test_network_that_cannot_be_taken_is_told_once(tmp_path: Path, refused: str, said: int) -> None:
+    nets.write_data(tmp_path)
+    words = ["--calibration", "cal.npz", "--evaluate", "test.npz", "--out", "variants"]
+    words += ["--max-loss", "2%", "--only", "onnx-fp32", "--only", "onnx-fp16"]
+    peer = Path(__file__).parents[2] / "peers" / "old_kernel.py"
+    done = subprocess.run(
+        [sys.executable, peer, refused, "-m", "pilotwave_cli.main", "optimize", nets.MODEL, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.count("tools keep the network") == said
 
 
 def test_full_disk_is_the_end_and_no_row(task: dict[str, object]) -> None:

@@ -25,13 +25,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TAIL = 300
 
 
-def confine(memory_mb: int, parent: int) -> None:
-    """Limit this process's memory, take its network, end it with its parent."""
+def confine(memory_mb: int, parent: int) -> bool:
+    """Limit this process's memory, take its network, end it with its parent; say whether the kernel
+    let it leave the network."""
     libc = ctypes.CDLL(None, use_errno=True)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (memory_mb << 20, memory_mb << 20))
     uid, gid = os.geteuid(), os.getegid()
-    if libc.unshare(_NEWNET) != 0 and libc.unshare(_NEWUSER | _NEWNET) == 0:
+    left = bool(libc.unshare(_NEWNET) == 0)
+    if not left and (left := bool(libc.unshare(_NEWUSER | _NEWNET) == 0)):
         for path, words in (
             ("setgroups", "deny"),
             ("uid_map", f"{uid} {uid} 1"),
@@ -42,6 +44,7 @@ def confine(memory_mb: int, parent: int) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # last, as a new user namespace clears it
     if os.getppid() != parent:
         os._exit(1)  # it had gone before the line above
+    return left
 
 
 def _words(error: BaseException) -> str:
@@ -53,11 +56,11 @@ def _words(error: BaseException) -> str:
 def main() -> None:
     """Run the tool that is named, as told on stdin."""
     told: dict[str, Any] = json.loads(sys.stdin.buffer.read())
-    confine(told["memory_mb"], told["parent"])
+    left = confine(told["memory_mb"], told["parent"])
     try:
         tool = importlib.import_module(f"pilotwave_cli.optimize.tools.{sys.argv[1]}")
         tool.make(Task.read(told["task"]))
-        found: dict[str, Any] = {"ok": True}
+        found: dict[str, Any] = {"ok": True, "network": not left}
     except BaseException as e:  # a tool may raise anything, and the parent must hear of it
         full = e.errno if isinstance(e, OSError) and e.errno in _FULL else None
         memory = isinstance(e, MemoryError)
