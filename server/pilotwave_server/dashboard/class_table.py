@@ -18,7 +18,7 @@ from pilotwave_server.rollouts.assignments.variants import Misfit, fitting, opti
 from pilotwave_server.rollouts.choice.classes import class_of
 from pilotwave_server.rollouts.choice.decide import Voice, decide
 from pilotwave_server.rollouts.choice.store import read_trials
-from pilotwave_server.rollouts.choice.trial import NO_CLASS, voices_of
+from pilotwave_server.rollouts.choice.trial import OWN, voices_of
 
 MOST = 50
 
@@ -42,7 +42,7 @@ class ClassRow:
 def rows_of(session: Session, release: Released, snapshot: FleetSnapshot) -> list[ClassRow]:
     """Return what was measured of a version: of the classes of which the most devices did."""
     trials = read_trials(session, {release.sha256})
-    voices = {of: voices_of(found) for (of, _), found in trials.items() if of != NO_CLASS}
+    voices = {of: voices_of(found) for (of, _), found in trials.items() if of[0] != OWN}
     most = sorted(voices, key=lambda of: (-len(voices[of]), of))[:MOST]
     facts = _facts(session, {v.device for of in most for v in voices[of]})
     rows: list[ClassRow] = []

@@ -22,7 +22,7 @@ from pilotwave_server.rollouts.choice import store as trials
 from pilotwave_server.rollouts.choice.classes import class_of
 from pilotwave_server.rollouts.choice.decide import Asked, to_ask
 from pilotwave_server.rollouts.choice.store import Answer, Failure, Wish
-from pilotwave_server.rollouts.choice.trial import NO_CLASS, asked_of
+from pilotwave_server.rollouts.choice.trial import asked_of, own_key
 from pilotwave_server.telemetry.store import VerifiedCheckIn
 
 Key = tuple[str, str]
@@ -88,8 +88,9 @@ def _failures(
         release = snapshot.versions.get((report.model, tried.version))
         if release is None or release.sha256 != tried.sha256:
             continue
-        groups, known = record.profile.groups, snapshot.trials.get((NO_CLASS, tried.sha256), ())
-        noted = any((t.device, t.variant) == (record.name, tried.variant) for t in known)
+        groups = record.profile.groups
+        known = snapshot.trials.get((own_key(record.name), tried.sha256), ())
+        noted = any(t.variant == tried.variant for t in known)
         is_variant = any(v.name == tried.variant for v in release.variants)
         chosen = snapshot.choose_of(groups, report.model, tried.version) is not None
         if is_variant and chosen and not noted:

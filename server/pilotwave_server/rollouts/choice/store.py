@@ -18,7 +18,7 @@ from pilotwave_protocol.figures import NUMBERS, VariantFigures
 from pilotwave_server.db import insert_missing, touch_fleet
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.registry.tables import VersionRow
-from pilotwave_server.rollouts.choice.trial import NO_CLASS, Trial, Trials
+from pilotwave_server.rollouts.choice.trial import NO_CLASS, Trial, Trials, own_key
 from pilotwave_server.rollouts.tables import VariantTrialRow
 
 
@@ -76,7 +76,7 @@ def read_trials(session: Session, manifests: Collection[str]) -> Trials:
         figures = VariantFigures(**{n: getattr(row, n) for n in NUMBERS}, failed=row.failed)
         measured = figures if row.measured_at is not None else None
         trial = Trial(row.name, row.variant, row.asked_at, measured)
-        found[row.class_of, row.sha256].append(trial)
+        found[row.class_of or own_key(row.name), row.sha256].append(trial)
     return {key: tuple(trials) for key, trials in found.items()}
 
 

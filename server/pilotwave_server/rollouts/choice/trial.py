@@ -30,13 +30,19 @@ NO_TRIALS: Trials = {}
 
 
 NO_CLASS = ""
-"""The class under which a device's own failures are kept: no voice of any."""
+"""The class under which a device's own failures are stored: no voice of any."""
+OWN = "@"
+
+
+def own_key(device: str) -> str:
+    """Where `Trials` have a device's own failures, beside the classes: a fleet may have many."""
+    return OWN + device
 
 
 def own_failures(trials: Trials, device: str, class_of: str, sha256: str) -> set[str]:
     """Return the variants of a manifest whose self-test failed on the device, as it was told to run
     them or to compare them."""
-    heard = (*trials.get((NO_CLASS, sha256), ()), *trials.get((class_of, sha256), ()))
+    heard = (*trials.get((own_key(device), sha256), ()), *trials.get((class_of, sha256), ()))
     mine = (t for t in heard if t.device == device)
     return {t.variant for t in mine if t.found is not None and t.found.failed is not None}
 
