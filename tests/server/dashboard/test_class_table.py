@@ -12,7 +12,7 @@ from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.rollouts.assignments.baselines import set_baseline
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.choice.classes import class_of
-from pilotwave_server.rollouts.choice.store import Answer, Wish, ask, take
+from pilotwave_server.rollouts.choice.store import Answer, Failure, Wish, ask, note_failures, take
 from pilotwave_server.rollouts.policies.choose import Choose
 from tests.server.dashboard.conftest import MakePerson, sign_in
 from tests.server.dashboard.test_version_page import publish, text_of
@@ -54,6 +54,8 @@ def measure(fleet: Fleet) -> None:
             ask(session, [Wish(*key, NAMES)], now=now)
             found = {"int8": FAILED if n == 4 else figures(2 + n / 8), "fp32": figures(4)}
             take(session, [Answer(*key, *one) for one in found.items()], now=now)
+        # what failed where it was to run is that device's own: no class's
+        note_failures(session, [Failure(key[0], sha256, "fp32", "selftest_load", 10**9)], now=now)
         touch_fleet(session)
     fleet.context.get(FleetState).refresh()
 
@@ -72,6 +74,7 @@ def test_each_class_has_its_figures_and_what_it_gets(
     first = "N100 <b> aarch64, onnxruntime 1.23.2"
     assert rows.startswith(f"{first} int8 2.125 12.5 3 Chosen {first} fp32 4 12.5 3 ")
     assert "A53 aarch64, onnxruntime 1.23.2 int8 2.375 12.5 2 failed on 1 Chosen" in rows
+    assert rows.count("failed on") == 1
 
 
 @only_sqlite
