@@ -34,6 +34,7 @@ def test_two_hosts_share_few_connections_and_nothing_fails(
             "database_pooler": True,
             "database_direct_url": url if direct else "",
             "delta_processes": 0,
+            "blobs": tmp_path / "blobs",
             "key_encryption_key": "A" * 43 + "=",
             "metrics_open": True,
             "api_requests_per_second": 0,

@@ -162,6 +162,8 @@ def test_ctrl_c_ends_the_tools_and_leaves_nothing(tmp_path: Path, how: signal.Si
             cwd=tmp_path,
             stdout=log,
             stderr=log,
+            # a shell makes what it starts in the background ignore Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started = _children(process)
         process.send_signal(how)
