@@ -20,7 +20,7 @@ from pilotwave_cli.publish.build_manifest import Built
 from pilotwave_protocol.manifest import TensorSpec
 from pilotwave_protocol.tensortypes import CASES
 
-_CHUNK_BYTES = 128 << 20
+_CHUNK_BYTES = 24 << 20  # the self-test's process writes them, with the outputs, to one file
 
 
 class DoesNotRun(CliError):
@@ -63,7 +63,7 @@ def answers_of(agent: str, made: Built, inputs: Mapping[str, Array], timeout: fl
 
 
 def _chunks(inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
-    """Yield parts that fit into memory several times over."""
+    """Yield parts whose answers fit into a file of 64 MiB, the largest that a self-test writes."""
     rows = len(next(iter(inputs.values())))
     row_bytes = max(sum(a.nbytes for a in inputs.values()) // rows, 1)
     step = max(_CHUNK_BYTES // row_bytes, 1)

@@ -154,6 +154,19 @@ def write_any_size(path: Path) -> Path:
     return _behind(model, nodes, constants, path)
 
 
+def write_large_images(path: Path, size: int) -> Path:
+    """The digits model for images that are each digit's, made `size` pixels wide and high."""
+    model = onnx.load(MODEL)
+    step = [size // 8, size // 8]
+    nodes = [
+        helper.make_node("AveragePool", ["image"], ["i"], kernel_shape=step, strides=step),
+        helper.make_node("Reshape", ["i", "flat"], ["x2"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, size, size])
+    model.graph.input[0].CopyFrom(image)
+    return _behind(model, nodes, {"flat": np.array([-1, 64])}, path)
+
+
 def _behind(
     model: onnx.ModelProto,
     before: list[onnx.NodeProto],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,9 +12,9 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 from pilotwave_cli.optimize.recipes import SUMS_IN_32_BITS
-from pilotwave_cli.optimize.report import State
+from pilotwave_cli.optimize.report import State, read_report
 from tests.cli.optimize import nets
-from tests.cli.optimize.conftest import Made
+from tests.cli.optimize.conftest import Made, run_in
 
 pytestmark = pytest.mark.timeout(300)  # the first of them waits for the run
 
@@ -160,3 +161,16 @@ def test_nothing_else_is_left(made: Made) -> None:
 def test_numbers_are_texts(made: Made) -> None:
     written = json.loads((made.folder / "report.json").read_bytes())
     assert written["guard"] == {"max_loss": "0.02", "confidence": "0.95"}
+
+
+def test_data_of_more_bytes_than_a_self_test_writes(tmp_path: Path) -> None:
+    size, rows = 256, 300
+    images, labels = (array[:rows] for array in nets.digits())
+    large = np.kron(images.reshape(-1, 1, 8, 8), np.ones((1, 1, size // 8, size // 8), np.float32))
+    assert large.nbytes > 64 << 20
+    np.savez(tmp_path / "cal.npz", image=large[:100])
+    np.savez(tmp_path / "test.npz", image=large, labels=labels)
+    model = nets.write_large_images(tmp_path / "model.onnx", size)
+    done = run_in(tmp_path, model, "--max-loss", "2%", "--only", "onnx-fp32")
+    assert done.returncode == 0, done.stderr
+    assert [row.state for row in read_report(tmp_path / "variants").rows] == [State.ACCEPTED]
