@@ -1,6 +1,6 @@
 """8 bits for ONNX Runtime: static QDQ, weights signed per channel, what flows unsigned.
 
-U8S8, as S8S8 (ONNX Runtime's default) is slower than fp32 on x86, and dynamic quantisation of
+U8S8, as S8S8 (ONNX Runtime's default) is often slower than fp32 on x86, and dynamic quantisation of
 convolutions much slower. Per channel, as one scale for all filters ruins depthwise convolutions.
 """
 
