@@ -24,6 +24,7 @@ from pilotwave_protocol import dsse
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.messages.case import Case, join_case, parse_case, split_case
 from tests.agent.medium import Medium
+from tests.agent.mortal import Dies
 from tests.agent.recorder import Recorder
 from tests.agent.resident import run_agent
 from tests.peers.device import Device
@@ -129,10 +130,6 @@ def test_a_disk_without_room_leaves_them_with_the_application(device: Device) ->
     desk.leave(b"sealed")
     desk.captures().collect(WALL)
     assert (desk.names(), len(os.listdir(desk.folder))) == ([], 1)
-
-
-class Dies(BaseException):
-    """The process ends here."""
 
 
 def test_wherever_the_agent_is_killed_each_case_is_there_once(desk: Desk) -> None:

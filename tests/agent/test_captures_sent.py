@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from pilotwave_agent.captures import MOST_AT_ONCE
-from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.net.http import Channel
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.messages.case import split_case
+from tests.agent.mortal import Dies, Mortal
 from tests.agent.test_captures import WALL, Desk
 from tests.peers.device import Device
 
@@ -124,38 +124,6 @@ def test_what_was_sent_without_an_answer_is_sent_again_as_the_same_case(
     send(desk, receiver)
     assert receiver.ids == [sha256_hex(b"sealed")] * 2
     assert desk.names() == ["sent.json"]
-
-
-class Dies(BaseException):
-    """The process ends here."""
-
-
-class Mortal(Disk):
-    """Dies before its n-th change."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def _count(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Dies
-
-    def rename(self, source: Path, target: Path) -> None:
-        self._count()
-        super().rename(source, target)
-
-    def unlink(self, path: Path) -> None:
-        self._count()
-        super().unlink(path)
-
-    def write(self, fd: int, data: bytes | memoryview) -> None:
-        self._count()
-        super().write(fd, data)
-
-    def sync_dir(self, path: Path) -> None:
-        self._count()
-        super().sync_dir(path)
 
 
 def test_wherever_the_agent_is_killed_while_it_sends_each_case_arrives_as_one(

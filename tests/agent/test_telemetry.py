@@ -14,6 +14,7 @@ from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.live.generation import Version
 from pilotwave_agent.live.recorder import Recorder
 from pilotwave_protocol.messages.check_in import MAX_METRICS
+from tests.agent.mortal import Dies, Mortal
 from tests.peers.device import Device
 from tests.peers.registry import Registry
 
@@ -93,36 +94,8 @@ def test_a_lost_file_takes_up_the_numbers_that_the_server_knows(desk: Path) -> N
     assert [r.id for r in opened(desk).pending()] == [42]
 
 
-class Dies(Exception):
-    pass
-
-
-class Mortal(Disk):
-    """Dies at the n-th change."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def _count(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Dies
-
-    def rename(self, source: Path, target: Path) -> None:
-        self._count()
-        super().rename(source, target)
-
-    def unlink(self, path: Path) -> None:
-        self._count()
-        super().unlink(path)
-
-    def write(self, fd: int, data: bytes | memoryview) -> None:
-        self._count()
-        super().write(fd, data)
-
-
 def test_wherever_it_dies_each_number_is_counted_once(desk: Path) -> None:
-    for left in range(12):
+    for left in range(24):
         for path in desk.iterdir():
             path.unlink()
         (desk.parent.parent / "telemetry" / "spool.json").unlink(missing_ok=True)
