@@ -59,7 +59,7 @@ def main() -> int:
     where, folder = (Path(__file__).parent / "where.txt").read_text().splitlines()
     host, port = where.split()
     data = Path(folder)
-    deeds: dict[str, Callable[[], object]] = {
+    actions: dict[str, Callable[[], object]] = {
         "reached the server": lambda: connect(host, port),
         "sent a datagram": lambda: send(host, port),
         "reached the agent's socket": lambda: knock(data),
@@ -68,9 +68,9 @@ def main() -> int:
         "ended the agent": end_the_agent,
     }
     done = []
-    for name, deed in deeds.items():
+    for name, action in actions.items():
         try:
-            deed()
+            action()
             done.append(name)
         except (OSError, StopIteration, IndexError) as e:
             print(f"{name}: {type(e).__name__} {e}", file=sys.stderr)

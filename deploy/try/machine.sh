@@ -2,6 +2,8 @@
 # loopback address alone. What it is comes from $work/root, what runs it is in $work/machine.pid.
 # shellcheck shell=sh
 
+desk=/srv/try # the operator's folder in the machine
+
 # What the machine's own programs may ask of the kernel beside the usual: models are fenced by it.
 landlock="landlock_create_ruleset landlock_add_rule landlock_restrict_self"
 
@@ -16,10 +18,10 @@ first() { # the number of the machine's first process, as the host counts
 }
 
 within() { # run a shell command in the machine
-  nsenter -t "$(first)" -a env -i LANG=C.UTF-8 HOME=/root PILOTWAVE_KEYS=/root/keys \
+  nsenter -t "$(first)" -a env -i LANG=C.UTF-8 HOME="$desk" PILOTWAVE_KEYS="$desk/keys" \
     PILOTWAVE_URL=https://127.0.0.1 SSL_CERT_FILE=/etc/pilotwave/tls/cert.pem \
-    PILOTWAVE_TOKEN="$(cat "$work/root/root/token" 2> /dev/null)" \
-    PATH=/opt/pilotwave/bin:/usr/sbin:/usr/bin:/sbin:/bin sh -ec "cd /root; $1"
+    PILOTWAVE_TOKEN="$(cat "$work/root$desk/token" 2> /dev/null)" \
+    PATH=/opt/pilotwave/bin:/usr/sbin:/usr/bin:/sbin:/bin sh -ec "cd $desk; $1"
 }
 
 is_up() { within 'systemctl is-system-running' 2> /dev/null | grep -qE 'running|degraded'; }

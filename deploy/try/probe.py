@@ -1,7 +1,7 @@
 """Say what a service may do: run in place of it, within the same unit.   probe.py DATA agent|server
 
-Each line of the tables is a deed, and whether the unit's sandbox has to let it be done. The status
-is 1 if one of them went the other way.
+Each line of the tables is an action, and whether the sandbox of the unit has to allow it. The
+status is 1 if one of them went the other way.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def must(result: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def in_child(deed: Callable[[], object]) -> None:
+def in_child(action: Callable[[], object]) -> None:
     """Do it in another process, which it may change for good."""
     pid = os.fork()
     if pid == 0:
         try:
-            deed()
+            action()
         except OSError as e:
             os._exit(e.errno or 1)
         os._exit(0)
@@ -72,7 +72,7 @@ def raise_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def deeds(data: Path) -> dict[str, Callable[[], object]]:
+def actions(data: Path) -> dict[str, Callable[[], object]]:
     kept = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere"))
     return {
         "write to its data folder": lambda: write(str(data)),
@@ -126,9 +126,9 @@ ALLOWED = {
 
 def main(data: str, who: str) -> int:
     wrong = 0
-    for name, deed in deeds(Path(data)).items():
+    for name, action in actions(Path(data)).items():
         try:
-            deed()
+            action()
             said = "done"
         except OSError as e:
             said = f"refused ({e.strerror or e})"

@@ -33,13 +33,14 @@ wheels() { # of the checkout, and what it needs for the machine's Python
 install_product() {
   mkdir "$work/root"
   tar -C "$work/root" -xf "$folder/systemd.tar"
+  mkdir -p -m 700 "$work/root$desk"
   wheels
   in_root --bind-ro="$folder/wheels:/wheels" --bind-ro="$work/wheels:/own" sh -ec '
     python3 -m venv /opt/pilotwave
     /opt/pilotwave/bin/pip install -q --no-index --find-links /wheels --find-links /own \
       "pilotwave[server,cli,onnxruntime]"'
   cp -R "$tree/examples/digits" "$here/probe.py" "$here/break_out.py" "$work/root/opt/"
-  "$tree/.venv/bin/python" "$here/agent_versions.py" "$work/root/root/agents" > "$work/agents"
+  "$tree/.venv/bin/python" "$here/agent_versions.py" "$work/root$desk/agents" > "$work/agents"
   mkdir -p "$work/root/etc/pilotwave/tls"
   openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=try \
     -addext subjectAltName=IP:127.0.0.1 -out "$work/root/etc/pilotwave/tls/cert.pem" \
@@ -97,7 +98,7 @@ set_up_server() {
     install -d -m 700 -o pilotwave-server $SERVER
     runuser -u pilotwave-server -- /opt/pilotwave/bin/pilotwave-server init --data $SERVER \
       --fleet try --token-file $SERVER/token > /dev/null
-    mv $SERVER/token /root/token
+    mv $SERVER/token $desk/token
     echo PILOTWAVE_POLL_INTERVAL_S=2 > /etc/pilotwave/server.env
     echo PILOTWAVE_CHECK_IN_INTERVAL_S=5 >> /etc/pilotwave/server.env
     systemctl restart pilotwave-server"
@@ -148,7 +149,7 @@ try_intruder() {
     cp -R intruder /opt; ! runuser -u pilotwave -- /opt/intruder/break_out.py
     pkill -f 'sleep [9]87654'" > "$work/free"
   grep -q 'reached the server.*key' "$work/free" || fail "unconfined, the intruder gets nowhere"
-  publish intruder 1.0.0 /root/intruder --unsafe-format --runtime command \
+  publish intruder 1.0.0 $desk/intruder --unsafe-format --runtime command \
     --entrypoint break_out.py
   wait_for 60 "the intruder passed: it got nowhere" runs_version intruder 1.0.0 healthy
   ! within "pgrep -f 'sleep [9]87654'" || fail "a process of the intruder outlived its test"
@@ -157,8 +158,8 @@ try_intruder() {
 agent_version() { sed -n "s/^$1 //p" "$work/agents"; }
 
 publish_agent() { # NAME
-  publish pilotwave-agent "$(agent_version "$1")" "/root/agents/$1" --unsafe-format \
-    --not-secret "$(cd "$work/root/root/agents/$1" && ls ./*.whl | cut -c3-)"
+  publish pilotwave-agent "$(agent_version "$1")" "$desk/agents/$1" --unsafe-format \
+    --not-secret "$(cd "$work/root$desk/agents/$1" && ls ./*.whl | cut -c3-)"
 }
 
 try_agent_versions() {
