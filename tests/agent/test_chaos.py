@@ -126,9 +126,10 @@ def test_a_line_that_always_fails_in_one_way_does_no_harm(
     chance = random.Random(kind)
     second = registry.publish("detector", "1.1.0", example("1.1.0"))
     registry.order(second)
-    proxy.cut()
     proxy.plan = lambda: Fault(kind, chance.randrange(40, 700), rate=20_000, stall_s=0.4)
-    life.live(HOUR / 2)
+    for _ in range(6):  # new connections, new faults
+        proxy.cut()
+        life.live(HOUR / 12)
     assert proxy.struck[kind] > 3
     assert life.device.current().startswith(("1.0.0-", "1.1.0-"))
     proxy.plan = lambda: Fault()

@@ -41,8 +41,13 @@ def failure(recipe: Recipe, task: dict[str, object], limits: Limits = USUAL) -> 
     return str(found.value)
 
 
-def test_tool_that_takes_too_long(task: dict[str, object]) -> None:
-    assert failure(INT8, task, Limits(timeout_s=0.3)) == "no end within 0.3 s (--timeout)"
+def test_tool_that_takes_too_long(task: dict[str, object], tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 60\n")
+    python.chmod(0o755)
+    told = {**task, "options": {ONNX2TF: str(python)}}
+    said = failure(BY_NAME["litert-fp32"], told, Limits(timeout_s=1.5))
+    assert said == "no end within 1.5 s (--timeout)"
 
 
 def test_tool_that_needs_too_much_memory(task: dict[str, object]) -> None:
