@@ -24,6 +24,7 @@ class ModelState(_Word):
     VERIFYING = "verifying"
     STAGED = "staged"
     TESTING = "testing"
+    SHADOWING = "shadowing"
     SWITCHING = "switching"
     PROBATION = "probation"
     HEALTHY = "healthy"
@@ -36,14 +37,16 @@ _S = ModelState
 _RESTING = (_S.IDLE, _S.HEALTHY, _S.ROLLED_BACK, _S.FAILED)
 
 # A new order may arrive at any time before the switch, so each of those states may go back to
-# FETCHING; after the switch it waits for probation to end or for the way back.
+# FETCHING; after the switch it waits for probation to end or for the way back. A candidate in
+# shadow has passed its test; where it is ordered in earnest, it is TESTING again and switches.
 TRANSITIONS = MappingProxyType(
     {
         _S.IDLE: frozenset({_S.FETCHING, _S.ROLLING_BACK, _S.FAILED}),
         _S.FETCHING: frozenset({_S.FETCHING, _S.VERIFYING, _S.FAILED, *_RESTING}),
         _S.VERIFYING: frozenset({_S.FETCHING, _S.STAGED, _S.FAILED, *_RESTING}),
         _S.STAGED: frozenset({_S.FETCHING, _S.TESTING, _S.FAILED, *_RESTING}),
-        _S.TESTING: frozenset({_S.FETCHING, _S.SWITCHING, _S.FAILED, *_RESTING}),
+        _S.TESTING: frozenset({_S.FETCHING, _S.SHADOWING, _S.SWITCHING, _S.FAILED, *_RESTING}),
+        _S.SHADOWING: frozenset({_S.FETCHING, _S.TESTING, _S.FAILED, *_RESTING}),
         _S.SWITCHING: frozenset({_S.PROBATION, _S.ROLLING_BACK, _S.FAILED}),
         _S.PROBATION: frozenset({_S.HEALTHY, _S.ROLLING_BACK, _S.FETCHING}),
         _S.HEALTHY: frozenset({_S.FETCHING, _S.ROLLING_BACK, _S.FAILED, _S.IDLE}),

@@ -21,6 +21,9 @@ AGENT_MANIFEST = "agent.manifest"
 AGENT_COMPARES = "agent.compares"
 """The fact of an agent that measures the variants that an entry's condition `compare` names."""
 
+AGENT_SHADOWS = "shadows"
+"""The fact of an agent that heeds the condition `shadow`; no other is sent one."""
+
 AGENT_UPDATES = "agent.updates"
 """The fact of an agent that can replace itself by a version of the reserved model."""
 
