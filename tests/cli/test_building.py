@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pilotwave_cli.errors import CliError
 from pilotwave_cli.publish.build_manifest import build_variant
 from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol.errors import ProtocolError
+from pilotwave_protocol.escalate import EscalateBudget, Escalation, Promise, Target
 from pilotwave_protocol.manifest import Requires, VersionManifest, parse_manifest
 from tests.protocol import compiled
 
@@ -167,3 +169,37 @@ def test_a_program_requires_the_chip_of_the_models_beside_it(
     wanted = VariantOptions(runtime="command", entrypoint="run.sh", unsafe_format=True)
     variant = build_variant("v", tmp_path, wanted).variant
     assert (variant.format, variant.requires.accelerator) == ("program", required)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"output": "logits"}, "output: the model has probs; got logits"),
+        ({"rule": "guess"}, "rule: expected margin or top or entropy"),
+    ],
+)
+def test_an_escalate_file_that_devices_cannot_follow_is_not_shipped(
+    tmp_path: Path, changes: dict[str, str], said: str
+) -> None:
+    folder = shutil.copytree(DIGITS, tmp_path / "v")
+    file = folder / "escalate.json"
+    file.write_bytes(escalation().to_bytes())
+    variant = build_variant("onnx", folder, VariantOptions()).variant
+    assert "escalate.json" in {f.path for f in variant.files}
+    file.write_bytes(replace(escalation(), **changes).to_bytes())  # type: ignore[arg-type]
+    with pytest.raises(CliError, match=said):
+        build_variant("onnx", folder, VariantOptions())
+
+
+def escalation() -> Escalation:
+    return Escalation(
+        rule="margin",
+        output="probs",
+        softmax=False,
+        threshold="0.6",
+        promise=Promise("0.02", "0.1", 500),
+        to=(Target("site", "detector-big", "2.1.0"),),
+        encode="fp32",
+        budget=EscalateBudget("0.3", 20_000_000),
+        timeout_ms=150,
+    )
