@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pilotwave_protocol import names, strictjson
 from pilotwave_protocol.errors import ProtocolError
@@ -190,3 +191,17 @@ def _softmax(scores: Sequence[float]) -> list[float]:
     parts = [math.exp(s - top) for s in scores]
     whole = math.fsum(parts)
     return [p / whole for p in parts]
+
+
+def encoded(array: Any, encode: str) -> Any:
+    """Return an input (a numpy array) as it is sent; what holds no floats goes as it is. Raises
+    `ValueError` for floats that `encode` cannot hold."""
+    import numpy as np  # where an input is, it is; readers of the file alone need none
+
+    if array.dtype.kind != "f":
+        return array
+    if encode == FP32:
+        return np.ascontiguousarray(array, np.float32)
+    if not ((array >= 0) & (array <= 1)).all():
+        raise ValueError("expected numbers from 0 to 1, as they are sent as bytes; got others")
+    return np.rint(array * 255).astype(np.uint8)

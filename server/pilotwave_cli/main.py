@@ -31,6 +31,7 @@ from pilotwave_cli import (
     versions,
     webhooks,
 )
+from pilotwave_cli.calibrate import command as calibrate
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.keys import commands as keys
 from pilotwave_cli.optimize import command as optimize
@@ -77,6 +78,7 @@ cli.add_typer(models.cli, name="models")
 publish.add_to(cli)
 golden_command.add_to(cli)
 optimize.add_to(cli)
+calibrate.add_to(cli)
 cli.add_typer(versions.cli, name="versions")
 cli.add_typer(device_logs.cli, name="devices")
 cli.add_typer(captures.cli, name="captures")

@@ -79,6 +79,24 @@ def _outputs(path: Path) -> dict[str, Array]:
     return {n.removeprefix("output."): a for n, a in cases.items() if n.startswith("output.")}
 
 
+def judged_output(answers: Answers, chosen: str | None) -> str:
+    """Return the name of the one output that scores classes. Raises `CliError`."""
+    fits = [
+        name
+        for name, a in answers.outputs.items()
+        if a.ndim == 2 and a.shape[1] > 1 and a.dtype.kind in "fiu"
+    ]
+    if chosen in fits:
+        return str(chosen)
+    if chosen is None and len(fits) == 1:
+        return fits[0]
+    have = ", ".join(f"{n} {list(a.shape)}" for n, a in answers.outputs.items())
+    raise CliError(
+        "the guard compares classes: expected one output of shape [rows, classes]"
+        f"{', or which of them by --output' if len(fits) > 1 else ''}; the model has {have}"
+    )
+
+
 def write_cases(path: Path, answers: Answers, rows: Sequence[int], outputs: Sequence[str]) -> None:
     """Write these rows of the answers as golden cases."""
     chosen = np.asarray(rows)

@@ -42,6 +42,7 @@ from pilotwave_cli.optimize.table import as_text, ordered
 from pilotwave_cli.options import spread
 from pilotwave_cli.output import Json
 from pilotwave_cli.publish.ask_agent import AGENT, find_agent
+from pilotwave_cli.shares import read_share
 from pilotwave_protocol import names
 
 Words = list[str] | None
@@ -115,7 +116,7 @@ def add_to(cli: typer.Typer) -> None:
 @spread
 def optimize(what: DataOptions, *, choice: ChoiceOptions, as_json: Json = False) -> None:
     """Make int8 and fp16 variants of a model, and keep those that lose little."""
-    max_loss = _share(what.max_loss)
+    max_loss = read_share("--max-loss", what.max_loss)
     recipes = choice.recipes()
     also = choice.further(recipes)
     _check_out(what.out)
@@ -148,17 +149,6 @@ def optimize(what: DataOptions, *, choice: ChoiceOptions, as_json: Json = False)
         output.say(as_text(report))
         count = len(report.accepted)
         output.say(f"wrote {count} {'variant' if count == 1 else 'variants'} to {what.out}")
-
-
-def _share(text: str) -> float:
-    number, percent, rest = text.partition("%")
-    try:
-        share = float(number) / (100 if percent else 1)
-    except ValueError:
-        share = -1.0
-    if rest or not 0 < share < 1:
-        raise CliError(f"--max-loss: expected a share such as 1% or 0.01; got {text[:40]}")
-    return share
 
 
 def _check_out(out: Path) -> None:

@@ -116,6 +116,18 @@ def check_fits(data: Data, inputs: Iterable[TensorSpec]) -> None:
             )
 
 
+def check_classes(data: Data, classes: int, output: str) -> None:
+    """Raise `CliError` unless the labels are numbers of classes that the output has."""
+    if data.labels is None:
+        return
+    low, high = int(data.labels.min()), int(data.labels.max())
+    if low < 0 or high >= classes:
+        raise CliError(
+            f"{data.path}: labels: expected numbers from 0 to {classes - 1}, as {output} "
+            f"has {classes} classes; got {low if low < 0 else high}"
+        )
+
+
 def sizes(shape: Iterable[int]) -> str:
     """Write a shape as people read it, `?` for any size."""
     return "[" + ", ".join("?" if n < 0 else str(n) for n in shape) + "]"

@@ -76,15 +76,15 @@ def upper_bound(wrong: int, rows: int, confidence: float = CONFIDENCE) -> float:
     low, high = wrong / rows, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if _at_most(wrong, rows, middle) > 1 - confidence:
+        if chance_of_at_most(wrong, rows, middle) > 1 - confidence:
             low = middle
         else:
             high = middle
     return high
 
 
-def _at_most(wrong: int, rows: int, share: float) -> float:
-    """The chance of `wrong` or fewer of `rows`, each with this chance."""
+def chance_of_at_most(wrong: int, rows: int, share: float) -> float:
+    """Return the chance of `wrong` or fewer of `rows`, each of them with the chance `share`."""
     yes, no = math.log(share), math.log1p(-share) if share < 1 else -math.inf
     return math.fsum(math.exp(t) for t in _terms(wrong, rows, yes, no))
 

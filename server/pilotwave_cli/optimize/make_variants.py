@@ -15,8 +15,15 @@ from typing import Any
 
 from pilotwave_cli import output
 from pilotwave_cli.errors import CliError
-from pilotwave_cli.optimize.answers import Answers, DoesNotRun, answers_of, fitted, write_cases
-from pilotwave_cli.optimize.data import Data
+from pilotwave_cli.optimize.answers import (
+    Answers,
+    DoesNotRun,
+    answers_of,
+    fitted,
+    judged_output,
+    write_cases,
+)
+from pilotwave_cli.optimize.data import Data, check_classes
 from pilotwave_cli.optimize.guard import Judged, Top, judge, top_of
 from pilotwave_cli.optimize.recipes import SOURCE, SUMS_IN_32_BITS, Recipe
 from pilotwave_cli.optimize.report import Figures, Files, Machine, Needs, Row, State
@@ -94,46 +101,10 @@ def run_source(desk: Desk, folder: Path, chosen: str | None) -> Source:
         raise CliError(f"the source model cannot be judged: {e}") from e
     if not answers.finite():
         raise CliError("the source model answers some inputs with NaN or infinity: leave them out")
-    judged = _judged_output(answers, chosen)
+    judged = judged_output(answers, chosen)
     source = Source(folder, built, answers, judged, top_of(answers.outputs[judged]))
-    _check_labels(desk.evaluate, source)
+    check_classes(desk.evaluate, answers.outputs[judged].shape[1], judged)
     return source
-
-
-def _judged_output(answers: Answers, chosen: str | None) -> str:
-    """The one output that scores classes. Raises `CliError`."""
-    fits = [
-        name
-        for name, a in answers.outputs.items()
-        if a.ndim == 2 and a.shape[1] > 1 and a.dtype.kind in "fiu"
-    ]
-    if chosen in fits:
-        return str(chosen)
-    if chosen is None and len(fits) == 1:
-        return fits[0]
-    have = ", ".join(f"{n} {list(a.shape)}" for n, a in answers.outputs.items())
-    raise CliError(
-        "the guard compares classes: expected one output of shape [rows, classes]"
-        f"{', or which of them by --output' if len(fits) > 1 else ''}; the model has {have}"
-    )
-
-
-def _check_labels(data: Data, source: Source) -> None:
-    if data.labels is None:
-        return
-    classes = source.answers.outputs[source.judged].shape[1]
-    low, high = int(data.labels.min()), int(data.labels.max())
-    if low < 0 or high >= classes:
-        raise CliError(
-            f"{data.path}: labels: expected numbers from 0 to {classes - 1}, as {source.judged} "
-            f"has {classes} classes; got {low if low < 0 else high}"
-        )
-    right = int((source.top == data.labels).sum())
-    if right * classes <= data.rows:
-        raise CliError(
-            f"{data.path}: the source model is right on {right} of {data.rows} inputs, no more "
-            "than by chance: are the labels in the order of its outputs?"
-        )
 
 
 def try_variant(desk: Desk, source: Source, recipe: Recipe, obtain: Callable[[], Path]) -> Made:

@@ -1,0 +1,1 @@
+"""`pilotwave calibrate`: from which confidence on a small model's answers are left to it."""
