@@ -38,6 +38,7 @@ from pilotwave_cli.optimize import command as optimize
 from pilotwave_cli.output import warn
 from pilotwave_cli.publish import command as publish
 from pilotwave_cli.publish import golden_command
+from pilotwave_cli.reference import command as reference
 from pilotwave_cli.simulate import command as simulate
 from pilotwave_protocol.build import build_of
 from pilotwave_protocol.errors import PilotwaveError
@@ -79,6 +80,7 @@ publish.add_to(cli)
 golden_command.add_to(cli)
 optimize.add_to(cli)
 calibrate.add_to(cli)
+reference.add_to(cli)
 cli.add_typer(versions.cli, name="versions")
 cli.add_typer(device_logs.cli, name="devices")
 cli.add_typer(captures.cli, name="captures")

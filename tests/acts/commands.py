@@ -47,6 +47,7 @@ CAN_BE_UNDONE = """
     attention withdraw: attention acknowledge
     server gc: it lists with --dry-run, and removes only what the setting names
     golden: it writes the files that it names, which publish lists and checks
+    reference: it writes the file that it names, which publish lists and checks
     optimize: it makes a new folder and overwrites none
     calibrate: it writes one file that it names, and may be run again
     agent captures: forget removes what its owner names, and more of the same kind comes

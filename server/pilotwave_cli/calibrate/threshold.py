@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pilotwave_cli.optimize import guard
+from pilotwave_protocol.shares import chance_of_at_most
 
 STEPS = 200
 """Thresholds are multiples of 1 / STEPS, fixed before any data are seen."""
@@ -88,7 +89,7 @@ def most_harmed(rows: int, excess: float, delta: float) -> int:
     low, high = -1, rows  # all of them never show it
     while high - low > 1:
         middle = (low + high) // 2
-        if guard.chance_of_at_most(middle, rows, excess) <= delta:
+        if chance_of_at_most(middle, rows, excess) <= delta:
             low = middle
         else:
             high = middle
@@ -108,7 +109,7 @@ def check_big_beats_small(data: Labelled, threshold: float, delta: float) -> Non
         int((up & data.big & ~data.small).sum()),
         int((up & data.small & ~data.big).sum()),
     )
-    chance = guard.chance_of_at_most(worse, better + worse, 0.5) if better + worse else 1.0
+    chance = chance_of_at_most(worse, better + worse, 0.5) if better + worse else 1.0
     if better <= worse or chance > delta:
         raise CannotPromise(
             f"the bigger model has to be better on what is escalated: of {int(up.sum())} inputs it "

@@ -81,20 +81,34 @@ def _outputs(path: Path) -> dict[str, Array]:
 
 def judged_output(answers: Answers, chosen: str | None) -> str:
     """Return the name of the one output that scores classes. Raises `CliError`."""
+    found = class_output(answers.outputs, chosen)
+    if found is None:
+        raise CliError(
+            "the guard compares classes: expected one output of shape [rows, classes]; "
+            f"the model has {_shapes(answers.outputs)}"
+        )
+    return found
+
+
+def class_output(outputs: Mapping[str, Array], chosen: str | None) -> str | None:
+    """Return the name of the one output that scores classes; None where there is none. Raises
+    `CliError` where there are several, or not the chosen one."""
     fits = [
-        name
-        for name, a in answers.outputs.items()
-        if a.ndim == 2 and a.shape[1] > 1 and a.dtype.kind in "fiu"
+        n for n, a in outputs.items() if a.ndim == 2 and a.shape[1] > 1 and a.dtype.kind in "fiu"
     ]
     if chosen in fits:
-        return str(chosen)
-    if chosen is None and len(fits) == 1:
-        return fits[0]
-    have = ", ".join(f"{n} {list(a.shape)}" for n, a in answers.outputs.items())
+        return chosen
+    if chosen is None and len(fits) < 2:
+        return fits[0] if fits else None
     raise CliError(
-        "the guard compares classes: expected one output of shape [rows, classes]"
-        f"{', or which of them by --output' if len(fits) > 1 else ''}; the model has {have}"
+        "expected one output of shape [rows, classes]"
+        f"{', or which of them by --output' if len(fits) > 1 else ''}; "
+        f"the model has {_shapes(outputs)}"
     )
+
+
+def _shapes(outputs: Mapping[str, Array]) -> str:
+    return ", ".join(f"{name} {list(a.shape)}" for name, a in outputs.items())
 
 
 def write_cases(path: Path, answers: Answers, rows: Sequence[int], outputs: Sequence[str]) -> None:

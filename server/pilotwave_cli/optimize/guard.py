@@ -9,16 +9,16 @@ Without labels every disagreement counts, as the loss can be no larger than that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pilotwave_protocol.shares import upper_bound
+
 CONFIDENCE = 0.95
 _MOST = 10_000_000
-_HALVINGS = 60
 
 Top = NDArray[np.int64]
 
@@ -45,7 +45,7 @@ def judge(source: Top, variant: Top, labels: Top | None, max_loss: float) -> Jud
     rows = len(source)
     wrong = variant != (source if labels is None else labels)
     worse = int((wrong if labels is None else wrong & (source == labels)).sum())
-    bound = upper_bound(worse, rows)
+    bound = upper_bound(worse, rows, CONFIDENCE)
     return Judged(
         rows=rows,
         worse=worse,
@@ -69,48 +69,20 @@ def percent(share: float) -> str:
     return f"{math.ceil(share * 1000 - 1e-9) / 10:g}%"
 
 
-def upper_bound(wrong: int, rows: int, confidence: float = CONFIDENCE) -> float:
-    """Return the largest share that `wrong` of `rows` do not rule out, at this confidence."""
-    if wrong >= rows:
-        return 1.0
-    low, high = wrong / rows, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if chance_of_at_most(wrong, rows, middle) > 1 - confidence:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def chance_of_at_most(wrong: int, rows: int, share: float) -> float:
-    """Return the chance of `wrong` or fewer of `rows`, each of them with the chance `share`."""
-    yes, no = math.log(share), math.log1p(-share) if share < 1 else -math.inf
-    return math.fsum(math.exp(t) for t in _terms(wrong, rows, yes, no))
-
-
-def _terms(wrong: int, rows: int, yes: float, no: float) -> Iterator[float]:
-    """The logarithm of each count's chance; each follows from the one before."""
-    ways = 0.0
-    for count in range(wrong + 1):
-        yield ways + count * yes + (rows - count) * no
-        ways += math.log(rows - count) - math.log(count + 1)
-
-
 def enough(share: float, max_loss: float) -> int | None:
     """Return how many inputs would show a loss within `max_loss`, were this share of them wrong;
     None where no number would."""
     if share >= max_loss:
         return None
     rows = 1
-    while upper_bound(math.floor(share * rows), rows) > max_loss:
+    while upper_bound(math.floor(share * rows), rows, CONFIDENCE) > max_loss:
         rows *= 2
         if rows > _MOST:
             return None
     low = rows // 2
     while rows - low > 1:
         middle = (low + rows) // 2
-        if upper_bound(math.floor(share * middle), middle) > max_loss:
+        if upper_bound(math.floor(share * middle), middle, CONFIDENCE) > max_loss:
             low = middle
         else:
             rows = middle

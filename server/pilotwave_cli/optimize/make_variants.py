@@ -32,9 +32,11 @@ from pilotwave_cli.optimize.tolerances import Golden, golden_of
 from pilotwave_cli.publish.ask_agent import ask_selftest
 from pilotwave_cli.publish.build_manifest import Built, build_variant
 from pilotwave_cli.publish.variant_options import VariantOptions
+from pilotwave_cli.reference.make_reference import make_reference
 from pilotwave_protocol import digest
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_protocol.manifest import VersionManifest
+from pilotwave_protocol.reference import MIN_INPUTS, REFERENCE
 from pilotwave_protocol.tensortypes import CASES
 
 _ROUNDS = 3
@@ -104,7 +106,19 @@ def run_source(desk: Desk, folder: Path, chosen: str | None) -> Source:
     judged = judged_output(answers, chosen)
     source = Source(folder, built, answers, judged, top_of(answers.outputs[judged]))
     check_classes(desk.evaluate, answers.outputs[judged].shape[1], judged)
+    _check_right(desk.evaluate, source)
     return source
+
+
+def _check_right(data: Data, source: Source) -> None:
+    if data.labels is None:
+        return
+    right = int((source.top == data.labels).sum())
+    if right * source.answers.outputs[source.judged].shape[1] <= data.rows:
+        raise CliError(
+            f"{data.path}: the source model is right on {right} of {data.rows} inputs, no more "
+            "than by chance: are the labels in the order of its outputs?"
+        )
 
 
 def try_variant(desk: Desk, source: Source, recipe: Recipe, obtain: Callable[[], Path]) -> Made:
@@ -164,6 +178,7 @@ def _judge(desk: Desk, source: Source, row: Row, built: Built, answers: Answers)
     golden = golden_of(answers, source.answers, name, row.precision)
     folder = desk.work / row.name
     write_cases(folder / CASES, answers, golden.rows, golden.outputs)
+    _write_reference(folder, name, answers)
     options = VariantOptions(
         atol=golden.atol,
         rtol=golden.rtol,
@@ -178,6 +193,14 @@ def _judge(desk: Desk, source: Source, row: Row, built: Built, answers: Answers)
     )
     desk.say(f"{row.name}: {row.state.value}{': ' + row.why if row.why else ''}")
     return Made(row, build_variant(row.name, folder, options), golden)
+
+
+def _write_reference(folder: Path, name: str, answers: Answers) -> None:
+    """Write what the answers look like, where there are enough for it and they are in floats."""
+    scores = answers.outputs[name]
+    if len(scores) >= MIN_INPUTS and scores.dtype.kind == "f":
+        found = make_reference(name, scores, {})
+        (folder / REFERENCE).write_bytes(found.to_bytes())
 
 
 def _same_output(source: Source, answers: Answers) -> str:

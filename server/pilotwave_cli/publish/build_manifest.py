@@ -12,12 +12,14 @@ from pilotwave_cli import output
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.publish.check_escalate import check_escalate
 from pilotwave_cli.publish.check_golden import Schema, check_cases, is_cases, schema_of
+from pilotwave_cli.publish.check_reference import check_reference
 from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol import accelerators, digest, names, secrets, sniff
 from pilotwave_protocol.errors import BadName
 from pilotwave_protocol.escalate import ESCALATE
 from pilotwave_protocol.formats import COMMAND, OPENS
 from pilotwave_protocol.manifest import FileEntry, Requires, SelfTest, TensorSpec, Variant
+from pilotwave_protocol.reference import REFERENCE
 from pilotwave_protocol.tensortypes import CASES, CASES_JSON
 
 LEFT_OUT = frozenset({".DS_Store", ".gitattributes", ".gitignore", "Thumbs.db", "desktop.ini"})
@@ -69,6 +71,8 @@ def build_variant(
         check_cases(files[cases], found)
     if ESCALATE in files:
         check_escalate(files[ESCALATE], found)
+    if REFERENCE in files:
+        check_reference(files[REFERENCE], found)
     opened = OPENS.get(runtime)
     if opened is not None and found.format not in opened:
         raise CliError(

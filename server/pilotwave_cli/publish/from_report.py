@@ -16,6 +16,7 @@ from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol import digest
 from pilotwave_protocol.escalate import ESCALATE
 from pilotwave_protocol.manifest import Requires
+from pilotwave_protocol.reference import REFERENCE
 from pilotwave_protocol.tensortypes import CASES
 
 SIGNED = ("top1", "agreement", "loss_bound", "p05_ms", "peak_mb", "bytes")
@@ -58,7 +59,9 @@ def _accepted(report: Report) -> Iterator[tuple[Row, Files]]:
 def _check_files(folder: Path, expected: Mapping[str, str]) -> None:
     """Refuse a folder that lacks a file of the report, has another one, or a changed one."""
     found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if not p.is_dir()}
-    found.pop(ESCALATE, None)  # `calibrate` writes it after the report
+    for later in (ESCALATE, REFERENCE):  # `calibrate` and `reference` write them after the report
+        found.pop(later, None)
+    expected = {path: sha256 for path, sha256 in expected.items() if path != REFERENCE}
     again = "run optimize again, or name the folder with --variant, without the figures"
     if stray := sorted(expected.keys() ^ found.keys()):
         word = "is not in the report" if stray[0] in found else "is in the report and not here"

@@ -16,7 +16,7 @@ from pilotwave_cli.calibrate.threshold import (
     most_harmed,
     promised,
 )
-from pilotwave_cli.optimize import guard
+from pilotwave_protocol.shares import upper_bound
 
 DRAWS = 300
 DELTA = 0.1
@@ -61,8 +61,8 @@ def test_the_promise_is_broken_in_few_samples_where_the_best_on_data_breaks_in_h
 def test_how_many_may_be_harmed_is_the_exact_bound() -> None:
     for rows, excess in ((229, 0.01), (230, 0.01), (500, 0.02), (1000, 0.03)):
         most = most_harmed(rows, excess, DELTA)
-        assert most < 0 or guard.upper_bound(most, rows, 1 - DELTA) <= excess
-        assert guard.upper_bound(most + 1, rows, 1 - DELTA) > excess
+        assert most < 0 or upper_bound(most, rows, 1 - DELTA) <= excess
+        assert upper_bound(most + 1, rows, 1 - DELTA) > excess
     assert (most_harmed(229, 0.01, DELTA), most_harmed(230, 0.01, DELTA)) == (-1, 0)
 
 

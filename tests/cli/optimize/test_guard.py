@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pilotwave_cli.optimize.guard import enough, judge, percent, upper_bound
+from pilotwave_cli.optimize.guard import CONFIDENCE, enough, judge, percent
+from pilotwave_protocol.shares import upper_bound
 
 
 # the first four are the tables' (k = 0: 1 - 0.05 ** (1 / n)), the others scipy's
@@ -26,23 +27,23 @@ from pilotwave_cli.optimize.guard import enough, judge, percent, upper_bound
     ],
 )
 def test_bound_is_the_exact_one(wrong: int, rows: int, bound: float) -> None:
-    assert upper_bound(wrong, rows) == pytest.approx(bound, rel=1e-4)
+    assert upper_bound(wrong, rows, CONFIDENCE) == pytest.approx(bound, rel=1e-4)
 
 
 def test_bound_holds_as_often_as_it_promises() -> None:
     """Of 4,000 draws with a true loss of 2 %, the bound lies below it in 5 % at most."""
     draws = np.random.default_rng(3).binomial(400, 0.02, size=4000)
-    bounds = {k: upper_bound(int(k), 400) for k in set(draws)}
+    bounds = {k: upper_bound(int(k), 400, CONFIDENCE) for k in set(draws)}
     missed = np.mean([bounds[k] < 0.02 for k in draws])
     assert missed <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 4000)
 
 
 def test_enough_is_the_least_number_that_does() -> None:
     assert enough(0, 0.01) == 299
-    assert upper_bound(0, 298) > 0.01
+    assert upper_bound(0, 298, CONFIDENCE) > 0.01
     more = enough(0.005, 0.01)
     assert more is not None
-    assert upper_bound(int(0.005 * more), more) <= 0.01
+    assert upper_bound(int(0.005 * more), more, CONFIDENCE) <= 0.01
     assert enough(0.01, 0.01) is None
 
 

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from pilotwave_cli.optimize.recipes import SUMS_IN_32_BITS
 from pilotwave_cli.optimize.report import State, read_report
+from pilotwave_protocol.reference import parse_reference
 from tests.cli.optimize import nets
 from tests.cli.optimize.conftest import Made, run_in
 
@@ -25,9 +26,8 @@ def test_each_tool_made_its_variant(made: Made) -> None:
         assert row.state is State.ACCEPTED, row.why
         assert row.files is not None
         files = (made.folder / row.files.folder).iterdir()
-        assert sum(f.stat().st_size for f in files if f.name != row.files.cases) == (
-            row.figures.bytes
-        )
+        beside = {row.files.cases, "reference.json"}
+        assert sum(f.stat().st_size for f in files if f.name not in beside) == row.figures.bytes
         assert row.figures.loss_bound is not None
         assert float(row.figures.loss_bound) <= 0.02
         assert float(row.figures.p05_ms or 0) > 0
@@ -47,7 +47,18 @@ def test_openvino_has_both_of_its_files(made: Made) -> None:
     row = made.row("openvino-fp16")
     assert (row.runtime, row.format, row.precision) == ("openvino", "openvino-ir", "fp16")
     files = {p.name for p in (made.folder / "openvino-fp16").iterdir()}
-    assert files == {"model.xml", "model.bin", "selftest.safetensors"}
+    assert files == {"model.xml", "model.bin", "selftest.safetensors", "reference.json"}
+
+
+def test_each_variant_has_a_reference_of_its_own_answers(made: Made) -> None:
+    for name in ("onnx-fp32", "onnx-int8"):
+        row = made.row(name)
+        reference = parse_reference((made.folder / name / "reference.json").read_bytes())
+        assert reference.inputs == row.figures.rows
+        assert reference.confidence is not None
+        assert reference.confidence.output == "probs"
+        assert row.files is not None
+        assert "reference.json" in row.files.digests
 
 
 def test_source_in_one_file_is_kept_byte_for_byte(made: Made) -> None:

@@ -18,6 +18,8 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+from pilotwave_protocol.shares import bet
+
 # The worse shares, as odds times the bound's, and the weight of each. They were chosen in
 # bench/gates.py for the fewest devices until 5, 10 and 30 % against a bound of 1 % are stopped; the
 # first one has any share above the bound found in the end, the last one ("it always fails") has two
@@ -42,12 +44,8 @@ def log_evidence(bad: int, seen: int, bound: float) -> float:
 @lru_cache(maxsize=256)
 def _bets(bound: float) -> tuple[tuple[float, float, float], ...]:
     """By worse share: log of its weight, of what a failure and of what a success multiplies by."""
-    found = []
-    for ratio, weight in zip(_RATIOS, _WEIGHTS, strict=True):
-        # share / bound and (1 - share) / (1 - bound), from the odds
-        scale = 1 - bound + ratio * bound
-        found.append((math.log(weight), math.log(ratio / scale), -math.log(scale)))
-    return tuple(found)
+    weighted = zip(_RATIOS, _WEIGHTS, strict=True)
+    return tuple((math.log(weight), *bet(bound, ratio)) for ratio, weight in weighted)
 
 
 @lru_cache(maxsize=512)
