@@ -1,4 +1,6 @@
-/* An open-loop load of polls and signed check-ins over kept HTTP/1.1 connections.
+/* An open-loop load of polls and signed check-ins over HTTP/1.1 connections: at most CONNECTIONS,
+   kept as a proxy keeps them; with a number below 0 a new one for each request, at most so many
+   at once.
 
    load PORT CONNECTIONS SECONDS POLLS_PER_S CHECK_INS_PER_S TOKENS ETAGS CHECK_INS FIRST
 
@@ -97,8 +99,9 @@ static uint64_t window_changed[MAX_WINDOWS];
 static int windows;
 static Lines tokens, bodies;
 static char *etags;
-static Conn *conns;
-static int port, epoll, live, broken;
+static Conn *conns, **idle;
+static int idles; /* the one that was idle last is used first */
+static int port, epoll, live, broken, fresh;
 static uint64_t unsent;
 
 static void note(Times *t, double s, int status) {
@@ -107,6 +110,7 @@ static void note(Times *t, double s, int status) {
   t->status[status == 304 ? 3 : status == 200 ? 2 : status >= 500 ? 5 : 4]++;
 }
 
+/* Once it is needed, as a device does: until then a connection that the server ended stays ended. */
 static void dial(Conn *c) {
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   int one = 1;
@@ -116,7 +120,11 @@ static void dial(Conn *c) {
   fcntl(c->fd, F_SETFL, O_NONBLOCK);
   struct epoll_event e = {.events = EPOLLIN, .data.ptr = c};
   if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &e)) die("epoll");
-  c->busy = 0;
+}
+
+static void hang_up(Conn *c) {
+  close(c->fd);
+  c->fd = -1;
 }
 
 static void push(Conn *c) {
@@ -129,6 +137,7 @@ static void push(Conn *c) {
 }
 
 static void ask(Conn *c, int kind, size_t which, double due) {
+  if (c->fd < 0) dial(c);
   c->busy = 1; c->kind = kind; c->device = which; c->due = due; c->sent = c->in_size = 0;
   live++;
   if (kind == 0) {
@@ -146,29 +155,35 @@ static void ask(Conn *c, int kind, size_t which, double due) {
   push(c);
 }
 
-/* Take what has come; 1 when the answer is whole. */
-static int take(Conn *c) {
+static void rest(Conn *c) {
+  c->busy = 0;
+  live--;
+  idle[idles++] = c;
+}
+
+/* Take what has come. */
+static void take(Conn *c) {
   ssize_t n = recv(c->fd, c->in + c->in_size, BUF - 1 - c->in_size, 0);
-  if (n < 0 && errno == EAGAIN) return 0;
+  if (n < 0 && errno == EAGAIN) return;
   if (n <= 0) {
     /* a server may end a connection that was idle; what was sent into it is sent again */
     int again = c->busy && !c->in_size;
     broken += c->busy && c->in_size;
-    close(c->fd);
-    if (!again) { live -= c->busy; dial(c); return 0; }
+    hang_up(c);
+    if (!again) { if (c->busy) rest(c); return; }
     dial(c);
-    c->busy = 1; c->sent = 0;
+    c->sent = 0;
     push(c);
-    return 0;
+    return;
   }
   c->in_size += n;
   c->in[c->in_size] = 0;
   char *end = strstr(c->in, "\r\n\r\n");
-  if (!end) return 0;
+  if (!end) return;
   int status = atoi(c->in + 9);
   char *length = strcasestr(c->in, "content-length:");
   size_t body = status != 304 && length && length < end ? strtoul(length + 15, NULL, 10) : 0;
-  if (c->in_size < (size_t)(end + 4 - c->in) + body) return 0;
+  if (c->in_size < (size_t)(end + 4 - c->in) + body) return;
   double took = now() - c->due;
   if (c->kind == 0) {
     char *etag = strstr(c->in, "etag: ");
@@ -181,9 +196,8 @@ static int take(Conn *c) {
   } else {
     note(&check_ins, took, status);
   }
-  c->busy = 0;
-  live--;
-  return 1;
+  rest(c);
+  if (fresh) hang_up(c);
 }
 
 static void print(const char *name, const Times *t) {
@@ -194,7 +208,8 @@ static void print(const char *name, const Times *t) {
 int main(int argc, char **argv) {
   if (argc != 10) { fprintf(stderr, "expected nine arguments\n"); return 2; }
   port = atoi(argv[1]);
-  int many = atoi(argv[2]);
+  int many = abs(atoi(argv[2]));
+  fresh = atoi(argv[2]) < 0;
   double seconds = atof(argv[3]), poll_rate = atof(argv[4]), check_rate = atof(argv[5]);
   size_t size, first = strtoul(argv[9], NULL, 10);
   tokens = lines(argv[6]);
@@ -203,8 +218,8 @@ int main(int argc, char **argv) {
   if (size < tokens.count * ETAG) { fprintf(stderr, "ETAGS is too small\n"); return 2; }
   epoll = epoll_create1(0);
   conns = calloc(many, sizeof *conns);
-  Conn **idle = malloc(many * sizeof *idle);
-  for (int i = 0; i < many; i++) { conns[i].out = malloc(BUF + 4096); dial(&conns[i]); }
+  idle = malloc(many * sizeof *idle);
+  for (int i = 0; i < many; i++) { conns[i].out = malloc(BUF + 4096); conns[i].fd = -1; idle[idles++] = &conns[i]; }
   size_t stride = 7919, place = 0, asked = 0, checked = first;
   while (tokens.count % stride == 0) stride += 2;
   int flood = poll_rate < 0, once = poll_rate == -2;
@@ -221,16 +236,14 @@ int main(int argc, char **argv) {
       memset(&window, 0, sizeof window);
       mark = t;
     }
-    int free_ones = 0;
-    for (int i = 0; i < many; i++) if (!conns[i].busy) idle[free_ones++] = &conns[i];
-    while (!over && free_ones) {
+    while (!over && idles) {
       int poll_due = (flood && !(once && asked == tokens.count)) || (poll_rate > 0 && next_poll <= t);
       int check_due = check_rate > 0 && next_check <= t && checked < bodies.count;
       if (check_due && (!poll_due || flood || next_check <= next_poll)) {
-        ask(idle[--free_ones], 1, checked++, next_check);
+        ask(idle[--idles], 1, checked++, next_check);
         next_check += 1 / check_rate;
       } else if (poll_due) {
-        ask(idle[--free_ones], 0, place, flood ? t : next_poll);
+        ask(idle[--idles], 0, place, flood ? t : next_poll);
         place = (place + stride) % tokens.count;
         asked++;
         next_poll += poll_rate > 0 ? 1 / poll_rate : 0;
@@ -240,7 +253,7 @@ int main(int argc, char **argv) {
     if (poll_rate > 0 && next_poll - t < wait) wait = next_poll - t;
     if (check_rate > 0 && next_check - t < wait) wait = next_check - t;
     /* whole milliseconds: a few requests may leave together, and each counts from when it was due */
-    int n = epoll_wait(epoll, found, 256, free_ones && !over ? (wait > 0 ? (int)(wait * 1000) + (wait < 0.001) : 0) : 50);
+    int n = epoll_wait(epoll, found, 256, idles && !over ? (wait > 0 ? (int)(wait * 1000) + (wait < 0.001) : 0) : 50);
     for (int i = 0; i < n; i++) take(found[i].data.ptr);
   }
   if (poll_rate > 0 && next_poll < until) unsent += (until - next_poll) * poll_rate;

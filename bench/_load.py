@@ -50,7 +50,8 @@ class Load:
     def start(
         self, *, seconds: float, polls: float, check_ins: float = 0, connections: int = 64
     ) -> subprocess.Popen[str]:
-        """Begin: rates are per second; polls -1 as fast as possible, -2 each device once."""
+        """Begin: rates are per second; polls -1 as fast as possible, -2 each device once. With
+        `connections` below 0, each request has a new one."""
         words = [self.port, connections, seconds, polls, check_ins]
         words += [self.folder / name for name in ("tokens", "etags", "check_ins")]
         command = [str(self.folder / "load"), *map(str, words), str(self.next_check_in)]
