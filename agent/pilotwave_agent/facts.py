@@ -31,6 +31,7 @@ from pilotwave_protocol.messages.facts import (
     AGENT_LONGEST,
     AGENT_MANIFEST,
     AGENT_PROFILE,
+    AGENT_SHADOWS,
     AGENT_TIES,
     AGENT_UPDATES,
 )
@@ -144,6 +145,7 @@ def own_facts(config: Config) -> dict[str, Scalar]:
         "removes_models": config.allow_removal,
         AGENT_TIES: True,
         AGENT_COMPARES: True,
+        AGENT_SHADOWS: True,
         AGENT_MANIFEST: NEWEST_SCHEMA,
         **_updates(config),
         AGENT_PROFILE: "battery" if config.profile == "battery" else None,

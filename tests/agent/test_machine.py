@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pilotwave_agent.core import outcomes
 from pilotwave_agent.core import records as core_records
 from pilotwave_agent.core.machine import TURN_S, next_step
+from pilotwave_agent.core.shadow import is_shadow, kept_out
 from pilotwave_agent.core.state import DeviceState, Failure, ModelSlot, Order, Probation, Telling
 from pilotwave_agent.core.steps import (
     ClearAway,
@@ -71,7 +72,10 @@ def step(state: DeviceState, now: Moment = NOW, memo: Memo | None = None) -> Ste
 
 def moved_to(found: Step) -> tuple[ModelState, str | None]:
     assert isinstance(found, Move), found
-    return ModelState(found.record["s"]), found.record["set"].get("reason")
+    return core_records.state_after(found.record), found.record["set"].get("reason")
+
+
+SHADOW = {"conditions": {"shadow": {"share": 0.05, "cpu": 0.1, "min_calls": 500}}}
 
 
 # what follows from a state, an order and what is remembered; each row tells one story
@@ -261,6 +265,125 @@ STORIES = [
         order(V1),
         {},
         S.FETCHING,
+    ),
+    (
+        "what is ordered to be tried in shadow is fetched",
+        slot(S.HEALTHY),
+        order(V2, **SHADOW),
+        {},
+        S.FETCHING,
+    ),
+    (
+        "and stays in shadow once it is tested",
+        slot(S.TESTING, candidate=V2, tested=V2),
+        order(V2, **SHADOW),
+        {},
+        S.SHADOWING,
+    ),
+    (
+        "as long as it is ordered so",
+        slot(S.SHADOWING, candidate=V2, tested=V2),
+        order(V2, **SHADOW),
+        {},
+        Rest(),
+    ),
+    (
+        "nothing is switched for a condition that cannot be read",
+        slot(S.TESTING, candidate=V2, tested=V2),
+        order(V2, conditions={"shadow": "5%"}),
+        {},
+        S.SHADOWING,
+    ),
+    (
+        "ordered in earnest it has nothing left but the switch",
+        slot(S.SHADOWING, candidate=V2, tested=V2),
+        order(V2),
+        {},
+        S.TESTING,
+    ),
+    (
+        "for which it may be ordered back into shadow before it begins",
+        slot(S.TESTING, candidate=V2, tested=V2, reason="waiting_window"),
+        order(V2, **SHADOW),
+        {},
+        S.SHADOWING,
+    ),
+    (
+        "a shadow that is ordered no more is forgotten",
+        slot(S.SHADOWING, candidate=V2, tested=V2),
+        None,
+        {},
+        S.HEALTHY,
+    ),
+    (
+        "so is one whose order names what runs",
+        slot(S.SHADOWING, candidate=V2, tested=V2),
+        order(V1),
+        {},
+        S.HEALTHY,
+    ),
+    (
+        "another version in shadow replaces the candidate",
+        slot(S.SHADOWING, candidate=V2, tested=V2),
+        order(V3, **SHADOW),
+        {},
+        S.FETCHING,
+    ),
+    (
+        "a candidate in shadow that is yanked is dropped",
+        slot(S.SHADOWING, candidate=V2, tested=V2),
+        order(V2, **SHADOW),
+        {"yanked": frozenset({V2.sha256})},
+        (S.FAILED, Reason.YANKED),
+    ),
+    (
+        "what runs is yanked beside a shadow: the shadow ends first",
+        slot(S.SHADOWING, V2, previous=V1, candidate=V3, tested=V3),
+        order(V3, **SHADOW),
+        {"yanked": frozenset({V2.sha256})},
+        S.HEALTHY,
+    ),
+    (
+        "and nothing is tried beside what should not run",
+        slot(S.HEALTHY, V2),
+        order(V3, **SHADOW),
+        {"yanked": frozenset({V2.sha256})},
+        (S.FAILED, Reason.YANKED),
+    ),
+    (
+        "nor beside what is damaged",
+        slot(S.SHADOWING, V2, candidate=V3, tested=V3, damaged=True),
+        order(V3, **SHADOW),
+        {},
+        S.HEALTHY,
+    ),
+    (
+        "no version is tried beside itself",
+        slot(S.FAILED, V2, candidate=V3),
+        order(V2, **SHADOW),
+        {},
+        Rest(),
+    ),
+    (
+        "an older version is tried in shadow without a way back to it",
+        slot(S.HEALTHY, V2, previous=V1, last_healthy=V2),
+        order(V1, **SHADOW),
+        {},
+        S.FETCHING,
+    ),
+    (
+        "no shadow cuts a probation short",
+        slot(S.PROBATION, V2, last_healthy=V1),
+        order(V3, reason="pin", **SHADOW),
+        {},
+        Wait(10.0),
+    ),
+    (
+        "a switch that has begun is finished, whatever is to be tried",
+        slot(S.SWITCHING, candidate=V2),
+        order(V2, **SHADOW),
+        {},
+        Switch("detector"),
     ),
 ]
 
@@ -584,6 +707,12 @@ class TestWayBack:
         records = step_back(known, None, AntiRollback(), at=NOW.wall)
         assert [r["s"] for r in records] == ["healthy", "rolling_back"]
 
+    def test_a_person_may_ask_while_another_version_is_tried_in_shadow(self) -> None:
+        known = slot(S.SHADOWING, V2, previous=V1, candidate=V3, tested=V3)
+        first, second = step_back(known, None, AntiRollback(), at=NOW.wall)
+        assert first["event"]["kind"] == "shadow_ended"
+        assert [first["s"], second["s"]] == ["healthy", "rolling_back"]
+
     def test_with_nothing_to_go_back_to_nothing_is_recorded(self) -> None:
         assert step_back(slot(S.HEALTHY, V2), None, AntiRollback(), at=NOW.wall) == []
 
@@ -595,7 +724,8 @@ def test_no_record_is_made_of_a_step_that_the_table_forbids(
 ) -> None:
     known = ModelSlot("detector", before)
     if after is before or may_follow(before, after):
-        assert core_records.moved(known, after, at=0.0)["s"] == after
+        record = core_records.moved(known, after, at=0.0)
+        assert core_records.apply(DeviceState(), record).slot("detector").state is after
     else:
         with pytest.raises(ValueError, match="no step leads from"):
             core_records.moved(known, after, at=0.0)
@@ -608,7 +738,8 @@ ACTS = st.one_of(
     st.tuples(
         st.just("order"),
         st.dictionaries(
-            st.sampled_from(["a", "b"]), st.tuples(st.integers(1, 4), st.integers(0, 2))
+            st.sampled_from(["a", "b"]),
+            st.tuples(st.integers(1, 4), st.integers(0, 2), st.booleans()),
         ),
     ),
     st.tuples(st.just("yank"), st.integers(1, 3)),
@@ -632,14 +763,17 @@ class World:
         if record:
             self.state = core_records.apply(self.state, record)
 
+    def conditions(self, shadow: bool) -> dict[str, Any]:
+        return {**self.tied, **(SHADOW["conditions"] if shadow else {})}
+
     def now(self) -> Moment:
         return Moment(0.0, self.uptime, str(self.boot))
 
     def act(self, kind: str, what: Any) -> None:
         if kind == "order":
             orders = {
-                m: order(version(n), model=m, attempt=attempt, conditions=self.tied)
-                for m, (n, attempt) in what.items()
+                m: order(version(n), model=m, attempt=attempt, conditions=self.conditions(shadow))
+                for m, (n, attempt, shadow) in what.items()
             }
             self.state = replace(self.state, orders=orders, orders_expire=1.0)
         elif kind == "yank":
@@ -654,7 +788,8 @@ class World:
         """Take steps until there is nothing to do; a history that never ends fails."""
         parked: set[str] = set()
         for _ in range(300):
-            memo = Memo(frozenset(parked), self.probed, self.asked)
+            held = {m for m, known in self.state.models.items() if kept_out(self.state, known)}
+            memo = Memo(frozenset(parked | held), self.probed, self.asked)
             found = next_step(self.state, self.now(), RULES, memo)
             if isinstance(found, Rest):
                 return
@@ -686,11 +821,14 @@ class World:
             case Stage():
                 return outcomes.staged(known, now)
             case Trial():
-                passed = outcomes.tested if mates(self.state, known.model) else outcomes.passed
+                wish = self.state.orders[known.model]
+                stays = mates(self.state, known.model) or is_shadow(wish)
+                passed = outcomes.tested if stays else outcomes.passed
                 return outcomes.failed(known, no, now) if no else passed(known, "", now)
             case Switch():
                 self.check_number(known)
                 self.check_ties(known)
+                assert not is_shadow(self.state.orders[known.model])
                 if no:
                     return outcomes.not_taken(known, no, now)
                 return outcomes.told(known, now, 3) if self.tells else outcomes.switched(known, now)
@@ -741,8 +879,14 @@ def test_every_history_comes_to_rest_and_keeps_its_promises(
     memory = world.state.memory
     for known in world.state.models.values():
         assert known.state not in (S.SWITCHING, S.ROLLING_BACK, S.PROBATION)
+        wish = world.state.orders.get(known.model)
         if known.state in (S.STAGED, S.TESTING):
-            assert waits_for(world.state, known, ())
+            assert waits_for(world.state, known, ()) or kept_out(world.state, known)
+        if known.state is S.SHADOWING:
+            assert is_shadow(wish)
+            assert wish
+            assert (known.candidate, known.current != wish.wanted) == (wish.wanted, True)
+            assert memory.forbids(known.model, wish.sha256, wish.counter) is None
         unfit = known.current and memory.forbids(
             known.model, known.current.sha256, known.current.counter
         )

@@ -20,6 +20,7 @@ from typing import Any
 from pilotwave_agent.host.shared_folder import SharedFolder, remove_tree
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.names import check_model
+from pilotwave_protocol.shadow import SHADOW_FILE
 
 MAX_FILES = 256
 MAX_BYTES = 64 << 10
@@ -122,7 +123,7 @@ def tidy(live: Path, model: str) -> None:
     cleared is replaced. May raise `OSError`."""
     with SharedFolder(live) as all_of_them:
         with SharedFolder(Path(model), within=all_of_them.fd) as folder:
-            if folder.tidy(time.time(), keep_s=_KEEP_S):
+            if folder.tidy(time.time(), keep_s=_KEEP_S, but=SHADOW_FILE):
                 return
             found = os.fstat(folder.fd)
         os.rename(model, _aside(), src_dir_fd=all_of_them.fd, dst_dir_fd=all_of_them.fd)

@@ -16,7 +16,6 @@ from pilotwave_agent.resident.run import wake
 from pilotwave_agent.settings.config import Config
 from pilotwave_agent.work import Job, now_of, work
 from pilotwave_protocol.errors import PilotwaveError
-from pilotwave_protocol.states import ModelState
 
 _WAIT_S = 10.0
 
@@ -47,6 +46,6 @@ def rollback(config: Config, model: str) -> str:
     work(config, Job())
     wake(layout)
     after = read_state(layout.journal).slot(model)
-    if after.state is not ModelState.ROLLED_BACK or after.current is None:
+    if after.current is None or after.current == before.current:
         raise NothingToGoBackTo(f"{model}: {after.detail}")
     return f"{model}: {before.current.version} to {after.current.version}"

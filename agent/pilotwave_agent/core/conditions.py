@@ -15,10 +15,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pilotwave_agent.core.environment import Environment
+from pilotwave_agent.core.shadow import is_readable
 from pilotwave_agent.core.ties import TOGETHER, is_named
 from pilotwave_agent.core.windows import BadWindow, open_in
 from pilotwave_agent.settings.download_limits import OwnLimits
 from pilotwave_protocol.figures import COMPARE
+from pilotwave_protocol.shadow import SHADOW
 from pilotwave_protocol.states import Reason
 
 FETCH, CHANGE = "fetch", "change"
@@ -31,7 +33,9 @@ _GATES = {
     "windows": {CHANGE},
     TOGETHER: set(),  # `ties` judges it
     COMPARE: set(),  # `compare` reads it; it holds nothing back
+    SHADOW: set(),  # `shadow` judges it
 }
+_READ_ELSEWHERE = {TOGETHER: is_named, SHADOW: is_readable}
 _WATCHED = {
     "power": ("power",),
     "battery_min": ("battery", "power"),
@@ -76,7 +80,7 @@ def _holds(conditions: Mapping[str, Any], world: Environment, gate: str) -> Iter
         if key not in _GATES:
             sentence = f"the order names the condition {key}, which this agent does not know"
             yield Hold(Reason.WAITING_CONDITION, f"{sentence}; update the agent"[:300])
-        elif key == TOGETHER and not is_named(value):
+        elif key in _READ_ELSEWHERE and not _READ_ELSEWHERE[key](value):
             sentence = f"the condition {key} cannot be read: {ascii(value)[:80]}"
             yield Hold(Reason.WAITING_CONDITION, sentence)
         elif gate in _GATES[key]:

@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pilotwave_agent.core.compare import LATER_S, pending
-from pilotwave_agent.core.outcomes import switching
+from pilotwave_agent.core.outcomes import shadowing, switching
 from pilotwave_agent.core.records import Record, moved, removed
 from pilotwave_agent.core.settle import RESTING, settle
+from pilotwave_agent.core.shadow import is_shadow
 from pilotwave_agent.core.state import DeviceState, ModelSlot, Order, Probation, Telling
 from pilotwave_agent.core.steps import (
     ClearAway,
@@ -176,7 +177,8 @@ def _after_staging(
         if slot.state is S.STAGED:
             yield Move(moved(slot, S.TESTING, at=now.wall))
         elif is_tested(slot):
-            yield Move(switching(slot, now))
+            in_shadow = is_shadow(state.orders.get(slot.model))
+            yield Move(shadowing(slot, now) if in_shadow else switching(slot, now))
         else:
             yield Trial(slot.model)
 

@@ -84,7 +84,8 @@ def passed(slot: ModelSlot, figures: str, now: Moment) -> Record:
 
 
 def tested(slot: ModelSlot, figures: str, now: Moment) -> Record:
-    """The self-test passed; the switch waits for the models that change together with this one."""
+    """The self-test passed; there is no switch yet: it waits for the models that change together
+    with this one, or the candidate is to be tried in shadow."""
     return moved(
         slot,
         S.TESTING,
@@ -94,6 +95,19 @@ def tested(slot: ModelSlot, figures: str, now: Moment) -> Record:
         reason=None,
         detail=figures,
         tested=slot.candidate,
+    )
+
+
+def shadowing(slot: ModelSlot, now: Moment) -> Record:
+    """The candidate passed its self-test, and is tried beside the version that serves."""
+    return moved(
+        slot,
+        S.SHADOWING,
+        at=now.wall,
+        event="shadowing",
+        about=slot.candidate,
+        reason=None,
+        detail=None,
     )
 
 

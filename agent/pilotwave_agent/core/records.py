@@ -24,8 +24,10 @@ from pilotwave_agent.core.state import (
     from_plain,
     made,
     plain_memory,
+    plain_state,
     read_field,
     read_memory,
+    read_state,
     to_plain,
 )
 from pilotwave_agent.hardware.texts import clean
@@ -70,7 +72,7 @@ def moved(
     if to is not slot.state and not may_follow(slot.state, to):
         raise ValueError(f"{slot.model}: no step leads from {slot.state} to {to}")
     plain = {key: _plain(value) for key, value in fields.items()}
-    record: Record = {"k": "moved", "at": at, "m": slot.model, "s": str(to), "set": plain}
+    record: Record = {"k": "moved", "at": at, "m": slot.model, **plain_state(to, "s"), "set": plain}
     if failed:
         record["failed"] = asdict(failed)
     if event:
@@ -209,11 +211,16 @@ def apply(state: DeviceState, record: Record) -> DeviceState:
     return state
 
 
+def state_after(record: Record) -> ModelState:
+    """Return the state that a record of a model's step leads to."""
+    return read_state(record, "s")
+
+
 def _moved(state: DeviceState, record: Record) -> DeviceState:
     slot = state.slot(record["m"])
     known = ModelSlot.__dataclass_fields__
     fields = {k: read_field(k, value) for k, value in record["set"].items() if k in known}
-    to = ModelState(record["s"])
+    to = state_after(record)
     if to is not slot.state:
         fields["since"] = record["at"]
     if "failed" in record:

@@ -7,9 +7,10 @@ to a version that may, if there is one.
 from __future__ import annotations
 
 from pilotwave_agent.core.records import Record, moved
+from pilotwave_agent.core.shadow import is_shadow
 from pilotwave_agent.core.state import ModelSlot, Order
 from pilotwave_agent.core.steps import Moment
-from pilotwave_agent.core.ways_back import COMING, back, ways_back
+from pilotwave_agent.core.ways_back import COMING, back, forgotten, ways_back
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState, Reason
@@ -27,6 +28,8 @@ def settle(
     if slot.state not in RESTING and slot.state is not S.PROBATION:
         return None
     unfit = _unfit_current(slot, memory)
+    if order and _has_nothing_to_try(slot, order, unfit):
+        order = None
     if unfit and (slot.state is S.PROBATION or ways_back(slot, memory)):
         return back(slot, unfit[0], unfit[1], at=now.wall, fault=False)
     if order:
@@ -36,6 +39,11 @@ def settle(
     if unfit and slot.state is not S.FAILED and slot.current:
         return _fail(slot, slot.current, unfit[0], _stays(unfit), now)
     return None if unfit else _allowed_again(slot, now)
+
+
+def _has_nothing_to_try(slot: ModelSlot, order: Order, unfit: tuple[Reason, str] | None) -> bool:
+    """Nothing is tried beside a version that should not run, nor a version beside itself."""
+    return is_shadow(order) and (unfit is not None or order.wanted == slot.current)
 
 
 def _stays(unfit: tuple[Reason, str]) -> str:
@@ -93,7 +101,7 @@ def _wish(slot: ModelSlot, order: Order, memory: AntiRollback, now: Moment) -> R
         return back(slot, Reason.OPERATOR_ROLLBACK, detail, at=now.wall, fault=False)
     if blocked is None:
         # a version on probation is judged before the next one comes, unless an operator insists
-        waits = slot.state is S.PROBATION and order.reason != "pin"
+        waits = slot.state is S.PROBATION and (order.reason != "pin" or is_shadow(order))
         return None if waits else _fetch(slot, order, now)
     told = slot.state is S.FAILED and (slot.candidate, slot.attempt) == (wanted, order.attempt)
     if slot.state in (S.PROBATION, S.ROLLED_BACK) or told:
@@ -108,7 +116,7 @@ def _leads_back(slot: ModelSlot, order: Order, memory: AntiRollback) -> bool:
     whoever orders it wants the device off the version that runs. If that fails, the model is in
     another state than these, and the version is fetched like any other.
     """
-    if slot.state not in (S.HEALTHY, S.PROBATION) or slot.current is None:
+    if slot.state not in (S.HEALTHY, S.PROBATION) or slot.current is None or is_shadow(order):
         return False
     return order.counter < slot.current.counter and order.wanted in ways_back(slot, memory)
 
@@ -148,18 +156,33 @@ def _redirected(
     slot: ModelSlot, order: Order | None, memory: AntiRollback, now: Moment
 ) -> Record | None:
     """What an order means for a model whose candidate is on its way."""
-    if _unfit_current(slot, memory) and ways_back(slot, memory):
+    unfit = _unfit_current(slot, memory)
+    if unfit and ways_back(slot, memory):
         # what runs must not run: that comes first, the candidate begins anew afterwards
-        return moved(slot, S.HEALTHY, at=now.wall, candidate=None, reason=None, detail=None)
+        return forgotten(slot, at=now.wall)
     if order is None or (order.wanted == slot.current and not slot.damaged):
-        state = S.HEALTHY if slot.current else S.IDLE
-        return moved(slot, state, at=now.wall, candidate=None, reason=None, detail=None)
+        return forgotten(slot, at=now.wall)
+    if _has_nothing_to_try(slot, order, unfit):
+        return forgotten(slot, at=now.wall)
     blocked = _blocked(slot, order, memory)
     if blocked:
         return _fail(slot, order.wanted, *blocked, now, attempt=order.attempt)
-    if (slot.candidate, slot.attempt) == (order.wanted, order.attempt):
-        return None
-    return _fetch(slot, order, now)
+    if (slot.candidate, slot.attempt) != (order.wanted, order.attempt):
+        return _fetch(slot, order, now)
+    return _out_of_shadow(slot, now) if slot.state is S.SHADOWING and not is_shadow(order) else None
+
+
+def _out_of_shadow(slot: ModelSlot, now: Moment) -> Record:
+    """The candidate is ordered in earnest: it has passed its test, and only the switch is left."""
+    return moved(
+        slot,
+        S.TESTING,
+        at=now.wall,
+        event="shadow_ended",
+        about=slot.candidate,
+        reason=None,
+        detail=None,
+    )
 
 
 def _fetch(slot: ModelSlot, order: Order, now: Moment) -> Record:

@@ -6,7 +6,7 @@ Everything is frozen; a change is a journal record. What should happen next is `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from pilotwave_protocol.antirollback import AntiRollback, Ordered
@@ -15,6 +15,7 @@ from pilotwave_protocol.messages.check_in import DeviceEvent, Installed
 from pilotwave_protocol.states import ModelState, Reason
 
 MAX_FAILURES = 32
+_SHADOWING = "shadowing"
 T = TypeVar("T")
 
 
@@ -122,7 +123,7 @@ class ModelSlot:
     failures: tuple[Failure, ...] = ()
     telling: Telling | None = None
     numbers: tuple[Numbered, ...] = ()  # rising; the last is the highest ever given
-    tested: Installed | None = None  # of tied models: the candidate, once it has passed its test
+    tested: Installed | None = None  # the candidate, once it has passed its test and yet waits
 
     def number_of(self, version: Installed) -> int:
         """Return the number that a version has with serving layers; 0 if it never got one."""
@@ -196,7 +197,7 @@ class DeviceState:
 def to_plain(state: DeviceState) -> dict[str, Any]:
     """Write a state as JSON values."""
     return {
-        "models": {name: plain_slot(slot) for name, slot in state.models.items()},
+        "models": {n: {**plain_slot(s), **plain_state(s.state)} for n, s in state.models.items()},
         "orders": [asdict(order) for order in state.orders.values()],
         "orders_expire": state.orders_expire,
         "memory": plain_memory(state.memory),
@@ -276,8 +277,22 @@ def plain_slot(slot: ModelSlot) -> dict[str, Any]:
 
 
 def read_slot(plain: Mapping[str, Any]) -> ModelSlot:
-    """Read what `plain_slot` wrote."""
-    return made(ModelSlot, {key: read_field(key, value) for key, value in plain.items()})
+    """Read a slot of the journal."""
+    slot = made(ModelSlot, {key: read_field(key, value) for key, value in plain.items()})
+    return replace(slot, state=read_state(plain, "state"))
+
+
+def plain_state(state: ModelState, key: str = "state") -> dict[str, Any]:
+    """Write a state for the journal, so that an agent of before shadows can read it: to that one a
+    candidate in shadow is being tested, and waits, as it does not know the order's condition."""
+    if state is ModelState.SHADOWING:
+        return {key: str(ModelState.TESTING), _SHADOWING: True}
+    return {key: str(state)}
+
+
+def read_state(plain: Mapping[str, Any], key: str) -> ModelState:
+    """Read what `plain_state` wrote."""
+    return ModelState.SHADOWING if plain.get(_SHADOWING) else ModelState(plain[key])
 
 
 def read_field(key: str, value: Any) -> Any:

@@ -11,7 +11,21 @@ from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState, Reason
 
 S = ModelState
-COMING = frozenset({S.FETCHING, S.VERIFYING, S.STAGED, S.TESTING})
+COMING = frozenset({S.FETCHING, S.VERIFYING, S.STAGED, S.TESTING, S.SHADOWING})
+
+
+def forgotten(slot: ModelSlot, *, at: float) -> Record:
+    """Make the record that drops the candidate, on its way or in shadow: nothing was switched."""
+    return moved(
+        slot,
+        S.HEALTHY if slot.current else S.IDLE,
+        at=at,
+        event="shadow_ended" if slot.state is S.SHADOWING else None,
+        about=slot.candidate,
+        candidate=None,
+        reason=None,
+        detail=None,
+    )
 
 
 def back(
@@ -56,7 +70,7 @@ def step_back(
         return []
     records = []
     if slot.state in COMING:
-        records = [moved(slot, S.HEALTHY, at=at, candidate=None, reason=None, detail=None)]
+        records = [forgotten(slot, at=at)]
         slot = replace(slot, state=S.HEALTHY, candidate=None)
     detail = "asked for at the device"
     return [*records, back(slot, Reason.LOCAL_ROLLBACK, detail, at=at, order=order)]

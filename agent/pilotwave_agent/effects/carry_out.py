@@ -14,13 +14,14 @@ from pilotwave_agent import version_folder
 from pilotwave_agent.core import machine, outcomes, steps
 from pilotwave_agent.core.records import Record, moved
 from pilotwave_agent.core.steps import Memo, Step
-from pilotwave_agent.core.ways_back import COMING, back, ways_back
+from pilotwave_agent.core.ways_back import COMING, back, forgotten, ways_back
 from pilotwave_agent.effects.compare import compare
 from pilotwave_agent.effects.fetch import fetch
 from pilotwave_agent.effects.holds import hold_back
 from pilotwave_agent.effects.probe import probe
 from pilotwave_agent.effects.remove import clear_away, remove
 from pilotwave_agent.effects.restore import restore
+from pilotwave_agent.effects.shadow import show_shadows
 from pilotwave_agent.effects.spans import tell_span
 from pilotwave_agent.effects.stage import prepare_desks, stage
 from pilotwave_agent.effects.switch import confirm, switch
@@ -52,6 +53,7 @@ _ON_TRIAL = frozenset({ModelState.SWITCHING, ModelState.PROBATION, ModelState.RO
 
 def next_step(tools: Tools) -> Step:
     """Name the next step."""
+    show_shadows(tools)
     hold_back(tools)
     notes = tools.notes
     held = frozenset({*notes.parked, *notes.holds})
@@ -99,6 +101,10 @@ def reconcile(tools: Tools) -> None:
             continue  # between two versions; the step itself finishes it
         tools.relink(slot)
         prepare_desks(tools, slot.model)
+        tried = slot.candidate if slot.state is ModelState.SHADOWING else None
+        if tried and not tools.is_intact(slot, tried, deep=True):
+            tools.record(outcomes.lost(slot, tools.now()))
+            slot = tools.slot(slot.model)
         if slot.current is None or slot.damaged:
             continue
         if not tools.is_intact(slot, slot.current, deep=True):
@@ -118,8 +124,7 @@ def take_back_own(tools: Tools) -> None:
     if not why:
         return
     if slot.state in COMING:
-        at = tools.now().wall
-        tools.record(moved(slot, ModelState.HEALTHY, at=at, candidate=None, reason=None))
+        tools.record(forgotten(slot, at=tools.now().wall))
         slot = tools.slot(AGENT_MODEL)
     order = tools.journal.state.orders.get(AGENT_MODEL)
     tools.record(back(slot, Reason.PROBE_FAILED, why, at=tools.now().wall, order=order))

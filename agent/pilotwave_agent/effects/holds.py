@@ -1,4 +1,5 @@
-"""Hold models back: by the conditions of their orders, the device's own limits, and tied models."""
+"""Hold models back: by the conditions of their orders, the device's own limits, tied models, and
+where what is ordered to be tried in shadow cannot be."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from dataclasses import replace
 from pilotwave_agent.core import conditions, outcomes, ties
 from pilotwave_agent.core.conditions import Hold
 from pilotwave_agent.core.environment import Environment
+from pilotwave_agent.core.shadow import kept_out
 from pilotwave_agent.core.state import ModelSlot
 from pilotwave_agent.effects import disk_budget
 from pilotwave_agent.effects.tools import Tools
@@ -63,7 +65,8 @@ def _by_conditions(tools: Tools, slot: ModelSlot) -> Hold | None:
     others = [state.slot(name) for name in ties.mates(state, slot.model)]
     if ties.is_tested(slot) and any(ties.has_begun(other) for other in others):
         return None  # of models that change together, one has begun to
-    return held(tools, slot)
+    words = kept_out(state, slot)
+    return Hold(Reason.WAITING_CONDITION, words) if words else held(tools, slot)
 
 
 def _by_ties(tools: Tools, slot: ModelSlot, held: set[str]) -> Hold | None:

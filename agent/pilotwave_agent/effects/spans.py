@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pilotwave_agent.core import steps
-from pilotwave_agent.core.records import Record
+from pilotwave_agent.core.records import Record, state_after
 
 SPANS: Mapping[type, str] = {
     steps.Fetch: "download",
@@ -38,6 +38,6 @@ def tell_span(
         return  # it was asked, and nothing has come of it yet
     if record is not None and "failed" in record:
         error = str(record["failed"]["reason"])
-    state = {} if record is None or "s" not in record else {"state": record["s"]}
+    state = {} if record is None or "s" not in record else {"state": str(state_after(record))}
     told = {"model": step.model, "name": name, "start": start, "end": end, "error": error}
     tell({"span": {**told, "about": {"model": step.model, **about, **state}}})

@@ -7,6 +7,7 @@ from functools import partial
 
 from pilotwave_agent.core import outcomes
 from pilotwave_agent.core.records import Record
+from pilotwave_agent.core.shadow import is_shadow
 from pilotwave_agent.core.steps import Trial
 from pilotwave_agent.core.ties import mates
 from pilotwave_agent.effects.tools import TRANSIENT, Tools, disk_says_no
@@ -34,7 +35,9 @@ def trial(tools: Tools, step: Trial) -> Record:
         if no.reason in TRANSIENT:
             raise
         return outcomes.failed(slot, no, tools.now())
-    passed = outcomes.tested if mates(tools.journal.state, slot.model) else outcomes.passed
+    state = tools.journal.state
+    stays = mates(state, slot.model) or is_shadow(state.orders.get(slot.model))
+    passed = outcomes.tested if stays else outcomes.passed
     return passed(slot, figures, tools.now())
 
 

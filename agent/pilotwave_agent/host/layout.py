@@ -179,7 +179,7 @@ def folder_name(version: Installed) -> str:
 
 
 def point(disk: Disk, layout: Layout, model: str, link: str, version: Installed | None) -> None:
-    """Make a model's link `current` or `previous` name a version; None removes it."""
+    """Make a model's link (`current`, `previous`, `shadow`) name a version; None removes it."""
     path = layout.models / model / link
     if version is None:
         if disk.read_link(path) is not None:

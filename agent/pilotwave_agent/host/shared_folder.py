@@ -128,10 +128,10 @@ class SharedFolder:
         with contextlib.suppress(OSError):
             os.rmdir(name, dir_fd=self.fd)
 
-    def tidy(self, now: float, *, keep_s: float) -> bool:
+    def tidy(self, now: float, *, keep_s: float, but: str = "") -> bool:
         """Remove old files (not changed for `keep_s` seconds before `now`, temporary ones for an
-        hour), and what one user has beyond `MAX_EACH`. Say whether the folder can be used: False
-        where too much is left that this user cannot remove."""
+        hour) `but` one, and what one user has beyond `MAX_EACH`. Say whether the folder can be
+        used: False where too much is left that this user cannot remove."""
         count: dict[int, int] = {}
         with os.scandir(self.fd) as items:
             for item in islice(items, _MOST_TIDIED):
@@ -139,7 +139,8 @@ class SharedFolder:
                     found = item.stat(follow_symlinks=False)
                     count[found.st_uid] = count.get(found.st_uid, 0) + 1
                     hidden = item.name[0] == "."
-                    old = now - found.st_mtime > (_OLD_TEMP_S if hidden else keep_s)
+                    age = now - found.st_mtime
+                    old = age > (_OLD_TEMP_S if hidden else keep_s) and item.name != but
                     if old or count[found.st_uid] > MAX_EACH:
                         self.remove(item.name)
         with os.scandir(self.fd) as items:
