@@ -69,6 +69,7 @@ _TAKES = {
 _COUNTED = {
     "devices": "devices?",
     "windows": "windows?",
+    "calls": "calls?",
     "have": "(?:device has|devices have)",
     "keep": "(?:device keeps|devices keep)",
     "matching": "(?:device matches|devices match)",

@@ -39,6 +39,7 @@ from pilotwave_server.rollouts.engine.plan import plan
 from pilotwave_server.rollouts.gates.data import Evidence, Outcomes
 from pilotwave_server.rollouts.gates.judge_install import judge_install
 from pilotwave_server.rollouts.gates.judge_metric import judge_metric
+from pilotwave_server.rollouts.gates.judge_paired import judge_paired
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
 from pilotwave_server.rollouts.leases import LeaseCounts, limits
 from pilotwave_server.rollouts.policies.builtin import TEXTS, builtin
@@ -57,6 +58,7 @@ from pilotwave_server.rollouts.policies.yaml_text import read_text
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.selector import BadSelector, parse
 from tests.server.rollouts import test_plan, worlds
+from tests.server.rollouts.gates import test_paired_gate as paired
 from tests.server.rollouts.gates.test_metric_gate import GATE, windows
 from tests.server.rollouts.test_policy_grammar import FULL
 from tests.server.rollouts.test_resolve import worlds_with_device
@@ -88,6 +90,24 @@ def verdicts() -> Iterator[Verdict]:
         reasons = {"selftest_load": failed, "app_silent": 1} if failed else {}
         yield from judge_install(gate, Evidence(whole, slices=slices, reasons=reasons))
     yield from _metric_verdicts()
+    yield from _paired_verdicts()
+
+
+def _paired_verdicts() -> Iterator[Verdict]:
+    """Verdicts of each gate of a shadow wave."""
+    for (gate, metric, bad, good), least in product(paired.BAD.values(), (1, 3)):
+        gate = replace(gate, min_devices=least)
+        for devices, value, calls, each in product((0, 1, 3, 20), (bad, good), (9, 900), (1, 40)):
+            samples = paired.windows(range(devices), value, calls=calls, each=each)
+            mixed = paired.windows(range(devices // 3), bad, calls=calls, each=each)
+            for found in (samples, mixed + samples[devices // 3 :]):
+                for known in ({}, paired.OVER, {"took": 99, "listen_s": 60.0}):
+                    yield paired.verdict(gate, metric, found, **known)
+        for in_use, outcomes in product((None, 60.0, 9e5), (Outcomes(), Outcomes(failed=1))):
+            dropped = {"shadow_dropped mean": paired.windows(range(2), 1.0)}
+            known = {"in_use_s": in_use, "outcomes": outcomes}
+            yield from judge_paired(gate, Evidence(samples=dropped, **known))
+            yield paired.verdict(gate, metric, [], **known)
 
 
 def _metric_verdicts() -> Iterator[Verdict]:

@@ -7,9 +7,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from pilotwave_protocol.durations import span
 from pilotwave_server.rollouts.policies.faults import PolicyInvalid
+from pilotwave_server.rollouts.policies.paired import (
+    Disagreement,
+    Errors,
+    Latency,
+    Memory,
+    PairedGate,
+    Score,
+)
 from pilotwave_server.rollouts.policies.parse import parse_policy
 from pilotwave_server.rollouts.policies.policy import (
     Canary,
@@ -81,6 +90,32 @@ def test_what_the_server_wrote_is_read_back_the_same() -> None:
     policy = parse_policy(FULL)
     written = store_policy(policy)
     assert parse_policy(written) == policy == stored_policy(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ({"disagreement": {"at_most": "3%"}}, PairedGate("disagreement", Disagreement(0.03))),
+        (
+            {"latency": {"paired": True, "min_effect": "7%"}, "min_devices": 3},
+            PairedGate("latency", latency=Latency(min_effect=0.07), min_devices=3),
+        ),
+        (
+            {"score": {"worse": "higher"}, "name": "loss", "alpha": "0.5%"},
+            PairedGate("loss", score=Score(worse="higher"), alpha=0.005),
+        ),
+        ({"errors": {}}, PairedGate("errors", errors=Errors(0.0001))),
+        ({"memory": {"at_most": 2}}, PairedGate("memory", memory=Memory(2.0))),
+    ],
+)
+def test_gate_of_a_shadow_wave_is_read_and_what_was_written_of_it_too(
+    written: dict[str, Any], expected: PairedGate
+) -> None:
+    gate = TypeAdapter(PairedGate)
+    strict = {"checks": True}
+    assert gate.validate_python(written, context=strict) == expected
+    stored = gate.dump_python(expected, mode="json")
+    assert gate.validate_python(stored, context=strict) == gate.validate_python(stored) == expected
 
 
 def test_what_an_older_server_stored_is_read_with_the_defaults() -> None:
@@ -155,6 +190,36 @@ def test_what_is_no_mapping_is_told_once() -> None:
             "`p95`",
         ),
         (with_wave(count=1, gates=[{"worse": "up"}]), "waves[0].gates[0].worse", "unknown key"),
+        (
+            with_wave(count=1, gates=[{"errors": {}}]),
+            "waves[0].gates[0]",
+            "expected `shadow` in its wave",
+        ),
+        (
+            with_wave(count=1, shadow={}, gates=[{"metric": "latency_ms"}]),
+            "waves[0].gates[0]",
+            "expected one of disagreement, latency",
+        ),
+        (
+            with_wave(count=1, shadow={}, gates=[{"errors": {}, "memory": {}}]),
+            "waves[0].gates[0]",
+            "got errors and memory",
+        ),
+        (
+            with_wave(count=1, shadow={}, gates=[{"latency": {"paired": False}}]),
+            "waves[0].gates[0].latency.paired",
+            "expected true",
+        ),
+        (
+            with_wave(count=1, shadow={}, gates=[{"errors": {"at_most": 0}}]),
+            "waves[0].gates[0].errors.at_most",
+            "a share",
+        ),
+        (
+            with_wave(count=1, shadow={}, gates=[{"errors": {}}, {"errors": {"at_most": "1%"}}]),
+            "waves[0].gates[1].name",
+            "twice",
+        ),
         ({**FULL, "on_failure": "ignore"}, "on_failure", "`rollback` or `pause`"),
         ({**FULL, "pace": {"ramp_factor": 3}}, "pace.ramp_factor", "`ramp_start`"),
         ({**FULL, "pace": {"min_available": "100%"}}, "pace.min_available", "a share"),
@@ -205,6 +270,7 @@ PLAIN = st.recursive(
                 [
                     *("name", "waves", "canary", "count", "percent", "gates", "metric", "selector"),
                     *("pace", "windows", "cron", "duration", "timezone", "conditions", "soak_s"),
+                    *("shadow", "errors", "latency", "at_most"),
                     *("ramp_factor", "devices", "slice_by", "statistic", "deadlines", "alpha"),
                 ]
             ),

@@ -68,4 +68,51 @@ SENTENCES: tuple[str, ...] = (
         "device took it (nor for the old one)"
     ),
     N_("Does the application record it under this name?"),
+    N_(
+        "the answers differ in %(change)s of %(calls)s on %(devices)s; the limit is %(limit)s; "
+        "at least %(devices2)s would have to lie to change this"
+    ),
+    N_(
+        "the version fails in %(change)s of %(calls)s on %(devices)s; the limit is %(limit)s; "
+        "at least %(devices2)s would have to lie to change this"
+    ),
+    N_(
+        "the version takes %(change)s longer in %(calls)s on %(devices)s; the limit is "
+        "%(limit)s; at least %(devices2)s would have to lie to change this"
+    ),
+    N_(
+        "the version takes %(change)s shorter in %(calls)s on %(devices)s; the limit is "
+        "%(limit)s; at least %(devices2)s would have to lie to change this"
+    ),
+    N_(
+        "the score is %(change)s lower in %(calls)s on %(devices)s; the limit is %(limit)s; at "
+        "least %(devices2)s would have to lie to change this"
+    ),
+    N_(
+        "the score is %(change)s higher in %(calls)s on %(devices)s; the limit is %(limit)s; at"
+        " least %(devices2)s would have to lie to change this"
+    ),
+    N_(
+        "the version takes %(change)s times the memory in %(calls)s on %(devices)s; the limit "
+        "is %(limit)s; at least %(devices2)s would have to lie to change this"
+    ),
+    N_("No user has met the version"),
+    N_("%(devices)s began to compare the version with the one in use"),
+    N_("%(devices)s with %(count)s compared calls each (so far %(count2)s)"),
+    N_("The gate needs %(said)s, and no other device compares any"),
+    N_("no device keeps the version in shadow, so none can report %(metric)s"),
+    N_("no device has the version in shadow yet, so none can report %(metric)s"),
+    N_(
+        "no device has reported %(metric)s yet; the first one has had the version in shadow for"
+        " %(span)s, and the gate waits %(span2)s more"
+    ),
+    N_(
+        "no device has reported %(metric)s yet, %(span)s after the first one had the version in"
+        " shadow"
+    ),
+    N_(
+        "%(devices)s dropped calls: busy, hot, low on battery or beyond the share of the "
+        "processor that the policy allows"
+    ),
+    N_("Does an application there take part, by LiveModel or its socket?"),
 )

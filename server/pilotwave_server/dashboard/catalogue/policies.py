@@ -29,6 +29,11 @@ SENTENCES: tuple[str, ...] = (
     N_("none"),
     N_("%(key)s and %(key2)s"),
     N_("%(key)s and %(key2)s and %(key3)s"),
+    N_("expected `shadow` in its wave: only there both versions see the same calls"),
+    N_("expected one of %(names)s; a shadow wave has no live metrics to gate"),
+    N_("true, for a shadow compares pairs only"),
+    N_("%(key)s and %(key2)s and %(key3)s and %(key4)s"),
+    N_("%(key)s and %(key2)s and %(key3)s and %(key4)s and %(key5)s"),
     N_("expected at least one wave"),
     N_("expected the last wave to end at 100%%: `percent: 100%%`"),
     N_(

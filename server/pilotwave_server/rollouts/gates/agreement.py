@@ -25,6 +25,13 @@ _FAR_FROM = 16  # devices from which the second one counts
 _DOUBT = math.log(5)  # so many worse than the median come by chance in at most 1 of 5 rollouts
 
 
+def enough(worse: int, far: int, of: int) -> bool:
+    """Say whether a FAIL has enough of the devices that are heard: those that are worse than is
+    allowed, or those that are so beyond doubt."""
+    most = worse > 0 and _MOST[1] * worse >= _MOST[0] * of
+    return most or (of >= _FAR_FROM and _FAR_OFF[1] * far > _FAR_OFF[0] * of)
+
+
 @dataclass(frozen=True)
 class Agreement:
     """One figure for each device of an arm, sorted, the greater the worse; the trend lies at 0."""
@@ -41,7 +48,7 @@ class Agreement:
     @property
     def stops(self) -> bool:
         """Whether enough devices are worse for a FAIL."""
-        return self._enough(self._worse(0), self._far(0))
+        return enough(self._worse(0), self._far(0), len(self.new))
 
     @property
     def doubts(self) -> bool:
@@ -60,16 +67,11 @@ class Agreement:
         worse, far = self._worse(0), self._far(0)
         if self.stops:
             lies = range(1, len(self.new) + 1)
-            undone = (n for n in lies if not self._enough(worse - n, far - n))
+            undone = (n for n in lies if not enough(worse - n, far - n, len(self.new)))
             return next(undone, len(self.new))
         over = self._above(self.allowed)
         missing = range(len(self.new) - over + 1)
         return next((n for n in missing if self._doubted(over + n)), len(self.new) + 1)
-
-    def _enough(self, worse: int, far: int) -> bool:
-        count = len(self.new)
-        most = worse > 0 and _MOST[1] * worse >= _MOST[0] * count
-        return most or (count >= _FAR_FROM and _FAR_OFF[1] * far > _FAR_OFF[0] * count)
 
     def _doubted(self, worse: int) -> bool:
         return mixture.log_evidence(worse, len(self.new), 0.5) >= _DOUBT
@@ -79,7 +81,8 @@ class Agreement:
         for lies in range(len(self.old) // 2 + 1):
             worse, far = self._worse(lies), self._far(lies)
             more = range(len(self.new) + 1)
-            yield lies + next((n for n in more if self._enough(worse + n, far + n)), len(more))
+            enough_of = (n for n in more if enough(worse + n, far + n, len(self.new)))
+            yield lies + next(enough_of, len(more))
             if lies > len(self.new):
                 return
 

@@ -34,5 +34,15 @@ def counted(number: int, one: str, more: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share with as many digits as matter: 5%, 0.5%, 12%."""
+    """Write a share with as many digits as matter: 5%, 0.5%, 12%, 0.01%."""
+    if 0 < abs(share) < 0.001:
+        return f"{100 * share:.4f}".rstrip("0").removesuffix(".") + "%"
     return f"{100 * share:.{1 if abs(share) < 0.1 else 0}f}".removesuffix(".0") + "%"
+
+
+def lasting(seconds: float) -> str:
+    """Write a length of time as people say it: `40 s`, `30 min`, `5 h`."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{max(0, round(seconds))} s"
+    return f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} h"

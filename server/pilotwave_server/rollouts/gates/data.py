@@ -56,7 +56,8 @@ class Outcomes:
 class Sample(NamedTuple):
     """One window of one device's metric. `reference` is the device's figure on the version it had
     before (on its present one so far, for a device of the old arm), where there is one. `at` is
-    when the window ended, in seconds since 1970, `seconds` how long it is."""
+    when the window ended, in seconds since 1970, `seconds` how long it is, `calls` how many calls
+    it holds."""
 
     device: int
     new: bool
@@ -65,6 +66,7 @@ class Sample(NamedTuple):
     slices: Mapping[str, str] = {}
     at: float = 0.0
     seconds: float = 0.0
+    calls: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class Evidence:
     `patience_s` is how long a device may take to say something. `took` devices run the version by
     what they report; `heard_s` is, by series, how long ago the first window of the new version
     came, and `listen_s` how long the others are given to be heard too.
+
+    In a shadow wave the devices that hold the candidate are those that took it, `samples` are the
+    windows of `pilotwave_protocol.shadow`, all of them of the new version, and `min_calls` is how
+    many calls a device compares before it counts.
     """
 
     outcomes: Outcomes = Outcomes()
@@ -89,6 +95,15 @@ class Evidence:
     took: int = 0
     heard_s: Mapping[str, float] = field(default_factory=dict)
     listen_s: float = 0.0
+    min_calls: int = 0
+
+    def heard(self, name: str, *, devices: int, agree: int = 0) -> bool:
+        """Say whether those that spoke first of a series are not all that was heard: enough of the
+        devices that took the version, or as many as the others had time for; or so many `agree`
+        that they are half of all of them."""
+        if agree and 2 * agree >= self.took:
+            return True
+        return 4 * devices >= 3 * self.took or self.heard_s.get(name, 0.0) >= self.listen_s
 
 
 def series(metric: str, statistic: str) -> str:

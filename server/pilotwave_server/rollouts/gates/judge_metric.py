@@ -11,7 +11,7 @@ the two arms differ by chance alone. Three tests share the gate's error:
    of one device come out above and below its past independently.
 
 Each device has one voice. That few of them that lie turn no gate is `agreement.py`'s, and that the
-first ones to speak are not all that is heard, `_heard`'s.
+first ones to speak are not all that is heard, `Evidence.heard`'s.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from pilotwave_server.rollouts.gates import alpha as shares
 from pilotwave_server.rollouts.gates import mixture, ranks
 from pilotwave_server.rollouts.gates.agreement import Agreement
-from pilotwave_server.rollouts.gates.alpha import counted, percent
+from pilotwave_server.rollouts.gates.alpha import counted, lasting, percent
 from pilotwave_server.rollouts.gates.change import ChangeWindow, units, voices, windows
 from pilotwave_server.rollouts.gates.data import (
     Evidence,
@@ -203,12 +203,9 @@ def _word(gate: MetricGate, view: View, evidence: Evidence) -> tuple[Word, str]:
 
 
 def _heard(view: View, evidence: Evidence, gate: MetricGate) -> bool:
-    """Say whether those that spoke first are not all that was heard: enough of the devices that
-    took the version, or as many as the others had time for."""
-    heard_s = evidence.heard_s.get(series(gate.metric, gate.statistic), 0.0)
-    if view.fails and 2 * view.agreement.worse >= evidence.took:
-        return True
-    return 4 * view.devices >= 3 * evidence.took or heard_s >= evidence.listen_s
+    name = series(gate.metric, gate.statistic)
+    agree = view.agreement.worse if view.fails else 0
+    return evidence.heard(name, devices=view.devices, agree=agree)
 
 
 def _lacking(gate: MetricGate, view: View) -> Iterator[str]:
@@ -237,11 +234,11 @@ def _nothing(gate: MetricGate, evidence: Evidence, old_reports: bool) -> Verdict
     left = evidence.patience_s - evidence.in_use_s
     told = f"no device has reported {gate.metric} for the new version yet"
     if left > 0:
-        told += f"; the first device has run it for {_time(evidence.in_use_s)}"
-        told += f", and the gate waits {_time(left)} more"
+        told += f"; the first device has run it for {lasting(evidence.in_use_s)}"
+        told += f", and the gate waits {lasting(left)} more"
         return Verdict(gate.name, Word.WAIT, told, numbers)
     also = "devices on the old version do" if old_reports else "nor for the old one"
-    told += f", {_time(evidence.in_use_s)} after the first device took it ({also})"
+    told += f", {lasting(evidence.in_use_s)} after the first device took it ({also})"
     told += ". Does the application record it under this name?"
     return Verdict(gate.name, Word.INCONCLUSIVE, told, numbers)
 
@@ -281,13 +278,6 @@ def _typical(found: Sequence[ChangeWindow]) -> float:
 
 def _direction(change: float) -> str:
     return f"{percent(abs(change))} {'worse' if change >= 0 else 'better'}"
-
-
-def _time(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{max(0, round(seconds))} s"
-    return f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} h"
 
 
 def _numbers(gate: MetricGate, view: View) -> dict[str, Any]:

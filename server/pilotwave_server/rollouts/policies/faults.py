@@ -18,7 +18,7 @@ MOST = 20
 Loc = tuple[str | int, ...]
 Told = tuple[Loc, str]
 # how pydantic names a kind of gate within a place
-TAGS = ("<metric>", "<install>")
+TAGS = ("<metric>", "<install>", "<paired>")
 
 
 @dataclass(frozen=True)

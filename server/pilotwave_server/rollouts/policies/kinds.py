@@ -209,6 +209,7 @@ def _zone(value: Any) -> str | None:
     return found
 
 
+ALPHA = share(0.000001, 0.2)
 FLAG = Kind("true or false", lambda value: value if isinstance(value, bool) else None)
 WHOLE_PERCENT = Kind("a whole percentage from 0% to 100%", _whole_percent)
 CRON = Kind("the five fields of cron (minute, hour, day, month, weekday), as `0 2 * * *`", _cron)

@@ -23,6 +23,7 @@ from pilotwave_server.rollouts.policies import kinds
 from pilotwave_server.rollouts.policies.choose import Choose
 from pilotwave_server.rollouts.policies.faults import TAGS, Told
 from pilotwave_server.rollouts.policies.kinds import duration, items, named, share, whole
+from pilotwave_server.rollouts.policies.paired import LIMITS, PairedGate
 from pilotwave_server.rollouts.policies.read_part import PolicyPart, listed, one_of, twice
 
 WEEK = 7 * 86_400
@@ -34,7 +35,7 @@ NAME = kinds.matching(
 STATISTIC = kinds.matching(
     r"mean|p(?:[1-9][0-9]?)(?:\.[0-9])?", "`mean`, or a quantile as `p50`, `p95` or `p99.9`"
 )
-Alpha = Annotated[float, share(0.000001, 0.2)]
+Alpha = Annotated[float, kinds.ALPHA]
 Slices = Annotated[tuple[Annotated[str, named(check_key)], ...], items(8)]
 _SIZES = {"percent": kinds.percent(0.000001, 100), "count": whole(1, MOST_DEVICES)}
 Devices = Annotated[int | None, _SIZES["count"]]
@@ -105,22 +106,32 @@ class MetricGate(PolicyPart):
         yield from ()
 
 
-Gate = InstallGate | MetricGate
+Gate = InstallGate | MetricGate | PairedGate
 
 
 def _gate_tag(gate: object) -> str:
-    has = gate.get("metric") if isinstance(gate, dict) else getattr(gate, "metric", None)
-    return TAGS[0] if has is not None else TAGS[1]
+    given = gate if isinstance(gate, dict) else vars(gate)
+    if given.get("metric") is not None:
+        return TAGS[0]
+    return TAGS[2] if any(given.get(limit) is not None for limit in LIMITS) else TAGS[1]
 
 
 def _gate_name(given: dict[str, Any]) -> Any:
-    name = f"{str(given.get('metric'))[:50]} {given.get('statistic') or 'p95'}"
-    return given.get("name") or (name if _gate_tag(given) == TAGS[0] else "install")
+    match _gate_tag(given):
+        case "<metric>":
+            name = f"{str(given.get('metric'))[:50]} {given.get('statistic') or 'p95'}"
+        case "<paired>":
+            name = next(limit for limit in LIMITS if given.get(limit) is not None)
+        case _:
+            name = "install"
+    return given.get("name") or name
 
 
 # a metric gate that is broken shall not pass for an install gate
 _OneGate = Annotated[
-    Annotated[MetricGate, Tag(TAGS[0])] | Annotated[InstallGate, Tag(TAGS[1])],
+    Annotated[MetricGate, Tag(TAGS[0])]
+    | Annotated[InstallGate, Tag(TAGS[1])]
+    | Annotated[PairedGate, Tag(TAGS[2])],
     Discriminator(_gate_tag),
 ]
 
@@ -148,6 +159,20 @@ class Wave(PolicyPart):
         yield from one_of([key for key in sizes if key in given], *sizes)
         given.setdefault("name", _wave_name(given))
         yield from twice(given, "gates", _gate_name)
+        yield from _misplaced(given)
+
+
+def _misplaced(given: dict[str, Any]) -> Iterator[Told]:
+    """Yield each gate that the wave cannot answer: only in a shadow a device has both versions, and
+    only out of it devices have one or the other."""
+    for n, gate in enumerate(listed(given, "gates")):
+        tag = _gate_tag(gate) if isinstance(gate, dict) else ""
+        if tag == "<paired>" and "shadow" not in given:
+            told = "expected `shadow` in its wave: only there both versions see the same calls"
+            yield ("gates", n), told
+        if tag == "<metric>" and "shadow" in given:
+            told = f"expected one of {', '.join(LIMITS)}; a shadow wave has no live metrics to gate"
+            yield ("gates", n), told
 
 
 def _size(wave: Any, key: str) -> Any:
@@ -272,4 +297,7 @@ class Policy(PolicyPart):
             for gate in wave.gates:
                 if isinstance(gate, MetricGate):
                     found[gate.metric].add(gate.statistic)
+                elif isinstance(gate, PairedGate):
+                    for metric, statistic in gate.asks:
+                        found[metric].add(statistic)
         return {metric: tuple(sorted(asked)) for metric, asked in found.items()}
