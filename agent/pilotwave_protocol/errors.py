@@ -7,6 +7,7 @@
     │   ├── BadEnvelope          not a DSSE envelope, or not signed by a key we trust
     │   ├── BadMessage           a well-signed payload with wrong fields
     │   ├── BadManifest          a version manifest with wrong fields
+    │   ├── BadPlan              a training plan with wrong fields
     │   ├── BadTrustData         signed facts in TUF `custom` with wrong fields
     │   └── BadDelta             a delta that breaks its format, or does not give what it promises
     ├── SigningError             a key file, passphrase or signer that does not work
@@ -68,6 +69,12 @@ class BadManifest(ProtocolError):
     """A version manifest whose fields are missing, unknown or of the wrong type."""
 
     code = "bad_manifest"
+
+
+class BadPlan(ProtocolError):
+    """A training plan whose fields are missing, unknown, or do not go together."""
+
+    code = "bad_plan"
 
 
 class BadTrustData(ProtocolError):

@@ -59,6 +59,11 @@ def check_variant(value: object) -> str:
     return _match("variant name", _SLUG, 64, _SLUG_WORDS, value)
 
 
+def check_plan(value: object) -> str:
+    """Check the name of a training plan: `autumn-1`."""
+    return _match("plan name", _SLUG, 64, _SLUG_WORDS, value)
+
+
 def check_device(value: object) -> str:
     """Check a device name: `cam-017`."""
     return _match("device name", _SLUG, 64, _SLUG_WORDS, value)

@@ -1,0 +1,1 @@
+"""Learning on devices: the plan that a publisher signs, and what a device answers to it."""

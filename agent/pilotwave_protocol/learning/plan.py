@@ -1,0 +1,237 @@
+"""A training plan: what devices may compute from their labelled examples, and send.
+
+It is its model's publisher who signs a plan, so a server can neither ask for more than it says nor
+take the bounds away that it sets. Parsing is strict, as a manifest's is. Numbers that are no whole
+ones are decimal texts, as they are in a manifest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from typing import Any
+
+from pilotwave_protocol import names, strictjson
+from pilotwave_protocol.errors import BadJson, BadPlan
+from pilotwave_protocol.fields import Fields, format_time
+
+SCHEMA = "pilotwave/plan/1"
+MAX_PLAN_BYTES = 16 << 10
+MAX_FEATURES = 1536
+MAX_CLASSES = 256
+MAX_EXAMPLES = 100_000
+MAX_DEVICES = 1_000_000
+MAX_ROUNDS = 200
+MAX_VALIDATION_ROWS = 10_000
+LEAST_EXAMPLES = 20
+"""Of fewer, the sum for a class is close to the embedding of a single example."""
+LEAST_DEVICES = 3
+"""Of two, each could take its own part out of the result and have the other's."""
+MAX_VALIDATION_BYTES = 64 << 20
+
+
+class Method(str, Enum):
+    """How the last layer is learnt: in closed form in one round, or by gradient steps in many."""
+
+    RIDGE = "ridge"
+    SGD = "sgd"
+
+
+class Aggregate(str, Enum):
+    """How the server makes one result of many updates."""
+
+    SUM = "sum"
+    LEAVE_ONE_OUT = "leave_one_out"
+    MEAN = "mean"
+    CLIPPED_MEAN = "clipped_mean"
+    GEOMETRIC_MEDIAN = "geometric_median"
+    MULTI_KRUM = "multi_krum"
+
+
+AGGREGATES = {
+    Method.RIDGE: (Aggregate.LEAVE_ONE_OUT, Aggregate.SUM),
+    Method.SGD: (
+        Aggregate.GEOMETRIC_MEDIAN,
+        Aggregate.MULTI_KRUM,
+        Aggregate.CLIPPED_MEAN,
+        Aggregate.MEAN,
+    ),
+}
+"""Which may go with which method, the default first. What robust means do to sums of examples that
+differ from device to device is worse than any attack (docs/learning.md)."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The version whose embedding is used: its manifest's digest, and the variant."""
+
+    version: str
+    sha256: str
+    variant: str
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What `sgd` does in a round on a device: passes, examples in a step, step size."""
+
+    epochs: int = 2
+    batch: int = 16
+    rate: str = "0.1"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Embeddings and classes of the publisher's own examples: a file among the blobs."""
+
+    sha256: str
+    size: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What one plan asks of each device, and what is done with the answers.
+
+    `embedding` names the output of the model that the last layer reads, `features` its width.
+    `clip` is the longest an example's embedding (`ridge`) or a whole update (`sgd`) counts, as a
+    Euclidean norm; `penalty` is the ridge penalty. A device counts with `least_examples` to
+    `most_examples`, the result needs `least_devices`. `deadline` ends each round that is open.
+    """
+
+    model: str
+    plan: str
+    base: Base
+    embedding: str
+    features: int
+    classes: int
+    method: Method
+    aggregate: Aggregate
+    clip: str
+    deadline: datetime
+    penalty: str = "1"
+    least_examples: int = LEAST_EXAMPLES
+    most_examples: int = 200
+    least_devices: int = 10
+    rounds: int = 1
+    steps: Steps | None = None
+    validation: Validation | None = None
+
+    def to_bytes(self) -> bytes:
+        """Write the plan: equal plans give equal bytes."""
+        return strictjson.dumps(_plain(self))
+
+    @property
+    def update_bytes(self) -> int:
+        """How many bytes the arrays of one update have, as four-byte numbers."""
+        d = self.features + 1
+        numbers = d * self.classes
+        if self.method is Method.RIDGE:
+            numbers += d * (d + 1) // 2
+        return 4 * numbers
+
+
+def parse_plan(raw: bytes) -> TrainingPlan:
+    """Read a plan, or raise `BadPlan` naming the field and what was expected."""
+    try:
+        f = Fields(strictjson.loads(raw, max_bytes=MAX_PLAN_BYTES, max_depth=4), "", BadPlan)
+    except BadJson as e:
+        raise BadPlan(f"plan: {e}") from e
+    if f.raw("schema") != SCHEMA:
+        raise f.fail("schema", SCHEMA, f.raw("schema"))
+    method = f.one_of("method", Method)
+    plan = TrainingPlan(
+        model=f.named("model", names.check_model),
+        plan=f.named("plan", names.check_plan),
+        base=_base(f.inner("base")),
+        embedding=f.text("embedding", limit=256),
+        features=f.integer("features", low=1, high=MAX_FEATURES),
+        classes=f.integer("classes", low=2, high=MAX_CLASSES),
+        method=method,
+        aggregate=f.one_of("aggregate", Aggregate),
+        clip=_positive(f, "clip"),
+        deadline=f.time("deadline"),
+        penalty=_positive(f, "penalty"),
+        least_examples=f.integer("least_examples", low=LEAST_EXAMPLES, high=MAX_EXAMPLES),
+        most_examples=f.integer("most_examples", low=LEAST_EXAMPLES, high=MAX_EXAMPLES),
+        least_devices=f.integer("least_devices", low=LEAST_DEVICES, high=MAX_DEVICES),
+        rounds=f.integer("rounds", low=1, high=1 if method is Method.RIDGE else MAX_ROUNDS),
+        steps=_steps(f.opt_inner("steps")),
+        validation=_validation(f.opt_inner("validation")),
+    )
+    f.done()
+    _check_together(plan, f)
+    return plan
+
+
+def _check_together(plan: TrainingPlan, f: Fields) -> None:
+    allowed = AGGREGATES[plan.method]
+    if plan.aggregate not in allowed:
+        words = " or ".join(allowed)
+        raise f.fail("aggregate", f"{words} with {plan.method.value}", plan.aggregate.value)
+    if plan.most_examples < plan.least_examples:
+        raise f.fail("most_examples", f"at least {plan.least_examples}", plan.most_examples)
+    if (plan.steps is not None) is not (plan.method is Method.SGD):
+        raise f.fail("steps", "them with sgd, and with nothing else", plan.method.value)
+    wants = plan.aggregate is Aggregate.LEAVE_ONE_OUT
+    if (plan.validation is not None) is not wants:
+        raise f.fail("validation", "it with leave_one_out alone", plan.aggregate.value)
+    if plan.validation is not None:
+        size = 4 * plan.validation.rows * (plan.features + 1)
+        if plan.validation.size != size:
+            raise f.fail("validation.size", f"{size}, for so many rows", plan.validation.size)
+
+
+def _base(f: Fields) -> Base:
+    base = Base(
+        f.named("version", names.check_version),
+        f.named("sha256", names.check_sha256),
+        f.named("variant", names.check_variant),
+    )
+    f.done()
+    return base
+
+
+def _steps(f: Fields | None) -> Steps | None:
+    if f is None:
+        return None
+    steps = Steps(
+        f.integer("epochs", low=1, high=100),
+        f.integer("batch", low=1, high=4096),
+        _positive(f, "rate"),
+    )
+    f.done()
+    return steps
+
+
+def _validation(f: Fields | None) -> Validation | None:
+    if f is None:
+        return None
+    found = Validation(
+        f.named("sha256", names.check_sha256),
+        f.integer("size", low=1, high=MAX_VALIDATION_BYTES),
+        f.integer("rows", low=1, high=MAX_VALIDATION_ROWS),
+    )
+    f.done()
+    return found
+
+
+def _positive(f: Fields, key: str) -> str:
+    text = f.text(key, limit=32)
+    try:
+        number = Decimal(text)
+    except InvalidOperation as e:
+        raise f.fail(key, "a decimal number as text, like 0.5", text) from e
+    if not (number.is_finite() and Decimal("1e-9") <= number <= Decimal("1e9")):
+        raise f.fail(key, "a number from 1e-9 to 1e9, as text", text)
+    return text
+
+
+def _plain(plan: TrainingPlan) -> dict[str, Any]:
+    plain = {"schema": SCHEMA, **vars(plan), "base": vars(plan.base)}
+    plain |= {"method": plan.method.value, "aggregate": plan.aggregate.value}
+    plain["deadline"] = format_time(plan.deadline)
+    plain["steps"] = None if plan.steps is None else vars(plan.steps)
+    plain["validation"] = None if plan.validation is None else vars(plan.validation)
+    return plain

@@ -1,0 +1,39 @@
+"""Training plans to change in tests."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from pilotwave_protocol.learning.plan import (
+    Aggregate,
+    Base,
+    Method,
+    Steps,
+    TrainingPlan,
+    Validation,
+)
+
+RIDGE = TrainingPlan(
+    model="detector",
+    plan="autumn-1",
+    base=Base("1.0.0", "a" * 64, "onnx-fp32"),
+    embedding="active",
+    features=6,
+    classes=3,
+    method=Method.RIDGE,
+    aggregate=Aggregate.LEAVE_ONE_OUT,
+    clip="4",
+    most_examples=1000,
+    deadline=datetime(2027, 1, 31, 9, 30, tzinfo=timezone.utc),
+    validation=Validation("b" * 64, 50 * 7 * 4, 50),
+)
+SGD = TrainingPlan(
+    **{
+        **vars(RIDGE),
+        "method": Method.SGD,
+        "aggregate": Aggregate.GEOMETRIC_MEDIAN,
+        "rounds": 30,
+        "steps": Steps(),
+        "validation": None,
+    }
+)
