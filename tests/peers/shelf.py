@@ -6,6 +6,7 @@ fail on load, answer NaN or never end.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.live.links import About
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.messages.check_in import Installed
+from pilotwave_protocol.shadow import SHADOW, SHADOW_FILE, SHADOW_SCHEMA, Shadow
 
 X = {"x": np.ones((1, 4), np.float32)}
-KINDS = ("good", "broken", "nan", "hang")
+KINDS = ("good", "broken", "nan", "hang", "odd")
 
 
 def model_bytes(number: float, *, width: int = 4, hidden: int = 1) -> bytes:
@@ -38,9 +40,8 @@ def model_bytes(number: float, *, width: int = 4, hidden: int = 1) -> bytes:
     return _serialized(nodes, [there, back, mine], width)
 
 
-def hanging_bytes() -> bytes:
-    """Make an ONNX model that loads, and whose run takes ages."""
-    body = helper.make_graph(
+def _loop_body() -> onnx.GraphProto:
+    return helper.make_graph(
         [
             helper.make_node("Identity", ["going"], ["goes"]),
             helper.make_node("Add", ["a", "one"], ["b"]),
@@ -57,9 +58,47 @@ def hanging_bytes() -> bytes:
         ],
         [helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])],
     )
+
+
+HANGS, NAN, HOGS, RAISES = 0, 1, 2, 3
+
+
+def odd_bytes(number: float) -> bytes:
+    """Make an ONNX model that answers `number` to ones, and whose four inputs have it loop so many
+    times, answer NaN where it is negative, take so many numbers' memory, and raise from 2 on."""
+    i64, f32 = TensorProto.INT64, TensorProto.FLOAT
+    constants = [
+        *(helper.make_tensor(f"at{n}", i64, [], [n]) for n in range(4)),
+        helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
+        helper.make_tensor("axes", i64, [1], [0]),
+        helper.make_tensor("two", f32, [2], [1.0, 1.0]),
+        helper.make_tensor("nought", f32, [1], [0.0]),
+        helper.make_tensor("mine", f32, [1], [number]),
+    ]
+    node = helper.make_node
+    nodes = [
+        *(node("Gather", ["x", f"at{n}"], [f"x{n}"], axis=1) for n in range(4)),
+        *(node("Cast", [f"x{n}"], [f"i{n}"], to=i64) for n in (HANGS, HOGS, RAISES)),
+        node("ReduceSum", ["i0", "axes"], ["rounds"], keepdims=0),
+        node("Loop", ["rounds", "yes", "x"], ["looped"], body=_loop_body()),
+        node("Sqrt", ["x1"], ["root"]),
+        node("ConstantOfShape", ["i2"], ["much"]),
+        node("ReduceMax", ["much"], ["most"], keepdims=0),
+        node("Gather", ["two", "i3"], ["picked"]),
+        node("Add", ["looped", "root"], ["s1"]),
+        node("Add", ["s1", "most"], ["s2"]),
+        node("Add", ["s2", "picked"], ["s3"]),
+        node("Mul", ["s3", "nought"], ["s4"]),
+        node("Add", ["s4", "mine"], ["y"]),
+    ]
+    return _serialized(nodes, constants, 4)
+
+
+def hanging_bytes() -> bytes:
+    """Make an ONNX model that loads, and whose run takes ages."""
     rounds = helper.make_tensor("rounds", TensorProto.INT64, [], [1 << 40])
     yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
-    node = helper.make_node("Loop", ["rounds", "yes", "x"], ["y"], body=body)
+    node = helper.make_node("Loop", ["rounds", "yes", "x"], ["y"], body=_loop_body())
     return _serialized([node], [rounds, yes], 4)
 
 
@@ -94,6 +133,7 @@ class Shelf:
             "broken": lambda: model_bytes(number)[:40],
             "nan": lambda: model_bytes(float("nan")),
             "hang": hanging_bytes,
+            "odd": lambda: odd_bytes(number),
         }[kind]()
         version = Installed(f"1.{number}.0", sha256_hex(content), "onnx", number)
         folder = self.layout.version(self.model, version)
@@ -125,6 +165,25 @@ class Shelf:
         version = self.add(number, kind)
         self.switch(version)
         return version
+
+    def shadow(self, version: Installed | None, *, share: float = 1.0, cpu: float = 1.0) -> None:
+        """Have applications try a version beside the one that serves, as the agent does; None ends
+        it."""
+        path = self.data / "live" / self.model / SHADOW_FILE
+        if version is None:
+            layout.point(self.disk, self.layout, self.model, SHADOW, None)
+            self.disk.unlink(path)
+            return
+        words = {
+            "schema": SHADOW_SCHEMA,
+            "name": self.layout.version(self.model, version).name,
+            "version": version.version,
+            **Shadow(share, cpu, 1).to_plain(),
+            "rollout": "r1",
+        }
+        self.disk.make_dirs(path.parent)
+        self.disk.write_atomic(path, json.dumps(words).encode(), 0o644)
+        layout.point(self.disk, self.layout, self.model, SHADOW, version)
 
     def remove(self, version: Installed) -> None:
         """Remove a version's files, as the agent does when nobody needs them."""

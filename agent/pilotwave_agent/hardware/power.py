@@ -14,6 +14,10 @@ from pilotwave_protocol.fields import Scalar
 _LOWEST_C, _HIGHEST_C = -40, 150  # what lies outside is no sensor (a Jetson says -256 for "off")
 _DUMMIES = ("pmic",)  # a Jetson's PMIC always says 100
 
+_SLOWING = ("passive", "hot", "critical")
+_NEAR = 3000  # thousandths of a degree
+_LOW_PERCENT = 30
+
 
 def power_facts(root: Path) -> dict[str, Scalar | None]:
     """Return battery (percent, in steps of 5) and power; a mouse's battery is none of ours."""
@@ -63,6 +67,31 @@ def _temperatures(root: Path) -> Iterator[int]:
         degrees = int(said) // 1000
         if _LOWEST_C <= degrees <= _HIGHEST_C:
             yield degrees
+
+
+def is_hot(root: Path) -> bool:
+    """Say whether a thermal zone is at, or a few degrees below, where the kernel slows it down."""
+    for zone in _folders(root / "sys/class/thermal"):
+        now, trips = _number(zone / "temp"), []
+        for trip in zone.glob("trip_point_*_type") if now is not None else ():
+            if text(trip) in _SLOWING:
+                trips.append(_number(trip.with_name(trip.name.replace("_type", "_temp"))))
+        known = [t for t in trips if t is not None and t > 0]
+        if now is not None and known and now >= min(known) - _NEAR:
+            return True
+    return False
+
+
+def is_low(root: Path) -> bool:
+    """Say whether the device runs on a battery that is low."""
+    facts = power_facts(root)
+    level = facts.get("battery")
+    return facts.get("power") == "battery" and isinstance(level, int) and level < _LOW_PERCENT
+
+
+def _number(path: Path) -> int | None:
+    said = text(path) or ""
+    return int(said) if said.lstrip("-").isdecimal() else None
 
 
 def load(root: Path) -> float | None:

@@ -14,6 +14,7 @@ from pilotwave_agent.live.heartbeat import Heartbeat, RefusedVersion, uptime
 from pilotwave_agent.live.links import CURRENT, PREVIOUS, ModelLinks
 from pilotwave_agent.live.loader import Loading, LoadOptions, words_of
 from pilotwave_agent.live.recorder import Recorder
+from pilotwave_agent.live.shadow import Shadow
 from pilotwave_agent.live.watch import FolderWatch
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 2.0, 60.0
@@ -28,6 +29,7 @@ class Follower:
         wish: LoadOptions,
         desk: Heartbeat,
         recorder: Recorder,
+        shadow: Shadow,
         *,
         inotify: bool,
     ) -> None:
@@ -36,12 +38,8 @@ class Follower:
         self.refused: dict[str, RefusedVersion] = {}
         self.changed = threading.Condition()
         self.looked = False
-        self._links, self._load_options, self._heartbeat, self._recorder = (
-            place,
-            wish,
-            desk,
-            recorder,
-        )
+        self._links, self._load_options, self._heartbeat = place, wish, desk
+        self._recorder, self._shadow = recorder, shadow
         self._target: str | None = None
         self._last: RefusedVersion | None = None
         self._loading: Loading | None = None
@@ -73,6 +71,7 @@ class Follower:
             if self._loading:
                 self._loading.give_up()
             self.serving.close_drained()
+            self._shadow.stop()
             self._recorder.flush()
             self._tell(self._end or "crashed")
             self.watch.close()
@@ -81,8 +80,11 @@ class Follower:
         self.watch.arm()
         with self.changed:
             self._follow()
+            front = self.serving.front
+            self._shadow.follow(front.version if front else None)
             if self._heartbeat.due_s() == 0:
                 self._recorder.flush()
+                self._shadow.flush()
             self._tell("serving" if self.serving.front else "waiting")
             self.looked = True
             self.changed.notify_all()
@@ -143,7 +145,9 @@ class Follower:
     def _tell(self, state: str) -> None:
         front = self.serving.front
         name = front.version.name if front else None
-        self._heartbeat.tell(state=state, serving=name, refused=self._last)
+        self._heartbeat.tell(
+            state=state, serving=name, refused=self._last, shadow=self._shadow.said
+        )
 
     def _sleep_s(self) -> float:
         left = [self._heartbeat.due_s()]

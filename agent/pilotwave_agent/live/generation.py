@@ -62,6 +62,11 @@ class Generation:
         self._turn = threading.Condition()
 
     @property
+    def is_behind(self) -> bool:
+        """Say whether more calls are in flight than can be worked on at once."""
+        return self.users > (os.cpu_count() or 1 if self._shared else len(self._all))
+
+    @property
     def inputs(self) -> Sequence[Any]:
         """The model's inputs: name, dtype, shape (-1 may vary)."""
         return list(self._all[0].inputs)

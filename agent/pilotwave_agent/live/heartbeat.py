@@ -51,12 +51,20 @@ class Heartbeat:
         self._due = 0.0
         self.trouble: OSError | None = None
 
-    def tell(self, *, state: str, serving: str | None, refused: RefusedVersion | None) -> None:
+    def tell(
+        self,
+        *,
+        state: str,
+        serving: str | None,
+        refused: RefusedVersion | None,
+        shadow: dict[str, str] | None = None,
+    ) -> None:
         """Write the file if it says something new or the last sign of life is too old."""
         said = {
             "state": state,
             "serving": serving,
             "refused": vars(refused) if refused else None,
+            **({"shadow": shadow} if shadow else {}),
         }
         if said == self._told and uptime() < self._due:
             return

@@ -30,6 +30,7 @@ class About:
     cases: str | None = None  # golden inputs among the files
     inputs: tuple[Mapping[str, Any], ...] = ()  # each {name, dtype, shape}
     outputs: tuple[Mapping[str, Any], ...] = ()
+    compare: Mapping[str, Any] | None = None  # how its answers are laid beside another version's
 
     @staticmethod
     def parse(raw: bytes) -> About:

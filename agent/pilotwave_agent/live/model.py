@@ -26,6 +26,8 @@ from pilotwave_agent.live.heartbeat import Heartbeat
 from pilotwave_agent.live.links import ModelLinks
 from pilotwave_agent.live.loader import Check, Feeds, LoadOptions
 from pilotwave_agent.live.recorder import Recorder
+from pilotwave_agent.live.shadow import Shadow
+from pilotwave_agent.live.shadow_orders import Compare
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +44,9 @@ class LiveModel:
     none that can be loaded, `LoadFailed`. `threads` is what the runtime may use for one call,
     `runners` how many calls may run at once where a runtime takes one at a time, `warmup` the
     inputs that a new version is tried on before it serves, `check` a function of its outputs that
-    returns False (or raises) to refuse it, `load_timeout_s` how long a load may take.
+    returns False (or raises) to refuse it, `load_timeout_s` how long a load may take. `compare` is
+    given the outputs of the serving version and of one that is tried in shadow, and returns whether
+    they agree (default: as the manifest says).
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class LiveModel:
         warmup: Feeds | None = None,
         check: Check | None = None,
         load_timeout_s: float = 60.0,
+        compare: Compare | None = None,
         heartbeat_s: float = 15.0,
         inotify: bool = True,
     ) -> None:
@@ -68,6 +73,8 @@ class LiveModel:
             threads, max(runners, 1), tuple(devices), warmup, check, load_timeout_s
         )
         self._capture = Capture(self._links.desk)
+        self._compare = compare
+        self._shadow: Shadow | None = None
         self._app = app or os.path.basename(sys.argv[0] or "python")
         self._heartbeat_s, self._inotify, self._wait_s = heartbeat_s, inotify, wait_s
         self._closed = False
@@ -124,7 +131,10 @@ class LiveModel:
         except BaseException:
             self._recorder.call(version, 0.0, failed=True)
             raise
-        self._recorder.call(version, (time.perf_counter() - begun) * 1000, failed=False)
+        ms = (time.perf_counter() - begun) * 1000
+        self._recorder.call(version, ms, failed=False)
+        if self._shadow is not None:
+            self._shadow.called(generation, feeds, outputs, ms)
         self._capture.called(version, feeds, outputs)
         return Answer(outputs, version, inputs)
 
@@ -193,8 +203,14 @@ class LiveModel:
             if self._keeper is None:
                 desk = Heartbeat(self._links.desk, self._app, self._heartbeat_s)
                 self._recorder = Recorder(self._links.desk, desk.id)
+                self._shadow = Shadow(self._links, self._load_options, desk.id, self._compare)
                 self._keeper = Follower(
-                    self._links, self._load_options, desk, self._recorder, inotify=self._inotify
+                    self._links,
+                    self._load_options,
+                    desk,
+                    self._recorder,
+                    self._shadow,
+                    inotify=self._inotify,
                 )
                 _close_with_worker()
             keeper = self._keeper
@@ -253,6 +269,9 @@ class LiveModel:
         """
         self._left_behind += [self._keeper, self._pool]
         self._keeper = self._pool = None
+        if self._shadow is not None:
+            self._shadow.forget()
+        self._shadow = None
         self._lock = threading.Lock()
         self._recorder = Recorder(self._links.desk, "left-behind")
         self._capture = Capture(self._links.desk)

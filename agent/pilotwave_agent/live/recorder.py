@@ -18,6 +18,7 @@ from pilotwave_agent.host.shared_folder import SharedFolder
 from pilotwave_agent.live.generation import Version
 from pilotwave_agent.live.heartbeat import replace_file
 from pilotwave_protocol.names import check_metric
+from pilotwave_protocol.shadow import RESERVED_PREFIX
 from pilotwave_protocol.sketch import Sketch
 
 SCHEMA = "pilotwave/window/1"
@@ -83,6 +84,8 @@ class Recorder:
         """Count a number that the application gives. Raises ValueError."""
         if check_metric(metric) in MEASURED:
             raise ValueError(f"{metric} is measured by the SDK itself; choose another name")
+        if metric.startswith(RESERVED_PREFIX):
+            raise ValueError(f"{metric}: {RESERVED_PREFIX} begins what shadow trials measure")
         self.number(version, metric, value)
 
     def number(self, version: Version, metric: str, value: float) -> None:

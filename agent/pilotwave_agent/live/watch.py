@@ -15,7 +15,7 @@ from pathlib import Path
 
 POLL_S = 1.0
 """How long a sleep lasts where nothing tells of changes."""
-_MOVED_TO, _CREATE, _ONLYDIR = 0x80, 0x100, 0x01000000
+_MOVED_TO, _CREATE, _DELETE, _ONLYDIR = 0x80, 0x100, 0x200, 0x01000000
 _SELF_GONE = 0x400 | 0x800  # IN_DELETE_SELF | IN_MOVE_SELF
 _OVER = _SELF_GONE | 0x8000  # IN_IGNORED
 
@@ -83,7 +83,7 @@ def _init() -> int | None:
 def _add(fd: int, folder: Path) -> int | None:
     import ctypes
 
-    mask = _MOVED_TO | _CREATE | _ONLYDIR | _SELF_GONE
+    mask = _MOVED_TO | _CREATE | _DELETE | _ONLYDIR | _SELF_GONE
     found = ctypes.CDLL(None).inotify_add_watch(fd, os.fsencode(folder), mask)
     return int(found) if found >= 0 else None
 

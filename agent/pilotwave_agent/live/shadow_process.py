@@ -1,0 +1,170 @@
+"""Start, feed, watch and end the child process that tries a candidate (`shadow_child`).
+
+Nothing here waits for the child but `read`, which has an end. What the child says is a stranger's
+word: short lines of JSON, with numbers that are checked by who uses them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pilotwave_agent.host.shared_folder import remove_tree
+
+_MAX_LINE = 64 << 10
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    "from pilotwave_agent.live.shadow_child import main; main()"
+)
+_KEPT = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "LANG",
+    "LC_ALL",
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+)
+
+
+class Ended(Exception):
+    """The child has ended, or says what no child says."""
+
+
+class ShadowProcess:
+    """One child. `send` may be called from another thread than the rest."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        """Start it. It dies with the thread that does so. Raises `OSError`."""
+        self.memory = os.memfd_create("pilotwave-shadow", os.MFD_CLOEXEC)
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._out, out = os.pipe2(os.O_CLOEXEC)
+        self._said = b""
+        self._scratch = tempfile.mkdtemp(prefix="pw-")
+        try:
+            self._child = _start(out, self.memory, self._scratch)
+        except OSError:
+            self._give_back()
+            raise
+        finally:
+            os.close(out)
+        self.send({**spec, "out": out, "memory": self.memory, "parent": os.getpid()})
+
+    def send(self, words: dict[str, Any]) -> None:
+        """Say something; at most one line waits to be answered, so that none has to wait."""
+        with contextlib.suppress(OSError):
+            os.write(self._child.stdin.fileno(), json.dumps(words).encode() + b"\n")  # type: ignore[union-attr]
+
+    def wake(self) -> None:
+        """End the wait of `read`."""
+        with contextlib.suppress(OSError):
+            os.write(self._wake_writer, b"!")
+
+    def read(self, seconds: float) -> dict[str, Any] | None:
+        """Return the next line; None if none came in time or `wake` was called. Raises `Ended`."""
+        ready = select.select([self._out, self._wake_reader], [], [], max(seconds, 0.0))[0]
+        if self._wake_reader in ready:
+            os.read(self._wake_reader, 1 << 10)
+        if self._out not in ready:
+            return None
+        more = os.read(self._out, _MAX_LINE)
+        self._said += more
+        line, found, self._said = self._said.partition(b"\n")
+        if not found:
+            self._said = line
+            if not more or len(line) >= _MAX_LINE:
+                raise Ended
+            return None
+        return _parsed(line)
+
+    def stage(self) -> bytes:
+        """Return which version it says is at work."""
+        with contextlib.suppress(OSError):
+            return os.pread(self.memory, 1, 0)
+        return b""
+
+    def cpu_s(self) -> float:
+        """Return the seconds of processor time that it has taken."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = _stat(Path(f"/proc/{self._child.pid}/stat"))
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return 0.0
+
+    def waits_for_processor(self) -> bool:
+        """Say whether any of its threads could run, and does not get to."""
+        for thread in Path(f"/proc/{self._child.pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError, IndexError):
+                if _stat(thread)[0] in ("R", "D"):
+                    return True
+        return False
+
+    def end(self, patience_s: float = 0.0) -> str:
+        """Kill it and what it started, give everything back, and say how it ended. One that has
+        closed its end is given a moment to be gone by itself."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(patience_s)
+        status = self._child.returncode
+        with contextlib.suppress(OSError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+        self._give_back()
+        if status is None:
+            return "was ended"
+        return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+
+    def forget(self) -> None:
+        """In a process that was forked from the application: leave the child to the parent."""
+        for fd in (self.memory, self._wake_reader, self._wake_writer, self._out):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        child = getattr(self, "_child", None)
+        if child is not None and child.stdin:
+            with contextlib.suppress(OSError):
+                child.stdin.close()
+
+    def _give_back(self) -> None:
+        self.forget()
+        with contextlib.suppress(OSError):
+            remove_tree(self._scratch)
+
+
+def _start(out: int, memory: int, scratch: str) -> subprocess.Popen[bytes]:
+    path = json.dumps([os.path.abspath(p) for p in sys.path if p])
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", _START, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        pass_fds=(out, memory),
+        start_new_session=True,  # a signal to the application's terminal is none to it
+        cwd=scratch,
+        env={
+            **{name: os.environ[name] for name in _KEPT if name in os.environ},
+            "HOME": scratch,
+            "TMPDIR": scratch,
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        },
+    )
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        words = json.loads(line)
+    except (ValueError, RecursionError):
+        raise Ended from None
+    if not isinstance(words, dict):
+        raise Ended
+    return words
+
+
+def _stat(path: Path) -> list[str]:
+    return path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
