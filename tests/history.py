@@ -9,11 +9,13 @@ REPO = Path(__file__).resolve().parent.parent
 OLDER = ("19f785e", "d97d79d")
 """The one before identities, recovery and gates were made hard, and the one before the folders of
 the agent and the server were moved."""
+BEFORE_SHADOWS = "ce59078"
+"""The last one whose agent knows of no version in shadow."""
 
 
 def is_here() -> bool:
     """Say whether this checkout has the commits; one made with `--depth` has not."""
-    wanted = [f"{commit}^{{commit}}" for commit in OLDER]
+    wanted = [f"{commit}^{{commit}}" for commit in (*OLDER, BEFORE_SHADOWS)]
     asked = subprocess.run(
         ["git", "cat-file", "--batch-check"],
         input="\n".join(wanted),
