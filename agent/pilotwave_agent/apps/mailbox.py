@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilotwave_agent.apps import heartbeats
+from pilotwave_agent.apps.shadow_metrics import version_in_shadow, why_refused
+from pilotwave_agent.host.log import say
 from pilotwave_agent.host.shared_folder import SharedFolder
 from pilotwave_protocol import names
 from pilotwave_protocol.errors import ProtocolError
@@ -38,6 +40,7 @@ _MAX_AT_ONCE = 256
 _MAX_NUMBERS = 1000
 _MAX_DESKS = 64
 _MAX_VERSIONS = 8
+_MAX_SENTENCES = 64
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _WORDS = ("app", "state", "serving", "refused", "pid", "start", "ns", "started", "heartbeat_s")
 
@@ -51,6 +54,7 @@ class Mailbox:
         self._live, self._users = live, users or {}
         self._recorders: dict[str, Recorder] = {}
         self._versions: dict[str, set[str]] = {}
+        self._refused: set[str] = set()
         heartbeats.prepare(live, "", group)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
@@ -134,11 +138,21 @@ class Mailbox:
         if recorder is None:
             recorder = self._recorders[model] = Recorder(self._live / model, f"mail-{os.getpid()}")
         of = Version(model, version, "", "", version, Path())
+        tried = version_in_shadow(self._live, model)
         for metric, values in dict(numbers).items():
-            names.check_metric(metric)
+            no = why_refused(names.check_metric(metric), version, tried)
+            if no:
+                self._refuse(model, no)
+                continue
             values = values if isinstance(values, list) else [values]
             for value in values[:_MAX_NUMBERS]:
                 recorder.number(of, metric, float(value))
+
+    def _refuse(self, model: str, sentence: str) -> None:
+        """Nothing is answered to who sent it, so the log says it, once for each sentence."""
+        if sentence not in self._refused and len(self._refused) < _MAX_SENTENCES:
+            self._refused.add(sentence)
+            say(f"{model}: an application's numbers were passed over: {sentence}", level="warning")
 
     def flush(self) -> None:
         """Put what was counted where it is collected."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave_agent.apps import heartbeats
+from pilotwave_agent.apps.shadow_metrics import version_in_shadow, why_refused
 from pilotwave_agent.check_in.numbering import may_jump, new_name
 from pilotwave_agent.core.records import moment_of
 from pilotwave_agent.host.disk import Disk
@@ -127,7 +128,8 @@ class Telemetry:
         found: dict[tuple[str, str, str], _Found] = {}
         for model, path in files:
             if path.name not in self._spool.taken:
-                for key, window in _measured(model, path, self._users.get(model)):
+                tried = version_in_shadow(self._live, model)
+                for key, window in _measured(model, path, self._users.get(model), tried):
                     known = found.setdefault(key, _Found(window.begun, window.ended, Sketch()))
                     known.begun = min(known.begun, window.begun)
                     known.ended = max(known.ended, window.ended)
@@ -185,9 +187,10 @@ class Telemetry:
 
 
 def _measured(
-    model: str, path: Path, users: Collection[int] | None
+    model: str, path: Path, users: Collection[int] | None, tried: str | None
 ) -> Iterator[tuple[tuple[str, str, str], _Found]]:
-    """Yield what one file holds; what makes no sense in it is passed over."""
+    """Yield what one file holds; what makes no sense in it is passed over, and so is what is said
+    of a version in shadow that is not the one that is `tried`."""
     plain = heartbeats.load(path, users)
     if not isinstance(plain, dict) or plain.get("schema") != _SCHEMA:
         return
@@ -202,7 +205,8 @@ def _measured(
     for metric, sketch in list(sketches.items())[:MAX_METRICS]:
         with contextlib.suppress(ProtocolError):
             read = Sketch.from_plain(sketch)
-            yield (model, version, names.check_metric(metric)), _Found(begun, ended, read)
+            if why_refused(names.check_metric(metric), version, tried) is None:
+                yield (model, version, metric), _Found(begun, ended, read)
 
 
 def _read(disk: Disk, path: Path) -> _Spool:
