@@ -80,7 +80,8 @@ class Ingest:
     ) -> tuple[list[Stored], bool]:
         """Steps 8 to 11, in one transaction; and whether a rollout has to be looked at."""
         # 8: the fleet's row before any device's, as everybody takes them: no deadlock
-        if trials or report_store.is_news(session, news, now=now):
+        is_news = report_store.is_news(session, news, now=now)
+        if trials or is_news:
             lock_fleet(session)
         stored = store_check_ins(  # 9
             session,
@@ -93,7 +94,8 @@ class Ingest:
         # 10: what a stale report says of rollouts is not believed either
         pairs = zip(items, stored, strict=True)
         taken = {item.device_id for item, one in pairs if one.refusal is None}
-        moved = report_store.take(session, [h for h in news if h.device_id in taken], now=now)
+        told = [h for h in news if h.device_id in taken] if is_news else []
+        moved = report_store.take(session, told, now=now)
         windows = self._metrics.wanted(items, stored, moment=now.timestamp())
         take_samples(session, windows, now=now)  # 11
         route_figures.store(session, trials, taken, now=now)

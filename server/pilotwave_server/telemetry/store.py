@@ -162,7 +162,7 @@ def _with_windows(
 
 
 def _lock_devices(session: Session, ids: list[int]) -> dict[int, Row[Any]]:
-    d = DeviceRow
+    d = DeviceRow.__table__.c
     numbers = (d.last_seq, d.acked_event, d.acked_window, d.numbering, d.plain_seq, d.event_run)
     conflict = (d.top_event, d.boots, d.conflict_since, d.conflict_at)
     own = (
