@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pilotwave_agent import identity
 from pilotwave_agent.apps import heartbeats
 from pilotwave_agent.commands.rollback import rollback
+from pilotwave_agent.commands.status import lines_of, status
+from pilotwave_agent.resident.journal_watch import JournalWatch
+from pilotwave_agent.resident.session import session_of
 from pilotwave_protocol.states import ModelState as S
 from pilotwave_protocol.states import Reason
 from tests.agent.shadowed import (
@@ -221,6 +226,48 @@ def test_its_variants_are_not_compared_meanwhile(registry: Registry, ready: Devi
     ready.work()
     assert running(ready.slot()) == (S.HEALTHY, "1.1.0")
     assert "measured" in kinds(ready)
+
+
+# --- what people and the server are told
+
+
+def test_status_says_it_in_plain_words(registry: Registry, tried: Device) -> None:
+    lines = list(lines_of(status(tried.config)))
+    assert "detector: runs 1.0.0 (onnx-fp32)" in lines
+    (said,) = [line for line in lines if "1.1.0" in line]
+    assert said.startswith("  tries 1.1.0 (onnx-fp32) in shadow for ")
+    assert said.endswith(
+        "it answers nobody, sees 5 % of the inputs and takes at most 10 % of a core"
+    )
+    publish(registry, "1.2.0")
+    order(registry, "1.2.0", **TRIED, disk_free_mb=99_000_000)
+    tried.work(refresh=True)
+    assert "  ordered: 1.2.0, to be tried in shadow" in lines_of(status(tried.config))
+
+
+def test_the_log_says_it_in_plain_words(
+    registry: Registry, tried: Device, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch = JournalWatch(tried.layout.journal)
+    order(registry, "1.0.0")
+    tried.work()
+    watch.state()
+    assert "detector 1.1.0: is in shadow no more" in capsys.readouterr().err
+
+
+def test_a_check_in_names_the_state_the_candidate_and_the_ability(
+    registry: Registry, tried: Device
+) -> None:
+    session = session_of(tried.config, identity.load(tried.layout))
+    with closing(session):
+        assert session.check_in(tried.state)
+    report = registry.check_ins[-1]
+    (model,) = report.models
+    assert (model.state, model.candidate) == (S.SHADOWING, tried.slot().candidate)
+    assert model.current == tried.slot().current
+    assert report.facts is not None
+    assert report.facts["shadows"] is True
+    assert "shadowing" in [event.kind for event in report.events]
 
 
 # --- what a start finds

@@ -8,6 +8,7 @@ from typing import Any
 
 from pilotwave_agent.check_in.trim import room, trimmed
 from pilotwave_agent.check_in.validate import sound
+from pilotwave_agent.core.shadow import shadow_of
 from pilotwave_agent.core.state import DeviceState, ModelSlot, plain_slot
 from pilotwave_agent.hardware.texts import clean
 from pilotwave_protocol.fields import MAX_INT, Scalar
@@ -164,5 +165,7 @@ def _plain_model(state: DeviceState, slot: ModelSlot) -> dict[str, Any]:
     plain = plain_slot(slot)
     order = state.orders.get(slot.model)
     plain["ordered"] = order.version if order else None
+    shadow = shadow_of(order)
+    plain["shadow"] = shadow.to_plain() if shadow else None
     plain["floor"] = state.memory.floors.get(slot.model, 0)
     return plain

@@ -13,6 +13,7 @@ from pilotwave_agent.hardware.texts import text
 from pilotwave_agent.host import lock
 from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.settings.config import Config
+from pilotwave_protocol.states import ModelState
 
 
 def status(config: Config) -> dict[str, Any]:
@@ -52,14 +53,28 @@ def _model_lines(model: Mapping[str, Any]) -> Iterator[str]:
     current = model["current"]
     runs = f"{current['version']} ({current['variant']})" if current else "nothing"
     since = _ago(time.time() - model["since"]) if model["since"] else ""
-    yield f"{model['model']}: runs {runs}, {model['state'].replace('_', ' ')}{since}"
-    if model["ordered"] and (not current or model["ordered"] != current["version"]):
-        yield f"  ordered: {model['ordered']}"
+    if model["state"] == ModelState.SHADOWING:
+        yield f"{model['model']}: runs {runs}"
+        yield f"  tries {_tried(model, since)}"
+    else:
+        yield f"{model['model']}: runs {runs}, {model['state'].replace('_', ' ')}{since}"
+        if model["ordered"] and (not current or model["ordered"] != current["version"]):
+            only = ", to be tried in shadow" if model["shadow"] else ""
+            yield f"  ordered: {model['ordered']}{only}"
     for slot in ("previous", "last_healthy"):
         if model[slot] and model[slot] != current:
             yield f"  {slot.replace('_', ' ')}: {model[slot]['version']}"
     if model["reason"]:
         yield f"  {model['reason']}: {model['detail']}"
+
+
+def _tried(model: Mapping[str, Any], since: str) -> str:
+    candidate, terms = model["candidate"], model["shadow"]
+    words = f"{candidate['version']} ({candidate['variant']}) in shadow{since}; it answers nobody"
+    if terms is None:
+        return words
+    share, core = (f"{terms[key] * 100:.3g} %" for key in ("share", "cpu"))
+    return f"{words}, sees {share} of the inputs and takes at most {core} of a core"
 
 
 def _ago(seconds: float) -> str:

@@ -40,12 +40,19 @@ class JournalWatch:
         return self.last
 
 
+_WORDS = {
+    "shadowing": "is tried in shadow beside the version that serves",
+    "shadow_ended": "is in shadow no more",
+}
+
+
 def _say_event(event: DeviceEvent) -> None:
     """Tell of what came about, as the server is told."""
     what = " ".join(filter(None, (event.model, event.version))) or "device"
     why = ": ".join(filter(None, (event.reason, event.detail)))
+    words = _WORDS.get(event.kind, event.kind.replace("_", " "))
     say(
-        f"{what}: {event.kind.replace('_', ' ')}{f' ({why})' if why else ''}",
+        f"{what}: {words}{f' ({why})' if why else ''}",
         level="warning" if event.reason else "info",
         event=event.kind,
         model=event.model,
