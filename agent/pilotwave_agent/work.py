@@ -86,7 +86,8 @@ class Job:
     `token` reads blobs, `acked` is the newest event the server has in the count of the journal
     called `journal`, `refresh` asks for a refresh of metadata, `boot` for a check of everything on
     disk, `probed` is when models were last probed, `proved` what this agent has done of what a new
-    one must, `trouble` what kept it from more, `traced` the models whose steps are told as spans.
+    one must, `trouble` what kept it from more, `traced` the models whose steps are told as spans,
+    `drifts` the alarms (`check_in.drift`) that the journal does not have yet.
     """
 
     token: str = ""
@@ -99,6 +100,7 @@ class Job:
     proved: tuple[str, ...] = ()
     trouble: str = ""
     traced: tuple[str, ...] = ()
+    drifts: tuple[dict[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,8 @@ def _do_steps(tools: Tools, who: Identity, job: Job, clock: Clock) -> tuple[floa
         detail = f"{journal.damaged} lines were damaged and are passed over"
         tools.record(records.noticed("journal_damaged", at=wall, detail=detail))
     count(journal, job, wall)
+    for alarm in job.drifts:
+        tools.record(records.drifted(**alarm, at=wall))
     if job.boot:
         reconcile(tools)
     take_back_own(tools)

@@ -22,6 +22,9 @@ LOW_CONFIDENCE = "low_confidence"
 """The metric of 0 and 1: whether an input's confidence lay below the reference's quantile."""
 TOP_CLASS = "top_class"
 """The metric of each answer's class."""
+DRIFTED = "drifted"
+"""The kind of the event of a device whose inputs are no longer like the reference's: `reason` names
+the metric."""
 MAX_REFERENCE_BYTES = 64 << 10
 MIN_INPUTS = 100
 MAX_INPUTS = 10_000_000

@@ -26,6 +26,8 @@ from pilotwave_protocol import names
 from pilotwave_protocol.errors import ProtocolError
 
 if TYPE_CHECKING:
+    from pilotwave_agent.live.generation import Version
+    from pilotwave_agent.live.input_checks import InputChecks
     from pilotwave_agent.live.recorder import Recorder
 
 NAME = "agent.sock"
@@ -53,8 +55,9 @@ class Mailbox:
         May raise `OSError`."""
         self._live, self._users = live, users or {}
         self._recorders: dict[str, Recorder] = {}
-        self._versions: dict[str, set[str]] = {}
         self._refused: set[str] = set()
+        self._versions: dict[str, dict[str, Version]] = {}
+        self._checks: InputChecks | None = None
         heartbeats.prepare(live, "", group)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
@@ -127,17 +130,17 @@ class Mailbox:
         replace_file(path, json.dumps(told, allow_nan=False).encode() + b"\n")
 
     def _count(self, model: str, version: str, numbers: dict[str, Any]) -> None:
-        from pilotwave_agent.live.generation import Version
+        from pilotwave_agent.live.input_checks import CONFIDENCE, InputChecks
         from pilotwave_agent.live.recorder import Recorder
 
-        known = self._versions.setdefault(model, set())
+        known = self._versions.setdefault(model, {})
         if version not in known and len(known) >= _MAX_VERSIONS:
             return
-        known.add(version)
+        of = known.get(version) or known.setdefault(version, self._version(model, version))
+        checks = self._checks = self._checks or InputChecks()
         recorder = self._recorders.get(model)
         if recorder is None:
             recorder = self._recorders[model] = Recorder(self._live / model, f"mail-{os.getpid()}")
-        of = Version(model, version, "", "", version, Path())
         tried = version_in_shadow(self._live, model)
         for metric, values in dict(numbers).items():
             no = why_refused(names.check_metric(metric), version, tried)
@@ -147,6 +150,14 @@ class Mailbox:
             values = values if isinstance(values, list) else [values]
             for value in values[:_MAX_NUMBERS]:
                 recorder.number(of, metric, float(value))
+                checks.number(recorder, of, metric, float(value), said=CONFIDENCE)
+
+    def _version(self, model: str, version: str) -> Version:
+        from pilotwave_agent.live.generation import Version
+        from pilotwave_agent.live.links import ModelLinks
+
+        files = ModelLinks(self._live.parent, model).files_of(version)
+        return Version(model, version, "", "", files.name if files else "", files or Path())
 
     def _refuse(self, model: str, sentence: str) -> None:
         """Nothing is answered to who sent it, so the log says it, once for each sentence."""

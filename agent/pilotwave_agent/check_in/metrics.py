@@ -18,6 +18,7 @@ from typing import Any
 
 from pilotwave_agent.apps import heartbeats
 from pilotwave_agent.apps.shadow_metrics import version_in_shadow, why_refused
+from pilotwave_agent.check_in.drift import DriftWatch
 from pilotwave_agent.check_in.numbering import may_jump, new_name
 from pilotwave_agent.core.records import moment_of
 from pilotwave_agent.host.disk import Disk
@@ -61,10 +62,16 @@ class Telemetry:
     """The windows of one device."""
 
     def __init__(
-        self, disk: Disk, live: Path, path: Path, users: heartbeats.Users | None = None
+        self,
+        disk: Disk,
+        live: Path,
+        path: Path,
+        users: heartbeats.Users | None = None,
+        drift: DriftWatch | None = None,
     ) -> None:
-        """`users` may speak for their models."""
+        """`users` may speak for their models; `drift` judges what is collected."""
         self._disk, self._live, self._path, self._users = disk, live, path, users or {}
+        self._drift = drift
         self._spool = _read(disk, path)
 
     @property
@@ -138,6 +145,8 @@ class Telemetry:
             self._add(model, version, metric, window, wall)
         self._spool.taken = [path.name for _, path in files]
         self._write()
+        if self._drift:
+            self._drift.take([(*key, window.sketch) for key, window in found.items()], wall)
         for _, path in files:
             self._remove(path)
 

@@ -50,6 +50,7 @@ def _work(config: Config, session: Session) -> Done:
             session.traces.heard(line["span"])
 
     done = work(config, Job(**session.job(), refresh=bool(session.token), boot=True), tell=tell)
+    session.worked()
     changed = done.changed
     while done.next_wake_s is not None:
         time.sleep(done.next_wake_s)

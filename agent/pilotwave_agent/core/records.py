@@ -36,6 +36,7 @@ from pilotwave_protocol.direct import FETCHED_DIRECTLY, direct_detail
 from pilotwave_protocol.fields import ROOM
 from pilotwave_protocol.figures import MEASURED
 from pilotwave_protocol.messages.check_in import DeviceEvent, Installed
+from pilotwave_protocol.reference import DRIFTED
 from pilotwave_protocol.states import ModelState, may_follow
 
 if TYPE_CHECKING:
@@ -151,6 +152,13 @@ def noticed(
     """Make the record of an event that belongs to no model's step."""
     event = {"kind": kind, "reason": reason, "detail": detail and clean(detail, MAX_DETAIL)}
     return {"k": "event", "at": at, "event": event}
+
+
+def drifted(model: str, version: str, metric: str, sentence: str, *, at: float) -> Record:
+    """Make the record that inputs are no longer like the reference's."""
+    detail = clean(sentence, MAX_DETAIL)
+    event = {"kind": DRIFTED, "version": version, "reason": metric, "detail": detail}
+    return {"k": "event", "at": at, "m": model, "event": event}
 
 
 def measuring(model: str, known: Measured, *, at: float) -> Record:

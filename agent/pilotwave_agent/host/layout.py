@@ -112,6 +112,11 @@ class Layout:
         return self.root / "telemetry" / "spool.json"
 
     @property
+    def drift(self) -> Path:
+        """What speaks for drift of each model's inputs, and the alarms that wait."""
+        return self.root / "telemetry" / "drift.json"
+
+    @property
     def capture_rules(self) -> Path:
         """Which inputs applications capture, where the owner wants any."""
         return self.live / "capture.json"

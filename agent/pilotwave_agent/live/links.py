@@ -13,6 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pilotwave_protocol.reference import (
+    MAX_REFERENCE_BYTES,
+    REFERENCE,
+    BadReference,
+    Reference,
+    parse_reference,
+)
+
 CURRENT, PREVIOUS = "current", "previous"
 
 
@@ -76,6 +84,23 @@ class ModelLinks:
         """Return the folder of a version's files."""
         return self.folder / "versions" / name
 
+    def files_of(self, version: str) -> Path | None:
+        """Return the folder of what `current` names, if that is this version."""
+        name = self.named_by(CURRENT)
+        try:
+            return self.files(name) if name and self.about(name).version == version else None
+        except (OSError, ValueError, TypeError):
+            return None
+
     def about(self, name: str) -> About:
         """Return what is said about a version. Raises `OSError`, `ValueError`, `TypeError`."""
         return About.parse((self.folder / "about" / f"{name}.json").read_bytes())
+
+
+def read_reference(files: Path) -> Reference | None:
+    """Return the reference among a version's files; None for one that is not there or no such."""
+    try:
+        with (files / REFERENCE).open("rb") as file:
+            return parse_reference(file.read(MAX_REFERENCE_BYTES + 1))
+    except (OSError, BadReference):
+        return None

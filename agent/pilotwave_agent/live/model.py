@@ -23,6 +23,7 @@ from pilotwave_agent.live.errors import LiveError, LoadFailed, NoVersion
 from pilotwave_agent.live.follower import Follower
 from pilotwave_agent.live.generation import Answer, Generation, Serving, Version
 from pilotwave_agent.live.heartbeat import Heartbeat
+from pilotwave_agent.live.input_checks import SCORE, InputChecks
 from pilotwave_agent.live.links import ModelLinks
 from pilotwave_agent.live.loader import Check, Feeds, LoadOptions
 from pilotwave_agent.live.recorder import Recorder
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 DEFAULT_DATA = "/var/lib/pilotwave"
-SCORE = "score"
 
 
 class LiveModel:
@@ -75,6 +75,7 @@ class LiveModel:
         self._capture = Capture(self._links.desk)
         self._compare = compare
         self._shadow: Shadow | None = None
+        self._checks = InputChecks()
         self._app = app or os.path.basename(sys.argv[0] or "python")
         self._heartbeat_s, self._inotify, self._wait_s = heartbeat_s, inotify, wait_s
         self._closed = False
@@ -133,6 +134,7 @@ class LiveModel:
             raise
         ms = (time.perf_counter() - begun) * 1000
         self._recorder.call(version, ms, failed=False)
+        self._checks.answered(self._recorder, version, outputs)
         if self._shadow is not None:
             self._shadow.called(generation, feeds, outputs, ms)
         self._capture.called(version, feeds, outputs)
@@ -149,8 +151,18 @@ class LiveModel:
         """
         version = answer.version if answer is not None else self.version
         self._recorder.value(version, metric, value)
+        self._checks.number(self._recorder, version, metric, value)
         if metric == SCORE and answer is not None:
             self._capture.scored(version, answer.inputs, answer, value)
+
+    def observe(self, name: str, value: float) -> None:
+        """Report a number about an input, such as its brightness. Where the version's reference has
+        edges for it, numbers outside are counted, and many of them are drift (docs/drift.md).
+        Raises `ValueError` as `score` does.
+        """
+        version = self.version
+        self._recorder.value(version, name, value)
+        self._checks.number(self._recorder, version, name, value)
 
     # --- describing
 

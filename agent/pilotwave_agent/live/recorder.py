@@ -33,14 +33,15 @@ class Window:
         self.begun = self.ended = time.time()
         self.sketches: dict[str, Sketch] = {}
 
-    def add(self, metric: str, value: float) -> None:
-        """Count one number. Raises ValueError for a number that is none, or one name too many."""
+    def add(self, metric: str, value: float, count: int = 1) -> None:
+        """Count a number, `count` times. Raises ValueError for one that is none, or one name too
+        many."""
         sketch = self.sketches.get(metric)
         if sketch is None:
             if len(self.sketches) >= MAX_METRICS:
                 raise ValueError(f"{metric}: expected at most {MAX_METRICS} metrics a model")
             sketch = Sketch()
-        sketch.add(value)
+        sketch.add(value, count)
         self.sketches[metric] = sketch
 
     def merge(self, other: Window) -> None:
@@ -88,10 +89,10 @@ class Recorder:
             raise ValueError(f"{metric}: {RESERVED_PREFIX} begins what shadow trials measure")
         self.number(version, metric, value)
 
-    def number(self, version: Version, metric: str, value: float) -> None:
-        """Count a number of any metric. Raises ValueError."""
+    def number(self, version: Version, metric: str, value: float, count: int = 1) -> None:
+        """Count a number of any metric, `count` times. Raises ValueError."""
         with self._lock:
-            self._window(version).add(metric, value)
+            self._window(version).add(metric, value, count)
 
     def _window(self, version: Version) -> Window:
         window = self._open.get(version)

@@ -144,6 +144,8 @@ class Agent:
             heard = self.session.check_in(self.state(), self._progress, self._trouble)
             self._take(heard)
             self._prove("check_in", done=heard is not None)
+            if self.session.drift.alarms:
+                self.schedule.work_at(self.clock.uptime())
         self._push.turn(self.session)
         if self.clock.uptime() >= self.schedule.next_poll:
             polled = self.session.poll(self.state())
@@ -303,6 +305,7 @@ class Agent:
     def _done(self, done: dict[str, Any]) -> None:
         now = self.clock.uptime()
         self._boot, self._progress, self._probed = False, {}, done["probed"]
+        self.session.worked()
         self._watch = done["watch"]
         self._prove("directive", done=done["verified"])
         if done["refresh_at"] is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pilotwave_agent.check_in.drift import Alarm, DriftWatch
 from pilotwave_agent.check_in.metrics import Telemetry
 from pilotwave_agent.check_in.numbering import Sequence
 from pilotwave_agent.check_in.send import News, Reporter
@@ -78,11 +79,15 @@ class Session:
     _etag: str = ""
     _facts: Mapping[str, Scalar] | None = None
     _answered: dict[int, float] = field(default_factory=dict)
+    _telling: tuple[Alarm, ...] = ()
     traces: DeviceTraces | None = None
 
     def __post_init__(self) -> None:
         layout = Layout(self.config.data_dir)
-        self.telemetry = Telemetry(Disk(), layout.live, layout.telemetry, self.config.app_users)
+        self.drift = DriftWatch(Disk(), layout.root, layout.drift)
+        self.telemetry = Telemetry(
+            Disk(), layout.live, layout.telemetry, self.config.app_users, self.drift
+        )
         self.channel = channel_of(self.config)
         self.reporter = Reporter(self.channel, self.who, self.seq, self.telemetry)
         self.captures: Captures | None = None
@@ -100,8 +105,21 @@ class Session:
     def job(self) -> dict[str, Any]:
         """Return what a process that works is told of the conversation."""
         reporter = self.reporter
-        job = {"token": self.token, "acked": reporter.acked, "journal": reporter.journal}
+        job: dict[str, Any] = {
+            "token": self.token,
+            "acked": reporter.acked,
+            "journal": reporter.journal,
+        }
+        if self.drift.alarms:
+            self._telling = self.drift.alarms
+            job["drifts"] = [vars(alarm) for alarm in self._telling]
         return job if self.traces is None else {**job, "traced": self.traces.models}
+
+    def worked(self) -> None:
+        """Forget what the process that has worked wrote into the journal."""
+        telling, self._telling = self._telling, ()
+        with contextlib.suppress(OSError):  # a full disk: it is told twice
+            self.drift.told(telling)
 
     def close(self) -> None:
         """Close the connection, and send what is left of traces."""
