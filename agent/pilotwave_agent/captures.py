@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotwave_agent.apps import heartbeats
+from pilotwave_agent.apps.rules import write_rules
 from pilotwave_agent.core.conditions import FETCH, hold, own_hold
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
@@ -65,9 +66,7 @@ def tell_applications(config: Config, layout: Layout, who: Identity, disk: Disk)
     waits is removed as well. May raise `OSError`."""
     settings, path = config.capture, layout.capture_rules
     if not settings.reader:
-        if disk.size(path) is not None:
-            disk.unlink(path)
-            disk.sync_dir(path.parent)
+        write_rules(config, disk, path, None)
         forget(disk, layout, None)
         return
     rules = CaptureRules(
@@ -82,8 +81,7 @@ def tell_applications(config: Config, layout: Layout, who: Identity, disk: Disk)
         max_bytes=settings.max_mb << 20,
         max_bytes_per_day=settings.max_mb_per_day << 20,
     )
-    heartbeats.prepare(layout.live, "", config.apps_group)
-    disk.write_atomic(path, rules.to_bytes(), mode=0o644)
+    write_rules(config, disk, path, rules.to_bytes())
 
 
 def kept(disk: Disk, layout: Layout) -> Iterator[Kept]:

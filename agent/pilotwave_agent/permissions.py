@@ -99,6 +99,7 @@ def _files(layout: Layout) -> Iterator[Path]:
     yield from (layout.key, layout.pinned_root, layout.enrolled, layout.seq, layout.journal)
     yield from (layout.inbox, layout.telemetry, layout.run_lock, layout.work_lock, layout.status)
     yield from (layout.confinement, layout.trial, layout.capture_rules)
+    yield layout.tier_rules
 
 
 def _check_inside(path: Path, kind: Kind, *, shared: bool = False) -> None:

@@ -14,6 +14,7 @@ from pilotwave_agent.settings.capture import CaptureSettings
 from pilotwave_agent.settings.config import BadConfig, Config, ProbeSettings, RuntimeSettings, parse
 from pilotwave_agent.settings.diagnostics import DiagnosticsSettings
 from pilotwave_agent.settings.download_limits import OwnLimits
+from pilotwave_agent.settings.escalate import EscalateSettings
 from pilotwave_agent.settings.facts import FactSettings
 from pilotwave_agent.settings.push import PushSettings
 from pilotwave_agent.settings.tell import Tell
@@ -27,6 +28,7 @@ SECTIONS = {
     "[push]": PushSettings,
     "[diagnostics]": DiagnosticsSettings,
     "[capture]": CaptureSettings,
+    "[escalate]": EscalateSettings,
     "[tracing]": TracingSettings,
     "[facts]": FactSettings,
     "[runtimes.NAME]": RuntimeSettings,
@@ -38,6 +40,7 @@ NESTED = (
     "push",
     "diagnostics",
     "capture",
+    "escalate",
     "tracing",
     "facts",
     "runtimes",
@@ -97,7 +100,7 @@ def test_each_key_of_the_table_is_read(section: str) -> None:
         wrong: dict[str, object] = {key: {"no": "such value"}}
         inner = {"[probe]": "probe", "[selftest]": "selftest", "[limits]": "limits"}
         inner |= {"[push]": "push", "[diagnostics]": "diagnostics", "[facts]": "facts"}
-        inner |= {"[tracing]": "tracing", "[capture]": "capture"}
+        inner |= {"[tracing]": "tracing", "[capture]": "capture", "[escalate]": "escalate"}
         if section in inner:
             wrong = {inner[section]: wrong}
         elif section == "[runtimes.NAME]":

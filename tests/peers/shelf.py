@@ -7,6 +7,7 @@ fail on load, answer NaN or never end.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,23 @@ def _serialized(
     return bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
 
 
+def write_taking_bytes(source: Path, path: Path) -> Path:
+    """Write a model of one input `x` of floats behind a cast and a division by 255."""
+    model = onnx.load(source)
+    graph = model.graph
+    for node in graph.node:
+        for at, name in enumerate(node.input):
+            node.input[at] = "scaled" if name == "x" else name
+    full = helper.make_tensor("full", TensorProto.FLOAT, [], [255.0])
+    graph.initializer.append(full)
+    graph.node.insert(0, helper.make_node("Div", ["floats", "full"], ["scaled"]))
+    graph.node.insert(0, helper.make_node("Cast", ["x"], ["floats"], to=TensorProto.FLOAT))
+    graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
 class Shelf:
     """One model in a data folder."""
 
@@ -135,10 +153,16 @@ class Shelf:
             "hang": hanging_bytes,
             "odd": lambda: odd_bytes(number),
         }[kind]()
-        version = Installed(f"1.{number}.0", sha256_hex(content), "onnx", number)
+        return self.add_files(number, {"model.onnx": content})
+
+    def add_files(self, number: int, files: Mapping[str, bytes]) -> Installed:
+        """Put version 1.<number>.0 of these files, a `model.onnx` among them, onto the shelf."""
+        digest = sha256_hex(b"".join(files.values()))
+        version = Installed(f"1.{number}.0", digest, "onnx", number)
         folder = self.layout.version(self.model, version)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "model.onnx").write_bytes(content)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
         about = About(
             self.model, version.version, "onnx", version.sha256, "onnxruntime", "model.onnx"
         )

@@ -122,6 +122,11 @@ class Layout:
         return self.live / "capture.json"
 
     @property
+    def tier_rules(self) -> Path:
+        """Where inputs may go for a bigger model's answer, where the owner allows any to."""
+        return self.live / "tiers.json"
+
+    @property
     def captures(self) -> Path:
         """Captured cases that wait for the server."""
         return self.root / "captures"

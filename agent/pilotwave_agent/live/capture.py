@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 from pilotwave_agent.host.shared_folder import SharedFolder
 from pilotwave_agent.live.capture_rules import FILE, CaptureRules, parse_rules
 from pilotwave_agent.live.generation import Version
+from pilotwave_agent.live.told import Told
 from pilotwave_agent.settings.capture import LOW_SCORE, UNIFORM
 
 ENDING = ".case"
 MAX_WAITING = 64
 """So many cases of a model wait for the agent; while it is away, no more are captured."""
 _MAX_QUEUED = 4
-_LOOK_EVERY_S = 5.0
 _DAY_S = 86_400.0
 
 
@@ -47,8 +47,7 @@ class Capture:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._rules: CaptureRules | None = None
-        self._look_at = 0.0
+        self._rules = Told(folder.parent / FILE, parse_rules)
         self._lock = threading.Lock()
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_MAX_QUEUED)
         self._thread: threading.Thread | None = None
@@ -57,7 +56,7 @@ class Capture:
     def copied(self, feeds: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return a call's inputs as they are now, where its score may have them captured:
         applications often fill one buffer again and again."""
-        rules = self._current()
+        rules = self._rules.current()
         if rules is None or LOW_SCORE not in rules.reasons:
             return None
         with contextlib.suppress(Exception):
@@ -66,13 +65,13 @@ class Capture:
 
     def called(self, version: Version, feeds: Mapping[str, Any], outputs: Any) -> None:
         """Capture a call, if it is one of the uniform share."""
-        rules = self._current()
+        rules = self._rules.current()
         if rules and UNIFORM in rules.reasons and random.random() < rules.share:
             self._add(rules, version, UNIFORM, _copies(feeds), outputs)
 
     def scored(self, version: Version, inputs: Any, outputs: Any, score: float) -> None:
         """Capture a call whose answer was given a low score."""
-        rules = self._current()
+        rules = self._rules.current()
         if rules and LOW_SCORE in rules.reasons and inputs is not None and score < rules.below:
             self._add(rules, version, LOW_SCORE, inputs, outputs)
 
@@ -84,16 +83,6 @@ class Capture:
             with contextlib.suppress(queue.Full):
                 self._jobs.put(None, timeout=1.0)
             thread.join(5.0)
-
-    def _current(self) -> CaptureRules | None:
-        now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + _LOOK_EVERY_S
-            try:
-                self._rules = parse_rules((self._folder.parent / FILE).read_bytes())
-            except (OSError, ValueError, TypeError, KeyError):
-                self._rules = None
-        return self._rules
 
     def _add(
         self, rules: CaptureRules, version: Version, reason: str, inputs: Any, outputs: Any

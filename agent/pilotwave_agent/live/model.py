@@ -67,7 +67,7 @@ class LiveModel:
         inotify: bool = True,
     ) -> None:
         root = Path(data or os.environ.get("PILOTWAVE_DATA", DEFAULT_DATA)).absolute()
-        self.model = model
+        self.model, self.data = model, root
         self._links = ModelLinks(root, model)
         self._load_options = LoadOptions(
             threads, max(runners, 1), tuple(devices), warmup, check, load_timeout_s

@@ -29,6 +29,7 @@ from pilotwave_agent.net.authorities import (
     ASKED,
     ClientCert,
     asks_for_certificate,
+    check_pin,
     not_known,
     tls_context,
 )
@@ -140,9 +141,11 @@ class Channel:
         deadline_s: float = DEADLINE_S,
         receive_buffer: int = 0,
         proxies: Proxies = DIRECT,
+        pin: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`base_url` may carry a path; `ca_file` (PEM) replaces the system's roots, `client` is
+        """`base_url` may carry a path; `pin` names the key that the server has to show, whoever
+        vouches for it; `ca_file` (PEM) replaces the system's roots, `client` is
         shown to a server that asks for a certificate.
 
         `receive_buffer` bytes are all that the system takes ahead of the reader (0: its own choice,
@@ -152,7 +155,7 @@ class Channel:
         self._base = found.path.rstrip("/")
         self._tls = found.scheme == "https"
         self._host, self._port = found.hostname or "", found.port
-        self._ca_file, self._client = ca_file, client
+        self._ca_file, self._client, self._pin = ca_file, client, pin
         self._gap_s, self._deadline_s = gap_s, deadline_s
         self._receive_buffer = receive_buffer
         self._proxy = proxies.to(found.scheme, self._host, self._port)
@@ -308,8 +311,10 @@ class Channel:
             except BaseException:
                 plain.close()
                 raise
-        elif self._receive_buffer:
+        elif self._receive_buffer or self._pin:
             connection.connect()
+        if self._pin:
+            check_pin(connection.sock, self._pin)
         if self._receive_buffer:
             wanted = (socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
             connection.sock.setsockopt(*wanted)
@@ -326,7 +331,7 @@ class Channel:
         return http.client.HTTPConnection(self._host, self._port, timeout=self._gap_s)
 
     def _context(self) -> ssl.SSLContext:
-        return tls_context(self._ca_file, self._client)
+        return tls_context(self._ca_file, self._client, pinned=bool(self._pin))
 
 
 class Idle:

@@ -77,7 +77,14 @@ def alone(config: Config) -> Iterator[tuple[Layout, Identity]]:
 
 
 def _tell_applications(config: Config, layout: Layout, who: Identity) -> None:
-    """Tell them what to capture; without a word of the owner's, that they need not."""
+    """Tell them what to capture and where inputs may go; without a word of the owner's, nothing."""
+    if config.escalate.allow or layout.tier_rules.exists():
+        from pilotwave_agent.apps.rules import tell_tiers  # mostly not asked for
+
+        try:
+            tell_tiers(config, layout, Disk())
+        except OSError as e:
+            say(f"applications are not told where inputs may go: {e}", level="warning")
     if config.capture.reader or layout.captures.exists() or layout.capture_rules.exists():
         from pilotwave_agent.captures import tell_applications  # mostly not asked for
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pilotwave_agent.settings.capture import CaptureSettings, read_capture
 from pilotwave_agent.settings.diagnostics import DiagnosticsSettings, read_diagnostics
 from pilotwave_agent.settings.download_limits import OwnLimits, read_limits
+from pilotwave_agent.settings.escalate import EscalateSettings, read_escalate
 from pilotwave_agent.settings.facts import FactSettings, read_fact_settings
 from pilotwave_agent.settings.proxies import ENVIRONMENT, Proxies, from_environment, read_proxy
 from pilotwave_agent.settings.push import PushSettings, read_push
@@ -130,6 +131,7 @@ class Config:
     push: PushSettings = field(default_factory=PushSettings)
     diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
     capture: CaptureSettings = field(default_factory=CaptureSettings)
+    escalate: EscalateSettings = field(default_factory=EscalateSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
     facts: FactSettings = field(default_factory=FactSettings)
     proxy: str = ""
@@ -202,6 +204,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         push=read_push(_section(f, "push"), base),
         diagnostics=read_diagnostics(_section(f, "diagnostics")),
         capture=read_capture(_section(f, "capture")),
+        escalate=read_escalate(_section(f, "escalate"), check_server),
         tracing=read_tracing(_section(f, "tracing")),
         facts=read_fact_settings(f.mapping("facts", limit=32, default={}), BadConfig),
         proxy=f.text("proxy", limit=2048, default=""),

@@ -10,7 +10,7 @@ from pilotwave_protocol import sniff
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.escalate import ESCALATE, UINT8, parse_escalate
 
-_ADVICE = f"`pilotwave calibrate` writes {ESCALATE}"
+_ADVICE = f"write {ESCALATE} with pilotwave calibrate"
 
 
 def check_escalate(path: Path, found: sniff.Sniffed) -> None:

@@ -166,7 +166,7 @@ def test_hard_inputs_leave_the_uniform_share_its_part_of_the_day(shelf: Shelf) -
             time.sleep(0.01)
         hard = len(until_still(lambda: files(shelf)))
         tell(shelf, max_bytes_per_day=4000, share=1.0)
-        model._capture._look_at = 0.0
+        model._capture._rules._look_at = 0.0
         for _ in range(40):
             model.run(X)
             time.sleep(0.01)

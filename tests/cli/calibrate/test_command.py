@@ -9,14 +9,13 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 from safetensors.numpy import load_file
 
 from pilotwave_protocol.escalate import parse_escalate
 from tests import programs
 from tests.cli.conftest import DIGITS
+from tests.peers.shelf import write_taking_bytes
 
 BIG = ("--model", "detector-big", "--version", "1.1.0")
 
@@ -84,7 +83,7 @@ def test_a_bigger_model_that_takes_bytes_is_judged_on_bytes(
     tmp_path: Path, small: Path, data: Path
 ) -> None:
     """It is trained on the same images; a promise about floats would be one about other inputs."""
-    big = write_taking_bytes(tmp_path / "bytes.onnx")
+    big = write_taking_bytes(DIGITS / "1.1.0" / "model.onnx", tmp_path / "bytes.onnx")
     done = run(tmp_path, small, big, "--evaluate", data, *BIG, "--excess", "3%")
     assert done.returncode == 0, done.stderr
     assert parse_escalate((small / "escalate.json").read_bytes()).encode == "uint8"
@@ -125,20 +124,3 @@ def test_inputs_without_labels_are_refused(tmp_path: Path, small: Path) -> None:
     data = write_data(tmp_path / "plain.npz", labelled=False)
     done = run(tmp_path, small, DIGITS / "1.1.0", "--evaluate", data, *BIG, "--excess", "2%")
     assert (done.returncode, "expected the classes as `labels`" in done.stderr) == (2, True)
-
-
-def write_taking_bytes(path: Path) -> Path:
-    """The better digits model behind a cast and a division by 255."""
-    model = onnx.load(DIGITS / "1.1.0" / "model.onnx")
-    graph = model.graph
-    for node in graph.node:
-        for at, name in enumerate(node.input):
-            node.input[at] = "scaled" if name == "x" else name
-    full = helper.make_tensor("full", TensorProto.FLOAT, [], [255.0])
-    graph.initializer.append(full)
-    graph.node.insert(0, helper.make_node("Div", ["floats", "full"], ["scaled"]))
-    graph.node.insert(0, helper.make_node("Cast", ["x"], ["floats"], to=TensorProto.FLOAT))
-    graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-    return path
