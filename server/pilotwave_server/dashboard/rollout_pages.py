@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.dashboard.confirm import sure
 from pilotwave_server.dashboard.forms import M, Refused, answer_form, in_transaction, validated
+from pilotwave_server.dashboard.gate_pictures import pictures_of
 from pilotwave_server.dashboard.pages import ActOperator, Look, PageContext, page_router
 from pilotwave_server.dashboard.rolled_back_before import taken_back
 from pilotwave_server.dashboard.words import N_
@@ -223,6 +224,7 @@ def show(rollout: RolloutName, page: Look, session: ReadSession, now: Now) -> Re
         outcome="",
         live=True,
         api=f"/api/v1/rollouts/{rollout}",
+        pictures=pictures_of(session, rollout, now),
     )
 
 
@@ -230,6 +232,14 @@ def show(rollout: RolloutName, page: Look, session: ReadSession, now: Now) -> Re
 def live(rollout: RolloutName, page: Look, session: ReadSession, now: Now) -> Response:
     """The part that moves."""
     return page.render("_rollout_live.html", **_shown(page, rollout, session, now))
+
+
+@router.get("/rollouts/{rollout}/gates")
+def gates(rollout: RolloutName, page: Look, session: ReadSession, now: Now) -> Response:
+    """What the gates of the open wave look at, and their evidence, as pictures."""
+    found = api.show(rollout, page.actor, session, now)
+    pictures = pictures_of(session, rollout, now)
+    return page.render("_gate_courses.html", rollout=found, pictures=pictures)
 
 
 @router.get("/rollouts/{rollout}/devices")

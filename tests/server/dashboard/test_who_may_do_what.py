@@ -139,6 +139,7 @@ NEEDS = {
         GET /api/v1/policies/{policy}/versions
         GET /|GET /account|POST /account/{action}|GET /rollouts|GET /rollouts/{rollout}
         GET /rollouts/{rollout}/live|GET /rollouts/{rollout}/devices|GET /devices
+        GET /rollouts/{rollout}/gates
         GET /devices/{device}|GET /devices/{device}/log|GET /devices/{device}/health|GET /over-time
         GET /models|GET /models/{model}
         GET /models/{model}/{version}/arrived|GET /models/{model}/{version}|GET /groups
