@@ -41,7 +41,7 @@ def model_bytes(number: float, *, width: int = 4, hidden: int = 1) -> bytes:
     return _serialized(nodes, [there, back, mine], width)
 
 
-def _loop_body() -> onnx.GraphProto:
+def _loop_body(width: int = 4) -> onnx.GraphProto:
     return helper.make_graph(
         [
             helper.make_node("Identity", ["going"], ["goes"]),
@@ -51,11 +51,11 @@ def _loop_body() -> onnx.GraphProto:
         [
             helper.make_tensor_value_info("i", TensorProto.INT64, []),
             helper.make_tensor_value_info("going", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 4]),
+            helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, width]),
         ],
         [
             helper.make_tensor_value_info("goes", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("b", TensorProto.FLOAT, [1, 4]),
+            helper.make_tensor_value_info("b", TensorProto.FLOAT, [1, width]),
         ],
         [helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])],
     )
@@ -64,8 +64,8 @@ def _loop_body() -> onnx.GraphProto:
 HANGS, NAN, HOGS, RAISES = 0, 1, 2, 3
 
 
-def odd_bytes(number: float) -> bytes:
-    """Make an ONNX model that answers `number` to ones, and whose four inputs have it loop so many
+def odd_bytes(number: float, *, width: int = 4) -> bytes:
+    """Make an ONNX model that answers `number` to ones. Its first four inputs have it loop so many
     times, answer NaN where it is negative, take so many numbers' memory, and raise from 2 on."""
     i64, f32 = TensorProto.INT64, TensorProto.FLOAT
     constants = [
@@ -81,7 +81,7 @@ def odd_bytes(number: float) -> bytes:
         *(node("Gather", ["x", f"at{n}"], [f"x{n}"], axis=1) for n in range(4)),
         *(node("Cast", [f"x{n}"], [f"i{n}"], to=i64) for n in (HANGS, HOGS, RAISES)),
         node("ReduceSum", ["i0", "axes"], ["rounds"], keepdims=0),
-        node("Loop", ["rounds", "yes", "x"], ["looped"], body=_loop_body()),
+        node("Loop", ["rounds", "yes", "x"], ["looped"], body=_loop_body(width)),
         node("Sqrt", ["x1"], ["root"]),
         node("ConstantOfShape", ["i2"], ["much"]),
         node("ReduceMax", ["much"], ["most"], keepdims=0),
@@ -92,7 +92,7 @@ def odd_bytes(number: float) -> bytes:
         node("Mul", ["s3", "nought"], ["s4"]),
         node("Add", ["s4", "mine"], ["y"]),
     ]
-    return _serialized(nodes, constants, 4)
+    return _serialized(nodes, constants, width)
 
 
 def hanging_bytes() -> bytes:
@@ -138,8 +138,10 @@ def write_taking_bytes(source: Path, path: Path) -> Path:
 class Shelf:
     """One model in a data folder."""
 
-    def __init__(self, data: Path, model: str = "detector", *, hidden: int = 1) -> None:
-        self.data, self.model, self.hidden = data, model, hidden
+    def __init__(
+        self, data: Path, model: str = "detector", *, hidden: int = 1, width: int = 4
+    ) -> None:
+        self.data, self.model, self.hidden, self.width = data, model, hidden, width
         self.layout, self.disk = Layout(data), Disk()
         self.previous: Installed | None = None
         self.current: Installed | None = None
@@ -147,11 +149,11 @@ class Shelf:
     def add(self, number: int, kind: str = "good") -> Installed:
         """Put version 1.<number>.0 onto the shelf; no link names it yet."""
         content = {
-            "good": lambda: model_bytes(number, hidden=self.hidden),
+            "good": lambda: model_bytes(number, width=self.width, hidden=self.hidden),
             "broken": lambda: model_bytes(number)[:40],
             "nan": lambda: model_bytes(float("nan")),
             "hang": hanging_bytes,
-            "odd": lambda: odd_bytes(number),
+            "odd": lambda: odd_bytes(number, width=self.width),
         }[kind]()
         return self.add_files(number, {"model.onnx": content})
 

@@ -12,6 +12,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from pilotwave_agent.host.shared_folder import SharedFolder
@@ -93,6 +94,13 @@ class Recorder:
         """Count a number of any metric, `count` times. Raises ValueError."""
         with self._lock:
             self._window(version).add(metric, value, count)
+
+    def numbers(self, version: Version, values: Mapping[str, float]) -> None:
+        """Count a number each of some metrics. Raises ValueError."""
+        with self._lock:
+            window = self._window(version)
+            for metric, value in values.items():
+                window.add(metric, value)
 
     def _window(self, version: Version) -> Window:
         window = self._open.get(version)

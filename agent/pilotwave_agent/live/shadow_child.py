@@ -23,11 +23,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pilotwave_agent.live import shadow_tensors
 from pilotwave_agent.live.compare import compare, nonfinite
 from pilotwave_agent.live.generation import Generation
 from pilotwave_agent.live.links import ModelLinks
 from pilotwave_agent.live.loader import Loading, LoadOptions, words_of
+from pilotwave_agent.live.shadow_tensors import TensorMemory, end_of
 from pilotwave_agent.runtimes import confine, programs
 
 CANDIDATE, SERVING, NEITHER = b"c", b"s", b"-"
@@ -38,7 +38,7 @@ _SMALL = 64 << 20
 class _Child:
     def __init__(self, spec: dict[str, Any]) -> None:
         self._spec = spec
-        self._memory: int = spec["memory"]
+        self._memory = TensorMemory(spec["memory"])
         self._links = ModelLinks(Path(spec["data"]), spec["model"])
         self._about = self._links.about(spec["candidate"])
         self._base_mb = 0.0
@@ -88,7 +88,7 @@ class _Child:
 
     def answer(self, words: dict[str, Any]) -> dict[str, Any]:
         """Call both versions, in turns one and the other first, and say how they compare."""
-        feeds = shadow_tensors.get(self._memory, words["inputs"], sys.maxsize)
+        feeds = self._memory.get(words["inputs"], sys.maxsize)
         self._turn += 1
         ms: dict[bytes, float] = {}
         outputs: dict[bytes, Mapping[str, Any]] = {}
@@ -96,7 +96,7 @@ class _Child:
         for which in order:
             generation = self.candidate if which == CANDIDATE else self.serving
             if generation is None:
-                outputs[which] = shadow_tensors.get(self._memory, words["outputs"], sys.maxsize)
+                outputs[which] = self._memory.get(words["outputs"], sys.maxsize)
                 continue
             self.enter(which)
             with self._measured(which):
@@ -127,8 +127,8 @@ class _Child:
             "memory_ratio": self._memory_ratio(),
         }
         if self._spec["returns"]:
-            ours = shadow_tensors.put(self._memory, serving)
-            theirs = shadow_tensors.put(self._memory, candidate, shadow_tensors.end_of(ours))
+            ours = self._memory.put(serving)
+            theirs = self._memory.put(candidate, end_of(ours))
             words["outputs"] = [ours, theirs]
         return words
 
@@ -139,7 +139,7 @@ class _Child:
         return theirs / ours
 
     def enter(self, which: bytes) -> None:
-        os.pwrite(self._memory, which, 0)
+        os.pwrite(self._memory.fd, which, 0)
 
     @contextlib.contextmanager
     def _measured(self, which: bytes) -> Any:

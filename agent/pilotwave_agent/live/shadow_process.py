@@ -1,6 +1,6 @@
 """Start, feed, watch and end the child process that tries a candidate (`shadow_child`).
 
-Nothing here waits for the child but `read`, which has an end. What the child says is a stranger's
+Nothing here waits for the child but `wait`, which has an end. What the child says is a stranger's
 word: short lines of JSON, with numbers that are checked by who uses them.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave_agent.host.shared_folder import remove_tree
+from pilotwave_agent.live.shadow_tensors import TensorMemory
 
 _MAX_LINE = 64 << 10
 _START = (
@@ -39,23 +40,24 @@ class Ended(Exception):
 
 
 class ShadowProcess:
-    """One child. `send` may be called from another thread than the rest."""
+    """One child. `send` and `line` are for whoever holds its owner's lock."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         """Start it. It dies with the thread that does so. Raises `OSError`."""
-        self.memory = os.memfd_create("pilotwave-shadow", os.MFD_CLOEXEC)
+        self.memory = TensorMemory.create()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._out, out = os.pipe2(os.O_CLOEXEC)
-        self._said = b""
+        os.set_blocking(self._out, False)
+        self._said, self._is_broken = b"", False
         self._scratch = tempfile.mkdtemp(prefix="pw-")
         try:
-            self._child = _start(out, self.memory, self._scratch)
+            self._child = _start(out, self.memory.fd, self._scratch)
         except OSError:
             self._give_back()
             raise
         finally:
             os.close(out)
-        self.send({**spec, "out": out, "memory": self.memory, "parent": os.getpid()})
+        self.send({**spec, "out": out, "memory": self.memory.fd, "parent": os.getpid()})
 
     def send(self, words: dict[str, Any]) -> None:
         """Say something; at most one line waits to be answered, so that none has to wait."""
@@ -63,31 +65,42 @@ class ShadowProcess:
             os.write(self._child.stdin.fileno(), json.dumps(words).encode() + b"\n")  # type: ignore[union-attr]
 
     def wake(self) -> None:
-        """End the wait of `read`."""
+        """End the sleep in `wait`."""
         with contextlib.suppress(OSError):
             os.write(self._wake_writer, b"!")
 
-    def read(self, seconds: float) -> dict[str, Any] | None:
-        """Return the next line; None if none came in time or `wake` was called. Raises `Ended`."""
-        ready = select.select([self._out, self._wake_reader], [], [], max(seconds, 0.0))[0]
-        if self._wake_reader in ready:
+    def wait(self, seconds: float, *, for_answer: bool) -> None:
+        """Sleep until `wake` is called, or there is an answer if that is waited for."""
+        fds = [self._wake_reader, self._out] if for_answer else [self._wake_reader]
+        if self._wake_reader in select.select(fds, [], [], max(seconds, 0.0))[0]:
             os.read(self._wake_reader, 1 << 10)
-        if self._out not in ready:
+
+    def line(self) -> bytes | None:
+        """Return the next line, None if none has come. Waits for nothing. Raises `Ended`."""
+        if self._is_broken:
+            raise Ended
+        try:
+            more = os.read(self._out, _MAX_LINE)
+        except BlockingIOError:
             return None
-        more = os.read(self._out, _MAX_LINE)
-        self._said += more
-        line, found, self._said = self._said.partition(b"\n")
-        if not found:
-            self._said = line
-            if not more or len(line) >= _MAX_LINE:
-                raise Ended
-            return None
-        return _parsed(line)
+        except OSError:
+            more = b""
+        line, found, rest = (self._said + more).partition(b"\n")
+        self._said = rest if found else line
+        # it says one thing at a time
+        if not more or len(self._said) >= _MAX_LINE or (found and rest):
+            raise self.broken()
+        return line if found else None
+
+    def broken(self) -> Ended:
+        """Take nothing from it any more; return what is to be raised."""
+        self._is_broken = True
+        return Ended()
 
     def stage(self) -> bytes:
         """Return which version it says is at work."""
         with contextlib.suppress(OSError):
-            return os.pread(self.memory, 1, 0)
+            return os.pread(self.memory.fd, 1, 0)
         return b""
 
     def cpu_s(self) -> float:
@@ -121,7 +134,9 @@ class ShadowProcess:
 
     def forget(self) -> None:
         """In a process that was forked from the application: leave the child to the parent."""
-        for fd in (self.memory, self._wake_reader, self._wake_writer, self._out):
+        with contextlib.suppress(OSError):
+            self.memory.close()
+        for fd in (self._wake_reader, self._wake_writer, self._out):
             with contextlib.suppress(OSError):
                 os.close(fd)
         child = getattr(self, "_child", None)
@@ -154,16 +169,6 @@ def _start(out: int, memory: int, scratch: str) -> subprocess.Popen[bytes]:
             "OPENBLAS_NUM_THREADS": "1",
         },
     )
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        words = json.loads(line)
-    except (ValueError, RecursionError):
-        raise Ended from None
-    if not isinstance(words, dict):
-        raise Ended
-    return words
 
 
 def _stat(path: Path) -> list[str]:

@@ -8,6 +8,8 @@ that grows, and is given up when it comes to nothing.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import random
 import threading
@@ -16,7 +18,6 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from pilotwave_agent.live import shadow_tensors
 from pilotwave_agent.live.generation import Generation
 from pilotwave_agent.live.links import ModelLinks
 from pilotwave_agent.live.loader import LoadOptions, version_of
@@ -24,6 +25,8 @@ from pilotwave_agent.live.recorder import Recorder
 from pilotwave_agent.live.shadow_limits import ShadowLimits
 from pilotwave_agent.live.shadow_orders import Compare, Pair
 from pilotwave_agent.live.shadow_process import Ended, ShadowProcess
+from pilotwave_agent.live.shadow_tensors import end_of
+from pilotwave_agent.live.shadow_watch import Fails, Watch
 from pilotwave_protocol import shadow
 
 MAX_ENDS = 4
@@ -32,7 +35,6 @@ _GOOD_CALLS = 20  # a child that answered so many came to something
 _LONGEST_PAUSE_S = 60.0
 _LOOK_EVERY_S = 1.0
 _LEAST_TIMEOUT_S = 1.0
-_MOST_STARVED = 30  # timeouts that a child may wait for a processor
 _MAX_OUTPUTS = 64 << 20
 _CANDIDATE, _SERVING = "c", "s"
 _WHO = {_CANDIDATE: "the candidate", _SERVING: "the serving version"}
@@ -70,6 +72,8 @@ class Trial:
         self._running: ShadowProcess | None = None
         self._process: ShadowProcess | None = None  # that is ready for calls
         self._sent_at: float | None = None
+        self._answers: list[bytes] = []
+        self._sampled = {False: 0, True: 0}  # how many inputs were dropped, and handed over
         self._both = True
         self._given_up = False
         self._ends = threading.Event()
@@ -96,33 +100,44 @@ class Trial:
         if not self._lock.acquire(blocking=False):
             self._count(shadow.DROPPED, 1.0)
             return
+        taken = False
         try:
-            free = self._process is not None and self._sent_at is None
-            free = free and not generation.is_behind
-            taken = free and self._limits.has_room(time.monotonic()) and self._hand(feeds, outputs)
+            taken = self._has_room(generation) and self._hand(feeds, outputs)
+        except Exception:  # whatever it is, the call was answered
+            taken = False
         finally:
+            self._sampled[taken] += 1
             self._lock.release()
         if taken:
             self._recent.append(ms)
-        self._count(shadow.DROPPED, 0.0 if taken else 1.0)
+
+    def _has_room(self, generation: Generation) -> bool:
+        """Say whether there is room for a call. The lock is held. Raises `Ended`."""
+        if self._process is None:
+            return False
+        if self._sent_at is not None and self._compare is None:
+            self._note_answer(self._process)  # what it says is for the thread to read
+        free = self._sent_at is None and not generation.is_behind
+        return free and self._limits.has_room(time.monotonic())
 
     def _hand(self, feeds: Mapping[str, Any], outputs: Mapping[str, Any]) -> bool:
         process = self._process
         assert process is not None
-        try:
-            words = {"inputs": shadow_tensors.put(process.memory, feeds)}
-            if not self._both:
-                at = shadow_tensors.end_of(words["inputs"])
-                words["outputs"] = shadow_tensors.put(process.memory, outputs, at)
-        except (OSError, TypeError, ValueError):
-            return False
+        words = {"inputs": process.memory.put(feeds)}
+        if not self._both:
+            words["outputs"] = process.memory.put(outputs, end_of(words["inputs"]))
         process.send(words)
         self._sent_at = time.monotonic()
         return True
 
-    def _count(self, metric: str, value: Any) -> None:
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            self._recorder.number(self._candidate, metric, float(value))
+    def _note_answer(self, process: ShadowProcess) -> None:
+        line = process.line()
+        if line is not None:
+            self._answers.append(line)
+            self._sent_at = None
+
+    def _count(self, metric: str, value: float) -> None:
+        self._recorder.number(self._candidate, metric, value)
 
     # --- ending
 
@@ -175,11 +190,13 @@ class Trial:
             return False
         except Ended:
             patience_s = 1.0
-        except _Fails as e:
+        except Fails as e:
             said, blames = str(e), e.blames
         finally:
             with self._lock:
                 self._running = self._process = self._sent_at = None
+                self._answers = []
+            self._count_sampled()
             stage = process.stage().decode("ascii", "replace")
             how = process.end(patience_s)
         self.sentence = f"{_WHO.get(stage, 'its process')} {said or how}"
@@ -200,31 +217,54 @@ class Trial:
         }
 
     def _converse(self, process: ShadowProcess) -> None:
-        """Wait for the child to be ready, then for its answers. Raises `Ended`, `_Fails`."""
-        watch = _Watch(process)
+        """Wait for the child to be ready, then for its answers. Raises `Ended`, `Fails`."""
+        watch = Watch(process)
         watch.begin(time.monotonic(), self._options.timeout_s * 2)
         while not self._ends.is_set():
             self._limits.look(time.monotonic())
-            words = process.read(min(watch.left_s(), _LOOK_EVERY_S))
-            if words is None:
-                self._attend(watch)
-            elif "refused" in words:
-                raise _Fails(f"cannot be loaded: {str(words['refused'])[:400]}")
-            elif words.get("ready") is True:
-                watch.over()
-                with self._lock:
-                    self._process, self._both = process, words.get("serving") is True
+            is_ready = self._process is not None
+            waits = not is_ready or self._compare is not None
+            process.wait(min(watch.left_s(), _LOOK_EVERY_S), for_answer=waits)
+            if not is_ready:
+                self._see_if_ready(process)
             else:
-                watch.over()
-                self._take(process, words)
-
-    def _attend(self, watch: _Watch) -> None:
-        """See to a call that nobody has answered yet."""
-        with self._lock:
+                self._read_answers(process)
             sent_at = self._sent_at
-        if sent_at is not None:
-            watch.begin(sent_at, self._timeout_s())
-        watch.check()
+            if sent_at is not None:
+                watch.begin(sent_at, self._timeout_s())
+            elif self._process is not None:
+                watch.over()
+            watch.check()
+
+    def _see_if_ready(self, process: ShadowProcess) -> None:
+        line = process.line()
+        if line is None:
+            return
+        words = _words(process, line)
+        if "refused" in words:
+            raise Fails(f"cannot be loaded: {str(words['refused'])[:400]}")
+        with self._lock:
+            self._process, self._both = process, words.get("serving") is True
+
+    def _read_answers(self, process: ShadowProcess) -> None:
+        """Count what the child has answered. Raises `Ended`."""
+        with self._lock:
+            line = process.line() if self._sent_at is not None else None
+            answers, self._answers = [*self._answers, *([line] if line else [])], []
+        for answer in answers:
+            self._take(process, _words(process, answer))
+            time.sleep(0)  # between two, calls go on
+        if line is not None:
+            with self._lock:
+                self._sent_at = None
+        self._count_sampled()
+
+    def _count_sampled(self) -> None:
+        with self._lock:
+            sampled, self._sampled = self._sampled, {False: 0, True: 0}
+        for taken, count in sampled.items():
+            if count:
+                self._recorder.number(self._candidate, shadow.DROPPED, float(not taken), count)
 
     def _timeout_s(self) -> float:
         """Return ten times what nearly all calls take, at least a second."""
@@ -242,28 +282,25 @@ class Trial:
         else:
             self._count_pair(process, words)
         self._answered += 1
-        spent = words.get("cpu_s")
         with self._lock:
-            if isinstance(spent, float) and math.isfinite(spent):
-                self._limits.used(max(spent, 0.0))
-            self._sent_at = None
+            self._limits.used(_number(words.get("cpu_s")) or 0.0)
 
     def _count_pair(self, process: ShadowProcess, words: dict[str, Any]) -> None:
         if self._compare is not None:
             words["disagree"] = self._by_application(process, words.get("outputs"))
-        self._count(shadow.ERROR, 0.0)
-        for word, metric in _MEASURED.items():
-            self._count(metric, words.get(word))
-        ours, theirs = words.get("serving_ms"), words.get("candidate_ms")
-        if isinstance(ours, float) and isinstance(theirs, float) and ours > 0:
+        found = {metric: _number(words.get(word)) for word, metric in _MEASURED.items()}
+        ours, theirs = _number(words.get("serving_ms")), _number(words.get("candidate_ms"))
+        if ours and theirs:
             self._recent.append(ours)
-            self._count(shadow.LATENCY_RATIO, theirs / ours)
+            found[shadow.LATENCY_RATIO] = _number(theirs / ours)
+        numbers = {metric: value for metric, value in found.items() if value is not None}
+        self._recorder.numbers(self._candidate, {shadow.ERROR: 0.0, **numbers})
 
     def _by_application(self, process: ShadowProcess, words: Any) -> bool | None:
         """Say whether the application's own comparison finds a difference."""
         assert self._compare is not None
         try:
-            ours, theirs = (shadow_tensors.get(process.memory, w, _MAX_OUTPUTS) for w in words)
+            ours, theirs = (process.memory.get(w, _MAX_OUTPUTS) for w in words)
         except (OSError, TypeError, ValueError):
             return True  # a candidate that answers with more than anybody asked for
         try:
@@ -273,45 +310,17 @@ class Trial:
             return None
 
 
-class _Fails(Exception):
-    """The child does not get on."""
+def _words(process: ShadowProcess, line: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError, RecursionError):
+        words = json.loads(line)
+        if isinstance(words, dict):
+            return words
+    raise process.broken()
 
-    def __init__(self, sentence: str, *, blames: bool = True) -> None:
-        super().__init__(sentence)
-        self.blames = blames
 
-
-class _Watch:
-    """Tells a child that hangs from one that gets no processor."""
-
-    def __init__(self, process: ShadowProcess) -> None:
-        self._process = process
-        self._begun: float | None = None
-        self._ends, self._timeout_s, self._cpu_s, self._starved = math.inf, 0.0, 0.0, 0
-
-    def begin(self, at: float, timeout_s: float) -> None:
-        """Watch what began at `at`, if it is not watched yet."""
-        if self._begun != at:
-            self._begun, self._timeout_s, self._ends = at, timeout_s, at + timeout_s
-            self._cpu_s, self._starved = self._process.cpu_s(), 0
-
-    def over(self) -> None:
-        """It has come to its end."""
-        self._begun, self._ends = None, math.inf
-
-    def left_s(self) -> float:
-        """Return in how many seconds to `check`."""
-        return max(self._ends - time.monotonic(), 0.01)
-
-    def check(self) -> None:
-        """Raises `_Fails`, also for one that gets no processor for very long."""
-        if time.monotonic() < self._ends:
-            return
-        ran_s = self._process.cpu_s() - self._cpu_s
-        waits = ran_s < self._timeout_s / 2 and self._process.waits_for_processor()
-        self._starved += 1
-        if not waits:
-            raise _Fails(f"did not answer within {self._timeout_s:g} s")
-        if self._starved > _MOST_STARVED:
-            raise _Fails("gets no processor", blames=False)
-        self._ends = time.monotonic() + self._timeout_s
+def _number(said: object) -> float | None:
+    """Return a child's word as a number, None for what is none."""
+    with contextlib.suppress(OverflowError):
+        if isinstance(said, (int, float)) and math.isfinite(said):
+            return float(said)
+    return None
