@@ -8,42 +8,27 @@ digests were, before.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
-import re
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pilotwave_agent.hardware import energy
 from pilotwave_agent.hardware.board import int8_words
-from pilotwave_agent.host.shared_folder import remove_tree
 from pilotwave_agent.runtimes import COMMAND, RUNTIMES, WHEELHOUSE, Options, Tensor, engines
 from pilotwave_agent.runtimes.confine import lacking
-from pilotwave_agent.runtimes.faults import OUT_OF_MEMORY, WHEN
-from pilotwave_agent.runtimes.programs import SHARED_MEMORY
+from pilotwave_agent.runtimes.faults import OUT_OF_MEMORY
+from pilotwave_agent.selftest_child import Ended, in_child, remove_shared
 from pilotwave_agent.settings.config import RuntimeSettings
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.states import Reason
-from pilotwave_protocol.tensortypes import CASES, CASES_JSON
 
-_START = (
-    "import sys; sys.path.insert(0, sys.argv[1]);"
-    "from pilotwave_agent.runtimes.worker import main; main()"
-)
-_PACKAGES = ("pilotwave_agent", "pilotwave_protocol")
-_SHARED = re.compile(r"shm-[\w-]{1,64}")
-_TAIL = 2000
 _STARTS = (COMMAND, WHEELHOUSE, "edge-impulse", "tensorrt")  # runtimes that start programs
-_PATIENCE_S = 8.0
 _TURNS_S = 5.0
 _BY_SIGNAL: dict[int, Reason] = {
     signal.SIGSEGV: Reason.SELFTEST_SEGFAULT,
@@ -143,8 +128,8 @@ def run_selftest(
         sentence = f"this agent cannot run {variant.runtime}"
         raise RefusedError(Reason.RUNTIME_MISSING, sentence)
     spec = _spec(folder, variant, limits, settings, place)
-    ended = _in_child(spec, settings.python or sys.executable, limits.timeout_s)
-    _remove_shared(ended)
+    ended = in_child(spec, settings.python or sys.executable, limits.timeout_s)
+    remove_shared(ended)
     if (held := ended.last("confined")) is not None:
         note(confinement_of(held))
     return _judged(ended, variant, limits)
@@ -174,7 +159,7 @@ def run_in_turns(
     told = {**specs[0], "turns": specs, "within_s": min(_TURNS_S, limits.timeout_s / 4)}
     told |= {"stretch_s": meter.stretch_s if meter else 0.0, "rounds": meter.rounds if meter else 0}
     with energy.sampled(meter) if meter else contextlib.nullcontext(energy.Curve()) as curve:
-        ended = _in_child(told, sys.executable, limits.timeout_s)
+        ended = in_child(told, sys.executable, limits.timeout_s)
     found = _passed(ended, limits)["figures"]
     millijoules = energy.per_call_mj(curve, found)
     return [
@@ -196,8 +181,8 @@ def record_answers(
     copy the golden cases that it writes into `out`. Raises `RefusedError`, `OSError`."""
     spec = _spec(folder, variant, limits, _BY_DEFAULT, _ANYWHERE)
     spec |= {"cases": None, "record": str(inputs)}
-    ended = _in_child(spec, sys.executable, limits.timeout_s, out)
-    _remove_shared(ended)
+    ended = in_child(spec, sys.executable, limits.timeout_s, out)
+    remove_shared(ended)
     verdict = _passed(ended, limits)
     found: dict[str, Any] = verdict["figures"]
     return found
@@ -242,6 +227,14 @@ def _spec(
     }
 
 
+def _own_program(own: Path | None) -> str | None:
+    """Return the environment that this agent runs from, where it lies in its data folder: the child
+    needs it, and the folder is hidden."""
+    prefix = Path(sys.prefix).resolve()
+    inside = own is not None and prefix.is_relative_to(own.resolve())
+    return str(prefix) if inside else None
+
+
 def prepare(
     folder: Path, variant: Variant, settings: RuntimeSettings, place: SelfTestFolders
 ) -> bool:
@@ -256,160 +249,12 @@ def prepare(
     return engines.build_missing(file, options, timeout_s=settings.build_timeout_s)
 
 
-@dataclass(frozen=True)
-class _Ended:
-    lines: list[dict[str, Any]]
-    status: int
-    timed_out: bool
-    stderr: bytes
-
-    @property
-    def when(self) -> str:
-        """The stage that it had come to, in words."""
-        stage = str(self.last("stage") or "start")
-        return WHEN.get(stage, stage)
-
-    def last(self, key: str) -> Any:
-        """The last word that was said under `key`."""
-        return next((line[key] for line in reversed(self.lines) if key in line), None)
-
-    @property
-    def verdict(self) -> Mapping[str, Any] | None:
-        last = self.lines[-1] if self.lines else {}
-        return last if "verdict" in last else None
-
-
-def _in_child(
-    spec: dict[str, Any], python: str, timeout_s: float, keep: Path | None = None
-) -> _Ended:
-    scratch = tempfile.mkdtemp(prefix="pw-")
-    try:
-        with tempfile.TemporaryFile(dir=scratch) as noise, _pipe() as (reader, writer):
-            child = _start(
-                [python, "-I", "-c", _START, _library(scratch)],
-                stdin=subprocess.PIPE,
-                stdout=noise,
-                stderr=noise,
-                pass_fds=(writer,),
-                start_new_session=True,
-                env=_scrubbed(scratch),
-                cwd=scratch,
-            )
-            told = json.dumps({**spec, "fd": writer}).encode()
-            timed_out = _wait(child, told, timeout_s)
-            if keep is not None:
-                _keep_cases(Path(scratch), keep)
-            noise.seek(max(noise.seek(0, os.SEEK_END) - _TAIL, 0))
-            return _Ended(_lines(reader), child.returncode, timed_out, noise.read())
-    finally:
-        with contextlib.suppress(OSError):
-            remove_tree(scratch)
-
-
-def _keep_cases(scratch: Path, out: Path) -> None:
-    """Copy what the child wrote; a link that it planted is not followed."""
-    for name in (CASES, CASES_JSON):
-        with contextlib.suppress(FileNotFoundError):
-            fd = os.open(scratch / name, os.O_RDONLY | os.O_NOFOLLOW)
-            with open(fd, "rb") as written, (out / name).open("wb") as kept:
-                shutil.copyfileobj(written, kept)
-
-
-def _start(words: list[str], **how: Any) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(words, **how)
-    except (FileNotFoundError, PermissionError, NotADirectoryError) as e:
-        sentence = f"the interpreter {words[0]} cannot be started: {e.strerror}"
-        raise RefusedError(Reason.RUNTIME_MISSING, sentence) from e
-
-
-def _library(scratch: str) -> str:
-    """Return a folder with this agent's packages alone, for an interpreter that has its own."""
-    folder = Path(scratch) / "lib"
-    folder.mkdir()
-    here = Path(__file__).resolve().parent.parent
-    for name in _PACKAGES:
-        (folder / name).symlink_to(here / name)
-    return str(folder)
-
-
-def _own_program(own: Path | None) -> str | None:
-    """Return the environment that this agent runs from, where it lies in its data folder: the child
-    needs it, and the folder is hidden."""
-    prefix = Path(sys.prefix).resolve()
-    inside = own is not None and prefix.is_relative_to(own.resolve())
-    return str(prefix) if inside else None
-
-
-def _remove_shared(ended: _Ended) -> None:
-    """Unlink the shared memory that a program which was killed could not remove by itself."""
-    for name in ended.last("shared") or ():
-        if isinstance(name, str) and _SHARED.fullmatch(name):
-            with contextlib.suppress(OSError):
-                (SHARED_MEMORY / name).unlink()
-
-
-@contextlib.contextmanager
-def _pipe() -> Iterator[tuple[int, int]]:
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    try:
-        yield reader, writer
-    finally:
-        os.close(reader)
-        os.close(writer)
-
-
-def _scrubbed(scratch: str) -> dict[str, str]:
-    """Return the environment of a child: nothing of ours but where programs and libraries are."""
-    kept = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
-    return {
-        **{name: os.environ[name] for name in kept if name in os.environ},
-        "HOME": scratch,
-        "TMPDIR": scratch,
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-
-
-def _wait(child: subprocess.Popen[bytes], told: bytes, timeout_s: float) -> bool:
-    """Wait for the child's end, or kill it and all that it started; say whether time was up."""
-    timed_out = False
-    try:
-        child.communicate(told, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        timed_out = True
-        child.terminate()  # its supervisor ends all that the model started
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_PATIENCE_S)
-    finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-    return timed_out
-
-
-def _lines(reader: int) -> list[dict[str, Any]]:
-    """Read what the child said. What a model may have scribbled in between is passed over."""
-    said = bytearray()
-    with contextlib.suppress(BlockingIOError):
-        while chunk := os.read(reader, 1 << 16):
-            said += chunk
-    lines = []
-    for line in bytes(said).splitlines():
-        with contextlib.suppress(ValueError):
-            found = json.loads(line)
-            if isinstance(found, dict):
-                lines.append(found)
-    return lines
-
-
-def _judged(ended: _Ended, variant: Variant, limits: TestLimits) -> SelfTestFigures:
+def _judged(ended: Ended, variant: Variant, limits: TestLimits) -> SelfTestFigures:
     verdict = _passed(ended, limits)
     return _within(_figures(verdict["figures"], ended), variant, limits)
 
 
-def _passed(ended: _Ended, limits: TestLimits) -> Mapping[str, Any]:
+def _passed(ended: Ended, limits: TestLimits) -> Mapping[str, Any]:
     """The child's verdict, where it is a good one. Raises `RefusedError`."""
     verdict = ended.verdict
     if ended.timed_out or ended.status == -signal.SIGXCPU:
@@ -429,7 +274,7 @@ def _passed(ended: _Ended, limits: TestLimits) -> Mapping[str, Any]:
     return verdict
 
 
-def _figures(found: Mapping[str, Any], ended: _Ended) -> SelfTestFigures:
+def _figures(found: Mapping[str, Any], ended: Ended) -> SelfTestFigures:
     measured = {name: found[name] for name in SelfTestFigures.__dataclass_fields__ if name in found}
     info = ended.last("info") or {}
     where = f"{info['runtime']} {info['version']} on {info['device']}" if info else ""
@@ -462,7 +307,7 @@ def _check_agreement(figures: SelfTestFigures, asked: float) -> None:
     raise RefusedError(Reason.SELFTEST_AGREEMENT, sentence)
 
 
-def _died(ended: _Ended, limits: TestLimits) -> RefusedError:
+def _died(ended: Ended, limits: TestLimits) -> RefusedError:
     tail = " ".join(ended.stderr.decode(errors="replace").split())[-300:]
     starved = OUT_OF_MEMORY.search(tail)
     if starved or ended.status == -signal.SIGKILL:
