@@ -51,6 +51,7 @@ def show_rollout(found: dict[str, Any]) -> None:
         ("takes", "takes"),
         ("state", "state"),
         ("in flight", "in_flight"),
+        ("in shadow", "in_shadow"),
         ("healthy", "healthy"),
         ("failed", "failed"),
         ("waits for", _waits),
@@ -92,6 +93,9 @@ def show_preview(found: dict[str, Any]) -> None:
         ("takes", "takes"),
         ("devices", "devices"),
     ]
+    if any(wave["in_shadow"] for wave in found["waves"]):
+        able = "can try it in shadow"
+        columns.append((able, lambda w: "-" if w["able"] is None else str(w["able"])))
     output.table("Waves", found["waves"], columns)
     counts = [*found["variants"].items(), *((f"none: {k}", n) for k, n in found["holds"].items())]
     output.table(

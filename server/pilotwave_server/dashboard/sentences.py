@@ -41,6 +41,7 @@ SENTENCES: tuple[str, ...] = (
 )
 # these would take others too
 _AT_LAST = (
+    N_("%(what)s, in shadow"),
     N_("%(devices)s"),
     N_("%(gate)s, %(slice)s: %(said)s"),
     N_("%(gate)s: %(said)s"),

@@ -58,6 +58,7 @@ SIGNS: dict[str, StateSign] = {
     "verifying": StateSign(N_("verifying"), "search", "busy"),
     "staged": StateSign(N_("staged"), "box", "busy"),
     "testing": StateSign(N_("testing"), "flask", "busy"),
+    "shadow_leased": StateSign(N_("may try in shadow"), "down", "busy"),
     "shadowing": StateSign(N_("in shadow"), "eye", "good"),
     "switching": StateSign(N_("switching"), "swap", "busy"),
     "switched": StateSign(N_("on probation"), "eye", "busy"),

@@ -4,7 +4,8 @@ arm. No statement for devices that no rollout with such a gate has to do with.
 The new arm is the devices that the open waves take and that run the version. The old arm is the
 devices of the same group that no open wave takes: by lot, not by what became of them, so whoever is
 early, often offline or failed to install is in neither by reason of that. Pinned devices do as they
-are told and are in neither.
+are told and are in neither. What devices say of a version in shadow is of the new arm, each of its
+windows.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pilotwave_protocol.messages.check_in import CheckIn
+from pilotwave_protocol.shadow import SHADOW_METRICS
 from pilotwave_server.device_api.window_budget import Panel, own_time, phase_of
 from pilotwave_server.fleet.records import DeviceRecord
 from pilotwave_server.fleet.state import FleetState
@@ -56,11 +58,17 @@ class MetricRouter:
     ) -> Iterator[Wanted]:
         statistics = rollout.asks.get(window.metric)
         record = self._fleet.records.get(check_in.device)
-        if statistics is None or record is None or not _runs(check_in, window):
+        if statistics is None or record is None:
             return
-        new = _arm(record, rollout, window)
+        if window.metric in SHADOW_METRICS:
+            new, kept = _of_shadow(record, rollout, window), True
+        elif _runs(check_in, window):
+            new = _arm(record, rollout, window)
+            kept = is_kept(window.number) if new else window.number >= 2
+        else:
+            return
         at = own_time(window.start, window.end, moment=moment)
-        if new is None or at is None or window.number < 2 or (new and not is_kept(window.number)):
+        if new is None or at is None or not kept:
             return
         panel = self._panels.setdefault(
             (rollout.row_id, new, window.metric), Panel(MOST_NEW if new else MOST_OLD)
@@ -84,6 +92,12 @@ def _runs(check_in: CheckIn, window: NewWindow) -> bool:
     """Say whether the device runs the window's version still: a late one tells of other times."""
     current = next((m.current for m in check_in.models if m.model == window.model), None)
     return current is not None and current.version == window.version
+
+
+def _of_shadow(record: DeviceRecord, rollout: RunningRollout, window: NewWindow) -> bool | None:
+    """Return True for a window of a device that was let into the rollout's shadow."""
+    let_in = {row_id for row_id, _ in record.shadows}
+    return True if rollout.row_id in let_in and window.version == rollout.version else None
 
 
 def _arm(record: DeviceRecord, rollout: RunningRollout, window: NewWindow) -> bool | None:

@@ -60,6 +60,7 @@ def _of_one(
                 directive_seq=check_in.directive_seq,
                 may_join=_may_join(fleet, record, rollout, report, check_in.events),
                 agent=check_in.agent,
+                switches=rollout.includes(record.bucket, record.profile.groups, record.name),
             )
 
 

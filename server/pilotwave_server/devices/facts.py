@@ -8,6 +8,7 @@ from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages.facts import (
     AGENT_COMPARES,
     AGENT_MANIFEST,
+    AGENT_SHADOWS,
     AGENT_TIES,
     AGENT_UPDATES,
 )
@@ -17,7 +18,7 @@ SMALLEST = 1e-300
 _CAPABILITY_KEYS = frozenset(
     {
         *("arch", "memory_mb", "allow_unsafe_formats", "max_models", "removes_models"),
-        *(AGENT_COMPARES, AGENT_MANIFEST, AGENT_TIES, AGENT_UPDATES),
+        *(AGENT_COMPARES, AGENT_MANIFEST, AGENT_SHADOWS, AGENT_TIES, AGENT_UPDATES),
     }
 )
 _CAPABILITY_PREFIXES = ("runtime.", "accelerator.", "cpu.")
@@ -44,8 +45,8 @@ def capabilities(
 ) -> tuple[tuple[str, Scalar], ...]:
     """Return the facts that can decide what the device is told, ordered: which variant fits it
     (`trust.variant_fits`), of which class it is, how many models it takes, whether it takes
-    removals, ties or comparisons. `asked` are those that versions ask for by name. Equal tuples are
-    told the same."""
+    removals, ties, comparisons or shadows. `asked` are those that versions ask for by name. Equal
+    tuples are told the same."""
     return tuple(sorted((k, v) for k, v in facts.items() if k in asked or _is_capability(k)))
 
 

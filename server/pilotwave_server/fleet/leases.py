@@ -20,7 +20,7 @@ from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.groups.service import count_devices
 from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.rollouts.assignments.snapshot import RunningRollout
-from pilotwave_server.rollouts.leases import grant, had_their_turn, room
+from pilotwave_server.rollouts.leases import grant, had_their_turn, read_serving, room
 
 INTERVAL_S = 0.5
 ASK_AGAIN_S = 10.0
@@ -61,31 +61,44 @@ class FleetLeases:
 
     def _serve(self, rollout: RunningRollout, records: list[DeviceRecord], now: datetime) -> None:
         size = self._group_size(rollout, now) if rollout.pace.min_available else 0
+        shadow = rollout.shadow is not None and rollout.shadow.lets_in
         with self._db.read() as session:
             left = room(session, rollout.row_id, rollout.pace, group_size=size, now=now)
-            found = self._fitting(session, rollout, records)
-            fitting = list(islice(found, min(left, CHUNK)))
+            found = self._fitting(session, rollout, records, shadow=shadow)
+            fitting = dict(islice(found, min(left, CHUNK)))
         if fitting:
             with self._db.write() as session:
                 grant(
                     session,
                     rollout_id=rollout.row_id,
                     pace=rollout.pace,
-                    device_ids=fitting,
+                    device_ids=list(fitting),
                     group_size=size,
                     now=now,
+                    serving={id: v for id, v in fitting.items() if v} if shadow else None,
                 )
 
     def _fitting(
-        self, session: Session, rollout: RunningRollout, records: list[DeviceRecord]
-    ) -> Iterator[int]:
-        """The devices that a lease would help. Taken only as far as there is room: it costs."""
+        self,
+        session: Session,
+        rollout: RunningRollout,
+        records: list[DeviceRecord],
+        *,
+        shadow: bool,
+    ) -> Iterator[tuple[int, str | None]]:
+        """The devices that a lease would help; those of a shadow with the version that they run.
+        Taken only as far as there is room: it costs."""
         for begin in range(0, len(records), CHUNK):
             chunk = records[begin : begin + CHUNK]
-            settled = had_their_turn(session, rollout.row_id, [record.id for record in chunk])
+            ids = [record.id for record in chunk]
+            settled = had_their_turn(session, rollout.row_id, ids, in_shadow=shadow)
+            serving = read_serving(session, ids, rollout.model) if shadow else {}
             for record in chunk:
-                if record.id not in settled and self._fleet.would_take(record, rollout):
-                    yield record.id
+                runs = serving.get(record.id)
+                if record.id in settled or (shadow and runs is None):
+                    continue
+                if self._fleet.would_take(record, rollout, runs):
+                    yield record.id, runs
 
     def _group_size(self, rollout: RunningRollout, now: datetime) -> int:
         """The group's enrolled devices; counting takes time, so it is done once a minute."""

@@ -64,11 +64,12 @@ class Order:
 class DeviceRecord:
     """One device. `order` is valid for the snapshot `ordered_in`, `etag` until `etag_until`.
 
-    `token` is the last one whose mac was found good. `wants` are the paced rollouts, by row number,
-    that include it and that it has no lease of; `leases` those that it has one of, `took` those
-    that would take it back. What it wants is asked for again after `asks_after`. `site` is its
-    label, empty without one. `refusing` says that it refused the last set that it was offered, as
-    far as this process heard; `conflict` that two machines use its key.
+    `token` is the last one whose mac was found good. `wants` are the rollouts, by row number, that
+    would let it in and that it has no lease of; `leases` those that it has one of, `took` those
+    that would take it back, `shadows` those that let it try in shadow. What it wants is asked for
+    again after `asks_after`. `site` is its label, empty without one. `refusing` says that it
+    refused the last set that it was offered, as far as this process heard; `conflict` that two
+    machines use its key.
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class DeviceRecord:
         "refusing",
         "revision",
         "seen",
+        "shadows",
         "site",
         "state",
         "token",
@@ -112,6 +114,7 @@ class DeviceRecord:
         personal: Personal | None,
         leases: frozenset[int] = NO_LEASES,
         took: Took = NO_TOOK,
+        shadows: Took = NO_TOOK,
         bucket: int = 0,
         site: str = "",
         refusing: bool = False,
@@ -128,6 +131,7 @@ class DeviceRecord:
         self.personal = personal
         self.leases = leases
         self.took = took
+        self.shadows = shadows
         self.bucket = bucket
         self.site = site
         self.refusing = refusing

@@ -25,6 +25,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.messages.directive import Entry
+from pilotwave_protocol.messages.facts import AGENT_SHADOWS
 from pilotwave_server.db import Database, fleet_row
 from pilotwave_server.devices.facts import capabilities
 from pilotwave_server.devices.loading import LoadedDevice, load_devices
@@ -43,7 +44,7 @@ from pilotwave_server.registry.trust import TrustStore
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.assignments.resolve import explain, resolve
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot, RunningRollout
-from pilotwave_server.rollouts.leases import Took, read_leases, read_took
+from pilotwave_server.rollouts.leases import Took, read_leases, read_shadows, read_took
 from pilotwave_server.telemetry.store import Facts, Labels
 
 MAX_SHARED = 100_000
@@ -149,6 +150,7 @@ class FleetState:
                 found = load_devices(session, names)
                 ids = [device.id for device in found.values()]
                 leases, took = read_leases(session, ids), read_took(session, ids)
+                shadows = read_shadows(session, ids)
             if at > self._revision:
                 self.refresh()
             with self._lock:
@@ -157,7 +159,11 @@ class FleetState:
                 snapshot = self.snapshot
                 made = {
                     name: self._record(
-                        d, leases.get(d.id, NO_LEASES), took.get(d.id, NO_TOOK), snapshot
+                        d,
+                        leases.get(d.id, NO_LEASES),
+                        took.get(d.id, NO_TOOK),
+                        shadows.get(d.id, NO_TOOK),
+                        snapshot,
                     )
                     for name, d in found.items()
                 }
@@ -174,7 +180,12 @@ class FleetState:
             gc.freeze()
 
     def _record(
-        self, device: LoadedDevice, leases: frozenset[int], took: Took, snapshot: FleetSnapshot
+        self,
+        device: LoadedDevice,
+        leases: frozenset[int],
+        took: Took,
+        shadows: Took,
+        snapshot: FleetSnapshot,
     ) -> DeviceRecord:
         groups = snapshot.groups_of(device.labels, device.facts, device.member_of)
         profile = Profile(groups, capabilities(device.facts, snapshot.asked))
@@ -199,6 +210,7 @@ class FleetState:
             else None,
             leases=self._leases.setdefault(leases, leases),
             took=self._took.setdefault(took, took) if took else NO_TOOK,
+            shadows=self._took.setdefault(shadows, shadows) if shadows else NO_TOOK,
             bucket=device.bucket,
             site=sys.intern(str(device.labels.get(LABEL, ""))),
             refusing=device.refusing,
@@ -219,7 +231,9 @@ class FleetState:
         """Return what the device of `record` is to run. Asked once per device and snapshot."""
         known = record.bucket, record.profile.groups, record.name, record.leases
         running = [r for rollouts in snapshot.rollouts.values() for r in rollouts]
-        record.wants = tuple(r.row_id for r in running if r.wants_lease(*known))
+        record.wants = tuple(
+            r.row_id for r in running if r.wants_lease(*known) or self._wants_shadow(record, r)
+        )
         if record.conflict:
             record.wants = ()
         alone = record.personal is not None or record.name in snapshot.told_apart
@@ -228,7 +242,9 @@ class FleetState:
         offers = tuple(r.row_id for r in running if r.offers(*known))
         back = {r.row_id for r in running if r.takes_back} if record.took else ()
         returns = frozenset(taken for taken in record.took if taken[0] in back)
-        key = (snapshot.revision, record.profile, offers, returns)
+        tries = {r.row_id for r in running if r.tries(*known[:3])} if record.shadows else ()
+        shadows = frozenset(let_in for let_in in record.shadows if let_in[0] in tries)
+        key = (snapshot.revision, record.profile, offers, returns, shadows)
         order = self._orders.get(key)
         if order is None:
             if len(self._orders) > MAX_SHARED:
@@ -244,13 +260,26 @@ class FleetState:
         found = (e for e in order.entries if sha256 in snapshot.versions[e.model, e.version].blobs)
         return next(found, None)
 
-    def would_take(self, record: DeviceRecord, rollout: RunningRollout) -> bool:
-        """Say whether the device would be told to run the rollout's version if it had a lease.
+    def _wants_shadow(self, record: DeviceRecord, rollout: RunningRollout) -> bool:
+        known = record.bucket, record.profile.groups, record.name
+        let_in = {row_id for row_id, _ in record.shadows}
+        if not rollout.wants_shadow(*known, let_in):
+            return False
+        return (AGENT_SHADOWS, True) in record.profile.capabilities
+
+    def would_take(
+        self, record: DeviceRecord, rollout: RunningRollout, serving: str | None = None
+    ) -> bool:
+        """Say whether the device would be told to run the rollout's version if it had a lease, or,
+        where it runs `serving`, to try it in shadow.
 
         False for one that is pinned, quarantined, or for which no variant fits.
         """
         device = self._view(record)
-        leased = replace(device, leases=device.leases | {rollout.row_id})
+        if serving is None:
+            leased = replace(device, leases=device.leases | {rollout.row_id})
+        else:
+            leased = replace(device, shadows=device.shadows | {(rollout.row_id, serving)})
         steps = explain(leased, self.snapshot, rollout.model)
         chosen = next((s.candidate for s in steps if s.hold is None), None)
         return (
@@ -277,6 +306,7 @@ class FleetState:
             leases=record.leases,
             conflict=record.conflict,
             took=record.took,
+            shadows=record.shadows,
         )
 
     def matters(self, fleet_revision: int, labels: Labels, before: Facts, after: Facts) -> bool:

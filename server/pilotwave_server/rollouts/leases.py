@@ -11,7 +11,7 @@ and holds the fleet's row (`db.lock_fleet`) from before its first lock on a devi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -22,22 +22,28 @@ from pilotwave_server.db import lock_fleet, next_revision
 from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.rollouts.policies.policy import Pace
+from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.states import OFFERING, RolloutState
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
 
 LEASED, SWITCHED, HEALTHY, SILENT = "leased", "switched", "healthy", "silent"
 FAILED, ROLLED_BACK, EXPIRED = "failed", "rolled_back", "expired"
 RETURNED = "returned"
-IN_FLIGHT = (LEASED, SWITCHED)
+SHADOW_LEASED, SHADOWING = "shadow_leased", "shadowing"
+IN_SHADOW = (SHADOW_LEASED, SHADOWING)
+IN_FLIGHT = (LEASED, SWITCHED, SHADOW_LEASED)
+UNUSED = (LEASED, SHADOW_LEASED)
 TOOK_IT = (SWITCHED, HEALTHY, SILENT)
 KEEPS = (LEASED, *TOOK_IT)
 DID_NOT = (FAILED, ROLLED_BACK)
-OUTCOMES = (*KEEPS, *DID_NOT, EXPIRED, RETURNED)
+OUTCOMES = (*KEEPS, *IN_SHADOW, *DID_NOT, EXPIRED, RETURNED)
 
 # Standing in for "all" where a ramp has long outgrown every other limit.
 MANY_HEALTHY = 100_000
+NO_LIMIT = 100_000
 MINUTE = timedelta(seconds=60)
 _TAKES_BACK = [str(s) for s in (*OFFERING, RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)]
+_TRYING = [str(s) for s in OFFERING]
 _KEEPING = [str(s) for s in (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ABORTED)]
 
 
@@ -81,6 +87,30 @@ def read_took(session: Session, device_ids: Collection[int]) -> dict[int, Took]:
     for device, rollout, came_from in session.execute(query):
         found[device].add((rollout, came_from))
     return {device: frozenset(took) for device, took in found.items()}
+
+
+def read_shadows(session: Session, device_ids: Collection[int]) -> dict[int, Took]:
+    """By device, the rollouts that it may try the version of in shadow, each with the version that
+    it ran when it was let in; devices without one are absent."""
+    d, r = RolloutDeviceRow, RolloutRow
+    query = (
+        select(d.device_id, d.rollout_id, d.came_from)
+        .join(r, r.id == d.rollout_id)
+        .where(d.device_id.in_(device_ids), d.outcome.in_(IN_SHADOW), r.state.in_(_TRYING))
+    )
+    found: dict[int, set[tuple[int, str | None]]] = defaultdict(set)
+    for device, rollout, came_from in session.execute(query):
+        found[device].add((rollout, came_from))
+    return {device: frozenset(shadows) for device, shadows in found.items()}
+
+
+def read_serving(session: Session, device_ids: Collection[int], model: str) -> dict[int, str]:
+    """By device, the version of a model that it reports to run, where it is well on it."""
+    m = DeviceModelRow
+    query = select(m.device_id, m.current_version).where(
+        m.device_id.in_(device_ids), m.model == model, m.state == HEALTHY
+    )
+    return {device: version for device, version in session.execute(query) if version is not None}
 
 
 def revise(session: Session, device_ids: Collection[int]) -> None:
@@ -193,7 +223,7 @@ def room(session: Session, rollout_id: int, pace: Pace, *, group_size: int, now:
     """How many more devices may be let in now."""
     counts = count(session, rollout_id, pace, now=now)
     found = limits(pace, counts, group_size=group_size)
-    return max(0, min((limit.room for limit in found), default=0))
+    return max(0, min((limit.room for limit in found), default=NO_LIMIT))
 
 
 def grant(
@@ -204,36 +234,52 @@ def grant(
     device_ids: Sequence[int],
     group_size: int,
     now: datetime,
+    serving: Mapping[int, str] | None = None,
 ) -> list[int]:
     """Give leases to as many of these devices as there is room for, the first ones first.
 
     Returns those that got one. A device that failed, or has a lease, gets none; nor does any while
-    the rollout does not run. `group_size` counts the group's enrolled devices.
+    the rollout does not run. `group_size` counts the group's enrolled devices. With `serving`, the
+    version that each of them runs, the leases are for its shadow.
     """
     lock_fleet(session)
     row = session.get(RolloutRow, rollout_id, with_for_update=True, populate_existing=True)
     if row is None or row.state != RolloutState.RUNNING:
         return []
+    if stored_policy(row.document).in_shadow(row.wave) is not (serving is not None):
+        return []
     left = room(session, rollout_id, pace, group_size=group_size, now=now)
     if not left:
         return []
-    settled = had_their_turn(session, rollout_id, device_ids)
+    settled = had_their_turn(session, rollout_id, device_ids, in_shadow=serving is not None)
     let_in = [i for i in dict.fromkeys(device_ids) if i not in settled][:left]
-    _lease(session, row, let_in, now=now)
+    _lease(session, row, let_in, now=now, serving=serving)
     revise(session, let_in)
     return let_in
 
 
-def had_their_turn(session: Session, rollout_id: int, device_ids: Sequence[int]) -> set[int]:
-    """Those of the devices that get no lease: they have one, or it came to an end with it."""
+def had_their_turn(
+    session: Session, rollout_id: int, device_ids: Sequence[int], *, in_shadow: bool = False
+) -> set[int]:
+    """Those of the devices that get no lease: they have one, or it came to an end with it. Who is
+    in shadow had no turn to switch yet."""
     d = RolloutDeviceRow
     mine = d.rollout_id == rollout_id, d.device_id.in_(device_ids)
-    return set(session.scalars(select(d.device_id).where(*mine, d.outcome != EXPIRED)))
+    may = (EXPIRED,) if in_shadow else (EXPIRED, *IN_SHADOW)
+    return set(session.scalars(select(d.device_id).where(*mine, d.outcome.not_in(may))))
 
 
-def _lease(session: Session, row: RolloutRow, device_ids: list[int], *, now: datetime) -> None:
+def _lease(
+    session: Session,
+    row: RolloutRow,
+    device_ids: list[int],
+    *,
+    now: datetime,
+    serving: Mapping[int, str] | None,
+) -> None:
     d = RolloutDeviceRow
-    values = {"wave": row.wave, "outcome": LEASED, "leased_at": now, "changed_at": now}
+    outcome = LEASED if serving is None else SHADOW_LEASED
+    values = {"wave": row.wave, "outcome": outcome, "leased_at": now, "changed_at": now}
     had = select(d.device_id).where(d.rollout_id == row.id, d.device_id.in_(device_ids))
     known = set(session.scalars(had))
     again = [i for i in device_ids if i in known]
@@ -246,6 +292,15 @@ def _lease(session: Session, row: RolloutRow, device_ids: list[int], *, now: dat
     if fresh:
         none_yet = {"rollout_id": row.id, "number": 0, "slices": {}}
         session.execute(insert(d), [{**none_yet, **values, "device_id": i} for i in fresh])
+    runs = serving or {}
+    for version in sorted(set(runs.values())):
+        of_it = [i for i in device_ids if runs.get(i) == version]
+        session.execute(
+            update(d)
+            .where(d.rollout_id == row.id, d.device_id.in_(of_it))
+            .values(came_from=version),
+            execution_options={"synchronize_session": False},
+        )
 
 
 def forget_failures(
@@ -271,7 +326,7 @@ def forget_failures(
 def end_unused(session: Session, rollout_id: int, *, now: datetime) -> int:
     """Take back the leases of a rollout that no device used yet, and return how many."""
     d = RolloutDeviceRow
-    unused = d.rollout_id == rollout_id, d.outcome == LEASED
+    unused = d.rollout_id == rollout_id, d.outcome.in_(UNUSED)
     quietly = {"synchronize_session": False}
     if session.scalar(select(d.device_id).where(*unused).limit(1)) is None:
         return 0

@@ -22,15 +22,18 @@ from pilotwave_server.rollouts.leases import (
     FAILED,
     HEALTHY,
     KEEPS,
-    LEASED,
     RETURNED,
     ROLLED_BACK,
+    SHADOW_LEASED,
+    SHADOWING,
     SWITCHED,
     TOOK_IT,
+    UNUSED,
 )
 
 S = ModelState
 LEFT = "left"
+SHADOW_ENDED = "shadow_ended"
 _COMING = frozenset({S.FETCHING, S.VERIFYING, S.STAGED, S.TESTING, S.SWITCHING})
 # the version was taken from the device by others, whatever it was worth
 SENT_BACK = frozenset({str(Reason.OPERATOR_ROLLBACK), str(Reason.YANKED), str(Reason.BELOW_FLOOR)})
@@ -41,6 +44,7 @@ class Stand(str, Enum):
 
     ABSENT = "absent"
     COMING = "coming"
+    IN_SHADOW = "in_shadow"
     ON_TRIAL = "on_trial"
     WELL = "well"
     FAILED = "failed"
@@ -105,6 +109,8 @@ def sign_of(
         return Report(Stand.FAILED, *told)
     if report.state in _COMING and candidate == version:
         return Report(Stand.COMING)
+    if report.state is S.SHADOWING and candidate == version:
+        return Report(Stand.IN_SHADOW)
     if report.state is S.ROLLED_BACK and candidate == version:
         return _went_back(*told, current, switched)
     rests = report.state is S.HEALTHY
@@ -160,7 +166,9 @@ def becomes(
             gone = {"left_at": now, "switched_at": switched, "came_from": sign.came_from, **left}
             return {**_failed(ROLLED_BACK, sign, now), **gone}
         case Stand.COMING:
-            return {"changed_at": now} if outcome == LEASED else None
+            return {"changed_at": now} if outcome in UNUSED else None
+        case Stand.IN_SHADOW:
+            return _joined(now) if outcome == SHADOW_LEASED else None
         case _:
             return None if row is None else _absent(row, sign, now, sending_back=sending_back)
 
@@ -181,6 +189,11 @@ def _took(row: KnownOutcome | None, outcome: str, sign: Report, now: datetime) -
     return changes
 
 
+def _joined(now: datetime) -> dict[str, Any]:
+    """The device began to try the version in shadow."""
+    return {"outcome": SHADOWING, "changed_at": now, "reason": None, "detail": None}
+
+
 def _failed(outcome: str, sign: Report, now: datetime) -> dict[str, Any]:
     return {
         "outcome": outcome,
@@ -194,6 +207,8 @@ def _absent(
     row: KnownOutcome, sign: Report, now: datetime, *, sending_back: bool
 ) -> dict[str, Any] | None:
     """The device runs something else, and not because the version failed there."""
+    if row.outcome == SHADOWING and sign.rests:
+        return {"outcome": EXPIRED, "changed_at": now, "reason": SHADOW_ENDED}
     if row.outcome not in TOOK_IT:
         return None
     if row.outcome == SWITCHED and not sending_back:

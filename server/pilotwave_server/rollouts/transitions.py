@@ -268,7 +268,8 @@ def open_wave(
     if threshold is None:
         group = group_of(session, rollout)
         threshold = opened_threshold(session, group, rollout, policy, index)
-    threshold = max(threshold, rollout.threshold)
+    switched = rollout.threshold
+    threshold = threshold if policy.in_shadow(index) else max(threshold, switched)
     transition(
         session,
         rollout,
@@ -281,7 +282,7 @@ def open_wave(
         numbers=numbers,
         judged=judged,
         wave=index,
-        threshold=threshold,
+        threshold=switched if policy.in_shadow(index) else threshold,
     )
     session.add(
         RolloutWaveRow(rollout_id=rollout.id, wave=index, threshold=threshold, opened_at=now)

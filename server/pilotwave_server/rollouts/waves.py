@@ -102,8 +102,10 @@ def nth_position(session: Session, group: GroupRow, rollout: RolloutRow, n: int)
 def opened_threshold(
     session: Session, group: GroupRow, rollout: RolloutRow, policy: Policy, index: int
 ) -> int:
-    """Return the rollout's threshold once wave `index` is open: never below the present one."""
-    return max(rollout.threshold, _own_threshold(session, group, rollout, policy.waves[index]))
+    """Return the rollout's threshold once wave `index` is open: never below the present one. That
+    of a shadow wave, which takes no device to the version, is its own."""
+    own = _own_threshold(session, group, rollout, policy.waves[index])
+    return own if policy.in_shadow(index) else max(rollout.threshold, own)
 
 
 def _own_threshold(session: Session, group: GroupRow, rollout: RolloutRow, wave: Wave) -> int:

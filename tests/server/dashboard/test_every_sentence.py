@@ -53,6 +53,7 @@ from pilotwave_server.rollouts.policies.policy import (
     Pace,
     Wave,
 )
+from pilotwave_server.rollouts.policies.shadow import ShadowPart
 from pilotwave_server.rollouts.policies.wave_words import rule_of
 from pilotwave_server.rollouts.policies.yaml_text import read_text
 from pilotwave_server.rollouts.states import RolloutState
@@ -61,7 +62,7 @@ from tests.server.rollouts import test_plan, worlds
 from tests.server.rollouts.gates import test_paired_gate as paired
 from tests.server.rollouts.gates.test_metric_gate import GATE, windows
 from tests.server.rollouts.test_policy_grammar import FULL
-from tests.server.rollouts.test_resolve import worlds_with_device
+from tests.server.rollouts.test_resolve import SHADOW_CASES, shadow_case, worlds_with_device
 
 CHINESE = i18n.translations("zh-Hans").gettext
 # words that no name, code or unit has, outside what is typed or quoted
@@ -186,6 +187,22 @@ def pictures(judged: list[Verdict]) -> Iterator[Picture]:
                 verdicts=verdict,
             )
     yield from _special(policy)
+    yield from _in_shadow()
+
+
+def _in_shadow() -> Iterator[Picture]:
+    for wave, (compared, comparing), size, failed, verdict in product(
+        (test_plan.TRIED, test_plan.OPTIONAL),
+        ((3, 3), (1, 3), (0, 0)),
+        (0, 5),
+        (0, 1),
+        tuple(judge_install(InstallGate(), Evidence(Outcomes(failed=n)))[0] for n in (0, 40)),
+    ):
+        counts = {"healthy": 3, "failed": failed}
+        known = {"compared": compared, "comparing": comparing, "size": size, "counts": counts}
+        yield test_plan.in_shadow(wave, verdicts=(verdict,), **known)
+        late = Deadlines(unreached_s=600)
+        yield test_plan.in_shadow(wave, deadlines=late, verdicts=(verdict,), **known)
 
 
 def _one_of_each(judged: list[Verdict]) -> list[Verdict]:
@@ -234,6 +251,14 @@ def test_why_a_device_runs_what_it_runs_is_translated(
         found = why(device, snapshot, model=model, state=state, turns=turns)
         for sentence in (found.sentence, *(told for _, told in found.candidates)):
             chinese(sentence.replace("group group ", "group g"))
+
+
+@pytest.mark.parametrize("case", SHADOW_CASES)
+def test_why_a_device_tries_a_version_in_shadow_or_not_is_translated(case: str) -> None:
+    snapshot, device = shadow_case(case)
+    found = why(device, snapshot, model="detector", state="enrolled")
+    for sentence in (found.sentence, *(told for _, told in found.candidates)):
+        chinese(sentence)
 
 
 def _broken(document: Any) -> Iterator[Any]:
@@ -335,6 +360,7 @@ def test_whom_a_wave_takes_how_fast_and_what_a_builtin_policy_says_is_translated
         chinese(rule_of(Wave("w", canary=canary)))
     for count in (1, 12):
         chinese(rule_of(Wave("w", count=count)))
+        chinese(rule_of(Wave("w", count=count, shadow=ShadowPart())))
     pace = Pace(max_in_flight=5, max_per_minute=2, ramp_start=1, min_available=0.9)
     for limit in limits(pace, LeaseCounts(1, 2, 3, 4), group_size=10):
         chinese(limit.sentence)

@@ -33,6 +33,7 @@ from pilotwave_server.rollouts.policies.policy import (
     Policy,
     Wave,
 )
+from pilotwave_server.rollouts.policies.shadow import ShadowPart
 from pilotwave_server.rollouts.states import RolloutState as S
 
 NOW = datetime(2026, 2, 1, 12, tzinfo=timezone.utc)
@@ -256,3 +257,79 @@ def test_same_sentence_is_written_once_and_new_numbers_now_and_then() -> None:
     assert plan(replace(more, open=OpenWave(0, ago(hours=1), None, told)), M) == []
     later = replace(M, now=NOW + timedelta(seconds=6))
     assert len(plan(replace(more, open=OpenWave(0, ago(hours=1), None, told)), later)) == 1
+
+
+TRIED = Wave("tried", percent=5, min_sample=3, shadow=ShadowPart(min_calls=500))
+OPTIONAL = replace(TRIED, shadow=ShadowPart(min_calls=500, optional=True))
+
+
+def in_shadow(wave: Wave = TRIED, **given: Any) -> Picture:
+    """A shadow wave in which three devices have tried the version for an hour."""
+    deadlines = given.pop("deadlines", Deadlines())
+    known: dict[str, Any] = {
+        "policy": policy(wave, ALL, deadlines=deadlines),
+        "counts": {"healthy": 3},
+        "size": 5,
+        "shadow_since": ago(hours=1),
+        "comparing": 3,
+        "compared": 3,
+    }
+    return picture(**{**known, **given})
+
+
+def test_shadow_wave_counts_devices_that_compared_enough_calls() -> None:
+    assert isinstance(the_step(in_shadow()), OpenNext)
+    told = waits_for(in_shadow(compared=2))
+    assert told["sentence"] == "2 of at least 3 devices compared 500 calls each, 0 in flight"
+    # a device on which it failed has been heard
+    assert isinstance(the_step(in_shadow(compared=2, counts={"healthy": 2, "failed": 1})), OpenNext)
+    # no more are needed than there are
+    assert isinstance(the_step(in_shadow(compared=2, size=2)), OpenNext)
+    assert plan(in_shadow(size=None), M) == [Measure("size")]
+
+
+def test_failed_shadow_says_that_nobody_met_the_version() -> None:
+    step = the_step(in_shadow(verdicts=(FAIL,)))
+    assert isinstance(step, RollBack)
+    assert step.sentence == "rolled back: install: 9 of 10 failed. No user has met the version"
+    assert the_step(picture(verdicts=(FAIL,))).sentence == "rolled back: install: 9 of 10 failed"
+
+
+NOBODY = {
+    "none can": ({"size": 0, "counts": {}, "shadow_since": None}, "no device of the wave can try"),
+    "none compares": ({"comparing": 0}, "no application has compared a call in 30m on 3 devices"),
+    "too few, too late": (
+        {"compared": 1, "deadlines": Deadlines(unreached_s=600)},
+        "1 of at least 3 devices compared 500 calls each, 0 in flight, within 10m",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOBODY)
+def test_shadow_in_which_nobody_takes_part_is_for_a_person_or_passed_over(case: str) -> None:
+    given, told = NOBODY[case]
+    fewer: dict[str, Any] = {**({"compared": 0} if "comparing" in given or "size" in given else {})}
+    step = the_step(in_shadow(**{**fewer, **given}))
+    assert isinstance(step, Pause)
+    assert step.sentence.startswith(f"paused for a person to decide: shadow: {told}")
+    assert step.judged is not None
+    assert step.judged["gates"][-1]["word"] == "INCONCLUSIVE"
+    step = the_step(in_shadow(OPTIONAL, **{**fewer, **given}))
+    assert isinstance(step, OpenNext)
+    assert f"the wave is optional: shadow: {told}" in step.sentence
+    resumed = in_shadow(**{**fewer, **given}, verdicts=(WAIT,), overruled=frozenset({"shadow"}))
+    assert isinstance(the_step(resumed), OpenNext)
+
+
+def test_shadow_that_nobody_answers_yet_has_time_to() -> None:
+    early = in_shadow(comparing=0, compared=0, shadow_since=ago(minutes=20))
+    assert waits_for(early)["word"] == "WAIT"
+    begins = in_shadow(comparing=0, compared=0, counts={"healthy": 1, "leased": 1})
+    assert waits_for(begins)["word"] == "WAIT"
+
+
+def test_gate_that_hears_nothing_holds_up_no_optional_shadow() -> None:
+    mute = Verdict("latency", Word.INCONCLUSIVE, "no device has reported it", {"windows": 0})
+    assert isinstance(the_step(in_shadow(OPTIONAL, verdicts=(PASS, mute))), OpenNext)
+    soaking = soaked(hours=1)
+    assert isinstance(the_step(in_shadow(verdicts=(PASS, mute), open=soaking)), Pause)

@@ -30,7 +30,9 @@ from pilotwave_server.rollouts.policies.policy import (
     Wave,
     Window,
 )
+from pilotwave_server.rollouts.policies.shadow import ShadowPart
 from pilotwave_server.rollouts.policies.stored import store_policy, stored_policy
+from pilotwave_server.rollouts.policies.wave_words import rule_of
 from tests.server.device_api.peer import code_of
 from tests.server.fleet_fixtures import Fleet
 
@@ -57,6 +59,10 @@ FULL: dict[str, Any] = {
     "deadlines": {"silent": "10m"},
     "approval": True,
 }
+
+
+def _shadow(percent: str, **terms: Any) -> dict[str, Any]:
+    return {"percent": percent, "shadow": terms}
 
 
 def faults(data: Any) -> dict[str, str]:
@@ -135,6 +141,21 @@ def test_stored_metric_gate_that_is_broken_does_not_pass_for_an_install_gate() -
     waves = [{"name": "all", "percent": 100, "gates": [{"metric": "latency_ms", "alpha": "?"}]}]
     with pytest.raises(ValueError, match="alpha"):
         stored_policy({"name": "p", "waves": waves})
+
+
+def test_sizes_rise_among_shadow_waves_and_among_those_that_switch() -> None:
+    waves = [_shadow("5%"), _shadow("20%", share="100%", cpu="25%", optional=True)]
+    policy = parse_policy({"name": "p", "waves": [*waves, {"percent": "1%"}, ALL]})
+    first, second, switching, _ = policy.waves
+    assert (first.name, first.shadow) == ("shadow 5%", ShadowPart())
+    assert second.shadow == ShadowPart(share=1, cpu=0.25, min_calls=500, optional=True)
+    assert (switching.name, switching.shadow) == ("1%", None)
+    assert policy.first_switching == 2
+    assert [policy.in_shadow(n) for n in (-1, 0, 1, 2)] == [False, True, True, False]
+    assert second.shadow.condition == {"share": 1, "cpu": 0.25, "min_calls": 500}
+    assert [rule_of(w) for w in policy.waves[1:3]] == ["20 %, in shadow", "1 %"]
+    written = store_policy(policy)
+    assert parse_policy(written) == policy == stored_policy(written)
 
 
 def test_what_is_no_mapping_is_told_once() -> None:
@@ -229,6 +250,23 @@ def test_what_is_no_mapping_is_told_once() -> None:
         ({**FULL, "windows": [{"cron": "0 2 * * *"}]}, "windows[0].duration", "missing"),
         ({**FULL, "windows": [{"duration": "1h"}]}, "windows[0].cron", "missing"),
         ({**FULL, "approval": None, "name": None}, "name", "missing"),
+        (with_wave(count=1, shadow=True), "waves[0].shadow", "expected a mapping"),
+        (with_wave(count=1, shadow={"share": 0}), "waves[0].shadow.share", "a share"),
+        (with_wave(count=1, shadow={"cpu": "900%"}), "waves[0].shadow.cpu", "a share"),
+        (with_wave(count=1, shadow={"min_calls": 0}), "waves[0].shadow.min_calls", "whole"),
+        (with_wave(count=1, shadow={"calls": 9}), "waves[0].shadow.calls", "unknown key"),
+        (with_wave(shadow={}), "waves[0]", "exactly one of canary"),
+        ({"name": "p", "waves": [{**ALL, "shadow": {}}]}, "waves[0].shadow", "no `shadow`"),
+        (
+            {"name": "p", "waves": [{"count": 1}, {"count": 9, "shadow": {}}, ALL]},
+            "waves[1].shadow",
+            "before all waves that switch",
+        ),
+        (
+            {"name": "p", "waves": [_shadow("10%"), _shadow("5%"), ALL]},
+            "waves[1].percent",
+            "more than the 10 of the wave before",
+        ),
     ],
 )
 def test_mistake_is_named_by_its_path(data: Any, path: str, message: str) -> None:
@@ -270,7 +308,7 @@ PLAIN = st.recursive(
                 [
                     *("name", "waves", "canary", "count", "percent", "gates", "metric", "selector"),
                     *("pace", "windows", "cron", "duration", "timezone", "conditions", "soak_s"),
-                    *("shadow", "errors", "latency", "at_most"),
+                    *("shadow", "share", "min_calls", "errors", "latency", "at_most"),
                     *("ramp_factor", "devices", "slice_by", "statistic", "deadlines", "alpha"),
                 ]
             ),

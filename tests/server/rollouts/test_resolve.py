@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotwave_protocol.fields import Scalar
+from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.trust import variant_fits
 from pilotwave_server.devices.facts import capabilities
-from pilotwave_server.rollouts.assignments.resolve import Wait, resolve
+from pilotwave_server.rollouts.assignments.explain import why
+from pilotwave_server.rollouts.assignments.resolve import Candidate, Wait, not_in_shadow, resolve
 from pilotwave_server.rollouts.assignments.snapshot import (
     Baseline,
     DeviceView,
     FleetSnapshot,
+    OpenShadow,
     Quarantine,
     RunningRollout,
 )
+from pilotwave_server.rollouts.states import RolloutState
 from tests.server.rollouts import worlds
 
 ONNX: dict[str, Scalar] = {"runtime.onnxruntime": "1.20", "arch": "x86_64"}
@@ -273,3 +278,92 @@ def test_rollout_takes_the_device_of_its_open_waves() -> None:
 
 def test_retry_shows_in_the_entry() -> None:
     assert [e.attempt for e in resolve(cam(attempts={"detector": 2}), fleet()).entries] == [2]
+
+
+KNOWS: dict[str, Scalar] = {**ONNX, "shadows": True}
+TERMS = {"share": 0.05, "cpu": 0.1, "min_calls": 500}
+# a case: what differs of the device, of the rollout, of its shadow; what the device is told
+SHADOW_CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = {
+    "let in": ({}, {}, {}, "should try detector 1.1.0"),
+    "paused, and let in": ({}, {"state": RolloutState.PAUSED}, {}, "should try detector 1.1.0"),
+    "over, and let in": ({}, {}, {"lets_in": False}, "should try detector 1.1.0"),
+    "old agent": ({"facts": ONNX}, {}, {}, "the agent there cannot do that: update the agent"),
+    "other groups": ({"groups": frozenset({1, 2, 3})}, {"group_id": 3}, {}, "should try"),
+    "not let in": ({"shadows": frozenset()}, {}, {}, "joins once it reports 1.0.0 as healthy"),
+    "not let in, paused": (
+        {"shadows": frozenset()},
+        {"state": RolloutState.PAUSED},
+        {},
+        "r1 is paused, and this device had not started",
+    ),
+    "late": ({"shadows": frozenset()}, {}, {"lets_in": False}, "up to 0.0 % of the group"),
+    "runs another": (
+        {"shadows": frozenset({(1, "0.9.0")})},
+        {},
+        {},
+        "let in while it ran 0.9.0, and is told to run 1.0.0",
+    ),
+}
+
+
+def shadow_case(case: str) -> tuple[FleetSnapshot, DeviceView]:
+    """A device of group 2, whose baseline is 1.0.0, and a rollout that tries 1.1.0 in shadow."""
+    device, rollout, shadow, _ = SHADOW_CASES[case]
+    terms = OpenShadow(TERMS, **{"named": frozenset({"cam-1"}), "lets_in": True, **shadow})
+    known: dict[str, Any] = {"group_id": 2, "open": "wave tried", "shadow": terms, **rollout}
+    r1 = RunningRollout("r1", 1, model="detector", version="1.1.0", **known)
+    baseline = Baseline(2, "b", "detector", "1.0.0", 9)
+    snapshot = fleet(rollouts={"detector": (r1,)}, baselines={"detector": (baseline,)})
+    of = {"facts": KNOWS, "shadows": frozenset({(1, "1.0.0")}), "groups": frozenset({1, 2})}
+    return snapshot, cam(**{**of, **device})
+
+
+@pytest.mark.parametrize("case", SHADOW_CASES)
+def test_version_is_tried_in_shadow_only_where_it_may(case: str) -> None:
+    snapshot, device = shadow_case(case)
+    told = SHADOW_CASES[case][3]
+    found = why(device, snapshot, model="detector", state="enrolled")
+    assert told in " ".join([found.sentence, *(said for _, said in found.candidates)])
+    (entry,) = resolve(device, snapshot).entries
+    if told.startswith("should try"):
+        assert (entry.version, entry.rollout, entry.reason) == ("1.1.0", "r1", "rollout")
+        assert entry.conditions == {"shadow": TERMS}
+    else:
+        assert (entry.version, entry.rollout, entry.conditions) == ("1.0.0", None, {})
+
+
+def test_nothing_is_tried_beside_nothing_or_beside_itself() -> None:
+    snapshot, device = shadow_case("let in")
+    for baselines in ((), (Baseline(2, "b", "detector", "1.1.0", 9),)):
+        of = replace(snapshot, baselines={"detector": baselines})
+        (step, *_) = resolve(device, of).steps
+        assert step.hold is not None
+        assert step.hold.sentence.endswith("no other version that it could be beside")
+        assert all("shadow" not in e.conditions for e in resolve(device, of).entries)
+
+
+def test_tie_holds_no_version_that_is_only_tried() -> None:
+    snapshot, device = shadow_case("let in")
+    (tried,) = snapshot.rollouts["detector"]
+    tied = replace(tried, conditions={"together": ["tracker"], "idle": True})
+    of = replace(snapshot, rollouts={"detector": (tied,)})
+    knows = replace(device, facts={**KNOWS, "agent.together": True})
+    (entry,) = resolve(knows, of).entries
+    assert entry.conditions == {"idle": True, "shadow": TERMS}
+
+
+def test_device_that_a_wave_switches_is_not_in_shadow_any_more() -> None:
+    snapshot, device = shadow_case("let in")
+    (tried,) = snapshot.rollouts["detector"]
+    of = replace(snapshot, rollouts={"detector": (replace(tried, named=frozenset({"cam-1"})),)})
+    (entry,) = resolve(device, of).entries
+    assert (entry.version, entry.conditions) == ("1.1.0", {})
+
+
+def test_agent_is_never_tried_beside_itself() -> None:
+    snapshot, device = shadow_case("let in")
+    (tried,) = snapshot.rollouts["detector"]
+    candidate = Candidate("rollout", AGENT_MODEL, "2.0.0", "b", replace(tried, model=AGENT_MODEL))
+    hold = not_in_shadow(device, candidate, "1.0.0")
+    assert hold is not None
+    assert hold.sentence.endswith("which no agent can do with itself")

@@ -177,4 +177,29 @@ SENTENCES: tuple[str, ...] = (
     N_("there is no enrolment code %(code)s"),
     N_("%(device)s has used this code; revoke the device instead"),
     N_("this enrolment code is not valid; ask an operator for a new one"),
+    N_(
+        "%(device)s should try %(model)s %(version)s (variant %(variant)s) in shadow beside "
+        "%(version2)s, because %(text)s"
+    ),
+    N_(
+        "rollout %(rollout)s brings it to group %(group)s (%(version)s): chosen in shadow "
+        "beside %(version2)s, variant %(variant)s"
+    ),
+    N_("%(rollout)s tries %(model)s %(version)s in shadow, which no agent can do with itself"),
+    N_(
+        "%(rollout)s tries %(model)s %(version)s in shadow, and the agent there cannot do "
+        "that: update the agent"
+    ),
+    N_(
+        "%(rollout)s tries %(model)s %(version)s in shadow, and this device is told to run no"
+        " other version that it could be beside"
+    ),
+    N_(
+        "%(rollout)s tries %(model)s %(version)s in shadow; this device was let in while it "
+        "ran %(version2)s, and is told to run %(version3)s"
+    ),
+    N_(
+        "%(rollout)s tries %(model)s %(version)s in shadow; this device joins once it reports"
+        " %(version2)s as healthy, and its turn has come"
+    ),
 )

@@ -35,6 +35,8 @@ SENTENCES: tuple[str, ...] = (
     N_("%(key)s and %(key2)s and %(key3)s and %(key4)s"),
     N_("%(key)s and %(key2)s and %(key3)s and %(key4)s and %(key5)s"),
     N_("expected at least one wave"),
+    N_("expected shadow waves before all waves that switch"),
+    N_("expected the last wave to switch its devices: no `shadow`"),
     N_("expected the last wave to end at 100%%: `percent: 100%%`"),
     N_(
         "expected more than the %(before)s of the wave before, for waves only add devices; got "

@@ -81,6 +81,7 @@ REASONS: dict[str, str] = {
     "failed_here": N_("the version failed on the device"),
     "too_many_models": N_("the device is asked to run too many models"),
     "device_conflict": N_("two machines use the device's key"),
+    "not_in_shadow": N_("it takes no part in the shadow"),
     "agent_too_old": N_("the agent is too old to read the manifest"),
     "silent": N_("silent after the switch"),
     "lease_expired": N_("it did not begin in time"),

@@ -103,4 +103,19 @@ SENTENCES: tuple[str, ...] = (
     N_("%(model)s was not ordered off %(group)s"),
     N_("taken back with rollout %(rollout)s: %(text)s"),
     N_("taken back with the rollout; it runs %(version)s"),
+    N_("the wave is optional: %(said)s"),
+    N_("%(devices)s tried it in shadow, %(failed)s failed"),
+    N_("%(count)s of at least %(devices)s compared %(calls)s each, %(flight)s in flight"),
+    N_(
+        "%(count)s of at least %(devices)s compared %(calls)s each, %(flight)s in "
+        "flight, within %(span)s"
+    ),
+    N_(
+        "no device of the wave can try %(model)s %(version)s in shadow: that takes an agent "
+        "which knows how, and another version of %(model2)s in use there"
+    ),
+    N_(
+        "no application has compared a call in %(span)s on %(devices)s with the version in "
+        "shadow: does one take part there, by LiveModel or its socket?"
+    ),
 )

@@ -26,7 +26,7 @@ class Turn:
 
 
 NO_TURNS: Mapping[int, Turn] = {}
-_NOT_LET_IN = (Wait.NEEDS_LEASE, Wait.ROLLOUT_PAUSED)
+_NOT_LET_IN = (Wait.NEEDS_LEASE, Wait.ROLLOUT_PAUSED, Wait.NOT_IN_SHADOW)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ def why(
         )
     else:
         chosen = f"{model} {last.candidate.version} (variant {last.variant})"
-        sentence = f"{device.name} should run {chosen}, because {_asks(last)}"
+        does = "run" if last.beside is None else "try"
+        beside = f" in shadow beside {last.beside}" if last.beside else ""
+        sentence = f"{device.name} should {does} {chosen}{beside}, because {_asks(last)}"
         sentence = ". ".join(filter(None, [sentence, last.numbers]))
     if state != "enrolled":
         sentence = f"{device.name} is {state}, so it gets nothing; if it were enrolled: {sentence}"
@@ -115,6 +117,8 @@ def _told(step: Considered) -> str:
     asked = f"{_asks(step)} ({step.candidate.version})"
     if step.hold is not None:
         return f"{asked}: skipped, {step.hold.sentence}"
+    if step.beside is not None:
+        return f"{asked}: chosen in shadow beside {step.beside}, variant {step.variant}"
     return f"{asked}: chosen, variant {step.variant}"
 
 

@@ -17,7 +17,7 @@ from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.devices.views import refusal_of
 from pilotwave_server.rollouts.assignments.explain import Turn
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
-from pilotwave_server.rollouts.leases import read_leases, read_took
+from pilotwave_server.rollouts.leases import read_leases, read_shadows, read_took
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
 
 
@@ -41,6 +41,7 @@ def look_at(session: Session, snapshot: FleetSnapshot, names: Collection[str]) -
     rows = load_devices(session, names)
     ids = [row.id for row in rows.values()]
     leases, took = read_leases(session, ids), read_took(session, ids)
+    shadows = read_shadows(session, ids)
     return {
         name: Looked(
             row,
@@ -54,6 +55,7 @@ def look_at(session: Session, snapshot: FleetSnapshot, names: Collection[str]) -
                 leases=leases.get(row.id, frozenset()),
                 conflict=row.conflict,
                 took=took.get(row.id, frozenset()),
+                shadows=shadows.get(row.id, frozenset()),
             ),
         )
         for name, row in rows.items()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select
 from sqlalchemy.orm import Session
@@ -25,6 +26,7 @@ from pilotwave_server.rollouts.assignments.snapshot import (
     Baseline,
     FleetSnapshot,
     GroupInFleet,
+    OpenShadow,
     Quarantine,
     Removal,
     RunningRollout,
@@ -40,6 +42,7 @@ from pilotwave_server.rollouts.tables import (
     RemovalRow,
     RolloutDeviceRow,
     RolloutRow,
+    RolloutWaveRow,
 )
 from pilotwave_server.rollouts.traces import traces_of, wave_of
 from pilotwave_server.rollouts.waves import canary_group_id
@@ -66,7 +69,8 @@ def read_snapshot(session: Session, remembered: RememberedSnapshot) -> FleetSnap
     policies = _policies(rollouts, remembered)
     canaries = tuple(_canary_groups(rollouts, policies))
     by_name, traces = {g.name: g.id for g in groups}, traces_of(session, rollouts)
-    running = _rollouts(rollouts, policies, by_name, traces)
+    shadows = _shadow_thresholds(session, policies)
+    running = _rollouts(rollouts, policies, by_name, traces, shadows)
     baselines = _baselines(session, names)
     return FleetSnapshot(
         fleet=row.fleet,
@@ -172,28 +176,23 @@ def _rollouts(
     policies: dict[int, Policy],
     groups: dict[str, int],
     traces: dict[int, TraceContext],
+    shadows: dict[int, int],
 ) -> dict[str, tuple[RunningRollout, ...]]:
     """By model, the newest first."""
     by_model: dict[str, list[RunningRollout]] = defaultdict(list)
     for row in reversed(rows):
-        trace = traces.get(row.id)
-        by_model[row.model].append(_rollout(row, policies[row.id], groups, trace))
+        trace, policy = traces.get(row.id), policies[row.id]
+        found = _rollout(row, policy, groups, trace)
+        if shadows.get(row.id) is not None:
+            found = replace(found, shadow=_open_shadow(row, policy, groups, shadows[row.id]))
+        by_model[row.model].append(found)
     return {model: tuple(found) for model, found in by_model.items()}
 
 
 def _rollout(
     row: RolloutRow, policy: Policy, groups: dict[str, int], trace: TraceContext | None
 ) -> RunningRollout:
-    canaries: set[int] = set()
-    named: set[str] = set()
-    for index, wave in enumerate(policy.waves[: row.wave + 1]):
-        if wave.canary is None:
-            continue
-        named.update(wave.canary.devices)
-        if wave.canary.selector is not None:
-            canaries.add(canary_group_id(row.id, index))
-        if wave.canary.group in groups:
-            canaries.add(groups[wave.canary.group])
+    canaries, named = _canaries(row, policy, groups, in_shadow=False)
     return RunningRollout(
         id=f"r{row.id}",
         row_id=row.id,
@@ -206,14 +205,57 @@ def _rollout(
         threshold=row.threshold,
         multiplier=row.multiplier,
         offset=row.offset,
-        canaries=frozenset(canaries),
-        named=frozenset(named),
+        canaries=canaries,
+        named=named,
         conditions=entry_conditions(policy),
         slice_keys=policy.slice_keys,
         asks=policy.asks,
         trace=None if trace is None else wave_of(trace, row),
         choose=policy.choose,
     )
+
+
+def _canaries(
+    row: RolloutRow, policy: Policy, groups: dict[str, int], *, in_shadow: bool
+) -> tuple[frozenset[int], frozenset[str]]:
+    """The groups and the named devices of the canary waves that were opened, of one kind."""
+    canaries: set[int] = set()
+    named: set[str] = set()
+    for index, wave in enumerate(policy.waves[: row.wave + 1]):
+        if wave.canary is None or policy.in_shadow(index) is not in_shadow:
+            continue
+        named.update(wave.canary.devices)
+        if wave.canary.selector is not None:
+            canaries.add(canary_group_id(row.id, index))
+        if wave.canary.group in groups:
+            canaries.add(groups[wave.canary.group])
+    return frozenset(canaries), frozenset(named)
+
+
+def _open_shadow(
+    row: RolloutRow, policy: Policy, groups: dict[str, int], threshold: int
+) -> OpenShadow:
+    lets_in = policy.in_shadow(row.wave)
+    last = row.wave if lets_in else policy.first_switching - 1
+    shadow = policy.waves[last].shadow
+    canaries, named = _canaries(row, policy, groups, in_shadow=True)
+    condition = {} if shadow is None else shadow.condition
+    return OpenShadow(condition, threshold, canaries, named, lets_in)
+
+
+def _shadow_thresholds(session: Session, policies: dict[int, Policy]) -> dict[int, int]:
+    """By rollout, the bound of positions of its shadow waves, where one was opened."""
+    having = {id: policy.first_switching for id, policy in policies.items()}
+    asked = [id for id, first in having.items() if first]
+    if not asked:
+        return {}
+    w = RolloutWaveRow
+    found: dict[int, int] = {}
+    query = select(w.rollout_id, w.wave, w.threshold).where(w.rollout_id.in_(asked))
+    for rollout, wave, threshold in session.execute(query):
+        if wave < having[rollout]:
+            found[rollout] = max(found.get(rollout, 0), threshold)
+    return found
 
 
 def entry_conditions(policy: Policy) -> dict[str, object]:

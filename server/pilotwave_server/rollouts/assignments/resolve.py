@@ -5,8 +5,9 @@ first; `RunningRollout.offers` says whether one has reached it), the baselines o
 first; a group's older baselines follow its newest), and what it ran before a rollout that is being
 rolled back (or what that rollout's group runs), wherever the device is now. The first candidate
 that may be offered and has a variant that fits wins; which variant, `variants.py` says. Each one
-passed over leaves a `Hold`. Where none is left, the model is absent from the set, which tells the
-device to keep what it has.
+passed over leaves a `Hold`. A rollout that a device tries in shadow wins only beside what wins
+behind it, which goes on serving there. Where none is left, the model is absent from the set, which
+tells the device to keep what it has.
 
 A device whose key two machines use is offered nothing. May not be offered: unknown, denied by an
 operator, yanked by its publisher, below the model's floor, or quarantined for a group that the
@@ -15,7 +16,7 @@ device is in. This comes before everything, pins too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -24,7 +25,9 @@ from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.figures import COMPARE
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.messages.directive import MAX_ENTRIES, Entry
-from pilotwave_protocol.messages.facts import AGENT_MANIFEST, AGENT_TIES
+from pilotwave_protocol.messages.facts import AGENT_MANIFEST, AGENT_SHADOWS, AGENT_TIES
+from pilotwave_protocol.names import AGENT_MODEL
+from pilotwave_protocol.shadow import SHADOW
 from pilotwave_protocol.states import Reason
 from pilotwave_server.devices.conflicts import SENTENCE
 from pilotwave_server.devices.tables import PRIME
@@ -53,6 +56,7 @@ class Wait(str, Enum):
     TOO_MANY_MODELS = "too_many_models"
     DEVICE_CONFLICT = "device_conflict"
     AGENT_TOO_OLD = "agent_too_old"
+    NOT_IN_SHADOW = "not_in_shadow"
 
     def __str__(self) -> str:
         return str(self.value)
@@ -85,12 +89,14 @@ class Candidate:
 @dataclass(frozen=True)
 class Considered:
     """One candidate and what became of it: held, or (with its variant) chosen. `numbers` are the
-    measurements by which the variant was, if it was by any."""
+    measurements by which the variant was, if it was by any. With `beside`, it is only tried in
+    shadow, beside that version."""
 
     candidate: Candidate
     hold: Hold | None
     variant: str | None = None
     numbers: str = ""
+    beside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,23 +160,78 @@ def _within_capacity(
 
 def explain(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator[Considered]:
     """Yield a model's candidates in order, up to and including the one that wins."""
-    for candidate in candidates(device, snapshot, model):
-        hold = (
-            _conflict(device)
-            or _does_not_offer(device, candidate)
-            or may_not_be_offered(device, snapshot, candidate)
-        )
-        if hold is None:
-            release = snapshot.versions[candidate.model, candidate.version]
-            fits = _fitting(device, release)
-            if not isinstance(fits, Hold):
-                by = snapshot.choose_of(device.groups, candidate.model, candidate.version)
-                name, facts = device.name, device.facts
-                choice = measured_choice(name, facts, fits, release, by, snapshot.trials)
-                yield Considered(candidate, None, choice.variant or fits[0].name, choice.sentence)
-                return
-            hold = fits
-        yield Considered(candidate, hold)
+    yield from _explained(device, snapshot, list(candidates(device, snapshot, model)))
+
+
+def _explained(
+    device: DeviceView, snapshot: FleetSnapshot, asking: Sequence[Candidate]
+) -> Iterator[Considered]:
+    for n, candidate in enumerate(asking):
+        step = _considered(device, snapshot, candidate)
+        if step.hold is None and _only_tries(device, candidate):
+            rest = _explained(device, snapshot, asking[n + 1 :])
+            step = _beside(device, step, next((s for s in rest if s.hold is None), None))
+        yield step
+        if step.hold is None:
+            return
+
+
+def _considered(device: DeviceView, snapshot: FleetSnapshot, candidate: Candidate) -> Considered:
+    hold = (
+        _conflict(device)
+        or _does_not_offer(device, candidate)
+        or may_not_be_offered(device, snapshot, candidate)
+    )
+    if hold is not None:
+        return Considered(candidate, hold)
+    release = snapshot.versions[candidate.model, candidate.version]
+    fits = _fitting(device, release)
+    if isinstance(fits, Hold):
+        return Considered(candidate, fits)
+    by = snapshot.choose_of(device.groups, candidate.model, candidate.version)
+    choice = measured_choice(device.name, device.facts, fits, release, by, snapshot.trials)
+    return Considered(candidate, None, choice.variant or fits[0].name, choice.sentence)
+
+
+def _only_tries(device: DeviceView, candidate: Candidate) -> bool:
+    """Say whether the device is to try the candidate in shadow, if anything."""
+    rollout = candidate.rollout
+    known = device.bucket, device.groups, device.name
+    return rollout is not None and not candidate.back and rollout.tries(*known)
+
+
+def _beside(device: DeviceView, step: Considered, otherwise: Considered | None) -> Considered:
+    """Let the device try the candidate in shadow, beside what it is told to run `otherwise`."""
+    serves = None if otherwise is None else otherwise.candidate.version
+    hold = not_in_shadow(device, step.candidate, serves)
+    return replace(step, beside=serves) if hold is None else Considered(step.candidate, hold)
+
+
+def not_in_shadow(device: DeviceView, candidate: Candidate, serves: str | None) -> Hold | None:
+    """Say why the device does not try the candidate beside `serves`, or None where it does."""
+    rollout = candidate.rollout
+    if rollout is None or rollout.shadow is None:
+        return None
+    tried = f"{rollout.id} tries {rollout.model} {rollout.version} in shadow"
+    if candidate.model == AGENT_MODEL:
+        return Hold(Wait.NOT_IN_SHADOW, f"{tried}, which no agent can do with itself")
+    if device.facts.get(AGENT_SHADOWS) is not True:
+        no = f"{tried}, and the agent there cannot do that: update the agent"
+        return Hold(Wait.NOT_IN_SHADOW, no)
+    if serves is None or serves == rollout.version:
+        no = f"{tried}, and this device is told to run no other version that it could be beside"
+        return Hold(Wait.NOT_IN_SHADOW, no)
+    let_in = dict(device.shadows)
+    if rollout.row_id in let_in:
+        ran = let_in[rollout.row_id]
+        no = f"{tried}; this device was let in while it ran {ran}, and is told to run {serves}"
+        return None if ran == serves else Hold(Wait.NOT_IN_SHADOW, no)
+    if rollout.state is RolloutState.PAUSED:
+        return Hold(Wait.ROLLOUT_PAUSED, f"{rollout.id} is paused, and this device had not started")
+    if not rollout.shadow.lets_in:
+        return Hold(Wait.WAVE_NOT_OPEN, _outside(device, rollout))
+    no = f"{tried}; this device joins once it reports {serves} as healthy, and its turn has come"
+    return Hold(Wait.NOT_IN_SHADOW, no)
 
 
 def candidates(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator[Candidate]:
@@ -218,6 +279,8 @@ def _does_not_offer(device: DeviceView, candidate: Candidate) -> Hold | None:
     """Say what the device waits for, or None where its turn has come (or nothing is in waves)."""
     known, rollout = (device.bucket, device.groups, device.name), candidate.rollout
     if rollout is None or candidate.back or rollout.offers(*known, device.leases):
+        return None
+    if rollout.tries(*known):
         return None
     if not rollout.includes(*known):
         return Hold(Wait.WAVE_NOT_OPEN, _outside(device, rollout))
@@ -314,22 +377,25 @@ def _entry(device: DeviceView, snapshot: FleetSnapshot, step: Considered) -> Ent
         reason=chosen.reason,
         rollout=None if rollout is None else rollout.id,
         attempt=device.attempts.get(chosen.model, 0),
-        conditions=_conditions(device, snapshot, chosen),
+        conditions=_conditions(device, snapshot, step),
     )
 
 
-def _conditions(device: DeviceView, snapshot: FleetSnapshot, chosen: Candidate) -> dict[str, Any]:
+def _conditions(device: DeviceView, snapshot: FleetSnapshot, step: Considered) -> dict[str, Any]:
     """What the device has to wait for, and what it is to compare. An agent that does not know ties
     is not told of them: it changes nothing before all of its order is there, which ties
-    everything."""
+    everything. What is only tried changes nothing, so no tie holds it."""
+    chosen = step.candidate
     if chosen.back:
         return {}
     told: dict[str, Any] = {} if chosen.rollout is None else dict(chosen.rollout.conditions)
     if chosen.together:
         told["together"] = list(chosen.together)
-    if device.facts.get(AGENT_TIES) is not True:
+    if device.facts.get(AGENT_TIES) is not True or step.beside is not None:
         told.pop("together", None)
     release = snapshot.versions[chosen.model, chosen.version]
     if (wish := still_to_compare(device.name, device.facts, release, snapshot)) is not None:
         told[COMPARE] = wish
+    if step.beside is not None and chosen.rollout is not None and chosen.rollout.shadow:
+        told[SHADOW] = dict(chosen.rollout.shadow.condition)
     return told

@@ -5,7 +5,7 @@ No database and no clock in here; `load_snapshot.py` draws the picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.choice.trial import Trials
 from pilotwave_server.rollouts.policies.choose import Choose
 from pilotwave_server.rollouts.policies.policy import Pace
-from pilotwave_server.rollouts.states import RolloutState
+from pilotwave_server.rollouts.states import OFFERING, RolloutState
 from pilotwave_server.rollouts.waves import position
 from pilotwave_server.selector import Predicate
 
@@ -53,6 +53,18 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class OpenShadow:
+    """Whom the shadow waves take that were opened (as those of `RunningRollout`), and what devices
+    are told. `lets_in`: one is open now, so that further devices may join."""
+
+    condition: Mapping[str, Any] = field(default_factory=_nothing)
+    threshold: int = 0
+    canaries: frozenset[int] = frozenset()
+    named: frozenset[str] = frozenset()
+    lets_in: bool = False
+
+
+@dataclass(frozen=True)
 class RunningRollout:
     """A version on its way to a group, or one that devices took of a rollout that is over: an
     aborted one leaves it to them, one that is rolled back takes them back.
@@ -62,8 +74,8 @@ class RunningRollout:
     limits, a device needs a lease.
     `open` names the newest open wave for sentences; empty: none is open yet. `slice_keys` are the
     labels and facts by which its gates tell devices apart, `asks` the live metrics that they look
-    at, each with its statistics. `trace` is the open wave's. `choose` says how a device gets its
-    variant.
+    at, each with its statistics. `shadow` is of the shadow waves, if one was opened. `trace` is
+    the open wave's. `choose` says how a device gets its variant.
     """
 
     id: str
@@ -84,6 +96,7 @@ class RunningRollout:
     asks: Mapping[str, tuple[str, ...]] = field(default_factory=_nothing)
     trace: TraceContext | None = None
     choose: Choose | None = None
+    shadow: OpenShadow | None = None
 
     @cached_property
     def paced(self) -> bool:
@@ -96,11 +109,25 @@ class RunningRollout:
         return self.state in (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK)
 
     def includes(self, bucket: int, groups: frozenset[int], name: str) -> bool:
-        """Say whether the open waves take the device of this bucket, these groups, this name."""
+        """Say whether the open waves switch the device of this bucket, these groups, this name."""
+        return self._takes(self, bucket, groups, name)
+
+    def tries(self, bucket: int, groups: frozenset[int], name: str) -> bool:
+        """Say whether the device is one of those that only try the version in shadow."""
+        return (
+            self.shadow is not None
+            and self.state in OFFERING
+            and self._takes(self.shadow, bucket, groups, name)
+            and not self.includes(bucket, groups, name)
+        )
+
+    def _takes(
+        self, whom: RunningRollout | OpenShadow, bucket: int, groups: frozenset[int], name: str
+    ) -> bool:
         return self.group_id in groups and (
-            position(self.multiplier, self.offset, bucket) < self.threshold
-            or not self.canaries.isdisjoint(groups)
-            or name in self.named
+            position(self.multiplier, self.offset, bucket) < whom.threshold
+            or not whom.canaries.isdisjoint(groups)
+            or name in whom.named
         )
 
     def offers(
@@ -129,6 +156,19 @@ class RunningRollout:
             and self.state is RolloutState.RUNNING
             and self.row_id not in leases
             and self.includes(bucket, groups, name)
+        )
+
+    def wants_shadow(
+        self, bucket: int, groups: frozenset[int], name: str, shadows: Collection[int]
+    ) -> bool:
+        """Say whether the device would try the version in shadow if it were let in; `shadows` are
+        the rollouts that let it in."""
+        return (
+            self.shadow is not None
+            and self.shadow.lets_in
+            and self.state is RolloutState.RUNNING
+            and self.row_id not in shadows
+            and self.tries(bucket, groups, name)
         )
 
 
@@ -219,8 +259,9 @@ class DeviceView:
 
     `attempts` counts, by model, how often an operator asked it to try again. `leases` are the
     rollouts (by row number) that it may take the version of, or took it of; `took` those that would
-    take it back, each with the version that it ran before. `conflict` says whether two machines use
-    its key.
+    take it back, each with the version that it ran before; `shadows` those that let it try the
+    version in shadow, each with the version that it ran then. `conflict` says whether two machines
+    use its key.
     """
 
     name: str
@@ -232,6 +273,7 @@ class DeviceView:
     leases: frozenset[int] = frozenset()
     conflict: bool = False
     took: frozenset[tuple[int, str | None]] = frozenset()
+    shadows: frozenset[tuple[int, str | None]] = frozenset()
 
 
 @dataclass(frozen=True)

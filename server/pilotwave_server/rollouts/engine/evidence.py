@@ -24,11 +24,14 @@ from pilotwave_server.rollouts.leases import (
     HEALTHY,
     IN_FLIGHT,
     LEASED,
+    SHADOWING,
     SILENT,
     TOOK_IT,
 )
-from pilotwave_server.rollouts.policies.policy import MetricGate, Policy
+from pilotwave_server.rollouts.policies.paired import PairedGate
+from pilotwave_server.rollouts.policies.policy import Gate, MetricGate, Policy
 from pilotwave_server.rollouts.reports.samples import NEW, OLD
+from pilotwave_server.rollouts.shadow_outcomes import counted_as, counts_as
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow, RolloutSampleRow
 
 MOST_SAMPLES = 30_000
@@ -64,26 +67,41 @@ def load(
     """
     d = RolloutDeviceRow
     mine = d.rollout_id == rollout.id
-    by_outcome = select(d.outcome, func.count(), func.max(d.changed_at)).where(mine)
-    counted = session.execute(by_outcome.group_by(d.outcome)).tuples().all()
-    outcomes = _outcomes((outcome, number) for outcome, number, _ in counted)
-    coming = 0 if policy.pace.limits else _coming(session, rollout)
-    changed = max((at for _, _, at in counted), default=now)
+    by_outcome = select(d.outcome, d.wave, func.count(), func.max(d.changed_at)).where(mine)
+    counted = session.execute(by_outcome.group_by(d.outcome, d.wave)).tuples().all()
+    seen = list(counted_as(policy, rollout.wave, ((o, w, n) for o, w, n, _ in counted)))
+    outcomes = _outcomes(seen)
+    in_shadow = policy.in_shadow(rollout.wave)
+    shadow = policy.waves[rollout.wave].shadow if in_shadow else None
+    coming = 0 if policy.pace.limits or in_shadow else _coming(session, rollout)
+    changed = max((at for *_, at in counted), default=now)
     gates = policy.waves[rollout.wave].gates if rollout.wave >= 0 else ()
-    asked = sorted({series(g.metric, g.statistic) for g in gates if isinstance(g, MetricGate)})
+    asked = sorted({series(*pair) for gate in gates for pair in _asks(gate)})
     every_s = longest_s(session, rollout.id, unknown_s=check_in_s) if asked else 0
     return Evidence(
         outcomes=_outcomes([(LEASED, coming)], outcomes),
-        slices=_slices(session, rollout) if any(gate.slice_by for gate in gates) else {},
-        reasons=_reasons(session, rollout) if outcomes.failed else {},
+        slices=_slices(session, rollout, policy) if any(gate.slice_by for gate in gates) else {},
+        reasons=_reasons(session, rollout, policy) if outcomes.failed else {},
         samples={name: _samples(session, rollout, name) for name in asked},
         quiet_s=max(0.0, (now - changed).total_seconds()),
-        in_use_s=_in_use_s(session, rollout, now) if asked else None,
+        in_use_s=_in_use_s(session, rollout, now, in_shadow=in_shadow) if asked else None,
         patience_s=max(policy.deadlines.silent_s, 2 * every_s),
-        took=sum(number for outcome, number, _ in counted if outcome in TOOK_IT),
+        took=sum(number for outcome, number in seen if outcome in TOOK_IT),
         heard_s=_heard_s(session, rollout, now) if asked else {},
         listen_s=LISTEN * every_s,
+        min_calls=shadow.min_calls if shadow else 0,
     )
+
+
+def _asks(gate: Gate) -> tuple[tuple[str, str], ...]:
+    """The metrics that a gate looks at, each with its statistic."""
+    match gate:
+        case MetricGate():
+            return ((gate.metric, gate.statistic),)
+        case PairedGate():
+            return gate.asks
+        case _:
+            return ()
 
 
 def _outcomes(counted: Iterable[tuple[str, int]], more: Outcomes = _NONE) -> Outcomes:
@@ -109,7 +127,9 @@ def _coming(session: Session, rollout: RolloutRow) -> int:
     if group is None:
         return 0
     on_books = exists().where(
-        r.rollout_id == rollout.id, r.device_id == m.device_id, r.outcome != EXPIRED
+        r.rollout_id == rollout.id,
+        r.device_id == m.device_id,
+        r.outcome.not_in((EXPIRED, SHADOWING)),
     )
     coming = (
         select(func.count())
@@ -121,19 +141,25 @@ def _coming(session: Session, rollout: RolloutRow) -> int:
     return session.scalar(coming) or 0
 
 
-def _slices(session: Session, rollout: RolloutRow) -> dict[Slice, Outcomes]:
+def _slices(session: Session, rollout: RolloutRow, policy: Policy) -> dict[Slice, Outcomes]:
     d = RolloutDeviceRow
-    query = select(d.outcome, d.slices, func.count()).where(d.rollout_id == rollout.id)
+    query = select(d.outcome, d.wave, d.slices, func.count()).where(d.rollout_id == rollout.id)
     counted: dict[Slice, list[tuple[str, int]]] = defaultdict(list)
-    for outcome, slices, number in session.execute(query.group_by(d.outcome, d.slices)):
-        for part in slices.items():
-            counted[part].append((outcome, number))
+    for outcome, wave, slices, number in session.execute(
+        query.group_by(d.outcome, d.wave, d.slices)
+    ):
+        seen = counts_as(policy, rollout.wave, outcome, wave)
+        if seen is not None:
+            for part in slices.items():
+                counted[part].append((seen, number))
     return {part: _outcomes(numbers) for part, numbers in counted.items()}
 
 
-def _reasons(session: Session, rollout: RolloutRow) -> dict[str, int]:
+def _reasons(session: Session, rollout: RolloutRow, policy: Policy) -> dict[str, int]:
     d = RolloutDeviceRow
-    failed = d.rollout_id == rollout.id, d.outcome.in_(DID_NOT), d.reason.is_not(None)
+    since = 0 if policy.in_shadow(rollout.wave) else policy.first_switching
+    mine = d.rollout_id == rollout.id, d.wave >= since
+    failed = *mine, d.outcome.in_(DID_NOT), d.reason.is_not(None)
     query = select(d.reason, func.count()).where(*failed).group_by(d.reason)
     return {reason: number for reason, number in session.execute(query) if reason}
 
@@ -148,12 +174,13 @@ def _of_arm(
     session: Session, rollout: RolloutRow, name: str, arm: str
 ) -> Iterator[tuple[int, Sample]]:
     s = RolloutSampleRow
-    columns = s.id, s.device_id, s.value, s.reference, s.slices, s.at, s.ended_at, s.seconds
+    known = s.value, s.reference, s.slices, s.at, s.ended_at, s.seconds, s.count
+    columns = s.id, s.device_id, *known
     mine = s.rollout_id == rollout.id, s.metric == name, s.arm == arm
     rows = session.execute(select(*columns).where(*mine).order_by(s.id).limit(MOST_SAMPLES))
-    for id, device, value, reference, slices, at, ended_at, seconds in rows:
-        ended = (ended_at or at).timestamp()
-        yield id, Sample(device, arm == NEW, value, reference, slices, ended, seconds or 0.0)
+    for id, device, value, reference, slices, at, ended_at, seconds, calls in rows:
+        ended, lasted = (ended_at or at).timestamp(), seconds or 0.0
+        yield id, Sample(device, arm == NEW, value, reference, slices, ended, lasted, calls)
 
 
 def _heard_s(session: Session, rollout: RolloutRow, now: datetime) -> dict[str, float]:
@@ -165,7 +192,13 @@ def _heard_s(session: Session, rollout: RolloutRow, now: datetime) -> dict[str, 
     }
 
 
-def _in_use_s(session: Session, rollout: RolloutRow, now: datetime) -> float | None:
+def _in_use_s(
+    session: Session, rollout: RolloutRow, now: datetime, *, in_shadow: bool
+) -> float | None:
+    """How long ago the first device switched, or began its shadow."""
     d = RolloutDeviceRow
-    first = session.scalar(select(func.min(d.switched_at)).where(d.rollout_id == rollout.id))
+    query = select(func.min(d.changed_at if in_shadow else d.switched_at))
+    if in_shadow:
+        query = query.where(d.outcome == SHADOWING)
+    first = session.scalar(query.where(d.rollout_id == rollout.id))
     return None if first is None else max(0.0, (now - first).total_seconds())

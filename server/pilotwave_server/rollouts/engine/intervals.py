@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.devices.tables import DeviceRow
-from pilotwave_server.rollouts.leases import HEALTHY, SWITCHED
+from pilotwave_server.rollouts.leases import HEALTHY, SHADOWING, SWITCHED
 from pilotwave_server.rollouts.tables import RolloutDeviceRow
 
 
@@ -25,10 +25,10 @@ def intervals(session: Session, rules: list[ColumnElement[bool]]) -> list[int | 
 
 
 def longest_s(session: Session, rollout_id: int, *, unknown_s: int) -> int:
-    """How often the slowest device reports that took the version, and is not silent; `unknown_s`
-    stands for devices of which that is not known."""
+    """How often the slowest device reports that took or tries the version, and is not silent;
+    `unknown_s` stands for devices of which that is not known."""
     d, r = DeviceRow, RolloutDeviceRow
-    took_it = r.rollout_id == rollout_id, r.outcome.in_((SWITCHED, HEALTHY))
+    took_it = r.rollout_id == rollout_id, r.outcome.in_((SWITCHED, HEALTHY, SHADOWING))
     listened_to = d.state == "enrolled", d.silent_since.is_(None)
     longest = select(func.max(func.coalesce(d.check_in_s, unknown_s)))
     query = longest.join(r, r.device_id == d.id).where(*took_it, *listened_to)

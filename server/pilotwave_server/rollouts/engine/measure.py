@@ -22,7 +22,7 @@ from pilotwave_server.rollouts.assignments.resolve import explain
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
 from pilotwave_server.rollouts.engine.intervals import reports_every
 from pilotwave_server.rollouts.leases import DID_NOT, HEALTHY, SILENT, TOOK_IT
-from pilotwave_server.rollouts.operate.preview import thresholds, wave_of
+from pilotwave_server.rollouts.operate.preview import can_try, thresholds, wave_of
 from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
 from pilotwave_server.rollouts.transitions import group_of
@@ -40,14 +40,17 @@ def reachable(
 ) -> int:
     """Count the enrolled devices that the open waves take and that a variant fits.
 
-    Pinned devices and those for which the version is quarantined are out of reach. `unsettled`
-    counts only those that have not settled and do not run the version already.
+    Pinned devices and those for which the version is quarantined are out of reach; a shadow wave
+    reaches those that can take part. `unsettled` counts only those that have not settled and do not
+    run the version already.
     """
     group = group_of(session, rollout)
     bounds = thresholds(session, group, rollout, policy)
-    d, pin = DeviceRow, PinRow
+    d, pin, in_shadow = DeviceRow, PinRow, policy.in_shadow(rollout.wave)
+    number = wave_of(session, rollout, policy, bounds, in_shadow=in_shadow)
     rules = [
-        wave_of(session, rollout, policy, bounds).between(0, rollout.wave),
+        number.between(0, rollout.wave),
+        *([can_try(session, rollout)] if in_shadow else []),
         ~exists().where(pin.device_id == d.id, pin.model == rollout.model),
         *_not_quarantined(session, snapshot, rollout),
     ]

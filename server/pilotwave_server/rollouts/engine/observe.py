@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from pilotwave_protocol.shadow import DISAGREE, ERROR
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.rollouts.assignments.resolve import Candidate, may_not_be_offered
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
@@ -16,22 +18,27 @@ from pilotwave_server.rollouts.engine import evidence
 from pilotwave_server.rollouts.engine.intervals import intervals, reports_every
 from pilotwave_server.rollouts.engine.measure import still_on
 from pilotwave_server.rollouts.engine.picture import Moment, OpenWave, Picture
+from pilotwave_server.rollouts.gates.data import series
 from pilotwave_server.rollouts.gates.judge import judge
 from pilotwave_server.rollouts.gates.verdict import Verdict
-from pilotwave_server.rollouts.leases import LEASED, SWITCHED
+from pilotwave_server.rollouts.leases import SHADOWING, SWITCHED, UNUSED
 from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.policies.stored import stored_policy
+from pilotwave_server.rollouts.shadow_outcomes import counted_as
 from pilotwave_server.rollouts.states import OFFERING, RolloutState
 from pilotwave_server.rollouts.tables import (
     DecisionRow,
     RolloutDeviceRow,
     RolloutRow,
+    RolloutSampleRow,
     RolloutWaveRow,
 )
 from pilotwave_server.rollouts.transitions import group_of, name_of
 
 ACTIVE = (RolloutState.SCHEDULED, *sorted(OFFERING), RolloutState.ROLLING_BACK)
 AHEAD = timedelta(seconds=60)
+CALLS = (series(ERROR, "mean"), series(DISAGREE, "mean"))
+"""The series whose windows tell how often a device gave an input to both versions."""
 
 
 def active_rollouts(session: Session) -> list[int]:
@@ -57,10 +64,12 @@ def look(
         open = _open_wave(session, row)
         known = {
             "open": open,
-            **_counts(session, row),
+            **_counts(session, row, policy),
+            **(_comparing(session, row, policy) if policy.in_shadow(row.wave) else {}),
             **_overdue(session, row, policy, moment),
             "verdicts": _verdicts(session, row, policy, moment) if open else (),
             "withheld": _withheld(snapshot, row),
+            "overruled": overruled(row),
         }
     elif state is RolloutState.SCHEDULED:
         known = {"withheld": _withheld(snapshot, row)}
@@ -88,12 +97,35 @@ def _open_wave(session: Session, row: RolloutRow) -> OpenWave | None:
     return OpenWave(wave.wave, wave.opened_at, wave.soaking_since, wave.verdict)
 
 
-def _counts(session: Session, row: RolloutRow) -> dict[str, Any]:
+def _counts(session: Session, row: RolloutRow, policy: Policy) -> dict[str, Any]:
     d = RolloutDeviceRow
-    query = select(d.outcome, func.count(), func.max(d.changed_at)).where(d.rollout_id == row.id)
-    found = session.execute(query.group_by(d.outcome)).tuples().all()
-    last = max((changed for _, _, changed in found), default=None)
-    return {"counts": {outcome: count for outcome, count, _ in found}, "last_change": last}
+    columns = d.outcome, d.wave, func.count(), func.max(d.changed_at)
+    query = select(*columns).where(d.rollout_id == row.id)
+    found = session.execute(query.group_by(d.outcome, d.wave)).tuples().all()
+    counts: Counter[str] = Counter()
+    for outcome, number in counted_as(policy, row.wave, ((o, w, n) for o, w, n, _ in found)):
+        counts[outcome] += number
+    last = max((changed for *_, changed in found), default=None)
+    return {"counts": dict(counts), "last_change": last}
+
+
+def _comparing(session: Session, row: RolloutRow, policy: Policy) -> dict[str, Any]:
+    """What the devices of a shadow wave have compared."""
+    d, s, shadow = RolloutDeviceRow, RolloutSampleRow, policy.waves[row.wave].shadow
+    least = 1 if shadow is None else shadow.min_calls
+    began = select(func.min(d.changed_at)).where(d.rollout_id == row.id, d.outcome == SHADOWING)
+    mine = select(s.device_id).where(s.rollout_id == row.id, s.metric.in_(CALLS))
+    per_metric = mine.group_by(s.device_id, s.metric)
+    enough = per_metric.having(func.sum(s.count) >= least).subquery()
+
+    def number(of: Any) -> int:
+        return session.scalar(select(func.count(of.c.device_id.distinct()))) or 0
+
+    return {
+        "shadow_since": session.scalar(began),
+        "comparing": number(per_metric.subquery()),
+        "compared": number(enough),
+    }
 
 
 def _overdue(session: Session, row: RolloutRow, policy: Policy, moment: Moment) -> dict[str, Any]:
@@ -127,7 +159,7 @@ def overdue_leases(rollout_id: int, before: datetime, now: datetime) -> list[Col
     """What holds for leases that were given before then, or in a future that a clock made up."""
     d = RolloutDeviceRow
     late = or_(d.changed_at <= before, d.changed_at > now + AHEAD)
-    return [d.rollout_id == rollout_id, d.outcome == LEASED, late]
+    return [d.rollout_id == rollout_id, d.outcome.in_(UNUSED), late]
 
 
 def overdue_trials(

@@ -61,6 +61,9 @@ class Picture:
     that took the version, and is not silent.
     `still_on` counts devices that are told to leave the version and were not heard to have left
     it, `unheard` those that were not heard lately at all, `kept` those that keep it, with why.
+    In a shadow wave a device that tries the version counts as healthy; the first one has done so
+    since `shadow_since`, `comparing` devices have given an input to both versions, `compared` as
+    many as the wave asks for. `overruled` are the gates that an operator did.
     """
 
     id: int
@@ -87,10 +90,19 @@ class Picture:
     unheard: int = 0
     kept: tuple[tuple[str, int], ...] = ()
     rolling_back_since: datetime | None = None
+    shadow_since: datetime | None = None
+    comparing: int = 0
+    compared: int = 0
+    overruled: frozenset[str] = frozenset()
 
     def count(self, *outcomes: str) -> int:
         """Return how many devices have one of these outcomes."""
         return sum(self.counts.get(outcome, 0) for outcome in outcomes)
+
+    @property
+    def in_shadow(self) -> bool:
+        """Whether the open wave is a shadow wave."""
+        return self.open is not None and self.policy.in_shadow(self.open.index)
 
     @property
     def failed(self) -> int:

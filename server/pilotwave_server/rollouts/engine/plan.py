@@ -3,8 +3,9 @@ can be read and tested here.
 
 A wave is over when, in this order: enough of its devices have settled (healthy or failed); each of
 its gates passes; that has been so for the soak time; an operator agreed, where the wave wants one.
-The next wave opens, or after the last one, once no device is left that it could still reach, the
-version becomes the group's baseline. A gate that fails ends or pauses the rollout at any moment.
+In a shadow wave, settled are the devices that compared enough calls (`plan_shadow.py`). The next
+wave opens, or after the last one, once no device is left that it could still reach, the version
+becomes the group's baseline. A gate that fails ends or pauses the rollout at any moment.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from pilotwave_server.rollouts.engine.actions import (
     Tell,
 )
 from pilotwave_server.rollouts.engine.picture import Moment, OpenWave, Picture
+from pilotwave_server.rollouts.engine.plan_shadow import GATE, passes_over, shadow_sample
 from pilotwave_server.rollouts.gates.alpha import counted
+from pilotwave_server.rollouts.gates.judge_paired import NO_USER
 from pilotwave_server.rollouts.gates.verdict import Verdict, Word
 from pilotwave_server.rollouts.policies.policy import OnFailure, Wave
 from pilotwave_server.rollouts.states import RolloutState
@@ -92,20 +95,28 @@ def _under_way(p: Picture, m: Moment) -> Iterator[Action]:
 
 def _failed(p: Picture, m: Moment, verdict: Verdict) -> Iterator[Action]:
     numbers, judged = {**p.tally(), **verdict.numbers}, _judged(p, verdict, m)
+    told = _named(verdict)
+    if p.in_shadow and NO_USER not in told:
+        told = f"{told}. {NO_USER}"
     if p.policy.on_failure is OnFailure.ROLLBACK:
-        sentence = f"rolled back: {_named(verdict)}"
+        sentence = f"rolled back: {told}"
         yield RollBack(p.id, p.generation, sentence, verdict, numbers, judged)
     elif p.state is S.RUNNING:
-        sentence = f"paused: {_named(verdict)}"
+        sentence = f"paused: {told}"
         yield Pause(p.id, p.generation, sentence, verdict, numbers, judged)
 
 
 def _toward_next(p: Picture, open: OpenWave, m: Moment) -> Iterator[Action]:
     wave = p.policy.waves[open.index]
-    verdict = worst(p.verdicts)
-    short = _sample(p, wave)
+    verdict = worst(tuple(v for v in p.verdicts if not passes_over(v, wave)))
+    if p.in_shadow and GATE in p.overruled:
+        verdict = None  # a person goes on without what the gates would wait for
+    short = _sample(p, wave, m)
     if isinstance(short, Measure):
         yield short
+        return
+    if short is not None and short.word is Word.INCONCLUSIVE:
+        yield from _nobody_takes_part(p, open, wave, short, m)
         return
     if short is not None and p.size == 0 and wave.canary is None and not _is_last(p, open):
         told = f"wave {wave.name} has no device that could take the version"
@@ -122,6 +133,18 @@ def _toward_next(p: Picture, open: OpenWave, m: Moment) -> Iterator[Action]:
         yield Soak(p.id, open.index, m.now)
         open = OpenWave(open.index, open.opened_at, m.now, open.told)
     yield from _soaked(p, open, wave, verdict, m)
+
+
+def _nobody_takes_part(
+    p: Picture, open: OpenWave, wave: Wave, none: Verdict, m: Moment
+) -> Iterator[Action]:
+    """Open the next wave if the shadow wave is optional, else leave it to a person."""
+    judged = told_verdict(none, (*p.verdicts, none), m.now)
+    if wave.shadow is not None and wave.shadow.optional:
+        yield _open(p, open.index + 1, f"the wave is optional: {_named(none)}", judged, none)
+        return
+    told = f"paused for a person to decide: {_named(none)}"
+    yield Pause(p.id, p.generation, told, none, {**p.tally(), **none.numbers}, judged)
 
 
 def _soaked(
@@ -222,8 +245,10 @@ def _left_behind(p: Picture) -> dict[str, int]:
     return {name: number for name, number in found.items() if number}
 
 
-def _sample(p: Picture, wave: Wave) -> Verdict | Measure | None:
+def _sample(p: Picture, wave: Wave, m: Moment) -> Verdict | Measure | None:
     """Say what the wave lacks of its minimum sample, which is never more than there are devices."""
+    if p.in_shadow:
+        return shadow_sample(p, wave, m) if p.size is not None else Measure("size")
     if p.settled >= wave.min_sample:
         return None
     if p.size is None:
@@ -268,6 +293,8 @@ def _judged(p: Picture, verdict: Verdict | None, m: Moment) -> dict[str, Any]:
 def _good(p: Picture, verdict: Verdict | None) -> str:
     if verdict is not None:
         return _named(verdict)
+    if p.in_shadow:
+        return f"{counted(p.settled, 'device', 'devices')} tried it in shadow, {p.failed} failed"
     return f"{counted(p.settled, 'device', 'devices')} finished, {p.failed} failed"
 
 

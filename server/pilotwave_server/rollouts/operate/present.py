@@ -16,12 +16,13 @@ from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.fitting import Fitting, count_fitting
 from pilotwave_server.rollouts.choice.store import read_trials
 from pilotwave_server.rollouts.choice.trial import NO_TRIALS
-from pilotwave_server.rollouts.leases import DID_NOT, HEALTHY, IN_FLIGHT, SILENT
+from pilotwave_server.rollouts.leases import DID_NOT, HEALTHY, IN_FLIGHT, SHADOWING, SILENT
 from pilotwave_server.rollouts.operate import queries
 from pilotwave_server.rollouts.operate.create import warnings
 from pilotwave_server.rollouts.operate.preview import (
     OUTSIDE,
     PlannedDevice,
+    count_able,
     count_by_wave,
     count_pinned,
     planned,
@@ -120,6 +121,7 @@ def _wave(index: int, wave: Wave, row: RolloutWaveRow | None, outcomes: dict[str
         reached=sum(outcomes.values()),
         in_flight=several(*IN_FLIGHT),
         healthy=several(HEALTHY),
+        in_shadow=several(SHADOWING),
         failed=several(*DID_NOT, SILENT),
         outcomes=outcomes,
         verdict=row.verdict if row else None,
@@ -151,6 +153,7 @@ def preview(
     """Who is in which wave, and what each would get. The counts read the whole group."""
     bounds = thresholds(session, group, row, policy)
     counts = count_by_wave(session, group, row, policy, bounds)
+    able = count_able(session, group, row, policy, bounds)
     trials = read_trials(session, {version.sha256}) if policy.choose else NO_TRIALS
     unpinned, by = not_pinned(version.model), policy.choose
     fitting: Fitting = count_fitting(session, group, version, unpinned, choose=by, trials=trials)
@@ -166,7 +169,14 @@ def preview(
         pinned=count_pinned(session, group, version.model),
         outside=counts.get(OUTSIDE, 0),
         waves=[
-            PlannedWaveView(index=n, name=w.name, takes=rule_of(w), devices=counts.get(n, 0))
+            PlannedWaveView(
+                index=n,
+                name=w.name,
+                takes=rule_of(w),
+                devices=counts.get(n, 0),
+                in_shadow=w.shadow is not None,
+                able=able.get(n, 0) if w.shadow else None,
+            )
             for n, w in enumerate(policy.waves)
         ],
         **asdict(fitting),

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, case, func, literal, or_, select
+from sqlalchemy import ColumnElement, and_, case, exists, false, func, literal, or_, select
 from sqlalchemy.orm import Session
 
+from pilotwave_protocol.messages.facts import AGENT_SHADOWS
+from pilotwave_protocol.names import AGENT_MODEL, FACT
+from pilotwave_protocol.states import ModelState
+from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.devices.tables import PRIME, DeviceRow, PinRow
 from pilotwave_server.groups.service import in_group
 from pilotwave_server.groups.tables import GroupRow
@@ -25,8 +29,10 @@ from pilotwave_server.rollouts.operate.create import in_canary
 from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.tables import RolloutRow, RolloutWaveRow
 from pilotwave_server.rollouts.waves import not_pinned, opened_threshold, position_sql, takers
+from pilotwave_server.selector import compile_sql, parse
 
 OUTSIDE = -1
+_KNOWS_HOW = parse(f"{FACT}{AGENT_SHADOWS}=true")
 
 
 @dataclass(frozen=True)
@@ -53,17 +59,27 @@ def thresholds(session: Session, group: GroupRow, rollout: RolloutRow, policy: P
         bound = opened.get(index)
         if bound is None:
             bound = opened_threshold(session, group, rollout, policy, index)
-        found.append(max([bound, *found[-1:]]))
+        kind = policy.in_shadow(index)
+        before = [b for n, b in enumerate(found) if policy.in_shadow(n) is kind]
+        found.append(max([bound, *before[-1:]]))
     return found
 
 
 def wave_of(
-    session: Session, rollout: RolloutRow, policy: Policy, bounds: Sequence[int]
+    session: Session,
+    rollout: RolloutRow,
+    policy: Policy,
+    bounds: Sequence[int],
+    *,
+    in_shadow: bool = False,
 ) -> ColumnElement[int]:
-    """Over devices, the index of the first wave that takes the device, or `OUTSIDE`."""
+    """Over devices, the index of the first wave that switches the device (or tries the version
+    there `in_shadow`), or `OUTSIDE`."""
     place = position_sql(rollout)
     rules = []
     for index, (wave, bound) in enumerate(zip(policy.waves, bounds, strict=True)):
+        if policy.in_shadow(index) is not in_shadow:
+            continue
         here = place < bound if bound < PRIME else literal(True)
         if wave.canary is not None:
             here = or_(in_canary(session, wave.canary), here)
@@ -75,13 +91,52 @@ def count_by_wave(
     session: Session, group: GroupRow, rollout: RolloutRow, policy: Policy, bounds: Sequence[int]
 ) -> dict[int, int]:
     """How many devices of the group each wave takes (`OUTSIDE`: none does), pinned ones apart."""
-    number = wave_of(session, rollout, policy, bounds).label("number")
+    found = _count(session, group, rollout, policy, bounds)
+    if not policy.first_switching:
+        return found
+    tried = _count(session, group, rollout, policy, bounds, in_shadow=True)
+    return {**found, **{n: count for n, count in tried.items() if n != OUTSIDE}}
+
+
+def count_able(
+    session: Session, group: GroupRow, rollout: RolloutRow, policy: Policy, bounds: Sequence[int]
+) -> dict[int, int]:
+    """How many of each shadow wave's devices can take part now."""
+    if not policy.first_switching:
+        return {}
+    able = can_try(session, rollout)
+    return _count(session, group, rollout, policy, bounds, able, in_shadow=True)
+
+
+def _count(
+    session: Session,
+    group: GroupRow,
+    rollout: RolloutRow,
+    policy: Policy,
+    bounds: Sequence[int],
+    *rules: ColumnElement[bool],
+    in_shadow: bool = False,
+) -> dict[int, int]:
+    number = wave_of(session, rollout, policy, bounds, in_shadow=in_shadow).label("number")
     query = (
         select(number, func.count())
-        .where(*takers(session, group, rollout.model))
+        .where(*takers(session, group, rollout.model), *rules)
         .group_by("number")
     )
     return dict(session.execute(query).tuples().all())
+
+
+def can_try(session: Session, rollout: RolloutRow) -> ColumnElement[bool]:
+    """The WHERE expression over devices that can try the rollout's version in shadow: their agents
+    know how, and they are well on another version of the model."""
+    if rollout.model == AGENT_MODEL:
+        return false()
+    dialect = session.get_bind().dialect.name
+    knows = compile_sql(_KNOWS_HOW, DeviceRow.labels, DeviceRow.facts, dialect=dialect)
+    m = DeviceModelRow
+    runs = m.device_id == DeviceRow.id, m.model == rollout.model
+    well = m.state.not_in((str(ModelState.FAILED), str(ModelState.ROLLED_BACK)))
+    return and_(knows, exists().where(*runs, well, m.current_version != rollout.version))
 
 
 def count_pinned(session: Session, group: GroupRow, model: str) -> int:
@@ -104,7 +159,8 @@ def planned(
     trials: Trials = NO_TRIALS,
 ) -> tuple[list[PlannedDevice], str | None]:
     """The group's enrolled devices by name, or those that `wave` takes."""
-    number = wave_of(session, rollout, policy, bounds)
+    in_shadow = wave is not None and policy.in_shadow(wave)
+    number = wave_of(session, rollout, policy, bounds, in_shadow=in_shadow)
     query = select(DeviceRow).where(DeviceRow.state == "enrolled", in_group(session, group))
     if wave is not None:
         query = query.where(number == wave, not_pinned(rollout.model))

@@ -29,12 +29,22 @@ RolloutName = Annotated[
 ]
 Salt = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,9}\.(?:0|[1-9][0-9]{0,9})$")]
 Outcome = Literal[
-    "leased", "switched", "healthy", "failed", "rolled_back", "silent", "expired", "returned"
+    "leased",
+    "switched",
+    "healthy",
+    "failed",
+    "rolled_back",
+    "silent",
+    "expired",
+    "returned",
+    "shadow_leased",
+    "shadowing",
 ]
 OUTCOMES = (
     "`leased` may take the version now, `switched` is in probation, `healthy`, `failed` before or "
     "`rolled_back` after the switch, `silent` since the switch, `expired`: had its turn and did "
-    "not use it, `returned`: taken back with the rollout, and well on the version before"
+    "not use it, `returned`: taken back with the rollout, and well on the version before, "
+    "`shadow_leased` may try the version in shadow, `shadowing` does so"
 )
 
 
@@ -125,6 +135,7 @@ class WaveView(ApiReply):
     reached: int = Field(description="How many devices acted: the sum of `outcomes`.")
     in_flight: int = Field(description="Devices that may take it now or are in probation.")
     healthy: int
+    in_shadow: int = Field(description="Devices that try it beside the version that serves.")
     failed: int = Field(description="Failed, rolled back or silent.")
     outcomes: dict[str, int] = Field(description=f"Devices by outcome: {OUTCOMES}.")
     verdict: dict[str, Any] | None = Field(
@@ -187,7 +198,17 @@ class PlannedWaveView(ApiReply):
     index: int
     name: str
     takes: str = Field(description="Whom it takes, in words.")
-    devices: int = Field(description="Enrolled devices that this wave is the first to take.")
+    devices: int = Field(
+        description="Enrolled devices that this wave is the first to take, among those that switch "
+        "devices or among the shadow waves."
+    )
+    in_shadow: bool = Field(
+        description="Whether its devices only try the version in shadow: none is switched."
+    )
+    able: int | None = Field(
+        description="Of a shadow wave's devices, those that can take part now: their agents know "
+        "how, and they are well on another version; null: it is no shadow wave."
+    )
 
 
 class PlannedDeviceView(ApiReply):

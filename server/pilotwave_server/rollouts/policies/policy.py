@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Tag
 
 from pilotwave_protocol.names import check_device, check_group, check_metric, check_model
 from pilotwave_protocol.names import check_selector_key as check_key
+from pilotwave_protocol.shadow import DISAGREE, ERROR
 from pilotwave_server.fields import SLUG
 from pilotwave_server.rollouts.policies import kinds
 from pilotwave_server.rollouts.policies.choose import Choose
@@ -25,6 +25,7 @@ from pilotwave_server.rollouts.policies.faults import TAGS, Told
 from pilotwave_server.rollouts.policies.kinds import duration, items, named, share, whole
 from pilotwave_server.rollouts.policies.paired import LIMITS, PairedGate
 from pilotwave_server.rollouts.policies.read_part import PolicyPart, listed, one_of, twice
+from pilotwave_server.rollouts.policies.shadow import ShadowPart, faults_of_order
 
 WEEK = 7 * 86_400
 MOST_DEVICES = 100_000_000
@@ -110,7 +111,7 @@ Gate = InstallGate | MetricGate | PairedGate
 
 
 def _gate_tag(gate: object) -> str:
-    given = gate if isinstance(gate, dict) else vars(gate)
+    given = gate if isinstance(gate, dict) else getattr(gate, "__dict__", {})
     if given.get("metric") is not None:
         return TAGS[0]
     return TAGS[2] if any(given.get(limit) is not None for limit in LIMITS) else TAGS[1]
@@ -140,6 +141,7 @@ _OneGate = Annotated[
 class Wave(PolicyPart):
     """One step. Exactly one of `canary`, `count`, `percent` (0 to 100) is set.
 
+    With `shadow`, its devices try the version beside the one that serves and switch nothing.
     `soak_s` is how long it must stay good after its minimum sample is there; `manual` waits for an
     operator to open the next one.
     """
@@ -148,6 +150,7 @@ class Wave(PolicyPart):
     canary: Canary | None = None
     count: Devices = None
     percent: Annotated[float | None, _SIZES["percent"]] = None
+    shadow: ShadowPart | None = None
     soak_s: Annotated[int, duration()] = 0
     min_sample: Annotated[int, whole(1, MOST_DEVICES)] = 1
     manual: Annotated[bool, kinds.FLAG] = False
@@ -182,7 +185,8 @@ def _size(wave: Any, key: str) -> Any:
 def _wave_name(given: dict[str, Any]) -> Any:
     percent, count = (_size(given, key) for key in _SIZES)
     size = f"{percent:g}%" if percent is not None else "canary"
-    return given.get("name") or (size if count is None else f"{count} devices")
+    size = size if count is None else f"{count} devices"
+    return given.get("name") or (f"shadow {size}" if "shadow" in given else size)
 
 
 @dataclass(frozen=True)
@@ -268,21 +272,26 @@ class Policy(PolicyPart):
     def rules(cls, given: dict[str, Any]) -> Iterator[Told]:
         waves = listed(given, "waves")
         percents, counts = ([_size(wave, key) for wave in waves] for key in _SIZES)
+        shadows = [isinstance(w, dict) and w.get("shadow") is not None for w in waves]
         if given.get("waves", []) == []:
             yield ("waves",), "expected at least one wave"
         elif waves and percents[-1] != 100:
             last = ("waves", len(waves) - 1)
             yield last, "expected the last wave to end at 100%: `percent: 100%`"
-        for key, sizes in zip(_SIZES, (percents, counts), strict=True):
-            sized = [(n, size) for n, size in enumerate(sizes) if size]
-            for (_, before), (n, after) in pairwise(sized):
-                if after <= before:
-                    yield (
-                        ("waves", n, key),
-                        f"expected more than the {before:g} of the wave before, for waves only "
-                        f"add devices; got {after:g}",
-                    )
+        elif waves and shadows[-1]:
+            no = "expected the last wave to switch its devices: no `shadow`"
+            yield ("waves", len(waves) - 1, "shadow"), no
+        yield from faults_of_order(shadows, {"percent": percents, "count": counts})
         yield from twice(given, "waves", _wave_name)
+
+    @property
+    def first_switching(self) -> int:
+        """The index of the first wave that is no shadow wave."""
+        return sum(wave.shadow is not None for wave in self.waves)
+
+    def in_shadow(self, index: int) -> bool:
+        """Say whether wave `index` is a shadow wave; none is open at -1."""
+        return 0 <= index < self.first_switching
 
     @property
     def slice_keys(self) -> tuple[str, ...]:
@@ -293,6 +302,8 @@ class Policy(PolicyPart):
     def asks(self) -> dict[str, tuple[str, ...]]:
         """The live metrics that any of its gates looks at, each with the statistics asked for."""
         found: dict[str, set[str]] = defaultdict(set)
+        if self.first_switching:
+            found |= {metric: {"mean"} for metric in (ERROR, DISAGREE)}
         for wave in self.waves:
             for gate in wave.gates:
                 if isinstance(gate, MetricGate):

@@ -6,7 +6,12 @@ from pilotwave_server.rollouts.policies.policy import Canary, Wave
 
 
 def rule_of(wave: Wave) -> str:
-    """Say in words whom a wave takes."""
+    """Say in words whom a wave takes, and whether in shadow."""
+    whom = _whom(wave)
+    return whom if wave.shadow is None else f"{whom}, in shadow"
+
+
+def _whom(wave: Wave) -> str:
     if wave.canary is not None:
         return _canary_rule(wave.canary)
     if wave.count is not None:

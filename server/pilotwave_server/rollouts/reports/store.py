@@ -22,7 +22,7 @@ from pilotwave_server.db import upsert
 from pilotwave_server.devices.facts import told_by
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.rollouts.assignments.snapshot import RunningRollout
-from pilotwave_server.rollouts.leases import DID_NOT, RETURNED, TOOK_IT, revise
+from pilotwave_server.rollouts.leases import DID_NOT, IN_SHADOW, RETURNED, TOOK_IT, revise
 from pilotwave_server.rollouts.outcomes import Report, Stand, becomes, keeps, sign_of
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
 
@@ -38,7 +38,7 @@ _Rows = Mapping[tuple[int, int], Row[Any]]
 @dataclass(frozen=True)
 class Heard:
     """A device's report of the model of a rollout, written by `agent`. `may_join`: without a row,
-    it may get one."""
+    it may get one. `switches`: an open wave switches it, whatever it tried in shadow before."""
 
     device_id: int
     rollout: RunningRollout
@@ -47,6 +47,7 @@ class Heard:
     directive_seq: int
     may_join: bool
     agent: str = ""
+    switches: bool = True
 
     @property
     def key(self) -> tuple[int, int]:
@@ -80,6 +81,8 @@ def take(session: Session, heard: Iterable[Heard], *, now: datetime) -> set[int]
             continue
         before = _as_it_is(row) if row is not None else _fresh(waves[h.rollout.row_id])
         after = {**before, **change}
+        if _leaves_shadow(before, after) and h.switches:
+            after["wave"] = waves[h.rollout.row_id]
         if h.key in slices:
             after["slices"] = slices[h.key]
         values.append({"rollout_id": h.rollout.row_id, "device_id": h.device_id, **after})
@@ -92,10 +95,16 @@ def take(session: Session, heard: Iterable[Heard], *, now: datetime) -> set[int]
     return news
 
 
+def _leaves_shadow(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return before["outcome"] in IN_SHADOW and after["outcome"] not in IN_SHADOW
+
+
 def _matters(before: Mapping[str, Any], after: Mapping[str, Any], *, sending_back: bool) -> bool:
     """Say whether the device's record (`read_leases`, `read_took`) is another one now."""
     if keeps(before["outcome"]) != keeps(after["outcome"]):
         return not (sending_back and after["outcome"] == RETURNED)
+    if _leaves_shadow(before, after):
+        return True
     left = (before["left_at"] is None) != (after["left_at"] is None)
     took = keeps(after["outcome"]) and before["came_from"] != after["came_from"]
     return (left and not sending_back) or took
