@@ -10,7 +10,6 @@ import hashlib
 import os
 import subprocess
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from demo.relay import Relay
 from demo.stage import REPO, Stage
 
 DEVICES = [f"cam-{n}" for n in range(1, 7)]
-CANARIES = ["cam-1", "cam-2"]
+SHADOWS = ["cam-1", "cam-2", "cam-3", "cam-4"]
+CANARIES = SHADOWS[:2]
 OFFLINE = "cam-5"
 BEHIND_RELAY = "cam-6"
 MODEL = "detector"
@@ -30,6 +30,15 @@ FILES = {"1.0.0": "1.0.0", "1.1.0": "1.1.0", "1.1.1": "1.2.0", "1.2.0": "1.3.0"}
 POLICY = """\
 name: canaries-first
 waves:
+  - name: shadow
+    canary: {devices: [cam-1, cam-2, cam-3, cam-4]}
+    shadow: {share: 100%, cpu: 50%, min_calls: 40}
+    min_sample: 3
+    gates:
+      - {name: install, max_failure_rate: 1%}
+      - {disagreement: {at_most: 25%}, min_devices: 3}
+      - {score: {min_effect: 0.1}, min_devices: 3}
+      - {errors: {at_most: 1%}, min_devices: 3}
   - name: canaries
     canary: {devices: [cam-1, cam-2]}
     min_sample: 2
@@ -180,7 +189,8 @@ class Story:
         self.publish(version)
         words = ("rollouts", "create", MODEL, version, "--group", "everyone")
         made = self.stage.ask(*words, "--policy-file", "policy.yaml", "--start")
-        self.account.say(f"rollout {made['id']}: {CANARIES[0]} and {CANARIES[1]} first, then all")
+        told = f"{', '.join(SHADOWS)} try it in shadow; then two take it, then all"
+        self.account.say(f"rollout {made['id']}: {told}")
         return str(made["id"])
 
     def good_version(self) -> None:
@@ -189,15 +199,19 @@ class Story:
         (self.stage.root / "policy.yaml").write_text(POLICY)
         self.relay.tampering = True
         rollout = self.roll_out("1.1.0")
+        self.account.wait(
+            "tried in shadow it is as good or better: the canaries take it",
+            lambda: self.decided(rollout, "open_wave", wave=1),
+        )
         self.everyone_runs("1.1.0", CANARIES)
         self.account.promise(
             "until the canaries have proved it, nobody else runs it",
-            self.show(rollout)["wave"] > 0 or self.who_runs("1.1.0") <= set(CANARIES),
+            self.show(rollout)["wave"] > 1 or self.who_runs("1.1.0") <= set(CANARIES),
             self.who_runs("1.1.0"),
         )
         self.account.wait(
             "the canaries are well, in use too: the next wave opens",
-            lambda: self.decided(rollout, "open_wave", wave=1),
+            lambda: self.decided(rollout, "open_wave", wave=2),
         )
         self.everyone_runs("1.1.0", [d for d in DEVICES if d not in (*CANARIES, BEHIND_RELAY)])
         self.tampered_update()
@@ -227,8 +241,8 @@ class Story:
         self.account.chapter("1.1.1 is wrong on part of its golden inputs")
         rollout = self.roll_out("1.1.1")
         report = self.account.wait(
-            "a canary finds 1.1.1 wrong and stays on 1.1.0",
-            lambda: next(filter(None, map(self.found_wrong, CANARIES)), None),
+            "a device of the shadow finds 1.1.1 wrong and stays on 1.1.0",
+            lambda: next(filter(None, map(self.found_wrong, SHADOWS)), None),
         )
         self.account.say(f"in its words: {report['detail']}")
         self.rolled_back(rollout)
@@ -241,7 +255,7 @@ class Story:
         return self.report_with(device, "selftest_mismatch")
 
     def degrading_version(self) -> None:
-        self.account.chapter("1.2.0 passes its self-test, but is worse in use")
+        self.account.chapter("1.2.0 passes its self-test, but is worse on what cameras see")
         self.agents[OFFLINE].terminate()
         self.account.say(f"{OFFLINE} goes offline")
         rollout = self.roll_out("1.2.0")
@@ -249,10 +263,13 @@ class Story:
         found = self.rolled_back(rollout)
         self.account.figures["degradation_found_s"] = round(time.monotonic() - started, 2)
         self.account.say(f"the verdict: {found['failure']['sentence']}")
-        self.account.promise("it was found at the canary wave", found["failure"]["wave"] == 0)
-        for device in CANARIES:
-            self.account.wait(f"{device} is back on 1.1.0", lambda d=device: self.runs(d, "1.1.0"))  # type: ignore[misc]
-        self.who_ever_ran(rollout)
+        self.account.promise("it was found in the shadow wave", found["failure"]["wave"] == 0)
+        for device in SHADOWS:
+            self.account.wait(
+                f"{device} has forgotten it and goes on with 1.1.0",
+                lambda d=device: self.runs(d, "1.1.0"),  # type: ignore[misc]
+            )
+        self.nobody_met_it(rollout)
         self.agents[OFFLINE] = self.stage.start(
             OFFLINE, "pilotwave-agent", "run", "--data", OFFLINE
         )
@@ -265,17 +282,16 @@ class Story:
         )
         print(self.stage.pilotwave("rollouts", "show", rollout), flush=True)
 
-    def who_ever_ran(self, rollout: str) -> None:
-        """Say which devices ever ran the version, and for how long."""
-        ran = [d for d in self.stage.ask("rollouts", "devices", rollout) if d["switched_at"]]
-        for row in ran:
-            begun, left = (datetime.fromisoformat(row[k]) for k in ("switched_at", "left_at"))
-            seconds = (left - begun).total_seconds()
-            self.account.say(f"{row['device']} ran it for {seconds:.0f} s, then {row['came_from']}")
-        names = {row["device"] for row in ran}
-        only = bool(names) and names <= set(CANARIES)
-        self.account.promise("nobody but the canaries ever ran it", only, names)
-        self.account.figures["devices_that_ran_1.2.0"] = len(names)
+    def nobody_met_it(self, rollout: str) -> None:
+        """Promise that no device switched to the version and no application had an answer of it."""
+        ran = [
+            d["device"] for d in self.stage.ask("rollouts", "devices", rollout) if d["switched_at"]
+        ]
+        self.account.promise("no device ever switched to it", not ran, ran)
+        answered = (self.stage.root / "app.log").read_text().splitlines()
+        met = [line for line in answered if line.endswith(" 1.2.0")]
+        self.account.promise("no application had an answer of it", bool(answered) and not met, met)
+        self.account.figures["answers_of_1.2.0"] = len(met)
 
     def rolled_back(self, rollout: str) -> dict[str, Any]:
         """Wait until a rollout has gone back by itself."""
