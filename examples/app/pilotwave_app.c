@@ -1,5 +1,6 @@
 /* An application in C that takes part in Pilotwave: it follows the current version of a model, tells
- * the agent whether it took it, gives signs of life, and reports what its calls took.
+ * the agent whether it took it, gives signs of life, reports what its calls took, and tries a version
+ * that is in shadow beside the one that serves.
  *
  *     cc -std=c11 -O2 -Wall -Wextra -o pilotwave_app pilotwave_app.c
  *     ./pilotwave_app /var/lib/pilotwave detector [most bytes that it has room for]
@@ -19,6 +20,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,10 +45,10 @@ static double uptime(void) {
     return now.tv_sec + now.tv_nsec / 1e9;
 }
 
-/* 1. Which version is current: the name of the folder that the link points to. */
-static int current(char *name) {
+/* 1. Which version is current, or in shadow: the name of the folder that the link points to. */
+static int named_by(const char *which, char *name) {
     char link[PATH_LIMIT], target[PATH_LIMIT];
-    snprintf(link, sizeof link, "%s/models/%s/current", data_dir, model);
+    snprintf(link, sizeof link, "%s/models/%s/%s", data_dir, model, which);
     ssize_t length = readlink(link, target, sizeof target - 1);
     if (length < 0) return 0; /* none yet */
     target[length] = 0;
@@ -55,14 +57,19 @@ static int current(char *name) {
     return 1;
 }
 
+static int read_text(const char *path, char *text, size_t room) {
+    FILE *file = fopen(path, "rb");
+    if (!file) return 0;
+    text[fread(text, 1, room - 1, file)] = 0;
+    fclose(file);
+    return 1;
+}
+
 /* What the agent says about a version: a text of models/<model>/about/<folder>.json. */
 static int about(const char *name, const char *key, char *value) {
     char path[PATH_LIMIT], text[8192], wanted[64];
     snprintf(path, sizeof path, "%s/models/%s/about/%s.json", data_dir, model, name);
-    FILE *file = fopen(path, "rb");
-    if (!file) return 0;
-    text[fread(text, 1, sizeof text - 1, file)] = 0;
-    fclose(file);
+    if (!read_text(path, text, sizeof text)) return 0;
     snprintf(wanted, sizeof wanted, "\"%s\": \"", key);
     char *from = strstr(text, wanted), *to = from ? strchr(from + strlen(wanted), '"') : NULL;
     if (!to) return 0;
@@ -127,7 +134,7 @@ static void tell(const char *state) {
  *    refused is tried again when the link has been set `anew`. */
 static void follow(int anew) {
     char name[NAME_LIMIT];
-    if (!current(name) || !strcmp(name, serving) || (!anew && !strcmp(name, refused))) return;
+    if (!named_by("current", name) || !strcmp(name, serving) || (!anew && !strcmp(name, refused))) return;
     unsigned char *bytes = NULL;
     long size = 0;
     const char *reason = load(name, &bytes, &size);
@@ -148,22 +155,77 @@ static void follow(int anew) {
 }
 
 /* 6. A call: what it took goes to the agent, in one datagram for many calls. */
-static double call(void) {
+static double call(const unsigned char *bytes, long size, unsigned *answer) {
     double begun = uptime();
     unsigned sum = 0;
-    for (long at = 0; at < loaded_size; at++) sum += loaded[at];
-    volatile unsigned answer = sum;
-    (void)answer;
+    for (long at = 0; at < size; at++) sum += bytes[at];
+    *(volatile unsigned *)answer = sum;
     return (uptime() - begun) * 1000;
 }
 
 static void report(void) {
     char words[512];
+    unsigned answer;
     if (!version[0]) return;
     snprintf(words, sizeof words,
              "{\"schema\": \"pilotwave/sample/1\", \"model\": \"%s\", \"version\": \"%s\", "
              "\"numbers\": {\"latency_ms\": [%.4f, %.4f], \"error\": [0, 0], \"score\": 0.9}}",
-             model, version, call(), call());
+             model, version, call(loaded, loaded_size, &answer), call(loaded, loaded_size, &answer));
+    send_to_agent(words);
+}
+
+/* 7. A version in shadow: now and then, after an answer went out, call it and the one that serves with
+ *    the same input, in a process of its own. What it does there (crash, hang) is a number here. Only
+ *    figures of the pair go to the agent, for the version that is tried. */
+struct pair { double disagree, ratio; };
+
+static double share_of_shadow(void) {
+    char path[PATH_LIMIT], text[4096];
+    snprintf(path, sizeof path, "%s/live/%s/shadow.json", data_dir, model);
+    char *at = read_text(path, text, sizeof text) ? strstr(text, "\"share\": ") : NULL;
+    return at ? strtod(at + strlen("\"share\": "), NULL) : 0;
+}
+
+static void compare_in_child(const char *name, int out) {
+    unsigned char *bytes = NULL;
+    long size = 0;
+    unsigned ours, theirs;
+    errno = 0;
+    if (nice(19) == -1 && errno) _exit(1);
+    if (load(name, &bytes, &size)) _exit(1);
+    call(bytes, size, &theirs); /* the first call of each pays for what later ones find ready */
+    call(loaded, loaded_size, &ours);
+    double serving_ms = call(loaded, loaded_size, &ours), candidate_ms = call(bytes, size, &theirs);
+    struct pair found = {ours != theirs, serving_ms > 0 ? candidate_ms / serving_ms : 1};
+    _exit(write(out, &found, sizeof found) != sizeof found);
+}
+
+static void try_in_shadow(void) {
+    char name[NAME_LIMIT], candidate[NAME_LIMIT], words[512];
+    if (!loaded || !named_by("shadow", name) || !about(name, "version", candidate)) return;
+    if (drand48() >= share_of_shadow()) return;
+    int ends[2], taken = 0;
+    struct pair found;
+    if (pipe(ends)) return;
+    pid_t child = fork();
+    if (child == 0) compare_in_child(name, ends[1]);
+    close(ends[1]);
+    struct pollfd on = {.fd = ends[0], .events = POLLIN};
+    if (child > 0 && poll(&on, 1, 1000) == 1)
+        taken = read(ends[0], &found, sizeof found) == sizeof found;
+    close(ends[0]);
+    if (child < 0) return;
+    kill(child, SIGKILL); /* if it hangs */
+    waitpid(child, NULL, 0);
+    int length = snprintf(words, sizeof words,
+                          "{\"schema\": \"pilotwave/sample/1\", \"model\": \"%s\", \"version\": \"%s\", "
+                          "\"numbers\": {\"shadow_error\": %d",
+                          model, candidate, !taken);
+    if (taken)
+        length += snprintf(words + length, sizeof words - length,
+                           ", \"shadow_disagree\": %.0f, \"shadow_latency_ratio\": %.4f",
+                           found.disagree, found.ratio);
+    snprintf(words + length, sizeof words - length, "}}");
     send_to_agent(words);
 }
 
@@ -185,6 +247,7 @@ int main(int argc, char **argv) {
         follow(anew);
         tell(serving[0] ? "serving" : "waiting");
         report();
+        try_in_shadow();
         struct pollfd on = {.fd = watch, .events = POLLIN};
         poll(&on, 1, HEARTBEAT_S * 1000 / (watched < 0 ? 4 : 1));
         _Alignas(struct inotify_event) char events[4096];

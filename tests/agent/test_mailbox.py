@@ -186,6 +186,45 @@ def test_the_c_example_takes_refuses_and_reports(
     assert (seen.state, seen.crashed()) == ("stopped", False)
 
 
+@pytest.mark.parametrize(
+    ("kind", "metrics"),
+    [
+        ("good", {"shadow_error", "shadow_disagree", "shadow_latency_ratio"}),
+        ("gone", {"shadow_error"}),
+    ],
+)
+def test_the_c_example_tries_a_version_in_shadow(
+    program: Path, tmp_path: Path, kind: str, metrics: set[str]
+) -> None:
+    shelf = Shelf(tmp_path)
+    heartbeats.prepare(tmp_path / "live", "detector", "")
+    shelf.serve(1)
+    version = shelf.add(2)
+    if kind == "gone":
+        (shelf.layout.version("detector", version) / "model.onnx").unlink()
+    shelf.shadow(version)
+    short = Path("/tmp") / f"pw-shadow-{os.getpid()}"
+    short.symlink_to(tmp_path)
+    mailbox = Mailbox(tmp_path / "live", "")
+    app = subprocess.Popen([program, short, "detector"], stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: mailbox.empty() or ("1.2.0" in mailbox._versions.get("detector", ())))
+        mailbox.flush()
+    finally:
+        app.terminate()
+        assert app.wait(30) == 0
+        mailbox.close()
+        short.unlink()
+    telemetry = Telemetry(Disk(), tmp_path / "live", tmp_path / "spool.json")
+    telemetry.collect(time.time())
+    found = {r.metric: r.sketch for r in telemetry.pending() if r.version == "1.2.0"}
+    assert set(found) == metrics
+    assert found["shadow_error"].max == (kind == "gone")
+    if kind == "good":
+        assert found["shadow_disagree"].min == 1  # another model, another sum
+        assert found["shadow_latency_ratio"].min > 0
+
+
 def _large() -> bytes:
     from tests.peers.shelf import model_bytes
 
