@@ -28,6 +28,7 @@ from pilotwave_protocol.manifest import NEWEST_SCHEMA
 from pilotwave_protocol.messages.directive import MAX_ENTRIES
 from pilotwave_protocol.messages.facts import (
     AGENT_COMPARES,
+    AGENT_HIDES,
     AGENT_LONGEST,
     AGENT_MANIFEST,
     AGENT_PROFILE,
@@ -45,10 +46,11 @@ _DAY_S = 86_400  # a server asks for no longer interval
 
 
 def facts_of(config: Config, *, root: Path = Path("/")) -> dict[str, Scalar]:
-    """Return the facts of the device with these settings."""
+    """Return the facts of the device with these settings, without those that they hide."""
     said = said_facts(config.facts, Layout(config.data_dir).said_facts)
     own = {**said, **own_facts(config)}
-    return read_facts(config.data_dir, root=root, own=own, runtimes=config.runtimes)
+    found = read_facts(config.data_dir, root=root, own=own, runtimes=config.runtimes)
+    return {key: value for key, value in found.items() if key not in config.facts.hide}
 
 
 def read_facts(
@@ -148,6 +150,7 @@ def own_facts(config: Config) -> dict[str, Scalar]:
         AGENT_SHADOWS: True,
         AGENT_MANIFEST: NEWEST_SCHEMA,
         **_updates(config),
+        AGENT_HIDES: " ".join(sorted(config.facts.hide)) or None,
         AGENT_PROFILE: "battery" if config.profile == "battery" else None,
         AGENT_LONGEST: _longest_s(config),
     }

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pilotwave_agent.hardware import energy
+from pilotwave_agent.hardware import energy, instructions
 from pilotwave_agent.hardware.board import int8_words
 from pilotwave_agent.runtimes import COMMAND, RUNTIMES, WHEELHOUSE, Options, Tensor, engines
 from pilotwave_agent.runtimes.confine import lacking
@@ -40,7 +40,7 @@ _BY_SIGNAL: dict[int, Reason] = {
 class TestLimits:
     """What a self-test may take: wall seconds, MiB of memory (0: unbounded), seconds of CPU (0:
     twice the wall seconds); whether formats that run code are tried where nothing confines them;
-    whether system calls are filtered."""
+    whether system calls are filtered; which instructions of the processor it does without."""
 
     __test__ = False
 
@@ -49,6 +49,7 @@ class TestLimits:
     cpu_s: float = 0.0
     allow_unconfined: bool = False
     filter_calls: bool = True
+    without: tuple[str, ...] = ()
 
     @property
     def cpu_limit_s(self) -> int:
@@ -224,6 +225,7 @@ def _spec(
         "talks": variant.runtime == "edge-impulse",
         "allow_unconfined": limits.allow_unconfined,
         "filter_calls": limits.filter_calls,
+        "environment": instructions.without(limits.without),
     }
 
 

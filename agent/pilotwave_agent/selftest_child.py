@@ -76,7 +76,7 @@ def in_child(
                 stderr=noise,
                 pass_fds=(writer,),
                 start_new_session=True,
-                env=_scrubbed(scratch),
+                env={**_scrubbed(scratch), **spec["environment"]},
                 cwd=scratch,
             )
             told = json.dumps({**spec, "fd": writer}).encode()

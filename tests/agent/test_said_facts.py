@@ -46,11 +46,24 @@ def test_fixed_facts_are_reported_beside_what_is_found(tmp_path: Path) -> None:
         {f"app.a{n}": 1 for n in range(17)},
         {"timeout_s": 0},
         {"command": "sorter --facts"},
+        {"hide": ["app"]},
+        {"hide": ["arch"]},
+        {"hide": ["allow_unsafe_formats"]},
+        {"hide": "cpu.avx2"},
     ],
 )
 def test_wrong_facts_are_refused(tmp_path: Path, said: dict[str, Any]) -> None:
     with pytest.raises(BadConfig, match="facts"):
         with_facts(tmp_path, **said)
+
+
+def test_what_is_hidden_is_not_told_and_that_is_told(tmp_path: Path) -> None:
+    whole = facts_of(with_facts(tmp_path))
+    gone = [next(key for key in whole if key.startswith("cpu.")), "runtime.onnxruntime"]
+    found = facts_of(with_facts(tmp_path, hide=[*gone, "cpu.none"]))
+    assert found.pop("agent.hides") == " ".join(sorted([*gone, "cpu.none"]))
+    assert whole.keys() - found.keys() == set(gone)
+    assert found.items() <= whole.items()
 
 
 def test_no_fact_of_the_agents_own_can_be_shadowed(tmp_path: Path) -> None:

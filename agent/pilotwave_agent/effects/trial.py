@@ -49,6 +49,7 @@ def limits_of(config: Config) -> TestLimits:
         config.selftest_cpu_s,
         config.selftest_allow_unconfined,
         config.selftest_filter_calls,
+        config.facts.hide,
     )
 
 

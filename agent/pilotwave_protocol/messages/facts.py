@@ -24,6 +24,9 @@ AGENT_COMPARES = "agent.compares"
 AGENT_SHADOWS = "shadows"
 """The fact of an agent that heeds the condition `shadow`; no other is sent one."""
 
+AGENT_HIDES = "agent.hides"
+"""The fact that names those which the settings hide: such a device stands for no other."""
+
 AGENT_UPDATES = "agent.updates"
 """The fact of an agent that can replace itself by a version of the reserved model."""
 

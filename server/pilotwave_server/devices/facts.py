@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.messages.facts import (
     AGENT_COMPARES,
+    AGENT_HIDES,
     AGENT_MANIFEST,
     AGENT_SHADOWS,
     AGENT_TIES,
@@ -18,7 +19,7 @@ SMALLEST = 1e-300
 _CAPABILITY_KEYS = frozenset(
     {
         *("arch", "memory_mb", "allow_unsafe_formats", "max_models", "removes_models"),
-        *(AGENT_COMPARES, AGENT_MANIFEST, AGENT_SHADOWS, AGENT_TIES, AGENT_UPDATES),
+        *(AGENT_COMPARES, AGENT_HIDES, AGENT_MANIFEST, AGENT_SHADOWS, AGENT_TIES, AGENT_UPDATES),
     }
 )
 _CAPABILITY_PREFIXES = ("runtime.", "accelerator.", "cpu.")
