@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 
 from pilotwave_protocol.figures import MEASURED, read_figures
 from pilotwave_protocol.messages.directive import Entry
-from pilotwave_protocol.states import ModelState, Reason
+from pilotwave_protocol.states import ModelState
 from pilotwave_server.db import touch_fleet
 from pilotwave_server.fleet.records import DeviceRecord
 from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
-from pilotwave_server.rollouts.assignments.variants import comparable
+from pilotwave_server.rollouts.assignments.variants import comparable, failed_choice
 from pilotwave_server.rollouts.choice import store as trials
 from pilotwave_server.rollouts.choice.classes import class_of
 from pilotwave_server.rollouts.choice.decide import Asked, to_ask
@@ -26,7 +26,6 @@ from pilotwave_server.rollouts.choice.trial import asked_of, own_key
 from pilotwave_server.telemetry.store import VerifiedCheckIn
 
 Key = tuple[str, str]
-_OF_SELFTESTS = frozenset(str(r) for r in Reason if r.name.startswith("SELFTEST_"))
 
 
 @dataclass(frozen=True)
@@ -82,20 +81,14 @@ def _failures(
 ) -> Iterator[Failure]:
     """Yield the variants chosen by measurement whose self-test failed there, once each."""
     for report in item.check_in.models:
-        tried, reason = report.candidate, report.reason or ""
-        if tried is None or report.state is not ModelState.FAILED or reason not in _OF_SELFTESTS:
+        found = failed_choice(report, record.profile.groups, snapshot)
+        if found is None:
             continue
-        release = snapshot.versions.get((report.model, tried.version))
-        if release is None or release.sha256 != tried.sha256:
-            continue
-        groups = record.profile.groups
-        known = snapshot.trials.get((own_key(record.name), tried.sha256), ())
-        noted = any(t.variant == tried.variant for t in known)
-        is_variant = any(v.name == tried.variant for v in release.variants)
-        chosen = snapshot.choose_of(groups, report.model, tried.version) is not None
-        if is_variant and chosen and not noted:
-            key = item.device_id, tried.sha256, tried.variant
-            yield Failure(*key, reason, item.check_in.directive_seq)
+        release, variant = found
+        known = snapshot.trials.get((own_key(record.name), release.sha256), ())
+        if not any(t.variant == variant for t in known):
+            key = item.device_id, release.sha256, variant
+            yield Failure(*key, report.reason or "", item.check_in.directive_seq)
 
 
 def _answers(

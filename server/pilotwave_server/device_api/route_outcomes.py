@@ -11,7 +11,12 @@ from collections.abc import Iterator, Sequence
 from pilotwave_protocol.messages.check_in import CheckIn, DeviceEvent, ModelReport
 from pilotwave_server.fleet.records import DeviceRecord
 from pilotwave_server.fleet.state import FleetState
-from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot, RunningRollout
+from pilotwave_server.rollouts.assignments.snapshot import (
+    DeviceView,
+    FleetSnapshot,
+    RunningRollout,
+)
+from pilotwave_server.rollouts.assignments.variants import has_another
 from pilotwave_server.rollouts.reports.store import Heard
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.telemetry.store import VerifiedCheckIn
@@ -49,8 +54,10 @@ def _concerned(check_in: CheckIn, snapshot: FleetSnapshot) -> bool:
 def _of_one(
     fleet: FleetState, item: VerifiedCheckIn, record: DeviceRecord, snapshot: FleetSnapshot
 ) -> Iterator[Heard]:
-    check_in = item.check_in
+    check_in, profile = item.check_in, record.profile
+    device = DeviceView(record.name, profile.groups, dict(profile.capabilities))
     for report in check_in.models:
+        another = has_another(device, report, snapshot)
         for rollout in snapshot.rollouts.get(report.model, ()):
             yield Heard(
                 device_id=item.device_id,
@@ -61,6 +68,7 @@ def _of_one(
                 may_join=_may_join(fleet, record, rollout, report, check_in.events),
                 agent=check_in.agent,
                 switches=rollout.includes(record.bucket, record.profile.groups, record.name),
+                has_another=another,
             )
 
 

@@ -70,7 +70,8 @@ def decide(
     """Return what `device` is to run of `options`, which are in the publisher's order.
 
     Where the chosen one has `failed` there, that is the best of the others that devices of its
-    class say run within the bounds; where there is none, it stays the chosen one.
+    class say run within the bounds, then the next of those that none has tried; where there is
+    none, it stays the chosen one.
     """
     left = admitted(options, choose)
     if not left:
@@ -78,12 +79,13 @@ def decide(
         return Choice(None, f"no variant keeps {bounds}, so the publisher's order holds")
     heard = [v for v in voices if v.device == device] if len(voices) < 2 else list(voices)
     choice = _chosen(left, heard, choose)
-    rest = [o for o in left if o.name not in failed]
-    if choice.variant not in failed or not rest:
+    if choice.variant not in failed:
         return choice
-    second = _chosen(rest, heard, choose)
-    if second.variant is None or Ballot(choose, {}).balance(heard, second.variant) <= 0:
+    said = {o.name: Ballot(choose, {}).balance(heard, o.name) for o in left}
+    rest = [o for o in left if o.name not in failed and said[o.name] >= 0]
+    if not rest:
         return choice
+    second = _chosen([o for o in rest if said[o.name] > 0] or rest, heard, choose)
     return Choice(second.variant, f"{choice.variant} failed on this device; {second.sentence}")
 
 

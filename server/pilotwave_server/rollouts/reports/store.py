@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,7 +38,8 @@ _Rows = Mapping[tuple[int, int], Row[Any]]
 @dataclass(frozen=True)
 class Heard:
     """A device's report of the model of a rollout, written by `agent`. `may_join`: without a row,
-    it may get one. `switches`: an open wave switches it, whatever it tried in shadow before."""
+    it may get one. `switches`: an open wave switches it, whatever it tried in shadow before.
+    `has_another`: it is told another variant in place of one that failed."""
 
     device_id: int
     rollout: RunningRollout
@@ -48,6 +49,7 @@ class Heard:
     may_join: bool
     agent: str = ""
     switches: bool = True
+    has_another: bool = False
 
     @property
     def key(self) -> tuple[int, int]:
@@ -56,7 +58,9 @@ class Heard:
     def sign(self, now: datetime) -> Report:
         """Return how the device stands to the rollout's version."""
         version, agent = self.rollout.version, self.agent
-        return sign_of(self.report, self.events, version, now=now, agent=agent)
+        found = sign_of(self.report, self.events, version, now=now, agent=agent)
+        coming = self.has_another and found.stand is Stand.FAILED
+        return replace(found, stand=Stand.COMING) if coming else found
 
 
 def is_news(session: Session, heard: Iterable[Heard], *, now: datetime) -> bool:
