@@ -158,6 +158,12 @@ def test_the_numbers_are_said(device: str, voices: list[Voice], sentence: str) -
     assert decide(device, OPTIONS[:2], voices, FAST).sentence == sentence
 
 
+def test_where_one_variant_alone_keeps_what_was_signed_that_is_said() -> None:
+    choice = decide("x", OPTIONS, [], Choose("latency", {"top1": ">=0.9595"}))
+    sentence = "of the variants that fit, int8 alone keeps top1 >= 0.9595"
+    assert (choice.variant, choice.sentence) == ("int8", sentence)
+
+
 # --- whom to ask
 
 

@@ -11,9 +11,13 @@ from pilotwave_protocol.messages.check_in import Installed, ModelReport
 from pilotwave_protocol.messages.directive import Directive
 from pilotwave_protocol.states import ModelState, Reason
 from pilotwave_server.fleet.state import FleetState
+from pilotwave_server.rollouts.assignments.baselines import set_baseline
+from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
+from pilotwave_server.rollouts.policies.choose import Choose
 from tests.server.fleet_fixtures import Fleet
 from tests.server.rollouts.choosing import NAMES, choosing
 from tests.server.rollouts.test_engine_http import live_until, show
+from tests.server.rollouts.worlds_db import AUTHOR
 
 __all__ = ["choosing"]
 
@@ -132,3 +136,20 @@ def test_a_retry_begins_with_the_first_variant_again(others: Fleet, by: str) -> 
         board.live()
     assert board.tried == ["fp32", "int8"]
     assert failed_on(others, name) == 0
+
+
+def test_of_groups_that_choose_otherwise_the_newest_counts_and_is_named(choosing: Fleet) -> None:
+    def why() -> str:
+        answer = choosing.operator.get("/api/v1/devices/cam-9/why", params={"model": "detector"})
+        return str(answer.json()["sentence"])
+
+    assert "tiny: 1 ms" in why()
+    assert "chooses by" not in why()
+    choosing.group("newest", "line=a")
+    given = {"group": "newest", "model": "detector", "version": "2.0.0", "actor": AUTHOR}
+    with choosing.context.db.write() as session:
+        snapshot = read_snapshot(session, RememberedSnapshot())
+        now = choosing.registry.clock()
+        set_baseline(session, snapshot, **given, now=now, choose=Choose("bytes"))  # type: ignore[arg-type]  # by name
+    choosing.context.get(FleetState).refresh()
+    assert "group newest chooses by bytes: fp32: " in why()

@@ -38,6 +38,8 @@ SENTENCES: tuple[str, ...] = (
     N_("%(variant)s failed on this device; %(text)s"),
     N_("too few devices of this class have measured it yet, so the publisher's order holds"),
     N_("no variant keeps %(names)s, so the publisher's order holds"),
+    N_("of the variants that fit, %(variant)s alone keeps %(names)s"),
+    N_("group %(group)s chooses by %(word)s: %(text)s"),
     N_("an operator pinned it"),
     N_("it is the baseline of group %(group)s"),
     N_("rollout %(rollout)s brings it to group %(group)s"),

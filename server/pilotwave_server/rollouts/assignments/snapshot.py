@@ -234,8 +234,16 @@ class FleetSnapshot:
     def choose_of(self, groups: frozenset[int], model: str, version: str) -> Choose | None:
         """Return by what devices of these groups get their variant of a version, whatever asks for
         it; None: by the publisher's order."""
-        mine = (one for one in self._asking(model, version) if one.group_id in groups)
-        return next((one.choose for one in mine if one.choose is not None), None)
+        return next((choose for _, choose in self.choosers(groups, model, version)), None)
+
+    def choosers(
+        self, groups: frozenset[int], model: str, version: str
+    ) -> Iterator[tuple[int, Choose]]:
+        """Yield which of these groups ask by what to choose, the one that counts first: of rollouts
+        the newest, then of baselines the newest."""
+        for one in self._asking(model, version):
+            if one.group_id in groups and one.choose is not None:
+                yield one.group_id, one.choose
 
     def _asking(self, model: str, version: str) -> Iterator[RunningRollout | Baseline]:
         yield from (r for r in self.rollouts.get(model, ()) if r.version == version)

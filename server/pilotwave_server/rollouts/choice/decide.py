@@ -75,8 +75,10 @@ def decide(
     """
     left = admitted(options, choose)
     if not left:
-        bounds = ", ".join(str(b) for b in choose.bounds if not b.measured)
-        return Choice(None, f"no variant keeps {bounds}, so the publisher's order holds")
+        return Choice(None, f"no variant keeps {_signed(choose)}, so the publisher's order holds")
+    if len(left) == 1 < len(options):
+        only = left[0].name
+        return Choice(only, f"of the variants that fit, {only} alone keeps {_signed(choose)}")
     heard = [v for v in voices if v.device == device] if len(voices) < 2 else list(voices)
     choice = _chosen(left, heard, choose)
     if choice.variant not in failed:
@@ -87,6 +89,10 @@ def decide(
         return choice
     second = _chosen([o for o in rest if said[o.name] > 0] or rest, heard, choose)
     return Choice(second.variant, f"{choice.variant} failed on this device; {second.sentence}")
+
+
+def _signed(choose: Choose) -> str:
+    return ", ".join(str(b) for b in choose.bounds if not b.measured)
 
 
 def _chosen(left: Sequence[Option], heard: Sequence[Voice], choose: Choose) -> Choice:
@@ -192,7 +198,6 @@ class Ballot:
         return f"{sentence}; none is {keep} better: {other} takes {show(least, figure)}"
 
 
-_TOO_FEW = "too few devices of this class have measured it yet, so the publisher's order holds"
 _FIGURES = {LATENCY: "p05_ms", MEMORY: "peak_mb", BYTES: BYTES}
 _UNITS = {
     "p05_ms": "ms",
