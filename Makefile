@@ -72,12 +72,13 @@ test-all: .venv/.torch .venv-tflite/.installed .venv-onnx2tf/.installed .venv-cl
 
 test-runtimes: .venv/.torch .venv-tflite/.installed .venv-onnx2tf/.installed  ## Install the large and the old runtimes too; test them all
 	@$(PY) -m pytest -n 2 --maxprocesses 2 --dist worksteal \
-	  tests/agent/runtimes tests/e2e/test_runtimes.py tests/cli/optimize/test_large_tools.py $(ARGS)
+	  tests/agent/runtimes tests/e2e/test_runtimes.py \
+	  tests/cli/optimize/test_large_tools.py tests/cli/optimize/test_torch_export.py $(ARGS)
 
 .venv/.torch: $(STAMP)
-	@echo "Installing PyTorch, ExecuTorch, llama.cpp, NNCF and LiteRT's quantizer"
+	@echo "Installing PyTorch, ExecuTorch, onnxscript, llama.cpp, NNCF and LiteRT's quantizer"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input \
-	  -c constraints.txt -e '.[$(EXTRAS),torch,executorch,llama-cpp,optimize-openvino,optimize-litert]'
+	  -c constraints.txt -e '.[$(EXTRAS),torch,executorch,llama-cpp,optimize-torch,optimize-openvino,optimize-litert]'
 	@touch $@
 
 # it ended with numpy 1 and Python 3.11; beyond that, its tests are deselected with a word

@@ -20,6 +20,7 @@ MODULES = {
     "openvino": "openvino",
     "torch": "torch",
     "executorch": "executorch",
+    "onnxscript": "onnxscript",
     "nncf": "nncf",
     "litert-quantizer": "litert_quantizer",
     "llama.cpp": "xllamacpp",

@@ -30,6 +30,7 @@ from pilotwave_cli.optimize.make_variants import (
     keep,
     make,
     measure,
+    onnx_of,
     run_source,
     try_variant,
 )
@@ -52,7 +53,9 @@ Words = list[str] | None
 class DataOptions:
     """What the variants come from, and what they are judged by."""
 
-    source: Annotated[Path, typer.Argument(help="ONNX model, with fp32 weights.")]
+    source: Annotated[
+        Path, typer.Argument(help="ONNX model with fp32 weights, or a PyTorch export (.pt2).")
+    ]
     calibration: Annotated[
         Path, typer.Option(help="Inputs by name (.npz) to find the ranges of 8-bit numbers.")
     ]
@@ -123,10 +126,8 @@ def optimize(what: DataOptions, *, choice: ChoiceOptions, as_json: Json = False)
     agent = find_agent()
     if agent is None:
         raise CliError(f"{AGENT} is not installed here: pip install 'pilotwave[onnxruntime]'")
-    original = read_source(what.source)
-    calibration, evaluate = read_data(what.calibration), read_data(what.evaluate)
-    _check_data(original, calibration, evaluate, max_loss)
     with _aside(what.out) as aside:
+        calibration, evaluate = read_data(what.calibration), read_data(what.evaluate)
         desk = Desk(
             agent=agent,
             work=aside / "work",
@@ -138,6 +139,9 @@ def optimize(what: DataOptions, *, choice: ChoiceOptions, as_json: Json = False)
             say=output.warn,
         )
         desk.work.mkdir()
+        original = read_source(what.source, partial(onnx_of, desk))
+        recipes = possible(recipes, original, choice.only or [])
+        _check_data(original, calibration, evaluate, max_loss)
         made = _make_all(desk, original, recipes, also, what.output)
         report = _write(desk, original, made, recipes, aside / "result")
         if not report.accepted:
@@ -149,6 +153,20 @@ def optimize(what: DataOptions, *, choice: ChoiceOptions, as_json: Json = False)
         output.say(as_text(report))
         count = len(report.accepted)
         output.say(f"wrote {count} {'variant' if count == 1 else 'variants'} to {what.out}")
+
+
+def possible(recipes: list[Recipe], original: Original, asked: list[str]) -> list[Recipe]:
+    """Return the variants that can be made of the source, or raise `CliError` where another one was
+    asked for by name."""
+    if original.is_export:
+        return recipes
+    for recipe in recipes:
+        if recipe.of_export and recipe.name in asked:
+            raise CliError(
+                f"--only {recipe.name}: is made of a PyTorch export (torch.export.save) alone; "
+                f"{original.path} is ONNX"
+            )
+    return [r for r in recipes if not r.of_export]
 
 
 def _check_out(out: Path) -> None:
@@ -209,12 +227,12 @@ def _make_all(
     """Make all variants and measure them; the source stands first, wanted or not."""
     shapes = {t.name: t.shape for t in original.inputs}
     desk.say(f"{original.path}: opening it as {SOURCE.name}")
-    folder = make(desk, SOURCE, original.path, shapes)
+    folder = make(desk, SOURCE, original.model, shapes)
     source = run_source(desk, folder, chosen)
     made = [try_variant(desk, source, SOURCE, lambda: folder)]
     for recipe in recipes:
         if recipe is not SOURCE:
-            model = folder / SOURCE.entrypoint
+            model = original.path if recipe.of_export else folder / SOURCE.entrypoint
             obtain = partial(make, desk, recipe, model, shapes)
             made.append(try_variant(desk, source, recipe, obtain))
     for name, path in also.items():

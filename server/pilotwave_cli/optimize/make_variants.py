@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,17 @@ from pilotwave_cli.optimize.answers import (
 )
 from pilotwave_cli.optimize.data import Data, check_classes
 from pilotwave_cli.optimize.guard import Judged, Top, judge, top_of
-from pilotwave_cli.optimize.recipes import SOURCE, SUMS_IN_32_BITS, Recipe
+from pilotwave_cli.optimize.recipes import FROM_EXPORT, SOURCE, SUMS_IN_32_BITS, Recipe
 from pilotwave_cli.optimize.report import Figures, Files, Machine, Needs, Row, State
 from pilotwave_cli.optimize.run_tool import Limits, check_room, run_tool
 from pilotwave_cli.optimize.tolerances import Golden, golden_of
-from pilotwave_cli.publish.ask_agent import ask_selftest
-from pilotwave_cli.publish.build_manifest import Built, build_variant
+from pilotwave_cli.publish.ask_agent import ask_selftest, folder_of
+from pilotwave_cli.publish.build_manifest import NAMELESS, Built, build_variant
 from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_cli.reference.make_reference import make_reference
-from pilotwave_protocol import digest
+from pilotwave_protocol import digest, sniff
 from pilotwave_protocol.errors import PilotwaveError
-from pilotwave_protocol.manifest import VersionManifest
+from pilotwave_protocol.manifest import TensorSpec, Variant, VersionManifest
 from pilotwave_protocol.reference import MIN_INPUTS, REFERENCE
 from pilotwave_protocol.tensortypes import CASES
 
@@ -77,9 +77,15 @@ class Made:
     machine: Machine | None = None
 
 
-def make(desk: Desk, recipe: Recipe, model: Path, shapes: Mapping[str, tuple[int, ...]]) -> Path:
+def make(
+    desk: Desk,
+    recipe: Recipe,
+    model: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    folder: Path | None = None,
+) -> Path:
     """Have a tool make a variant of `model`; return its folder. Raises `ToolFailed`."""
-    folder = desk.work / recipe.name
+    folder = folder or desk.work / recipe.name
     folder.mkdir()
     task = {
         "model": str(model.absolute()),
@@ -92,6 +98,12 @@ def make(desk: Desk, recipe: Recipe, model: Path, shapes: Mapping[str, tuple[int
     if has_network and recipe is SOURCE:  # the first of them, so that it is said once
         desk.say("tools keep the network here: the kernel refuses them a namespace of their own")
     return folder
+
+
+def onnx_of(desk: Desk, export: Path) -> Path:
+    """Have the ONNX model of a PyTorch export made. Raises `ToolFailed`."""
+    desk.say(f"{export}: converting it to ONNX")
+    return make(desk, FROM_EXPORT, export, {}, desk.work / "converted") / SOURCE.entrypoint
 
 
 def run_source(desk: Desk, folder: Path, chosen: str | None) -> Source:
@@ -135,6 +147,7 @@ def try_variant(desk: Desk, source: Source, recipe: Recipe, obtain: Callable[[],
         folder = obtain()
         made_s = time.monotonic() - begun
         built = build_variant(recipe.name, folder, VariantOptions(), with_cases=False)
+        built = _with_names(built, source.built.variant)
         row = _described(row, built, made_s)
         desk.say(f"{recipe.name}: made in {made_s:.1f} s, {output.size(built.variant.size)}")
         answers = source.answers if folder == source.folder else _run(desk, built)
@@ -164,6 +177,26 @@ def _described(row: Row, built: Built, made_s: float) -> Row:
     )
 
 
+def _with_names(built: Built, source: Variant) -> Built:
+    """Give inputs and outputs that the file does not name the source's names, in its order."""
+    variant = built.variant
+    if variant.format not in NAMELESS:
+        return built
+    found = sniff.sniff_file(folder_of(built) / variant.entrypoint)
+    inputs = _named("inputs", found.inputs, source.inputs)
+    outputs = _named("outputs", found.outputs, source.outputs)
+    return replace(built, variant=replace(variant, inputs=inputs, outputs=outputs))
+
+
+def _named(
+    kind: str, found: Sequence[sniff.Tensor], source: Sequence[TensorSpec]
+) -> tuple[TensorSpec, ...]:
+    if len(found) != len(source):
+        raise DoesNotRun(f"it has {len(found)} {kind}, and the source {len(source)}")
+    pairs = zip(found, source, strict=True)
+    return tuple(TensorSpec(s.name, t.dtype, t.shape or ()) for t, s in pairs)
+
+
 def _run(desk: Desk, built: Built) -> Answers:
     inputs = fitted(desk.evaluate.inputs, built.variant.inputs)
     answers = answers_of(desk.agent, built, inputs, desk.limits.timeout_s)
@@ -176,6 +209,9 @@ def _judge(desk: Desk, source: Source, row: Row, built: Built, answers: Answers)
     name = _same_output(source, answers)
     judged = judge(source.top, top_of(answers.outputs[name]), desk.evaluate.labels, desk.max_loss)
     golden = golden_of(answers, source.answers, name, row.precision)
+    variant = built.variant
+    if variant.format in NAMELESS:  # they count by position, so all of them
+        golden = replace(golden, outputs=_names(variant.outputs))
     folder = desk.work / row.name
     write_cases(folder / CASES, answers, golden.rows, golden.outputs)
     _write_reference(folder, name, answers)
@@ -183,7 +219,9 @@ def _judge(desk: Desk, source: Source, row: Row, built: Built, answers: Answers)
         atol=golden.atol,
         rtol=golden.rtol,
         min_agreement=golden.min_agreement,
-        entrypoint=built.variant.entrypoint,
+        entrypoint=variant.entrypoint,
+        inputs=_names(variant.inputs),
+        outputs=_names(variant.outputs),
     )
     row = replace(
         row,
@@ -201,6 +239,10 @@ def _write_reference(folder: Path, name: str, answers: Answers) -> None:
     if len(scores) >= MIN_INPUTS and scores.dtype.kind == "f":
         found = make_reference(name, scores, {})
         (folder / REFERENCE).write_bytes(found.to_bytes())
+
+
+def _names(tensors: Sequence[TensorSpec]) -> tuple[str, ...]:
+    return tuple(t.name for t in tensors)
 
 
 def _same_output(source: Source, answers: Answers) -> str:
@@ -277,6 +319,8 @@ def keep(one: Made, out: Path) -> None:
             rtol=one.golden.rtol,
             digests=_digests(out / folder),
             min_agreement=one.golden.min_agreement,
+            inputs=_names(one.built.variant.inputs),
+            outputs=_names(one.built.variant.outputs),
         ),
     )
 

@@ -18,7 +18,7 @@ OPTIONS = {ONNX2TF: "the path of a Python 3.12 or later that has onnx2tf"}
 @dataclass(frozen=True)
 class Recipe:
     """How one variant is made: `tool` writes `entrypoint`, needs these modules of `extra` and these
-    options of the command."""
+    options of the command. It reads ONNX, or with `of_export` a PyTorch export."""
 
     name: str
     tool: str
@@ -29,6 +29,7 @@ class Recipe:
     precision: str
     cpu_any: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    of_export: bool = False
 
 
 SOURCE = Recipe(
@@ -58,6 +59,13 @@ _OPENVINO = Recipe(
     runtime="openvino",
     precision="int8",
 )
+FROM_EXPORT = replace(
+    SOURCE,
+    tool="onnx_of_export",
+    extra="optimize-torch",
+    modules=("torch", "onnxscript", "onnx", "onnxruntime"),
+)
+"""What makes the ONNX source of a PyTorch export; no variant of its own."""
 _LITERT = Recipe(
     name="litert-int8",
     tool="litert_int8",
@@ -67,6 +75,16 @@ _LITERT = Recipe(
     runtime="litert",
     precision="int8",
     options=(ONNX2TF,),
+)
+_EXECUTORCH = Recipe(
+    name="executorch-int8",
+    tool="executorch_int8",
+    entrypoint="model.pte",
+    extra="executorch",
+    modules=("torch", "torchao", "executorch"),
+    runtime="executorch",
+    precision="int8",
+    of_export=True,
 )
 RECIPES = (
     SOURCE,
@@ -88,5 +106,7 @@ RECIPES = (
         modules=("ai_edge_litert",),
         precision="fp32",
     ),
+    _EXECUTORCH,
+    replace(_EXECUTORCH, name="executorch-fp32", tool="executorch_fp32", precision="fp32"),
 )
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}

@@ -109,7 +109,8 @@ class Figures:
 class Files:
     """Where an accepted variant lies, under the report's folder, and how its answers are tested.
 
-    `digests` has the SHA-256 of each of its files, by its path in the folder."""
+    `digests` has the SHA-256 of each of its files, by its path in the folder. `inputs` and
+    `outputs` are their names in order, which some formats have not."""
 
     folder: str
     entrypoint: str
@@ -118,6 +119,8 @@ class Files:
     rtol: str
     digests: dict[str, str]
     min_agreement: str | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -257,6 +260,8 @@ def _files(f: Fields) -> Files:
         rtol=_decimal(f, "rtol"),
         digests=_digests(f),
         min_agreement=_opt_share(f, "min_agreement"),
+        inputs=tuple(f.texts("inputs", limit=64, default=[])),
+        outputs=tuple(f.texts("outputs", limit=64, default=[])),
     )
     for key in ("entrypoint", "cases"):
         if getattr(files, key) not in files.digests:

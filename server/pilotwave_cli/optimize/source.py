@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pilotwave_cli.errors import CliError
@@ -18,24 +19,32 @@ _MOST = (1 << 31) - (1 << 20)  # what a protobuf message can hold, with room for
 
 @dataclass(frozen=True)
 class Original:
-    """The source file, the digest of it and what it reads beside it, its inputs."""
+    """The source file, the digest of it and what it reads beside it, its inputs; `model` is the
+    same as ONNX."""
 
     path: Path
+    model: Path
     sha256: str
     size: int
     inputs: tuple[TensorSpec, ...]
 
+    @property
+    def is_export(self) -> bool:
+        """Say whether it is a PyTorch export."""
+        return self.model != self.path
 
-def read_source(path: Path) -> Original:
-    """Describe the source, or raise `CliError`."""
-    if not path.is_file():
-        raise CliError(f"{path}: no such file")
-    try:
-        found = sniff.sniff_file(path)
-    except sniff.BadModel as e:
-        raise CliError(str(e)) from e
+
+def read_source(path: Path, to_onnx: Callable[[Path], Path]) -> Original:
+    """Describe the source, or raise `CliError`. `to_onnx` makes an ONNX model of an export."""
+    found = _sniffed(path)
+    if found.format == "torch-export":
+        made = read_source(to_onnx(path), to_onnx)
+        return replace(made, path=path, sha256=_digest([path]), size=path.stat().st_size)
     if found.format != "onnx":
-        raise CliError(f"{path}: expected an ONNX model; its content is {found.format}")
+        raise CliError(
+            f"{path}: expected an ONNX model, or what torch.export.save wrote; "
+            f"its content is {found.format}"
+        )
     if found.precision not in ("fp32", "", None):
         raise CliError(
             f"{path}: expected fp32 weights; it has {found.precision}: give the model as trained"
@@ -50,7 +59,16 @@ def read_source(path: Path) -> Original:
             f"{path}: is {size / 1e9:.1f} GB with its weights; 2.1 GB at most can be optimized "
             "here: quantise it with tools for large models, and publish the result"
         )
-    return Original(path, _digest(files), size, _inputs(path, found))
+    return Original(path, path, _digest(files), size, _inputs(path, found))
+
+
+def _sniffed(path: Path) -> sniff.Sniffed:
+    if not path.is_file():
+        raise CliError(f"{path}: no such file")
+    try:
+        return sniff.sniff_file(path)
+    except sniff.BadModel as e:
+        raise CliError(str(e)) from e
 
 
 def _digest(files: list[Path]) -> str:

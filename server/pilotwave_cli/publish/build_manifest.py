@@ -25,7 +25,8 @@ from pilotwave_protocol.tensortypes import CASES, CASES_JSON
 LEFT_OUT = frozenset({".DS_Store", ".gitattributes", ".gitignore", "Thumbs.db", "desktop.ini"})
 """What desktops and Git leave in ordinary folders."""
 Looked = Mapping[str, sniff.Sniffed]
-_NAMELESS = ("torchscript", "torchscript-lite", "executorch", "gguf")
+NAMELESS = ("torchscript", "torchscript-lite", "executorch", "gguf")
+"""Formats whose files name neither inputs nor outputs: they count by position."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def build_variant(
 def _schema(found: sniff.Sniffed, files: Mapping[str, Path], wanted: VariantOptions) -> Schema:
     """What the file says; where it names no inputs or outputs, what the golden cases say."""
     cases = _cases(files)
-    if found.format in _NAMELESS and cases:
+    if found.format in NAMELESS and cases:
         return schema_of(files[cases], wanted.inputs, wanted.outputs)
     named = all(t.name for t in (*found.inputs, *found.outputs))
     return Schema(found.inputs, found.outputs) if named else Schema()

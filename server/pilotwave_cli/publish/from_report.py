@@ -85,6 +85,8 @@ def _options(row: Row, files: Files) -> VariantOptions:
         runtime=row.runtime,
         runtime_version=row.runtime_version,
         entrypoint=files.entrypoint,
+        inputs=files.inputs,
+        outputs=files.outputs,
     )
 
 
