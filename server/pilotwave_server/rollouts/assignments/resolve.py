@@ -36,6 +36,7 @@ from pilotwave_server.rollouts.assignments.capacity import left_out
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot, RunningRollout
 from pilotwave_server.rollouts.assignments.variants import (
     Misfit,
+    by_whom,
     fitting,
     measured_choice,
     still_to_compare,
@@ -190,7 +191,7 @@ def _considered(device: DeviceView, snapshot: FleetSnapshot, candidate: Candidat
         return Considered(candidate, fits)
     by = snapshot.choose_of(device.groups, candidate.model, candidate.version)
     choice = measured_choice(device.name, device.facts, fits, release, by, snapshot.trials)
-    numbers = _by_whom(device, snapshot, release, choice.sentence)
+    numbers = by_whom(device, snapshot, release, choice.sentence)
     return Considered(candidate, None, choice.variant or fits[0].name, numbers)
 
 
@@ -233,17 +234,6 @@ def not_in_shadow(device: DeviceView, candidate: Candidate, serves: str | None) 
         return Hold(Wait.WAVE_NOT_OPEN, _outside(device, rollout))
     no = f"{tried}; this device joins once it reports {serves} as healthy, and its turn has come"
     return Hold(Wait.NOT_IN_SHADOW, no)
-
-
-def _by_whom(device: DeviceView, snapshot: FleetSnapshot, release: Released, said: str) -> str:
-    """Name the group by which a variant was chosen, where another one of the device's would choose
-    by something else."""
-    if not said:
-        return said
-    (first, by), *rest = snapshot.choosers(device.groups, release.model, release.version)
-    if all(choose == by for _, choose in rest):
-        return said
-    return f"group {snapshot.group_name(first)} chooses by {by.minimise}: {said}"
 
 
 def candidates(device: DeviceView, snapshot: FleetSnapshot, model: str) -> Iterator[Candidate]:

@@ -103,6 +103,17 @@ def has_another(device: DeviceView, report: ModelReport, snapshot: FleetSnapshot
     return choice.variant is not None and choice.variant not in failed | {tried}
 
 
+def by_whom(device: DeviceView, snapshot: FleetSnapshot, release: Released, said: str) -> str:
+    """Return what was `said` of a choice, with the group by which the variant was chosen,
+    where another one of the device's would choose by something else."""
+    if not said:
+        return said
+    (first, by), *rest = snapshot.choosers(device.groups, release.model, release.version)
+    if all(choose == by for _, choose in rest):
+        return said
+    return f"group {snapshot.group_name(first)} chooses by {by.minimise}: {said}"
+
+
 def options_of(fits: Sequence[Variant], release: Released) -> list[Option]:
     """Return variants with what the publisher signed of each: `<variant>.top1` of the metrics."""
     return [Option(v.name, v.size, _signed(v.name, release)) for v in fits]
