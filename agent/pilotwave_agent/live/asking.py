@@ -88,11 +88,12 @@ class Asking:
             rest = _FIRST_REST_S * 2.0 ** min(self._failed - _FAILURES, 10)
             self._rest_until = time.monotonic() + min(rest, _LAST_REST_S)
 
-    def close(self) -> None:
-        """End the threads, and wait for a question in flight no longer than it may take."""
+    def close(self, *, wait: bool) -> None:
+        """End the threads; `wait` for a question in flight, no longer than it may take."""
         ending = threading.Thread(target=self._end, name="pilotwave-escalate-end", daemon=True)
         ending.start()
-        ending.join(self._within_s)
+        if wait:
+            ending.join(self._within_s)
 
     def _end(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

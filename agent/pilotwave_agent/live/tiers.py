@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pilotwave_agent.live.asking import Asking, NoAnswer
 from pilotwave_agent.live.escalator import Escalator, Way
@@ -76,10 +76,9 @@ class _Plan:
         `ValueError` for answers to several inputs."""
         import numpy as np
 
-        found = outputs.get(self.said.output)
-        if found is None:
-            return None
-        scores = np.asarray(found, np.float64)
+        scores = np.asarray(outputs.get(self.said.output))
+        if scores.dtype.kind not in "iuf":
+            return None  # there is no such output, or it scores nothing
         if scores.ndim == 0 or scores.size != scores.shape[-1]:
             shape = list(scores.shape)
             raise ValueError(f"expected one input a call; {self.said.output} has the shape {shape}")
@@ -93,6 +92,13 @@ class _Plan:
         return float(len(classes) > 1)
 
 
+class _Agreed(NamedTuple):
+    """The plan of a version's folder under some rules in a process."""
+
+    of: tuple[str, TierRules | None, int]
+    plan: _Plan | None
+
+
 class Tiered:
     """One model on this device with a bigger one behind it. It takes what `LiveModel` takes; that
     one is `small`. One input a call; from any thread."""
@@ -103,8 +109,7 @@ class Tiered:
         """Why the last hard input got the small model's answer, or why none is escalated."""
         self._rules = Told(self.small.data / "live" / FILE, parse_tier_rules)
         self._lock = threading.Lock()
-        self._plan: _Plan | None = None
-        self._plan_of: tuple[str, TierRules | None, int] | None = None
+        self._agreed: _Agreed | None = None
 
     def predict(self, x: Any) -> TieredAnswer:
         """Return the answer for one input: an array, or arrays by name.
@@ -182,15 +187,18 @@ class Tiered:
     def _current(self, version: Version) -> _Plan | None:
         """Return the plan for a version under the rules of now; after a fork, another one, as its
         threads are gone."""
-        key = version.name, self._rules.current(), os.getpid()
-        if key != self._plan_of:
+        wanted = version.name, self._rules.current(), os.getpid()
+        agreed = self._agreed
+        if agreed is None or agreed.of != wanted:
             with self._lock:
-                if key != self._plan_of:
-                    self._close_plan()
-                    self._plan, self._plan_of = self._agreed(version, key[1]), key
-        return self._plan
+                before, agreed = self._agreed, self._agreed
+                if agreed is None or agreed.of != wanted:
+                    agreed = self._agreed = _Agreed(wanted, self._agree(version, wanted[1]))
+            if before is not agreed:
+                _end(before, wait=False)
+        return agreed.plan
 
-    def _agreed(self, version: Version, rules: TierRules | None) -> _Plan | None:
+    def _agree(self, version: Version, rules: TierRules | None) -> _Plan | None:
         """Return what the version's publisher and the device's owner agree on; None for nothing."""
         try:
             said = parse_escalate(_read(version))
@@ -209,17 +217,11 @@ class Tiered:
         )
         return None
 
-    def _close_plan(self) -> None:
-        plan, self._plan = self._plan, None
-        mine = self._plan_of is not None and self._plan_of[2] == os.getpid()
-        if plan is not None and mine:
-            plan.asking.close()
-
     def close(self) -> None:
         """End it: calls in flight finish."""
         with self._lock:
-            self._close_plan()
-            self._plan_of = None
+            before, self._agreed = self._agreed, None
+        _end(before, wait=True)
         self.small.close()
 
     def __enter__(self) -> Tiered:
@@ -227,6 +229,12 @@ class Tiered:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _end(agreed: _Agreed | None, *, wait: bool) -> None:
+    """End a plan's threads, if they are this process's."""
+    if agreed is not None and agreed.plan is not None and agreed.of[2] == os.getpid():
+        agreed.plan.asking.close(wait=wait)
 
 
 def _own(small: Answer) -> TieredAnswer:
