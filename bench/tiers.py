@@ -46,11 +46,16 @@ def measure(bench: Bench) -> None:
     promises(bench)
     shares(bench)
     times(bench)
-    big = bigger(bench)
-    if big is None:
-        bench.say("accuracy: left out; name --big or --python")
+    if bench.options.big is not None:
+        accuracies(bench, bench.options.big)
+    elif bench.options.python is not None:
+        with tempfile.TemporaryDirectory(prefix="pilotwave-bench-") as folder:
+            big = Path(folder) / "big.onnx"
+            script = Path(__file__).with_name("_tiers_big.py")
+            subprocess.run([bench.options.python, script, big], check=True)
+            accuracies(bench, big)
     else:
-        accuracies(bench, big)
+        bench.say("accuracy: left out; name --big or --python")
 
 
 def images(*parts: str) -> tuple[np.ndarray, np.ndarray]:
@@ -166,17 +171,6 @@ def timed(bench: Bench, name: str, calls: int, call: Any) -> None:
 
 
 # --- accuracy
-
-
-def bigger(bench: Bench) -> Path | None:
-    if bench.options.big is not None:
-        return Path(bench.options.big)
-    if bench.options.python is None:
-        return None
-    path = Path(tempfile.mkdtemp(prefix="pilotwave-bench-")) / "big.onnx"
-    script = Path(__file__).with_name("_tiers_big.py")
-    subprocess.run([bench.options.python, script, path], check=True)
-    return path
 
 
 def accuracies(bench: Bench, big: Path) -> None:
