@@ -189,6 +189,25 @@ def record_answers(
     return found
 
 
+def learn_from(
+    folder: Path,
+    variant: Variant,
+    examples: Path,
+    plan: bytes,
+    out: Path,
+    limits: TestLimits,
+    settings: RuntimeSettings = _BY_DEFAULT,
+    place: SelfTestFolders = _ANYWHERE,
+) -> int:
+    """Have the variant answer labelled `examples` in a child process, and copy the numbers of an
+    update into `out`; return of how many examples they are. Raises `RefusedError`, `OSError`."""
+    spec = _spec(folder, variant, limits, settings, place)
+    spec |= {"cases": None, "record": str(examples), "plan": plan.decode()}
+    ended = in_child(spec, settings.python or sys.executable, limits.timeout_s, out)
+    remove_shared(ended)
+    return int(_passed(ended, limits)["figures"]["examples"])
+
+
 def _spec(
     folder: Path,
     variant: Variant,
@@ -201,6 +220,7 @@ def _spec(
     wished = [variant.requires.accelerator] if variant.requires.accelerator else []
     return {
         "record": None,
+        "plan": None,
         "turns": [],
         "runtime": variant.runtime,
         "folder": str(folder),

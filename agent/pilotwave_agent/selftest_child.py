@@ -23,7 +23,7 @@ from pilotwave_agent.runtimes.faults import WHEN
 from pilotwave_agent.runtimes.programs import SHARED_MEMORY
 from pilotwave_protocol.errors import RefusedError
 from pilotwave_protocol.states import Reason
-from pilotwave_protocol.tensortypes import CASES, CASES_JSON
+from pilotwave_protocol.tensortypes import CASES, CASES_JSON, NUMBERS
 
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
@@ -64,8 +64,9 @@ class Ended:
 def in_child(
     spec: dict[str, Any], python: str, timeout_s: float, keep: Path | None = None
 ) -> Ended:
-    """Have a child work on `spec`, for at most `timeout_s`; the golden cases that it writes go to
-    `keep`. Raises `RefusedError` for an interpreter that cannot be started, `OSError`."""
+    """Have a child work on `spec`, for at most `timeout_s`; the golden cases or the update that it
+    writes go to `keep`. Raises `RefusedError` for an interpreter that cannot be started, `OSError`.
+    """
     scratch = tempfile.mkdtemp(prefix="pw-")
     try:
         with tempfile.TemporaryFile(dir=scratch) as noise, _pipe() as (reader, writer):
@@ -92,7 +93,7 @@ def in_child(
 
 def _keep_cases(scratch: Path, out: Path) -> None:
     """Copy what the child wrote; a link that it planted is not followed."""
-    for name in (CASES, CASES_JSON):
+    for name in (CASES, CASES_JSON, NUMBERS):
         with contextlib.suppress(FileNotFoundError):
             fd = os.open(scratch / name, os.O_RDONLY | os.O_NOFOLLOW)
             with open(fd, "rb") as written, (out / name).open("wb") as kept:

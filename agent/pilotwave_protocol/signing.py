@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -313,7 +313,7 @@ def yank(role: Targets, model: str, version: str, *, reason: str, now: datetime)
     digest = found.hashes["sha256"]
     role.targets[path] = _target(path, found.length, digest, custom)
     policy = policy_of(role, model)
-    set_policy(role, model, ModelPolicy(policy.floor, policy.yanked | {digest}))
+    set_policy(role, model, replace(policy, yanked=policy.yanked | {digest}))
 
 
 def versions_below(role: Targets, model: str, counter: int) -> list[str]:

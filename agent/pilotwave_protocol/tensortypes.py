@@ -25,3 +25,5 @@ BY_SAFETENSORS = MappingProxyType(
 
 NAMES = frozenset({*BY_SAFETENSORS.values(), STRING})
 """Every type that a golden case may have."""
+NUMBERS = "update.bin"
+"""The numbers of an update of a training plan, as the child that makes them writes them."""

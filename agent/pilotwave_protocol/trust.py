@@ -10,7 +10,7 @@ imports no TUF code, so that every process can afford it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -28,6 +28,7 @@ from pilotwave_protocol.states import Reason
 MAX_DIRECTOR_KEYS = 8
 MAX_YANKED = 10_000
 MAX_REMOVED = 1000
+MAX_PLANS = 32
 
 
 @dataclass(frozen=True)
@@ -109,21 +110,31 @@ class VersionTarget:
 
 @dataclass(frozen=True)
 class ModelPolicy:
-    """A publisher's word on old versions: nothing below `floor`, nothing in `yanked`, ever."""
+    """A publisher's word on old versions: nothing below `floor`, nothing in `yanked`, ever. And the
+    training plans that hold now, their digests by name: no entries of their own among the targets,
+    since an agent that knows none would refuse the whole role."""
 
     floor: int = 0
     yanked: frozenset[str] = frozenset()
+    plans: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_custom(cls, custom: object) -> ModelPolicy:
-        """Read the `custom` of `models/<model>/_policy`: {floor, yanked: [manifest sha256]}."""
+        """Read the `custom` of `models/<model>/_policy`: {floor, yanked: [manifest sha256],
+        plans?: {name: plan sha256}}."""
         f = Fields(custom, "_policy", BadTrustData)
         digests = f.items("yanked", limit=MAX_YANKED)
-        return cls(f.integer("floor"), frozenset(names.check_sha256(d) for d in digests))
+        plans = f.mapping("plans", limit=MAX_PLANS, default={})
+        return cls(
+            f.integer("floor"),
+            frozenset(names.check_sha256(d) for d in digests),
+            {names.check_plan(n): names.check_sha256(d) for n, d in plans.items()},
+        )
 
     def to_custom(self) -> dict[str, Any]:
         """Write the `custom` of `models/<model>/_policy`."""
-        return {"floor": self.floor, "yanked": sorted(self.yanked)}
+        plans = {"plans": dict(sorted(self.plans.items()))} if self.plans else {}
+        return {"floor": self.floor, "yanked": sorted(self.yanked), **plans}
 
 
 @dataclass(frozen=True)

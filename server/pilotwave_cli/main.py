@@ -34,6 +34,7 @@ from pilotwave_cli import (
 from pilotwave_cli.calibrate import command as calibrate
 from pilotwave_cli.errors import CliError
 from pilotwave_cli.keys import commands as keys
+from pilotwave_cli.learn import commands as learn
 from pilotwave_cli.optimize import command as optimize
 from pilotwave_cli.output import warn
 from pilotwave_cli.publish import command as publish
@@ -84,6 +85,7 @@ reference.add_to(cli)
 cli.add_typer(versions.cli, name="versions")
 cli.add_typer(device_logs.cli, name="devices")
 cli.add_typer(captures.cli, name="captures")
+cli.add_typer(learn.cli, name="learn")
 cli.add_typer(codes.cli, name="codes")
 cli.add_typer(groups.cli, name="groups")
 groups.add_to(cli)

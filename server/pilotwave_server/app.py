@@ -46,6 +46,7 @@ from pilotwave_server.groups import setup as groups
 from pilotwave_server.hosts import setup as hosts
 from pilotwave_server.inventory import setup as inventory
 from pilotwave_server.keystore.choose import open_keys
+from pilotwave_server.learning import setup as learning
 from pilotwave_server.metrics import Metrics
 from pilotwave_server.operator_api import setup as operator_api
 from pilotwave_server.pacing import Pacing
@@ -79,6 +80,7 @@ INSTALL: tuple[Callable[[Context], None], ...] = (
     inventory.install,
     diagnostics.install,
     captures.install,
+    learning.install,
     groups.install,
     rollouts.install,
     device_api.install,

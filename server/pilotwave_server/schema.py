@@ -19,6 +19,7 @@ SLICES = (
     "hosts",
     "idempotency",
     "keystore",
+    "learning",
     "operators",
     "registry",
     "rollouts",

@@ -11,7 +11,7 @@ ASKS_SOMETIMES = """
 # these list what goes, and ask: tests/cli/test_publish.py, test_leaving.py, test_rotation.py …
 LISTS_FIRST = """
     publish | keys rotate | unassign | devices remove | models reset | webhooks delete
-    captures delete
+    captures delete | learn end
 """
 READS = """
     status | bytes | events | follow | attention list
@@ -21,7 +21,7 @@ READS = """
     rollouts preview | rollouts devices | rollouts decisions | sites list | deltas list
     deltas show | tokens list | people list | webhooks list | webhooks deliveries | audit export
     audit verify
-    captures list
+    captures list | learn status
     server check | server notices
     agent status | agent selftest
 """
@@ -37,6 +37,10 @@ CAN_BE_UNDONE = """
     versions undeny: versions deny
     versions readmit: versions purge
     devices logs: it asks for what the device's owner allows, and shows it
+    learn plan: learn drop
+    learn drop: learn plan, under the same name with the same content
+    learn start: learn end; only devices whose owners allow it take part
+    learn fetch: it makes a new file and overwrites none
     captures pull: it adds to the folder that it names, and keeps labels
     devices settle: the conflict is shown again as soon as there is one
     devices pin: devices unpin; it is one device

@@ -16,6 +16,7 @@ from pilotwave_agent.settings.diagnostics import DiagnosticsSettings
 from pilotwave_agent.settings.download_limits import OwnLimits
 from pilotwave_agent.settings.escalate import EscalateSettings
 from pilotwave_agent.settings.facts import FactSettings
+from pilotwave_agent.settings.learn import LearnSettings
 from pilotwave_agent.settings.push import PushSettings
 from pilotwave_agent.settings.tell import Tell
 from pilotwave_agent.settings.tracing import TracingSettings
@@ -29,6 +30,7 @@ SECTIONS = {
     "[diagnostics]": DiagnosticsSettings,
     "[capture]": CaptureSettings,
     "[escalate]": EscalateSettings,
+    "[learn]": LearnSettings,
     "[tracing]": TracingSettings,
     "[facts]": FactSettings,
     "[runtimes.NAME]": RuntimeSettings,
@@ -41,6 +43,7 @@ NESTED = (
     "diagnostics",
     "capture",
     "escalate",
+    "learn",
     "tracing",
     "facts",
     "runtimes",
@@ -101,6 +104,7 @@ def test_each_key_of_the_table_is_read(section: str) -> None:
         inner = {"[probe]": "probe", "[selftest]": "selftest", "[limits]": "limits"}
         inner |= {"[push]": "push", "[diagnostics]": "diagnostics", "[facts]": "facts"}
         inner |= {"[tracing]": "tracing", "[capture]": "capture", "[escalate]": "escalate"}
+        inner |= {"[learn]": "learn"}
         if section in inner:
             wrong = {inner[section]: wrong}
         elif section == "[runtimes.NAME]":

@@ -137,6 +137,25 @@ class Layout:
         return self.captures / "sent.json"
 
     @property
+    def label_rules(self) -> Path:
+        """That applications may keep labelled examples, where the owner allows learning."""
+        return self.live / "learn.json"
+
+    @property
+    def all_examples(self) -> Path:
+        """Labelled examples, a folder per model."""
+        return self.root / "learning" / "examples"
+
+    def examples(self, model: str) -> Path:
+        """A model's labelled examples."""
+        return self.all_examples / model
+
+    @property
+    def updates(self) -> Path:
+        """What was answered to each plan, by the plan's digest."""
+        return self.root / "learning" / "updates"
+
+    @property
     def trial(self) -> Path:
         """How the trial of a new agent goes (`self_update.launch`)."""
         return self.root / "agent" / "trial.json"

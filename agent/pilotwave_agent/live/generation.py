@@ -33,7 +33,7 @@ class Version:
 
 class Answer(dict[str, Any]):
     """The outputs of one call by name. `version` is the one that made all of them, `inputs` what it
-    was given, where the device captures what is scored low."""
+    was given, where the device captures what is scored low or keeps labelled examples."""
 
     __slots__ = ("inputs", "version")
 

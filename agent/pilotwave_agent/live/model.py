@@ -24,6 +24,7 @@ from pilotwave_agent.live.follower import Follower
 from pilotwave_agent.live.generation import Answer, Generation, Serving, Version
 from pilotwave_agent.live.heartbeat import Heartbeat
 from pilotwave_agent.live.input_checks import SCORE, InputChecks
+from pilotwave_agent.live.labels import Labels
 from pilotwave_agent.live.links import ModelLinks
 from pilotwave_agent.live.loader import Check, Feeds, LoadOptions
 from pilotwave_agent.live.recorder import Recorder
@@ -76,6 +77,7 @@ class LiveModel:
         self._compare = compare
         self._shadow: Shadow | None = None
         self._checks = InputChecks()
+        self._labels = Labels(self._links.desk)
         self._app = app or os.path.basename(sys.argv[0] or "python")
         self._heartbeat_s, self._inotify, self._wait_s = heartbeat_s, inotify, wait_s
         self._closed = False
@@ -125,7 +127,7 @@ class LiveModel:
 
     def _call(self, generation: Generation, feeds: Mapping[str, Any]) -> Answer:
         version = generation.version
-        inputs = self._capture.copied(feeds)
+        inputs = self._capture.copied(feeds) or self._labels.copied(feeds)
         begun = time.perf_counter()
         try:
             outputs = generation.run(feeds)
@@ -163,6 +165,12 @@ class LiveModel:
         version = self.version
         self._recorder.value(version, name, value)
         self._checks.number(self._recorder, version, name, value)
+
+    def label(self, answer: Answer, y: int) -> bool:
+        """Keep the inputs of an answer as an example of class `y`, counted from 0, for training
+        plans (docs/learning.md). False where the device's owner allows none, or nothing was kept.
+        """
+        return answer.inputs is not None and self._labels.keep(answer.inputs, int(y))
 
     # --- describing
 

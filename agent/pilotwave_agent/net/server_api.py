@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _JSON = {"Content-Type": "application/json"}
 # whoever can forge an answer may silence a device for no longer than this at a time
 MAX_RETRY_AFTER_S = 3600
 CASE_DEADLINE_S = 60.0
+_MAX_ROUNDS = 256 << 10
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,512}")
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,74}"')
 
@@ -147,10 +149,33 @@ def send_diagnostics(channel: Channel, token: str, envelope: bytes) -> None:
 
 def send_case(channel: Channel, token: str, case: bytes) -> None:
     """Send a captured case. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
+    _send_bytes(channel, token, "/device/v1/captures", case)
+
+
+def waiting_rounds(channel: Channel, token: str) -> list[bytes]:
+    """Ask for the training plans whose rounds wait for this device; they are not verified.
+
+    Raises `ServerSaid`, `Unreachable`, `BadAnswer`.
+    """
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = channel.request("GET", "/device/v1/learning", headers=headers, max_body=_MAX_ROUNDS)
+    if answer.status != 200:
+        raise ServerSaid(answer)
+    try:
+        found = strictjson.loads(answer.body, max_bytes=_MAX_ROUNDS)
+        return [base64.b64decode(item["content"], validate=True) for item in found["rounds"]]
+    except (BadJson, ValueError, TypeError, KeyError) as e:
+        raise BadAnswer(f"learning: expected plans: {e}") from e
+
+
+def send_update(channel: Channel, token: str, update: bytes) -> None:
+    """Send an update. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
+    _send_bytes(channel, token, "/device/v1/updates", update)
+
+
+def _send_bytes(channel: Channel, token: str, path: str, body: bytes) -> None:
     headers = {"Content-Type": "application/octet-stream", "Authorization": f"Bearer {token}"}
-    answer = channel.request(
-        "POST", "/device/v1/captures", headers=headers, body=case, deadline_s=CASE_DEADLINE_S
-    )
+    answer = channel.request("POST", path, headers=headers, body=body, deadline_s=CASE_DEADLINE_S)
     if answer.status != 204:
         raise ServerSaid(answer)
 

@@ -75,7 +75,7 @@ class Agent:
         self._config, self._config_path = config, config_path
         self.clock, self._launch, self._root = clock or Clock(), launch, root
         self._layout, self._disk = Layout(config.data_dir), Disk()
-        self.session = session_of(config, who, self.clock, root)
+        self.session = session_of(config, who, self.clock, root, config_path=config_path)
         self.schedule = self.session.schedule
         longest_s = config.max_poll_interval_s
         self._push = PushConnection(

@@ -77,7 +77,8 @@ def alone(config: Config) -> Iterator[tuple[Layout, Identity]]:
 
 
 def _tell_applications(config: Config, layout: Layout, who: Identity) -> None:
-    """Tell them what to capture and where inputs may go; without a word of the owner's, nothing."""
+    """Tell them what to capture, where inputs may go and whether to keep labelled examples; without
+    a word of the owner's, nothing."""
     if config.escalate.allow or layout.tier_rules.exists():
         from pilotwave_agent.apps.rules import tell_tiers  # mostly not asked for
 
@@ -92,6 +93,13 @@ def _tell_applications(config: Config, layout: Layout, who: Identity) -> None:
             tell_applications(config, layout, who, Disk())
         except OSError as e:
             say(f"applications are not told what to capture: {e}", level="warning")
+    if config.learn.allow or layout.all_examples.exists() or layout.label_rules.exists():
+        from pilotwave_agent import rounds  # mostly not allowed
+
+        try:
+            rounds.tell_applications(config, layout, Disk())
+        except OSError as e:
+            say(f"applications are not told to keep examples: {e}", level="warning")
 
 
 def run(config: Config, config_path: Path) -> bool:

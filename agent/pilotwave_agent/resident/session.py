@@ -35,6 +35,7 @@ from pilotwave_protocol.push import PushTerms
 
 if TYPE_CHECKING:
     from pilotwave_agent.captures import Captures
+    from pilotwave_agent.rounds import Rounds
     from pilotwave_agent.traces import DeviceTraces
 
 NO = (ServerSaid, Unreachable, BadAnswer)
@@ -81,6 +82,7 @@ class Session:
     _answered: dict[int, float] = field(default_factory=dict)
     _telling: tuple[Alarm, ...] = ()
     traces: DeviceTraces | None = None
+    config_path: Path | None = None
 
     def __post_init__(self) -> None:
         layout = Layout(self.config.data_dir)
@@ -95,6 +97,11 @@ class Session:
             from pilotwave_agent.captures import Captures  # mostly not asked for
 
             self.captures = Captures(self.config, self.who, Disk())
+        self.rounds: Rounds | None = None
+        if self.config.learn.allow and self.config_path is not None:
+            from pilotwave_agent.rounds import Rounds  # mostly not allowed
+
+            self.rounds = Rounds(self.config, self.config_path, Disk())
 
     def say_once(self, words: str) -> None:
         """Tell of a trouble, but not each time it comes again."""
@@ -122,8 +129,10 @@ class Session:
             self.drift.told(telling)
 
     def close(self) -> None:
-        """Close the connection, and send what is left of traces."""
+        """Close the connection, send what is left of traces, end what takes part in learning."""
         self.channel.close()
+        if self.rounds:
+            self.rounds.close()
         if self.traces:
             self.traces.close()
 
@@ -140,6 +149,8 @@ class Session:
         self.telemetry.collect(self.clock.wall())
         if self.captures:
             self.captures.collect(self.clock.wall())
+        if self.rounds:
+            self.rounds.collect()
         traces = self.traces.header() if self.traces else ""
         news = News(facts if facts != self._facts else None, progress or {}, trouble, traces)
         already = self.reporter.acked
@@ -157,6 +168,8 @@ class Session:
         if self.captures:
             now, wall = self.clock.uptime(), self.clock.wall()
             self.captures.send(self.channel, self.token, now=now, wall=wall, root=self.root)
+        if self.rounds:
+            self.rounds.look(self.channel, self.token, wall=self.clock.wall(), root=self.root)
         tuf = reply.tuf.get("root", 0), reply.tuf.get("timestamp", 0)
         return Heard(tuf=tuf, renumber=self.reporter.lost)
 

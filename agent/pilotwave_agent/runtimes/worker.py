@@ -73,7 +73,9 @@ def _try(spec: dict[str, Any], line: _Line) -> dict[str, Any]:
     model = _load(spec)
     load_ms = (time.perf_counter() - begun) * 1000
     line.say(info=asdict(model.info), shared=list(getattr(model, "shared", ())))
-    if spec["record"]:
+    if spec["plan"]:
+        figures = _learned(model, spec, line)
+    elif spec["record"]:
         figures = _recorded(model, Path(spec["record"]), line)
     else:
         figures = _compared(model, spec, cases, line)
@@ -160,6 +162,14 @@ def _recorded(model: Runner, inputs: Path, line: _Line) -> dict[str, Any]:
 
     line.enter("run")
     return record(model, inputs, Path.cwd())
+
+
+def _learned(model: Runner, spec: dict[str, Any], line: _Line) -> dict[str, Any]:
+    """Write an update of a training plan into the folder that this process may write to."""
+    from pilotwave_agent.runtimes.learn import learn
+
+    line.enter("run")
+    return learn(model, Path(spec["record"]), spec["plan"].encode(), Path.cwd())
 
 
 def _compared(

@@ -20,6 +20,7 @@ from pilotwave_agent.settings.diagnostics import DiagnosticsSettings, read_diagn
 from pilotwave_agent.settings.download_limits import OwnLimits, read_limits
 from pilotwave_agent.settings.escalate import EscalateSettings, read_escalate
 from pilotwave_agent.settings.facts import FactSettings, read_fact_settings
+from pilotwave_agent.settings.learn import LearnSettings, read_learn
 from pilotwave_agent.settings.proxies import ENVIRONMENT, Proxies, from_environment, read_proxy
 from pilotwave_agent.settings.push import PushSettings, read_push
 from pilotwave_agent.settings.tell import Tell, read_tell
@@ -132,6 +133,7 @@ class Config:
     diagnostics: DiagnosticsSettings = field(default_factory=DiagnosticsSettings)
     capture: CaptureSettings = field(default_factory=CaptureSettings)
     escalate: EscalateSettings = field(default_factory=EscalateSettings)
+    learn: LearnSettings = field(default_factory=LearnSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
     facts: FactSettings = field(default_factory=FactSettings)
     proxy: str = ""
@@ -205,6 +207,7 @@ def parse(data: dict[str, Any], *, base: Path) -> Config:
         diagnostics=read_diagnostics(_section(f, "diagnostics")),
         capture=read_capture(_section(f, "capture")),
         escalate=read_escalate(_section(f, "escalate"), check_server),
+        learn=read_learn(_section(f, "learn")),
         tracing=read_tracing(_section(f, "tracing")),
         facts=read_fact_settings(f.mapping("facts", limit=32, default={}), BadConfig),
         proxy=f.text("proxy", limit=2048, default=""),

@@ -27,7 +27,7 @@ from pilotwave_server.device_api.check_in import (
     UnknownDevice,
 )
 from pilotwave_server.device_api.poll import Polls, RevokedToken
-from pilotwave_server.device_api.sealed import CapturesDoor, DiagnosticsDoor
+from pilotwave_server.device_api.sealed import CapturesDoor, DiagnosticsDoor, UpdatesDoor
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
 from pilotwave_server.devices.enrolment import enrol
 from pilotwave_server.devices.errors import (
@@ -40,6 +40,8 @@ from pilotwave_server.devices.errors import (
 from pilotwave_server.diagnostics.service import BadDiagnostics
 from pilotwave_server.edge import BodyTooSlow
 from pilotwave_server.fields import ApiReply
+from pilotwave_server.learning.check_numbers import ImpossibleUpdate
+from pilotwave_server.learning.updates import BadUpdate, RoundFull, RoundOver, UpdateRepeated
 from pilotwave_server.pacing import TooManyRefusals, address_of
 from pilotwave_server.problems import DatabaseUnavailable, responses
 from pilotwave_server.registry.trust import DirectorKeyUnknown, TrustNotReady
@@ -267,6 +269,34 @@ async def diagnostics(context: Ctx, token: DeviceCredentials) -> Response:
 async def captures(context: Ctx, token: DeviceCredentials) -> Response:
     """With the read token of the last check-in. A case that is kept already is answered alike."""
     return _Handled(context.get(CapturesDoor))
+
+
+@router.post(
+    "/updates",
+    summary="Send an update of a training plan, signed by the device",
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {}}}}
+    },
+    status_code=204,
+    response_class=_Handled,
+    responses=responses(
+        BadUpdate,
+        ImpossibleUpdate,
+        RoundOver,
+        UpdateRepeated,
+        RoundFull,
+        BadToken,
+        ExpiredToken,
+        RevokedToken,
+        ReportTooLarge,
+        BodyTooSlow,
+        TooManyRefusals,
+        DatabaseUnavailable,
+    ),
+)
+async def updates(context: Ctx, token: DeviceCredentials) -> Response:
+    """With the read token of the last check-in. The very same update again is answered alike."""
+    return _Handled(context.get(UpdatesDoor))
 
 
 @router.get(

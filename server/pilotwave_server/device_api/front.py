@@ -11,6 +11,7 @@ POLL = "/device/v1/directive"
 CHECK_IN = "/device/v1/check-in"
 DIAGNOSTICS = "/device/v1/diagnostics"
 CAPTURES = "/device/v1/captures"
+UPDATES = "/device/v1/updates"
 
 
 class DevicePaths:

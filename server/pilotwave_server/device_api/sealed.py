@@ -1,4 +1,4 @@
-"""Take what a device sends sealed and signed: `POST /device/v1/diagnostics` and `…/captures`. Plain
+"""Take what a device sends signed: `POST /device/v1/diagnostics`, `…/captures`, `…/updates`. Plain
 ASGI, so that no body is read before the sender is known by its token."""
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
+from pilotwave_protocol.learning.update import MAX_NUMBERS_BYTES, MAX_UPDATE_BYTES
 from pilotwave_protocol.messages.case import MAX_CASE_BYTES
 from pilotwave_protocol.messages.diagnostics import MAX_DIAGNOSTICS_BYTES
 from pilotwave_server.captures import service as captures
@@ -17,6 +18,7 @@ from pilotwave_server.device_api.body import SenderGone, read_body
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.diagnostics import service as diagnostics
 from pilotwave_server.errors import ServerError
+from pilotwave_server.learning import updates
 from pilotwave_server.problems import error_response
 
 DEADLINE_S = 120.0
@@ -74,3 +76,14 @@ class CapturesDoor(SealedDoor):
                 captures.take(session, raw, device=device, bounds=bounds, now=context.clock())
 
         super().__init__(context, polls, take, limit=MAX_CASE_BYTES)
+
+
+class UpdatesDoor(SealedDoor):
+    """Takes updates of rounds of training plans. They are signed, and not sealed."""
+
+    def __init__(self, context: Context, polls: Polls) -> None:
+        def take(device: str, raw: bytes) -> None:
+            with context.db.write() as session:
+                updates.take(session, raw, device=device, now=context.clock())
+
+        super().__init__(context, polls, take, limit=MAX_NUMBERS_BYTES + 3 * MAX_UPDATE_BYTES)

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from pilotwave_protocol.messages.check_in import CheckIn
 from pilotwave_server.blobs.flow import BlobGates
 from pilotwave_server.context import Context
-from pilotwave_server.device_api import enrolment, links
+from pilotwave_server.device_api import enrolment, learning, links
 from pilotwave_server.device_api.challenges import DeviceChallenges
 from pilotwave_server.device_api.check_in import CheckIns
 from pilotwave_server.device_api.front import (
@@ -18,13 +18,14 @@ from pilotwave_server.device_api.front import (
     CHECK_IN,
     DIAGNOSTICS,
     POLL,
+    UPDATES,
     DevicePaths,
 )
 from pilotwave_server.device_api.ingest import Ingest
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.device_api.push.setup import install as make_push
-from pilotwave_server.device_api.sealed import CapturesDoor, DiagnosticsDoor
+from pilotwave_server.device_api.sealed import CapturesDoor, DiagnosticsDoor, UpdatesDoor
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.traces import DeviceTraces
 from pilotwave_server.device_api.writer import CheckInWriter
@@ -54,6 +55,7 @@ class DeviceApi:
     check_ins: CheckIns
     diagnostics: DiagnosticsDoor
     captures: CapturesDoor
+    updates: UpdatesDoor
     push: Push
 
     @property
@@ -70,6 +72,7 @@ class DeviceApi:
                 ("POST", CHECK_IN): self.check_ins,
                 ("POST", DIAGNOSTICS): self.diagnostics,
                 ("POST", CAPTURES): self.captures,
+                ("POST", UPDATES): self.updates,
             },
         )
 
@@ -86,12 +89,13 @@ def install(context: Context) -> None:
     push = make_push(context, polls)
     check_ins = make_check_ins(context, tokens, writer, push, traces)
     diagnostics, captures = DiagnosticsDoor(context, polls), CapturesDoor(context, polls)
-    api = DeviceApi(polls, check_ins, diagnostics, captures, push)
-    for part in (polls, check_ins, push, diagnostics, captures, api):
+    updates = UpdatesDoor(context, polls)
+    api = DeviceApi(polls, check_ins, diagnostics, captures, updates, push)
+    for part in (polls, check_ins, push, diagnostics, captures, updates, api):
         context.put(part)
     context.put(PushChannels(push.channel_of))
     context.get(BlobGates).append(polls.may_read)
-    context.routers += [enrolment.router, links.router]
+    context.routers += [enrolment.router, learning.router, links.router]
     context.workers += [reread, writer, push]
 
 

@@ -47,7 +47,7 @@ def read_policy(targets: Mapping[str, TargetFile], model: str) -> ModelPolicy:
         raise BadPolicy(f"{path}: expected length 0 and the SHA-256 of nothing")
     try:
         f = Fields(target.custom, path, BadTrustData)
-        f.raw("floor"), f.raw("yanked")
+        f.raw("floor"), f.raw("yanked"), f.raw("plans", None)
         f.done()
         return ModelPolicy.from_custom(target.custom)
     except (BadName, BadTrustData) as error:

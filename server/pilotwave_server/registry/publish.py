@@ -32,6 +32,12 @@ from pilotwave_server.registry.canary import check_with_canary
 from pilotwave_server.registry.checks import RoleChange, check_role
 from pilotwave_server.registry.contents import CheckedVersion, check_contents, digests_of
 from pilotwave_server.registry.entries import KnownVersion
+from pilotwave_server.registry.plans import (
+    CheckedPlan,
+    check_all_are_known,
+    check_plans,
+    record_plans,
+)
 from pilotwave_server.registry.recording import mark, record_reset, record_version
 from pilotwave_server.registry.resets import read_resets
 from pilotwave_server.registry.sealing import seal
@@ -79,14 +85,18 @@ def publish(
     """
     new = documents.read_document(document, Targets, now=now)
     contents: list[CheckedVersion] = []
+    new_plans: list[CheckedPlan] = []
     with db.read() as session:
         if not accepted_before(session, model, new):
             change = rehearse(session, model=model, new=new, now=now)
             contents = check_contents(change.new, given=list(manifests), blobs=blobs)
             check_not_purged(session, digests_of(contents))
+            new_plans = check_plans(session, model=model, named=change.policy.plans, blobs=blobs)
     for version in contents:
         blobs.put(version.raw)
-    done = _commit(db, trust, model=model, new=new, contents=contents, actor=actor, now=now)
+    done = _commit(
+        db, trust, model=model, new=new, contents=contents, plans=new_plans, actor=actor, now=now
+    )
     trust.committed()
     return Published(
         model=model,
@@ -114,6 +124,7 @@ def _commit(
     model: str,
     new: Metadata[Targets],
     contents: Sequence[CheckedVersion],
+    plans: Sequence[CheckedPlan],
     actor: str,
     now: datetime,
 ) -> RoleChange | None:
@@ -122,7 +133,9 @@ def _commit(
         lock_fleet(session)
         if accepted_before(session, model, new):
             return None
-        change = accept_role(session, model=model, new=new, contents=contents, actor=actor, now=now)
+        change = accept_role(
+            session, model=model, new=new, contents=contents, plans=plans, actor=actor, now=now
+        )
         role = names.role_for_model(model)
         seal(session, changed=[role], keys=trust.keys("online", session), now=now)
         check_with_canary(session, expected=changed_targets(model, new, change), now=now)
@@ -189,6 +202,7 @@ def accept_role(
     model: str,
     new: Metadata[Targets],
     contents: Sequence[CheckedVersion],
+    plans: Sequence[CheckedPlan] = (),
     actor: str,
     now: datetime,
     delegator: Targets | None = None,
@@ -207,6 +221,8 @@ def accept_role(
             actor=actor,
             now=now,
         )
+    record_plans(session, plans, actor=actor, now=now)
+    check_all_are_known(session, model=model, named=change.policy.plans)
     for target in change.yanked:
         mark(session, model, [target.version], yanked_at=now, yanked_reason=target.yanked)
         audit.record(
@@ -235,6 +251,7 @@ def accept_role(
             "version": new.signed.version,
             "floor": change.policy.floor,
             "pruned": list(change.pruned),
+            "plans": sorted(change.policy.plans),
         },
     )
     return change

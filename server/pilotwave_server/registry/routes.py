@@ -21,7 +21,7 @@ from pilotwave_server.errors import Invalid
 from pilotwave_server.fields import ModelName, VersionName
 from pilotwave_server.paging import BadCursor, CountedPage, Paging, count_rows
 from pilotwave_server.problems import responses
-from pilotwave_server.registry import checks, contents, documents, entries, policy, service
+from pilotwave_server.registry import checks, contents, documents, entries, plans, policy, service
 from pilotwave_server.registry.canary import CanaryRefused
 from pilotwave_server.registry.export import ExportFailed
 from pilotwave_server.registry.publish import ModelUnknown, note_trace, publish
@@ -83,6 +83,10 @@ REFUSALS = (
     contents.BlobSizeWrong,
     contents.FormatMismatch,
     contents.UnsafeFormat,
+    plans.PlanMissing,
+    plans.PlanInvalid,
+    plans.PlanChanged,
+    plans.PlanOfNothing,
     CanaryRefused,
     ExportFailed,
 )

@@ -86,6 +86,23 @@ class VersionRow(Base):
     variants: Mapped[list[VariantRow]] = relationship(order_by="VariantRow.position")
 
 
+class PlanRow(Base):
+    """A training plan as its publisher signed it. Whether it holds still, the model's policy says;
+    `validation_sha256` is the blob of the publisher's own examples, if it has one."""
+
+    __tablename__ = "plans"
+    __table_args__ = (UniqueConstraint("model", "name"), UniqueConstraint("model", "sha256"))
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    model: Mapped[str] = mapped_column(ForeignKey("models.name"))
+    name: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+    validation_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    published_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    published_by: Mapped[str] = mapped_column(String(200))
+
+
 class VariantRow(Base):
     """One build of a version; `size` is that of all its files together, in bytes."""
 

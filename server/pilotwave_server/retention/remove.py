@@ -23,7 +23,7 @@ from pilotwave_server.deltas.tables import DeltaRow
 from pilotwave_server.errors import Conflict, NotFound
 from pilotwave_server.operators.roles import Actor
 from pilotwave_server.registry.service import get_version
-from pilotwave_server.registry.tables import VariantFileRow, VariantRow, VersionRow
+from pilotwave_server.registry.tables import PlanRow, VariantFileRow, VariantRow, VersionRow
 from pilotwave_server.retention.plan import judge
 from pilotwave_server.scope import ScopeForbids
 
@@ -152,13 +152,19 @@ def unsigned(now: datetime) -> Select[tuple[str]]:
 
 
 def _is_needed(sha256: Any) -> ColumnElement[bool]:
-    """Whether a version that is not purged, or a delta, needs a digest (or a column of them)."""
-    f, a, v, d = VariantFileRow, VariantRow, VersionRow, DeltaRow
+    """Whether a version that is not purged, a delta or a plan needs a digest (or a column of
+    them)."""
+    f, a, v, d, p = VariantFileRow, VariantRow, VersionRow, DeltaRow, PlanRow
     listed = (
         exists().where(f.sha256 == sha256, f.variant_id == a.id)
         .where(a.version_id == v.id, v.purged_at.is_(None))
     )  # fmt: skip
-    return or_(listed, exists().where(v.sha256 == sha256), exists().where(d.delta_sha256 == sha256))
+    return or_(
+        listed,
+        exists().where(v.sha256 == sha256),
+        exists().where(d.delta_sha256 == sha256),
+        exists().where(p.validation_sha256 == sha256),
+    )
 
 
 def _mark(session: Session, row: VersionRow, reason: str, actor: str, now: datetime) -> None:

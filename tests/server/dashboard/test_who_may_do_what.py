@@ -32,6 +32,8 @@ OPEN = {
     "GET /device/v1/directive": "a device's token",
     "POST /device/v1/captures": "a device's token, then its signature",
     "POST /device/v1/diagnostics": "a device's token, then its signature",
+    "POST /device/v1/updates": "a device's token, then its signature",
+    "GET /device/v1/learning": "a device's token",
     "GET /device/v1/links/blobs/{sha256}": "a device's token",
     "GET /device/v1/links/deltas/{from_sha256}/{to_sha256}": "a device's token",
     "GET /static/{tag}/{name:path}": "nothing",
@@ -82,6 +84,8 @@ NEEDS = {
         POST /api/v1/devices/{device}/decommission
         POST /api/v1/devices/{device}/settle|POST /api/v1/devices/bulk|POST /devices/bulk
         GET /api/v1/captures|GET /api/v1/captures/{number}|DELETE /api/v1/captures
+        POST /api/v1/learning/rounds|POST /api/v1/learning/rounds/{number}/end
+        GET /api/v1/learning/rounds/{number}/head
         GET /api/v1/devices/{device}/diagnostics|POST /api/v1/devices/{device}/diagnostics
         GET /api/v1/devices/{device}/diagnostics/{number}
         DELETE /api/v1/devices/{device}/diagnostics/{number}
@@ -121,6 +125,7 @@ NEEDS = {
         GET /deltas/{from_sha256}/{to_sha256}|HEAD /deltas/{from_sha256}/{to_sha256}
         GET /api/v1/deltas|GET /api/v1/deltas/{from_sha256}/{to_sha256}
         GET /api/v1/bytes|GET /api/v1/site-limits
+        GET /api/v1/learning/rounds|GET /api/v1/learning/rounds/{number}/devices
         GET /blobs/{sha256}|HEAD /blobs/{sha256}|GET /api/v1/models|GET /api/v1/models/{model}
         GET /api/v1/models/{model}/versions|GET /api/v1/models/{model}/distribution
         GET /api/v1/models/{model}/versions/{version}

@@ -66,7 +66,7 @@ CHANGES = {
         POST /devices/{device}/revoke|POST /devices/{device}/decommission
         POST /devices/{device}/diagnostics
         DELETE /devices/{device}/diagnostics/{number}
-        DELETE /captures
+        DELETE /captures|POST /learning/rounds|POST /learning/rounds/{number}/end
         POST /devices/{device}/settle
         POST /enrolment-codes|DELETE /enrolment-codes/{code_id}
         POST /groups|PUT /groups/{group}|DELETE /groups/{group}

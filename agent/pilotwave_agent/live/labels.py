@@ -1,0 +1,88 @@
+"""Keep labelled examples for the agent, where the device's owner allows learning.
+
+The agent says by a file in the folder `live` that it may be done. An example is one file in
+`live/<model>`: the inputs of a call as `input.NAME`, and the class as `label`, in safetensors; an
+application in any language may write the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pilotwave_agent.host.shared_folder import SharedFolder
+from pilotwave_agent.live.told import Told
+
+FILE = "learn.json"
+ENDING = ".example"
+MAX_WAITING = 512
+"""So many examples of a model wait for the agent; while it is away, no more are kept."""
+_SCHEMA = "pilotwave/learn/1"
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """What the agent tells applications: how large an example may be."""
+
+    max_example_bytes: int
+
+    def to_bytes(self) -> bytes:
+        """Write the file."""
+        return json.dumps({"schema": _SCHEMA, **asdict(self)}).encode() + b"\n"
+
+
+def parse_rules(raw: bytes) -> LabelRules | None:
+    """Read the file; None where it is of a later agent. Raises `ValueError`, `TypeError`."""
+    found = json.loads(raw)
+    if not isinstance(found, dict) or found.pop("schema", None) != _SCHEMA:
+        return None
+    return LabelRules(**found)
+
+
+class Labels:
+    """One process's labelled examples of one model. `folder` is `live/<model>`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rules = Told(folder.parent / FILE, parse_rules)
+
+    def copied(self, feeds: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return a call's inputs as they are now, where they may become an example."""
+        if self._rules.current() is None:
+            return None
+        with contextlib.suppress(Exception):
+            return {name: copy.copy(value) for name, value in feeds.items()}
+        return None
+
+    def keep(self, inputs: Mapping[str, Any], label: int) -> bool:
+        """Write one example; False where the owner allows none, or there is no room."""
+        rules = self._rules.current()
+        if rules is None:
+            return False
+        raw = _packed(inputs, label)
+        if len(raw) > rules.max_example_bytes:
+            return False
+        try:
+            with SharedFolder(self._folder) as folder:
+                if len(folder.names(ENDING, MAX_WAITING)) >= MAX_WAITING:
+                    return False
+                folder.replace(f"{time.time_ns()}-{secrets.token_hex(4)}{ENDING}", raw)
+        except OSError:
+            return False
+        return True
+
+
+def _packed(inputs: Mapping[str, Any], label: int) -> bytes:
+    import numpy as np
+
+    from pilotwave_agent.runtimes.casefile import as_safetensors
+
+    arrays = {f"input.{name}": np.asarray(value) for name, value in inputs.items()}
+    return as_safetensors({**arrays, "label": np.array([label], np.int64)})

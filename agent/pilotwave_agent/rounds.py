@@ -1,0 +1,140 @@
+"""Training plans, as far as the resident agent is concerned: keep labelled examples within the
+owner's budget, ask whether a round waits, and start the process that takes part (`take_part`).
+
+Nothing is done without `[learn] allow = true`; without it, what was kept goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from pilotwave_agent.apps import heartbeats
+from pilotwave_agent.apps.rules import write_rules
+from pilotwave_agent.core.conditions import CHANGE, FETCH, hold
+from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.host.log import say
+from pilotwave_agent.host.shared_folder import SharedFolder, remove_tree
+from pilotwave_agent.live.labels import ENDING, MAX_WAITING, LabelRules
+from pilotwave_agent.net import server_api
+from pilotwave_agent.net.http import BadAnswer, Channel, Unreachable
+from pilotwave_agent.net.server_api import ServerSaid
+from pilotwave_agent.read_conditions import look_around
+from pilotwave_agent.settings.config import Config
+from pilotwave_protocol.digest import sha256_hex
+
+SENT = ".sent"
+_PATIENCE_S = 2.0
+
+
+def tell_applications(config: Config, layout: Layout, disk: Disk) -> None:
+    """Write down that applications may keep examples; where the owner allows none, remove what was
+    kept. May raise `OSError`."""
+    rules = LabelRules(config.learn.max_example_kb << 10)
+    allowed = rules.to_bytes() if config.learn.allow else None
+    write_rules(config, disk, layout.label_rules, allowed)
+    if not config.learn.allow:
+        _forget(layout)
+
+
+def _forget(layout: Layout) -> None:
+    """Remove all examples. Which plans were answered stays known: none is answered twice."""
+    for model in heartbeats.models(layout.live):
+        with SharedFolder(layout.live / model) as folder:
+            for name in folder.names(ENDING, MAX_WAITING):
+                folder.remove(name)
+    if layout.all_examples.exists():
+        remove_tree(layout.all_examples)
+
+
+def waits(config: Config, wall: float, root: Path) -> str:
+    """Say what the device waits for before it takes part; nothing: it may."""
+    world = look_around(config, wall, root=root)
+    asked = {"power": "external", "network": "unmetered", "idle": config.learn.idle or None}
+    found = hold({k: v for k, v in asked.items() if v}, world, FETCH)
+    found = found or hold({"idle": True} if config.learn.idle else {}, world, CHANGE)
+    return found.sentence if found else ""
+
+
+class Rounds:
+    """One device's part in training plans. `config_path` is what the child is started with."""
+
+    def __init__(self, config: Config, config_path: Path, disk: Disk) -> None:
+        self._config, self._path, self._disk = config, config_path, disk
+        self._layout = Layout(config.data_dir)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def collect(self) -> None:
+        """Take the examples that applications left, and hold them to the owner's budget."""
+        with contextlib.suppress(OSError):
+            for model in heartbeats.models(self._layout.live):
+                self._collect(model)
+
+    def _collect(self, model: str) -> None:
+        kept, limit = self._layout.examples(model), self._config.learn.max_example_kb << 10
+        users = self._config.app_users.get(model)
+        with SharedFolder(self._layout.live / model) as folder:
+            names = sorted(folder.names(ENDING, MAX_WAITING))
+            if names:
+                self._disk.make_dirs(kept)
+            for name in names:
+                raw, uid = folder.read(name, limit) or (b"", -1)
+                free = self._disk.free_bytes(self._layout.root)
+                if raw and heartbeats.heard(uid, users):
+                    if free - len(raw) < self._config.keep_free_mb << 20:
+                        return
+                    self._disk.write_atomic(kept / name, raw)
+                folder.remove(name)
+        if names:
+            self._prune(kept)
+
+    def _prune(self, folder: Path) -> None:
+        left = 0
+        for name in sorted(self._disk.names(folder), reverse=True):  # names begin with the time
+            left += os.lstat(folder / name).st_size
+            if left > self._config.learn.max_mb << 20 or not name.endswith(ENDING):
+                self._disk.unlink(folder / name)
+
+    def look(self, channel: Channel, token: str, *, wall: float, root: Path) -> None:
+        """Ask whether a round waits, and take part if the device may now."""
+        if self._runs() or waits(self._config, wall, root):
+            return
+        try:
+            plans = server_api.waiting_rounds(channel, token)
+        except (ServerSaid, Unreachable, BadAnswer):
+            return  # an older server, or one that is not there: the next check-in asks again
+        if all((self._layout.updates / f"{sha256_hex(p)}{SENT}").exists() for p in plans):
+            return
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "pilotwave_agent.take_part", "--config", str(self._path)],
+                stdin=subprocess.PIPE,
+            )
+            assert self._child.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                self._child.stdin.write(
+                    json.dumps({"token": token, "parent": os.getpid()}).encode()
+                )
+                self._child.stdin.close()
+        except OSError as e:
+            say(f"no process takes part in learning: {e}", level="warning")
+
+    def _runs(self) -> bool:
+        if self._child is not None and self._child.poll() is not None:
+            self._child = None
+        return self._child is not None
+
+    def close(self) -> None:
+        """End the process that takes part; it begins anew the next time."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(_PATIENCE_S)
+            self._child.kill()
+            self._child.wait()
+        self._child = None

@@ -1,0 +1,37 @@
+"""`[learn]` of the settings file: whether this device takes part in training plans.
+
+    [learn]
+    allow = true
+
+Without it no example is kept and nothing is computed. docs/learning.md says what leaves the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pilotwave_protocol.fields import Fields
+
+
+@dataclass(frozen=True)
+class LearnSettings:
+    """Labelled examples take at most `max_mb` of each model, each `max_example_kb`; an update is
+    computed on external power, and with `idle` while nothing else wants the processor. It is sent
+    over unmetered networks alone."""
+
+    allow: bool = False
+    max_mb: int = 64
+    max_example_kb: int = 1024
+    idle: bool = True
+
+
+def read_learn(f: Fields) -> LearnSettings:
+    """Read the section, or raise what `f` raises."""
+    found = LearnSettings(
+        allow=f.boolean("allow", default=False),
+        max_mb=f.integer("max_mb", low=1, high=1 << 16, default=64),
+        max_example_kb=f.integer("max_example_kb", low=1, high=1 << 16, default=1024),
+        idle=f.boolean("idle", default=True),
+    )
+    f.done()
+    return found

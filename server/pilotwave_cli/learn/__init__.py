@@ -1,0 +1,1 @@
+"""Have a fleet learn: sign a plan, start its round, take the result."""

@@ -1,0 +1,110 @@
+"""End rounds: make one head of all updates, keep it and what is told of it, forget the updates.
+
+A round that closes takes no more updates. What is computed then is computed again after a crash, by
+whichever process comes first: it is the same each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, ClassVar
+
+import numpy as np
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from pilotwave_protocol.errors import BadMessage
+from pilotwave_protocol.learning.examples import read_examples
+from pilotwave_protocol.learning.plan import Aggregate, TrainingPlan
+from pilotwave_protocol.learning.statistics import write_numbers
+from pilotwave_server.audit.service import record
+from pilotwave_server.blobs.port import BlobMissing, BlobStore
+from pilotwave_server.db import Database
+from pilotwave_server.errors import Conflict
+from pilotwave_server.learning.rounds import CLOSING, DONE, FAILED, OPEN, find, plan_of
+from pilotwave_server.learning.sum_up import Packed, Summed, Validation, leave_one_out, sum_all
+from pilotwave_server.learning.tables import RoundRow, UpdateRow
+
+
+class RoundNotOpen(Conflict):
+    code: ClassVar[str] = "round_not_open"
+
+
+def end(session: Session, number: int, *, actor: str, now: datetime) -> None:
+    """Let a round take no more updates. RoundUnknown, RoundNotOpen."""
+    row = find(session, number)
+    r = RoundRow
+    closed = update(r).where(r.id == number, r.state == OPEN).values(state=CLOSING)
+    if not getattr(session.execute(closed), "rowcount", 0):
+        raise RoundNotOpen(f"round {number} is {row.state}")
+    record(
+        session, actor=actor, verb="learning.end", object=f"model/{row.model}", now=now,
+        after={"id": number},
+    )  # fmt: skip
+
+
+def finish_all(db: Database, blobs: BlobStore, *, now: datetime) -> None:
+    """End the rounds whose time is over, and work out those that close."""
+    r = RoundRow
+    over = update(r).where(r.state == OPEN, r.ends_at <= now).values(state=CLOSING)
+    with db.write() as session:
+        session.execute(over)
+    with db.read() as session:
+        closing = list(session.scalars(select(r.id).where(r.state == CLOSING)))
+    for number in closing:
+        finish(db, blobs, number, now=now)
+
+
+def finish(db: Database, blobs: BlobStore, number: int, *, now: datetime) -> None:
+    """Work a round that closes out."""
+    u, r = UpdateRow, RoundRow
+    with db.read() as session:
+        plan = plan_of(session, find(session, number))
+        query = select(u.id, u.content).where(u.round_id == number).order_by(u.id)
+        rows = [(id, raw) for id, raw in session.execute(query).tuples() if raw is not None]
+    values: dict[str, Any]
+    if len(rows) < plan.least_devices:
+        values = {
+            "state": FAILED,
+            "detail": f"{len(rows)} of {plan.least_devices} devices took part",
+        }
+        summed = None
+    else:
+        values, summed = _result(plan, [raw for _, raw in rows], blobs)
+    with db.write() as session:
+        mine = update(r).where(r.id == number, r.state == CLOSING)
+        done = session.execute(mine.values(ended_at=now, **values))
+        if not getattr(done, "rowcount", 0):
+            return  # another process came first
+        session.execute(update(u).where(u.round_id == number).values(content=None))
+        for out in summed.left_out if summed else ():
+            session.execute(update(u).where(u.id == rows[out.place][0]).values(gain=out.gain))
+
+
+def _result(
+    plan: TrainingPlan, raw: Sequence[bytes], blobs: BlobStore
+) -> tuple[dict[str, Any], Summed | None]:
+    updates = Packed(raw, features=plan.features, classes=plan.classes)
+    figures: dict[str, Any] = {"devices": len(raw)}
+    try:
+        if plan.aggregate is Aggregate.LEAVE_ONE_OUT:
+            validation = _validation(plan, blobs)
+            summed = leave_one_out(updates, float(plan.penalty), validation)
+            everyone = sum_all(updates, float(plan.penalty)).head
+            figures["right"] = validation.share_right(summed.head)
+            figures["right_with_all"] = validation.share_right(everyone)
+        else:
+            summed = sum_all(updates, float(plan.penalty))
+    except (BlobMissing, BadMessage, np.linalg.LinAlgError) as error:
+        return {"state": FAILED, "detail": f"no head could be made: {error}"[:512]}, None
+    figures["left_out"] = len(summed.left_out)
+    return {"state": DONE, "figures": figures, "head": write_numbers(summed.head)}, summed
+
+
+def _validation(plan: TrainingPlan, blobs: BlobStore) -> Validation:
+    """The publisher's own examples. BlobMissing, BadMessage."""
+    assert plan.validation is not None
+    raw = blobs.read(plan.validation.sha256, plan.validation.size)
+    rows, classes = plan.validation.rows, plan.classes
+    return Validation(*read_examples(raw, rows=rows, features=plan.features, most=classes))

@@ -1,0 +1,21 @@
+"""Put rounds of training plans into a running server."""
+
+from __future__ import annotations
+
+from pilotwave_server.blobs.port import BlobStore
+from pilotwave_server.context import Context
+from pilotwave_server.learning.finish import finish_all
+from pilotwave_server.learning.routes import router
+from pilotwave_server.workers import Periodic
+
+LOOK_S = 30.0
+
+
+def install(context: Context) -> None:
+    """Answer operators, and end the rounds whose time is over."""
+
+    def look() -> None:
+        finish_all(context.db, context.get(BlobStore), now=context.clock())
+
+    context.routers.append(router)
+    context.workers.append(Periodic("learning", look, interval_s=LOOK_S, can_wait=True))

@@ -1,0 +1,57 @@
+"""Rounds of training plans, and what devices sent in them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, LargeBinary, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, deferred, mapped_column
+
+from pilotwave_server.db import Base, BigId, JsonB, UtcDateTime
+
+
+class RoundRow(Base):
+    """One round of a plan in one group. `state` is open, closing, done or failed; `head` the result
+    of one that is done, as numbers travel; `figures` what is told of it."""
+
+    __tablename__ = "learning_rounds"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    plan_id: Mapped[int] = mapped_column(BigId, ForeignKey("plans.id"), index=True)
+    model: Mapped[str] = mapped_column(String(64), index=True)
+    plan: Mapped[str] = mapped_column(String(64))
+    plan_sha256: Mapped[str] = mapped_column(String(64), index=True)
+    group_id: Mapped[int | None] = mapped_column(
+        BigId, ForeignKey("groups.id", ondelete="SET NULL")
+    )
+    group: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    opened_by: Mapped[str] = mapped_column(String(200))
+    ends_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    detail: Mapped[str | None] = mapped_column(String(512))
+    figures: Mapped[dict[str, Any] | None] = mapped_column(JsonB)
+    head: Mapped[bytes | None] = deferred(mapped_column(LargeBinary))
+
+
+class UpdateRow(Base):
+    """A device's update. `content`, its numbers, is there while the round is open, and never after;
+    `gain` says by how much the result was better without it, where it was left out."""
+
+    __tablename__ = "learning_updates"
+    __table_args__ = (UniqueConstraint("round_id", "device_id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    round_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("learning_rounds.id", ondelete="CASCADE")
+    )
+    device_id: Mapped[int] = mapped_column(BigId, ForeignKey("devices.id", ondelete="CASCADE"))
+    device: Mapped[str] = mapped_column(String(64))
+    examples: Mapped[int] = mapped_column()
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigId)
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    gain: Mapped[float | None] = mapped_column()
+    content: Mapped[bytes | None] = deferred(mapped_column(LargeBinary))

@@ -1,0 +1,140 @@
+"""Take updates from devices: each once, of its own round, and no numbers that cannot be.
+
+1 the envelope is signed by the device that sends it      4 no other came from it in this round
+2 it is for an open round of a plan in a group of its     5 size and digest are as signed
+3 of this fleet                                           6 the numbers (`check_numbers`)
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from pilotwave_protocol import dsse
+from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.errors import ProtocolError
+from pilotwave_protocol.learning.plan import TrainingPlan
+from pilotwave_protocol.learning.statistics import Statistics
+from pilotwave_protocol.learning.update import (
+    MAX_UPDATE_BYTES,
+    UPDATE_TYPE,
+    Update,
+    parse_update,
+    split_update,
+)
+from pilotwave_server.db import fleet_row
+from pilotwave_server.devices.service import get_device
+from pilotwave_server.devices.tables import DeviceRow
+from pilotwave_server.envelopes import is_signed_by
+from pilotwave_server.errors import Conflict, Invalid, Unavailable
+from pilotwave_server.groups.service import groups_of
+from pilotwave_server.learning.check_numbers import check_sums
+from pilotwave_server.learning.rounds import OPEN, plan_of
+from pilotwave_server.learning.tables import RoundRow, UpdateRow
+
+MOST_BYTES = 1 << 30
+"""Of the updates of one round: they are all looked at together."""
+
+
+class BadUpdate(Invalid):
+    """Not an update of this device's."""
+
+    code: ClassVar[str] = "bad_update"
+
+
+class RoundOver(Conflict):
+    """Nobody waits for this update: its round is over, or of another group."""
+
+    code: ClassVar[str] = "round_over"
+
+
+class UpdateRepeated(Conflict):
+    """This device has sent another update in this round."""
+
+    code: ClassVar[str] = "update_repeated"
+
+
+class RoundFull(Unavailable):
+    code: ClassVar[str] = "round_full"
+
+
+def take(session: Session, raw: bytes, *, device: str, now: datetime) -> None:
+    """Keep the update that `device` sent; the very same again is fine.
+
+    DeviceUnknown, BadUpdate, RoundOver, UpdateRepeated, RoundFull, ImpossibleUpdate.
+    """
+    row = get_device(session, device, lock=True)
+    update, numbers = _opened(session, raw, row)
+    where = _round(session, update, row, now)
+    u = UpdateRow
+    known = session.scalar(select(u.sha256).where(u.round_id == where.id, u.device_id == row.id))
+    if known == update.numbers:
+        return
+    if known is not None:
+        raise UpdateRepeated(f"{device} has sent another update in round {where.id}")
+    plan = plan_of(session, where)
+    _check(update, numbers, plan)
+    size = func.coalesce(func.sum(u.size), 0)
+    kept = session.scalar(select(size).where(u.round_id == where.id)) or 0
+    if kept + len(numbers) > MOST_BYTES:
+        raise RoundFull(f"round {where.id} has {kept} bytes of updates, of {MOST_BYTES} at most")
+    session.add(
+        u(
+            round_id=where.id,
+            device_id=row.id,
+            device=row.name,
+            examples=update.examples,
+            sha256=update.numbers,
+            size=len(numbers),
+            received_at=now,
+            content=numbers,
+        )
+    )
+
+
+def _opened(session: Session, raw: bytes, row: DeviceRow) -> tuple[Update, bytes]:
+    try:
+        envelope, numbers = split_update(raw)
+        claimed = dsse.peek_unverified(
+            envelope, payload_type=UPDATE_TYPE, max_bytes=2 * MAX_UPDATE_BYTES
+        )
+        public = bytes.fromhex(row.public_key)
+        if not is_signed_by(claimed, payload_type=UPDATE_TYPE, public=public):
+            raise BadUpdate(f"expected an envelope signed by the key of {row.name}")
+        update = parse_update(claimed.payload)
+    except ProtocolError as error:
+        raise BadUpdate(f"this is no update: {error}") from error
+    fleet = fleet_row(session).fleet
+    if (update.device, update.fleet) != (row.name, fleet):
+        raise BadUpdate(
+            f"expected an update of {row.name} in {fleet}; got {update.device} in {update.fleet}"
+        )
+    return update, numbers
+
+
+def _round(session: Session, update: Update, row: DeviceRow, now: datetime) -> RoundRow:
+    r = RoundRow
+    query = select(r).where(r.model == update.model, r.plan_sha256 == update.plan)
+    found = session.scalar(query.where(r.state == OPEN, r.ends_at > now).with_for_update())
+    if found is None or update.round != 1:
+        raise RoundOver(f"no round {update.round} of this plan of {update.model} is open")
+    if found.group_id not in {group.id for group in groups_of(session, row)}:
+        raise RoundOver(
+            f"round {found.id} is of the group {found.group}, which {row.name} is not in"
+        )
+    return found
+
+
+def _check(update: Update, numbers: bytes, plan: TrainingPlan) -> None:
+    if len(numbers) != update.size or sha256_hex(numbers) != update.numbers:
+        raise BadUpdate(
+            f"expected {update.size} bytes with the digest that was signed; got {len(numbers)}"
+        )
+    try:
+        found = Statistics.from_bytes(numbers, features=plan.features, classes=plan.classes)
+    except ProtocolError as error:
+        raise BadUpdate(f"these are not the numbers of plan {plan.plan}: {error}") from error
+    check_sums(found, plan, examples=update.examples)

@@ -1,0 +1,159 @@
+"""Training plans: the documents whose digests a model's policy names, and what they must be.
+
+A plan is uploaded as a blob before the role that names it first, and kept with the fleet's records
+from then on. It is never changed: a policy may drop it, and then no device computes anything for
+it any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pilotwave_protocol.errors import BadPlan
+from pilotwave_protocol.learning.plan import MAX_PLAN_BYTES, Method, TrainingPlan, parse_plan
+from pilotwave_protocol.manifest import TensorSpec, parse_manifest
+from pilotwave_server.blobs import service as blob_records
+from pilotwave_server.blobs.port import BlobMissing, BlobStore
+from pilotwave_server.errors import Conflict, Invalid
+from pilotwave_server.registry.contents import BlobSizeWrong, BlobsMissing
+from pilotwave_server.registry.tables import PlanRow, VersionRow
+
+
+class PlanMissing(Invalid):
+    """The policy names a plan that is not here."""
+
+    code = "plan_missing"
+
+
+class PlanInvalid(Invalid):
+    code = "plan_invalid"
+
+
+class PlanChanged(Conflict):
+    """A plan keeps its name and its content: make another one."""
+
+    code = "plan_changed"
+
+
+class PlanOfNothing(Invalid):
+    """The version, variant or output that a plan is based on is not there."""
+
+    code = "plan_of_nothing"
+
+
+@dataclass(frozen=True)
+class CheckedPlan:
+    """A new plan that was found right."""
+
+    plan: TrainingPlan
+    raw: bytes
+    sha256: str
+
+
+def check_plans(
+    session: Session, *, model: str, named: Mapping[str, str], blobs: BlobStore
+) -> list[CheckedPlan]:
+    """Check the plans of a policy, by name and digest, that were not there before."""
+    known = _known(session, model)
+    checked = []
+    for name, sha256 in named.items():
+        if known.get(name, sha256) != sha256:
+            raise PlanChanged(f"plan {name} of {model} was published with other content")
+        if name in known:
+            continue
+        try:
+            raw = blobs.read(sha256, MAX_PLAN_BYTES + 1)
+        except BlobMissing:
+            raise PlanMissing(f"plan {name} of {model}: upload it as the blob {sha256}") from None
+        checked.append(CheckedPlan(_checked(session, model, name, raw, blobs), raw, sha256))
+    return checked
+
+
+def check_all_are_known(session: Session, *, model: str, named: Mapping[str, str]) -> None:
+    """Once more, in the transaction: what is named is here, with this content."""
+    session.flush()
+    known = _known(session, model)
+    for name, sha256 in named.items():
+        if known.get(name) != sha256:
+            raise PlanMissing(f"plan {name} of {model} is named with {sha256}, which is not here")
+
+
+def _known(session: Session, model: str) -> dict[str, str]:
+    p = PlanRow
+    return dict(session.execute(select(p.name, p.sha256).where(p.model == model)).tuples().all())
+
+
+def _checked(session: Session, model: str, name: str, raw: bytes, blobs: BlobStore) -> TrainingPlan:
+    try:
+        plan = parse_plan(raw)
+    except BadPlan as error:
+        raise PlanInvalid(f"plan {name} of {model}: {error}") from error
+    if (plan.model, plan.plan) != (model, name):
+        raise PlanInvalid(f"plan {name} of {model} is plan {plan.plan} of {plan.model}")
+    if plan.method is not Method.RIDGE:
+        raise PlanInvalid(f"plan {name} of {model}: this server carries out ridge alone")
+    _check_base(session, plan)
+    if plan.validation is not None:
+        size = blobs.sizes([plan.validation.sha256])[plan.validation.sha256]
+        if size is None:
+            words = f"plan {name} of {model}: upload its validation file first"
+            raise BlobsMissing(words, missing=[plan.validation.sha256])
+        if size != plan.validation.size:
+            raise BlobSizeWrong(
+                f"plan {name} of {model}: its validation file has {size} bytes;"
+                f" the plan says {plan.validation.size}"
+            )
+    return plan
+
+
+def _check_base(session: Session, plan: TrainingPlan) -> None:
+    v, base = VersionRow, plan.base
+    row = session.scalar(select(v).where(v.model == plan.model, v.version == base.version))
+    named = f"plan {plan.plan}: {plan.model} {base.version}"
+    if row is None or row.yanked_at is not None:
+        raise PlanOfNothing(f"{named} is not published, or was yanked")
+    if row.sha256 != base.sha256:
+        raise PlanOfNothing(f"{named} has the manifest {row.sha256}; the plan says {base.sha256}")
+    variant = parse_manifest(row.manifest).variant(base.variant)
+    if variant is None:
+        raise PlanOfNothing(f"{named} has no variant {base.variant}")
+    found = next((t for t in variant.outputs if t.name == plan.embedding), None)
+    if found is None or not _is_row(found, plan.features):
+        there = ", ".join(f"{t.name} {list(t.shape)}" for t in variant.outputs) or "none"
+        raise PlanOfNothing(
+            f"{named}: expected an output {plan.embedding} of [-1, {plan.features}]; its manifest"
+            f" says {there}"
+        )
+
+
+def _is_row(output: TensorSpec, features: int) -> bool:
+    return len(output.shape) == 2 and output.shape[1] == features
+
+
+def record_plans(
+    session: Session, plans: Iterable[CheckedPlan], *, actor: str, now: datetime
+) -> None:
+    """Write new plans down, and note what they need."""
+    for found in plans:
+        plan = found.plan
+        validation = plan.validation
+        if validation is not None:
+            blob_records.record(
+                session, sha256=validation.sha256, size=validation.size, by=actor, now=now
+            )
+        session.add(
+            PlanRow(
+                model=plan.model,
+                name=plan.plan,
+                sha256=found.sha256,
+                content=found.raw,
+                validation_sha256=None if validation is None else validation.sha256,
+                published_at=now,
+                published_by=actor,
+            )
+        )

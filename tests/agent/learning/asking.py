@@ -1,0 +1,27 @@
+"""A registry that asks for updates of training plans, and notes what it is sent."""
+
+from __future__ import annotations
+
+import base64
+
+from pilotwave_protocol import strictjson
+from tests.peers.registry import Registry, Reply, problem
+
+
+class AskingRegistry(Registry):
+    """`waiting` are the plans that it asks for, `updates` what came. `refuses`: it keeps none."""
+
+    def __init__(self) -> None:
+        self.waiting: list[bytes] = []
+        self.updates: list[bytes] = []
+        self.refuses = False
+        super().__init__()
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Reply:
+        if path == "/device/v1/learning":
+            rounds = [{"content": base64.b64encode(plan).decode()} for plan in self.waiting]
+            return Reply(200, strictjson.dumps({"rounds": rounds}))
+        if path == "/device/v1/updates":
+            self.updates.append(body)
+            return problem(503, "round_full") if self.refuses else Reply(204)
+        return super().answer(method, path, headers, body)
