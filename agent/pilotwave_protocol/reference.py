@@ -88,6 +88,12 @@ class Reference:
         count = round(share * self.inputs)
         return min(SLACK * upper_bound(count, self.inputs, _CONFIDENCE), _HIGHEST)
 
+    @property
+    def bounds(self) -> dict[str, float]:
+        """All that `bound` knows, by metric."""
+        metrics = [LOW_CONFIDENCE, *map(outside_of, self.numbers)]
+        return {m: bound for m in metrics if (bound := self.bound(m)) is not None}
+
     def to_bytes(self) -> bytes:
         """Write it: equal references give equal bytes."""
         found = {**asdict(self), "schema": SCHEMA, "classes": list(self.classes)}

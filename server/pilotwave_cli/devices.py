@@ -33,7 +33,7 @@ Selector = Annotated[
 ]
 State = Annotated[str | None, typer.Option(help="enrolled, pending, revoked or decommissioned.")]
 Standing = Annotated[
-    str | None, typer.Option(help="online, silent, failing, refusing or conflict.")
+    str | None, typer.Option(help="online, silent, failing, refusing, conflict or drifting.")
 ]
 OfModel = Annotated[
     str | None,

@@ -46,6 +46,11 @@ _TITLES: Mapping[str, tuple[str, str, str]] = {
     ),
     "failing": ("1 device is failing", "{:,} devices are failing", "a version failed or went back"),
     "silent": ("1 device is silent", "{:,} devices are silent", "three check-ins were missed"),
+    "drifting": (
+        "1 device meets other inputs than its model's reference",
+        "{:,} devices meet other inputs than their model's reference",
+        "the page of each device says by which figure, and shows its course",
+    ),
 }
 """By kind of trouble: the title for one device, for several, and the sentence."""
 

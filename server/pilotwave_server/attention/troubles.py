@@ -23,6 +23,8 @@ from pilotwave_server.devices.service import (
     count_devices,
     count_failing,
     count_refusing,
+    drifting,
+    is_drifting,
 )
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
@@ -59,6 +61,7 @@ def troubles(session: Session, quiet: Silence) -> Iterator[Trouble]:
     yield from _refusing(session)
     yield from _failing(session)
     yield from _silent(session, quiet)
+    yield from _drifting(session, quiet.now)
 
 
 def _pending(session: Session) -> Iterator[Trouble]:
@@ -111,6 +114,11 @@ def _silent(session: Session, quiet: Silence) -> Iterator[Trouble]:
         at, after_s, device = found
         came = Came(at + timedelta(seconds=after_s), device)
         yield Trouble("silent", count_devices(session, rules), came)
+
+
+def _drifting(session: Session, now: datetime) -> Iterator[Trouble]:
+    for came in _newest(session, drifting(now)):
+        yield Trouble("drifting", count_devices(session, [is_drifting(now)]), came)
 
 
 def _newest(session: Session, query: Select[Any]) -> list[Came]:

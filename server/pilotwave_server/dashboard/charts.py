@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from pilotwave_protocol.reference import LOW_CONFIDENCE
 from pilotwave_server.telemetry.distribution import Distribution
 from pilotwave_server.telemetry.routes import CourseView
 
 ROWS = 8
+BOUND = "(bound)"
 TONES = 6  # colours of the style sheet, s0 to s5
 
 
@@ -89,22 +91,26 @@ def of_versions(
     return Chart(model, "stack", times, series, "devices")
 
 
-def of_courses(courses: Sequence[CourseView]) -> dict[str, list[Chart]]:
-    """By model, a chart of each metric: a line for the mean and, but for errors, one for the 95th
-    percentile of each version."""
+Bounds = Mapping[tuple[str, str], float]
+"""The share that a metric of a model may reach before it counts as drift."""
+
+
+def of_courses(courses: Sequence[CourseView], bounds: Bounds) -> dict[str, list[Chart]]:
+    """By model, a chart of each metric: a line for the mean and, but for shares, one for the 95th
+    percentile of each version; where the metric has a bound, a line for that."""
     by_metric: dict[tuple[str, str], list[CourseView]] = defaultdict(list)
     for course in courses:
         by_metric[course.model, course.metric].append(course)
     charts: dict[str, list[Chart]] = defaultdict(list)
     for (model, metric), found in by_metric.items():
-        charts[model].append(_of_metric(metric, found))
+        charts[model].append(_of_metric(metric, found, bounds.get((model, metric))))
     return charts
 
 
-def _of_metric(metric: str, courses: Sequence[CourseView]) -> Chart:
-    is_error = metric == "error"
-    scale = 100 if is_error else 1
-    unit = "%" if is_error else "ms" if metric.endswith("_ms") else ""
+def _of_metric(metric: str, courses: Sequence[CourseView], bound: float | None) -> Chart:
+    is_share = metric in ("error", LOW_CONFIDENCE) or bound is not None
+    scale = 100 if is_share else 1
+    unit = "%" if is_share else "ms" if metric.endswith("_ms") else ""
     times = sorted({round(p.at.timestamp()) for course in courses for p in course.points})
     place = {at: n for n, at in enumerate(times)}
     series = []
@@ -115,6 +121,9 @@ def _of_metric(metric: str, courses: Sequence[CourseView]) -> Chart:
             n = place[round(point.at.timestamp())]
             means[n], highs[n] = round(point.mean * scale, 6), round(point.p95 * scale, 6)
         series.append(Series(course.version, means, tone % TONES))
-        if not is_error:
+        if not is_share:
             series.append(Series(f"{course.version} p95", highs, tone % TONES, dashed=True))
+    if bound is not None:
+        line: list[float | None] = [round(bound * scale, 6)] * len(times)
+        series.append(Series(BOUND, line, len(courses) % TONES, dashed=True))
     return Chart(metric, "lines", times, series, unit)

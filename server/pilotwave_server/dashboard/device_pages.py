@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
 from pilotwave_server.dashboard.charts import Chart, of_courses
 from pilotwave_server.dashboard.confirm import sure
@@ -31,6 +32,7 @@ from pilotwave_server.groups.service import list_groups
 from pilotwave_server.inventory import routes as api
 from pilotwave_server.inventory.finding import matching
 from pilotwave_server.paging import PageRequest, Paging
+from pilotwave_server.registry.references import reference_of
 from pilotwave_server.registry.service import list_models, list_versions
 from pilotwave_server.rollouts.assignments import routes as running
 from pilotwave_server.rollouts.assignments.views import PinRequest, RollBackRequest
@@ -129,7 +131,7 @@ def _show(
         versions={m: _versions(session, m) for m in models},
         history=running.list_history(device, page.actor, session, HISTORY_PAGE),
         now=now,
-        charts=_charts(device, page, session),
+        charts=_charts(device, page, session, context),
         also=[f"/api/v1/devices/{device}/metrics"],
         events=api.list_events(device, page.actor, session, LOG_PAGE),
         given=refusal.given if refusal else {},
@@ -138,14 +140,36 @@ def _show(
     )
 
 
-def _charts(device: str, page: PageContext, session: Session) -> dict[str, list[Chart]]:
-    return of_courses(telemetry.device_metrics(device, page.actor, session).metrics)
+def _charts(
+    device: str, page: PageContext, session: Session, context: Context
+) -> dict[str, list[Chart]]:
+    courses = telemetry.device_metrics(device, page.actor, session).metrics
+    bounds = _bounds(device, page, session, context) if courses else {}
+    return of_courses(courses, bounds)
+
+
+def _bounds(
+    device: str, page: PageContext, session: Session, context: Context
+) -> dict[tuple[str, str], float]:
+    """What the references of the versions that it runs say of each metric."""
+    found: dict[tuple[str, str], float] = {}
+    for one in api.get_device(device, page.actor, session, context).models:
+        if one.current_sha256 and one.current_variant:
+            reference = reference_of(
+                session,
+                context.get(BlobStore),
+                sha256=one.current_sha256,
+                variant=one.current_variant,
+            )
+            bounds = reference.bounds if reference else {}
+            found |= {(one.model, metric): bound for metric, bound in bounds.items()}
+    return found
 
 
 @router.get("/devices/{device}/health")
-def health(device: DeviceName, page: Look, session: ReadSession) -> Response:
+def health(device: DeviceName, page: Look, session: ReadSession, context: Ctx) -> Response:
     """The charts of a device's page."""
-    return page.render("_device_health.html", charts=_charts(device, page, session))
+    return page.render("_device_health.html", charts=_charts(device, page, session, context))
 
 
 def _versions(session: ReadSession, model: str) -> list[str]:

@@ -48,6 +48,8 @@ SIGNS: dict[str, StateSign] = {
     "failing": StateSign(N_("failing"), "cross", "bad"),
     "refusing": StateSign(N_("refuses its orders"), "cross", "bad"),
     "conflict": StateSign(N_("two machines"), "warn", "bad"),
+    "drifting": StateSign(N_("drifting"), "warn", "warn"),
+    "drifted": StateSign(N_("drifted"), "warn", "warn"),
     "pending": StateSign(N_("pending"), "hand", "warn"),
     "enrolled": StateSign(N_("enrolled"), "check", "good"),
     "revoked": StateSign(N_("revoked"), "cross", "bad"),

@@ -37,7 +37,8 @@ class DeviceModelRow(Base):
 
 
 class DeviceHistoryRow(Base):
-    """A version became something on a device: switched, healthy, failed or rolled_back.
+    """A version became something on a device: switched, healthy, failed or rolled_back; or its
+    inputs drifted, which `detail` says more of.
 
     A number is never given twice, even after its device was deleted: who follows events goes by it.
     """
@@ -46,6 +47,7 @@ class DeviceHistoryRow(Base):
     __table_args__ = (
         Index(None, "device_id", "model", "id"),
         Index(None, "model", "version", "became"),
+        Index(None, "became", "at"),
         {"sqlite_autoincrement": True},
     )
 
@@ -55,6 +57,7 @@ class DeviceHistoryRow(Base):
     version: Mapped[str] = mapped_column(String(64))
     became: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(String(64))
+    detail: Mapped[str | None] = mapped_column(String(512))
     at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

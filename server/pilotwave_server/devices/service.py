@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from pilotwave_protocol.reference import DRIFTED
 from pilotwave_server.audit.service import record
 from pilotwave_server.db import lock_fleet, next_revision
 from pilotwave_server.devices.errors import DeviceUnknown, WrongDeviceState
@@ -24,7 +25,9 @@ OUT = ("pending", "revoked", "decommissioned")
 """States of devices that are offered nothing."""
 FAILED = ("failed", "rolled_back")
 """States of a model on a device whose last version failed or went back."""
-Standing = Literal["online", "silent", "failing", "refusing", "conflict"]
+Standing = Literal["online", "silent", "failing", "refusing", "conflict", "drifting"]
+DRIFTS_FOR = timedelta(days=2)
+"""So long after its last word of it a device counts as drifting; it says so once a day."""
 
 
 def find_device(session: Session, name: str, *, lock: bool = False) -> DeviceRow | None:
@@ -105,6 +108,24 @@ def count_failing(session: Session) -> int:
 def count_refusing(session: Session) -> int:
     """How many devices refuse their orders. It reads those alone, not the fleet."""
     return count_devices(session, [DeviceRow.refused_since.is_not(None), is_refusing()])
+
+
+def drifting(now: datetime) -> Select[tuple[datetime, int]]:
+    """When devices last said that inputs of a version that they still run have drifted, and their
+    ids; not of those that are out of service."""
+    d, h, m = DeviceRow, DeviceHistoryRow, DeviceModelRow
+    runs = (m.device_id == h.device_id, m.model == h.model, m.current_version == h.version)
+    return (
+        select(h.at, h.device_id)
+        .join(m, and_(*runs))
+        .join(d, d.id == h.device_id)
+        .where(h.became == DRIFTED, h.at > now - DRIFTS_FOR, d.state.not_in(OUT))
+    )
+
+
+def is_drifting(now: datetime) -> ColumnElement[bool]:
+    """The WHERE expression over devices of which inputs have drifted lately."""
+    return DeviceRow.id.in_(drifting(now).with_only_columns(DeviceHistoryRow.device_id))
 
 
 def models_of(session: Session, devices: Sequence[DeviceRow]) -> Mapping[int, list[DeviceModelRow]]:

@@ -138,8 +138,14 @@ class HistoryView(ApiReply):
     at: datetime
     model: str
     version: str
-    became: str = Field(description="`switched`, `healthy`, `failed` or `rolled_back`.")
-    reason: str | None = Field(description="Why, as the device's own stable word.")
+    became: str = Field(
+        description="`switched`, `healthy`, `failed`, `rolled_back`, or `drifted`: its inputs are "
+        "no longer like its reference's."
+    )
+    reason: str | None = Field(
+        description="Why, as the device's own stable word; of drift, by which metric."
+    )
+    detail: str | None = Field(description="Of drift: the same in a sentence.")
     rollout: str | None = Field(None, description="The rollout that took it back, as `r17`.")
     sentence: str | None = Field(
         None, description="Who took it back and why, where a rollout did; else null."

@@ -1,8 +1,9 @@
 """One line of events out of two tables: the audit log, and what became of versions on devices.
 
 A place in it is a `Cursor`, the last row number of each table. From the second table come
-`device.switched`, `device.healthy`, `device.failed` and `device.rolled_back`; every other type is a
-verb of the audit log, as `rollout.pause`. Which rows may be read is `settled.py`'s to say.
+`device.switched`, `device.healthy`, `device.failed`, `device.rolled_back` and `device.drifted`;
+every other type is a verb of the audit log, as `rollout.pause`. Which rows may be read is
+`settled.py`'s to say.
 """
 
 from __future__ import annotations
@@ -169,5 +170,7 @@ def _of_audit(row: AuditEventRow) -> Event:
 
 def _of_history(row: DeviceHistoryRow, device: str) -> Event:
     became = {"model": row.model, "version": row.version, "reason": row.reason}
+    if row.detail is not None:
+        became["detail"] = row.detail
     who = f"device/{device}"
     return Event(f"h{row.id}", row.id, f"device.{row.became}", row.at, who, who, None, became)

@@ -31,7 +31,8 @@ def get_filter(
             description="Only enrolled devices that were heard of within three of the check-in "
             "intervals that they were told (`online`) or were not (`silent`); only those that "
             "refuse their orders (`refusing`); these and those on which a model failed or went "
-            "back (`failing`); only those whose key two machines use (`conflict`)."
+            "back (`failing`); only those whose key two machines use (`conflict`); only those that "
+            "said in the last two days that a version's inputs have drifted (`drifting`)."
         ),
     ] = None,
     model: Annotated[

@@ -11,7 +11,14 @@ from sqlalchemy.orm import Session
 
 from pilotwave_protocol.names import VersionKey, version_key
 from pilotwave_server.devices.report_tables import DeviceModelRow
-from pilotwave_server.devices.service import FAILED, OUT, Standing, is_failing, is_refusing
+from pilotwave_server.devices.service import (
+    FAILED,
+    OUT,
+    Standing,
+    is_drifting,
+    is_failing,
+    is_refusing,
+)
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.service import get_group, in_group
@@ -98,6 +105,8 @@ def _stands(session: Session, standing: Standing, silence: Silence) -> ColumnEle
             return is_refusing()
         case "failing":
             return is_failing()
+        case "drifting":
+            return is_drifting(silence.now)
 
 
 def _has_model(wanted: DeviceFilter) -> ColumnElement[bool]:

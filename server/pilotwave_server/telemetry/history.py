@@ -1,5 +1,5 @@
 """What a report adds to a device's history: versions that were switched to, proved healthy, failed
-or were rolled back. Pure.
+or were rolled back, and whose inputs drifted. Pure.
 
 The device's events say so with their time. Where an event is missing (a device that was offline for
 long drops some), the difference between the last report and this one says it.
@@ -12,12 +12,13 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from pilotwave_protocol.messages.check_in import DeviceEvent, ModelReport
+from pilotwave_protocol.reference import DRIFTED
 from pilotwave_protocol.states import ModelState
 
 SWITCHED, HEALTHY, FAILED, ROLLED_BACK = "switched", "healthy", "failed", "rolled_back"
 REMOVED = "removed"
 """The kind of the event of a model that was removed from a device."""
-KINDS = frozenset({SWITCHED, HEALTHY, FAILED, ROLLED_BACK})
+KINDS = frozenset({SWITCHED, HEALTHY, FAILED, ROLLED_BACK, DRIFTED})
 
 
 class Became(NamedTuple):
@@ -28,6 +29,7 @@ class Became(NamedTuple):
     became: str
     reason: str | None
     at: datetime
+    detail: str | None = None
 
 
 class LastReport(Protocol):
@@ -44,7 +46,10 @@ class LastReport(Protocol):
 def told_by(events: Sequence[DeviceEvent], *, now: datetime) -> list[Became]:
     """Return what events say. A device's clock may be ahead; nothing is dated later than `now`."""
     return [
-        Became(e.model, e.version, e.kind, e.reason, min(e.at, now))
+        Became(
+            *(e.model, e.version, e.kind, e.reason, min(e.at, now)),
+            e.detail if e.kind == DRIFTED else None,
+        )
         for e in events
         if e.kind in KINDS and e.model is not None and e.version is not None
     ]

@@ -8,6 +8,14 @@ SENTENCES: tuple[str, ...] = (
     N_("%(device)s keeps its %(model)s: no pin, rollout or baseline names a version"),
     N_("%(device)s keeps its %(model)s: no version that it is asked to run may be offered"),
     N_("%(device)s should run %(model)s %(version)s (variant %(variant)s), because %(text)s"),
+    N_(
+        "%(count)s of the last %(all)s inputs had a confidence below %(limit)s; of the reference's "
+        "%(rows)s inputs %(share)s had, and at most %(bound)s may"
+    ),
+    N_(
+        "%(count)s of the last %(all)s inputs had a %(name)s outside %(low)s to %(high)s; of the "
+        "reference's %(rows)s inputs %(share)s had, and at most %(bound)s may"
+    ),
     N_("%(device)s is told to remove %(model)s: an operator ordered it"),
     N_(
         "%(variant)s: %(shown)s (median of %(count)s devices of this class), %(percent)s %% less "

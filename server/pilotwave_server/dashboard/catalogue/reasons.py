@@ -85,5 +85,6 @@ REASONS: dict[str, str] = {
     "agent_too_old": N_("the agent is too old to read the manifest"),
     "silent": N_("silent after the switch"),
     "lease_expired": N_("it did not begin in time"),
+    "low_confidence": N_("more inputs than usual have a low confidence"),
     "left": N_("it left the version during probation"),
 }
