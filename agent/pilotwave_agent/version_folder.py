@@ -125,6 +125,7 @@ def _describe(disk: Disk, layout: Layout, model: str, version: Installed, build:
         cases=variant.selftest.cases if variant.selftest else None,
         inputs=tuple(asdict(t) for t in variant.inputs),
         outputs=tuple(asdict(t) for t in variant.outputs),
+        compare=asdict(variant.compare) if variant.compare else None,
     )
     path, raw = layout.about(model, version), about.to_bytes()
     if disk.size(path) != len(raw) or disk.read(path) != raw:

@@ -18,7 +18,7 @@ from pilotwave_protocol import names, strictjson
 from pilotwave_protocol.errors import BadJson, BadManifest, BadName
 from pilotwave_protocol.fields import Fields
 
-SCHEMAS = ("pilotwave/version/1", "pilotwave/version/2")
+SCHEMAS = ("pilotwave/version/1", "pilotwave/version/2", "pilotwave/version/3")
 NEWEST_SCHEMA = len(SCHEMAS)
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_VARIANTS = 64
@@ -28,6 +28,7 @@ MAX_ASKED = 16
 MAX_METRICS = 32  # of schema 1; one of schema 2 may have some for each variant
 MAX_METRICS_OF_2 = MAX_VARIANTS * 16
 _MISSING = object()
+COMPARERS = ("argmax", "relative_l2", "cosine", "iou")
 PROGRAMS = frozenset({"edge-impulse", "command"})  # runtimes whose entry point is run as it is
 
 
@@ -81,6 +82,19 @@ class SelfTest:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """How answers of this build are compared with another version's, in shadow (schema 3).
+
+    `by` is one of `COMPARERS`, `output` the output that is looked at (None: the first table of
+    scores, else the first), `tolerance` a decimal text whose meaning is the comparer's.
+    """
+
+    by: str
+    output: str | None = None
+    tolerance: str | None = None
+
+
+@dataclass(frozen=True)
 class Variant:
     """One build of a version: runtime, precision, hardware, files."""
 
@@ -96,6 +110,7 @@ class Variant:
     outputs: tuple[TensorSpec, ...] = ()
     selftest: SelfTest | None = None
     unsafe_format: bool = False
+    compare: Comparison | None = None
 
     @property
     def size(self) -> int:
@@ -127,6 +142,8 @@ class VersionManifest:
     @property
     def schema(self) -> int:
         """The number of the oldest schema that has all that is said here."""
+        if any(v.compare for v in self.variants):
+            return 3
         newer = len(self.metrics) > MAX_METRICS or any(map(_is_of_schema_2, self.variants))
         return 2 if newer else 1
 
@@ -195,9 +212,11 @@ def _variant(f: Fields) -> Variant:
         outputs=tuple(_tensor(item) for item in f.objects("outputs", limit=256, default=[])),
         selftest=_selftest(f.opt_inner("selftest")),
         unsafe_format=f.boolean("unsafe_format", default=False),
+        compare=_comparison(f) if _is_there(f, "compare") else None,
     )
     f.done()
     _check_files(variant, f)
+    _check_comparison(variant, f)
     return variant
 
 
@@ -319,6 +338,27 @@ def _selftest(f: Fields | None) -> SelfTest | None:
     return selftest
 
 
+def _comparison(f: Fields) -> Comparison:
+    inner = f.inner("compare")
+    by = inner.text("by", limit=32)
+    if by not in COMPARERS:
+        raise inner.fail("by", f"one of {', '.join(COMPARERS)}", by)
+    found = Comparison(
+        by=by,
+        output=inner.opt_text("output", limit=256),
+        tolerance=None if inner.raw("tolerance", None) is None else _decimal(inner, "tolerance"),
+    )
+    inner.done()
+    return found
+
+
+def _check_comparison(variant: Variant, f: Fields) -> None:
+    outputs = [t.name for t in variant.outputs]
+    wanted = variant.compare.output if variant.compare else None
+    if outputs and wanted is not None and wanted not in outputs:
+        raise f.fail("compare.output", f"one of {', '.join(outputs)}", wanted)
+
+
 def _share(f: Fields) -> str | None:
     if not _is_there(f, "min_agreement"):
         return None
@@ -376,6 +416,8 @@ def _plain_variant(v: Variant) -> dict[str, Any]:
             plain["selftest"]["min_agreement"] = v.selftest.min_agreement
     if v.unsafe_format:
         plain["unsafe_format"] = True
+    if v.compare:
+        plain["compare"] = {k: said for k, said in vars(v.compare).items() if said is not None}
     return plain
 
 

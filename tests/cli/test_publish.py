@@ -88,6 +88,20 @@ def test_what_only_newer_agents_read_is_said_and_the_devices_are_counted(
     assert variant["selftest"]["min_agreement"] == "0.97"
 
 
+def test_how_answers_are_compared_in_shadow_is_signed_with_the_version(
+    pw: Operator, model: str
+) -> None:
+    publish = ("publish", model, "1.0.0", "--no-try", "--variant", f"v={DIGITS / '1.0.0'}")
+    signed = ("--key", pw.keys / "publisher.pem")
+    line = pw.fails(*publish, *signed, "--compare", "feeling", status=2)
+    assert "argmax|relative_l2|cosine|iou[,output=NAME][,tolerance=N]" in line
+    pw(*publish, *signed, "--compare", "v:argmax,tolerance=0.1")
+    found = pw.json("versions", "show", model, "1.0.0")
+    assert found["schema_number"] == 3
+    (variant,) = found["variants"]
+    assert variant["compare"] == {"by": "argmax", "output": None, "tolerance": "0.1"}
+
+
 def test_a_repeated_publish_is_no_error_and_other_content_is(pw: Operator, model: str) -> None:
     publish = ("publish", model, "1.0.0", "--variant")
     pw(*publish, f"onnx={DIGITS / '1.0.0'}")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from pilotwave_agent.live import compare
 from pilotwave_protocol.errors import BadManifest
-from pilotwave_protocol.manifest import parse_manifest
+from pilotwave_protocol.manifest import COMPARERS, Comparison, parse_manifest
 
 SHA = "a" * 64
 GOOD: dict[str, Any] = {
@@ -137,9 +138,13 @@ def test_a_new_field_that_says_nothing_would_be_unknown_to_agents_of_schema_1(
             parse_manifest(raw)
 
 
-def of_schema_2(path: str, value: object) -> bytes:
+def of_schema(number: int, path: str, value: object) -> bytes:
     data = json.loads(with_change(path, value))
-    return json.dumps({**data, "schema": "pilotwave/version/2"}).encode()
+    return json.dumps({**data, "schema": f"pilotwave/version/{number}"}).encode()
+
+
+def of_schema_2(path: str, value: object) -> bytes:
+    return of_schema(2, path, value)
 
 
 @pytest.mark.parametrize(("path", "value"), NEW_FIELDS)
@@ -152,10 +157,51 @@ def test_a_new_field_needs_schema_2_and_is_written_in_it(path: str, value: objec
     assert parse_manifest(manifest.to_bytes()) == manifest
 
 
+COMPARE = "variants.0.compare"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"by": "argmax"}, {"by": "iou", "tolerance": "0.3"}, {"by": "cosine", "output": "y"}],
+)
+def test_how_answers_are_compared_needs_schema_3(said: dict[str, str]) -> None:
+    for older in (with_change(COMPARE, said), of_schema(2, COMPARE, said)):
+        with pytest.raises(BadManifest, match="version/3, the oldest"):
+            parse_manifest(older)
+    manifest = parse_manifest(of_schema(3, COMPARE, said))
+    assert manifest.schema == 3
+    assert manifest.variants[0].compare == Comparison(**said)
+    assert parse_manifest(manifest.to_bytes()) == manifest
+    assert json.loads(manifest.to_bytes())["variants"][0]["compare"] == said
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        (None, "left out"),
+        ({}, "left out"),
+        ("argmax", "object"),
+        ({"by": "feeling"}, "one of argmax"),
+        ({"output": "y"}, "compare.by"),
+        ({"by": "argmax", "output": "z"}, "compare.output: expected one of y"),
+        ({"by": "argmax", "tolerance": 0.1}, "text"),
+        ({"by": "argmax", "tolerance": "-1"}, "at least 0"),
+        ({"by": "argmax", "why": "1"}, "why"),
+    ],
+)
+def test_a_wrong_comparison_is_refused_and_named(said: object, says: str) -> None:
+    with pytest.raises(BadManifest, match=says):
+        parse_manifest(of_schema(3, COMPARE, said))
+
+
+def test_each_comparer_of_a_manifest_is_one_that_applications_have() -> None:
+    assert set(COMPARERS) == set(compare.COMPARERS)
+
+
 def test_without_new_fields_the_bytes_are_those_of_schema_1() -> None:
     written = parse_manifest(json.dumps(GOOD).encode()).to_bytes()
     assert b'"pilotwave/version/1"' in written
-    for name in (b"cpu_any", b'"facts"', b"min_agreement"):
+    for name in (b"cpu_any", b'"facts"', b"min_agreement", b"compare"):
         assert name not in written
 
 

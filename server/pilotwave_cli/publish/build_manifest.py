@@ -95,6 +95,7 @@ def build_variant(
         outputs=_specs(schema.outputs),
         selftest=_selftest(files, wanted),
         unsafe_format=danger is not None,
+        compare=wanted.compare,
     )
     return Built(variant, sources)
 

@@ -14,11 +14,12 @@ import typer
 
 from pilotwave_cli.durations import pairs
 from pilotwave_cli.errors import CliError
-from pilotwave_protocol.manifest import Requires
+from pilotwave_protocol.manifest import COMPARERS, Comparison, Requires
 from pilotwave_protocol.names import FACT
 
 EACH = "For one variant only: NAME:VALUE."
 REQUIRES = "arch=a,b, accelerator=N, memory_mb=N, cpu_any=cpu.a,cpu.b or fact.KEY=>=2.1"
+COMPARE = f"{'|'.join(COMPARERS)}[,output=NAME][,tolerance=N]"
 ORDER = "Their names in order, a,b, for formats that have none."
 Words = list[str] | None
 
@@ -34,6 +35,13 @@ class VariantWords:
         typer.Option(
             help="Self-test: the least share of cases with the expected top output, 0.97, in place "
             f"of the tolerances. {EACH}"
+        ),
+    ] = None
+    compare: Annotated[
+        Words,
+        typer.Option(
+            help="In shadow: how its answers are compared with the current version's, "
+            f"{COMPARE}. {EACH}"
         ),
     ] = None
     max_latency_ms: Annotated[Words, typer.Option(help=f"Self-test: p95 at most. {EACH}")] = None
@@ -58,6 +66,7 @@ class VariantOptions:
     atol: str = "1e-3"
     rtol: str = "1e-3"
     min_agreement: str | None = None
+    compare: Comparison | None = None
     max_latency_ms: int | None = None
     requires: Requires = field(default_factory=Requires)
     runtime: str | None = None
@@ -105,6 +114,8 @@ def _with(wanted: VariantOptions, option: str, value: str) -> VariantOptions:
         if not value.isdecimal() or not 0 < int(value[:12]) < 10**9:
             raise CliError(f"--max-latency-ms: expected a whole number of ms; got {value[:40]}")
         return replace(wanted, max_latency_ms=int(value))
+    if option == "compare":
+        return replace(wanted, compare=_comparison(value))
     if option == "requires":
         ((key, needed),) = pairs([value], "--requires").items()
         return replace(wanted, requires=with_requirement(wanted.requires, key, needed))
@@ -113,6 +124,14 @@ def _with(wanted: VariantOptions, option: str, value: str) -> VariantOptions:
     if option == "not_secret":
         return replace(wanted, not_secret=(*wanted.not_secret, value))
     return replace(wanted, **{option: value})  # type: ignore[arg-type]  # all others are texts
+
+
+def _comparison(value: str) -> Comparison:
+    by, *rest = value.split(",")
+    words = pairs(rest, "--compare") if rest else {}
+    if by not in COMPARERS or not set(words) <= {"output", "tolerance"}:
+        raise CliError(f"--compare: expected {COMPARE}; got {value[:60]}")
+    return Comparison(by, words.get("output"), words.get("tolerance"))
 
 
 def with_requirement(requires: Requires, key: str, value: str) -> Requires:

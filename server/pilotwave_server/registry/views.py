@@ -224,6 +224,12 @@ class SelfTestView(ApiReply):
     )
 
 
+class ComparisonView(ApiReply):
+    by: str
+    output: str | None
+    tolerance: str | None
+
+
 class VariantView(ApiReply):
     name: str
     runtime: str
@@ -238,6 +244,9 @@ class VariantView(ApiReply):
     inputs: list[TensorView]
     outputs: list[TensorView]
     selftest: SelfTestView | None
+    compare: ComparisonView | None = Field(
+        description="How its answers are compared with another version's while it is in shadow."
+    )
 
 
 class VersionView(VersionFields):

@@ -30,6 +30,7 @@ from pilotwave_protocol.sketch import Sketch
 from tests.peers.shelf import HANGS, HOGS, NAN, RAISES, Shelf, X, number_in
 
 SOON_S = 60.0
+RELATIVE = {"by": "relative_l2", "output": "y", "tolerance": "0.01"}
 
 
 @pytest.fixture
@@ -343,6 +344,18 @@ def test_the_application_may_compare_by_itself(
     shelf.shadow(shelf.add(2))
     calls_until(model, lambda: count(shelf, "1.2.0", shadow.DISAGREE))
     assert measured(shelf, "1.2.0")[shadow.DISAGREE].min == 1
+
+
+def test_the_manifest_says_how_answers_are_compared(
+    shelf: Shelf, opened: Callable[..., LiveModel]
+) -> None:
+    version = shelf.add(2)
+    about = shelf.layout.about("detector", version)
+    about.write_text(json.dumps({**json.loads(about.read_text()), "compare": RELATIVE}))
+    model = opened()
+    shelf.shadow(version)
+    calls_until(model, lambda: count(shelf, "1.2.0", shadow.DISAGREE))
+    assert measured(shelf, "1.2.0")[shadow.DISAGREE].min == 1  # 2 is not within 1 % of 1
 
 
 def test_no_metric_of_an_applications_own_looks_like_a_trials(
