@@ -67,7 +67,7 @@ test: $(STAMP)  ## Run the tests that take seconds, each on one kind of database
 	  $(PY) -m pytest -m "not slow" --databases one -x --last-failed \
 	    --last-failed-no-failures none $(ARGS); }
 
-test-all: .venv/.torch .venv-tflite/.installed .venv-onnx2tf/.installed .venv-client/.installed .venv-helm/.installed  ## Run every test, on each database, with every runtime
+test-all: .venv/.torch .venv-tflite/.installed .venv-onnx2tf/.installed .venv-client/.installed .venv-helm/.installed .venv-mlserver/.installed .venv-triton/.installed  ## Run every test, on each database, with every runtime
 	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-runtimes: .venv/.torch .venv-tflite/.installed .venv-onnx2tf/.installed  ## Install the large and the old runtimes too; test them all
@@ -110,6 +110,16 @@ test-runtimes: .venv/.torch .venv-tflite/.installed .venv-onnx2tf/.installed  ##
 	  .venv-helm/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
 	    "helm-python-sdk==0.2.2" "kubernetes-validate==1.37.0" && touch $@
 
+# model servers (330 and 370 MB), of which tests/agent/test_tiers_real.py and test_triton_real.py are;
+# neither has builds for Python 3.13
+.venv-mlserver/.installed .venv-triton/.installed: package = $(if $(findstring triton,$@),nvidia-pytriton==0.7.0,mlserver==1.7.1)
+.venv-mlserver/.installed .venv-triton/.installed: | $(STAMP)
+	@if $(PY) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
+	  echo "Making $(@D)"; $(PY) -m venv $(@D) && \
+	  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	    "$(package)" && touch $@; \
+	else echo "$(package) is not there for this Python: its tests are left out"; fi
+
 runtimes-table: .venv/.torch .venv-tflite/.installed  ## Run each runtime's story; write the table in docs/runtimes.md
 	@rm -rf .runtimes && mkdir .runtimes
 	@PILOTWAVE_RUNTIMES_FOUND=$(CURDIR)/.runtimes $(PY) -m pytest tests/e2e/test_runtimes.py $(ARGS)
@@ -136,6 +146,6 @@ bench: $(STAMP)  ## Run every measurement in its short form; figures go to bench
 	  $(PY) "$$file" --quick --json "bench/results/$$name.json" || exit 1; done
 
 clean:  ## Remove .venv, caches and built files (never data)
-	@rm -rf .venv .venv-tflite .venv-onnx2tf .venv-client .venv-helm .runtimes .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
+	@rm -rf .venv .venv-tflite .venv-onnx2tf .venv-client .venv-helm .venv-mlserver .venv-triton .runtimes .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
 	  .schemathesis build dist bench/results
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

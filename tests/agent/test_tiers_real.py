@@ -1,8 +1,8 @@
 """Tiers against real model servers that a Pilotwave device feeds: Triton and MLServer.
 
-PILOTWAVE_TRITON names a `tritonserver` (tests/peers/triton.py), PILOTWAVE_MLSERVER an `mlserver`
-(`pip install mlserver` in an environment of its own). Neither build here opens ONNX files, so the
-bigger model carries a program that runs its weights in numpy, beside the file that the device's
+`make test-all` makes an environment for each; elsewhere PILOTWAVE_TRITON names a `tritonserver`
+(tests/peers/triton.py), PILOTWAVE_MLSERVER an `mlserver`. Neither build here opens ONNX files, so
+the bigger model carries a program that runs its weights in numpy, beside the file that the device's
 self-test runs.
 """
 
@@ -34,7 +34,8 @@ from tests.peers.shelf import Shelf
 from tests.peers.tiers import DIGITS, SAID, allow, images, serve
 from tests.peers.triton import PACKAGES, free_port, running_triton, wait_until_ready
 
-MLSERVER = os.environ.get("PILOTWAVE_MLSERVER", "")
+_MADE = Path(__file__).parents[2] / ".venv-mlserver" / "bin" / "mlserver"
+MLSERVER = os.environ.get("PILOTWAVE_MLSERVER") or (str(_MADE) if _MADE.exists() else "")
 BIG = "detector-big"
 CONFIG = b"""name: "detector-big"
 backend: "python"
@@ -158,7 +159,7 @@ def check_answers(answers: list[Any], rows: np.ndarray, versions: set[str]) -> N
         np.testing.assert_allclose(answers[n]["probs"], own, atol=1e-5)
 
 
-@pytest.mark.skipif(not PACKAGES, reason="PILOTWAVE_TRITON names no tritonserver")
+@pytest.mark.skipif(not PACKAGES, reason="no Triton here: tests/peers/triton.py")
 def test_hard_inputs_are_answered_by_triton_on_a_device(
     device: Device, registry: Registry, tmp_path: Path
 ) -> None:
@@ -185,7 +186,7 @@ def test_hard_inputs_are_answered_by_triton_on_a_device(
     assert trouble
 
 
-@pytest.mark.skipif(not MLSERVER, reason="PILOTWAVE_MLSERVER names no mlserver")
+@pytest.mark.skipif(not MLSERVER, reason="no .venv-mlserver here")
 def test_hard_inputs_are_answered_by_mlserver_on_a_device(
     device: Device, registry: Registry, tmp_path: Path
 ) -> None:

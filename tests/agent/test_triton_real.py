@@ -1,8 +1,7 @@
 """Triton itself, where it is installed: the same steps as with the simulated peer.
 
-Put the path of `tritonserver` into PILOTWAVE_TRITON (`pip install nvidia-pytriton` brings one, in
-pytriton/tritonserver/bin). Its build there has the `python` backend only, so versions carry a
-model.py beside the file that the self-test runs.
+tests/peers/triton.py says where it comes from. Its build there has the `python` backend only, so
+versions carry a model.py beside the file that the self-test runs.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from tests.peers.triton import PROGRAM, running_triton
 S = ModelState
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not PROGRAM, reason="PILOTWAVE_TRITON names no tritonserver"),
+    pytest.mark.skipif(not PROGRAM, reason="no Triton here: tests/peers/triton.py"),
 ]
 CONFIG = b"""name: "detector"
 backend: "python"

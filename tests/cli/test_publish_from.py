@@ -108,6 +108,9 @@ def test_a_folder_that_is_not_what_was_measured_is_refused(pw: Operator, model: 
     stray.write_text("x")
     assert "notes.txt is not in the report" in pw.fails(*publish, status=2)
     stray.unlink()
+    # `calibrate` writes it afterwards; whether devices can follow it is looked at all the same
+    changed.with_name("escalate.json").write_text("{}")
+    assert "escalate.json: escalate.json.schema: expected a value" in pw.fails(*publish, status=2)
     changed.with_name("selftest.safetensors").unlink()
     assert "is in the report and not here" in pw.fails(*publish, status=2)
 

@@ -1,4 +1,5 @@
-"""Triton itself, where it is installed: PILOTWAVE_TRITON names its `tritonserver`.
+"""Triton itself, where it is installed: PILOTWAVE_TRITON names its `tritonserver`, or
+`make test-all` has made .venv-triton.
 
 `pip install nvidia-pytriton` brings one, in pytriton/tritonserver/bin; its build there has the
 `python` backend only.
@@ -18,7 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PROGRAM = os.environ.get("PILOTWAVE_TRITON", "")
+_MADE = (Path(__file__).parents[2] / ".venv-triton").glob(
+    "lib/*/*/pytriton/tritonserver/bin/*server"
+)
+PROGRAM = os.environ.get("PILOTWAVE_TRITON") or next(map(str, _MADE), "")
 PACKAGES = str(Path(PROGRAM).parents[3]) if PROGRAM else ""
 """The wheel's own: its `python` backend gives out nothing with numpy 2, and some of them look for
 numpy where the interpreter has it, whatever PYTHONPATH says."""

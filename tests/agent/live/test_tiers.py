@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pilotwave_agent.check_in.metrics import Telemetry
+from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.live.tiers import Tiered
 from pilotwave_protocol.escalate import EscalateBudget, Escalation, Target
 from pilotwave_protocol.sketch import Sketch
@@ -96,6 +98,11 @@ def test_hard_inputs_get_the_bigger_models_answer_and_all_is_counted(
     assert (said["escalate_failed"].count, said["escalate_failed"].sum) == (many["site"], 0)
     assert said["escalate_ms"].count == many["site"] == said["overruled"].count
     assert 30 < said["overruled"].sum < many["site"]
+    telemetry = Telemetry(Disk(), shelf.layout.live, shelf.layout.telemetry)
+    telemetry.collect(time.time())  # as the agent does before each check-in
+    reported = {r.metric: r.sketch.count for r in telemetry.pending() if r.version == "1.0.0"}
+    assert reported["escalated"] == said["escalated"].count
+    assert {"escalate_ms", "escalate_failed", "overruled"} < reported.keys()
 
 
 def test_a_server_without_the_binary_extension_is_asked_in_json(
