@@ -72,6 +72,8 @@ def _shown(key: str, value: Any) -> object:
         return output.tensors(value)
     if key == "bytes":
         return bytes_and_sites.told(value)
+    if key == "requires":
+        return _required(value)
     if key in ("size", "length"):
         return output.size(value)
     if key.endswith("_at"):
@@ -82,6 +84,17 @@ def _shown(key: str, value: Any) -> object:
     if isinstance(value, dict):
         return {k: v for k, v in value.items() if v not in (None, [], "")}
     return value
+
+
+def _required(value: dict[str, Any]) -> str:
+    """Show what a device must have: `cpu.avx_vnni or cpu.dotprod; fact.app >=2`."""
+    words = [" or ".join(value.get("cpu_any") or [])]
+    words += [f"fact.{key} {asked}" for key, asked in (value.get("facts") or {}).items()]
+    rest = {k: v for k, v in value.items() if k not in ("cpu_any", "facts") and v}
+    words += [
+        f"{k} {' or '.join(v) if isinstance(v, list) else v}" for k, v in sorted(rest.items())
+    ]
+    return "; ".join(filter(None, words))
 
 
 @cli.command("yank")

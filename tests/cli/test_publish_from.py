@@ -92,6 +92,9 @@ def test_all_accepted_variants_are_one_version_with_the_figures_of_the_report(
     assert found["source"]["optimize.source"] == "a" * 64
     assert found["source"]["optimize.report"] == hash_file(pw.home / "variants" / REPORT)[0]
     assert found["source"]["tool.onnxruntime"] == "1.32.0"
+    shown = " ".join(pw("versions", "show", model, "1.0.0").split())
+    assert "requires cpu.avx512_vnni or cpu.dotprod; fact.app >=2" in shown
+    assert "requires fact.app >=2" in shown
 
 
 def test_a_folder_that_is_not_what_was_measured_is_refused(pw: Operator, model: str) -> None:
