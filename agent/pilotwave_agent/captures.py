@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -25,11 +26,12 @@ from pilotwave_agent.host.log import say
 from pilotwave_agent.host.shared_folder import SharedFolder
 from pilotwave_agent.identity import Identity
 from pilotwave_agent.live.capture import ENDING, MAX_WAITING
-from pilotwave_agent.live.capture_rules import CaptureRules
+from pilotwave_agent.live.capture_rules import CaptureRules, drifting_bytes
 from pilotwave_agent.net import server_api
 from pilotwave_agent.net.http import BadAnswer, Channel, Unreachable
 from pilotwave_agent.net.server_api import ServerSaid
 from pilotwave_agent.read_conditions import look_around
+from pilotwave_agent.settings.capture import DRIFT
 from pilotwave_agent.settings.config import Config
 from pilotwave_agent.settings.download_limits import OwnLimits
 from pilotwave_protocol import dsse
@@ -47,7 +49,7 @@ MOST_AT_ONCE = 8
 MOST_KEPT = 4096
 _LONGEST_S = 30.0  # the agent does nothing else meanwhile
 _DAY_S = 86_400.0
-_REFUSED_S = 3600.0
+_HOUR_S = _REFUSED_S = 3600.0
 _TOO_OLD_S = _DAY_S  # a server that knows nothing of cases is asked again so late
 _NEVER_TAKEN = (413, 422)
 
@@ -66,7 +68,8 @@ def tell_applications(config: Config, layout: Layout, who: Identity, disk: Disk)
     waits is removed as well. May raise `OSError`."""
     settings, path = config.capture, layout.capture_rules
     if not settings.reader:
-        write_rules(config, disk, path, None)
+        for told in (path, layout.drifting):
+            write_rules(config, disk, told, None)
         forget(disk, layout, None)
         return
     rules = CaptureRules(
@@ -115,6 +118,7 @@ class Captures:
         self._config, self._who, self._disk = config, who, disk
         self._layout = Layout(config.data_dir)
         self._not_before = 0.0
+        self._told_drift: bytes | None = b""  # nothing yet, since the start
 
     def collect(self, wall: float) -> None:
         """Take what applications left, and hold what waits to the owner's budget. A disk that says
@@ -124,6 +128,17 @@ class Captures:
             for model in heartbeats.models(self._layout.live):
                 self._collect(model)
             self._prune(wall)
+
+    def tell_drift(self, drifting: dict[str, str]) -> None:
+        """Tell applications which version folder of each model meets inputs that drift, where the
+        owner wants such cases. A disk that says no is asked another time."""
+        if DRIFT not in self._config.capture.reasons:
+            drifting = {}
+        raw = drifting_bytes(drifting) if drifting else None
+        if raw != self._told_drift:
+            with contextlib.suppress(OSError):
+                write_rules(self._config, self._disk, self._layout.drifting, raw)
+                self._told_drift = raw
 
     def _collect(self, model: str) -> None:
         users = self._config.app_users.get(model)
@@ -168,7 +183,9 @@ class Captures:
 
     def send(self, channel: Channel, token: str, *, now: float, wall: float, root: Path) -> None:
         """Send some of what waits, if the device may now. `now` in seconds of uptime."""
-        waiting = _by_age(self._disk, self._layout.captures)
+        held_s = self._config.capture.hold_hours * _HOUR_S
+        until = wall - held_s if held_s else math.inf
+        waiting = _by_age(self._disk, self._layout.captures, until=until)
         if not waiting or now < self._not_before:
             return
         world = look_around(self._config, wall, root=root)
@@ -230,14 +247,14 @@ def _public(who: Identity) -> str:
     return dsse.raw_public(who.key.public_key()).hex()
 
 
-def _by_age(disk: Disk, folder: Path) -> list[Path]:
-    """Return the cases in a folder, those that came first, first."""
+def _by_age(disk: Disk, folder: Path, *, until: float = math.inf) -> list[Path]:
+    """Return the cases in a folder that came `until` then, those that came first, first."""
     aged = []
     for name in disk.names(folder):
         if name[0] != "." and name.endswith(ENDING):
             with contextlib.suppress(OSError):
                 aged.append((os.lstat(folder / name).st_mtime_ns, folder / name))
-    return [path for _, path in sorted(aged)]
+    return [path for at, path in sorted(aged) if at <= until * 1e9]
 
 
 def _left(folder: SharedFolder, name: str) -> tuple[bytes, int]:

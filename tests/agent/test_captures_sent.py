@@ -4,13 +4,15 @@ however often they are sent."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from pilotwave_agent.captures import MOST_AT_ONCE
+from pilotwave_agent.captures import MOST_AT_ONCE, forget, kept
+from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.net.http import Channel
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.messages.case import split_case
@@ -145,3 +147,20 @@ def test_wherever_the_agent_is_killed_while_it_sends_each_case_arrives_as_one(
         assert set(receiver.ids) == {sha256_hex(one) for one in sealed}, left
         assert desk.names() == ["sent.json"], left
     assert 10 < died < 60
+
+
+def test_a_case_stays_until_its_owner_had_the_time_to_forget_it(
+    device: Device, receiver: Receiver
+) -> None:
+    desk = Desk(device, hold_hours=24)
+    for n in range(2):
+        desk.leave(bytes([n]) * 100)
+    now = time.time()
+    send(desk, receiver, wall=now)
+    send(desk, receiver, wall=now + 23 * 3600)
+    send(desk, receiver, wall=now - 40 * 86_400)  # the clock was set back
+    assert receiver.ids == []
+    first, second = (k.case.id for k in kept(Disk(), device.layout))
+    assert forget(Disk(), device.layout, {first}) == 1
+    send(desk, receiver, wall=now + 25 * 3600)
+    assert receiver.ids == [second]

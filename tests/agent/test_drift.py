@@ -11,16 +11,22 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from onnx import TensorProto, helper
 
 from pilotwave_agent.apps.mailbox import Mailbox
+from pilotwave_agent.captures import Captures, tell_applications
 from pilotwave_agent.check_in.drift import QUIET_S, DriftWatch
 from pilotwave_agent.check_in.metrics import Telemetry
 from pilotwave_agent.core.drift import Evidence
 from pilotwave_agent.host.disk import Disk
+from pilotwave_agent.identity import load as identity_of
 from pilotwave_agent.live import LiveModel
 from pilotwave_agent.live.recorder import Recorder
+from pilotwave_agent.settings.capture import CaptureSettings
+from pilotwave_protocol.messages.case import parse_case, split_case
 from pilotwave_protocol.reference import Confidence, Edges, Reference
+from pilotwave_protocol.sealing import public_hex
 from tests.agent.mortal import Dies, Mortal
 from tests.agent.test_mailbox import send
 from tests.peers.device import Device
@@ -264,6 +270,38 @@ def test_the_server_hears_of_it_once(device: Device, registry: Registry) -> None
     assert event.detail.startswith("40 of the last 40 inputs had a confidence below 0.6;")
     metrics = {m.metric for c in registry.check_ins for m in c.metrics}
     assert {"low_confidence", "top_class"} <= metrics
+
+
+@pytest.mark.parametrize("reasons", [("drift",), ("uniform",)])
+def test_while_inputs_drift_unsure_ones_are_captured_where_the_owner_wants_them(
+    shelf: Shelf, device: Device, reasons: tuple[str, ...]
+) -> None:
+    key = X25519PrivateKey.generate()
+    settings = CaptureSettings(public_hex(key), reasons, share=0.0)
+    config = replace(device.config, data_dir=shelf.data, capture=settings)
+    captures = Captures(config, identity_of(device.layout), Disk())
+    tell_applications(config, shelf.layout, identity_of(device.layout), Disk())
+
+    def met() -> list[Path]:
+        answer(shelf, [UNSURE] * 2 + [SURE] * 3)
+        return sorted((shelf.layout.live / "detector").glob("*.case"))
+
+    assert met() == []
+    answer_quickly(shelf, 40)
+    drift = Agent(shelf).collect()
+    captures.tell_drift(drift.drifting(WALL + 3600))
+    found = met()
+    if reasons == ("uniform",):
+        assert (found, shelf.layout.drifting.exists()) == ([], False)
+        return
+    cases = [parse_case(*split_case(path.read_bytes())) for path in found]
+    assert [(c.reason, c.version) for c in cases] == [("drift", "1.1.0")] * 2
+    captures.tell_drift(drift.drifting(WALL + 2 * QUIET_S))
+    assert not shelf.layout.drifting.exists()
+    assert met() == found
+    for raw in (b"", b"[]", b'{"schema": "x"}', b'{"schema": "pilotwave/drifting/1"}'):
+        shelf.layout.drifting.write_bytes(raw)
+        assert met() == found
 
 
 def test_other_languages_send_confidence_and_numbers_through_the_socket(shelf: Shelf) -> None:

@@ -70,6 +70,11 @@ class DriftWatch:
             self.alarms = tuple(a for a in self.alarms if a not in gone)
             self._write()
 
+    def drifting(self, wall: float) -> dict[str, str]:
+        """Name the version folder of each model whose inputs drifted within the last day."""
+        found = [w for w in self._watched.values() if w.told <= wall < w.told + QUIET_S]
+        return {w.model: w.name for w in found if self._in_use(w)}
+
     def _judge(self, model: str, version: str, metric: str, sketch: Sketch, wall: float) -> bool:
         links = ModelLinks(self._data, model)
         files = links.files_of(version)

@@ -37,6 +37,8 @@ def list_cases(config: Config, *, as_json: bool) -> Iterator[str]:
         yield f"captured: {', '.join(settings.reasons)}; sealed for {settings.reader}"
     else:
         yield "nothing is captured: the settings name no `reader` in the section [capture]"
+    if settings.hold_hours:
+        yield f"held for {settings.hold_hours} h before they may be sent"
     for k in found:
         case, kb = k.case, max(k.size >> 10, 1)
         what = f"{case.model} {case.version} ({case.variant})"

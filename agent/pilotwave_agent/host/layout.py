@@ -127,6 +127,11 @@ class Layout:
         return self.live / "tiers.json"
 
     @property
+    def drifting(self) -> Path:
+        """Which models' inputs drift, where the owner wants such inputs captured."""
+        return self.live / "drift.json"
+
+    @property
     def captures(self) -> Path:
         """Captured cases that wait for the server."""
         return self.root / "captures"

@@ -21,10 +21,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pilotwave_agent.host.shared_folder import SharedFolder
-from pilotwave_agent.live.capture_rules import FILE, CaptureRules, parse_rules
+from pilotwave_agent.live.capture_rules import (
+    DRIFT_FILE,
+    FILE,
+    CaptureRules,
+    parse_drifting,
+    parse_rules,
+)
 from pilotwave_agent.live.generation import Version
 from pilotwave_agent.live.told import Told
-from pilotwave_agent.settings.capture import LOW_SCORE, UNIFORM
+from pilotwave_agent.settings.capture import DRIFT, LOW_SCORE, UNIFORM
 
 ENDING = ".case"
 MAX_WAITING = 64
@@ -48,6 +54,7 @@ class Capture:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._rules = Told(folder.parent / FILE, parse_rules)
+        self._drifting = Told(folder.parent / DRIFT_FILE, parse_drifting)
         self._lock = threading.Lock()
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_MAX_QUEUED)
         self._thread: threading.Thread | None = None
@@ -57,7 +64,7 @@ class Capture:
         """Return a call's inputs as they are now, where its score may have them captured:
         applications often fill one buffer again and again."""
         rules = self._rules.current()
-        if rules is None or LOW_SCORE not in rules.reasons:
+        if rules is None or not (LOW_SCORE in rules.reasons or self._drifts(rules)):
             return None
         with contextlib.suppress(Exception):
             return _copies(feeds)
@@ -69,11 +76,30 @@ class Capture:
         if rules and UNIFORM in rules.reasons and random.random() < rules.share:
             self._add(rules, version, UNIFORM, _copies(feeds), outputs)
 
-    def scored(self, version: Version, inputs: Any, outputs: Any, score: float) -> None:
-        """Capture a call whose answer was given a low score."""
+    def unsure(self, version: Version, feeds: Mapping[str, Any], outputs: Any) -> None:
+        """Capture a call whose confidence lay below the reference's, while inputs drift."""
         rules = self._rules.current()
-        if rules and LOW_SCORE in rules.reasons and inputs is not None and score < rules.below:
+        if rules and self._drifts(rules) == version.name:
+            self._add(rules, version, DRIFT, _copies(feeds), outputs)
+
+    def scored(
+        self, version: Version, inputs: Any, outputs: Any, score: float, *, unsure: bool
+    ) -> None:
+        """Capture a call whose answer was given a low score, or one below the reference's while
+        inputs drift."""
+        rules = self._rules.current()
+        if rules is None or inputs is None:
+            return
+        if LOW_SCORE in rules.reasons and score < rules.below:
             self._add(rules, version, LOW_SCORE, inputs, outputs)
+        elif unsure and self._drifts(rules) == version.name:
+            self._add(rules, version, DRIFT, inputs, outputs)
+
+    def _drifts(self, rules: CaptureRules) -> str | None:
+        """Return the folder of the version whose inputs drift; None where none do, or the owner
+        wants none of them."""
+        found = self._drifting.current() if DRIFT in rules.reasons else None
+        return found.get(self._folder.name) if found else None
 
     def close(self) -> None:
         """Write what waits, and end the thread."""

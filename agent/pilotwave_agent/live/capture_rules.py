@@ -1,16 +1,21 @@
 """What the agent tells applications to capture: one file in the folder `live`, the agent's alone.
 
-The agent writes it at its start from `[capture]` of its settings, and removes it where the owner
-wants nothing captured. An application looks at it every few seconds.
+Beside it lies which models' inputs drift now (`drift.json`), where drift is a reason to capture.
+
+The agent writes the first at its start from `[capture]` of its settings, and removes it where the
+owner wants nothing captured. An application looks at both every few seconds.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 _SCHEMA = "pilotwave/capture/1"
+_DRIFT_SCHEMA = "pilotwave/drifting/1"
 FILE = "capture.json"
+DRIFT_FILE = "drift.json"
 
 
 @dataclass(frozen=True)
@@ -39,3 +44,15 @@ def parse_rules(raw: bytes) -> CaptureRules | None:
     if not isinstance(found, dict) or found.pop("schema", None) != _SCHEMA:
         return None
     return CaptureRules(**{**found, "reasons": tuple(found["reasons"])})
+
+
+def drifting_bytes(names: Mapping[str, str]) -> bytes:
+    """Write which version folder of each model meets inputs that drift."""
+    return json.dumps({"schema": _DRIFT_SCHEMA, "models": dict(names)}).encode() + b"\n"
+
+
+def parse_drifting(raw: bytes) -> dict[str, str]:
+    """Read what `drifting_bytes` wrote; nothing of a later agent's. Raises `ValueError`,
+    `TypeError`, `KeyError`."""
+    found = json.loads(raw)
+    return dict(found["models"]) if found["schema"] == _DRIFT_SCHEMA else {}

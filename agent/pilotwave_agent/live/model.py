@@ -136,7 +136,8 @@ class LiveModel:
             raise
         ms = (time.perf_counter() - begun) * 1000
         self._recorder.call(version, ms, failed=False)
-        self._checks.answered(self._recorder, version, outputs)
+        if self._checks.answered(self._recorder, version, outputs):
+            self._capture.unsure(version, feeds, outputs)
         if self._shadow is not None:
             self._shadow.called(generation, feeds, outputs, ms)
         self._capture.called(version, feeds, outputs)
@@ -153,9 +154,9 @@ class LiveModel:
         """
         version = answer.version if answer is not None else self.version
         self._recorder.value(version, metric, value)
-        self._checks.number(self._recorder, version, metric, value)
+        unsure = self._checks.number(self._recorder, version, metric, value)
         if metric == SCORE and answer is not None:
-            self._capture.scored(version, answer.inputs, answer, value)
+            self._capture.scored(version, answer.inputs, answer, value, unsure=unsure)
 
     def observe(self, name: str, value: float) -> None:
         """Report a number about an input, such as its brightness. Where the version's reference has

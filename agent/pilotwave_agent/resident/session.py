@@ -149,6 +149,7 @@ class Session:
         self.telemetry.collect(self.clock.wall())
         if self.captures:
             self.captures.collect(self.clock.wall())
+            self.captures.tell_drift(self.drift.drifting(self.clock.wall()))
         if self.rounds:
             self.rounds.collect()
         traces = self.traces.header() if self.traces else ""

@@ -17,16 +17,18 @@ from pilotwave_agent.settings.download_limits import read_windows
 from pilotwave_protocol.fields import Fields
 from pilotwave_protocol.messages.case import MAX_SEALED_CASE_BYTES
 
-LOW_SCORE, UNIFORM = "low_score", "uniform"
-REASONS = (LOW_SCORE, UNIFORM)
+LOW_SCORE, DRIFT, UNIFORM = "low_score", "drift", "uniform"
+REASONS = (LOW_SCORE, DRIFT, UNIFORM)
+_HOURS_A_DAY = 24
 
 
 @dataclass(frozen=True)
 class CaptureSettings:
     """Whose key opens the cases (64 hex digits), and why inputs are captured: a `score` below
-    `below`, or a `share` of all calls. One case is at most `max_case_kb`; at most `max_mb` wait,
-    for `keep_days`; at most `max_mb_per_day` are written and sent a day, in `windows` if there are
-    any, and never over a metered network."""
+    `below`, a confidence below the reference's while inputs drift, or a `share` of all calls. One
+    case is at most `max_case_kb`; at most `max_mb` wait, for `keep_days`. A case stays here for
+    `hold_hours`, so that the owner may look at the list and forget some. At most `max_mb_per_day`
+    are written and sent a day, in `windows` if there are any, and never over a metered network."""
 
     reader: str = ""
     reasons: tuple[str, ...] = ()
@@ -36,6 +38,7 @@ class CaptureSettings:
     max_mb: int = 64
     max_mb_per_day: int = 16
     keep_days: int = 7
+    hold_hours: int = 0
     windows: tuple[DayHours, ...] = ()
 
 
@@ -53,11 +56,14 @@ def read_capture(f: Fields) -> CaptureSettings:
         max_mb=f.integer("max_mb", low=1, high=1 << 20, default=64),
         max_mb_per_day=f.integer("max_mb_per_day", low=1, high=1 << 20, default=16),
         keep_days=f.integer("keep_days", low=1, high=365, default=7),
+        hold_hours=f.integer("hold_hours", low=0, high=365 * _HOURS_A_DAY, default=0),
         windows=read_windows(f),
     )
     f.done()
+    if found.hold_hours >= found.keep_days * _HOURS_A_DAY:
+        raise f.fail("hold_hours", "less than keep_days, or nothing is ever sent", found.hold_hours)
     if bool(found.reader) is not bool(found.reasons):
-        words = f"reader and reasons together; reasons are {' and '.join(REASONS)}"
+        words = f"reader and reasons together; reasons are {', '.join(REASONS)}"
         raise f.fail("reasons", words, list(found.reasons))
     return found
 
@@ -66,5 +72,5 @@ def _reasons(f: Fields) -> tuple[str, ...]:
     found = f.texts("reasons", limit=8, default=[])
     for word in found:
         if word not in REASONS:
-            raise f.fail("reasons", f"{' or '.join(REASONS)}, which work today", word)
+            raise f.fail("reasons", f"one of {', '.join(REASONS)}, which work today", word)
     return tuple(dict.fromkeys(found))
