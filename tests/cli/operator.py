@@ -28,6 +28,18 @@ class Operator:
         given = self._environment()
         return programs.run(programs.CLI, words, environment=given, folder=self.home, stdin=stdin)
 
+    def start(self, *words: object, out: Path) -> programs.Program:
+        """Start a command that goes on; what it prints is in the file `out`."""
+        err = out.with_suffix(".err")
+        return programs.start(
+            programs.CLI,
+            words,
+            environment=self._environment(),
+            folder=self.home,
+            stdout=out,
+            stderr=err,
+        )
+
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PILOTWAVE_", "COLUMNS"))}
         environment = {

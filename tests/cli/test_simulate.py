@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -286,3 +290,78 @@ def test_each_class_gets_the_variant_that_three_of_it_measured_to_be_best(
     assert "(measured on this device)" in told[9]["sentence"]
     runs = [pw.json("devices", "show", f"{name}-{n:06}")["models"][0] for n in range(10)]
     assert [one["current_variant"] for one in runs] == [one["variant"] for one in told]
+
+
+SHADOWS = """\
+poll: 1
+check_in: 2
+selftest: 0.1
+probation: 0.1
+slices:
+  - {name: new, share: 3, latency_ms: 0, mbit_s: 1000, metrics: {calls_per_s: 100}}
+  - {name: old, share: 1, latency_ms: 0, mbit_s: 1000, facts: {shadows: false}}
+behaviours:
+  - {version: 1.1.0, disagreement: 30%}
+"""
+TRIED_FIRST = """\
+name: tried-first
+waves:
+  - name: tried
+    count: 8
+    shadow: {share: 100%, cpu: 50%, min_calls: 200}
+    min_sample: 6
+    gates: [{name: install}, {disagreement: {at_most: 2%}}, {latency: {min_effect: 10%}}]
+  - {percent: 100%, gates: [{name: install}]}
+"""
+
+
+def roll_out(pw: Operator, model: str, version: str, group: str, policy: Path) -> dict[str, Any]:
+    """Roll it out and return the rollout once it is over."""
+    told = ("rollouts", "create", model, version, "--group", group, "--policy-file", policy)
+    rollout = pw.json(*told, "--start")["id"]
+    deadline = time.monotonic() + 200
+    while True:
+        found: dict[str, Any] = pw.json("rollouts", "show", rollout)
+        if found["state"] not in ("running", "rolling_back"):
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
+
+
+@pytest.mark.timeout(500)
+def test_what_is_worse_in_shadow_reaches_nobody_and_what_is_good_reaches_all(
+    pw: Operator, model: str, assigned: str, tmp_path: Path
+) -> None:
+    for version, folder in (("1.1.0", "1.1.0"), ("1.2.0", "1.3.0")):
+        files = ("--variant", f"onnx-fp32={DIGITS / folder}")
+        pw("publish", model, version, *files, "--key", pw.keys / "publisher.pem")
+    profile, policy = tmp_path / "profile.yaml", tmp_path / "policy.yaml"
+    profile.write_text(SHADOWS)
+    policy.write_text(TRIED_FIRST)
+    told = ("simulate", "--devices", "8", "--profile", profile, "--prefix", assigned, "--keep")
+    out = tmp_path / "account.json"
+    simulated = pw.start(*told, "--root", pw.keys / "root.json", "--json", out=out)
+    while len(_running(pw, assigned, model, "1.0.0")) < 8:
+        time.sleep(1)
+    worse = roll_out(pw, model, "1.1.0", assigned, policy)
+    good = roll_out(pw, model, "1.2.0", assigned, policy)
+    os.kill(simulated.pid, signal.SIGINT)
+    assert simulated.end(seconds=60) == 0
+    account = json.loads(out.read_text())
+    assert worse["state"] == "rolled_back"
+    assert worse["reason"].startswith("rolled back: disagreement: the answers differ in ")
+    assert "No user has met the version" in worse["reason"]
+    assert good["state"] == "completed", good
+    assert account["runs"] == {f"{model} 1.2.0": 8}
+    assert account["counts"]["in_shadow"] == 12
+    for number in range(8):
+        events = pw.json("devices", "events", f"{assigned}-{number:06}")
+        seen = {(e["kind"], e["version"]) for e in events}
+        assert ("switched", "1.1.0") not in seen
+        assert (("shadowing", "1.1.0") in seen) == (number < 6)
+
+
+def _running(pw: Operator, group: str, model: str, version: str) -> list[str]:
+    named = ("--group", group, "--model", model, "--version", version)
+    found = pw.json("devices", "list", *named)
+    return [device["name"] for device in found]

@@ -7,7 +7,6 @@ not have are files, a model that runs, and power.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,8 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pilotwave_cli.errors import Failed
 from pilotwave_cli.simulate.believing import Trust
 from pilotwave_cli.simulate.comparing import asked_to_compare, compared
+from pilotwave_cli.simulate.model import Model, build_of, try_of, wish_of
 from pilotwave_cli.simulate.profile import Behaviour, Profile, Slice
 from pilotwave_cli.simulate.tally import Tally
+from pilotwave_cli.simulate.windows import in_shadow, in_use, shadow_calls
 from pilotwave_protocol import dsse, names
 from pilotwave_protocol.antirollback import AntiRollback
 from pilotwave_protocol.errors import ProtocolError, RefusedError
@@ -40,35 +41,15 @@ from pilotwave_protocol.messages.check_in import (
 from pilotwave_protocol.messages.check_in_reply import parse_check_in_reply
 from pilotwave_protocol.messages.directive import Entry
 from pilotwave_protocol.messages.enrol import ENROL_TYPE, Enrol, parse_enrol_reply
+from pilotwave_protocol.shadow import SHADOW
 from pilotwave_protocol.sketch import Sketch
 from pilotwave_protocol.states import ModelState, Reason
 
 AGENT = "simulated"
-SAMPLES = 60
 
 
 def now() -> datetime:
     return datetime.now(timezone.utc).replace(microsecond=0)
-
-
-@dataclass
-class Model:
-    """One model on the device."""
-
-    report: ModelReport
-    order: Entry | None = None
-    failed: set[tuple[str, str, int]] = field(default_factory=set)
-    work: asyncio.Task[None] | None = None
-    compared: tuple[str, str] | None = None  # of which manifest, for which class
-
-
-def _build(entry: Entry) -> tuple[str, str]:
-    return entry.sha256, entry.variant
-
-
-def _try_of(entry: Entry) -> tuple[str, str, int]:
-    """What an order asks a device to try; it does not try the same again."""
-    return *_build(entry), entry.attempt
 
 
 @dataclass
@@ -244,13 +225,16 @@ class Device:
             entry.model, Model(ModelReport(entry.model, ModelState.IDLE))
         )
         current = model.report.current
-        there = current is not None and (current.sha256, current.variant) == _build(entry)
-        known = model.order is not None and _try_of(model.order) == _try_of(entry)
+        there = current is not None and (current.sha256, current.variant) == build_of(entry)
+        known = model.order is not None and wish_of(model.order) == wish_of(entry)
         model.order = entry
         self._compare(model, entry)
         if there and model.report.state in (ModelState.FAILED, ModelState.ROLLED_BACK):
             self._move(model, ModelState.HEALTHY, candidate=None)
-        if known or there or _try_of(entry) in model.failed:
+        if there and model.shadow:
+            self._end_shadow(model)
+        model.shadow = SHADOW in entry.conditions
+        if known or there or try_of(entry) in model.failed:
             return
         if model.work is not None:
             model.work.cancel()
@@ -272,8 +256,10 @@ class Device:
         does = self.profile.behaviour(entry.model, entry.version, self.slice.name)
         new = Installed(entry.version, entry.sha256, entry.variant, entry.counter)
         before = model.report.current
-        back = model.report.previous
-        if back is None or (back.sha256, back.variant) != _build(entry):
+        back, tried = model.report.previous, model.report.state is ModelState.SHADOWING
+        if tried and model.report.candidate == new:
+            pass  # it is there, and tested
+        elif back is None or (back.sha256, back.variant) != build_of(entry):
             self._move(model, ModelState.FETCHING, candidate=new)
             try:
                 await self._download(variant)
@@ -287,6 +273,11 @@ class Device:
                     model, entry, new, Reason.SELFTEST_MISMATCH, "simulated self-test failure"
                 )
                 return
+        if SHADOW in entry.conditions:
+            self.tally.count("in_shadow")
+            self._event("shadowing", entry.model, entry.version)
+            self._move(model, ModelState.SHADOWING, candidate=new)
+            return
         self._move(
             model,
             ModelState.PROBATION,
@@ -297,6 +288,15 @@ class Device:
         )
         await self._on_trial(model, entry, new, before, does)
 
+    def _end_shadow(self, model: Model) -> None:
+        """Forget the version that was tried, or is on its way to be."""
+        if model.work is not None:
+            model.work.cancel()
+        tried = model.report.candidate
+        if tried is not None:
+            self._event("shadow_ended", model.report.model, tried.version)
+        self._move(model, ModelState.HEALTHY, candidate=None)
+
     async def _on_trial(
         self, model: Model, entry: Entry, new: Installed, before: Installed | None, does: Behaviour
     ) -> None:
@@ -306,7 +306,7 @@ class Device:
             return
         await asyncio.sleep(self.profile.probation_s)
         if self.chance.random() < does.probation_failure:
-            model.failed.add(_try_of(entry))
+            model.failed.add(try_of(entry))
             self.tally.count("rolled_back")
             gone = {"reason": str(Reason.PROBE_FAILED), "detail": "simulated health check failure"}
             self._event("rolled_back", entry.model, entry.version, **gone)
@@ -328,7 +328,7 @@ class Device:
     def _fail(
         self, model: Model, entry: Entry, new: Installed, reason: Reason, detail: str
     ) -> None:
-        model.failed.add(_try_of(entry))
+        model.failed.add(try_of(entry))
         self.tally.count("failed")
         told = {"reason": str(reason), "detail": detail[:500]}
         self._event("failed", entry.model, entry.version, **told)
@@ -362,6 +362,7 @@ class Device:
         for model in self.models.values():
             if model.report.current is not None and model.report.model != names.AGENT_MODEL:
                 self._window(model.report.model, model.report.current.version, begun, moment)
+                self._compared(model, begun, moment)
         del self._windows[: -2 * MAX_METRICS]
 
     def _window(self, model: str, version: str, begun: datetime, moment: datetime) -> None:
@@ -370,18 +371,34 @@ class Device:
         calls = round((moment - begun).total_seconds() * m.calls_per_s)
         if not calls:
             return
-        rate = min(1.0, max(0.0, m.error + does.error_added))
-        # many calls are drawn as fewer that count for several
-        draws = min(calls, SAMPLES)
-        each = calls // draws
-        sketches = {"latency_ms": Sketch(), "error": Sketch(), "score": Sketch()}
-        median = math.log(m.latency_ms * max(does.latency_factor, 1e-6))
-        for _ in range(draws):
-            sketches["latency_ms"].add(self.chance.lognormvariate(median, m.spread), each)
-            sketches["error"].add(float(self.chance.random() < rate), each)
-            sketches["score"].add(
-                self.chance.gauss(m.score + does.score_added, m.score_spread), each
+        sketches = in_use(calls, m, does, self.chance)
+        self._report(model, version, sketches, begun, moment)
+
+    def _compared(self, model: Model, begun: datetime, moment: datetime) -> None:
+        """Report what calls show of the version in shadow, if there is one."""
+        serves, tried, order = model.report.current, model.report.candidate, model.order
+        shadowing = model.report.state is ModelState.SHADOWING and self.slice.live_model
+        if not shadowing or serves is None or tried is None or order is None:
+            return
+        m, name = self.slice.metrics, model.report.model
+        all_calls = round((moment - begun).total_seconds() * m.calls_per_s)
+        calls = shadow_calls(all_calls, order.conditions)
+        if calls:
+            old, new = (
+                self.profile.behaviour(name, one.version, self.slice.name)
+                for one in (serves, tried)
             )
+            found = in_shadow(calls, m, old, new, self.chance)
+            self._report(name, tried.version, found, begun, moment)
+
+    def _report(
+        self,
+        model: str,
+        version: str,
+        sketches: Mapping[str, Sketch],
+        begun: datetime,
+        moment: datetime,
+    ) -> None:
         for metric, sketch in sketches.items():
             window = MetricReport(self._next_window, model, version, metric, begun, moment, sketch)
             self._windows.append(window)

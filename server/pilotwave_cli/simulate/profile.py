@@ -19,7 +19,12 @@ from pilotwave_protocol.durations import read_duration
 from pilotwave_protocol.errors import BadName, ProtocolError
 from pilotwave_protocol.fields import Fields
 from pilotwave_protocol.manifest import NEWEST_SCHEMA
-from pilotwave_protocol.messages.facts import AGENT_COMPARES, AGENT_MANIFEST, AGENT_UPDATES
+from pilotwave_protocol.messages.facts import (
+    AGENT_COMPARES,
+    AGENT_MANIFEST,
+    AGENT_SHADOWS,
+    AGENT_UPDATES,
+)
 
 MOST = 10_000
 FACTS: dict[str, Any] = {
@@ -31,6 +36,7 @@ FACTS: dict[str, Any] = {
     AGENT_UPDATES: True,
     AGENT_MANIFEST: NEWEST_SCHEMA,
     AGENT_COMPARES: True,
+    AGENT_SHADOWS: True,
 }
 
 
@@ -58,7 +64,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Slice:
-    """One kind of device: `share` of all."""
+    """One kind of device: `share` of all. `live_model`: its application takes part in shadows."""
 
     name: str
     share: float
@@ -68,6 +74,7 @@ class Slice:
     latency_ms: float = 20.0
     offline: Offline = Offline()
     metrics: Metrics = Metrics()
+    live_model: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ class Behaviour:
     latency_factor: float = 1.0
     error_added: float = 0.0
     score_added: float = 0.0
+    disagreement: float = 0.0
+    memory_factor: float = 1.0
 
     def matches(self, model: str, version: str, slice: str) -> bool:
         """Say whether this is about that version there."""
@@ -248,6 +257,7 @@ def _slice(r: _Reader, number: int) -> Slice:
             score_spread=m.amount("score_spread", 0.03),
             calls_per_s=m.amount("calls_per_s", 2.0),
         ),
+        live_model=r.boolean("live_model", default=True),
     )
     for reader in (o, m, r):
         reader.done()
@@ -275,6 +285,8 @@ def _behaviour(r: _Reader) -> Behaviour:
         latency_factor=r.amount("latency_factor", 1.0),
         error_added=r.amount("error_added", 0.0, low=-1, high=1),
         score_added=r.amount("score_added", 0.0, low=-1e9),
+        disagreement=r.rate("disagreement"),
+        memory_factor=r.amount("memory_factor", 1.0, low=0.001),
     )
     r.done()
     return made

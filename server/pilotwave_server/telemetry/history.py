@@ -80,7 +80,9 @@ def _changes(
         return
     if current is not None and current != was_current:
         yield current, SWITCHED, None
-    if report.state is ModelState.HEALTHY and current and (is_new_state or current != was_current):
+    tried = before is not None and before.state == ModelState.SHADOWING  # it was well all along
+    became_well = current != was_current or (is_new_state and not tried)
+    if report.state is ModelState.HEALTHY and current and became_well:
         yield current, HEALTHY, None
     if report.state is ModelState.FAILED and is_new_state:
         failed = report.candidate.version if report.candidate else None

@@ -267,6 +267,10 @@ def test_taking_it_back_ends_the_shadow(fleet: Fleet, cams: list[ShadowCam]) -> 
         cam.live()
     assert [cam.tried for cam in cams] == [""] * 5
     assert {cam.device.runs()["detector"] for cam in cams} == {"1.0.0"}
+    history = fleet.operator.get("/api/v1/devices/cam-1/history").json()["items"]
+    assert [(h["version"], h["became"]) for h in history if h["became"] == "healthy"] == [
+        ("1.0.0", "healthy")
+    ]
 
 
 @only_sqlite
@@ -350,3 +354,45 @@ def test_a_paused_rollout_keeps_its_shadows_and_lets_no_other_in(
     assert answer.status_code == 200, answer.text
     show(fleet, rollout)
     assert {cam.device.runs()["detector"] for cam in cams} == {"1.0.0"}
+
+
+def test_a_preview_says_how_many_can_take_part_and_that_none_is_switched(
+    fleet: Fleet, cams: list[ShadowCam], clock: FakeClock
+) -> None:
+    old = ShadowCam(fleet.device("cam-9", line="a"), clock, knows=False)
+    fresh = ShadowCam(fleet.device("cam-8", line="a"), clock)
+    has_it = cams[4]
+    has_it.current = "1.1.0"
+    for cam in (old, has_it):
+        cam.check_in(S.HEALTHY)
+    assert fresh.device.check_in(facts=fresh.facts).status_code == 200
+    waves = [{"percent": "100%", "shadow": {}}, {"count": 2}, {"percent": "100%"}]
+    body = {"group": "cams", "model": "detector", "version": "1.1.0"}
+    document = {"name": "p", "waves": waves}
+    answer = fleet.operator.post("/api/v1/rollouts/preview", json={**body, "document": document})
+    assert answer.status_code == 200, answer.text
+    told = [(w["takes"], w["devices"], w["in_shadow"], w["able"]) for w in answer.json()["waves"]]
+    assert told == [
+        ("100 %, in shadow", 7, True, 4),
+        ("2 devices", 2, False, None),
+        ("100 %", 5, False, None),
+    ]
+
+
+@only_sqlite
+def test_careful_goes_on_in_a_fleet_in_which_nobody_can_take_part(
+    fleet: Fleet, clock: FakeClock
+) -> None:
+    fleet.group("cams", "line=a")
+    fleet.assign("cams", "1.0.0")
+    old = ShadowCam(fleet.device("cam-1", line="a"), clock, knows=False)
+    old.check_in(S.HEALTHY)
+    told = {"group": "cams", "model": "detector", "version": "1.1.0", "policy": "careful"}
+    answer = fleet.operator.post("/api/v1/rollouts", json={**told, "start": True})
+    assert answer.status_code == 201, answer.text
+    rollout = answer.json()["id"]
+    found = live_until(fleet, rollout, [old], lambda f: f["waves"][1]["healthy"] == 1)
+    assert [w["state"] for w in found["waves"][:2]] == ["closed", "open"]
+    opened = next(d for d in found["decisions"] if d["wave"] == 1)
+    assert "wave 2 (first) opens: the wave is optional: shadow: no device" in opened["sentence"]
+    assert old.switched == ["1.1.0"]

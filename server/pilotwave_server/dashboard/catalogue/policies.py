@@ -5,7 +5,10 @@ from __future__ import annotations
 from pilotwave_server.dashboard.words import N_
 
 SENTENCES: tuple[str, ...] = (
-    N_("One device, then 1, 10, 50 and 100 percent, with hours of soaking between."),
+    N_(
+        "In shadow where devices can, then on one, then on 1, 10, 50 and 100 percent, with hours "
+        "of soaking between."
+    ),
     N_("5, 25 and 100 percent, with half an hour of soaking between."),
     N_("All devices at once, still taken back if too many fail."),
     N_("10 and 100 percent, changing only from 1 to 5 at night by each device's own time."),

@@ -50,7 +50,7 @@ def reachable(
     number = wave_of(session, rollout, policy, bounds, in_shadow=in_shadow)
     rules = [
         number.between(0, rollout.wave),
-        *([can_try(session, rollout)] if in_shadow else []),
+        *([can_try(session, rollout.model, rollout.version)] if in_shadow else []),
         ~exists().where(pin.device_id == d.id, pin.model == rollout.model),
         *_not_quarantined(session, snapshot, rollout),
     ]

@@ -153,7 +153,7 @@ def preview(
     """Who is in which wave, and what each would get. The counts read the whole group."""
     bounds = thresholds(session, group, row, policy)
     counts = count_by_wave(session, group, row, policy, bounds)
-    able = count_able(session, group, row, policy, bounds)
+    able = count_able(session, group, row, policy, version.version, bounds)
     trials = read_trials(session, {version.sha256}) if policy.choose else NO_TRIALS
     unpinned, by = not_pinned(version.model), policy.choose
     fitting: Fitting = count_fitting(session, group, version, unpinned, choose=by, trials=trials)

@@ -99,12 +99,17 @@ def count_by_wave(
 
 
 def count_able(
-    session: Session, group: GroupRow, rollout: RolloutRow, policy: Policy, bounds: Sequence[int]
+    session: Session,
+    group: GroupRow,
+    rollout: RolloutRow,
+    policy: Policy,
+    version: str,
+    bounds: Sequence[int],
 ) -> dict[int, int]:
     """How many of each shadow wave's devices can take part now."""
     if not policy.first_switching:
         return {}
-    able = can_try(session, rollout)
+    able = can_try(session, rollout.model, version)
     return _count(session, group, rollout, policy, bounds, able, in_shadow=True)
 
 
@@ -126,17 +131,17 @@ def _count(
     return dict(session.execute(query).tuples().all())
 
 
-def can_try(session: Session, rollout: RolloutRow) -> ColumnElement[bool]:
-    """The WHERE expression over devices that can try the rollout's version in shadow: their agents
+def can_try(session: Session, model: str, version: str) -> ColumnElement[bool]:
+    """The WHERE expression over devices that can try a version in shadow: their agents
     know how, and they are well on another version of the model."""
-    if rollout.model == AGENT_MODEL:
+    if model == AGENT_MODEL:
         return false()
     dialect = session.get_bind().dialect.name
     knows = compile_sql(_KNOWS_HOW, DeviceRow.labels, DeviceRow.facts, dialect=dialect)
     m = DeviceModelRow
-    runs = m.device_id == DeviceRow.id, m.model == rollout.model
+    runs = m.device_id == DeviceRow.id, m.model == model
     well = m.state.not_in((str(ModelState.FAILED), str(ModelState.ROLLED_BACK)))
-    return and_(knows, exists().where(*runs, well, m.current_version != rollout.version))
+    return and_(knows, exists().where(*runs, well, m.current_version != version))
 
 
 def count_pinned(session: Session, group: GroupRow, model: str) -> int:

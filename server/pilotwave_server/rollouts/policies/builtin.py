@@ -9,12 +9,24 @@ from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.policies.yaml_text import read_text
 
 _INSTALL = "{name: install, max_failure_rate: 5%}"
+# what an improvement does too (answer otherwise now and then) must not stop it
+_PAIRED = (
+    "{disagreement: {at_most: 20%}}, {errors: {at_most: 0.1%}}, {latency: {min_effect: 25%}}, "
+    "{score: {min_effect: 0.05}}, {memory: {at_most: 2}}"
+)
 
 TEXTS = {
     "careful": f"""\
 name: careful
-description: One device, then 1, 10, 50 and 100 percent, with hours of soaking between.
+description: In shadow where devices can, then on one, then on 1, 10, 50 and 100 percent, with \
+hours of soaking between.
 waves:
+  - name: shadow
+    count: 20
+    shadow: {{share: 10%, cpu: 10%, min_calls: 200, optional: true}}
+    min_sample: 5
+    soak: 1h
+    gates: [{_INSTALL}, {_PAIRED}]
   - {{name: first, count: 1, soak: 1h, gates: [{_INSTALL}]}}
   - {{percent: 1%, min_sample: 5, soak: 4h, gates: [{_INSTALL}]}}
   - {{percent: 10%, min_sample: 20, soak: 12h, gates: [{_INSTALL}]}}
