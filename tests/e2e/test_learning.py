@@ -136,6 +136,9 @@ def test_a_fleet_learns_and_a_liar_is_left_out(stage: ForkedStage) -> None:
     time.sleep(5)
     assert [u["received_at"] for u in status(stage)["updates"]] == sent
 
+    asked_first = stage.run("pilotwave", "learn", "end", "detector", "autumn-1", check=False)
+    assert "4 devices took part" in asked_first
+    assert status(stage)["state"] == "open"
     said = stage.pilotwave("learn", "end", "detector", "autumn-1", "--yes")
     assert "4 devices, 1 left out" in said
     found = status(stage)

@@ -20,7 +20,7 @@ from pilotwave_protocol.learning.plan import Base, TrainingPlan, Validation
 from pilotwave_protocol.learning.update import UPDATE_TYPE, Update, join_update
 from pilotwave_protocol.manifest import TensorSpec
 from pilotwave_server.blobs.port import BlobStore
-from pilotwave_server.learning.finish import finish_all
+from pilotwave_server.learning.finish import end, finish, finish_all
 from pilotwave_server.learning.tables import UpdateRow
 from pilotwave_server.registry.trust import TrustStore
 from tests.protocol.learning.models import any_classifier
@@ -203,6 +203,31 @@ def test_a_round_ends_at_its_plans_deadline(fleet: Fleet, cams: list[SimulatedDe
     over = plan_of(fleet.registry).deadline
     finish_all(fleet.context.db, fleet.context.get(BlobStore), now=over)
     assert the_round(fleet)["state"] == "done"
+
+
+def test_a_server_that_dies_while_a_round_closes_finishes_it_later(
+    fleet: Fleet, cams: list[SimulatedDevice]
+) -> None:
+    number = start(fleet).json()["id"]
+    for seed, cam in enumerate(cams):
+        assert send(cam, update(fleet, cam, seed)).status_code == 204
+    now, blobs = fleet.context.clock(), fleet.context.get(BlobStore)
+    with fleet.context.db.write() as session:
+        end(session, number, actor="token/admin", now=now)
+    assert the_round(fleet)["state"] == "closing"
+    assert code_of(send(cams[0], update(fleet, cams[0], 9))) == (409, "round_over")
+    for _ in range(2):  # by two processes, one after the other
+        finish_all(fleet.context.db, blobs, now=now)
+        assert the_round(fleet)["state"] == "done"
+    finish(fleet.context.db, blobs, number, now=now)
+    assert the_round(fleet)["devices"] == 4
+
+
+def test_a_group_may_go_while_its_round_is_open(fleet: Fleet, cams: list[SimulatedDevice]) -> None:
+    start(fleet)
+    assert fleet.operator.delete("/api/v1/groups/cams").status_code == 204
+    assert waiting(cams[0]) == []
+    assert the_round(fleet)["group"] == "cams"
 
 
 def test_a_plan_that_its_publisher_dropped_starts_nothing(fleet: Fleet) -> None:
