@@ -240,11 +240,14 @@ def test_the_owner_sees_what_waits_and_forgets_it(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ({"reader": READER}, "reader and reasons together; reasons are low_score, drift, uniform"),
+        (
+            {"reader": READER},
+            "reader and reasons together; reasons are low_score, drift, overruled, uniform",
+        ),
         ({"reasons": ["uniform"]}, "reader and reasons together"),
         (
-            {"reader": READER, "reasons": ["overruled"]},
-            "one of low_score, drift, uniform, which work today",
+            {"reader": READER, "reasons": ["shadow_disagreement"]},
+            "one of low_score, drift, overruled, uniform, which work today",
         ),
         ({"reader": READER, "reasons": ["uniform"], "hold_hours": 168}, "less than keep_days"),
         ({"reader": READER[1:], "reasons": ["uniform"]}, "pilotwave keys reader"),

@@ -30,7 +30,7 @@ from pilotwave_agent.live.capture_rules import (
 )
 from pilotwave_agent.live.generation import Version
 from pilotwave_agent.live.told import Told
-from pilotwave_agent.settings.capture import DRIFT, LOW_SCORE, UNIFORM
+from pilotwave_agent.settings.capture import DRIFT, LOW_SCORE, OVERRULED, UNIFORM
 
 ENDING = ".case"
 MAX_WAITING = 64
@@ -81,6 +81,12 @@ class Capture:
         rules = self._rules.current()
         if rules and self._drifts(rules) == version.name:
             self._add(rules, version, DRIFT, _copies(feeds), outputs)
+
+    def overruled(self, version: Version, feeds: Mapping[str, Any], outputs: Any) -> None:
+        """Capture a call to whose input a bigger model gave another class."""
+        rules = self._rules.current()
+        if rules and OVERRULED in rules.reasons:
+            self._add(rules, version, OVERRULED, _copies(feeds), outputs)
 
     def scored(
         self, version: Version, inputs: Any, outputs: Any, score: float, *, unsure: bool

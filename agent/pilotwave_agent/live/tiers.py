@@ -135,7 +135,11 @@ class Tiered:
             self._count(small, ESCALATE_FAILED, 1.0)
             return _own(small)
         self._count(small, ESCALATE_FAILED, 0.0)
-        self._count(small, OVERRULED, plan.overruled(small, found.outputs))
+        overruled = plan.overruled(small, found.outputs)
+        self._count(small, OVERRULED, overruled)
+        if overruled:
+            both = {**small, **{f"bigger.{name}": a for name, a in found.outputs.items()}}
+            self.small._capture.overruled(small.version, feeds, both)
         target = plan.target
         version = found.version or target.version or ""
         return TieredAnswer(found.outputs, target.tier, target.model, version, small)

@@ -17,18 +17,19 @@ from pilotwave_agent.settings.download_limits import read_windows
 from pilotwave_protocol.fields import Fields
 from pilotwave_protocol.messages.case import MAX_SEALED_CASE_BYTES
 
-LOW_SCORE, DRIFT, UNIFORM = "low_score", "drift", "uniform"
-REASONS = (LOW_SCORE, DRIFT, UNIFORM)
+LOW_SCORE, DRIFT, OVERRULED, UNIFORM = "low_score", "drift", "overruled", "uniform"
+REASONS = (LOW_SCORE, DRIFT, OVERRULED, UNIFORM)
 _HOURS_A_DAY = 24
 
 
 @dataclass(frozen=True)
 class CaptureSettings:
     """Whose key opens the cases (64 hex digits), and why inputs are captured: a `score` below
-    `below`, a confidence below the reference's while inputs drift, or a `share` of all calls. One
-    case is at most `max_case_kb`; at most `max_mb` wait, for `keep_days`. A case stays here for
-    `hold_hours`, so that the owner may look at the list and forget some. At most `max_mb_per_day`
-    are written and sent a day, in `windows` if there are any, and never over a metered network."""
+    `below`, a confidence below the reference's while inputs drift, another class by the bigger
+    model that was asked (`Tiered`), or a `share` of all calls. One case is at most `max_case_kb`;
+    at most `max_mb` wait, for `keep_days`. A case stays here for `hold_hours`, so that the owner
+    may look at the list and forget some. At most `max_mb_per_day` are written and sent a day, in
+    `windows` if there are any, and never over a metered network."""
 
     reader: str = ""
     reasons: tuple[str, ...] = ()

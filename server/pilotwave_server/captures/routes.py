@@ -29,7 +29,9 @@ class CaseView(ApiReply):
     model: str
     version: str
     variant: str
-    reason: str = Field(description="Why it was captured: `low_score`, `drift`, `uniform`.")
+    reason: str = Field(
+        description="Why it was captured: `low_score`, `drift`, `overruled`, `uniform`."
+    )
     reader: str = Field(description="The public half of the key that opens it.")
     size: int = Field(description="In bytes; at least 4096.")
     captured_at: datetime

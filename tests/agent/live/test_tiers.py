@@ -22,6 +22,7 @@ from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.live.tiers import Tiered
 from pilotwave_protocol.escalate import EscalateBudget, Escalation, Target
 from pilotwave_protocol.sketch import Sketch
+from tests.agent.live.test_capture import RULES, files, open_case
 from tests.peers.inference import Answer, InferenceServer, changed
 from tests.peers.shelf import Shelf, write_taking_bytes
 from tests.peers.tiers import DIGITS, SAID, allow, images, serve
@@ -103,6 +104,30 @@ def test_hard_inputs_get_the_bigger_models_answer_and_all_is_counted(
     reported = {r.metric: r.sketch.count for r in telemetry.pending() if r.version == "1.0.0"}
     assert reported["escalated"] == said["escalated"].count
     assert {"escalate_ms", "escalate_failed", "overruled"} < reported.keys()
+
+
+def test_overruled_inputs_are_captured_with_both_answers_where_the_owner_wants_them(
+    shelf: Shelf, peer: InferenceServer, images: tuple[np.ndarray, np.ndarray]
+) -> None:
+    serve(shelf)
+    allow(shelf, peer.url)
+    rules = replace(RULES, reasons=("overruled",))
+    shelf.layout.capture_rules.write_bytes(rules.to_bytes())
+    asked = {}
+    with opened(shelf) as model:
+        for x in images[0][:100]:
+            answer = model.predict(x)
+            classes = {int(a["probs"].argmax()) for a in (answer, answer.device)}
+            if len(classes) > 1:
+                asked[np.asarray(x, np.float32).tobytes()] = classes
+            time.sleep(0.02)  # cases are written beside the calls
+    found = files(shelf)
+    assert 0 < len(found) <= len(asked)
+    for path in found:
+        case, tensors = open_case(path)
+        assert case.reason == "overruled"
+        both = {int(tensors[f"output.{n}"].argmax()) for n in ("probs", "bigger.probs")}
+        assert asked[tensors["input.x"].tobytes()] == both
 
 
 def test_a_server_without_the_binary_extension_is_asked_in_json(
