@@ -18,14 +18,14 @@ what an application measures of its own: it has no metric for answers that diffe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import gates as canary
 import numpy as np
 from _bench import Bench, main
 
-from pilotwave_server.rollouts.gates import voices
+from pilotwave_server.rollouts.gates import mixture, voices
 from pilotwave_server.rollouts.gates.data import Evidence, Sample, series
 from pilotwave_server.rollouts.gates.judge import judge
 from pilotwave_server.rollouts.gates.verdict import Word
@@ -44,9 +44,17 @@ CALLS, ALL_CALLS, MIN_CALLS = 250, 5_000, 500
 STEPS = DEVICES + WINDOWS
 RUN = 10  # calls of one scene
 ALPHA = 0.01
+PASS_FROM = 3  # devices that are heard, for a PASS
 AT_ONCE = 250
 Float = np.ndarray
 Make = Callable[[np.random.Generator, int], Float]
+# evidence that more devices say the candidate is worse than a good one explains: [worse, heard]
+_ASIDE = np.array(
+    [
+        [mixture.log_evidence(min(worse, of), of, voices._ASIDE) for of in range(DEVICES + 1)]
+        for worse in range(DEVICES + 1)
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ def tell(bench: Bench, case: Case, found: Float, rng: np.random.Generator, *, ru
     """Say what it takes, with and without users."""
     missed = float(np.mean(found[:, 0] > DEVICES))
     bench.figure(f"{case.name}: not stopped in {STEPS / 4:g} h", missed)
+    passed = float(np.mean(found[:, 3]))
+    bench.figure(f"{case.name}: passed before, without any soak", passed)
     for index, what in enumerate(("devices", "compared calls", "hours")):
         for quantile, value in quantiles(found[:, index]):
             bench.figure(f"{case.name}: {quantile} {what}", value)
@@ -248,24 +258,38 @@ def first_stops(values: Float, limit: Limit) -> Float:
     ]
     evidence = np.logaddexp.reduce(logs, axis=0) - math.log(len(logs))
     worse, of = (counts & (loud >= voices._WORSE)).sum(axis=1), counts.sum(axis=1)
+    over = over_the_limit(values, limit)[:, np.arange(DEVICES)[:, None], np.maximum(heard, 0)]
+    doubts = (evidence >= voices._DOUBT) | (2 * (counts & over).sum(axis=1) >= of)
+    passes = (of >= PASS_FROM) & ~doubts & (_ASIDE[worse, of] < voices._DOUBT)
     agree = ((3 * worse >= 2 * of) & (worse > 0)) | ((of >= 16) & (5 * worse > 2 * of))
     fails = (evidence >= -math.log(ALPHA)) & agree
     step = np.where(fails.any(axis=1), fails.argmax(axis=1), STEPS)
     joined = np.where(step < STEPS, np.minimum(step + 1, DEVICES), DEVICES + 1)
     calls = CALLS * np.clip(step[:, None] + 1 - np.arange(DEVICES), 0, WINDOWS).sum(axis=1)
-    return np.stack([joined, calls, (step + 1) / 4], axis=1)
+    passed = np.where(passes.any(axis=1), passes.argmax(axis=1), STEPS) < step
+    return np.stack([joined, calls, (step + 1) / 4, passed], axis=1)
+
+
+def over_the_limit(values: Float, limit: Limit) -> Float:
+    """By rollout, device and number of windows: whether what was seen so far is over it."""
+    found: Float = multiples_of(values, limit)[0].cumsum(axis=2) > np.arange(1, WINDOWS + 1)
+    return found
+
+
+def multiples_of(values: Float, limit: Limit) -> tuple[Float, Sequence[float]]:
+    """Each window as a multiple of what is allowed, and what is staked on it."""
+    if isinstance(limit, Disagreement | Errors):
+        return values / limit.at_most, voices.SHARES
+    if isinstance(limit, Latency):
+        return voices.BEYOND * (values > 1 + limit.min_effect), voices.HALVES
+    if isinstance(limit, Memory):
+        return voices.BEYOND * (values > limit.at_most), voices.HALVES
+    return voices.BEYOND * (values < -limit.min_effect), voices.HALVES
 
 
 def coins(values: Float, limit: Limit) -> Float:
     """By rollout, device and number of windows: the device's coins."""
-    if isinstance(limit, Disagreement | Errors):
-        multiples, stakes = values / limit.at_most, voices.SHARES
-    elif isinstance(limit, Latency):
-        multiples, stakes = voices.BEYOND * (values > 1 + limit.min_effect), voices.HALVES
-    elif isinstance(limit, Memory):
-        multiples, stakes = voices.BEYOND * (values > limit.at_most), voices.HALVES
-    else:
-        multiples, stakes = voices.BEYOND * (values < -limit.min_effect), voices.HALVES
+    multiples, stakes = multiples_of(values, limit)
     won = [np.exp(np.log1p(s * (multiples - 1)).cumsum(axis=2).clip(max=100)) for s in stakes]
     each = sum(won) / len(won)
     if isinstance(limit, Errors):

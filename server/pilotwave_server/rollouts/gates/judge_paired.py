@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 from typing import Any, NamedTuple
 
 from pilotwave_protocol import shadow
@@ -35,13 +35,15 @@ NO_USER = "No user has met the version"
 
 
 class Heard(NamedTuple):
-    """What one device reported: its coins, its windows and calls, and its usual figure."""
+    """What one device reported: its coins, its windows and calls, how many of these went wrong, and
+    its usual figure. `beyond`: what it has seen so far is over the limit, by chance or not."""
 
     coins: float
     windows: int
     calls: int
     bad: float
     usual: float
+    beyond: bool
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,13 @@ class View:
     @property
     def calls(self) -> int:
         return sum(one.calls for one in self.heard)
+
+    @property
+    def doubts(self) -> bool:
+        """Whether there is evidence against the candidate, or for half of the devices it is over
+        the limit so far, however little they have seen."""
+        beyond = sum(one.beyond for one in self.heard)
+        return self.voices.doubts or 2 * beyond >= len(self.heard)
 
 
 def judge_paired(gate: PairedGate, evidence: Evidence) -> list[Verdict]:
@@ -88,12 +97,14 @@ def _heard(limit: Limit, found: Sequence[Sequence[Sample]]) -> Heard:
     multiple = _multiple_of(limit)
     stakes = SHARES if isinstance(limit, Disagreement | Errors) else HALVES
     windows = [sample for samples in found for sample in samples]
+    multiples = [[multiple(s) for s in samples] for samples in found]
     return Heard(
-        coins=coins([[multiple(s) for s in samples] for samples in found], stakes),
+        coins=coins(multiples, stakes),
         windows=max(len(samples) for samples in found),
         calls=max(sum(s.calls for s in samples) for samples in found),
         bad=sum(_share(s) * s.calls for s in windows),  # of two metrics, either one
         usual=median(s.value for s in windows),
+        beyond=any(of_one and mean(of_one) > 1 for of_one in multiples),
     )
 
 
@@ -134,7 +145,7 @@ def _word(gate: PairedGate, view: View, evidence: Evidence, name: str) -> tuple[
     if not heard:
         told = f"{devices} of the {evidence.took} devices with the version have reported"
         return Word.WAIT, f"{told}. The gate waits for more, so that the first few do not decide"
-    if voices.doubts:
+    if view.doubts:
         few = voices.agree or voices.log_evidence >= voices.level
         told = "This may still be chance"
         if few:

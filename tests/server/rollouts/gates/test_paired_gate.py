@@ -66,6 +66,18 @@ def test_three_devices_that_see_the_same_stop_a_candidate_that_no_user_met(what:
 
 
 @pytest.mark.parametrize("what", BAD)
+def test_a_candidate_is_not_passed_while_most_devices_see_it_over_the_limit(what: str) -> None:
+    """A wave's sample may be there after a window each, long before there is evidence."""
+    gate, metric, bad, good = BAD[what]
+    found = verdict(gate, metric, windows(range(2), bad, each=1, calls=500))
+    assert found.word is Word.WAIT
+    assert found.sentence.endswith("More windows or devices will tell")
+    mixed = windows(range(1), bad, each=1, calls=500)
+    mixed += windows(range(1, 4), good, each=1, calls=500)
+    assert verdict(gate, metric, mixed).word is Word.PASS
+
+
+@pytest.mark.parametrize("what", BAD)
 @pytest.mark.parametrize("devices", [1, 2])
 def test_one_or_two_devices_stop_nothing_and_have_a_person_asked(what: str, devices: int) -> None:
     gate, metric, bad, _ = BAD[what]
