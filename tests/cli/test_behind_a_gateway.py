@@ -1,8 +1,10 @@
-"""Commands through a load balancer, one of whose hosts dies: it answers 502 for the host."""
+"""Commands through a load balancer, one of whose hosts dies: it answers 502 for the host, and what
+the host was answering stays in progress."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,15 +12,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
+from tests.cli.conftest import DIGITS
 from tests.cli.operator import Operator
 
 
 class Balancer(ThreadingHTTPServer):
-    """Passes requests on to `target`; of the first `dying` POSTs the answers are lost."""
+    """Passes requests on to `target`; of the first `dying` POSTs the answers are lost. With
+    `stuck`, the host dies before it has done the first POST there, and it stays in progress."""
 
-    def __init__(self, target: str, *, dying: int) -> None:
+    def __init__(self, target: str, *, dying: int = 0, stuck: str = "") -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target, self.dying, self.posts = target, dying, 0
+        self.stuck, self.keys = stuck, set[str]()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -30,6 +35,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.server.posts += 1
+        if self.server.stuck and self.path.endswith(self.server.stuck) and self._is_stuck():
+            return
         self._pass_on(lost=self.server.posts <= self.server.dying)
 
     def _pass_on(self, *, lost: bool = False) -> None:
@@ -38,9 +45,27 @@ class _Handler(BaseHTTPRequestHandler):
         answer = httpx.request(
             self.command, self.server.target + self.path, content=body, headers=headers
         )
-        status, content, kind = answer.status_code, answer.content, "application/json"
         if lost:
-            status, content, kind = 502, b"<html>502 Bad Gateway</html>", "text/html"
+            self._answer(502, b"<html>502 Bad Gateway</html>", "text/html")
+        else:
+            self._answer(answer.status_code, answer.content, "application/json")
+
+    def _is_stuck(self) -> bool:
+        """Answer for a request whose host has died with it; False: it is another request."""
+        key = self.headers["Idempotency-Key"]
+        first = not self.server.keys
+        if not first and key not in self.server.keys:
+            return False
+        self.server.keys.add(key)
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if first:
+            self._answer(502, b"<html>502 Bad Gateway</html>", "text/html")
+        else:
+            told = {"code": "request_in_progress", "detail": "the same request is being answered"}
+            self._answer(409, json.dumps(told).encode(), "application/problem+json")
+        return True
+
+    def _answer(self, status: int, content: bytes, kind: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
@@ -52,8 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def balancer(target: str, *, dying: int) -> Iterator[Balancer]:
-    with Balancer(target, dying=dying) as server:
+def balancer(target: str, *, dying: int = 0, stuck: str = "") -> Iterator[Balancer]:
+    with Balancer(target, dying=dying, stuck=stuck) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -77,3 +102,12 @@ def test_hosts_that_all_stay_away_are_said_to_be(pw: Operator) -> None:
         said = pw.but(url=between.url).fails("groups", "create", "away", "--selector", "site=x")
     assert "502" in said
     assert "does not answer" in said
+
+
+def test_a_version_is_published_though_a_host_dies_of_it(pw: Operator, model: str) -> None:
+    files = ("--no-try", "--variant", f"v={DIGITS / '1.0.0'}")
+    pw("publish", model, "1.0.0", *files)  # its files are there now
+    with balancer(pw.url, stuck=f"/models/{model}/metadata") as between:
+        pw.but(url=between.url)("publish", model, "1.1.0", *files)
+    assert len(between.keys) == 1
+    assert pw.json("versions", "show", model, "1.1.0")["version"] == "1.1.0"

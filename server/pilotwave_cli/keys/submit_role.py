@@ -90,16 +90,18 @@ def submit(
             if not lost:
                 raise
             return {}
-        except NoAnswer:
+        except (NoAnswer, ApiError) as e:
+            if isinstance(e, ApiError) and e.problem == "version_clash":
+                # whoever lost a race must not lose the next one in step with the others
+                time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
+                continue
+            # a host that ends while it answers leaves its request in progress
+            if isinstance(e, ApiError) and e.problem != "request_in_progress":
+                raise
             lost += 1
             if lost > SILENCES:
                 raise
             time.sleep(min(2**lost / 4, 8))
-        except ApiError as e:
-            if e.problem != "version_clash":
-                raise
-            # whoever lost a race must not lose the next one in step with the others
-            time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
     raise Failed(f"{publisher.model} is being changed by others; try again later")
 
 
