@@ -20,7 +20,7 @@ from typing import Any
 
 from pilotwave_agent.live.generation import Generation
 from pilotwave_agent.live.links import ModelLinks
-from pilotwave_agent.live.loader import LoadOptions, version_of
+from pilotwave_agent.live.loader import LoadOptions, version_of, words_of
 from pilotwave_agent.live.recorder import Recorder
 from pilotwave_agent.live.shadow_limits import ShadowLimits
 from pilotwave_agent.live.shadow_orders import Compare, Pair
@@ -192,6 +192,8 @@ class Trial:
             patience_s = 1.0
         except Fails as e:
             said, blames = str(e), e.blames
+        except Exception as e:  # what a child says may be anything
+            said = f"answers what nobody understands: {words_of(e)}"
         finally:
             with self._lock:
                 self._running = self._process = self._sent_at = None
