@@ -33,6 +33,7 @@ class InUse:
         self.speed = 10 * 2 ** self.rng.gauss(0, 1)
         self.slower: dict[str, float] = {}
         self.current, self.previous = "1.0.0", ""
+        self.unsure: dict[str, float] = {}
         self.mute = False
         self.windows = 0
 
@@ -41,7 +42,8 @@ class InUse:
         told = self.device.runs().get("detector", self.current)
         if told != self.current:
             self.previous, self.current = self.current, told
-        self.report(*([] if self.mute else [self.window()]))
+        window = self.unsure_window() if self.unsure else self.window()
+        self.report(*([] if self.mute else [window]))
 
     def window(self, **changes: Any) -> MetricReport:
         self.windows += 1
@@ -58,6 +60,13 @@ class InUse:
             "sketch": sketch,
         }
         return MetricReport(id=self.windows, model="detector", **{**told, **changes})
+
+    def unsure_window(self) -> MetricReport:
+        """A window of 0 and 1 for each of 200 inputs."""
+        sketch = Sketch()
+        for _ in range(200):
+            sketch.add(float(self.rng.random() < self.unsure[self.current]))
+        return self.window(metric="low_confidence", sketch=sketch)
 
     def report(self, *windows: MetricReport) -> dict[str, Any]:
         current = installed(self.current, COUNTERS[self.current])
@@ -111,6 +120,21 @@ def test_a_version_that_is_no_slower_goes_to_all(fleet: Fleet, cams: list[InUse]
     assert {cam.current for cam in cams} == {"1.1.0"}
     opened = next(d for d in found["decisions"] if d["wave"] == 1 and d["action"] == "open_wave")
     assert "p95 of latency_ms is" in opened["sentence"]
+
+
+@only_sqlite
+def test_a_version_that_is_unsure_of_more_inputs_is_stopped_where_a_policy_says_so(
+    fleet: Fleet, cams: list[InUse]
+) -> None:
+    """Each device meets inputs of its own; what counts is how its share of unsure ones changed."""
+    for cam in cams:
+        cam.unsure = {"1.0.0": 0.1, "1.1.0": 0.35}
+        cam.report(*(cam.unsure_window() for _ in range(3)))
+    gate = {"metric": "low_confidence", "statistic": "mean", "worse": "higher", "min_effect": 0.2}
+    rollout = create(fleet, policy=waves(**gate))
+    found = live_until(fleet, rollout, cams, in_state("rolled_back"))
+    assert "mean of low_confidence is" in found["failure"]["sentence"]
+    assert sum(bool(cam.previous) for cam in cams) == 6
 
 
 @only_sqlite
