@@ -7,6 +7,7 @@ word: short lines of JSON, with numbers that are checked by who uses them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -44,12 +45,12 @@ class ShadowProcess:
 
     def __init__(self, spec: dict[str, Any]) -> None:
         """Start it. It dies with the thread that does so. Raises `OSError`."""
+        self._scratch = tempfile.mkdtemp(prefix="pw-")
         self.memory = TensorMemory.create()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._out, out = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._out, False)
         self._said, self._is_broken = b"", False
-        self._scratch = tempfile.mkdtemp(prefix="pw-")
         try:
             self._child = _start(out, self.memory.fd, self._scratch)
         except OSError:
@@ -150,10 +151,20 @@ class ShadowProcess:
             remove_tree(self._scratch)
 
 
+def _interpreter() -> str:
+    """Return the Python to start: the application may be a program that has it inside, which would
+    start itself again. Raises `OSError`."""
+    beside = [os.path.join(sys.prefix, "bin", "python3")]
+    for path in [sys.executable or "", *([] if getattr(sys, "frozen", False) else beside)]:
+        if os.path.basename(path).startswith(("python", "pypy")) and os.path.exists(path):
+            return path
+    raise FileNotFoundError(errno.ENOENT, "no Python interpreter beside this program")
+
+
 def _start(out: int, memory: int, scratch: str) -> subprocess.Popen[bytes]:
     path = json.dumps([os.path.abspath(p) for p in sys.path if p])
     return subprocess.Popen(
-        [sys.executable, "-I", "-c", _START, path],
+        [_interpreter(), "-I", "-c", _START, path],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -251,12 +251,14 @@ class Trial:
     def _read_answers(self, process: ShadowProcess) -> None:
         """Count what the child has answered. Raises `Ended`."""
         with self._lock:
-            line = process.line() if self._sent_at is not None else None
-            answers, self._answers = [*self._answers, *([line] if line else [])], []
+            answers, self._answers = self._answers, []
         for answer in answers:
             self._take(process, _words(process, answer))
             time.sleep(0)  # between two, calls go on
+        with self._lock:
+            line = process.line() if self._sent_at is not None else None
         if line is not None:
+            self._take(process, _words(process, line))
             with self._lock:
                 self._sent_at = None
         self._count_sampled()

@@ -544,3 +544,30 @@ def test_nothing_is_tried_on_a_hot_device_or_a_low_battery(tmp_path: Path) -> No
         limits = ShadowLimits(1.0, 0.0, tmp_path)
         limits.look(1.0)
         assert limits.spared is spared, (charge, status)
+
+
+FROZEN = """
+import sys, time
+sys.executable, sys.frozen = sys.argv[1], True
+from pilotwave_agent.live import LiveModel
+import numpy as np
+model = LiveModel("detector", data=sys.argv[2], app="test", wait_s=60, heartbeat_s=0.2)
+ends = time.monotonic() + 20
+while time.monotonic() < ends and not (model._shadow.said or {}).get("sentence"):
+    model.run({"x": np.ones((1, 4), np.float32)})
+    time.sleep(0.01)
+print(model._shadow.said["sentence"])
+"""
+
+
+def test_a_program_with_python_inside_does_not_start_itself_again(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    shelf.shadow(shelf.add(2))
+    program, mark = tmp_path / "camera", tmp_path / "started"
+    program.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    program.chmod(0o755)
+    words = [sys.executable, "-c", FROZEN, program, shelf.data]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SOON_S, check=True)
+    assert "cannot be started: no Python interpreter beside this program" in done.stdout
+    assert not mark.exists()
