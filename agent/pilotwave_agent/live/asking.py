@@ -37,9 +37,13 @@ class Asking:
         self._servers: list[InferenceServer] = []
         self._failed, self._rest_until = 0, 0.0
 
-    def ask(self, question: Question) -> Inferred:
-        """Return the answer. Raises `NoAnswer`."""
-        future = self._begin(question)
+    def check_open(self) -> None:
+        """Raise `NoAnswer` while the server is left alone."""
+        if time.monotonic() < self._rest_until:
+            raise NoAnswer("the server failed several times and is left alone for a while")
+
+    def wait_for(self, future: Future[Inferred]) -> Inferred:
+        """Return the answer to a question that was begun. Raises `NoAnswer`."""
         try:
             return future.result(self._within_s)
         except NotDone as e:
@@ -57,11 +61,11 @@ class Asking:
             if future.exception() is None:
                 then(future.result())
 
-        self._begin(question).add_done_callback(done)
+        self.begin(question).add_done_callback(done)
 
-    def _begin(self, question: Question) -> Future[Inferred]:
-        if time.monotonic() < self._rest_until:
-            raise NoAnswer("the server failed several times and is left alone for a while")
+    def begin(self, question: Question) -> Future[Inferred]:
+        """Begin to ask. Raises `NoAnswer` where nobody can ask now."""
+        self.check_open()
         if not self._turns.acquire(blocking=False):
             raise NoAnswer(f"{MOST_AT_ONCE} questions wait for an answer already")
         try:

@@ -16,6 +16,7 @@ import contextlib
 import os
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -110,6 +111,7 @@ class Tiered:
         self._rules = Told(self.small.data / "live" / FILE, parse_tier_rules)
         self._lock = threading.Lock()
         self._agreed: _Agreed | None = None
+        _all.add(self)
 
     def predict(self, x: Any) -> TieredAnswer:
         """Return the answer for one input: an array, or arrays by name.
@@ -151,8 +153,10 @@ class Tiered:
             if way is Way.SPENT:
                 raise NoAnswer(f"the share of {plan.said.budget.share} is spent")
             question = self._paid(plan, feeds, small)
-            sent, begun = True, time.perf_counter()
-            found = plan.asking.ask(question)
+            begun = time.perf_counter()
+            future = plan.asking.begin(question)
+            sent = True
+            found = plan.asking.wait_for(future)
             self._count(small, ESCALATE_MS, (time.perf_counter() - begun) * 1000)
             return found
         finally:
@@ -160,6 +164,7 @@ class Tiered:
 
     def _paid(self, plan: _Plan, feeds: Mapping[str, Any], small: Answer) -> Question:
         """Return the question, its bytes counted. Raises `NoAnswer`."""
+        plan.asking.check_open()  # what is not sent costs nothing
         try:
             question = plan.question(feeds, small)
         except (ValueError, TypeError) as e:
@@ -233,6 +238,17 @@ class Tiered:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+_all: weakref.WeakSet[Tiered] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for model in list(_all):
+        model._lock = threading.Lock()  # whoever held it is not here
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _end(agreed: _Agreed | None, *, wait: bool) -> None:
