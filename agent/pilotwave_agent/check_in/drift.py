@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pilotwave_agent.core.drift import Evidence
 from pilotwave_agent.host.disk import Disk
@@ -47,6 +48,13 @@ class _Watched:
     evidence: Evidence = field(default_factory=Evidence)
 
 
+class _OfUse(NamedTuple):
+    """The folder of a version in use, and its reference."""
+
+    name: str
+    reference: Reference
+
+
 class DriftWatch:
     """The evidence of one device, and the alarms that the journal does not have yet."""
 
@@ -59,8 +67,17 @@ class DriftWatch:
 
     def take(self, windows: Iterable[tuple[str, str, str, Sketch]], wall: float) -> None:
         """Judge windows: model, version, metric, numbers. May raise `OSError`."""
-        seen = [self._judge(*window, wall) for window in windows]
-        if any(seen):
+        of_use: dict[tuple[str, str], _OfUse | None] = {}
+        judged = False
+        for model, version, metric, sketch in windows:
+            if (model, version) not in of_use:
+                of_use[model, version] = self._of_use(model, version)
+            found = of_use[model, version]
+            bound = found.reference.bound(metric) if found else None
+            if found is not None and bound is not None:
+                self._judge(model, version, metric, sketch, found, bound, wall)
+                judged = True
+        if judged:
             self._write()
 
     def told(self, alarms: Iterable[Alarm]) -> None:
@@ -75,28 +92,35 @@ class DriftWatch:
         found = [w for w in self._watched.values() if w.told <= wall < w.told + QUIET_S]
         return {w.model: w.name for w in found if self._in_use(w)}
 
-    def _judge(self, model: str, version: str, metric: str, sketch: Sketch, wall: float) -> bool:
-        links = ModelLinks(self._data, model)
-        files = links.files_of(version)
+    def _of_use(self, model: str, version: str) -> _OfUse | None:
+        files = ModelLinks(self._data, model).files_of(version)
         reference = read_reference(files) if files else None
-        bound = reference.bound(metric) if reference else None
-        if files is None or reference is None or bound is None:
-            return False
+        return _OfUse(files.name, reference) if files and reference else None
+
+    def _judge(
+        self,
+        model: str,
+        version: str,
+        metric: str,
+        sketch: Sketch,
+        of: _OfUse,
+        bound: float,
+        wall: float,
+    ) -> None:
         known = self._watched.get((model, metric))
-        if known is None or known.name != files.name:
-            known = _Watched(model, metric, files.name)
+        if known is None or known.name != of.name:
+            known = _Watched(model, metric, of.name)
         counted = min(max(round(sketch.sum), 0), sketch.count)  # 0 and 1, if all is as it should be
         evidence = known.evidence.after(counted, sketch.count, bound)
         known = replace(known, evidence=evidence)
         if evidence.is_drift:
             if not known.told <= wall < known.told + QUIET_S:
-                sentence = sentence_of(reference, metric, evidence, bound)
+                sentence = sentence_of(of.reference, metric, evidence, bound)
                 alarm = Alarm(model, version, metric, sentence)
                 self.alarms = (*self.alarms, alarm)[-_MOST:]
                 known = replace(known, told=wall)
             known = replace(known, evidence=Evidence())
         self._watched[model, metric] = known
-        return True
 
     def _read(self) -> None:
         plain = json.loads(self._disk.read(self._path))
