@@ -33,7 +33,7 @@ from tests.peers.device import Device
 from tests.peers.registry import Registry
 
 __all__ = ["ready", "tried"]
-SHARES = 6
+SHARES = 10
 
 
 def into_shadow(registry: Registry, device: Device) -> Callable[[Device], None]:
