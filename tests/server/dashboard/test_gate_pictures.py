@@ -11,15 +11,20 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import event
 
+from pilotwave_protocol.states import ModelState
 from pilotwave_server.settings import Settings
 from tests.e2e.browser import CHROMIUM, Watched, chromium
 from tests.server.dashboard.conftest import PASSWORD, MakePerson, sign_in
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 from tests.server.rollouts.test_engine_http import create, show
 from tests.server.rollouts.test_live_metrics import InUse, cams, waves
+from tests.server.rollouts.test_shadow_waves import FIRST, TRIED, ShadowCam, policy
 from tests.servers import RunningServer
 
 __all__ = ["cams"]
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium here: install Debian's chromium"
+)
 SIGHTS: tuple[tuple[Literal["light", "dark"], int], ...] = (("light", 1280), ("dark", 380))
 
 
@@ -43,12 +48,28 @@ def stopped(fleet: Fleet, cams: list[InUse], clock: Any) -> str:
     raise AssertionError(show(fleet, rollout)["waves"])
 
 
-@only_sqlite
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install Debian's chromium")
-def test_both_versions_the_limit_and_the_moment_of_the_verdict_are_drawn(
-    server: RunningServer, stopped: str, make_person: MakePerson
-) -> None:
-    make_person("ada")
+@pytest.fixture
+def in_shadow(fleet: Fleet, clock: Any) -> str:
+    """A rollout whose version answers half of the calls otherwise, in a shadow of five devices."""
+    fleet.group("cams", "line=a")
+    fleet.assign("cams", "1.0.0")
+    made = [ShadowCam(fleet.device(f"cam-{n}", line="a"), clock) for n in range(1, 6)]
+    gates = [{"disagreement": {"at_most": "20%"}}]
+    canary = {"devices": [cam.name for cam in made]}
+    rollout = create(fleet, policy=policy({**TRIED, "canary": canary, "gates": gates}, FIRST))
+    for turn in range(30):
+        for n, cam in enumerate(made):
+            cam.worse["1.1.0"] = 0.4 + 0.05 * ((n + turn) % 4)
+            cam.live_model = turn >= n
+            cam.live() if turn else cam.check_in(ModelState.HEALTHY)
+        clock.advance(seconds=60)
+        if show(fleet, rollout)["failure"]:
+            return rollout
+    raise AssertionError(show(fleet, rollout)["waves"])
+
+
+def look(url: str, rollout: str, named: str, parts: tuple[str, ...], picture: str) -> None:
+    """Look at the rollout's page in each sight, and at the drawing that is named so."""
     with chromium() as browser:
         for theme, width in SIGHTS:
             context = browser.new_context(
@@ -56,14 +77,15 @@ def test_both_versions_the_limit_and_the_moment_of_the_verdict_are_drawn(
             )
             tab = Watched(context)
             page = tab.page
-            page.goto(f"{server.url}/rollouts/{stopped}")
+            page.goto(f"{url}/rollouts/{rollout}")
             page.get_by_label("Name").fill("ada")
             page.get_by_label("Password").fill(PASSWORD)
             page.get_by_role("button", name="Sign in").first.click()
-            drawn = page.get_by_role("img", name="latency_ms p95: 1.1.0")
+            drawn = page.get_by_role("img", name=named)
             expect(drawn).to_be_visible()
-            for part in ("polyline.s0", "polyline.s1", "polygon.band", "line.moment.FAIL"):
-                assert drawn.locator(part).evaluate("e => e.getBBox().height") > 1, part
+            for part in parts:
+                size = "e => Math.max(e.getBBox().width, e.getBBox().height)"
+                assert drawn.locator(part).evaluate(size) > 1, part
             page.get_by_text("As a table").click()
             assert page.locator(".course tbody tr").count() > 4
             fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
@@ -71,8 +93,29 @@ def test_both_versions_the_limit_and_the_moment_of_the_verdict_are_drawn(
             assert tab.faults() == []
             assert tab.errors == []
             if folder := os.environ.get("PICTURES"):
-                page.screenshot(path=Path(folder) / f"gates-{theme}.png", full_page=True)
+                page.screenshot(path=Path(folder) / f"{picture}-{theme}.png", full_page=True)
             context.close()
+
+
+LINES = ("polyline.s0", "polyline.limit", "polygon.band", "line.moment.FAIL", "polyline.s2")
+
+
+@only_sqlite
+@needs_chromium
+def test_both_versions_the_limit_and_the_moment_of_the_verdict_are_drawn(
+    server: RunningServer, stopped: str, make_person: MakePerson
+) -> None:
+    make_person("ada")
+    look(server.url, stopped, "latency_ms p95: 1.1.0", (*LINES, "polyline.s1"), "gates")
+
+
+@only_sqlite
+@needs_chromium
+def test_a_candidate_in_shadow_is_drawn_against_its_limit(
+    server: RunningServer, in_shadow: str, make_person: MakePerson
+) -> None:
+    make_person("ada")
+    look(server.url, in_shadow, "disagreement: 1.1.0", LINES, "shadow")
 
 
 @only_sqlite
