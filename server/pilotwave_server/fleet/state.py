@@ -242,7 +242,8 @@ class FleetState:
         offers = tuple(r.row_id for r in running if r.offers(*known))
         back = {r.row_id for r in running if r.takes_back} if record.took else ()
         returns = frozenset(taken for taken in record.took if taken[0] in back)
-        tries = {r.row_id for r in running if r.tries(*known[:3])} if record.shadows else ()
+        trying = (r.row_id for r in running if record.shadows and r.tries(*known[:3]))
+        tries = {row_id for row_id in trying if row_id not in offers}
         shadows = frozenset(let_in for let_in in record.shadows if let_in[0] in tries)
         key = (snapshot.revision, record.profile, offers, returns, shadows)
         order = self._orders.get(key)

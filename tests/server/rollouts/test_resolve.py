@@ -24,6 +24,7 @@ from pilotwave_server.rollouts.assignments.snapshot import (
     Quarantine,
     RunningRollout,
 )
+from pilotwave_server.rollouts.policies.policy import Pace
 from pilotwave_server.rollouts.states import RolloutState
 from tests.server.rollouts import worlds
 
@@ -358,6 +359,20 @@ def test_device_that_a_wave_switches_is_not_in_shadow_any_more() -> None:
     of = replace(snapshot, rollouts={"detector": (replace(tried, named=frozenset({"cam-1"})),)})
     (entry,) = resolve(device, of).entries
     assert (entry.version, entry.conditions) == ("1.1.0", {})
+
+
+def test_device_that_waits_its_turn_to_switch_goes_on_trying_the_version() -> None:
+    snapshot, device = shadow_case("over, and let in")
+    (tried,) = snapshot.rollouts["detector"]
+    paced = replace(tried, named=frozenset({"cam-1"}), pace=Pace(max_in_flight=1))
+    of = replace(snapshot, rollouts={"detector": (paced,)})
+    (entry,) = resolve(device, of).entries
+    assert (entry.version, entry.conditions) == ("1.1.0", {"shadow": TERMS})
+    (entry,) = resolve(replace(device, leases=frozenset({1})), of).entries
+    assert (entry.version, entry.conditions) == ("1.1.0", {})
+    never_tried = resolve(replace(device, shadows=frozenset()), of)
+    assert never_tried.steps[0].hold is not None
+    assert never_tried.steps[0].hold.reason is Wait.NEEDS_LEASE
 
 
 def test_agent_is_never_tried_beside_itself() -> None:

@@ -199,7 +199,9 @@ def _only_tries(device: DeviceView, candidate: Candidate) -> bool:
     """Say whether the device is to try the candidate in shadow, if anything."""
     rollout = candidate.rollout
     known = device.bucket, device.groups, device.name
-    return rollout is not None and not candidate.back and rollout.tries(*known)
+    if rollout is None or candidate.back or rollout.offers(*known, device.leases):
+        return False
+    return rollout.tries(*known)
 
 
 def _beside(device: DeviceView, step: Considered, otherwise: Considered | None) -> Considered:
@@ -282,7 +284,8 @@ def _does_not_offer(device: DeviceView, candidate: Candidate) -> Hold | None:
     known, rollout = (device.bucket, device.groups, device.name), candidate.rollout
     if rollout is None or candidate.back or rollout.offers(*known, device.leases):
         return None
-    if rollout.tries(*known):
+    let_in = rollout.row_id in dict(device.shadows)
+    if rollout.tries(*known) and (let_in or not rollout.includes(*known)):
         return None
     if not rollout.includes(*known):
         return Hold(Wait.WAVE_NOT_OPEN, _outside(device, rollout))

@@ -113,12 +113,11 @@ class RunningRollout:
         return self._takes(self, bucket, groups, name)
 
     def tries(self, bucket: int, groups: frozenset[int], name: str) -> bool:
-        """Say whether the device is one of those that only try the version in shadow."""
+        """Say whether the device may try the version in shadow, until it is offered it."""
         return (
             self.shadow is not None
             and self.state in OFFERING
             and self._takes(self.shadow, bucket, groups, name)
-            and not self.includes(bucket, groups, name)
         )
 
     def _takes(
