@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from pilotwave_protocol.fields import Scalar
 from pilotwave_protocol.figures import VariantFigures
+from pilotwave_protocol.messages.facts import AGENT_HIDES
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts.assignments.snapshot import FleetSnapshot
@@ -83,7 +84,9 @@ def _of_class(
 def _more(facts: Mapping[str, Scalar], release: Released) -> str:
     runtimes = dict.fromkeys(v.runtime for v in release.variants)
     versions = [f"{r} {facts[key]}" for r in runtimes if (key := f"runtime.{r}") in facts]
-    return ", ".join([str(facts["arch"]), *versions] if "arch" in facts else versions)[:200]
+    hides = [f"{AGENT_HIDES} {facts[AGENT_HIDES]}"] if AGENT_HIDES in facts else []
+    arch = [str(facts["arch"])] if "arch" in facts else []
+    return ", ".join([*arch, *versions, *hides])[:200]
 
 
 def _middle(ran: Sequence[VariantFigures], name: str) -> float | None:

@@ -245,6 +245,9 @@ def test_rollback_ends_when_nobody_runs_it_or_has_been_heard_for_long() -> None:
     back = picture(state=S.ROLLING_BACK, rolling_back_since=ago(seconds=60), still_on=3)
     assert plan(back, M) == []
     assert isinstance(the_step(replace(back, still_on=0)), EndRollback)
+    tried = Wave("tried", percent=10, shadow=ShadowPart())
+    in_shadow = replace(back, still_on=0, policy=policy(tried, TEN, ALL))
+    assert the_step(in_shadow).sentence == "no device had switched to the version"
     step = the_step(replace(back, rolling_back_since=ago(days=1)))
     assert "3 devices" in step.sentence
 

@@ -216,6 +216,7 @@ def test_a_version_that_fails_in_shadow_was_switched_to_by_nobody(
     assert found["reason"].startswith("rolled back: install")
     assert found["reason"].endswith("No user has met the version")
     assert found["failure"]["word"] == "FAIL"
+    assert found["decisions"][0]["sentence"] == "no device had switched to the version"
     for cam in cams:
         cam.live()
     assert not any(cam.switched for cam in cams)

@@ -24,6 +24,7 @@ SENTENCES: tuple[str, ...] = (
     N_("completed: %(said)s; %(devices)s did not start within %(span)s"),
     N_("no device that took the version reports that it still runs it"),
     N_("every device that took the version has left it"),
+    N_("no device had switched to the version"),
     N_("%(have)s not yet reported leaving the version; each poll says to"),
     N_("%(have)s been silent lately; the next poll tells it to leave it"),
     N_("%(have)s been silent lately; the next poll tells them to leave it"),

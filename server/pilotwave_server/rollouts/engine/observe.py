@@ -74,7 +74,8 @@ def look(
     elif state is RolloutState.SCHEDULED:
         known = {"withheld": _withheld(snapshot, row)}
     else:
-        known = _way_back(session, snapshot, row, policy, moment)
+        way_back = _way_back(session, snapshot, row, policy, moment)
+        known = {"open": _open_wave(session, row), **way_back}
     return Picture(
         id=row.id,
         name=name_of(row),

@@ -218,6 +218,8 @@ def _rolling_back(p: Picture, m: Moment) -> Iterator[Action]:
         told = "no device that took the version reports that it still runs it"
         if not p.unheard and not p.kept:
             told = "every device that took the version has left it"
+        if p.open is not None and p.policy.waves[p.open.index].shadow is not None:
+            told = "no device had switched to the version"
         yield EndRollback(p.id, p.generation, _and_others(p, told), None, _left_behind(p))
     elif p.rolling_back_since is not None:
         waited = m.waited(p.rolling_back_since)
