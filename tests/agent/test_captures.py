@@ -242,12 +242,13 @@ def test_the_owner_sees_what_waits_and_forgets_it(desk: Desk) -> None:
     [
         (
             {"reader": READER},
-            "reader and reasons together; reasons are low_score, drift, overruled, uniform",
+            "reader and reasons together; reasons are low_score, drift, overruled, "
+            "shadow_disagreement, uniform",
         ),
         ({"reasons": ["uniform"]}, "reader and reasons together"),
         (
-            {"reader": READER, "reasons": ["shadow_disagreement"]},
-            "one of low_score, drift, overruled, uniform, which work today",
+            {"reader": READER, "reasons": ["curiosity"]},
+            "one of low_score, drift, overruled, shadow_disagreement, uniform",
         ),
         ({"reader": READER, "reasons": ["uniform"], "hold_hours": 168}, "less than keep_days"),
         ({"reader": READER[1:], "reasons": ["uniform"]}, "pilotwave keys reader"),

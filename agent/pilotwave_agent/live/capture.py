@@ -30,7 +30,13 @@ from pilotwave_agent.live.capture_rules import (
 )
 from pilotwave_agent.live.generation import Version
 from pilotwave_agent.live.told import Told
-from pilotwave_agent.settings.capture import DRIFT, LOW_SCORE, OVERRULED, UNIFORM
+from pilotwave_agent.settings.capture import (
+    DRIFT,
+    LOW_SCORE,
+    OVERRULED,
+    SHADOW_DISAGREEMENT,
+    UNIFORM,
+)
 
 ENDING = ".case"
 MAX_WAITING = 64
@@ -46,6 +52,14 @@ class _Job(NamedTuple):
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
     at: datetime
+
+
+class Held(NamedTuple):
+    """A copy of a call, kept until it is known whether it is captured."""
+
+    version: Version
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
 
 
 class Capture:
@@ -87,6 +101,27 @@ class Capture:
         rules = self._rules.current()
         if rules and OVERRULED in rules.reasons:
             self._add(rules, version, OVERRULED, _copies(feeds), outputs)
+
+    @property
+    def wants_disagreements(self) -> bool:
+        """Say whether calls are captured which a candidate in shadow answers otherwise."""
+        rules = self._rules.current()
+        return rules is not None and SHADOW_DISAGREEMENT in rules.reasons
+
+    def held(
+        self, version: Version, feeds: Mapping[str, Any], outputs: Mapping[str, Any]
+    ) -> Held | None:
+        """Return a copy of a call on which a candidate is tried, where it may be captured."""
+        if not self.wants_disagreements:
+            return None
+        return Held(version, _copies(feeds), _copies(outputs))
+
+    def disagreed(self, held: Held, candidate: Mapping[str, Any]) -> None:
+        """Capture a call which a candidate answered otherwise."""
+        rules = self._rules.current()
+        if rules and SHADOW_DISAGREEMENT in rules.reasons:
+            both = {**held.outputs, **{f"candidate.{n}": a for n, a in candidate.items()}}
+            self._add(rules, held.version, SHADOW_DISAGREEMENT, held.inputs, both)
 
     def scored(
         self, version: Version, inputs: Any, outputs: Any, score: float, *, unsure: bool

@@ -224,7 +224,9 @@ class LiveModel:
             if self._keeper is None:
                 desk = Heartbeat(self._links.desk, self._app, self._heartbeat_s)
                 self._recorder = Recorder(self._links.desk, desk.id)
-                self._shadow = Shadow(self._links, self._load_options, desk.id, self._compare)
+                self._shadow = Shadow(
+                    self._links, self._load_options, desk.id, self._compare, self._capture
+                )
                 self._keeper = Follower(
                     self._links,
                     self._load_options,
@@ -271,11 +273,11 @@ class LiveModel:
             pool, self._pool = self._pool, None
         if pool:
             pool.shutdown(wait=True)
-        self._capture.close()
         if keeper:
             keeper.stop(state)
             keeper.serving.swap(None)
             keeper.serving.close_drained()
+        self._capture.close()  # last: what is tried in shadow may add a case until it ends
 
     def __enter__(self) -> LiveModel:
         return self

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilotwave_agent.hardware.board import memory_mb
+from pilotwave_agent.live.capture import Capture
 from pilotwave_agent.live.generation import Generation, Version
 from pilotwave_agent.live.links import ModelLinks
 from pilotwave_agent.live.loader import LoadOptions
@@ -32,9 +33,15 @@ class Shadow:
     """One process's part in it. `called` is for any thread, the rest for the follower's."""
 
     def __init__(
-        self, place: ModelLinks, options: LoadOptions, id: str, compare: Compare | None
+        self,
+        place: ModelLinks,
+        options: LoadOptions,
+        id: str,
+        compare: Compare | None,
+        capture: Capture,
     ) -> None:
         self._links, self._options, self._compare = place, options, compare
+        self._capture = capture
         self._recorder = Recorder(place.desk, f"{id}-shadow")
         self._trial: Trial | None = None
         self._claim: int | None = None
@@ -68,7 +75,13 @@ class Shadow:
         if self._trial is None:
             with contextlib.suppress(OSError, ValueError, TypeError):
                 self._trial = Trial(
-                    self._links, pair, self._options, self._recorder, self._compare, _memory_mb()
+                    self._links,
+                    pair,
+                    self._options,
+                    self._recorder,
+                    self._compare,
+                    self._capture,
+                    _memory_mb(),
                 )
 
     @property

@@ -4,7 +4,7 @@ It reads one line for each input from stdin, calls both versions, and answers wi
 line on a descriptor of its own: runtimes write to stdout as they please. Tensors come by memory
 that both processes hold (`shadow_tensors`); its first byte says which version is at work, so that
 the application knows which one ended or hung this process. Nothing of an input leaves it but
-figures.
+figures, and both answers where the application asks for them.
 
 It runs when nothing else wants the processor, and may neither write files nor connect anywhere,
 where the kernel can see to that.
@@ -106,7 +106,13 @@ class _Child:
                 except Exception as e:
                     return {"failed": which.decode(), "sentence": words_of(e)}
                 ms[which] = (time.perf_counter() - begun) * 1000
-        return self._figures(outputs[SERVING], outputs[CANDIDATE], ms)
+        found = self._figures(outputs[SERVING], outputs[CANDIDATE], ms)
+        if words["returns"] and "failed" not in found:
+            # an answer that cannot be handed back is missing, which is no crash
+            with contextlib.suppress(OSError, TypeError, MemoryError):
+                ours = self._memory.put(outputs[SERVING])
+                found["outputs"] = [ours, self._memory.put(outputs[CANDIDATE], end_of(ours))]
+        return found
 
     def _figures(
         self, serving: Mapping[str, Any], candidate: Mapping[str, Any], ms: dict[bytes, float]
@@ -117,7 +123,7 @@ class _Child:
         except ValueError as e:
             return {"failed": SERVING.decode(), "sentence": f"compare: {words_of(e)}"}
         scores = (found.candidate_score, found.score)
-        words: dict[str, Any] = {
+        return {
             "disagree": not found.agrees,
             "nonfinite": nonfinite(serving, candidate),
             "distance": found.distance,
@@ -126,11 +132,6 @@ class _Child:
             "candidate_ms": ms[CANDIDATE],
             "memory_ratio": self._memory_ratio(),
         }
-        if self._spec["returns"]:
-            ours = self._memory.put(serving)
-            theirs = self._memory.put(candidate, end_of(ours))
-            words["outputs"] = [ours, theirs]
-        return words
 
     def _memory_ratio(self) -> float | None:
         if self.serving is None or not self._base_mb:

@@ -18,7 +18,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from pilotwave_agent.live.generation import Generation
+from pilotwave_agent.live.capture import Capture, Held
+from pilotwave_agent.live.generation import Generation, Version
 from pilotwave_agent.live.links import ModelLinks
 from pilotwave_agent.live.loader import LoadOptions, version_of, words_of
 from pilotwave_agent.live.recorder import Recorder
@@ -57,12 +58,13 @@ class Trial:
         options: LoadOptions,
         recorder: Recorder,
         compare: Compare | None,
+        capture: Capture,
         memory_mb: int,
     ) -> None:
         self.pair = pair
         self.sentence = ""
         self._links, self._options, self._compare = place, options, compare
-        self._memory_mb, self._recorder = memory_mb, recorder
+        self._memory_mb, self._recorder, self._capture = memory_mb, recorder, capture
         about = place.about(pair.orders.name)  # may raise OSError, ValueError, TypeError
         self._candidate = version_of(about, pair.orders.name, place)
         self._runtime = about.runtime
@@ -72,6 +74,7 @@ class Trial:
         self._running: ShadowProcess | None = None
         self._process: ShadowProcess | None = None  # that is ready for calls
         self._sent_at: float | None = None
+        self._held: Held | None = None  # the call that is with the child, if it may be captured
         self._answers: list[bytes] = []
         self._sampled = {False: 0, True: 0}  # how many inputs were dropped, and handed over
         self._both = True
@@ -102,7 +105,7 @@ class Trial:
             return
         taken = False
         try:
-            taken = self._has_room(generation) and self._hand(feeds, outputs)
+            taken = self._has_room(generation) and self._hand(generation.version, feeds, outputs)
         except Exception:  # whatever it is, the call was answered
             taken = False
         finally:
@@ -115,19 +118,22 @@ class Trial:
         """Say whether there is room for a call. The lock is held. Raises `Ended`."""
         if self._process is None:
             return False
-        if self._sent_at is not None and self._compare is None:
+        if self._sent_at is not None and self._compare is None and self._held is None:
             self._note_answer(self._process)  # what it says is for the thread to read
         free = self._sent_at is None and not generation.is_behind
         return free and self._limits.has_room(time.monotonic())
 
-    def _hand(self, feeds: Mapping[str, Any], outputs: Mapping[str, Any]) -> bool:
+    def _hand(self, version: Version, feeds: Mapping[str, Any], outputs: Mapping[str, Any]) -> bool:
         process = self._process
         assert process is not None
-        words = {"inputs": process.memory.put(feeds)}
+        # a copy beside the memory that the child may write to
+        held = self._capture.held(version, feeds, outputs)
+        returns = self._compare is not None or held is not None
+        words: dict[str, Any] = {"inputs": process.memory.put(feeds), "returns": returns}
         if not self._both:
             words["outputs"] = process.memory.put(outputs, end_of(words["inputs"]))
         process.send(words)
-        self._sent_at = time.monotonic()
+        self._sent_at, self._held = time.monotonic(), held
         return True
 
     def _note_answer(self, process: ShadowProcess) -> None:
@@ -196,7 +202,7 @@ class Trial:
             said = f"answers what nobody understands: {words_of(e)}"
         finally:
             with self._lock:
-                self._running = self._process = self._sent_at = None
+                self._running = self._process = self._sent_at = self._held = None
                 self._answers = []
             self._count_sampled()
             stage = process.stage().decode("ascii", "replace")
@@ -215,7 +221,6 @@ class Trial:
             "devices": list(self._options.devices),
             "timeout_s": self._options.timeout_s,
             "memory_mb": self._memory_mb,
-            "returns": self._compare is not None,
         }
 
     def _converse(self, process: ShadowProcess) -> None:
@@ -225,8 +230,10 @@ class Trial:
         while not self._ends.is_set():
             self._limits.look(time.monotonic())
             is_ready = self._process is not None
-            waits = not is_ready or self._compare is not None
-            process.wait(min(watch.left_s(), _LOOK_EVERY_S), for_answer=waits)
+            process.wait(
+                min(watch.left_s(), _LOOK_EVERY_S),
+                for_answer=not is_ready or self._needs_outputs(),
+            )
             if not is_ready:
                 self._see_if_ready(process)
             else:
@@ -237,6 +244,10 @@ class Trial:
             elif self._process is not None:
                 watch.over()
             watch.check()
+
+    def _needs_outputs(self) -> bool:
+        """Say whether an answer is for the thread alone to read, as soon as it comes."""
+        return self._compare is not None or self._capture.wants_disagreements
 
     def _see_if_ready(self, process: ShadowProcess) -> None:
         line = process.line()
@@ -253,14 +264,14 @@ class Trial:
         with self._lock:
             answers, self._answers = self._answers, []
         for answer in answers:
-            self._take(process, _words(process, answer))
+            self._take(process, _words(process, answer), None)
             time.sleep(0)  # between two, calls go on
         with self._lock:
-            line = process.line() if self._sent_at is not None else None
+            line, held = process.line() if self._sent_at is not None else None, self._held
         if line is not None:
-            self._take(process, _words(process, line))
+            self._take(process, _words(process, line), held)
             with self._lock:
-                self._sent_at = None
+                self._sent_at = self._held = None
         self._count_sampled()
 
     def _count_sampled(self) -> None:
@@ -276,7 +287,7 @@ class Trial:
         p95 = recent[int(0.95 * len(recent))] if recent else 0.0
         return max(p95 / 1000 * 10, _LEAST_TIMEOUT_S)
 
-    def _take(self, process: ShadowProcess, words: dict[str, Any]) -> None:
+    def _take(self, process: ShadowProcess, words: dict[str, Any], held: Held | None) -> None:
         """Count the figures of a call."""
         if words.get("failed") == _CANDIDATE:
             self.sentence = f"the candidate: {str(words.get('sentence'))[:400]}"
@@ -285,6 +296,8 @@ class Trial:
             self.sentence = f"the serving version: {str(words.get('sentence'))[:400]}"
         else:
             self._count_pair(process, words)
+            if held is not None and words.get("disagree") is True:
+                self._offer_case(process, words.get("outputs"), held)
         self._answered += 1
         with self._lock:
             self._limits.used(_number(words.get("cpu_s")) or 0.0)
@@ -299,6 +312,12 @@ class Trial:
             found[shadow.LATENCY_RATIO] = _number(theirs / ours)
         numbers = {metric: value for metric, value in found.items() if value is not None}
         self._recorder.numbers(self._candidate, {shadow.ERROR: 0.0, **numbers})
+
+    def _offer_case(self, process: ShadowProcess, words: Any, held: Held) -> None:
+        """Offer a call to the capture with both answers; without the candidate's it is no case."""
+        with contextlib.suppress(OSError, TypeError, ValueError):
+            _, theirs = words
+            self._capture.disagreed(held, process.memory.get(theirs, _MAX_OUTPUTS))
 
     def _by_application(self, process: ShadowProcess, words: Any) -> bool | None:
         """Say whether the application's own comparison finds a difference."""

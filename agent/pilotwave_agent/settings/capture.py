@@ -18,7 +18,8 @@ from pilotwave_protocol.fields import Fields
 from pilotwave_protocol.messages.case import MAX_SEALED_CASE_BYTES
 
 LOW_SCORE, DRIFT, OVERRULED, UNIFORM = "low_score", "drift", "overruled", "uniform"
-REASONS = (LOW_SCORE, DRIFT, OVERRULED, UNIFORM)
+SHADOW_DISAGREEMENT = "shadow_disagreement"
+REASONS = (LOW_SCORE, DRIFT, OVERRULED, SHADOW_DISAGREEMENT, UNIFORM)
 _HOURS_A_DAY = 24
 
 
@@ -26,10 +27,11 @@ _HOURS_A_DAY = 24
 class CaptureSettings:
     """Whose key opens the cases (64 hex digits), and why inputs are captured: a `score` below
     `below`, a confidence below the reference's while inputs drift, another class by the bigger
-    model that was asked (`Tiered`), or a `share` of all calls. One case is at most `max_case_kb`;
-    at most `max_mb` wait, for `keep_days`. A case stays here for `hold_hours`, so that the owner
-    may look at the list and forget some. At most `max_mb_per_day` are written and sent a day, in
-    `windows` if there are any, and never over a metered network."""
+    model that was asked (`Tiered`), another answer by a version that is tried in shadow, or a
+    `share` of all calls. One case is at most `max_case_kb`; at most `max_mb` wait, for `keep_days`.
+    A case stays here for `hold_hours`, so that the owner may look at the list and forget some. At
+    most `max_mb_per_day` are written and sent a day, in `windows` if there are any, and never over
+    a metered network."""
 
     reader: str = ""
     reasons: tuple[str, ...] = ()
@@ -73,5 +75,5 @@ def _reasons(f: Fields) -> tuple[str, ...]:
     found = f.texts("reasons", limit=8, default=[])
     for word in found:
         if word not in REASONS:
-            raise f.fail("reasons", f"one of {', '.join(REASONS)}, which work today", word)
+            raise f.fail("reasons", f"one of {', '.join(REASONS)}", word)
     return tuple(dict.fromkeys(found))

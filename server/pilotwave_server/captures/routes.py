@@ -30,7 +30,8 @@ class CaseView(ApiReply):
     version: str
     variant: str
     reason: str = Field(
-        description="Why it was captured: `low_score`, `drift`, `overruled`, `uniform`."
+        description="Why it was captured: `low_score`, `drift`, `overruled`, "
+        "`shadow_disagreement`, `uniform`."
     )
     reader: str = Field(description="The public half of the key that opens it.")
     size: int = Field(description="In bytes; at least 4096.")
