@@ -62,9 +62,9 @@ run: $(STAMP)  ## Start a server on ./.data (or DATA=…), initialised on first 
 # What fails runs once more, one at a time: real programs with real clocks share the cores here, and
 # a fault shows without the others too. Both lists of failures are printed.
 test: $(STAMP)  ## Run the tests that take seconds, each on one kind of database
-	@$(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow" --databases one $(ARGS) || { test $$? = 1 && \
+	@$(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow and not long" --databases one $(ARGS) || { test $$? = 1 && \
 	  echo "== Those that failed, once more, one at a time" && \
-	  $(PY) -m pytest -m "not slow" --databases one -x --last-failed \
+	  $(PY) -m pytest -m "not slow and not long" --databases one -x --last-failed \
 	    --last-failed-no-failures none $(ARGS); }
 
 test-all: .venv/.torch .venv-tflite/.installed .venv-onnx2tf/.installed .venv-client/.installed .venv-helm/.installed .venv-mlserver/.installed .venv-triton/.installed  ## Run every test, on each database, with every runtime

@@ -26,6 +26,8 @@ from tests.peers.proxy import KINDS, Fault, Proxy, at_random
 from tests.peers.registry import Registry, Reply, example
 from tests.peers.simulated import SimulatedAgent, SimulatedClock
 
+pytestmark = pytest.mark.long
+
 HOUR = 3600.0
 BIG = os.urandom(3_000_000)
 BREAKS = ("drop", "truncate", "stall")

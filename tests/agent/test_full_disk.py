@@ -18,6 +18,8 @@ from tests.peers.device import Device, make_device
 from tests.peers.registry import Registry, example
 from tests.peers.small_disk import SmallDisk, own_mounts
 
+pytestmark = pytest.mark.long
+
 BLOCK = 4096
 
 

@@ -16,6 +16,8 @@ from tests.forking import Forker, forker
 from tests.peers.device import Device
 from tests.peers.registry import Registry
 
+pytestmark = pytest.mark.long
+
 PROGRAM = {"runtime": "command", "entrypoint": "run", "cases": None, "unsafe_format": True}
 
 

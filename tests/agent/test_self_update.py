@@ -21,7 +21,7 @@ from tests.peers.registry import Registry, example
 from tests.service import Service, service
 from tests.wheelhouses import RUN, version_in, wheelhouse
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.long]
 PATIENCE_S = 120.0
 
 

@@ -16,6 +16,8 @@ from tuf.api.metadata import DelegatedRole, Metadata
 
 from tests.conformance.repository import TOP, Repository, Server
 
+pytestmark = pytest.mark.long
+
 SEAT = Path(__file__).parent / "tuf-client"
 
 

@@ -17,7 +17,7 @@ from tests.e2e.fleet_of_one import FleetOfOne, fleet_of_one, wait_until
 from tests.service import service
 from tests.wheelhouses import RUN, version_in, wheelhouse
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 MODEL = launch.MODEL
 BOOM = "\nimport os\nif os.environ.get('PILOTWAVE_SLOT'):\n    raise RuntimeError('boom')\n"
 

@@ -19,7 +19,7 @@ from tests.e2e.fleet_of_one import wait_until
 from tests.e2e.stage import ForkedStage
 from tests.protocol.learning.models import classifier
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.long]
 IN, FEATURES, CLASSES = 8, 24, 3
 DEVICES = ("cam-1", "cam-2", "cam-3", "liar")
 SETTINGS = """

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.stage import ForkedStage
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.long]
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 PATIENCE_S = 120

@@ -20,7 +20,7 @@ from pilotwave_server import migrate
 from tests import databases
 from tests.history import REPO
 
-pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.timeout(300), pytest.mark.long]
 
 MIGRATION = '''"""Made up for a test."""
 

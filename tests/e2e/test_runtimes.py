@@ -23,7 +23,7 @@ from tests.e2e.fleet_of_one import FleetOfOne, fleet_of_one
 from tests.peers import trtexec
 
 # torch says of its own TorchScript that it is old
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300), pytest.mark.long]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pilotwave_agent.live import LiveModel
 from tests.agent.test_shadow_live import answers_until
 from tests.e2e.fleet_of_one import FleetOfOne, fleet_of_one, wait_until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.long]
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
 MODEL = "detector"

@@ -18,6 +18,8 @@ from tests.certificates import self_signed
 from tests.e2e.stage import ForkedStage
 from tests.peers.gateway import FRONT, NGINX, Gateway
 
+pytestmark = pytest.mark.long
+
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 SETTINGS = {"PILOTWAVE_POLL_INTERVAL_S": "1", "PILOTWAVE_CHECK_IN_INTERVAL_S": "3"}
 LINES = "ssl_certificate {cert};\n    ssl_certificate_key {key};\n    server_tokens off;"

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.fleet_of_one import FleetOfOne, fleet_of_one, wait_until
 from tests.peers.collector import Collector, Span, collecting
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.needs("onnxruntime")]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.needs("onnxruntime"), pytest.mark.long]
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 TRACING = '[tracing]\nendpoint = "{url}"\n'

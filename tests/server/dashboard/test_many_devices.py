@@ -12,7 +12,7 @@ import pytest
 from tests.server.dashboard.conftest import MakePerson, sign_in
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 
-pytestmark = only_sqlite
+pytestmark = [only_sqlite, pytest.mark.long]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.server.device_api.test_crash import admin_of
 from tests.server.fleet_fixtures import only_sqlite
 from tests.server.killed import KilledServer, killed_server
 
-pytestmark = only_sqlite
+pytestmark = [only_sqlite, pytest.mark.long]
 KILLED_AFTER_S = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
 SIZE = 300_000
 

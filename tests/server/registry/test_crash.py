@@ -33,6 +33,8 @@ from tests.server.registry.offline import manifest_for
 from tests.server.registry.registry import Registry, onnx
 from tests.server.registry.test_http import Remote, b64
 
+pytestmark = pytest.mark.long
+
 KILLS = 24
 PIECE = 200_000
 

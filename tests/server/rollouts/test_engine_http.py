@@ -14,6 +14,8 @@ from pilotwave_server.fleet.state import FleetState
 from tests.server.device_api.peer import SimulatedDevice, installed
 from tests.server.fleet_fixtures import Fleet
 
+pytestmark = pytest.mark.long
+
 S = ModelState
 COUNTERS = {"1.0.0": 1, "1.1.0": 2, "1.2.0": 3}
 GATES = [{"name": "install", "max_failure_rate": 0.01}]

@@ -71,6 +71,8 @@ from pilotwave_server.telemetry.store import VerifiedCheckIn
 from tests.server.challenges import NoChallenges
 from tests.server.registry.registry import Registry
 
+pytestmark = pytest.mark.long
+
 S = ModelState
 DEVICES = 5
 RUNS = count()

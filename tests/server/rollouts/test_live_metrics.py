@@ -19,6 +19,8 @@ from tests.server.device_api.peer import SimulatedDevice, installed
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 from tests.server.rollouts.test_engine_http import COUNTERS, create, in_state, live_until, show
 
+pytestmark = pytest.mark.long
+
 GATE = {"metric": "latency_ms", "min_effect": 0.05, "min_devices": 2, "min_windows": 6}
 WINDOW = timedelta(minutes=15)
 

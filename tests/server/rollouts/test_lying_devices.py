@@ -16,6 +16,8 @@ from tests.server.fleet_fixtures import Fleet, only_sqlite
 from tests.server.rollouts.test_engine_http import create, in_state, live_until
 from tests.server.rollouts.test_live_metrics import InUse, cams, waves
 
+pytestmark = pytest.mark.long
+
 __all__ = ["cams"]
 LIAR = 29  # not among the canaries
 
