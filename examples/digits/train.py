@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load, save
-from sklearn.datasets import load_digits
 
 HERE = Path(__file__).resolve().parent
 LEVELS = 16  # grey levels of the data set: pixels are 0..16, the model takes 0..1
@@ -93,6 +92,8 @@ def camera(x: Floats, rng: np.random.RandomState) -> Floats:
 
 def load_data() -> Data:
     """Split the data set: 60% to train on; of the rest, the golden inputs and the held-out part."""
+    from sklearn.datasets import load_digits
+
     pixels, labels = load_digits(return_X_y=True)
     # RandomState, because its stream is frozen between numpy releases; default_rng's is not.
     order = np.random.RandomState(0).permutation(len(labels))
@@ -122,16 +123,35 @@ def fit(
 ) -> Network:
     """Minibatch gradient descent with momentum on cross-entropy; `noisy` adds camera noise."""
     rng = np.random.RandomState(seed)
-    x, target = scaled(part[0]), np.eye(CLASSES)[part[1]]
     w1 = rng.normal(0, np.sqrt(2 / 64), (64, hidden))
     w2 = rng.normal(0, np.sqrt(1 / hidden), (hidden, CLASSES))
-    params = [w1, np.zeros(hidden), w2, np.zeros(CLASSES)]
+    begun = Network(w1, np.zeros(hidden), w2, np.zeros(CLASSES))
+
+    def see(x: Floats) -> Floats:
+        return camera(x, rng) if noisy and rng.uniform() < 0.5 else x
+
+    return descend(begun, scaled(part[0]), part[1], epochs=epochs, rate=rate, rng=rng, see=see)
+
+
+def descend(
+    net: Network,
+    x: Floats,
+    labels: Bytes,
+    *,
+    epochs: int,
+    rate: float,
+    rng: np.random.RandomState,
+    see: Callable[[Floats], Floats] = lambda batch: batch,
+) -> Network:
+    """Train a network on from where it is; `see` is what becomes of each batch before."""
+    target = np.eye(CLASSES)[labels]
+    params = [p.copy() for p in (net.w1, net.b1, net.w2, net.b2)]
     speed = [np.zeros_like(p) for p in params]
     for _ in range(epochs):
         order = rng.permutation(len(x))
         for start in range(0, len(x), 32):
             rows = order[start : start + 32]
-            batch = camera(x[rows], rng) if noisy and rng.uniform() < 0.5 else x[rows]
+            batch = see(x[rows])
             for p, v, g in zip(params, speed, gradient(params, batch, target[rows]), strict=True):
                 v *= 0.9
                 v -= rate * g
