@@ -34,6 +34,8 @@ from tests.agent.recorder import Plain
 from tests.peers.device import Device
 from tests.peers.registry import Registry, example
 
+pytestmark = pytest.mark.long
+
 FAILING = ProbeSettings("exec", ("false",), interval_s=0.1, failures=1)
 
 

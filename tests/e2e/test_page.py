@@ -26,6 +26,7 @@ PHONE: ViewportSize = {"width": 360, "height": 740}
 pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install Debian's chromium"),
+    pytest.mark.long,
 ]
 QUICK = """
 name: quick

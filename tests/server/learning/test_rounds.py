@@ -29,6 +29,8 @@ from tests.server.device_api.peer import FLEET, SimulatedDevice, code_of
 from tests.server.fleet_fixtures import Fleet
 from tests.server.registry.registry import Registry
 
+pytestmark = pytest.mark.long
+
 ROUNDS = "/api/v1/learning/rounds"
 
 

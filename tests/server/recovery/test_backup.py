@@ -36,6 +36,8 @@ from tests.server.device_api.peer import SimulatedDevice
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 from tests.servers import run_in_thread
 
+pytestmark = pytest.mark.long
+
 PASSPHRASE = "a passphrase of tests"
 MADE_ANEW = {"audit_events", "audit_head", "deltas"}
 

@@ -19,6 +19,8 @@ from tests.server.rollouts.choosing import NAMES, choosing
 from tests.server.rollouts.test_engine_http import live_until, show
 from tests.server.rollouts.worlds_db import AUTHOR
 
+pytestmark = pytest.mark.long
+
 __all__ = ["choosing"]
 
 S = ModelState

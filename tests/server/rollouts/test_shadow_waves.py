@@ -20,6 +20,8 @@ from tests.server.device_api.peer import SimulatedDevice, installed
 from tests.server.fleet_fixtures import Fleet, only_sqlite
 from tests.server.rollouts.test_engine_http import COUNTERS, create, in_state, live_until, show
 
+pytestmark = pytest.mark.long
+
 S = ModelState
 INSTALL = {"name": "install", "max_failure_rate": 0.01}
 TRIED: dict[str, Any] = {

@@ -25,6 +25,8 @@ from tests.server.rollouts.test_engine_http import (
     show,
 )
 
+pytestmark = pytest.mark.long
+
 PIN = "models/detector/pin"
 CANARY = {"name": "canary", "canary": {"devices": ["cam-1"]}, "manual": True}
 POLICY = {"waves": [CANARY, {"name": "everyone", "percent": 100, "gates": GATES}]}
