@@ -30,6 +30,7 @@ from pilotwave_server.rollouts.policies.paired import (
     Score,
 )
 
+_MOST = 1e300  # what a device may say: more than any figure, and it can be rounded
 _ENOUGH = 4  # times the calls that a device needs, after which more windows settle nothing
 NO_USER = "No user has met the version"
 
@@ -103,7 +104,7 @@ def _heard(limit: Limit, found: Sequence[Sequence[Sample]]) -> Heard:
         windows=max(len(samples) for samples in found),
         calls=max(sum(s.calls for s in samples) for samples in found),
         bad=sum(_share(s) * s.calls for s in windows),  # of two metrics, either one
-        usual=median(s.value for s in windows),
+        usual=median(min(max(s.value, -_MOST), _MOST) for s in windows),
         beyond=any(of_one and mean(of_one) > 1 for of_one in multiples),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pilotwave_protocol import shadow
@@ -236,6 +236,7 @@ def test_the_count_of_lies_is_the_least_that_does_it(found: list[float]) -> None
         assert voices._with_quiet(voices.to_pass - 1).stops
 
 
+@example("latency", [Sample(0, True, 1.7975e308, None, calls=500)])
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(list(BAD)),
