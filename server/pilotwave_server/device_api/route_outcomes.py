@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pilotwave_protocol.messages.check_in import CheckIn, DeviceEvent, ModelReport
+from pilotwave_protocol.states import ModelState
 from pilotwave_server.fleet.records import DeviceRecord
 from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.rollouts.assignments.snapshot import (
@@ -54,10 +55,10 @@ def _concerned(check_in: CheckIn, snapshot: FleetSnapshot) -> bool:
 def _of_one(
     fleet: FleetState, item: VerifiedCheckIn, record: DeviceRecord, snapshot: FleetSnapshot
 ) -> Iterator[Heard]:
-    check_in, profile = item.check_in, record.profile
-    device = DeviceView(record.name, profile.groups, dict(profile.capabilities))
+    check_in = item.check_in
     for report in check_in.models:
-        another = has_another(device, report, snapshot)
+        failed = report.state is ModelState.FAILED  # most have not, and cost nothing more
+        another = failed and has_another(_view(record), report, snapshot)
         for rollout in snapshot.rollouts.get(report.model, ()):
             yield Heard(
                 device_id=item.device_id,
@@ -70,6 +71,10 @@ def _of_one(
                 switches=rollout.includes(record.bucket, record.profile.groups, record.name),
                 has_another=another,
             )
+
+
+def _view(record: DeviceRecord) -> DeviceView:
+    return DeviceView(record.name, record.profile.groups, dict(record.profile.capabilities))
 
 
 def _may_join(
