@@ -79,7 +79,14 @@ ENVELOPE: dict[str, Any] = {
 
 
 def _takes_envelope() -> dict[str, Any]:
-    content = {"application/json": {"schema": ENVELOPE}}
+    return _takes({"application/json": {"schema": ENVELOPE}})
+
+
+def _takes_bytes() -> dict[str, Any]:
+    return _takes({"application/octet-stream": {"schema": {}}})
+
+
+def _takes(content: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -249,9 +256,7 @@ async def diagnostics(context: Ctx, token: DeviceCredentials) -> Response:
 @router.post(
     "/captures",
     summary="Send a captured case, signed by the device",
-    openapi_extra={
-        "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {}}}}
-    },
+    openapi_extra=_takes_bytes(),
     status_code=204,
     response_class=_Handled,
     responses=responses(
@@ -274,9 +279,7 @@ async def captures(context: Ctx, token: DeviceCredentials) -> Response:
 @router.post(
     "/updates",
     summary="Send an update of a training plan, signed by the device",
-    openapi_extra={
-        "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {}}}}
-    },
+    openapi_extra=_takes_bytes(),
     status_code=204,
     response_class=_Handled,
     responses=responses(
