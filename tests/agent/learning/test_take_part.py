@@ -19,8 +19,8 @@ from pilotwave_agent.live.labels import FILE, Labels
 from pilotwave_agent.net.http import Channel
 from pilotwave_agent.rounds import Rounds, tell_applications, waits
 from pilotwave_agent.settings.learn import LearnSettings
-from pilotwave_agent.take_part import Device as Part
-from pilotwave_agent.take_part import take_part
+from pilotwave_agent.take_part.answer_rounds import take_part
+from pilotwave_agent.take_part.device import Device as Part
 from pilotwave_protocol import dsse, signing
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.learning.plan import Base, TrainingPlan

@@ -1,0 +1,94 @@
+"""Answer the rounds of training plans that wait: verify, compute, sign, send.
+
+    1 the plan is the very one that the model's publisher stands by (TUF), and of no yanked version
+    2 the version that it is based on runs here
+    3 there are enough labelled examples
+    4 a child as the self-test's computes the numbers: no network, niced, limited
+    5 the update is signed and on disk before it is sent, and it alone is ever sent for this plan
+
+A device answers a plan once, with the same bytes each time it is asked: of two answers with one
+example more, the difference would be that example. It may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from pilotwave_agent.host import lock
+from pilotwave_agent.host.log import say
+from pilotwave_agent.net import server_api
+from pilotwave_agent.net.http import BadAnswer, Unreachable
+from pilotwave_agent.rounds import SENT
+from pilotwave_agent.take_part.compute_numbers import compute_numbers
+from pilotwave_agent.take_part.device import Device
+from pilotwave_agent.take_part.trusted_plan import check_signed, current_version
+from pilotwave_agent.version_folder import build_of
+from pilotwave_protocol import dsse
+from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.errors import PilotwaveError
+from pilotwave_protocol.learning.plan import TrainingPlan, parse_plan
+from pilotwave_protocol.learning.update import UPDATE_TYPE, Update, join_update
+
+LOCK_WAIT_S = 60.0
+_MADE = ".update"
+
+
+def take_part(device: Device) -> None:
+    """Answer each plan whose round waits. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
+    _tidy(device)
+    for raw in server_api.waiting_rounds(device.channel, device.token):
+        digest = sha256_hex(raw)
+        place = device.layout.updates / digest
+        if place.with_suffix(SENT).exists():
+            continue
+        try:
+            _answer(device, raw, digest, place.with_suffix(_MADE))
+        except PilotwaveError as no:
+            if isinstance(no, (Unreachable, BadAnswer)):
+                raise
+            say(f"no update is sent: {no}", level="warning")
+
+
+def _tidy(device: Device) -> None:
+    """Remove what a power cut left: half a file, and an update that the server has."""
+    folder = device.layout.updates
+    for name in device.disk.names(folder):
+        sent = (folder / name).with_suffix(SENT)
+        if name.startswith(".") or (name.endswith(_MADE) and sent.exists()):
+            device.disk.unlink(folder / name)
+
+
+def _answer(device: Device, raw: bytes, digest: str, made: Path) -> None:
+    disk = device.disk
+    if disk.size(made) is None:
+        plan = parse_plan(raw)
+        disk.make_dirs(made.parent)
+        disk.write_atomic(made, _made(device, plan, digest))
+        say(f"made an update for plan {plan.plan} of {plan.model}")
+    with contextlib.suppress(FileNotFoundError):
+        server_api.send_update(device.channel, device.token, disk.read(made))
+    disk.write_atomic(made.with_suffix(SENT), b"")
+    disk.unlink(made)
+    disk.sync_dir(made.parent)
+    say(f"sent an update for the plan {digest[:12]}…")
+
+
+def _made(device: Device, plan: TrainingPlan, digest: str) -> bytes:
+    """Return the signed update."""
+    with lock.held(device.layout.work_lock, "the agent's work", wait_s=LOCK_WAIT_S):
+        fleet = check_signed(device, plan, digest)
+        version = current_version(device, plan)
+        variant = build_of(device.disk, device.layout, version).variant
+    count, numbers = compute_numbers(device, plan, version, variant)
+    update = Update(
+        fleet=fleet,
+        device=device.who.device,
+        model=plan.model,
+        plan=digest,
+        round=1,
+        examples=count,
+        numbers=sha256_hex(numbers),
+        size=len(numbers),
+    )
+    return join_update(dsse.sign(UPDATE_TYPE, update.to_bytes(), device.who.key), numbers)

@@ -1,0 +1,43 @@
+"""Have a confined child compute what a training plan asks for, of the examples that are kept."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from pilotwave_agent.effects.trial import limits_of
+from pilotwave_agent.runtimes import engines
+from pilotwave_agent.selftest import SelfTestFolders, learn_from
+from pilotwave_agent.settings.config import RuntimeSettings
+from pilotwave_agent.take_part.device import CannotTakePart, Device
+from pilotwave_agent.take_part.gather import gather
+from pilotwave_protocol.learning.plan import TrainingPlan
+from pilotwave_protocol.manifest import Variant
+from pilotwave_protocol.messages.check_in import Installed
+from pilotwave_protocol.tensortypes import NUMBERS
+
+
+def compute_numbers(
+    device: Device, plan: TrainingPlan, version: Installed, variant: Variant
+) -> tuple[int, bytes]:
+    """Return of how many examples they are, and the numbers. Raises `CannotTakePart`."""
+    with tempfile.TemporaryDirectory(prefix="pw-learn-") as scratch:
+        examples = Path(scratch) / "examples.safetensors"
+        count = gather(device.layout.examples(plan.model), examples, plan)
+        out = Path(scratch) / "out"
+        out.mkdir()
+        own = device.config.data_dir
+        learnt = learn_from(
+            device.layout.version(plan.model, version),
+            variant,
+            examples,
+            plan.to_bytes(),
+            out,
+            limits_of(device.config),
+            device.config.runtimes.get(variant.runtime, RuntimeSettings()),
+            SelfTestFolders(own=own, cache=own / engines.FOLDER),
+        )
+        numbers = (out / NUMBERS).read_bytes()
+    if learnt != count or len(numbers) != plan.update_bytes:
+        raise CannotTakePart(f"plan {plan.plan}: the child wrote {len(numbers)} bytes")
+    return count, numbers

@@ -1,0 +1,52 @@
+"""Gather the labelled examples that a training plan is about into one file for the child."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from pilotwave_agent.live.labels import ENDING
+from pilotwave_agent.runtimes.base import Array
+from pilotwave_agent.runtimes.casefile import BadCases, as_safetensors, read_tensors
+from pilotwave_agent.take_part.device import CannotTakePart
+from pilotwave_protocol.learning.plan import TrainingPlan
+
+
+def gather(folder: Path, to: Path, plan: TrainingPlan) -> int:
+    """Write the newest examples as one file; return how many. Raises `CannotTakePart`."""
+    import numpy as np
+
+    found: list[dict[str, Array]] = []
+    names = sorted(os.listdir(folder), reverse=True) if folder.is_dir() else []
+    for name in names:
+        if len(found) == plan.most_examples:
+            break
+        with contextlib.suppress(BadCases, OSError):
+            tensors = read_tensors(folder / name) if name.endswith(ENDING) else {}
+            if _is_example(tensors, plan) and (not found or _alike(tensors, found[0])):
+                found.append(tensors)
+    if len(found) < plan.least_examples:
+        raise CannotTakePart(
+            f"plan {plan.plan} asks for {plan.least_examples} labelled examples; here are"
+            f" {len(found)}"
+        )
+    joined = {"label": np.concatenate([tensors["label"] for tensors in found])}
+    for name, first in found[0].items():
+        if name != "label":
+            join = np.concatenate if first.shape[:1] == (1,) else np.stack
+            joined[name.removeprefix("input.")] = join([tensors[name] for tensors in found])
+    to.write_bytes(as_safetensors(joined))
+    return len(found)
+
+
+def _is_example(tensors: dict[str, Array], plan: TrainingPlan) -> bool:
+    label = tensors.get("label")
+    if label is None or label.shape != (1,) or label.dtype.kind not in "iu" or len(tensors) < 2:
+        return False
+    return 0 <= int(label[0]) < plan.classes
+
+
+def _alike(one: dict[str, Array], other: dict[str, Array]) -> bool:
+    shapes = [{n: (a.shape, a.dtype) for n, a in tensors.items()} for tensors in (one, other)]
+    return shapes[0] == shapes[1]
