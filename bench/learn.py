@@ -42,11 +42,13 @@ from _learn import (
     wrong_classes,
 )
 
-from pilotwave_agent.learning.compute import clipped, ridge_update, sgd_update
+from pilotwave_agent.learning.compute import ridge_update, sgd_update
+from pilotwave_protocol.learning.gradient import clipped
 from pilotwave_protocol.learning.plan import (
     Aggregate,
     Base,
     Method,
+    StartHead,
     Steps,
     TrainingPlan,
 )
@@ -86,7 +88,12 @@ def measure(bench: Bench) -> None:
     ridge = replace(RIDGE, clip=f"{clip:.3g}")
     steps = Steps(epochs=2, batch=16, rate="0.1")
     sgd = replace(
-        RIDGE, method=Method.SGD, aggregate=Aggregate.GEOMETRIC_MEDIAN, clip="2", steps=steps
+        RIDGE,
+        method=Method.SGD,
+        aggregate=Aggregate.GEOMETRIC_MEDIAN,
+        clip="2",
+        steps=steps,
+        head=StartHead("a" * 64, "10"),
     )
     bench.figure("factory version, clean images", right(field.head, field.clean))
     bench.figure("factory version, in the field", right(field.head, field.test))
@@ -174,7 +181,7 @@ def learn(
     head, found = field.head.copy(), []
     for number in range(rounds):
         changes = [
-            sgd_update(head, mine.x, mine.y, plan, seed=1000 * number + place).ravel()
+            sgd_update(head, [mine], plan, seed=1000 * number + place)[0].ravel()
             for place, mine in enumerate(fleet)
         ]
         for place in turned:
@@ -283,9 +290,8 @@ before, begun = peak(), time.process_time()
 if plan.method is Method.RIDGE:
     sent = ridge_update(batches, plan).to_bytes()
 else:
-    x, y = np.vstack([b[0] for b in batches]), np.concatenate([b[1] for b in batches])
     head = np.zeros((plan.features + 1, plan.classes))
-    sent = write_numbers(sgd_update(head, x, y, plan, seed=0))
+    sent = write_numbers(sgd_update(head, batches, plan)[0])
 print(time.process_time() - begun, peak() - before, len(sent))
 """
 
@@ -327,7 +333,7 @@ def on_server(
     timed(bench, f"server, {updates:,} updates, check", check)
     timed(bench, f"server, {updates:,} updates, sum", lambda: sum_all(came, PENALTY))
     timed(bench, f"server, {updates:,} updates, leave one out", without)
-    some = np.array([sgd_update(field.head, m.x, m.y, sgd, seed=0).ravel() for m in fleet[:500]])
+    some = np.array([sgd_update(field.head, [m], sgd, seed=0)[0].ravel() for m in fleet[:500]])
     changes = np.resize(some, (updates, some.shape[1]))
     for aggregate, rule in OF_CHANGES.items():
         timed(

@@ -61,6 +61,11 @@ def waits(config: Config, wall: float, root: Path) -> str:
     return found.sentence if found else ""
 
 
+def answered(layout: Layout, plan: str, number: int) -> Path:
+    """The file that says that this device answered a round of the plan with this digest."""
+    return layout.updates / f"{plan}-{number}{SENT}"
+
+
 class Rounds:
     """One device's part in training plans. `config_path` is what the child is started with."""
 
@@ -105,10 +110,10 @@ class Rounds:
         if self._runs() or waits(self._config, wall, root):
             return
         try:
-            plans = server_api.waiting_rounds(channel, token)
+            waiting = server_api.waiting_rounds(channel, token)
         except (ServerSaid, Unreachable, BadAnswer):
             return  # an older server, or one that is not there: the next check-in asks again
-        if all((self._layout.updates / f"{sha256_hex(p)}{SENT}").exists() for p in plans):
+        if all(answered(self._layout, sha256_hex(w.plan), w.number).exists() for w in waiting):
             return
         try:
             self._child = subprocess.Popen(

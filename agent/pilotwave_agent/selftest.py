@@ -198,11 +198,15 @@ def learn_from(
     limits: TestLimits,
     settings: RuntimeSettings = _BY_DEFAULT,
     place: SelfTestFolders = _ANYWHERE,
+    *,
+    head: Path | None = None,
 ) -> int:
     """Have the variant answer labelled `examples` in a child process, and copy the numbers of an
-    update into `out`; return of how many examples they are. Raises `RefusedError`, `OSError`."""
+    update into `out`; return of how many examples they are. `head` is the one to go on from.
+    Raises `RefusedError`, `OSError`."""
     spec = _spec(folder, variant, limits, settings, place)
     spec |= {"cases": None, "record": str(examples), "plan": plan.decode()}
+    spec["head"] = str(head) if head else None
     ended = in_child(spec, settings.python or sys.executable, limits.timeout_s, out)
     remove_shared(ended)
     return int(_passed(ended, limits)["figures"]["examples"])
@@ -221,6 +225,7 @@ def _spec(
     return {
         "record": None,
         "plan": None,
+        "head": None,
         "turns": [],
         "runtime": variant.runtime,
         "folder": str(folder),

@@ -1,4 +1,4 @@
-"""One device's update, from embeddings and classes: the sums of `ridge`, or a step of `sgd`.
+"""One device's update, from embeddings and classes: the sums of `ridge`, or a change of `sgd`.
 
 NumPy alone, as every device with a model's runtime has it. What reads the examples, runs the model
 and signs is elsewhere; nothing here touches a disk.
@@ -6,10 +6,13 @@ and signs is elsewhere; nothing here touches a disk.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 
 import numpy as np
 
+from pilotwave_protocol.learning import noise
+from pilotwave_protocol.learning.gradient import change_of, clipped
 from pilotwave_protocol.learning.plan import Steps, TrainingPlan
 from pilotwave_protocol.learning.statistics import Classes, Floats, Statistics, with_ones
 
@@ -34,36 +37,24 @@ def ridge_update(batches: Iterable[Batch], plan: TrainingPlan) -> Statistics:
 
 
 def sgd_update(
-    head: Floats, embeddings: Floats, classes: Classes, plan: TrainingPlan, *, seed: int
-) -> Floats:
-    """Return how the head [features + 1, classes] changes by this device's examples.
-
-    Softmax regression by minibatch gradient descent, as in FedAvg (McMahan et al., AISTATS 2017).
-    The change is at most `clip` long.
+    head: Floats, batches: Iterable[Batch], plan: TrainingPlan, *, seed: int | None = None
+) -> tuple[Floats, int]:
+    """Return how a head [features + 1, classes] changes by at most `most_examples`, at most `clip`
+    long, and by how many examples. Raises `ValueError`.
     """
+    checked = [(_checked(x, y, plan), y) for x, y in batches]
+    rows = np.concatenate([x for x, _ in checked])[: plan.most_examples]
+    classes = np.concatenate([y for _, y in checked])[: plan.most_examples]
+    seed = secrets.randbits(64) if seed is None else seed
     steps = plan.steps or Steps()
-    rows = with_ones(_checked(embeddings, classes, plan)[: plan.most_examples])
-    wanted = np.eye(plan.classes)[classes[: plan.most_examples]]
-    random, now = np.random.default_rng(seed), head.copy()
-    for _ in range(steps.epochs):
-        order = random.permutation(len(rows))
-        for start in range(0, len(rows), steps.batch):
-            some = order[start : start + steps.batch]
-            now -= float(steps.rate) * _gradient(now, rows[some], wanted[some])
-    change = now - head
-    return np.asarray(clipped(change.reshape(1, -1), float(plan.clip))).reshape(head.shape)
+    return change_of(head, rows, classes, steps, clip=float(plan.clip), seed=seed), len(rows)
 
 
-def clipped(rows: Floats, longest: float) -> Floats:
-    """Return rows none of which is longer than `longest`, in the directions that they had."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows * np.minimum(1, longest / np.maximum(norms, 1e-30)))
-
-
-def _gradient(head: Floats, rows: Floats, wanted: Floats) -> Floats:
-    z = rows @ head
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(rows.T @ (e / e.sum(axis=1, keepdims=True) - wanted) / len(rows))
+def with_noise(numbers: Floats, plan: TrainingPlan) -> Floats:
+    """Add this device's share of the plan's noise, if it asks for any."""
+    if plan.noise is None:
+        return numbers
+    return np.asarray(numbers + noise.share(plan) * noise.gaussians(numbers.size))
 
 
 def _checked(embeddings: Floats, classes: Classes, plan: TrainingPlan) -> Floats:

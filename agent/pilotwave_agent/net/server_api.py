@@ -7,6 +7,7 @@ import base64
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -15,6 +16,7 @@ from pilotwave_agent.net.http import BadAnswer, Channel, HttpAnswer
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol import dsse, names, strictjson
 from pilotwave_protocol.errors import BadJson, PilotwaveError, ProtocolError
+from pilotwave_protocol.learning.plan import MAX_ROUNDS
 from pilotwave_protocol.messages.check_in import CHECK_IN_TYPE, CheckIn, check_challenge
 from pilotwave_protocol.messages.check_in_reply import CheckInReply, parse_check_in_reply
 from pilotwave_protocol.messages.directive import MAX_DIRECTIVE_ENVELOPE_BYTES
@@ -152,8 +154,16 @@ def send_case(channel: Channel, token: str, case: bytes) -> None:
     _send_bytes(channel, token, "/device/v1/captures", case)
 
 
-def waiting_rounds(channel: Channel, token: str) -> list[bytes]:
-    """Ask for the training plans whose rounds wait for this device; they are not verified.
+@dataclass(frozen=True)
+class WaitingRound:
+    """A training plan as the server gave it, not verified, and which of its rounds is open."""
+
+    plan: bytes
+    number: int
+
+
+def waiting_rounds(channel: Channel, token: str) -> list[WaitingRound]:
+    """Ask for the rounds of training plans that wait for this device.
 
     Raises `ServerSaid`, `Unreachable`, `BadAnswer`.
     """
@@ -163,9 +173,29 @@ def waiting_rounds(channel: Channel, token: str) -> list[bytes]:
         raise ServerSaid(answer)
     try:
         found = strictjson.loads(answer.body, max_bytes=_MAX_ROUNDS)
-        return [base64.b64decode(item["content"], validate=True) for item in found["rounds"]]
+        return [_waiting(item) for item in found["rounds"]]
     except (BadJson, ValueError, TypeError, KeyError) as e:
         raise BadAnswer(f"learning: expected plans: {e}") from e
+
+
+def _waiting(item: dict[str, Any]) -> WaitingRound:
+    number = item["round"]
+    if type(number) is not int or not 1 <= number <= MAX_ROUNDS:
+        raise ValueError(f"expected a round from 1 to {MAX_ROUNDS}; got {number!r}")
+    return WaitingRound(base64.b64decode(item["content"], validate=True), number)
+
+
+def head_of_round(channel: Channel, token: str, plan: str, number: int, size: int) -> bytes:
+    """Fetch the head that a round goes on from: `size` bytes, not verified.
+
+    Raises `ServerSaid`, `Unreachable`, `BadAnswer`.
+    """
+    path = f"/device/v1/learning/{plan}/rounds/{number}/head"
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = channel.request("GET", path, headers=headers, max_body=size)
+    if answer.status != 200:
+        raise ServerSaid(answer)
+    return answer.body
 
 
 def send_update(channel: Channel, token: str, update: bytes) -> None:

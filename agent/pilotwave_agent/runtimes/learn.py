@@ -8,27 +8,38 @@ from typing import Any
 
 import numpy as np
 
-from pilotwave_agent.learning.compute import Batch, ridge_update
+from pilotwave_agent.learning.compute import Batch, ridge_update, sgd_update, with_noise
 from pilotwave_agent.runtimes.base import Runner
 from pilotwave_agent.runtimes.casefile import read_tensors
 from pilotwave_agent.runtimes.golden import Cases, Failed, feeds_of
-from pilotwave_protocol.learning.plan import TrainingPlan, parse_plan
-from pilotwave_protocol.learning.statistics import Floats
+from pilotwave_protocol.learning.plan import Method, TrainingPlan, parse_plan
+from pilotwave_protocol.learning.statistics import Floats, read_head, write_numbers
 from pilotwave_protocol.states import Reason
 from pilotwave_protocol.tensortypes import NUMBERS
 
 AT_A_TIME = 64
 
 
-def learn(model: Runner, examples: Path, plan: bytes, folder: Path) -> dict[str, Any]:
+def learn(
+    model: Runner, examples: Path, plan: bytes, head: Path | None, folder: Path
+) -> dict[str, Any]:
     """Write the numbers of an update into `folder`; return of how many examples they are.
 
-    `examples` holds each input with one row an example, and `label`. Raises `Failed`, `ValueError`.
+    `examples` holds each input with one row an example, and `label`; `head` the one that `sgd`
+    goes on from. Raises `Failed`, `ValueError`, `BadMessage`.
     """
     asked = parse_plan(plan)
-    found = ridge_update(_batches(model, examples, asked), asked)
-    (folder / NUMBERS).write_bytes(found.to_bytes())
-    return {"examples": int(found.examples)}
+    batches = _batches(model, examples, asked)
+    if asked.method is Method.SGD:
+        assert head is not None
+        before = read_head(head.read_bytes(), features=asked.features, classes=asked.classes)
+        change, count = sgd_update(before, batches, asked)
+        numbers: Floats = change.ravel()
+    else:
+        found = ridge_update(batches, asked)
+        numbers, count = found.numbers(), int(found.examples)
+    (folder / NUMBERS).write_bytes(write_numbers(with_noise(numbers, asked)))
+    return {"examples": count}
 
 
 def _batches(model: Runner, path: Path, plan: TrainingPlan) -> Iterator[Batch]:

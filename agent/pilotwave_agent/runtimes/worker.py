@@ -169,7 +169,8 @@ def _learned(model: Runner, spec: dict[str, Any], line: _Line) -> dict[str, Any]
     from pilotwave_agent.runtimes.learn import learn
 
     line.enter("run")
-    return learn(model, Path(spec["record"]), spec["plan"].encode(), Path.cwd())
+    head = Path(spec["head"]) if spec["head"] else None
+    return learn(model, Path(spec["record"]), spec["plan"].encode(), head, Path.cwd())
 
 
 def _compared(

@@ -4,10 +4,11 @@
     2 the version that it is based on runs here
     3 there are enough labelled examples
     4 a child as the self-test's computes the numbers: no network, niced, limited
-    5 the update is signed and on disk before it is sent, and it alone is ever sent for this plan
+    5 the update is signed and on disk before it is sent, and it alone is sent for this round
 
-A device answers a plan once, with the same bytes each time it is asked: of two answers with one
-example more, the difference would be that example. It may be killed at any moment.
+A device answers each round that the plan allows once, with the same bytes each time it is asked: of
+two answers to one round, with one example more, the difference would be that example. It may be
+killed at any moment.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from pilotwave_agent.host import lock
 from pilotwave_agent.host.log import say
 from pilotwave_agent.net import server_api
 from pilotwave_agent.net.http import BadAnswer, Unreachable
-from pilotwave_agent.rounds import SENT
+from pilotwave_agent.net.server_api import WaitingRound
+from pilotwave_agent.rounds import SENT, answered
 from pilotwave_agent.take_part.compute_numbers import compute_numbers
-from pilotwave_agent.take_part.device import Device
+from pilotwave_agent.take_part.device import CannotTakePart, Device
+from pilotwave_agent.take_part.fetch_head import fetch_head
 from pilotwave_agent.take_part.trusted_plan import check_signed, current_version
 from pilotwave_agent.version_folder import build_of
 from pilotwave_protocol import dsse
@@ -37,13 +40,12 @@ _MADE = ".update"
 def take_part(device: Device) -> None:
     """Answer each plan whose round waits. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
     _tidy(device)
-    for raw in server_api.waiting_rounds(device.channel, device.token):
-        digest = sha256_hex(raw)
-        place = device.layout.updates / digest
-        if place.with_suffix(SENT).exists():
+    for waiting in server_api.waiting_rounds(device.channel, device.token):
+        sent = answered(device.layout, sha256_hex(waiting.plan), waiting.number)
+        if sent.exists():
             continue
         try:
-            _answer(device, raw, digest, place.with_suffix(_MADE))
+            _answer(device, waiting, sent)
         except PilotwaveError as no:
             if isinstance(no, (Unreachable, BadAnswer)):
                 raise
@@ -59,34 +61,38 @@ def _tidy(device: Device) -> None:
             device.disk.unlink(folder / name)
 
 
-def _answer(device: Device, raw: bytes, digest: str, made: Path) -> None:
-    disk = device.disk
+def _answer(device: Device, waiting: WaitingRound, sent: Path) -> None:
+    disk, made = device.disk, sent.with_suffix(_MADE)
     if disk.size(made) is None:
-        plan = parse_plan(raw)
+        plan = parse_plan(waiting.plan)
         disk.make_dirs(made.parent)
-        disk.write_atomic(made, _made(device, plan, digest))
-        say(f"made an update for plan {plan.plan} of {plan.model}")
+        disk.write_atomic(made, _made(device, plan, waiting))
+        say(f"made an update for round {waiting.number} of plan {plan.plan} of {plan.model}")
     with contextlib.suppress(FileNotFoundError):
         server_api.send_update(device.channel, device.token, disk.read(made))
-    disk.write_atomic(made.with_suffix(SENT), b"")
+    disk.write_atomic(sent, b"")
     disk.unlink(made)
     disk.sync_dir(made.parent)
-    say(f"sent an update for the plan {digest[:12]}…")
+    say(f"sent an update for round {waiting.number} of the plan {sent.name[:12]}…")
 
 
-def _made(device: Device, plan: TrainingPlan, digest: str) -> bytes:
+def _made(device: Device, plan: TrainingPlan, waiting: WaitingRound) -> bytes:
     """Return the signed update."""
+    digest = sha256_hex(waiting.plan)
+    if waiting.number > plan.rounds:
+        raise CannotTakePart(f"plan {plan.plan} has {plan.rounds} rounds, not {waiting.number}")
     with lock.held(device.layout.work_lock, "the agent's work", wait_s=LOCK_WAIT_S):
         fleet = check_signed(device, plan, digest)
         version = current_version(device, plan)
         variant = build_of(device.disk, device.layout, version).variant
-    count, numbers = compute_numbers(device, plan, version, variant)
+    head = fetch_head(device, plan, digest, waiting.number) if plan.head else None
+    count, numbers = compute_numbers(device, plan, version, variant, head)
     update = Update(
         fleet=fleet,
         device=device.who.device,
         model=plan.model,
         plan=digest,
-        round=1,
+        round=waiting.number,
         examples=count,
         numbers=sha256_hex(numbers),
         size=len(numbers),

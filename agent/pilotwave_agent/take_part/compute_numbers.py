@@ -18,12 +18,20 @@ from pilotwave_protocol.tensortypes import NUMBERS
 
 
 def compute_numbers(
-    device: Device, plan: TrainingPlan, version: Installed, variant: Variant
+    device: Device,
+    plan: TrainingPlan,
+    version: Installed,
+    variant: Variant,
+    head: bytes | None = None,
 ) -> tuple[int, bytes]:
-    """Return of how many examples they are, and the numbers. Raises `CannotTakePart`."""
+    """Return of how many examples they are, and the numbers; `head` is the one that `sgd` goes on
+    from. Raises `CannotTakePart`."""
     with tempfile.TemporaryDirectory(prefix="pw-learn-") as scratch:
         examples = Path(scratch) / "examples.safetensors"
         count = gather(device.layout.examples(plan.model), examples, plan)
+        before = Path(scratch) / "head.bin" if head is not None else None
+        if before is not None and head is not None:
+            before.write_bytes(head)
         out = Path(scratch) / "out"
         out.mkdir()
         own = device.config.data_dir
@@ -36,6 +44,7 @@ def compute_numbers(
             limits_of(device.config),
             device.config.runtimes.get(variant.runtime, RuntimeSettings()),
             SelfTestFolders(own=own, cache=own / engines.FOLDER),
+            head=before,
         )
         numbers = (out / NUMBERS).read_bytes()
     if learnt != count or len(numbers) != plan.update_bytes:

@@ -61,6 +61,8 @@ AGGREGATES = {
 }
 """Which may go with which method, the default first. What robust means do to sums of examples that
 differ from device to device is worse than any attack (docs/learning.md)."""
+ADDS_UP = (Aggregate.SUM, Aggregate.MEAN)
+"""Results that are the sum of all updates, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,24 @@ class Steps:
     epochs: int = 2
     batch: int = 16
     rate: str = "0.1"
+
+
+@dataclass(frozen=True)
+class StartHead:
+    """The head that `sgd` begins with: a file among the blobs, [features + 1, classes] as numbers
+    travel, and its Euclidean norm, which bounds the heads of later rounds too."""
+
+    sha256: str
+    length: str
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is promised of all that one device sends: (epsilon, delta)-differential privacy of the
+    sum over `least_devices` devices (`noise.py`)."""
+
+    epsilon: str
+    delta: str
 
 
 @dataclass(frozen=True)
@@ -116,6 +136,8 @@ class TrainingPlan:
     least_devices: int = 10
     rounds: int = 1
     steps: Steps | None = None
+    head: StartHead | None = None
+    noise: Noise | None = None
     validation: Validation | None = None
 
     def to_bytes(self) -> bytes:
@@ -126,10 +148,12 @@ class TrainingPlan:
     def update_bytes(self) -> int:
         """How many bytes the arrays of one update have, as four-byte numbers."""
         d = self.features + 1
-        numbers = d * self.classes
-        if self.method is Method.RIDGE:
-            numbers += d * (d + 1) // 2
-        return 4 * numbers
+        return self.head_bytes + (2 * d * (d + 1) if self.method is Method.RIDGE else 0)
+
+    @property
+    def head_bytes(self) -> int:
+        """How many bytes a head has, as four-byte numbers."""
+        return 4 * (self.features + 1) * self.classes
 
 
 def parse_plan(raw: bytes) -> TrainingPlan:
@@ -150,14 +174,16 @@ def parse_plan(raw: bytes) -> TrainingPlan:
         classes=f.integer("classes", low=2, high=MAX_CLASSES),
         method=method,
         aggregate=f.one_of("aggregate", Aggregate),
-        clip=_positive(f, "clip"),
+        clip=_decimal(f, "clip"),
         deadline=f.time("deadline"),
-        penalty=_positive(f, "penalty"),
+        penalty=_decimal(f, "penalty"),
         least_examples=f.integer("least_examples", low=LEAST_EXAMPLES, high=MAX_EXAMPLES),
         most_examples=f.integer("most_examples", low=LEAST_EXAMPLES, high=MAX_EXAMPLES),
         least_devices=f.integer("least_devices", low=LEAST_DEVICES, high=MAX_DEVICES),
         rounds=f.integer("rounds", low=1, high=1 if method is Method.RIDGE else MAX_ROUNDS),
         steps=_steps(f.opt_inner("steps")),
+        head=_head(f.opt_inner("head")),
+        noise=_noise(f.opt_inner("noise")),
         validation=_validation(f.opt_inner("validation")),
     )
     f.done()
@@ -172,11 +198,15 @@ def _check_together(plan: TrainingPlan, f: Fields) -> None:
         raise f.fail("aggregate", f"{words} with {plan.method.value}", plan.aggregate.value)
     if plan.most_examples < plan.least_examples:
         raise f.fail("most_examples", f"at least {plan.least_examples}", plan.most_examples)
-    if (plan.steps is not None) is not (plan.method is Method.SGD):
-        raise f.fail("steps", "them with sgd, and with nothing else", plan.method.value)
-    wants = plan.aggregate is Aggregate.LEAVE_ONE_OUT
-    if (plan.validation is not None) is not wants:
-        raise f.fail("validation", "it with leave_one_out alone", plan.aggregate.value)
+    for key, value in (("steps", plan.steps), ("head", plan.head)):
+        if (value is not None) is not (plan.method is Method.SGD):
+            raise f.fail(key, "it with sgd, and with nothing else", plan.method.value)
+    if plan.noise is not None and plan.aggregate not in ADDS_UP:
+        words = " or ".join(ADDS_UP)
+        raise f.fail("aggregate", f"{words} with noise, which promises nothing of other rules",
+                     plan.aggregate.value)  # fmt: skip
+    if plan.validation is None and plan.aggregate is Aggregate.LEAVE_ONE_OUT:
+        raise f.fail("validation", "it with leave_one_out", plan.validation)
     if plan.validation is not None:
         size = 4 * plan.validation.rows * (plan.features + 1)
         if plan.validation.size != size:
@@ -199,10 +229,29 @@ def _steps(f: Fields | None) -> Steps | None:
     steps = Steps(
         f.integer("epochs", low=1, high=100),
         f.integer("batch", low=1, high=4096),
-        _positive(f, "rate"),
+        _decimal(f, "rate"),
     )
     f.done()
     return steps
+
+
+def _head(f: Fields | None) -> StartHead | None:
+    if f is None:
+        return None
+    head = StartHead(f.named("sha256", names.check_sha256), _decimal(f, "length"))
+    f.done()
+    return head
+
+
+def _noise(f: Fields | None) -> Noise | None:
+    if f is None:
+        return None
+    noise = Noise(
+        _decimal(f, "epsilon", low="0.01", high="100"),
+        _decimal(f, "delta", low="1e-12", high="0.1"),
+    )
+    f.done()
+    return noise
 
 
 def _validation(f: Fields | None) -> Validation | None:
@@ -217,14 +266,14 @@ def _validation(f: Fields | None) -> Validation | None:
     return found
 
 
-def _positive(f: Fields, key: str) -> str:
+def _decimal(f: Fields, key: str, *, low: str = "1e-9", high: str = "1e9") -> str:
     text = f.text(key, limit=32)
     try:
         number = Decimal(text)
     except InvalidOperation as e:
         raise f.fail(key, "a decimal number as text, like 0.5", text) from e
-    if not (number.is_finite() and Decimal("1e-9") <= number <= Decimal("1e9")):
-        raise f.fail(key, "a number from 1e-9 to 1e9, as text", text)
+    if not (number.is_finite() and Decimal(low) <= number <= Decimal(high)):
+        raise f.fail(key, f"a number from {low} to {high}, as text", text)
     return text
 
 
@@ -232,6 +281,7 @@ def _plain(plan: TrainingPlan) -> dict[str, Any]:
     plain = {"schema": SCHEMA, **vars(plan), "base": vars(plan.base)}
     plain |= {"method": plan.method.value, "aggregate": plan.aggregate.value}
     plain["deadline"] = format_time(plan.deadline)
-    plain["steps"] = None if plan.steps is None else vars(plan.steps)
-    plain["validation"] = None if plan.validation is None else vars(plan.validation)
+    for key in ("steps", "head", "noise", "validation"):
+        value = getattr(plan, key)
+        plain[key] = None if value is None else vars(value)
     return plain

@@ -45,10 +45,13 @@ class Statistics:
     def __sub__(self, other: Statistics) -> Statistics:
         return Statistics(self.gram - other.gram, self.cross - other.cross)
 
+    def numbers(self) -> Floats:
+        """Return them in the order in which they travel."""
+        return np.concatenate([*(row[i:] for i, row in enumerate(self.gram)), self.cross.ravel()])
+
     def to_bytes(self) -> bytes:
         """Write them as they travel."""
-        rows = [write_numbers(row[i:]) for i, row in enumerate(self.gram)]
-        return b"".join([*rows, write_numbers(self.cross)])
+        return write_numbers(self.numbers())
 
     @classmethod
     def from_bytes(cls, raw: bytes, *, features: int, classes: int) -> Statistics:
@@ -76,6 +79,11 @@ def read_numbers(raw: bytes, count: int) -> Floats:
     if not np.isfinite(numbers).all():
         raise BadMessage("expected finite numbers; got an infinity or no number")
     return numbers
+
+
+def read_head(raw: bytes, *, features: int, classes: int) -> Floats:
+    """Read a head [features + 1, classes], row by row, or raise `BadMessage`."""
+    return read_numbers(raw, (features + 1) * classes).reshape(features + 1, classes)
 
 
 def write_numbers(numbers: Floats) -> bytes:

@@ -2,60 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated
 
-import numpy as np
 import typer
 from tuf.api.metadata import Metadata, Targets
 
 from pilotwave_cli import output
 from pilotwave_cli.client import connect
-from pilotwave_cli.durations import Duration
-from pilotwave_cli.errors import CliError, Failed
+from pilotwave_cli.errors import Failed
 from pilotwave_cli.keys.drafts import now
 from pilotwave_cli.keys.key_options import KeyFiles, SigningOptions
 from pilotwave_cli.keys.submit_role import DoneBefore, find_publisher, submit
 from pilotwave_cli.learn.base_version import built_from, check_is_published, judged
+from pilotwave_cli.learn.make_plan import make_plan
+from pilotwave_cli.learn.plan_options import PlanOptions
 from pilotwave_cli.options import spread
 from pilotwave_cli.upload import upload_bytes
 from pilotwave_protocol import signing
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.errors import BadPlan
-from pilotwave_protocol.learning.examples import write_examples
-from pilotwave_protocol.learning.plan import (
-    LEAST_EXAMPLES,
-    Aggregate,
-    Base,
-    Method,
-    TrainingPlan,
-    Validation,
-    parse_plan,
-)
-
-_LONGEST = 0.95
-"""The share of the publisher's examples that are not cut: a longer one counts as the longest."""
-
-
-@dataclass(frozen=True)
-class PlanOptions:
-    """What a plan says, beside which model it is for."""
-
-    base: Annotated[str, typer.Option("--base", help="The version that devices run.")]
-    variant: Annotated[str, typer.Option("--variant", help="Its variant.")]
-    file: Annotated[Path, typer.Option("--file", help="The variant's file or folder, here.")]
-    embedding: Annotated[str, typer.Option("--embedding", help="The output before the last layer.")]
-    evaluate: Annotated[Path, typer.Option("--evaluate", help="Your own labelled inputs, as .npz.")]
-    lasts: Annotated[str, typer.Option("--for", help="How long it holds.")] = "7d"
-    least_devices: Annotated[int, typer.Option(min=3, help="Devices that it takes.")] = 10
-    least_examples: Annotated[
-        int, typer.Option(min=LEAST_EXAMPLES, help="Examples that a device needs.")
-    ] = LEAST_EXAMPLES
-    most_examples: Annotated[
-        int, typer.Option(min=LEAST_EXAMPLES, help="Examples that count of one device.")
-    ] = 200
-    penalty: Annotated[str, typer.Option(help="Ridge penalty.")] = "1"
+from pilotwave_protocol.learning.plan import Base
 
 
 @spread
@@ -76,47 +42,23 @@ def plan(
         )
         publisher = find_publisher(api, model, key, sign)
         found = judged(made, what.evaluate, what.embedding)
-        file = write_examples(found.embeddings.astype(np.float64), found.labels)
-        clip = float(np.quantile(np.linalg.norm(found.embeddings, axis=1), _LONGEST))
-        made_plan = TrainingPlan(
-            model=model,
-            plan=name,
-            base=base,
-            embedding=what.embedding,
-            features=found.embeddings.shape[1],
-            classes=found.scores.shape[1],
-            method=Method.RIDGE,
-            aggregate=Aggregate.LEAVE_ONE_OUT,
-            clip=f"{clip:.4g}",
-            deadline=(now() + Duration.parse(what.lasts)).replace(microsecond=0),
-            penalty=what.penalty,
-            least_examples=what.least_examples,
-            most_examples=what.most_examples,
-            least_devices=what.least_devices,
-            validation=Validation(sha256_hex(file), len(file), len(found.labels)),
-        )
-        raw = _checked(made_plan)
-        upload_bytes(api, file)
-        upload_bytes(api, raw)
+        made_plan = make_plan(model, name, base, what, found, now())
+        for file in (*made_plan.files, made_plan.raw):
+            upload_bytes(api, file)
         try:
-            done = submit(api, publisher, lambda role: _add(role, model, name, raw), sign.out)
+            done = submit(
+                api, publisher, lambda role: _add(role, model, name, made_plan.raw), sign.out
+            )
         except DoneBefore:
             raise Failed(f"plan {name} of {model} is signed already") from None
     if done is not None:
+        plan = made_plan.plan
+        each = f" in each of {plan.rounds} rounds" if plan.rounds > 1 else ""
         output.say(
-            f"plan {name} of {model} is signed: a device sends"
-            f" {output.size(made_plan.update_bytes)} at most, of {what.least_examples} examples or"
-            f" more; `pilotwave learn start {model} {name} --group GROUP` begins"
+            f"plan {name} of {model} is signed: a device sends {output.size(plan.update_bytes)}"
+            f" at most{each}, of {what.least_examples} examples or more; `pilotwave learn start"
+            f" {model} {name} --group GROUP` begins"
         )
-
-
-def _checked(made: TrainingPlan) -> bytes:
-    raw = made.to_bytes()
-    try:
-        parse_plan(raw)
-    except BadPlan as e:
-        raise CliError(str(e)) from e
-    return raw
 
 
 def _add(role: Metadata[Targets], model: str, name: str, raw: bytes) -> None:

@@ -25,6 +25,7 @@ class WaitingRound(ApiReply):
     model: str
     plan: str = Field(description="Its name; what it is, the model's publisher has signed.")
     content: str = Field(description="The plan's bytes, base64.")
+    round: int = Field(description="Which of the plan's rounds is open.")
 
 
 class WaitingRounds(ApiReply):
@@ -47,7 +48,12 @@ def _waiting(context: Context, device: str) -> WaitingRounds:
         found = open_for(session, get_device(session, device), context.clock())
     return WaitingRounds(
         rounds=[
-            WaitingRound(model=row.model, plan=row.plan, content=base64.b64encode(content).decode())
+            WaitingRound(
+                model=row.model,
+                plan=row.plan,
+                content=base64.b64encode(content).decode(),
+                round=1,
+            )
             for row, content in found
         ]
     )

@@ -9,18 +9,25 @@ from tests.peers.registry import Registry, Reply, problem
 
 
 class AskingRegistry(Registry):
-    """`waiting` are the plans that it asks for, `updates` what came. `refuses`: it keeps none."""
+    """`waiting` are the plans that it asks for, in their round `number`, which goes on from `head`;
+    `updates` is what came. `refuses`: it keeps none."""
 
     def __init__(self) -> None:
         self.waiting: list[bytes] = []
         self.updates: list[bytes] = []
+        self.number, self.head = 1, b""
         self.refuses = False
         super().__init__()
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Reply:
         if path == "/device/v1/learning":
-            rounds = [{"content": base64.b64encode(plan).decode()} for plan in self.waiting]
+            rounds = [
+                {"content": base64.b64encode(plan).decode(), "round": self.number}
+                for plan in self.waiting
+            ]
             return Reply(200, strictjson.dumps({"rounds": rounds}))
+        if path.endswith(f"/rounds/{self.number}/head"):
+            return Reply(200, self.head)
         if path == "/device/v1/updates":
             self.updates.append(body)
             return problem(503, "round_full") if self.refuses else Reply(204)

@@ -42,6 +42,8 @@ def test_no_more_examples_count_than_the_plan_allows() -> None:
             asked.append(start)
             yield x[start : start + 10], y[start : start + 10]
 
+    assert sgd_update(np.zeros((7, 3)), batches(), replace(SGD, most_examples=25))[1] == 25
+    asked.clear()
     found = ridge_update(batches(), replace(RIDGE, most_examples=25))
     assert found.examples == 25
     assert found.cross[-1].tolist() == np.bincount(y[:25], minlength=3).tolist()
@@ -53,9 +55,11 @@ def test_gradient_steps_learn_and_are_held_to_the_plans_length() -> None:
     plan = replace(SGD, clip="100")
     head = np.zeros((7, 3))
     for turn in range(20):
-        head += sgd_update(head, x, y, plan, seed=turn)
+        change, count = sgd_update(head, [(x[:35], y[:35]), (x[35:], y[35:])], plan, seed=turn)
+        head += change
+        assert count == 60
     assert ((with_ones(x) @ head).argmax(axis=1) == y).mean() > 0.95
-    short = sgd_update(np.zeros((7, 3)), x, y, replace(SGD, clip="0.01"), seed=0)
+    short, _ = sgd_update(np.zeros((7, 3)), [(x, y)], replace(SGD, clip="0.01"), seed=0)
     assert np.linalg.norm(short) == pytest.approx(0.01)
 
 
@@ -73,4 +77,4 @@ def test_examples_of_another_shape_are_refused(x: np.ndarray, y: np.ndarray, wor
     with pytest.raises(ValueError, match=words):
         ridge_update([(x, y)], RIDGE)
     with pytest.raises(ValueError, match=words):
-        sgd_update(np.zeros((7, 3)), x, y, SGD, seed=0)
+        sgd_update(np.zeros((7, 3)), [(x, y)], SGD, seed=0)

@@ -147,7 +147,7 @@ def test_a_device_that_dies_at_any_change_sends_one_update_in_the_end(
         assert len(set(registry.updates)) == 1, left
         assert sent(registry)[0].examples == 30
         (marker,) = running.layout.updates.iterdir()
-        assert marker.name == f"{sha256_hex(plan.to_bytes())}{rounds.SENT}"
+        assert marker.name == f"{sha256_hex(plan.to_bytes())}-1{rounds.SENT}"
         if lived:
             break
     assert 5 < died < 59

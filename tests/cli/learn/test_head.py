@@ -10,9 +10,9 @@ import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pilotwave_cli.learn.base_version import Judged
-from pilotwave_cli.learn.fetch_command import _scaled
+from pilotwave_cli.learn.head_file import scaled
 from pilotwave_cli.optimize.data import Data
-from pilotwave_cli.optimize.tools.onnx_head import replace_head
+from pilotwave_cli.optimize.tools.onnx_head import head_of, replace_head
 from pilotwave_protocol.learning.statistics import scores
 
 W = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -46,7 +46,9 @@ def test_the_layer_that_reads_the_embedding_is_replaced(
     nodes: Sequence[NodeProto], w: np.ndarray
 ) -> None:
     found = graph(nodes, w)
+    np.testing.assert_array_equal(head_of(found, "x"), np.vstack([W, B]))
     replace_head(found, "x", HEAD)
+    np.testing.assert_array_equal(head_of(found, "x"), HEAD)
     after = weights_of(found)
     turned = after["w"].T if w.shape != W.shape else after["w"]
     np.testing.assert_array_equal(turned, HEAD[:-1])
@@ -68,6 +70,8 @@ def test_the_layer_that_reads_the_embedding_is_replaced(
 def test_what_is_no_last_layer_is_refused(nodes: Sequence[NodeProto], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         replace_head(graph(nodes), "x", HEAD)
+    with pytest.raises(ValueError, match=words):
+        head_of(graph(nodes), "x")
 
 
 def test_a_head_of_another_size_is_refused() -> None:
@@ -81,7 +85,7 @@ def test_a_heads_scores_become_probabilities_and_keep_their_order(tmp_path) -> N
     x = np.eye(3)[classes] + random.normal(0, 0.2, (400, 3))
     head = np.array([[1.0, 0], [0, 1], [0, 0], [0, 0]]) / 10  # as ridge gives them: close together
     judged = Judged(Data(tmp_path / "own.npz", "", {"x": x}), classes, x, x)
-    after = _scaled(head, judged)
+    after = scaled(head, judged)
     before = scores(head, x)
     np.testing.assert_array_equal(scores(after, x).argmax(axis=1), before.argmax(axis=1))
     z = np.exp(scores(after, x))

@@ -8,6 +8,7 @@ from pilotwave_protocol.learning.plan import (
     Aggregate,
     Base,
     Method,
+    StartHead,
     Steps,
     TrainingPlan,
     Validation,
@@ -34,6 +35,7 @@ SGD = TrainingPlan(
         "aggregate": Aggregate.GEOMETRIC_MEDIAN,
         "rounds": 30,
         "steps": Steps(),
+        "head": StartHead("d" * 64, "3.5"),
         "validation": None,
     }
 )

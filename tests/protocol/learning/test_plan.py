@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pilotwave_protocol.errors import BadPlan
-from pilotwave_protocol.learning.plan import MAX_PLAN_BYTES, TrainingPlan, parse_plan
+from pilotwave_protocol.learning.plan import (
+    MAX_PLAN_BYTES,
+    Aggregate,
+    Noise,
+    TrainingPlan,
+    parse_plan,
+)
 from tests.protocol.learning.plans import RIDGE, SGD
 
 
@@ -26,7 +33,10 @@ def with_change(plan: TrainingPlan, path: str, value: object) -> bytes:
     return json.dumps(data).encode()
 
 
-@pytest.mark.parametrize("plan", [RIDGE, SGD], ids=lambda p: str(p.method.value))
+NOISY = replace(SGD, aggregate=Aggregate.MEAN, noise=Noise("1", "1e-5"))
+
+
+@pytest.mark.parametrize("plan", [RIDGE, SGD, NOISY], ids=["ridge", "sgd", "noise"])
 def test_a_plan_reads_and_writes_back_the_same(plan: TrainingPlan) -> None:
     assert parse_plan(plan.to_bytes()) == plan
     assert parse_plan(plan.to_bytes()).to_bytes() == plan.to_bytes()
@@ -34,7 +44,7 @@ def test_a_plan_reads_and_writes_back_the_same(plan: TrainingPlan) -> None:
 
 def test_the_size_of_an_update_follows_from_the_plan() -> None:
     assert RIDGE.update_bytes == 4 * (7 * 8 // 2 + 7 * 3)
-    assert SGD.update_bytes == 4 * 7 * 3
+    assert SGD.update_bytes == SGD.head_bytes == 4 * 7 * 3
 
 
 @pytest.mark.parametrize(
@@ -61,8 +71,13 @@ def test_the_size_of_an_update_follows_from_the_plan() -> None:
         ("deadline", "tomorrow", "deadline: expected a time"),
         # a median of sums that differ by device is worse than an attack
         ("aggregate", "geometric_median", "leave_one_out or sum with ridge"),
-        ("validation", None, "validation: expected it with leave_one_out alone"),
-        ("steps", {"epochs": 1, "batch": 1, "rate": "1"}, "steps: expected them with sgd"),
+        ("validation", None, "validation: expected it with leave_one_out"),
+        ("steps", {"epochs": 1, "batch": 1, "rate": "1"}, "steps: expected it with sgd"),
+        ("head", {"sha256": "d" * 64, "length": "1"}, "head: expected it with sgd"),
+        # who is left out depends on each device's own numbers, not on their sum
+        ("noise", {"epsilon": "1", "delta": "1e-5"}, "aggregate: expected sum or mean with noise"),
+        ("noise", {"epsilon": "0", "delta": "1e-5"}, "noise.epsilon: expected a number from 0.01"),
+        ("noise", {"epsilon": "1", "delta": "0.5"}, "noise.delta: expected a number from 1e-12"),
         ("validation.rows", 0, "validation.rows: expected a whole number from 1"),
     ],
 )
@@ -72,15 +87,21 @@ def test_a_wrong_field_is_named(path: str, value: object, words: str) -> None:
     assert words in str(raised.value)
 
 
-@pytest.mark.parametrize("field", sorted(set(json.loads(RIDGE.to_bytes())) - {"steps"}))
+OPTIONAL = {"steps", "head", "noise"}
+
+
+@pytest.mark.parametrize("field", sorted(set(json.loads(RIDGE.to_bytes())) - OPTIONAL))
 def test_no_field_may_be_missing(field: str) -> None:
     with pytest.raises(BadPlan, match=field):
         parse_plan(with_change(RIDGE, field, ...))
 
 
-def test_gradient_steps_need_their_size_and_no_validation() -> None:
-    with pytest.raises(BadPlan, match="steps: expected them with sgd"):
-        parse_plan(with_change(SGD, "steps", None))
+def test_gradient_steps_need_their_size_and_a_head_to_begin_with() -> None:
+    for key in ("steps", "head"):
+        with pytest.raises(BadPlan, match=f"{key}: expected it with sgd"):
+            parse_plan(with_change(SGD, key, None))
+    with pytest.raises(BadPlan, match=r"head\.length: expected a number"):
+        parse_plan(with_change(SGD, "head.length", "inf"))
     with pytest.raises(BadPlan, match=r"steps\.rate: expected a number"):
         parse_plan(with_change(SGD, "steps.rate", "-1"))
     with pytest.raises(BadPlan, match="with sgd"):

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pilotwave_agent.learning.compute import ridge_update
-from pilotwave_protocol.learning.statistics import Statistics
+from pilotwave_agent.learning.compute import ridge_update, with_noise
+from pilotwave_protocol.learning.plan import Aggregate, Noise
+from pilotwave_protocol.learning.statistics import Statistics, write_numbers
 from pilotwave_server.learning.check_numbers import ImpossibleUpdate, check_change, check_sums
 from tests.protocol.learning.plans import RIDGE, SGD
 
@@ -76,5 +77,30 @@ def test_too_few_or_too_many_examples_are_refused(examples: int) -> None:
 def test_a_change_that_is_too_long_is_refused() -> None:
     short = replace(SGD, clip="2")
     check_change(np.full((4, 1), 1.0), short, examples=40)
-    with pytest.raises(ImpossibleUpdate, match="at most 2; got 4"):
+    with pytest.raises(ImpossibleUpdate, match="norm of at most 2; got 4"):
         check_change(np.full((4, 1), 2.0), short, examples=40)
+
+
+NOISY = replace(RIDGE, aggregate=Aggregate.SUM, noise=Noise("1", "1e-5"), most_examples=40)
+
+
+def test_sums_with_an_honest_devices_noise_pass() -> None:
+    for _ in range(20):
+        raw = write_numbers(with_noise(honest().numbers(), NOISY))
+        check_sums(Statistics.from_bytes(raw, features=6, classes=3), NOISY, examples=40)
+
+
+def test_sums_that_are_longer_than_noise_makes_them_are_refused() -> None:
+    raw = write_numbers(with_noise(honest().numbers(), NOISY) * 4)
+    with pytest.raises(ImpossibleUpdate, match="numbers with a norm of at most"):
+        check_sums(Statistics.from_bytes(raw, features=6, classes=3), NOISY, examples=40)
+
+
+def test_a_change_has_room_for_its_noise_and_no_more() -> None:
+    plan = replace(
+        SGD, aggregate=Aggregate.MEAN, noise=Noise("1", "1e-5"), clip="0.5", least_devices=1000
+    )
+    change = with_noise(np.full(21, 0.1), plan)
+    check_change(change, plan, examples=40)
+    with pytest.raises(ImpossibleUpdate, match="numbers with a norm of at most"):
+        check_change(change * 20, plan, examples=40)
