@@ -11,7 +11,7 @@ ASKS_SOMETIMES = """
 # these list what goes, and ask: tests/cli/test_publish.py, test_leaving.py, test_rotation.py …
 LISTS_FIRST = """
     publish | keys rotate | unassign | devices remove | models reset | webhooks delete
-    captures delete | learn end
+    captures delete | learn end | learn stop
 """
 READS = """
     status | bytes | events | follow | attention list
@@ -39,7 +39,9 @@ CAN_BE_UNDONE = """
     devices logs: it asks for what the device's owner allows, and shows it
     learn plan: learn drop
     learn drop: learn plan, under the same name with the same content
-    learn start: learn end; only devices whose owners allow it take part
+    learn start: learn stop; only devices whose owners allow it take part
+    learn pause: learn resume
+    learn resume: learn pause
     learn fetch: it makes a new file and overwrites none
     captures pull: it adds to the folder that it names, and keeps labels
     devices settle: the conflict is shown again as soon as there is one

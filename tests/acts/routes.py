@@ -107,8 +107,11 @@ API = """
     DELETE /api/v1/devices/{device}/diagnostics/{number}: ask again
     POST /device/v1/captures: a device sends what its owner wants sent
     POST /device/v1/updates: a device sends what its owner allows and the publisher has signed
-    POST /api/v1/learning/rounds: end it; only devices whose owners allow it take part
-    POST /api/v1/learning/rounds/{number}/end: asked by learn end
+    POST /api/v1/learning/experiments: stop it; only devices whose owners allow it take part
+    POST /api/v1/learning/experiments/{experiment}/end: asked by learn end
+    POST /api/v1/learning/experiments/{experiment}/pause: resume it
+    POST /api/v1/learning/experiments/{experiment}/resume: pause it
+    POST /api/v1/learning/experiments/{experiment}/stop: asked by learn stop
     POST /device/v1/diagnostics: a device answers what it was asked
     POST /api/v1/enrolment-codes: delete them
     DELETE /api/v1/enrolment-codes/{code_id}: asked by codes delete

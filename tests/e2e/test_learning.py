@@ -130,7 +130,7 @@ def test_a_fleet_learns_and_a_liar_is_left_out(stage: ForkedStage) -> None:
     key = ("--key", "keys/publisher.pem")
     stage.pilotwave("learn", "plan", "detector", "autumn-1", *base, *asked, *key)
     stage.pilotwave("learn", "start", "detector", "autumn-1", "--group", "boards")
-    wait_until(lambda: status(stage)["devices"] == 4, lambda: f"updates: {status(stage)}")
+    wait_until(lambda: status(stage)["round"]["devices"] == 4, lambda: f"updates: {status(stage)}")
     # no device sends a second one, nor the same one again
     sent = [u["received_at"] for u in status(stage)["updates"]]
     time.sleep(5)
@@ -138,13 +138,14 @@ def test_a_fleet_learns_and_a_liar_is_left_out(stage: ForkedStage) -> None:
 
     asked_first = stage.run("pilotwave", "learn", "end", "detector", "autumn-1", check=False)
     assert "4 devices took part" in asked_first
-    assert status(stage)["state"] == "open"
+    assert status(stage)["round"]["state"] == "open"
     said = stage.pilotwave("learn", "end", "detector", "autumn-1", "--yes")
     assert "4 devices, 1 left out" in said
     found = status(stage)
     assert [u["device"] for u in found["updates"] if u["gain"] is not None] == ["liar"]
-    assert found["right"] > 0.95
-    assert found["right"] > found["right_with_all"] + 0.02
+    assert found["state"] == "completed"
+    assert found["round"]["right"] > 0.95
+    assert found["round"]["right"] > found["round"]["right_with_all"] + 0.02
     _holds_no_example(root / "data")
 
     words = ("--file", "model.onnx", "--evaluate", "unseen.npz", "--out", "learnt.onnx")

@@ -11,7 +11,7 @@ from pilotwave_cli.client import connect
 from pilotwave_cli.confirm import Yes, count, sure
 from pilotwave_cli.errors import Failed
 from pilotwave_cli.learn import fetch_command, plan_command
-from pilotwave_cli.learn.find_round import find_round
+from pilotwave_cli.learn.find_experiment import find_experiment
 from pilotwave_cli.output import Json
 from pilotwave_protocol.names import check_group, check_model, check_plan
 
@@ -32,9 +32,10 @@ def start(
     """Have a group's devices learn by a plan, those whose owners allow it."""
     named = {"model": check_model(model), "plan": check_plan(plan), "group": check_group(group)}
     with connect() as api:
-        made = api.post("/learning/rounds", named)
+        made = api.post("/learning/experiments", named)
     output.say(
-        f"round {made['id']} is open until {output.when(made['ends_at'])}; it takes"
+        f"experiment {made['id']} runs; round 1 is open until"
+        f" {output.when(made['round']['ends_at'])} and takes"
         f" {count(made['least_devices'], 'device')}"
     )
 
@@ -42,37 +43,47 @@ def start(
 @cli.command("status")
 def status(
     model: Annotated[str | None, typer.Argument(help="Only of this model.")] = None,
-    plan: Annotated[str | None, typer.Argument(help="Who took part in this plan's round.")] = None,
+    plan: Annotated[str | None, typer.Argument(help="Who took part in this plan's rounds.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List rounds, or who took part in one."""
+    """List experiments, or show one with who took part in its newest round."""
     with connect() as api:
         if model is not None and plan is not None:
-            found = find_round(api, model, plan)
-            _show_one(found, api.get(f"/learning/rounds/{found['id']}/devices"), as_json)
+            where = f"/learning/experiments/{find_experiment(api, model, plan)['id']}"
+            _show_one(api.get(where), api.get(f"{where}/devices"), as_json)
             return
-        rows = list(api.pages("/learning/rounds", model=model))
+        rows = list(api.pages("/learning/experiments", model=model))
     columns: list[output.Column] = [
         ("id", "id"),
         ("model", "model"),
         ("plan", "plan"),
         ("group", "group"),
         ("state", "state"),
-        ("devices", lambda r: f"{r['devices']} of {r['least_devices']} or more"),
-        ("examples", "examples"),
-        ("ends", lambda r: output.when(r["ends_at"])),
+        ("round", lambda r: f"{r['round']['number']} of {r['plan_rounds']}"),
+        ("devices", lambda r: f"{r['round']['devices']} of {r['least_devices']} or more"),
+        ("examples", lambda r: r["round"]["examples"]),
+        ("ends", lambda r: output.when(r["round"]["ends_at"])),
     ]
-    output.table("Rounds", rows, columns, as_json=as_json)
+    output.table("Experiments", rows, columns, as_json=as_json)
 
 
 def _show_one(found: dict[str, Any], devices: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         output.show_json({**found, "updates": devices})
         return
-    shares = {key: found[key] for key in ("right", "right_with_all") if found[key] is not None}
-    told = {key.replace("_", " "): f"{share:.1%}" for key, share in shares.items()}
-    facts = {key: found[key] for key in ("state", "detail", "group", "devices", "examples")}
-    output.facts(f"Round {found['id']}", list({**facts, **told}.items()))
+    facts = {key: found[key] for key in ("state", "detail", "group")}
+    facts["opened"] = f"{output.when(found['opened_at'])} by {found['opened_by']}"
+    output.facts(f"Experiment {found['id']}", list(facts.items()))
+    rounds: list[output.Column] = [
+        ("round", "number"),
+        ("state", "state"),
+        ("devices", "devices"),
+        ("examples", "examples"),
+        ("left out", lambda r: "" if r["left_out"] is None else r["left_out"]),
+        ("right", lambda r: _share(r["right"])),
+        ("right with all", lambda r: _share(r["right_with_all"])),
+    ]
+    output.table("", found["rounds"], rounds)
     columns: list[output.Column] = [
         ("device", "device"),
         ("examples", "examples"),
@@ -82,18 +93,55 @@ def _show_one(found: dict[str, Any], devices: list[dict[str, Any]], as_json: boo
     output.table("", devices, columns)
 
 
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
 @cli.command("end")
 def end(model: Model, plan: Plan, yes: Yes = False) -> None:
     """End a plan's round now; its result is made of what came."""
     with connect() as api:
-        found = find_round(api, model, plan)
-        told = f"{count(found['devices'], 'device')} took part; no other can. A plan has one round."
-        sure(told, f"End round {found['id']}?", yes=yes)
-        api.post(f"/learning/rounds/{found['id']}/end")
-        after = find_round(api, model, plan)
+        found = find_experiment(api, model, plan)
+        row = found["round"]
+        told = f"{count(row['devices'], 'device')} took part; no other can in this round."
+        sure(told, f"End round {row['number']} of experiment {found['id']}?", yes=yes)
+        api.post(f"/learning/experiments/{found['id']}/end")
+        after = api.get(f"/learning/experiments/{found['id']}")
     if after["state"] == "failed":
-        raise Failed(f"round {after['id']} failed: {after['detail']}")
-    left = f", {after['left_out']} left out" if after["left_out"] else ""
+        raise Failed(f"experiment {after['id']} failed: {after['detail']}")
+    ended = next(r for r in after["rounds"] if r["number"] == row["number"])
+    left = f", {ended['left_out']} left out" if ended["left_out"] else ""
     output.say(
-        f"round {after['id']} is {after['state']}: {count(after['devices'], 'device')}{left}"
+        f"round {ended['number']} of experiment {after['id']} is {ended['state']}:"
+        f" {count(ended['devices'], 'device')}{left}"
     )
+
+
+@cli.command("pause")
+def pause(model: Model, plan: Plan) -> None:
+    """Ask no more devices until `resume`; what still comes counts."""
+    _step(model, plan, "pause")
+
+
+@cli.command("resume")
+def resume(model: Model, plan: Plan) -> None:
+    """Ask devices again."""
+    _step(model, plan, "resume")
+
+
+@cli.command("stop")
+def stop(model: Model, plan: Plan, yes: Yes = False) -> None:
+    """Stop an experiment without a result of its open round."""
+    with connect() as api:
+        found = find_experiment(api, model, plan)
+    row = found["round"]
+    told = f"{count(row['devices'], 'device')} took part; their updates are deleted."
+    sure(told, f"Stop experiment {found['id']}?", yes=yes)
+    _step(model, plan, "stop")
+
+
+def _step(model: str, plan: str, word: str) -> None:
+    with connect() as api:
+        found = find_experiment(api, model, plan)
+        after = api.post(f"/learning/experiments/{found['id']}/{word}")
+    output.say(f"experiment {after['id']} is {after['state']}")

@@ -18,7 +18,7 @@ from pilotwave_cli.client import connect
 from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.learn import head_file
 from pilotwave_cli.learn.base_version import built_from, check_is_published, judged
-from pilotwave_cli.learn.find_round import find_round
+from pilotwave_cli.learn.find_experiment import find_experiment
 from pilotwave_cli.optimize.guard import judge, percent, top_of
 from pilotwave_cli.output import Json
 from pilotwave_cli.shares import read_share
@@ -40,9 +40,9 @@ def fetch(
         raise CliError(f"{out}: exists already; move it away first")
     allowed = read_share("--max-loss", max_loss)
     with connect() as api, built_from(file, "base") as made:
-        found = find_round(api, model, plan)
+        found = find_experiment(api, model, plan)
         check_is_published(api, made, model, found["base"], found["variant"])
-        raw = api.send("GET", f"/api/v1/learning/rounds/{found['id']}/head").content
+        raw = api.send("GET", f"/api/v1/learning/experiments/{found['id']}/head").content
         before = judged(made, evaluate, found["embedding"])
     head = head_file.read(raw, found["features"], found["classes"], "the result")
     if before.embeddings.shape[1] != found["features"]:

@@ -49,11 +49,11 @@ def _waiting(context: Context, device: str) -> WaitingRounds:
     return WaitingRounds(
         rounds=[
             WaitingRound(
-                model=row.model,
-                plan=row.plan,
+                model=of.model,
+                plan=of.plan,
                 content=base64.b64encode(content).decode(),
-                round=1,
+                round=row.number,
             )
-            for row, content in found
+            for row, of, content in found
         ]
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from sqlalchemy import select, update
@@ -18,30 +18,12 @@ from pilotwave_protocol.errors import BadMessage
 from pilotwave_protocol.learning.examples import read_examples
 from pilotwave_protocol.learning.plan import Aggregate, TrainingPlan
 from pilotwave_protocol.learning.statistics import write_numbers
-from pilotwave_server.audit.service import record
 from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.db import Database
-from pilotwave_server.errors import Conflict
-from pilotwave_server.learning.rounds import CLOSING, DONE, FAILED, OPEN, find, plan_of
+from pilotwave_server.learning.experiments import find, move, plan_of
+from pilotwave_server.learning.states import CLOSING, DONE, FAILED, GOING, OPEN, ExperimentState
 from pilotwave_server.learning.sum_up import Packed, Summed, Validation, leave_one_out, sum_all
-from pilotwave_server.learning.tables import RoundRow, UpdateRow
-
-
-class RoundNotOpen(Conflict):
-    code: ClassVar[str] = "round_not_open"
-
-
-def end(session: Session, number: int, *, actor: str, now: datetime) -> None:
-    """Let a round take no more updates. RoundUnknown, RoundNotOpen."""
-    row = find(session, number)
-    r = RoundRow
-    closed = update(r).where(r.id == number, r.state == OPEN).values(state=CLOSING)
-    if not getattr(session.execute(closed), "rowcount", 0):
-        raise RoundNotOpen(f"round {number} is {row.state}")
-    record(
-        session, actor=actor, verb="learning.end", object=f"model/{row.model}", now=now,
-        after={"id": number},
-    )  # fmt: skip
+from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow
 
 
 def finish_all(db: Database, blobs: BlobStore, *, now: datetime) -> None:
@@ -57,34 +39,44 @@ def finish_all(db: Database, blobs: BlobStore, *, now: datetime) -> None:
 
 
 def finish(db: Database, blobs: BlobStore, number: int, *, now: datetime) -> None:
-    """Work a round that closes out."""
+    """Work a round that closes out; `number` is its row's."""
     u, r = UpdateRow, RoundRow
     with db.read() as session:
-        plan = plan_of(session, find(session, number))
+        experiment = find(session, session.get_one(r, number).experiment_id)
+        plan = plan_of(session, experiment)
         query = select(u.id, u.content).where(u.round_id == number).order_by(u.id)
         rows = [(id, raw) for id, raw in session.execute(query).tuples() if raw is not None]
     values: dict[str, Any]
     if len(rows) < plan.least_devices:
-        values = {
-            "state": FAILED,
-            "detail": f"{len(rows)} of {plan.least_devices} devices took part",
-        }
-        summed = None
+        summed, values = None, {"state": FAILED}
+        why = f"{len(rows)} of {plan.least_devices} devices took part"
     else:
-        values, summed = _result(plan, [raw for _, raw in rows], blobs)
+        values, summed, why = _result(plan, [raw for _, raw in rows], blobs)
     with db.write() as session:
+        experiment = find(session, experiment.id, lock=True)
         mine = update(r).where(r.id == number, r.state == CLOSING)
         done = session.execute(mine.values(ended_at=now, **values))
         if not getattr(done, "rowcount", 0):
-            return  # another process came first
+            return  # another process came first, or the experiment was stopped
         session.execute(update(u).where(u.round_id == number).values(content=None))
         for out in summed.left_out if summed else ():
             session.execute(update(u).where(u.id == rows[out.place][0]).values(gain=out.gain))
+        _go_on(session, experiment, values["state"], why, now=now)
+
+
+def _go_on(
+    session: Session, experiment: ExperimentRow, state: str, why: str, *, now: datetime
+) -> None:
+    """End the experiment with its last round."""
+    if experiment.state in GOING:
+        to = ExperimentState.COMPLETED if state == DONE else ExperimentState.FAILED
+        move(session, experiment, to, actor="server", now=now, detail=why or None)
 
 
 def _result(
     plan: TrainingPlan, raw: Sequence[bytes], blobs: BlobStore
-) -> tuple[dict[str, Any], Summed | None]:
+) -> tuple[dict[str, Any], Summed | None, str]:
+    """What the round's row is to hold, the sums, and why there are none."""
     updates = Packed(raw, features=plan.features, classes=plan.classes)
     figures: dict[str, Any] = {"devices": len(raw)}
     try:
@@ -97,9 +89,9 @@ def _result(
         else:
             summed = sum_all(updates, float(plan.penalty))
     except (BlobMissing, BadMessage, np.linalg.LinAlgError) as error:
-        return {"state": FAILED, "detail": f"no head could be made: {error}"[:512]}, None
+        return {"state": FAILED}, None, f"no head could be made: {error}"
     figures["left_out"] = len(summed.left_out)
-    return {"state": DONE, "figures": figures, "head": write_numbers(summed.head)}, summed
+    return {"state": DONE, "figures": figures, "head": write_numbers(summed.head)}, summed, ""
 
 
 def _validation(plan: TrainingPlan, blobs: BlobStore) -> Validation:

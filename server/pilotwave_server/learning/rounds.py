@@ -1,4 +1,4 @@
-"""Open rounds of training plans, and say which of them a device may take part in."""
+"""Rounds of experiments: open them, find them, and say which of them wait for a device."""
 
 from __future__ import annotations
 
@@ -8,126 +8,73 @@ from typing import ClassVar
 
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
-from tuf.api.metadata import Targets
 
-from pilotwave_protocol import names, signing
-from pilotwave_protocol.learning.plan import TrainingPlan, parse_plan
-from pilotwave_server.audit.service import record
 from pilotwave_server.devices.tables import DeviceRow
-from pilotwave_server.errors import Conflict, NotFound
-from pilotwave_server.groups.service import get_group, groups_of
-from pilotwave_server.learning.tables import RoundRow, UpdateRow
-from pilotwave_server.paging import PageRequest, paginate
-from pilotwave_server.registry import documents
-from pilotwave_server.registry.tables import PlanRow, VersionRow
-
-OPEN, CLOSING, DONE, FAILED = "open", "closing", "done", "failed"
-
-
-class PlanUnknown(NotFound):
-    """The model's role names no such plan."""
-
-    code: ClassVar[str] = "plan_unknown"
+from pilotwave_server.errors import NotFound
+from pilotwave_server.groups.service import groups_of
+from pilotwave_server.learning.states import DONE, OPEN, ExperimentState
+from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow
+from pilotwave_server.registry.tables import PlanRow
 
 
 class RoundUnknown(NotFound):
     code: ClassVar[str] = "round_unknown"
 
 
-class RoundNotPossible(Conflict):
-    """The plan has a round already, its time is over, or its version was taken back."""
-
-    code: ClassVar[str] = "round_not_possible"
-
-
-def start(
-    session: Session, *, model: str, plan: str, group: str, actor: str, now: datetime
+def open_round(
+    session: Session, experiment: ExperimentRow, number: int, *, ends_at: datetime, now: datetime
 ) -> RoundRow:
-    """Open the round of a plan in a group. PlanUnknown, RoundNotPossible, GroupUnknown."""
-    row, read = _plan(session, model, plan)
-    where = get_group(session, group)
-    if read.deadline <= now:
-        raise RoundNotPossible(
-            f"plan {plan} of {model} ended at {read.deadline:%Y-%m-%d %H:%M} UTC"
-        )
-    v = VersionRow
-    base = session.scalar(select(v).where(v.model == model, v.version == read.base.version))
-    if base is None or base.yanked_at is not None or base.denied_at is not None:
-        raise RoundNotPossible(f"{model} {read.base.version} was taken back")
-    r = RoundRow
-    before = session.scalar(select(r).where(r.plan_id == row.id, r.state != FAILED))
-    if before is not None:
-        raise RoundNotPossible(
-            f"plan {plan} of {model} has round {before.id}: it is {before.state}"
-        )
-    made = r(
-        plan_id=row.id,
-        model=model,
-        plan=plan,
-        plan_sha256=row.sha256,
-        group_id=where.id,
-        group=group,
-        state=OPEN,
-        opened_at=now,
-        opened_by=actor,
-        ends_at=read.deadline,
+    """Open the round `number` of an experiment."""
+    made = RoundRow(
+        experiment_id=experiment.id, number=number, state=OPEN, opened_at=now, ends_at=ends_at
     )
     session.add(made)
     session.flush()
-    told = {"id": made.id, "plan": plan, "group": group}
-    record(
-        session, actor=actor, verb="learning.start", object=f"model/{model}", now=now, after=told
-    )
     return made
 
 
-def _plan(session: Session, model: str, plan: str) -> tuple[PlanRow, TrainingPlan]:
-    """The plan of this name that the model's publisher stands by now."""
-    p = PlanRow
-    row = session.scalar(select(p).where(p.model == model, p.name == plan))
-    role = documents.load(session, names.role_for_model(model), Targets)
-    holds = signing.policy_of(role.signed, model).plans if role else {}
-    if row is None or holds.get(plan) != row.sha256:
-        raise PlanUnknown(f"the publisher of {model} stands by no plan {plan}")
-    return row, parse_plan(row.content)
+def rounds_of(session: Session, experiment: ExperimentRow) -> list[RoundRow]:
+    """All rounds of an experiment, the newest first."""
+    r = RoundRow
+    query = select(r).where(r.experiment_id == experiment.id).order_by(r.number.desc())
+    return list(session.scalars(query))
 
 
-def plan_of(session: Session, row: RoundRow) -> TrainingPlan:
-    """The plan of a round."""
-    return parse_plan(session.get_one(PlanRow, row.plan_id).content)
+def newest_rounds(session: Session, experiments: Sequence[ExperimentRow]) -> dict[int, RoundRow]:
+    """The newest round of each experiment, by the experiment's number."""
+    r = RoundRow
+    newest = select(func.max(r.id)).where(r.experiment_id.in_([e.id for e in experiments]))
+    query = select(r).where(r.id.in_(newest.group_by(r.experiment_id)))
+    return {row.experiment_id: row for row in session.scalars(query)}
 
 
-def find(session: Session, number: int) -> RoundRow:
-    """One round, or RoundUnknown."""
-    found = session.get(RoundRow, number)
+def find_round(session: Session, experiment: ExperimentRow, number: int | None) -> RoundRow:
+    """A round of an experiment, the newest where no number is given; or RoundUnknown."""
+    r = RoundRow
+    query = select(r).where(r.experiment_id == experiment.id).order_by(r.number.desc()).limit(1)
+    found = session.scalar(query if number is None else query.where(r.number == number))
     if found is None:
-        raise RoundUnknown(f"there is no round {number}")
+        raise RoundUnknown(f"experiment {experiment.id} has no round {number}")
     return found
 
 
-def list_of(
-    session: Session, *, model: str | None, page: PageRequest
-) -> tuple[Sequence[RoundRow], str | None]:
-    """The rounds, of a model if one is named, the newest first."""
-    query = select(RoundRow)
-    query = query.where(RoundRow.model == model) if model else query
-    return paginate(session, query, keys=[RoundRow.id], page=page, descending=True)
+def newest_head(session: Session, experiment: ExperimentRow) -> bytes | None:
+    """The result of the newest round that is done; None while there is none."""
+    r = RoundRow
+    query = select(r.head).where(r.experiment_id == experiment.id, r.state == DONE)
+    return session.scalar(query.order_by(r.number.desc()).limit(1))
 
 
-def updates_of(session: Session, rounds: Sequence[RoundRow]) -> dict[int, tuple[int, int]]:
-    """How many devices have sent an update in each round, with how many examples in all."""
-    u = UpdateRow
-    query = select(u.round_id, func.count(), func.sum(u.examples)).group_by(u.round_id)
-    query = query.where(u.round_id.in_([row.id for row in rounds]))
-    return {number: (count, int(sum_)) for number, count, sum_ in session.execute(query).tuples()}
-
-
-def open_for(session: Session, device: DeviceRow, now: datetime) -> list[tuple[RoundRow, bytes]]:
+def open_for(
+    session: Session, device: DeviceRow, now: datetime
+) -> list[tuple[RoundRow, ExperimentRow, bytes]]:
     """The open rounds that a device has not answered yet, with their plans."""
-    u, r = UpdateRow, RoundRow
+    u, r, e = UpdateRow, RoundRow, ExperimentRow
     answered = exists().where(u.round_id == r.id, u.device_id == device.id)
-    query = select(r, PlanRow.content).join(PlanRow, PlanRow.id == r.plan_id)
-    query = query.where(r.state == OPEN, r.ends_at > now, ~answered).order_by(r.id).limit(8)
+    query = select(r, e, PlanRow.content).join(e, e.id == r.experiment_id)
+    query = query.join(PlanRow, PlanRow.id == e.plan_id)
+    query = query.where(r.state == OPEN, r.ends_at > now, ~answered)
+    query = query.where(e.state == str(ExperimentState.RUNNING)).order_by(r.id).limit(8)
     found = session.execute(query).tuples().all()
     mine = {group.id for group in groups_of(session, device)} if found else set()
-    return [(row, content) for row, content in found if row.group_id in mine]
+    return [one for one in found if one[1].group_id in mine]

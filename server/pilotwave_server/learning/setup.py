@@ -1,4 +1,4 @@
-"""Put rounds of training plans into a running server."""
+"""Put experiments with training plans into a running server."""
 
 from __future__ import annotations
 

@@ -1,21 +1,25 @@
-"""Rounds of training plans, and what devices sent in them."""
+"""Experiments with training plans, their rounds, and what devices sent in them."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, LargeBinary, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, deferred, mapped_column
 
 from pilotwave_server.db import Base, BigId, JsonB, UtcDateTime
 
 
-class RoundRow(Base):
-    """One round of a plan in one group. `state` is open, closing, done or failed; `head` the result
-    of one that is done, as numbers travel; `figures` what is told of it."""
+class ExperimentRow(Base):
+    """A plan's way through a group.
 
-    __tablename__ = "learning_rounds"
+    `state` is one of `states.ExperimentState`, `detail` the sentence for people. `policy` is the
+    policy as it was at the start; `wave`, `threshold` and the salt (`multiplier`, `offset`) say
+    which devices may take part, as a rollout's do.
+    """
+
+    __tablename__ = "learning_experiments"
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     plan_id: Mapped[int] = mapped_column(BigId, ForeignKey("plans.id"), index=True)
@@ -26,12 +30,40 @@ class RoundRow(Base):
         BigId, ForeignKey("groups.id", ondelete="SET NULL")
     )
     group: Mapped[str] = mapped_column(String(64))
+    policy: Mapped[dict[str, Any]] = mapped_column(JsonB)
+    multiplier: Mapped[int] = mapped_column(BigInteger)
+    offset: Mapped[int] = mapped_column(BigInteger)
+    wave: Mapped[int] = mapped_column(default=0)
+    threshold: Mapped[int] = mapped_column(BigInteger)
+    wave_opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
     state: Mapped[str] = mapped_column(String(16), index=True)
     opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
     opened_by: Mapped[str] = mapped_column(String(200))
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    ended_by: Mapped[str | None] = mapped_column(String(200))
+    detail: Mapped[str | None] = mapped_column(String(512))
+
+
+class RoundRow(Base):
+    """One round of an experiment, counted from 1. `state` is open, closing, done or failed; `head`
+    the result of one that is done, as numbers travel; `figures` what is told of it. `devices`,
+    `examples` and `size` (in bytes) are those of its updates together."""
+
+    __tablename__ = "learning_rounds"
+    __table_args__ = (UniqueConstraint("experiment_id", "number"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    experiment_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("learning_experiments.id", ondelete="CASCADE")
+    )
+    number: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ends_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    detail: Mapped[str | None] = mapped_column(String(512))
+    devices: Mapped[int] = mapped_column(default=0)
+    examples: Mapped[int] = mapped_column(default=0)
+    size: Mapped[int] = mapped_column(BigId, default=0)
     figures: Mapped[dict[str, Any] | None] = mapped_column(JsonB)
     head: Mapped[bytes | None] = deferred(mapped_column(LargeBinary))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import func, select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol import dsse
@@ -32,8 +32,9 @@ from pilotwave_server.envelopes import is_signed_by
 from pilotwave_server.errors import Conflict, Invalid, Unavailable
 from pilotwave_server.groups.service import groups_of
 from pilotwave_server.learning.check_numbers import check_sums
-from pilotwave_server.learning.rounds import OPEN, plan_of
-from pilotwave_server.learning.tables import RoundRow, UpdateRow
+from pilotwave_server.learning.experiments import plan_of
+from pilotwave_server.learning.states import OPEN
+from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow
 
 MOST_BYTES = 1 << 30
 """Of the updates of one round: they are all looked at together."""
@@ -67,32 +68,40 @@ def take(session: Session, raw: bytes, *, device: str, now: datetime) -> None:
     DeviceUnknown, BadUpdate, RoundOver, UpdateRepeated, RoundFull, ImpossibleUpdate.
     """
     row = get_device(session, device, lock=True)
-    update, numbers = _opened(session, raw, row)
-    where = _round(session, update, row, now)
-    u = UpdateRow
+    sent, numbers = _opened(session, raw, row)
+    where, experiment = _round(session, sent, row, now)
+    u, named = UpdateRow, f"round {where.number} of experiment {experiment.id}"
     known = session.scalar(select(u.sha256).where(u.round_id == where.id, u.device_id == row.id))
-    if known == update.numbers:
+    if known == sent.numbers:
         return
     if known is not None:
-        raise UpdateRepeated(f"{device} has sent another update in round {where.id}")
-    plan = plan_of(session, where)
-    _check(update, numbers, plan)
-    size = func.coalesce(func.sum(u.size), 0)
-    kept = session.scalar(select(size).where(u.round_id == where.id)) or 0
-    if kept + len(numbers) > MOST_BYTES:
-        raise RoundFull(f"round {where.id} has {kept} bytes of updates, of {MOST_BYTES} at most")
+        raise UpdateRepeated(f"{device} has sent another update in {named}")
+    _check(sent, numbers, plan_of(session, experiment))
+    if where.size + len(numbers) > MOST_BYTES:
+        raise RoundFull(f"{named} has {where.size} bytes of updates, of {MOST_BYTES} at most")
     session.add(
         u(
             round_id=where.id,
             device_id=row.id,
             device=row.name,
-            examples=update.examples,
-            sha256=update.numbers,
+            examples=sent.examples,
+            sha256=sent.numbers,
             size=len(numbers),
             received_at=now,
             content=numbers,
         )
     )
+    _count(session, where, sent)
+
+
+def _count(session: Session, where: RoundRow, sent: Update) -> None:
+    r = RoundRow
+    counted = {
+        "devices": r.devices + 1,
+        "examples": r.examples + sent.examples,
+        "size": r.size + sent.size,
+    }
+    session.execute(update(r).where(r.id == where.id).values(**counted))
 
 
 def _opened(session: Session, raw: bytes, row: DeviceRow) -> tuple[Update, bytes]:
@@ -115,17 +124,22 @@ def _opened(session: Session, raw: bytes, row: DeviceRow) -> tuple[Update, bytes
     return update, numbers
 
 
-def _round(session: Session, update: Update, row: DeviceRow, now: datetime) -> RoundRow:
-    r = RoundRow
-    query = select(r).where(r.model == update.model, r.plan_sha256 == update.plan)
-    found = session.scalar(query.where(r.state == OPEN, r.ends_at > now).with_for_update())
-    if found is None or update.round != 1:
-        raise RoundOver(f"no round {update.round} of this plan of {update.model} is open")
-    if found.group_id not in {group.id for group in groups_of(session, row)}:
+def _round(
+    session: Session, sent: Update, row: DeviceRow, now: datetime
+) -> tuple[RoundRow, ExperimentRow]:
+    r, e = RoundRow, ExperimentRow
+    query = select(r, e).join(e, e.id == r.experiment_id).with_for_update(of=r)
+    query = query.where(e.model == sent.model, e.plan_sha256 == sent.plan, r.number == sent.round)
+    found = session.execute(query.where(r.state == OPEN, r.ends_at > now)).tuples().first()
+    if found is None:
+        raise RoundOver(f"no round {sent.round} of this plan of {sent.model} is open")
+    where, experiment = found
+    if experiment.group_id not in {group.id for group in groups_of(session, row)}:
         raise RoundOver(
-            f"round {found.id} is of the group {found.group}, which {row.name} is not in"
+            f"experiment {experiment.id} is of the group {experiment.group}, which {row.name} is"
+            " not in"
         )
-    return found
+    return where, experiment
 
 
 def _check(update: Update, numbers: bytes, plan: TrainingPlan) -> None:

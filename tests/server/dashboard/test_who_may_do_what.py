@@ -84,8 +84,11 @@ NEEDS = {
         POST /api/v1/devices/{device}/decommission
         POST /api/v1/devices/{device}/settle|POST /api/v1/devices/bulk|POST /devices/bulk
         GET /api/v1/captures|GET /api/v1/captures/{number}|DELETE /api/v1/captures
-        POST /api/v1/learning/rounds|POST /api/v1/learning/rounds/{number}/end
-        GET /api/v1/learning/rounds/{number}/head
+        POST /api/v1/learning/experiments|POST /api/v1/learning/experiments/{experiment}/end
+        POST /api/v1/learning/experiments/{experiment}/pause
+        POST /api/v1/learning/experiments/{experiment}/resume
+        POST /api/v1/learning/experiments/{experiment}/stop
+        GET /api/v1/learning/experiments/{experiment}/head
         GET /api/v1/devices/{device}/diagnostics|POST /api/v1/devices/{device}/diagnostics
         GET /api/v1/devices/{device}/diagnostics/{number}
         DELETE /api/v1/devices/{device}/diagnostics/{number}
@@ -125,7 +128,8 @@ NEEDS = {
         GET /deltas/{from_sha256}/{to_sha256}|HEAD /deltas/{from_sha256}/{to_sha256}
         GET /api/v1/deltas|GET /api/v1/deltas/{from_sha256}/{to_sha256}
         GET /api/v1/bytes|GET /api/v1/site-limits
-        GET /api/v1/learning/rounds|GET /api/v1/learning/rounds/{number}/devices
+        GET /api/v1/learning/experiments|GET /api/v1/learning/experiments/{experiment}
+        GET /api/v1/learning/experiments/{experiment}/devices
         GET /blobs/{sha256}|HEAD /blobs/{sha256}|GET /api/v1/models|GET /api/v1/models/{model}
         GET /api/v1/models/{model}/versions|GET /api/v1/models/{model}/distribution
         GET /api/v1/models/{model}/versions/{version}
@@ -164,6 +168,7 @@ FILLED = {
     "from_sha256": "0" * 64,
     "to_sha256": "1" * 64,
     "rollout": "r9999",
+    "experiment": "9999",
     "code_id": "9999",
     "number": "9999",
     "section": "people",
@@ -305,6 +310,10 @@ def test_a_token_of_another_scope_changes_nothing(server: RunningServer, context
                         body = {"group": "ours", "model": "detector", "version": "1.0.0"}
                         path = route.split()[1]
                         reply = client.post(path, json={**body, "policy": "standard"})
+                        assert reply.json()["code"] == "scope_forbids", reply.text
+                    elif route == "POST /api/v1/learning/experiments":
+                        body = {"group": "ours", "model": "detector", "plan": "autumn"}
+                        reply = client.post(route.split()[1], json=body)
                         assert reply.json()["code"] == "scope_forbids", reply.text
                     else:
                         assert answer == 403, f"{limits} {route}: {answer}"

@@ -20,7 +20,8 @@ from pilotwave_protocol.learning.plan import Base, TrainingPlan, Validation
 from pilotwave_protocol.learning.update import UPDATE_TYPE, Update, join_update
 from pilotwave_protocol.manifest import TensorSpec
 from pilotwave_server.blobs.port import BlobStore
-from pilotwave_server.learning.finish import end, finish, finish_all
+from pilotwave_server.learning.finish import finish, finish_all
+from pilotwave_server.learning.steer import end
 from pilotwave_server.learning.tables import UpdateRow
 from pilotwave_server.registry.trust import TrustStore
 from tests.protocol.learning.models import any_classifier
@@ -31,7 +32,7 @@ from tests.server.registry.registry import Registry
 
 pytestmark = pytest.mark.long
 
-ROUNDS = "/api/v1/learning/rounds"
+EXPERIMENTS = "/api/v1/learning/experiments"
 
 
 def examples(rows: int, seed: int, *, lies: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +81,7 @@ def cams(fleet: Fleet) -> list[SimulatedDevice]:
 
 def start(fleet: Fleet, **changes: str) -> httpx.Response:
     wanted = {"model": "detector", "plan": "autumn-1", "group": "cams", **changes}
-    return fleet.operator.post(ROUNDS, json=wanted)
+    return fleet.operator.post(EXPERIMENTS, json=wanted)
 
 
 def update(
@@ -109,8 +110,13 @@ def waiting(cam: SimulatedDevice) -> list[bytes]:
     return [base64.b64decode(item["content"]) for item in answer.json()["rounds"]]
 
 
+def the_experiment(fleet: Fleet) -> dict[str, Any]:
+    found: dict[str, Any] = fleet.operator.get(EXPERIMENTS).json()["items"][0]
+    return found
+
+
 def the_round(fleet: Fleet) -> dict[str, Any]:
-    found: dict[str, Any] = fleet.operator.get(ROUNDS).json()["items"][0]
+    found: dict[str, Any] = the_experiment(fleet)["round"]
     return found
 
 
@@ -124,13 +130,14 @@ def test_a_round_from_its_start_to_its_head(fleet: Fleet, cams: list[SimulatedDe
         assert send(cam, update(fleet, cam, seed, lies=seed == 3)).status_code == 204
     assert waiting(cams[0]) == []
     assert (the_round(fleet)["devices"], the_round(fleet)["examples"]) == (4, 160)
-    head = f"{ROUNDS}/{made.json()['id']}/head"
+    head = f"{EXPERIMENTS}/{made.json()['id']}/head"
     assert code_of(fleet.operator.get(head)) == (409, "no_result")
-    assert fleet.operator.post(f"{ROUNDS}/{made.json()['id']}/end").status_code == 204
+    assert fleet.operator.post(f"{EXPERIMENTS}/{made.json()['id']}/end").status_code == 204
     found = the_round(fleet)
     assert (found["state"], found["left_out"]) == ("done", 1)
+    assert the_experiment(fleet)["state"] == "completed"
     assert found["right"] > found["right_with_all"]
-    devices = fleet.operator.get(f"{ROUNDS}/{made.json()['id']}/devices").json()
+    devices = fleet.operator.get(f"{EXPERIMENTS}/{made.json()['id']}/devices").json()
     assert [d["device"] for d in devices if d["gain"] is not None] == ["cam-3"]
     honest = [ridge_update([examples(40, seed)], plan) for seed in range(3)]
     wanted = (honest[0] + honest[1] + honest[2]).head(1.0)
@@ -140,7 +147,7 @@ def test_a_round_from_its_start_to_its_head(fleet: Fleet, cams: list[SimulatedDe
         assert {row.content for row in session.scalars(select(UpdateRow))} == {None}
     # what was ended takes no more, and is not ended twice
     assert code_of(send(cams[0], update(fleet, cams[0]))) == (409, "round_over")
-    again = fleet.operator.post(f"{ROUNDS}/{made.json()['id']}/end")
+    again = fleet.operator.post(f"{EXPERIMENTS}/{made.json()['id']}/end")
     assert code_of(again) == (409, "round_not_open")
 
 
@@ -188,12 +195,13 @@ def test_a_round_that_too_few_answer_fails_and_may_be_started_again(
     fleet: Fleet, cams: list[SimulatedDevice]
 ) -> None:
     number = start(fleet).json()["id"]
-    assert code_of(start(fleet)) == (409, "round_not_possible")
+    assert code_of(start(fleet)) == (409, "experiment_not_possible")
     for cam in cams[:2]:
         assert send(cam, update(fleet, cam)).status_code == 204
-    fleet.operator.post(f"{ROUNDS}/{number}/end")
-    found = the_round(fleet)
+    fleet.operator.post(f"{EXPERIMENTS}/{number}/end")
+    found = the_experiment(fleet)
     assert (found["state"], found["detail"]) == ("failed", "2 of 3 devices took part")
+    assert found["round"]["state"] == "failed"
     assert start(fleet).status_code == 201
     assert len(waiting(cams[0])) == 1
 
@@ -215,13 +223,13 @@ def test_a_server_that_dies_while_a_round_closes_finishes_it_later(
         assert send(cam, update(fleet, cam, seed)).status_code == 204
     now, blobs = fleet.context.clock(), fleet.context.get(BlobStore)
     with fleet.context.db.write() as session:
-        end(session, number, actor="token/admin", now=now)
+        row = end(session, number, actor="token/admin", now=now)
     assert the_round(fleet)["state"] == "closing"
     assert code_of(send(cams[0], update(fleet, cams[0], 9))) == (409, "round_over")
     for _ in range(2):  # by two processes, one after the other
         finish_all(fleet.context.db, blobs, now=now)
         assert the_round(fleet)["state"] == "done"
-    finish(fleet.context.db, blobs, number, now=now)
+    finish(fleet.context.db, blobs, row, now=now)
     assert the_round(fleet)["devices"] == 4
 
 
@@ -229,7 +237,7 @@ def test_a_group_may_go_while_its_round_is_open(fleet: Fleet, cams: list[Simulat
     start(fleet)
     assert fleet.operator.delete("/api/v1/groups/cams").status_code == 204
     assert waiting(cams[0]) == []
-    assert the_round(fleet)["group"] == "cams"
+    assert the_experiment(fleet)["group"] == "cams"
 
 
 def test_a_plan_that_its_publisher_dropped_starts_nothing(fleet: Fleet) -> None:
@@ -239,3 +247,36 @@ def test_a_plan_that_its_publisher_dropped_starts_nothing(fleet: Fleet) -> None:
     assert code_of(start(fleet)) == (404, "plan_unknown")
     assert code_of(start(fleet, plan="winter")) == (404, "plan_unknown")
     assert code_of(start(fleet, group="nobody")) in [(404, "plan_unknown"), (404, "group_unknown")]
+
+
+def step(fleet: Fleet, word: str) -> httpx.Response:
+    return fleet.operator.post(f"{EXPERIMENTS}/1/{word}")
+
+
+def test_a_paused_experiment_asks_nobody_and_takes_what_still_comes(
+    fleet: Fleet, cams: list[SimulatedDevice]
+) -> None:
+    start(fleet)
+    assert step(fleet, "pause").json()["detail"] == "paused by token/test-operator"
+    assert code_of(step(fleet, "pause")) == (409, "wrong_experiment_state")
+    assert waiting(cams[0]) == []
+    assert send(cams[0], update(fleet, cams[0])).status_code == 204
+    assert step(fleet, "resume").json()["state"] == "running"
+    assert len(waiting(cams[1])) == 1
+    assert the_round(fleet)["devices"] == 1
+
+
+def test_a_stopped_experiment_keeps_no_update_and_its_plan_may_begin_again(
+    fleet: Fleet, cams: list[SimulatedDevice]
+) -> None:
+    start(fleet)
+    assert send(cams[0], update(fleet, cams[0])).status_code == 204
+    stopped = step(fleet, "stop").json()
+    assert (stopped["state"], stopped["ended_by"]) == ("stopped", "token/test-operator")
+    assert code_of(send(cams[1], update(fleet, cams[1]))) == (409, "round_over")
+    with fleet.context.db.read() as session:
+        assert {row.content for row in session.scalars(select(UpdateRow))} == {None}
+    for word in ("pause", "resume", "stop"):
+        assert code_of(step(fleet, word)) == (409, "wrong_experiment_state")
+    assert code_of(step(fleet, "end")) == (409, "round_not_open")
+    assert start(fleet).status_code == 201

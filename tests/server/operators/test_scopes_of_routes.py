@@ -19,8 +19,11 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials
 
 from pilotwave_server.deps import SAFE, get_actor
+from pilotwave_server.devices.tables import PRIME
+from pilotwave_server.learning.tables import ExperimentRow
 from pilotwave_server.operators import service
 from pilotwave_server.operators.roles import Actor, Role
+from pilotwave_server.registry.tables import PlanRow
 from pilotwave_server.routing import API
 from pilotwave_server.scope import ScopeForbids
 from tests.conftest import FakeClock
@@ -56,9 +59,15 @@ CHANGES = {
         POST /rollouts/{rollout}/next|POST /rollouts/{rollout}/abort
         POST /rollouts/{rollout}/rollback|POST /rollouts/{rollout}/retry
     """,
+    "operator, experiment": """
+        POST /learning/experiments/{experiment}/end
+        POST /learning/experiments/{experiment}/pause
+        POST /learning/experiments/{experiment}/resume
+        POST /learning/experiments/{experiment}/stop
+    """,
     # The route asks by itself: below, and devices/test_finding.py for the last.
     "operator, named in the body": """
-        POST /rollouts|POST /rollouts/preview|POST /devices/bulk
+        POST /rollouts|POST /rollouts/preview|POST /devices/bulk|POST /learning/experiments
     """,
     # Who is in the fleet, and who is in a group: it would widen the token's own limits.
     "operator, fleet": """
@@ -66,7 +75,7 @@ CHANGES = {
         POST /devices/{device}/revoke|POST /devices/{device}/decommission
         POST /devices/{device}/diagnostics
         DELETE /devices/{device}/diagnostics/{number}
-        DELETE /captures|POST /learning/rounds|POST /learning/rounds/{number}/end
+        DELETE /captures
         POST /devices/{device}/settle
         POST /enrolment-codes|DELETE /enrolment-codes/{code_id}
         POST /groups|PUT /groups/{group}|DELETE /groups/{group}
@@ -100,12 +109,14 @@ NAMED_IN_THE_PATH = {
     "group": {"group", "model"},
     "device": {"device", "model"},
     "rollout": {"rollout"},
+    "experiment": {"experiment"},
 }
 PATHS = {
     "model": "detector",
     "group": "line-a",
     "device": "cam-1",
     "rollout": "r1",
+    "experiment": "1",
     "sha256": "0" * 64,
     "from_sha256": "0" * 64,
     "to_sha256": "1" * 64,
@@ -173,6 +184,7 @@ def may(resource: str, limits: dict[str, list[str]]) -> bool:
         "group": model and group,
         "device": model and group,
         "rollout": model and group,
+        "experiment": model and group,
     }[resource]
 
 
@@ -185,6 +197,7 @@ def test_a_limited_token_changes_what_its_limits_take_in(
     fleet.group("line-a", "site=a")
     wish = {**OURS, "version": "1.1.0", "policy": "standard"}
     assert fleet.operator.post(f"{API}/rollouts", json=wish).json()["id"] == "r1"
+    add_experiment(fleet)
     for role in (Role.PUBLISHER, Role.OPERATOR):
         with limited(server, fleet, role, limits) as client:
             for name, (needed, resource) in TABLE.items():
@@ -193,10 +206,34 @@ def test_a_limited_token_changes_what_its_limits_take_in(
                 forbidden = send(client, name) == "scope_forbids"
                 assert forbidden is not may(resource, limits), name
             if role is Role.OPERATOR:
-                for path in ("/rollouts", "/rollouts/preview"):
-                    answer = client.post(f"{API}{path}", json={**wish, "version": "9.9.9"})
+                experiment = {**OURS, "plan": "absent"}
+                for path, body in (
+                    ("/rollouts", {**wish, "version": "9.9.9"}),
+                    ("/rollouts/preview", {**wish, "version": "9.9.9"}),
+                    ("/learning/experiments", experiment),
+                ):
+                    answer = client.post(f"{API}{path}", json=body)
                     forbidden = answer.json()["code"] == "scope_forbids"
                     assert forbidden is not may("rollout", limits), path
+
+
+def add_experiment(fleet: Fleet) -> None:
+    """The first experiment, of detector in line-a; its plan is none that anybody could read."""
+    now = fleet.context.clock()
+    plan = PlanRow(
+        model="detector", name="p", sha256="0" * 64, content=b"", published_at=now, published_by="x"
+    )
+    salt = {"multiplier": 1, "offset": 0, "threshold": PRIME}
+    with fleet.context.db.write() as session:
+        session.add(plan)
+        session.flush()
+        session.add(
+            ExperimentRow(
+                plan_id=plan.id, plan="p", plan_sha256="0" * 64, group="line-a", policy={},
+                state="running", opened_at=now, opened_by="x", wave_opened_at=now,
+                model="detector", **salt,
+            )
+        )  # fmt: skip
 
 
 def limited(

@@ -1,0 +1,100 @@
+"""Experiments as the API shows and takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from pilotwave_server.fields import ApiReply, ApiRequest
+from pilotwave_server.learning.experiments import plan_of
+from pilotwave_server.learning.rounds import newest_rounds, rounds_of
+from pilotwave_server.learning.states import ExperimentState
+from pilotwave_server.learning.tables import ExperimentRow, RoundRow
+
+NAME = "^[a-z0-9._-]+$"
+
+
+class ExperimentRequest(ApiRequest):
+    model: str = Field(max_length=64, pattern=NAME)
+    plan: str = Field(max_length=64, pattern=NAME)
+    group: str = Field(max_length=64, pattern=NAME)
+
+
+class RoundView(ApiReply):
+    number: int = Field(description="From 1.")
+    state: str = Field(description="`open`, `closing`, `done` or `failed`.")
+    opened_at: datetime
+    ends_at: datetime
+    ended_at: datetime | None
+    devices: int = Field(description="How many devices sent an update.")
+    examples: int = Field(description="Of how many examples in all.")
+    left_out: int | None = Field(description="How many were left out of the result.")
+    right: float | None = Field(
+        description="The share of the publisher's own examples that the result gets right."
+    )
+    right_with_all: float | None = Field(description="The same with no device left out.")
+
+
+class ExperimentView(ApiReply):
+    id: int
+    model: str
+    plan: str
+    plan_sha256: str
+    group: str
+    state: ExperimentState
+    detail: str | None = Field(description="Why it is in this state.")
+    opened_at: datetime
+    opened_by: str
+    ended_at: datetime | None
+    ended_by: str | None
+    least_devices: int = Field(description="How many devices the plan asks for in a round.")
+    plan_rounds: int = Field(description="How many rounds the plan has.")
+    base: str = Field(description="The version that the plan is based on.")
+    variant: str
+    embedding: str = Field(description="The output that the last layer reads.")
+    features: int
+    classes: int
+    round: RoundView | None = Field(description="The newest round.")
+
+
+class ExperimentDetail(ExperimentView):
+    rounds: list[RoundView] = Field(description="The newest first.")
+
+
+class UpdateView(ApiReply):
+    device: str
+    examples: int
+    received_at: datetime
+    gain: float | None = Field(description="By how much the result is better without it.")
+
+
+def round_view(row: RoundRow) -> RoundView:
+    figures = row.figures or {}
+    told = {key: getattr(row, key, figures.get(key)) for key in RoundView.model_fields}
+    return RoundView.model_validate(told)
+
+
+def summaries(session: Session, rows: Sequence[ExperimentRow]) -> list[ExperimentView]:
+    """One line of a list for each."""
+    newest = newest_rounds(session, rows)
+    return [_view(session, row, newest.get(row.id)) for row in rows]
+
+
+def _view(session: Session, row: ExperimentRow, newest: RoundRow | None) -> ExperimentView:
+    plan = plan_of(session, row)
+    shown = ("least_devices", "embedding", "features", "classes")
+    told = {key: getattr(row, key, None) for key in ExperimentView.model_fields}
+    told |= {key: getattr(plan, key) for key in shown}
+    told |= {"base": plan.base.version, "variant": plan.base.variant, "plan_rounds": plan.rounds}
+    told["round"] = None if newest is None else round_view(newest)
+    return ExperimentView.model_validate(told)
+
+
+def detail(session: Session, row: ExperimentRow) -> ExperimentDetail:
+    """All that there is to say."""
+    rounds = rounds_of(session, row)
+    shown = _view(session, row, rounds[0] if rounds else None)
+    return ExperimentDetail(**shown.model_dump(), rounds=[round_view(one) for one in rounds])
