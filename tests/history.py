@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tarfile
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
@@ -24,3 +25,12 @@ def is_here() -> bool:
         cwd=REPO,
     )
     return asked.returncode == 0 and "missing" not in asked.stdout
+
+
+def unpack(commit: str, folder: Path) -> None:
+    """Put the programs of a commit into a folder that there is not yet."""
+    archive = folder.with_name(f"{folder.name}.tar")
+    words = ["git", "archive", "-o", archive, commit, "agent", "server", "migrations"]
+    subprocess.run(words, cwd=REPO, check=True)
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from pilotwave_agent.core.journal import Journal
 from pilotwave_agent.host.disk import Disk
 from pilotwave_protocol.states import ModelState as S
 from tests.agent.shadowed import TRIED, is_forgotten, is_tried, order, ready, running, tried
-from tests.history import BEFORE_SHADOWS, REPO
+from tests.history import BEFORE_SHADOWS, unpack
 from tests.peers.device import Device
 from tests.peers.registry import Registry
 
@@ -25,12 +24,8 @@ pytestmark = pytest.mark.needs("history")
 @pytest.fixture(scope="module")
 def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source of that agent."""
-    folder = tmp_path_factory.mktemp("older")
-    archive = folder / "agent.tar"
-    command = ["git", "archive", "-o", str(archive), BEFORE_SHADOWS, "agent"]
-    subprocess.run(command, cwd=REPO, check=True)
-    with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
+    folder = tmp_path_factory.mktemp("older") / "before"
+    unpack(BEFORE_SHADOWS, folder)
     return folder / "agent"
 
 

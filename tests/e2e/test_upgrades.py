@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -43,14 +42,7 @@ class Tree:
 
     @staticmethod
     def of(commit: str, folder: Path) -> Tree:
-        archive = folder.with_suffix(".tar")
-        subprocess.run(
-            ["git", "archive", "-o", archive, commit, "agent", "server", "migrations"],
-            cwd=REPO,
-            check=True,
-        )
-        with tarfile.open(archive) as opened:
-            opened.extractall(folder, filter="data")
+        history.unpack(commit, folder)
         return Tree(folder)
 
 

@@ -140,6 +140,7 @@ FIELD_OF = {
     "rollout_in_the_way": "group",
     "canary_group_unknown": "policy",
     "policy_unknown": "policy",
+    "older_host": "policy",
     "bad_times": "start_at",
     "model_unknown": "model",
 }

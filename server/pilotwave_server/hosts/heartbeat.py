@@ -16,10 +16,12 @@ from pilotwave_server.db import Database, UtcDateTime, upsert
 from pilotwave_server.hosts.living import (
     BEAT_S,
     KEPT,
+    KNOWS,
     STALE,
     BlobsApart,
     Fleet,
     Process,
+    check_all_know,
     find_apart,
     read_fleet,
 )
@@ -39,7 +41,9 @@ class Heartbeat:
     def __init__(self, db: Database, clock: Clock, *, workers: int = 1) -> None:
         self._db, self._clock = db, clock
         self._heard_at: datetime | None = None
-        self._me = Process(secrets.token_hex(16), socket.gethostname()[:64], NOW, clock(), None)
+        self._me = Process(
+            secrets.token_hex(16), socket.gethostname()[:64], NOW, clock(), None, knows=KNOWS
+        )
         self._again = Periodic("heartbeat", self.beat, interval_s=BEAT_S)
         self.fleet = Fleet(workers, 1, self._me.listening_since)
         self.skew_s = 0.0
@@ -97,6 +101,7 @@ class Heartbeat:
                 "listening_since": me.listening_since,
                 "heard_at": me.heard_at,
                 "blob_store": me.blob_store,
+                "knows": " ".join(sorted(me.knows)),
             }
             upsert(session, p, [row])
             session.execute(delete(p).where(p.seen_at < at - KEPT))
@@ -117,11 +122,18 @@ def check_blobs_shared(session: Session, *, store: str, identity: str) -> None:
         raise BlobsApart(store, host)
 
 
+def check_hosts_know(session: Session, word: str) -> None:
+    """Raise `OlderHost` where a server process of the fleet lives that does not know of `word`
+    (`living.KNOWS`). On SQLite there is none beside this one's."""
+    if session.get_bind().dialect.name != "sqlite":
+        check_all_know(read_processes(session, database_time(session)), word)
+
+
 def read_processes(session: Session, at: datetime) -> list[Process]:
     """Every process that is or was lately running; `at` is now, by the database's clock."""
     p = ServerProcessRow
-    columns = (p.id, p.host, p.seen_at, p.listening_since, p.heard_at, p.blob_store)
+    columns = (p.id, p.host, p.seen_at, p.listening_since, p.heard_at, p.blob_store, p.knows)
     return [
-        Process(id, host, at - seen, since, heard, store)
-        for id, host, seen, since, heard, store in session.execute(select(*columns)).tuples()
+        Process(id, host, at - seen, since, heard, store, frozenset((knows or "").split()))
+        for id, host, seen, since, heard, store, knows in session.execute(select(*columns)).tuples()
     ]

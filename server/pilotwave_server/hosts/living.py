@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import ClassVar
 
-from pilotwave_server.errors import SetupError
+from pilotwave_server.errors import Conflict, SetupError
 
 BEAT_S = 5.0
 STALE = timedelta(seconds=4 * BEAT_S)
@@ -19,6 +20,9 @@ LATELY = timedelta(minutes=3)
 """What a process hears is noted once a minute for each device."""
 KEPT = timedelta(days=7)
 """A host that is gone for so long does not come back."""
+SHADOW_WAVES = "shadow_waves"
+KNOWS = frozenset({SHADOW_WAVES})
+"""What this release knows of that an older one would take for something else."""
 
 
 class BlobsApart(SetupError):
@@ -35,6 +39,19 @@ class BlobsApart(SetupError):
         )
 
 
+class OlderHost(Conflict):
+    """A host of an older release is at work, which would do what it was not asked to."""
+
+    code: ClassVar[str] = "older_host"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"a server process on the host {host} is of an older release, which would switch the "
+            "devices of a shadow wave: install this release there and restart its server, or stop "
+            f"it and wait {STALE.total_seconds():.0f} s"
+        )
+
+
 @dataclass(frozen=True)
 class Process:
     """One row; `age` is how long ago it was seen."""
@@ -45,6 +62,7 @@ class Process:
     listening_since: datetime
     heard_at: datetime | None
     blob_store: str | None = None
+    knows: frozenset[str] = frozenset()
 
     @property
     def lives(self) -> bool:
@@ -84,6 +102,13 @@ def find_apart(living: Sequence[Process], me: Process) -> str | None:
         return None
     first = min(known, key=lambda row: row.id)
     return first.host if first.blob_store != me.blob_store else None
+
+
+def check_all_know(rows: Sequence[Process], word: str) -> None:
+    """Raise `OlderHost` where a process that lives does not know of what `KNOWS` calls `word`."""
+    hosts = sorted(row.host for row in rows if row.lives and word not in row.knows)
+    if hosts:
+        raise OlderHost(hosts[0])
 
 
 def _listening(rows: Sequence[Process], living: Sequence[Process], me: Process) -> datetime | None:

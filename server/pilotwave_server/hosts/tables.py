@@ -13,7 +13,8 @@ from pilotwave_server.db import Base, UtcDateTime
 class ServerProcessRow(Base):
     """One process. `seen_at` is by the database's clock; the other times are by its own: since when
     it has listened to devices without a gap, and when it last heard one. `blob_store` is the
-    identity of its store, None as long as it has not reached it."""
+    identity of its store, None as long as it has not reached it. `knows` are the words of
+    `living.KNOWS`; None in the row of a release from before there were any."""
 
     __tablename__ = "server_processes"
 
@@ -23,3 +24,4 @@ class ServerProcessRow(Base):
     listening_since: Mapped[datetime] = mapped_column(UtcDateTime)
     heard_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     blob_store: Mapped[str | None] = mapped_column(String(512))
+    knows: Mapped[str | None] = mapped_column(String(256))

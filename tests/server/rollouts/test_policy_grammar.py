@@ -31,7 +31,7 @@ from pilotwave_server.rollouts.policies.policy import (
     Window,
 )
 from pilotwave_server.rollouts.policies.shadow import ShadowPart
-from pilotwave_server.rollouts.policies.stored import store_policy, stored_policy
+from pilotwave_server.rollouts.policies.stored import plain_policy, store_policy, stored_policy
 from pilotwave_server.rollouts.policies.wave_words import rule_of
 from tests.server.device_api.peer import code_of
 from tests.server.fleet_fixtures import Fleet
@@ -94,8 +94,7 @@ def test_every_part_of_a_policy_is_read() -> None:
 
 def test_what_the_server_wrote_is_read_back_the_same() -> None:
     policy = parse_policy(FULL)
-    written = store_policy(policy)
-    assert parse_policy(written) == policy == stored_policy(written)
+    assert parse_policy(plain_policy(policy)) == policy == stored_policy(store_policy(policy))
 
 
 @pytest.mark.parametrize(
@@ -154,8 +153,7 @@ def test_sizes_rise_among_shadow_waves_and_among_those_that_switch() -> None:
     assert [policy.in_shadow(n) for n in (-1, 0, 1, 2)] == [False, True, True, False]
     assert second.shadow.condition == {"share": 1, "cpu": 0.25, "min_calls": 500}
     assert [rule_of(w) for w in policy.waves[1:3]] == ["20 %, in shadow", "1 %"]
-    written = store_policy(policy)
-    assert parse_policy(written) == policy == stored_policy(written)
+    assert parse_policy(plain_policy(policy)) == policy == stored_policy(store_policy(policy))
 
 
 def test_what_is_no_mapping_is_told_once() -> None:

@@ -65,6 +65,11 @@ SENTENCES: tuple[str, ...] = (
         "or stop it: `pilotwave rollouts abort %(rollout2)s`"
     ),
     N_(
+        "a server process on the host %(host)s is of an older release, which would switch the "
+        "devices of a shadow wave: install this release there and restart its server, or stop it "
+        "and wait %(span)s"
+    ),
+    N_(
         "no variant of %(model)s %(version)s fits any of the %(count)s devices of %(group)s: "
         "%(reasons)s"
     ),

@@ -18,6 +18,8 @@ from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import Conflict, Invalid
 from pilotwave_server.groups.service import count_devices, get_group, in_group
 from pilotwave_server.groups.tables import GroupRow
+from pilotwave_server.hosts.heartbeat import check_hosts_know
+from pilotwave_server.hosts.living import SHADOW_WAVES
 from pilotwave_server.registry.service import Released
 from pilotwave_server.rollouts import end_removals
 from pilotwave_server.rollouts.assignments import capacity
@@ -94,7 +96,7 @@ def create_rollout(
     """Add a rollout. It begins as a draft, waiting for approval, scheduled or running.
 
     GroupUnknown, ModelUnknown, VersionUnknown, VersionNotOffered, CanaryGroupUnknown, NobodyThere,
-    NoVariantFits, TooManyModels, RolloutInTheWay, BadTimes.
+    NoVariantFits, TooManyModels, RolloutInTheWay, OlderHost, BadTimes.
     """
     group = check_wish(session, snapshot, wish, now=now, lock=True)
     salt = wish.salt or draw_salt()
@@ -151,6 +153,7 @@ def check_wish(
     named = {"model": wish.model, "version": wish.version}
     check_may_be_offered(session, snapshot, anyone_in_it, **named)
     check_way_is_free(session, group, wish.model)
+    check_servers_know(session, wish.policy)
     _check_fits(session, group, snapshot.versions[wish.model, wish.version], wish.allow_empty)
     capacity.check_group(session, snapshot, group, wish.model)
     for index, wave in enumerate(wish.policy.waves):
@@ -177,6 +180,13 @@ def check_way_is_free(
             f"wait until it is over, or stop it: `pilotwave rollouts abort {name_of(other)}`",
             rollout=name_of(other),
         )
+
+
+def check_servers_know(session: Session, policy: Policy) -> None:
+    """OlderHost if a server process at work is of a release that does not know what the policy
+    says."""
+    if policy.first_switching:
+        check_hosts_know(session, SHADOW_WAVES)
 
 
 def _check_fits(session: Session, group: GroupRow, version: Released, allow_empty: bool) -> None:

@@ -39,7 +39,7 @@ from pilotwave_server.rollouts.operate.views import (
     WaveView,
 )
 from pilotwave_server.rollouts.policies.policy import Policy, Wave
-from pilotwave_server.rollouts.policies.stored import stored_policy
+from pilotwave_server.rollouts.policies.stored import plain_policy, stored_policy
 from pilotwave_server.rollouts.policies.wave_words import rule_of
 from pilotwave_server.rollouts.states import RolloutState
 from pilotwave_server.rollouts.tables import (
@@ -93,7 +93,7 @@ def detail(session: Session, row: RolloutRow, *, now: datetime) -> RolloutDetail
         attempt=row.attempt,
         reached_percent=100 * row.threshold / PRIME,
         failure=row.failure,
-        document=row.document,
+        document=plain_policy(policy),
         waves=[
             _wave(index, wave, opened.get(index), outcomes.get(index, {}))
             for index, wave in enumerate(policy.waves)

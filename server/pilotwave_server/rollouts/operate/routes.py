@@ -11,6 +11,7 @@ from pilotwave_server.deps import Ctx, Now, OperatorInBody, ReadSession, Viewer,
 from pilotwave_server.errors import ServerError
 from pilotwave_server.fields import GroupName, ModelName
 from pilotwave_server.groups.service import GroupUnknown, get_group
+from pilotwave_server.hosts.living import OlderHost
 from pilotwave_server.paging import BadCursor, CountedPage, Page, PageRequest, Paging, count_rows
 from pilotwave_server.problems import responses
 from pilotwave_server.registry.publish import ModelUnknown
@@ -133,6 +134,7 @@ def list_rollouts(
         NoVariantFits,
         TooManyModels,
         RolloutInTheWay,
+        OlderHost,
     ),
 )
 def create(

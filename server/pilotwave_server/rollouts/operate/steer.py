@@ -18,7 +18,7 @@ from pilotwave_server.rollouts.assignments.offerable import check_may_be_offered
 from pilotwave_server.rollouts.assignments.snapshot import DeviceView, FleetSnapshot
 from pilotwave_server.rollouts.choice.store import forget_own_failures
 from pilotwave_server.rollouts.leases import DID_NOT, EXPIRED, revise
-from pilotwave_server.rollouts.operate.create import check_way_is_free
+from pilotwave_server.rollouts.operate.create import check_servers_know, check_way_is_free
 from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.states import OFFERING, RolloutState
 from pilotwave_server.rollouts.tables import RolloutDeviceRow, RolloutRow
@@ -50,7 +50,7 @@ def approve(
 ) -> RolloutRow:
     """Let a rollout go ahead that waits for a second person: it starts, now or when it is due.
 
-    RolloutUnknown, WrongRolloutState, OwnRollout, VersionNotOffered, RolloutMoved.
+    RolloutUnknown, WrongRolloutState, OwnRollout, VersionNotOffered, OlderHost, RolloutMoved.
     """
     row = _locked(session, name)
     _need(row, RolloutState.AWAITING_APPROVAL, "approved")
@@ -78,7 +78,7 @@ def start(
 ) -> RolloutRow:
     """Start a draft, or a scheduled rollout before its time.
 
-    RolloutUnknown, WrongRolloutState, RolloutInTheWay, VersionNotOffered, RolloutMoved.
+    RolloutUnknown, WrongRolloutState, RolloutInTheWay, VersionNotOffered, OlderHost, RolloutMoved.
     """
     row = _locked(session, name)
     if row.state == RolloutState.AWAITING_APPROVAL:
@@ -113,7 +113,7 @@ def resume(
     """Go on where it was paused, though a gate paused it: that one is not asked again in this wave.
     An end that has passed is lifted.
 
-    RolloutUnknown, WrongRolloutState, VersionNotOffered, RolloutMoved.
+    RolloutUnknown, WrongRolloutState, VersionNotOffered, OlderHost, RolloutMoved.
     """
     row = _locked(session, name)
     _need(row, RolloutState.PAUSED, "resumed")
@@ -248,6 +248,7 @@ def _need(row: RolloutRow, state: RolloutState, done: str) -> None:
 def _check_still_offered(session: Session, snapshot: FleetSnapshot, row: RolloutRow) -> None:
     anyone_in_it = DeviceView(name="", groups=frozenset({row.group_id}))
     check_may_be_offered(session, snapshot, anyone_in_it, model=row.model, version=row.version)
+    check_servers_know(session, stored_policy(row.document))
 
 
 def _told(what: str, reason: str) -> str:

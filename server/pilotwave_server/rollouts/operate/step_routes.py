@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from pilotwave_server.deps import Ctx, Now, WriteSession
 from pilotwave_server.errors import ServerError
+from pilotwave_server.hosts.living import OlderHost
 from pilotwave_server.problems import responses
 from pilotwave_server.rollouts.assignments.load_snapshot import RememberedSnapshot, read_snapshot
 from pilotwave_server.rollouts.assignments.offerable import VersionNotOffered
@@ -96,6 +97,7 @@ approve = _step(
     steer.approve,
     OwnRollout,
     VersionNotOffered,
+    OlderHost,
     offers=True,
 )
 start = _step(
@@ -106,6 +108,7 @@ start = _step(
     steer.start,
     RolloutInTheWay,
     VersionNotOffered,
+    OlderHost,
     offers=True,
 )
 pause = _step(
@@ -122,6 +125,7 @@ resume = _step(
     "It continues where it was paused.",
     steer.resume,
     VersionNotOffered,
+    OlderHost,
     offers=True,
 )
 next_wave = _step(

@@ -16,7 +16,7 @@ from pilotwave_server.paging import PageRequest, paginate
 from pilotwave_server.rollouts.policies.builtin import TEXTS, builtin
 from pilotwave_server.rollouts.policies.chosen import PolicyUnknown, find_policy, read_policy
 from pilotwave_server.rollouts.policies.policy import Policy
-from pilotwave_server.rollouts.policies.stored import store_policy, stored_policy
+from pilotwave_server.rollouts.policies.stored import plain_policy, store_policy, stored_policy
 from pilotwave_server.rollouts.tables import PolicyRow
 
 
@@ -43,13 +43,13 @@ def save_policy(
     policy = read_policy(name=name, text=text, document=document)
     lock_fleet(session)  # two who save at once shall not both add the same version
     newest = find_policy(session, name, None)
-    plain = store_policy(policy)
-    if newest is not None and newest.document == plain:
+    kept = store_policy(policy)
+    if newest is not None and newest.document == kept:
         return _saved(newest)
     version = 1 if newest is None else newest.version + 1
-    row = PolicyRow(name=name, version=version, document=plain, created_by=actor, created_at=now)
+    row = PolicyRow(name=name, version=version, document=kept, created_by=actor, created_at=now)
     session.add(row)
-    told = {"version": version, "policy": plain}
+    told = {"version": version, "policy": plain_policy(policy)}
     record(session, actor=actor, verb="policy.save", object=f"policy/{name}", now=now, after=told)
     return _saved(row)
 

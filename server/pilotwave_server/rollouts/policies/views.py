@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pilotwave_server.fields import SLUG, ApiReply, ApiRequest
 from pilotwave_server.rollouts.policies.service import Saved
-from pilotwave_server.rollouts.policies.stored import store_policy
+from pilotwave_server.rollouts.policies.stored import plain_policy
 from pilotwave_server.rollouts.policies.wave_words import rule_of
 from pilotwave_server.rollouts.policies.yaml_text import MAX_TEXT
 
@@ -64,5 +64,5 @@ def summary(saved: Saved) -> PolicySummary:
 
 
 def detail(saved: Saved) -> PolicyDetail:
-    document = store_policy(saved.policy)
+    document = plain_policy(saved.policy)
     return PolicyDetail(**summary(saved).model_dump(), document=document)
