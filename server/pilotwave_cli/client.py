@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -21,9 +21,16 @@ from pilotwave_cli.errors import ApiError, CliError, Failed, NoAnswer
 PAGE = 200
 LONGEST_WAIT_S = 30
 PAUSES = (0.5, 2.0)
+"""Seconds before a request without an answer is sent again."""
 BAD_GATEWAY = (502, 504)
 """Not the server's own: what stands before it got no answer, maybe of a host that has just died."""
-"""Seconds before a POST without an answer is sent again."""
+IN_PROGRESS = "request_in_progress"
+Done = Callable[[], Any]
+"""Looks whether what a POST asks for is there; returns what the answer says, None for nothing."""
+
+
+def twice() -> None:
+    """The `Done` of a POST that does the same however often it is done: nothing to look for."""
 
 
 def check_id(text: str) -> str:
@@ -98,14 +105,40 @@ class Api:
         """GET `/api/v1` + path."""
         return _json(self.send("GET", f"/api/v1{path}", params=params))
 
-    def post(self, path: str, body: Any = None, **params: Any) -> Any:
-        """POST JSON; returns the answer's JSON, or None where it has none."""
+    def post(self, path: str, body: Any = None, *, done: Done | None = None, **params: Any) -> Any:
+        """POST JSON; returns the answer's JSON, or None where it has none.
+
+        A host that ends while it answers leaves the request in progress, done or not. `done` looks,
+        and where it was not done, the same is asked for anew.
+        """
+        try:
+            return self._post(path, body, params)
+        except ApiError as e:
+            if e.problem != IN_PROGRESS or done is None:
+                raise
+        for pause in PAUSES:
+            time.sleep(pause)  # the host may live, and be about to have done it
+            if (found := done()) is not None:
+                return found
+        try:
+            return self._post(path, body, params)
+        except ApiError:
+            found = done()  # maybe it is refused as what was just done stands in its way
+            if found is None:
+                raise
+            return found
+
+    def _post(self, path: str, body: Any, params: dict[str, Any]) -> Any:
+        # it may have been done: by its key it is not done twice
         key = {"Idempotency-Key": secrets.token_hex(16)}
+        return self._until_answered("POST", path, json=body, params=params, headers=key)
+
+    def _until_answered(self, method: str, path: str, **how: Any) -> Any:
+        """Send a request that does the same however often it is sent."""
         for pause in (*PAUSES, None):
             try:
-                told = self.send("POST", f"/api/v1{path}", json=body, params=params, headers=key)
-                return _json(told)
-            except NoAnswer:  # it may have been done: by its key it is not done twice
+                return _json(self.send(method, f"/api/v1{path}", **how))
+            except NoAnswer:
                 if pause is None:
                     raise
                 time.sleep(pause)
@@ -113,11 +146,11 @@ class Api:
 
     def put(self, path: str, body: Any = None) -> Any:
         """PUT JSON."""
-        return _json(self.send("PUT", f"/api/v1{path}", json=body))
+        return self._until_answered("PUT", path, json=body)
 
     def patch(self, path: str, body: Any) -> Any:
         """PATCH JSON."""
-        return _json(self.send("PATCH", f"/api/v1{path}", json=body))
+        return self._until_answered("PATCH", path, json=body)
 
     def delete(self, path: str) -> Any:
         """DELETE."""

@@ -8,7 +8,7 @@ import typer
 
 from pilotwave_cli import bulk, output, remove_model
 from pilotwave_cli.bulk import OptionalDevice, Selected, one_or_selected
-from pilotwave_cli.client import connect
+from pilotwave_cli.client import connect, twice
 from pilotwave_cli.confirm import Yes
 from pilotwave_cli.devices import Device
 from pilotwave_cli.devices import cli as cli
@@ -126,7 +126,7 @@ def pin(
     name, model = names.check_device(device), names.check_model(model)
     body = {"version": names.check_version(version), "reason": reason}
     with connect() as api:
-        api.post(f"/devices/{name}/models/{model}/pin", body)
+        api.post(f"/devices/{name}/models/{model}/pin", body, done=twice)
     output.say(f"{name} is pinned to {model} {version}")
 
 

@@ -10,7 +10,7 @@ import typer
 
 from pilotwave_cli import output
 from pilotwave_cli.bytes_and_sites import sent_of
-from pilotwave_cli.client import connect
+from pilotwave_cli.client import Api, Done, connect, twice
 from pilotwave_cli.confirm import Yes, about_rollout, sure, sure_of_new, sure_to_go_on
 from pilotwave_cli.errors import ApiError, CliError
 from pilotwave_cli.output import Json
@@ -91,23 +91,44 @@ def create(
     else:
         body["policy"] = policy or "standard"
     if dry_run:
-        found = _ask("/rollouts/preview", {**body, "limit": min(limit, 500)})
+        with connect() as api:
+            told = {**body, "limit": min(limit, 500)}
+            found = _ask(api, "/rollouts/preview", told, done=twice)
         _show(found, as_json, show_preview)
         return
+    body |= {"description": description, "start": start}
     with connect() as api:
         sure_of_new(api, group, model, version, yes=yes)
-    with traced("create rollout", model=model, version=version):
-        found = _ask("/rollouts", {**body, "description": description, "start": start})
+        with traced("create rollout", model=model, version=version):
+            found = _ask(api, "/rollouts", body, done=_created(api, body))
     _show(found, as_json, show_created)
 
 
-def _ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
+def _ask(api: Api, path: str, body: dict[str, Any], *, done: Done) -> dict[str, Any]:
     try:
-        with connect() as api:
-            found: dict[str, Any] = api.post(path, body)
+        found: dict[str, Any] = api.post(path, body, done=done)
     except ApiError as error:
         raise faults_of(error) from None
     return found
+
+
+def _created(api: Api, body: dict[str, Any]) -> Done:
+    """Look for a rollout as it is wished, which was not there before."""
+
+    def newest() -> dict[str, Any]:
+        named = {key: body[key] for key in ("group", "model")}
+        return next(iter(api.pages("/rollouts", most=1, **named)), {})
+
+    before = newest().get("id")
+
+    def look() -> dict[str, Any] | None:
+        found = newest()
+        same = all(found.get(key) == body[key] for key in ("version", "description"))
+        if not same or found["id"] == before:
+            return None
+        return {**api.get(f"/rollouts/{found['id']}"), "warnings": []}
+
+    return look
 
 
 def _show(found: dict[str, Any], as_json: bool, shown: Any) -> None:
@@ -208,8 +229,25 @@ def _step(rollout: str, verb: str, reason: str, as_json: bool, *, ask: bool = Fa
         elif ask:
             told, asked, few = about_rollout(api, _id(rollout), verb)
             sure(told, asked, yes=False, few=few)
-        found = api.post(f"/rollouts/{_id(rollout)}/{verb}", {"reason": reason})
+        done = _stepped_by(api, _id(rollout), verb)
+        found = api.post(f"/rollouts/{_id(rollout)}/{verb}", {"reason": reason}, done=done)
     _show(found, as_json, _stepped)
+
+
+def _stepped_by(api: Api, rollout: str, verb: str) -> Done:
+    """Look for a decision of somebody's to take the step, which was not there before."""
+
+    def taken(found: dict[str, Any]) -> list[str]:
+        made = (d for d in found["decisions"] if d["actor"] != "server")
+        return [d["at"] for d in made if d["action"] == verb]
+
+    before = taken(api.get(f"/rollouts/{rollout}"))
+
+    def look() -> dict[str, Any] | None:
+        found: dict[str, Any] = api.get(f"/rollouts/{rollout}")
+        return found if taken(found)[:1] not in ([], before[:1]) else None
+
+    return look
 
 
 def _stepped(found: dict[str, Any]) -> None:

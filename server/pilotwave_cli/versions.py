@@ -9,7 +9,7 @@ import typer
 from tuf.api.metadata import Metadata, Targets
 
 from pilotwave_cli import bytes_and_sites, output
-from pilotwave_cli.client import Api, connect
+from pilotwave_cli.client import Api, connect, twice
 from pilotwave_cli.confirm import Yes, count, sure
 from pilotwave_cli.errors import Failed
 from pilotwave_cli.keys.drafts import now
@@ -192,7 +192,7 @@ def deny(model: Model, version: Version, reason: Reason, yes: Yes = False) -> No
     with connect() as api:
         api.get(path)
         sure(told, f"Deny {model} {version}?", yes=yes)
-        api.post(f"{path}/deny", {"reason": reason})
+        api.post(f"{path}/deny", {"reason": reason}, done=twice)
     output.say(f"denied {model} {version}; no device is offered it")
 
 

@@ -18,7 +18,7 @@ from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, Targets
 
 from pilotwave_cli import output
-from pilotwave_cli.client import Api
+from pilotwave_cli.client import IN_PROGRESS, Api
 from pilotwave_cli.errors import ApiError, Failed, NoAnswer
 from pilotwave_cli.keys import drafts, rotation_drafts
 from pilotwave_cli.keys.drafts import Draft, now
@@ -96,7 +96,7 @@ def submit(
                 time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
                 continue
             # a host that ends while it answers leaves its request in progress
-            if isinstance(e, ApiError) and e.problem != "request_in_progress":
+            if isinstance(e, ApiError) and e.problem != IN_PROGRESS:
                 raise
             lost += 1
             if lost > SILENCES:

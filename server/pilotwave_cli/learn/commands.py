@@ -11,7 +11,7 @@ from pilotwave_cli.client import connect
 from pilotwave_cli.confirm import Yes, count, sure
 from pilotwave_cli.errors import Failed
 from pilotwave_cli.learn import fetch_command, plan_command
-from pilotwave_cli.learn.find_experiment import find_experiment
+from pilotwave_cli.learn.find_experiment import find_experiment, newest_experiment
 from pilotwave_cli.output import Json
 from pilotwave_protocol.names import check_group, check_model, check_plan
 
@@ -32,7 +32,13 @@ def start(
     """Have a group's devices learn by a plan, those whose owners allow it."""
     named = {"model": check_model(model), "plan": check_plan(plan), "group": check_group(group)}
     with connect() as api:
-        made = api.post("/learning/experiments", named)
+        before = newest_experiment(api, model, plan)
+
+        def begun() -> dict[str, Any] | None:
+            found = newest_experiment(api, model, plan)
+            return None if found is None or (before and found["id"] == before["id"]) else found
+
+        made = api.post("/learning/experiments", named, done=begun)
     output.say(
         f"experiment {made['id']} runs; round 1 is open until"
         f" {output.when(made['round']['ends_at'])} and takes"
@@ -102,11 +108,16 @@ def end(model: Model, plan: Plan, yes: Yes = False) -> None:
     """End a plan's round now; its result is made of what came."""
     with connect() as api:
         found = find_experiment(api, model, plan)
-        row = found["round"]
+        row, path = found["round"], f"/learning/experiments/{found['id']}"
         told = f"{count(row['devices'], 'device')} took part; no other can in this round."
         sure(told, f"End round {row['number']} of experiment {found['id']}?", yes=yes)
-        api.post(f"/learning/experiments/{found['id']}/end")
-        after = api.get(f"/learning/experiments/{found['id']}")
+
+        def over() -> bool | None:
+            now = api.get(path)["round"]
+            return (now["number"], now["state"]) != (row["number"], "open") or None
+
+        api.post(f"{path}/end", done=over)
+        after = api.get(path)
     if after["state"] == "failed":
         raise Failed(f"experiment {after['id']} failed: {after['detail']}")
     ended = next(r for r in after["rounds"] if r["number"] == row["number"])
@@ -143,5 +154,11 @@ def stop(model: Model, plan: Plan, yes: Yes = False) -> None:
 def _step(model: str, plan: str, word: str) -> None:
     with connect() as api:
         found = find_experiment(api, model, plan)
-        after = api.post(f"/learning/experiments/{found['id']}/{word}")
+        path = f"/learning/experiments/{found['id']}"
+
+        def stepped() -> dict[str, Any] | None:
+            now: dict[str, Any] = api.get(path)
+            return now if now["state"] != found["state"] else None
+
+        after = api.post(f"{path}/{word}", done=stepped)
     output.say(f"experiment {after['id']} is {after['state']}")
