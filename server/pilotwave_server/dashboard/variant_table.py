@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 from pilotwave_server.dashboard.charts import TONES
@@ -19,6 +19,8 @@ LARGEST = {"top1": 1, "agreement": 1, "loss_bound": 1, "p05_ms": 10**7, "peak_mb
 WIDTH, HEIGHT = 400, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 24, 44
 SMALL, LARGE = 9.0, 24.0
+APART = 14.0
+"""How far the numbers of two bubbles are from each other, at least."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Bubble:
-    """A variant in the picture. `best`: no other is both quicker and better."""
+    """A variant in the picture. `best`: no other is both quicker and better. `label` is where its
+    number stands: in the middle, or beside it where another's number is there."""
 
     row: Row
     x: float
     y: float
     radius: float
     best: bool
+    label: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -115,11 +119,30 @@ def picture_of(rows: Sequence[Row]) -> Picture | None:
     front = sorted((b.x, b.y) for b in bubbles if b.best)
     return Picture(
         quality,
-        tuple(sorted(bubbles, key=lambda b: -b.radius)),  # small ones stay in sight
+        tuple(reversed(list(_labelled(bubbles)))),  # small ones stay in sight
         " ".join(f"{x},{y}" for x, y in front),
         tuple((LEFT + _across() * ms / far, ms) for ms in _ticks(0.0, far)),
         tuple((TOP + _down() * (high - q) / (high - low), q) for q in _ticks(low, high)),
     )
+
+
+def _labelled(bubbles: Sequence[Bubble]) -> Iterator[Bubble]:
+    """Yield the bubbles, small ones first, each with the place of its number."""
+    taken: list[tuple[float, float]] = []
+    for bubble in sorted(bubbles, key=lambda b: (b.radius, b.row.number)):
+        free = [p for p in _places(bubble) if all(math.dist(p, q) >= APART for q in taken)]
+        label = next(iter(free), (bubble.x, bubble.y))
+        taken.append(label)
+        yield replace(bubble, label=label)
+
+
+def _places(bubble: Bubble) -> Iterator[tuple[float, float]]:
+    """Yield where a bubble's number may stand, the best place first."""
+    for far in (0.0, bubble.radius + APART / 2, bubble.radius + 3 * APART / 2):
+        for across, down in ((1, 0), (-1, 0), (0, -1), (0, 1)):
+            x, y = bubble.x + far * across, bubble.y + far * down
+            if LEFT <= x <= WIDTH - APART / 2 and APART / 2 <= y <= HEIGHT - BOTTOM:
+                yield round(x, 1), round(y, 1)
 
 
 def _measured(rows: Sequence[Row], quality: str) -> tuple[str, list[tuple[Row, float, float]]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from html import unescape
+from itertools import combinations
 from typing import Any
 
 import httpx
@@ -120,6 +122,19 @@ def test_the_picture_joins_those_that_no_other_beats() -> None:
     places = {b.row.view.name: (b.x, b.y) for b in picture.bubbles}
     assert places["int8"][0] < places["fp32"][0] < places["slow"][0] < 400
     assert 0 < places["fp32"][1] < places["int8"][1] < places["slow"][1] < 260
+
+
+def test_numbers_of_bubbles_in_one_place_stand_beside_each_other() -> None:
+    names = [f"v{n}" for n in range(5)]
+    told = {f"{n}.{key}": text for n in names for key, text in (("top1", "0.97"), ("p05_ms", "1"))}
+    told |= {"far.top1": "0.9", "far.p05_ms": "2"}
+    picture = picture_of(rows_of(views(*names, "far"), told, None))
+    assert picture is not None
+    assert len({(b.x, b.y) for b in picture.bubbles}) == 2
+    for one, other in combinations(picture.bubbles, 2):
+        assert math.dist(one.label, other.label) >= 14
+    (far,) = (b for b in picture.bubbles if b.row.view.name == "far")
+    assert far.label == (far.x, far.y)
 
 
 @pytest.mark.parametrize("figures", [("0", "0"), ("1", "0"), ("1", "1e-30"), ("0.5", "10000000")])
