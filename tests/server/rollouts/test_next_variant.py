@@ -9,6 +9,8 @@ import pytest
 
 from pilotwave_protocol.messages.check_in import Installed, ModelReport
 from pilotwave_protocol.messages.directive import Directive
+from pilotwave_protocol.messages.facts import AGENT_SHADOWS
+from pilotwave_protocol.shadow import SHADOW
 from pilotwave_protocol.states import ModelState, Reason
 from pilotwave_server.fleet.state import FleetState
 from pilotwave_server.rollouts.assignments.baselines import set_baseline
@@ -31,7 +33,8 @@ CHOOSES |= {"choose": {"minimise": "latency"}}
 
 
 class Board:
-    """A device of a class of its own that runs what it is told, but for variants that `fail`."""
+    """A device of a class of its own that runs what it is told, or tries it in shadow, but for
+    variants that `fail`."""
 
     def __init__(self, fleet: Fleet, name: str, *, fail: tuple[str, ...] = ()) -> None:
         self.fleet, self.name, self.fail = fleet, name, fail
@@ -39,7 +42,7 @@ class Board:
         self.tried: list[str] = []
         self.last: Directive | None = None
         self.at = RUNS
-        facts = {**self.device.facts, "cpu.model": "another"}
+        facts = {**self.device.facts, "cpu.model": "another", AGENT_SHADOWS: True}
         assert self.device.check_in(facts=facts).status_code == 200
         self.say(ModelReport("detector", S.HEALTHY, RUNS))
 
@@ -60,6 +63,8 @@ class Board:
         if told.variant in self.fail:
             reason = str(Reason.SELFTEST_MISMATCH)
             report = ModelReport("detector", S.FAILED, self.at, candidate=told, reason=reason)
+        elif SHADOW in entry.conditions:
+            report = ModelReport("detector", S.SHADOWING, self.at, candidate=told)
         else:
             self.at = told
             report = ModelReport("detector", S.HEALTHY, told)
@@ -107,6 +112,28 @@ def test_a_device_on_which_every_variant_fails_counts_once(others: Fleet) -> Non
     for board in boards:
         if board.name in {row["device"] for row in failed}:
             assert board.tried[:3] == list(NAMES)
+
+
+@pytest.mark.parametrize(("fail", "in_shadow"), [(("fp32",), 3), (NAMES, 0)])
+def test_a_shadow_wave_tries_the_next_variant_where_one_fails(
+    others: Fleet, fail: tuple[str, ...], in_shadow: int
+) -> None:
+    others.assign("others", "1.0.0")
+    boards = [Board(others, f"new-{n}", fail=fail) for n in range(3)]
+    tried = {"canary": {"devices": [b.name for b in boards]}, "shadow": {}, "gates": GATES}
+    name = start(others, waves=[{**tried, "min_sample": 3}, *CHOOSES["waves"]])
+
+    def settled(found: dict[str, Any]) -> bool:
+        return found["waves"][0]["in_shadow"] == 3 or found["state"] == "rolled_back"
+
+    found = live_until(others, name, boards, settled)  # type: ignore[arg-type]  # they live
+    wave = found["waves"][0]
+    assert wave["in_shadow"] == in_shadow
+    assert (wave["failed"] == 0) is (in_shadow == 3)
+    assert (found["state"] == "running") is (in_shadow == 3)
+    assert {b.at for b in boards} == {RUNS}
+    if in_shadow:
+        assert [b.tried for b in boards] == [["fp32", "int8"]] * 3
 
 
 def failed_on(fleet: Fleet, name: str) -> int:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from pilotwave_protocol.fields import Scalar
@@ -43,6 +43,7 @@ def worlds_with_device(draw: st.DrawFn) -> tuple[FleetSnapshot, DeviceView]:
         member_of=draw(worlds.members),
         pins=draw(worlds.pin_sets),
         leases=draw(worlds.lease_sets),
+        shadows=draw(worlds.let_in),
     )
     return snapshot, device
 
@@ -90,6 +91,29 @@ def test_only_the_last_candidate_of_a_model_is_chosen(
     for model in {s.candidate.model for s in resolution.steps}:
         chain = [s for s in resolution.steps if s.candidate.model == model]
         assert all(s.hold and s.hold.sentence for s in chain[:-1])
+
+
+@given(worlds_with_device())
+def test_a_version_is_tried_in_shadow_beside_what_serves_without_it(
+    world: tuple[FleetSnapshot, DeviceView],
+) -> None:
+    snapshot, device = world
+    resolution = resolve(device, snapshot)
+    untried = {
+        model: tuple(replace(rollout, shadow=None) for rollout in found)
+        for model, found in snapshot.rollouts.items()
+    }
+    serves = {e.model: e for e in resolve(device, replace(snapshot, rollouts=untried)).entries}
+    beside = {s.candidate.model: s.beside for s in resolution.steps if s.beside is not None}
+    for entry in resolution.entries:
+        if entry.model not in beside:
+            assert entry == serves[entry.model]
+            continue
+        event("tried in shadow")
+        assert entry.conditions["shadow"] == worlds.TERMS
+        assert device.facts["shadows"] is True
+        assert serves[entry.model].version == beside[entry.model] != entry.version
+    assert serves.keys() == {e.model for e in resolution.entries}
 
 
 @given(worlds_with_device())
@@ -282,7 +306,6 @@ def test_retry_shows_in_the_entry() -> None:
 
 
 KNOWS: dict[str, Scalar] = {**ONNX, "shadows": True}
-TERMS = {"share": 0.05, "cpu": 0.1, "min_calls": 500}
 # a case: what differs of the device, of the rollout, of its shadow; what the device is told
 SHADOW_CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = {
     "let in": ({}, {}, {}, "should try detector 1.1.0"),
@@ -310,7 +333,7 @@ SHADOW_CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], st
 def shadow_case(case: str) -> tuple[FleetSnapshot, DeviceView]:
     """A device of group 2, whose baseline is 1.0.0, and a rollout that tries 1.1.0 in shadow."""
     device, rollout, shadow, _ = SHADOW_CASES[case]
-    terms = OpenShadow(TERMS, **{"named": frozenset({"cam-1"}), "lets_in": True, **shadow})
+    terms = OpenShadow(worlds.TERMS, **{"named": frozenset({"cam-1"}), "lets_in": True, **shadow})
     known: dict[str, Any] = {"group_id": 2, "open": "wave tried", "shadow": terms, **rollout}
     r1 = RunningRollout("r1", 1, model="detector", version="1.1.0", **known)
     baseline = Baseline(2, "b", "detector", "1.0.0", 9)
@@ -328,7 +351,7 @@ def test_version_is_tried_in_shadow_only_where_it_may(case: str) -> None:
     (entry,) = resolve(device, snapshot).entries
     if told.startswith("should try"):
         assert (entry.version, entry.rollout, entry.reason) == ("1.1.0", "r1", "rollout")
-        assert entry.conditions == {"shadow": TERMS}
+        assert entry.conditions == {"shadow": worlds.TERMS}
     else:
         assert (entry.version, entry.rollout, entry.conditions) == ("1.0.0", None, {})
 
@@ -350,7 +373,7 @@ def test_tie_holds_no_version_that_is_only_tried() -> None:
     of = replace(snapshot, rollouts={"detector": (tied,)})
     knows = replace(device, facts={**KNOWS, "agent.together": True})
     (entry,) = resolve(knows, of).entries
-    assert entry.conditions == {"idle": True, "shadow": TERMS}
+    assert entry.conditions == {"idle": True, "shadow": worlds.TERMS}
 
 
 def test_device_that_a_wave_switches_is_not_in_shadow_any_more() -> None:
@@ -367,7 +390,7 @@ def test_device_that_waits_its_turn_to_switch_goes_on_trying_the_version() -> No
     paced = replace(tried, named=frozenset({"cam-1"}), pace=Pace(max_in_flight=1))
     of = replace(snapshot, rollouts={"detector": (paced,)})
     (entry,) = resolve(device, of).entries
-    assert (entry.version, entry.conditions) == ("1.1.0", {"shadow": TERMS})
+    assert (entry.version, entry.conditions) == ("1.1.0", {"shadow": worlds.TERMS})
     (entry,) = resolve(replace(device, leases=frozenset({1})), of).entries
     assert (entry.version, entry.conditions) == ("1.1.0", {})
     never_tried = resolve(replace(device, shadows=frozenset()), of)

@@ -13,6 +13,7 @@ from pilotwave_server.rollouts.assignments.snapshot import (
     DeviceView,
     FleetSnapshot,
     GroupInFleet,
+    OpenShadow,
     Quarantine,
     RunningRollout,
 )
@@ -84,6 +85,11 @@ variant_lists = st.sampled_from(
         (variant("onnx-fp32", requires=NEW_APP),),
     ]
 )
+TERMS = {"share": 0.05, "cpu": 0.1, "min_calls": 500}
+switched = st.sampled_from([frozenset({"cam-1"}), frozenset({"cam-1"}), frozenset()])
+shadows = st.none() | st.builds(
+    OpenShadow, st.just(TERMS), named=st.just(frozenset({"cam-1"})), lets_in=st.booleans()
+)
 reasons = st.none() | st.just("bad")
 models = st.sampled_from(MODELS)
 versions = st.sampled_from(VERSIONS)
@@ -97,6 +103,7 @@ devices_facts: st.SearchStrategy[dict[str, Scalar]] = st.fixed_dictionaries(
         "runtime.openvino": st.just("2025.1"),
         "battery": st.integers(0, 40),
         "agent.manifest": st.sampled_from([1, 2, 2, 2]),
+        "shadows": st.just(True),
         "cpu.avx512_vnni": st.just(True),
         "app": st.sampled_from(["2.4.1", "3.0", "no version"]),
     },
@@ -142,7 +149,8 @@ def snapshots(draw: st.DrawFn) -> FleetSnapshot:
                     )
                 ),
                 pace=Pace(max_in_flight=draw(st.sampled_from([None, 1]))),
-                named=frozenset({"cam-1"}),
+                named=draw(switched),
+                shadow=draw(shadows),
             )
             for n, g in enumerate(draw(st.lists(group_ids, max_size=2)))
         )
@@ -176,6 +184,7 @@ def device_in(
     member_of: frozenset[int] = frozenset(),
     pins: dict[str, str] | None = None,
     leases: frozenset[int] = frozenset(),
+    shadows: frozenset[tuple[int, str]] = frozenset(),
 ) -> DeviceView:
     return DeviceView(
         name=name,
@@ -184,10 +193,12 @@ def device_in(
         pins=pins or {},
         attempts={},
         leases=leases,
+        shadows=shadows,
     )
 
 
 members = st.frozensets(st.just(1))
 pin_sets = st.dictionaries(models, versions, max_size=2)
 lease_sets = st.frozensets(st.integers(0, 1))
+let_in = st.dictionaries(st.integers(0, 1), versions).map(lambda d: frozenset(d.items()))
 names = st.sampled_from(["cam-1", "zoo-1"])
