@@ -114,10 +114,13 @@ static void send_to_agent(const char *words) {
  *    agent runs or not; the same words in a datagram, with "id" and "model", do as well. */
 static void tell(const char *state) {
     char path[PATH_LIMIT], temp[PATH_LIMIT], ours[NAME_LIMIT + 4] = "null", no[1024] = "null";
+    char name[NAME_LIMIT], tries[NAME_LIMIT + 40] = "null";
     if (serving[0]) snprintf(ours, sizeof ours, "\"%s\"", serving);
     if (refused[0])
         snprintf(no, sizeof no, "{\"name\": \"%s\", \"at\": %.2f, \"sentence\": \"%s\"}", refused,
                  refused_at, why);
+    if (serving[0] && named_by("shadow", name))
+        snprintf(tries, sizeof tries, "{\"name\": \"%s\", \"sentence\": \"\"}", name);
     snprintf(path, sizeof path, "%s/live/%s/c-app-%d.json", data_dir, model, (int)getpid());
     snprintf(temp, sizeof temp, "%s/live/%s/.c-app-%d.new", data_dir, model, (int)getpid());
     unlink(temp); /* others may write in this folder: "x" makes the file or fails, follows no link */
@@ -125,8 +128,8 @@ static void tell(const char *state) {
     if (!file) return; /* a full disk, or no right to write: serve on, try again later */
     fprintf(file,
             "{\"schema\": \"pilotwave/app/1\", \"app\": \"c-app\", \"state\": \"%s\", "
-            "\"serving\": %s, \"refused\": %s, \"beat\": %.2f, \"heartbeat_s\": %d}\n",
-            state, ours, no, uptime(), HEARTBEAT_S);
+            "\"serving\": %s, \"refused\": %s, \"shadow\": %s, \"beat\": %.2f, \"heartbeat_s\": %d}\n",
+            state, ours, no, tries, uptime(), HEARTBEAT_S);
     if (fclose(file) || rename(temp, path)) unlink(temp);
 }
 

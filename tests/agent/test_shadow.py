@@ -239,6 +239,7 @@ def test_status_says_it_in_plain_words(registry: Registry, tried: Device) -> Non
     assert said.endswith(
         "it answers nobody, sees 5 % of the inputs and takes at most 10 % of a core"
     )
+    assert "  not compared: no application runs here that could try it" in lines
     publish(registry, "1.2.0")
     order(registry, "1.2.0", **TRIED, disk_free_mb=99_000_000)
     tried.work(refresh=True)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pilotwave_agent import identity
+from pilotwave_agent.commands.status import lines_of, status
 from pilotwave_agent.live import LiveModel
 from pilotwave_agent.resident.session import session_of
 from pilotwave_protocol.messages.check_in import MetricReport
@@ -93,6 +94,34 @@ def test_figures_of_a_pair_reach_the_server_and_the_switch_fetches_nothing(
     assert ready.slot().state is S.HEALTHY
     assert not [r for r in registry.requests[fetched:] if "/blobs/" in r]
     assert answers_until(application, lambda: not children()) == {"1.1.0"}
+
+
+def test_the_server_and_status_are_told_what_keeps_a_version_from_being_compared(
+    registry: Registry, ready: Device
+) -> None:
+    def said() -> str | None:
+        reported(registry, ready)
+        return registry.check_ins[-1].models[0].detail
+
+    def shown() -> list[str]:
+        return [line for line in lines_of(status(ready.config)) if "not compared" in line]
+
+    def never(serving: Any, candidate: Any) -> bool:
+        raise RuntimeError("no labels today")
+
+    order(registry, "1.1.0", **ALL)
+    ready.work(refresh=True)
+    assert said() == "no application runs here that could try it"
+    assert shown() == ["  not compared: no application runs here that could try it"]
+    options = {"app": "eye", "heartbeat_s": 0.2, "wait_s": PATIENCE_S, "compare": never}
+    with LiveModel("detector", data=ready.config.data_dir, **options) as model:
+        words = "the application eye says: the application's compare: RuntimeError: no labels today"
+        answers_until(model, lambda: said() == words)
+        assert shown() == [f"  not compared: {words}"]
+    order(registry, "1.0.0")
+    ready.work()
+    assert said() is None
+    assert shown() == []
 
 
 def test_a_shadow_that_is_forgotten_leaves_the_application_as_it_was(

@@ -47,6 +47,14 @@ class AppRefusal:
 
 
 @dataclass(frozen=True)
+class AppShadow:
+    """The folder of the candidate that an application tries, and what is wrong, if anything."""
+
+    name: str
+    sentence: str
+
+
+@dataclass(frozen=True)
 class App:
     """One process of an application, as its file says. Times are seconds of uptime."""
 
@@ -61,6 +69,7 @@ class App:
     pid: int | None = None
     start: str | None = None
     ns: str | None = None
+    shadow: AppShadow | None = None
 
     def lives(self, now: float | None = None) -> bool:
         """Say whether the process is there and has given a sign of life in time."""
@@ -221,7 +230,7 @@ def _app(path: Path, users: Collection[int] | None) -> App | None:
     if not isinstance(found, dict) or found.get("schema") != "pilotwave/app/1":
         return None
     try:
-        no = found.get("refused")
+        no, tried = found.get("refused"), found.get("shadow")
         return App(
             path=path,
             app=printable(found["app"], 64),
@@ -238,6 +247,9 @@ def _app(path: Path, users: Collection[int] | None) -> App | None:
             pid=int(found["pid"]) if "pid" in found else None,
             start=str(found["start"]) if "start" in found else None,
             ns=str(found["ns"]) if "ns" in found else None,
+            shadow=AppShadow(printable(tried["name"], 256), printable(tried["sentence"], 400))
+            if tried
+            else None,
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None

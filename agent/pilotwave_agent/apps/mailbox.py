@@ -44,7 +44,10 @@ _MAX_DESKS = 64
 _MAX_VERSIONS = 8
 _MAX_SENTENCES = 64
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_WORDS = ("app", "state", "serving", "refused", "pid", "start", "ns", "started", "heartbeat_s")
+_WORDS = (
+    *("app", "state", "serving", "refused", "shadow", "pid", "start", "ns", "started"),
+    "heartbeat_s",
+)
 
 
 class Mailbox:

@@ -47,6 +47,7 @@ def check_in_of(
     facts: Mapping[str, Scalar] | None,
     progress: Mapping[str, int],
     trouble: tuple[str, str] | None = None,
+    shadows: Mapping[str, str] | None = None,
     metrics: tuple[MetricReport, ...] = (),
     max_bytes: int = SMALL_CHECK_IN_BYTES,
     spare: Spare = Spare.NOTHING,
@@ -57,7 +58,8 @@ def check_in_of(
     """Make the next check-in.
 
     `facts` is None if they are as last reported; `trouble` is a reason and a sentence for a device
-    that cannot even write its journal (a full disk). Events and windows of `metrics` beyond the
+    that cannot even write its journal (a full disk). `shadows` has, by model, what keeps a version
+    in shadow from being compared. Events and windows of `metrics` beyond the
     message's size wait for the next one. The registry takes envelopes of `max_bytes`; models that
     do not fit are said in short, or left out. What no server could read is left out (`sound`).
     """
@@ -75,7 +77,7 @@ def check_in_of(
             tuf={role: _held(state.tuf.get(role, 0)) for role in _ROLES},
             models=()
             if spare is Spare.MOST
-            else tuple(_model(slot, progress) for slot in state.models.values()),
+            else tuple(_model(slot, progress, shadows or {}) for slot in state.models.values()),
             events=events[:count],
             facts=dict(facts) if facts is not None and whole else None,
             dropped_events=_held(state.dropped),
@@ -123,8 +125,9 @@ def _refusal(state: DeviceState, trouble: tuple[str, str] | None) -> dict[str, s
     return {"reason": clean(said[0], 64), "detail": clean(said[1], 500)} if said else None
 
 
-def _model(slot: ModelSlot, progress: Mapping[str, int]) -> ModelReport:
+def _model(slot: ModelSlot, progress: Mapping[str, int], shadows: Mapping[str, str]) -> ModelReport:
     fetching = slot.state is ModelState.FETCHING
+    detail = slot.detail or shadows.get(slot.model)
     return ModelReport(
         model=slot.model,
         state=slot.state,
@@ -132,7 +135,7 @@ def _model(slot: ModelSlot, progress: Mapping[str, int]) -> ModelReport:
         previous=slot.previous,
         candidate=slot.candidate,
         reason=slot.reason and clean(slot.reason, 64),
-        detail=slot.detail and clean(slot.detail, 500),
+        detail=detail and clean(detail, 500),
         progress=progress.get(slot.model) if fetching else None,
     )
 
@@ -140,7 +143,7 @@ def _model(slot: ModelSlot, progress: Mapping[str, int]) -> ModelReport:
 def substance(state: DeviceState) -> object:
     """Return what the server should hear of soon; two states that are equal in it are no news."""
     return (
-        tuple(_model(slot, {}) for slot in state.models.values()),
+        tuple(_model(slot, {}, {}) for slot in state.models.values()),
         state.next_event,
         state.refusal,
         state.memory.directive_seq,

@@ -31,12 +31,14 @@ _TRIES = 6
 @dataclass(frozen=True)
 class News:
     """What a report says beside the journal's state; `facts` are None if they are as before.
-    `traces` is said beside it, unsigned."""
+    `traces` is said beside it, unsigned; `shadows`: what keeps versions in shadow from being
+    compared, by model."""
 
     facts: Mapping[str, Scalar] | None = None
     progress: Mapping[str, int] = field(default_factory=dict)
     trouble: tuple[str, str] | None = None
     traces: str = ""
+    shadows: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -131,6 +133,7 @@ class Reporter:
             facts=news.facts,
             progress=news.progress,
             trouble=news.trouble,
+            shadows=news.shadows,
             metrics=() if this.asks else self._telemetry.pending(),
             max_bytes=self._max_bytes,
             spare=this.spare,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pilotwave_agent import identity
+from pilotwave_agent.apps.shadow_said import shadows_said
 from pilotwave_agent.check_in.build import status_of
 from pilotwave_agent.core.journal import read_state
 from pilotwave_agent.hardware.texts import text
@@ -20,6 +21,11 @@ def status(config: Config) -> dict[str, Any]:
     """Return the device's state. Nothing is changed, and a running agent is not disturbed."""
     layout = Layout(config.data_dir)
     who = identity.load(layout)
+    state = read_state(layout.journal)
+    said = shadows_said(layout.live, state, config.app_users)
+    found = status_of(state)
+    for model in found["models"]:
+        model["shadow_sentence"] = said.get(model["model"], "")
     return {
         "device": who.device,
         "fleet": who.fleet,
@@ -28,7 +34,7 @@ def status(config: Config) -> dict[str, Any]:
         "key": identity.key_id(who.key),
         "running": lock.holder(layout.run_lock) is not None,
         "confinement": text(layout.confinement),
-        **status_of(read_state(layout.journal)),
+        **found,
     }
 
 
@@ -56,6 +62,8 @@ def _model_lines(model: Mapping[str, Any]) -> Iterator[str]:
     if model["state"] == ModelState.SHADOWING:
         yield f"{model['model']}: runs {runs}"
         yield f"  tries {_tried(model, since)}"
+        if model["shadow_sentence"]:
+            yield f"  not compared: {model['shadow_sentence']}"
     else:
         yield f"{model['model']}: runs {runs}, {model['state'].replace('_', ' ')}{since}"
         if model["ordered"] and (not current or model["ordered"] != current["version"]):

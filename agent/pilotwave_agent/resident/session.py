@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pilotwave_agent.apps.shadow_said import shadows_said
 from pilotwave_agent.check_in.drift import Alarm, DriftWatch
 from pilotwave_agent.check_in.metrics import Telemetry
 from pilotwave_agent.check_in.numbering import Sequence
@@ -153,7 +154,10 @@ class Session:
         if self.rounds:
             self.rounds.collect()
         traces = self.traces.header() if self.traces else ""
-        news = News(facts if facts != self._facts else None, progress or {}, trouble, traces)
+        live = Layout(self.config.data_dir).live
+        shadows = shadows_said(live, state, self.config.app_users)
+        told = facts if facts != self._facts else None
+        news = News(told, progress or {}, trouble, traces, shadows)
         already = self.reporter.acked
         try:
             reply = self.reporter.send(state, news)

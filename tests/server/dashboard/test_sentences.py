@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from pilotwave_agent.apps import shadow_said
 from pilotwave_protocol.messages.check_in import ModelReport
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.attention.service import _TITLES
@@ -117,6 +118,40 @@ def test_refusals_and_faults_are_chinese_on_the_chinese_page(
 
 
 ENGLISH_RULE = "All devices at once"
+
+
+TRIED = "the application eye says: given up: the candidate was ended by signal 11"
+
+
+@only_sqlite
+def test_a_device_says_what_keeps_a_version_in_shadow_from_being_compared(
+    fleet: Fleet, browser: httpx.Client, make_person: MakePerson
+) -> None:
+    make_person("ada")
+    assert sign_in(browser, "ada").status_code == 303
+    device = fleet.device("cam-1", line="a")
+    fleet.group("cams", "line=a")
+    fleet.assign("cams", "1.0.0")
+    said = {"current": installed("1.0.0", 1), "candidate": installed("1.1.0", 2), "detail": TRIED}
+    device.check_in(ModelReport("detector", ModelState.SHADOWING, **said))  # type: ignore[arg-type]
+    assert f"Not compared: {TRIED}" in browser.get("/devices/cam-1").text
+    browser.cookies.set("pilotwave_language", "zh-Hans")
+    words = "未进行比较: 应用 eye 表示:已放弃:候选版本被信号 11 结束"
+    assert words in browser.get("/devices/cam-1").text
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        *(shadow_said.NONE_RUNS, shadow_said.NONE_TRIES),
+        "the application eye says: its process cannot be started: Permission denied",
+        "the application eye says: the serving version did not answer within 1 s",
+        "the application eye says: the application's compare: ValueError: no",
+        "the application eye says: the candidate cannot be loaded: no such operator",
+    ],
+)
+def test_what_keeps_a_version_from_being_compared_is_translated(sentence: str) -> None:
+    chinese(sentence)
 
 
 @only_sqlite
