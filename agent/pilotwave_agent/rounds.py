@@ -11,7 +11,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pilotwave_agent.apps import heartbeats
 from pilotwave_agent.apps.rules import write_rules
@@ -23,7 +25,7 @@ from pilotwave_agent.host.shared_folder import SharedFolder, remove_tree
 from pilotwave_agent.live.labels import ENDING, MAX_WAITING, LabelRules
 from pilotwave_agent.net import server_api
 from pilotwave_agent.net.http import BadAnswer, Channel, Unreachable
-from pilotwave_agent.net.server_api import ServerSaid
+from pilotwave_agent.net.server_api import ServerSaid, WaitingRound
 from pilotwave_agent.read_conditions import look_around
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.digest import sha256_hex
@@ -52,13 +54,22 @@ def _forget(layout: Layout) -> None:
         remove_tree(layout.all_examples)
 
 
-def waits(config: Config, wall: float, root: Path) -> str:
-    """Say what the device waits for before it takes part; nothing: it may."""
+def waits(
+    config: Config, wall: float, root: Path, conditions: Mapping[str, Any] | None = None
+) -> str:
+    """Say what the device waits for before it takes part; nothing: it may.
+
+    `conditions` are those of a round. The server's answer is not signed, so they come on top of
+    what the owner asks for and take nothing of it away.
+    """
     world = look_around(config, wall, root=root)
-    asked = {"power": "external", "network": "unmetered", "idle": config.learn.idle or None}
-    found = hold({k: v for k, v in asked.items() if v}, world, FETCH)
-    found = found or hold({"idle": True} if config.learn.idle else {}, world, CHANGE)
-    return found.sentence if found else ""
+    own = {"power": "external", "network": "unmetered"}
+    own_too = {"idle": True} if config.learn.idle else {}
+    for asked in (own | own_too, conditions or {}):
+        found = hold(asked, world, FETCH) or hold(asked, world, CHANGE)
+        if found:
+            return found.sentence
+    return ""
 
 
 def answered(layout: Layout, plan: str, number: int) -> Path:
@@ -113,7 +124,7 @@ class Rounds:
             waiting = server_api.waiting_rounds(channel, token)
         except (ServerSaid, Unreachable, BadAnswer):
             return  # an older server, or one that is not there: the next check-in asks again
-        if all(answered(self._layout, sha256_hex(w.plan), w.number).exists() for w in waiting):
+        if not any(self._may_answer(one, wall, root) for one in waiting):
             return
         try:
             self._child = subprocess.Popen(
@@ -128,6 +139,11 @@ class Rounds:
                 self._child.stdin.close()
         except OSError as e:
             say(f"no process takes part in learning: {e}", level="warning")
+
+    def _may_answer(self, waiting: WaitingRound, wall: float, root: Path) -> bool:
+        if answered(self._layout, sha256_hex(waiting.plan), waiting.number).exists():
+            return False
+        return not waits(self._config, wall, root, waiting.conditions)
 
     def _runs(self) -> bool:
         if self._child is not None and self._child.poll() is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -156,10 +156,12 @@ def send_case(channel: Channel, token: str, case: bytes) -> None:
 
 @dataclass(frozen=True)
 class WaitingRound:
-    """A training plan as the server gave it, not verified, and which of its rounds is open."""
+    """A training plan as the server gave it, not verified, which of its rounds is open, and what
+    the server says to wait for."""
 
     plan: bytes
     number: int
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
 def waiting_rounds(channel: Channel, token: str) -> list[WaitingRound]:
@@ -182,7 +184,10 @@ def _waiting(item: dict[str, Any]) -> WaitingRound:
     number = item["round"]
     if type(number) is not int or not 1 <= number <= MAX_ROUNDS:
         raise ValueError(f"expected a round from 1 to {MAX_ROUNDS}; got {number!r}")
-    return WaitingRound(base64.b64decode(item["content"], validate=True), number)
+    conditions = item.get("conditions", {})  # an older server names none
+    if not isinstance(conditions, dict):
+        raise ValueError("expected conditions as an object")
+    return WaitingRound(base64.b64decode(item["content"], validate=True), number, conditions)
 
 
 def head_of_round(channel: Channel, token: str, plan: str, number: int, size: int) -> bytes:

@@ -14,6 +14,7 @@ killed at any moment.
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 from pilotwave_agent.host import lock
@@ -21,7 +22,7 @@ from pilotwave_agent.host.log import say
 from pilotwave_agent.net import server_api
 from pilotwave_agent.net.http import BadAnswer, Unreachable
 from pilotwave_agent.net.server_api import WaitingRound
-from pilotwave_agent.rounds import SENT, answered
+from pilotwave_agent.rounds import SENT, answered, waits
 from pilotwave_agent.take_part.compute_numbers import compute_numbers
 from pilotwave_agent.take_part.device import CannotTakePart, Device
 from pilotwave_agent.take_part.fetch_head import fetch_head
@@ -42,7 +43,7 @@ def take_part(device: Device) -> None:
     _tidy(device)
     for waiting in server_api.waiting_rounds(device.channel, device.token):
         sent = answered(device.layout, sha256_hex(waiting.plan), waiting.number)
-        if sent.exists():
+        if sent.exists() or waits(device.config, time.time(), Path("/"), waiting.conditions):
             continue
         try:
             _answer(device, waiting, sent)

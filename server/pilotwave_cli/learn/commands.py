@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pilotwave_cli import output
-from pilotwave_cli.client import connect
+from pilotwave_cli.client import Api, connect
 from pilotwave_cli.confirm import Yes, count, sure
-from pilotwave_cli.errors import Failed
+from pilotwave_cli.errors import ApiError, Failed
 from pilotwave_cli.learn import fetch_command, plan_command
 from pilotwave_cli.learn.find_experiment import find_experiment, newest_experiment
 from pilotwave_cli.output import Json
+from pilotwave_cli.policies import faults_of, read_policy_file
 from pilotwave_protocol.names import check_group, check_model, check_plan
 
 cli = typer.Typer(no_args_is_help=True, help="Have devices learn without giving examples away.")
@@ -28,22 +30,38 @@ def start(
     model: Model,
     plan: Plan,
     group: Annotated[str, typer.Option("--group", help="Whose devices may take part.")],
+    policy: Annotated[
+        str, typer.Option(help="Whom to ask when: everyone, careful, or a file of YAML.")
+    ] = "everyone",
 ) -> None:
     """Have a group's devices learn by a plan, those whose owners allow it."""
-    named = {"model": check_model(model), "plan": check_plan(plan), "group": check_group(group)}
-    with connect() as api:
-        before = newest_experiment(api, model, plan)
-
-        def begun() -> dict[str, Any] | None:
-            found = newest_experiment(api, model, plan)
-            return None if found is None or (before and found["id"] == before["id"]) else found
-
-        made = api.post("/learning/experiments", named, done=begun)
+    body = {"model": check_model(model), "plan": check_plan(plan), "group": check_group(group)}
+    if "." in policy or "/" in policy:
+        body["policy_text"] = read_policy_file(Path(policy))
+    else:
+        body["policy"] = policy
+    try:
+        with connect() as api:
+            made = _begin(api, body)
+    except ApiError as error:
+        raise faults_of(error) from None
+    waves = made["policy"]["waves"]
     output.say(
-        f"experiment {made['id']} runs; round 1 is open until"
-        f" {output.when(made['round']['ends_at'])} and takes"
+        f"experiment {made['id']} runs, with wave {waves[0]['name']} of {len(waves)}; round 1 is"
+        f" open until {output.when(made['round']['ends_at'])} and takes"
         f" {count(made['least_devices'], 'device')}"
     )
+
+
+def _begin(api: Api, body: dict[str, str]) -> dict[str, Any]:
+    before = newest_experiment(api, body["model"], body["plan"])
+
+    def begun() -> dict[str, Any] | None:
+        found = newest_experiment(api, body["model"], body["plan"])
+        return None if found is None or (before and found["id"] == before["id"]) else found
+
+    made: dict[str, Any] = api.post("/learning/experiments", body, done=begun)
+    return made
 
 
 @cli.command("status")
@@ -78,6 +96,8 @@ def _show_one(found: dict[str, Any], devices: list[dict[str, Any]], as_json: boo
         output.show_json({**found, "updates": devices})
         return
     facts = {key: found[key] for key in ("state", "detail", "group")}
+    wave = found["policy"]["waves"][found["wave"]]
+    facts["wave"] = f"{wave['name']}, {count(found['wave_devices'], 'device')}"
     facts["opened"] = f"{output.when(found['opened_at'])} by {found['opened_by']}"
     output.facts(f"Experiment {found['id']}", list(facts.items()))
     rounds: list[output.Column] = [
@@ -85,6 +105,9 @@ def _show_one(found: dict[str, Any], devices: list[dict[str, Any]], as_json: boo
         ("state", "state"),
         ("devices", "devices"),
         ("examples", "examples"),
+        ("waiting", "waiting"),
+        ("declined", "declined"),
+        ("failed", "failed"),
         ("left out", lambda r: "" if r["left_out"] is None else r["left_out"]),
         ("right", lambda r: _share(r["right"])),
         ("right with all", lambda r: _share(r["right_with_all"])),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
@@ -13,9 +14,8 @@ from pilotwave_server.deps import Ctx
 from pilotwave_server.device_api.enrolment import DeviceCredentials
 from pilotwave_server.device_api.poll import Polls, RevokedToken
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
-from pilotwave_server.devices.service import get_device
 from pilotwave_server.fields import ApiReply
-from pilotwave_server.learning.rounds import open_for
+from pilotwave_server.learning.asked import rounds_for
 from pilotwave_server.problems import responses
 
 router = APIRouter(tags=["device"], prefix="/device/v1")
@@ -26,6 +26,9 @@ class WaitingRound(ApiReply):
     plan: str = Field(description="Its name; what it is, the model's publisher has signed.")
     content: str = Field(description="The plan's bytes, base64.")
     round: int = Field(description="Which of the plan's rounds is open.")
+    conditions: dict[str, Any] = Field(
+        description="What must hold before the device takes part, beside its owner's own settings."
+    )
 
 
 class WaitingRounds(ApiReply):
@@ -44,16 +47,16 @@ async def learning(
 
 
 def _waiting(context: Context, device: str) -> WaitingRounds:
-    with context.db.read() as session:
-        found = open_for(session, get_device(session, device), context.clock())
+    found = rounds_for(context.db, device, now=context.clock())
     return WaitingRounds(
         rounds=[
             WaitingRound(
-                model=of.model,
-                plan=of.plan,
-                content=base64.b64encode(content).decode(),
-                round=row.number,
+                model=one.experiment.model,
+                plan=one.experiment.plan,
+                content=base64.b64encode(one.content).decode(),
+                round=one.round.number,
+                conditions=one.policy.waits_for,
             )
-            for row, of, content in found
+            for one in found
         ]
     )

@@ -84,6 +84,8 @@ class UpdatesDoor(SealedDoor):
     def __init__(self, context: Context, polls: Polls) -> None:
         def take(device: str, raw: bytes) -> None:
             with context.db.write() as session:
-                updates.take(session, raw, device=device, now=context.clock())
+                refusal = updates.take(session, raw, device=device, now=context.clock())
+            if refusal is not None:
+                raise refusal
 
         super().__init__(context, polls, take, limit=MAX_NUMBERS_BYTES + 3 * MAX_UPDATE_BYTES)

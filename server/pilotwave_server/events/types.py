@@ -19,7 +19,7 @@ _BY_FAMILY = {
     "enrolment_code": "create revoke",
     "fleet": "backup create lift restore",
     "group": "add change create delete remove",
-    "learning": "complete end fail pause resume start stop",
+    "learning": "complete end fail open_wave pause resume start stop",
     "model": "create metadata publishers reset",
     "person": "bind create disable enable link link_used login password role totp_off totp_on "
     "unbind",

@@ -15,15 +15,16 @@ from pilotwave_protocol.learning.plan import TrainingPlan, parse_plan
 from pilotwave_server.audit.service import record
 from pilotwave_server.errors import Conflict, NotFound
 from pilotwave_server.groups.service import get_group
+from pilotwave_server.learning.policy import LearnPolicy, store_policy
 from pilotwave_server.learning.rounds import open_round
 from pilotwave_server.learning.states import CAME_TO_NOTHING, TRANSITIONS, ExperimentState
 from pilotwave_server.learning.tables import ExperimentRow
+from pilotwave_server.learning.waves import open_wave
 from pilotwave_server.paging import PageRequest, paginate
 from pilotwave_server.registry import documents
 from pilotwave_server.registry.tables import PlanRow, VersionRow
-from pilotwave_server.rollouts.waves import draw_salt, percent_threshold
+from pilotwave_server.rollouts.waves import draw_salt
 
-EVERYONE = {"name": "everyone", "waves": [{"name": "100%", "percent": 100.0}]}
 _VERBS = {
     ExperimentState.RUNNING: "learning.resume",
     ExperimentState.PAUSED: "learning.pause",
@@ -56,7 +57,14 @@ class WrongExperimentState(Conflict):
 
 
 def start(
-    session: Session, *, model: str, plan: str, group: str, actor: str, now: datetime
+    session: Session,
+    *,
+    model: str,
+    plan: str,
+    group: str,
+    policy: LearnPolicy,
+    actor: str,
+    now: datetime,
 ) -> ExperimentRow:
     """Begin with the first round. PlanUnknown, ExperimentNotPossible, GroupUnknown."""
     row, read = _plan(session, model, plan)
@@ -70,10 +78,10 @@ def start(
         plan_sha256=row.sha256,
         group_id=where.id,
         group=group,
-        policy=EVERYONE,
+        policy=store_policy(policy),
         multiplier=salt.multiplier,
         offset=salt.offset,
-        threshold=percent_threshold(100),
+        threshold=0,
         wave_opened_at=now,
         state=str(ExperimentState.RUNNING),
         opened_at=now,
@@ -81,6 +89,7 @@ def start(
     )
     session.add(made)
     session.flush()
+    open_wave(session, made, policy, 0, now=now)
     open_round(session, made, 1, ends_at=read.deadline, now=now)
     _note(session, made, "learning.start", actor=actor, now=now)
     return made

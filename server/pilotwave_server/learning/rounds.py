@@ -1,4 +1,4 @@
-"""Rounds of experiments: open them, find them, and say which of them wait for a device."""
+"""Rounds of experiments: open them, find them, and their results."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import NotFound
-from pilotwave_server.groups.service import groups_of
-from pilotwave_server.learning.states import DONE, OPEN, ExperimentState
-from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow
-from pilotwave_server.registry.tables import PlanRow
+from pilotwave_server.learning.states import DONE, OPEN
+from pilotwave_server.learning.tables import ExperimentRow, RoundRow
 
 
 class RoundUnknown(NotFound):
@@ -63,18 +60,3 @@ def newest_head(session: Session, experiment: ExperimentRow) -> bytes | None:
     r = RoundRow
     query = select(r.head).where(r.experiment_id == experiment.id, r.state == DONE)
     return session.scalar(query.order_by(r.number.desc()).limit(1))
-
-
-def open_for(
-    session: Session, device: DeviceRow, now: datetime
-) -> list[tuple[RoundRow, ExperimentRow, bytes]]:
-    """The open rounds that a device has not answered yet, with their plans."""
-    u, r, e = UpdateRow, RoundRow, ExperimentRow
-    answered = exists().where(u.round_id == r.id, u.device_id == device.id)
-    query = select(r, e, PlanRow.content).join(e, e.id == r.experiment_id)
-    query = query.join(PlanRow, PlanRow.id == e.plan_id)
-    query = query.where(r.state == OPEN, r.ends_at > now, ~answered)
-    query = query.where(e.state == str(ExperimentState.RUNNING)).order_by(r.id).limit(8)
-    found = session.execute(query).tuples().all()
-    mine = {group.id for group in groups_of(session, device)} if found else set()
-    return [one for one in found if one[1].group_id in mine]

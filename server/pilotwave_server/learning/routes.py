@@ -28,6 +28,7 @@ from pilotwave_server.learning.experiments import (
     WrongExperimentState,
 )
 from pilotwave_server.learning.permissions import OperatorOfExperiment
+from pilotwave_server.learning.policy import read_policy
 from pilotwave_server.learning.rounds import RoundUnknown, find_round, newest_head
 from pilotwave_server.learning.steer import RoundNotOpen
 from pilotwave_server.learning.tables import UpdateRow
@@ -40,6 +41,8 @@ from pilotwave_server.learning.views import (
 )
 from pilotwave_server.paging import BadCursor, Page, Paging
 from pilotwave_server.problems import responses
+from pilotwave_server.rollouts.policies.chosen import PolicyUnknown
+from pilotwave_server.rollouts.policies.faults import PolicyInvalid
 from pilotwave_server.routing import api_router
 from pilotwave_server.scope import Touched, check_scope
 
@@ -59,7 +62,9 @@ class NoResult(Conflict):
     operation_id="start_experiment",
     status_code=201,
     summary="Have a group's devices learn by a plan",
-    responses=responses(PlanUnknown, ExperimentNotPossible, GroupUnknown),
+    responses=responses(
+        PlanUnknown, ExperimentNotPossible, GroupUnknown, PolicyUnknown, PolicyInvalid
+    ),
 )
 def start(
     operator: OperatorInBody, session: WriteSession, now: Now, body: ExperimentRequest
@@ -67,8 +72,9 @@ def start(
     """Those take part whose owners allow it. A plan has one experiment that did not fail and was
     not stopped."""
     check_scope(operator, Touched(body.model, [body.group]))
+    policy = read_policy(name=body.policy, text=body.policy_text)
     named = {"model": body.model, "plan": body.plan, "group": body.group}
-    made = experiments.start(session, **named, actor=str(operator), now=now)
+    made = experiments.start(session, **named, policy=policy, actor=str(operator), now=now)
     return views.detail(session, made)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
+from pilotwave_server.learning.advance import advance_all
 from pilotwave_server.learning.finish import finish_all
 from pilotwave_server.learning.routes import router
 from pilotwave_server.workers import Periodic
@@ -12,9 +13,10 @@ LOOK_S = 30.0
 
 
 def install(context: Context) -> None:
-    """Answer operators, and end the rounds whose time is over."""
+    """Answer operators, open waves, and end the rounds whose time is over."""
 
     def look() -> None:
+        advance_all(context.db, now=context.clock())
         finish_all(context.db, context.get(BlobStore), now=context.clock())
 
     context.routers.append(router)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, LargeBinary, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, deferred, mapped_column
 
 from pilotwave_server.db import Base, BigId, JsonB, UtcDateTime
@@ -16,7 +16,8 @@ class ExperimentRow(Base):
 
     `state` is one of `states.ExperimentState`, `detail` the sentence for people. `policy` is the
     policy as it was at the start; `wave`, `threshold` and the salt (`multiplier`, `offset`) say
-    which devices may take part, as a rollout's do.
+    which devices may take part, as a rollout's do; `wave_devices` how many those were when the last
+    wave opened.
     """
 
     __tablename__ = "learning_experiments"
@@ -35,6 +36,7 @@ class ExperimentRow(Base):
     offset: Mapped[int] = mapped_column(BigInteger)
     wave: Mapped[int] = mapped_column(default=0)
     threshold: Mapped[int] = mapped_column(BigInteger)
+    wave_devices: Mapped[int] = mapped_column(default=0)
     wave_opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
     state: Mapped[str] = mapped_column(String(16), index=True)
     opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -66,6 +68,29 @@ class RoundRow(Base):
     size: Mapped[int] = mapped_column(BigId, default=0)
     figures: Mapped[dict[str, Any] | None] = mapped_column(JsonB)
     head: Mapped[bytes | None] = deferred(mapped_column(LargeBinary))
+
+
+class AskedRow(Base):
+    """A device that was asked to take part in a round. `state` is asked, answered, declined or
+    failed; `reason` why it did not, in one word, `examples` about how many it had where they were
+    too few."""
+
+    __tablename__ = "learning_devices"
+    __table_args__ = (Index(None, "round_id", "state", "asked_at"),)
+
+    round_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("learning_rounds.id", ondelete="CASCADE"), primary_key=True
+    )
+    device_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
+    )
+    device: Mapped[str] = mapped_column(String(64))
+    wave: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(32))
+    examples: Mapped[int | None]
+    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class UpdateRow(Base):

@@ -31,11 +31,14 @@ from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.envelopes import is_signed_by
 from pilotwave_server.errors import Conflict, Invalid, Unavailable
 from pilotwave_server.groups.service import groups_of
-from pilotwave_server.learning.check_numbers import check_sums
+from pilotwave_server.learning.asked import ANSWERED, FAILED, note
+from pilotwave_server.learning.check_numbers import ImpossibleUpdate, check_sums
 from pilotwave_server.learning.experiments import plan_of
 from pilotwave_server.learning.states import OPEN
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow
+from pilotwave_server.learning.waves import is_in_wave
 
+IMPOSSIBLE = "impossible_update"
 MOST_BYTES = 1 << 30
 """Of the updates of one round: they are all looked at together."""
 
@@ -62,10 +65,11 @@ class RoundFull(Unavailable):
     code: ClassVar[str] = "round_full"
 
 
-def take(session: Session, raw: bytes, *, device: str, now: datetime) -> None:
+def take(session: Session, raw: bytes, *, device: str, now: datetime) -> ImpossibleUpdate | None:
     """Keep the update that `device` sent; the very same again is fine.
 
-    DeviceUnknown, BadUpdate, RoundOver, UpdateRepeated, RoundFull, ImpossibleUpdate.
+    One whose numbers cannot be is noted, and what to answer is returned: the note shall stay.
+    DeviceUnknown, BadUpdate, RoundOver, UpdateRepeated, RoundFull.
     """
     row = get_device(session, device, lock=True)
     sent, numbers = _opened(session, raw, row)
@@ -73,10 +77,14 @@ def take(session: Session, raw: bytes, *, device: str, now: datetime) -> None:
     u, named = UpdateRow, f"round {where.number} of experiment {experiment.id}"
     known = session.scalar(select(u.sha256).where(u.round_id == where.id, u.device_id == row.id))
     if known == sent.numbers:
-        return
+        return None
     if known is not None:
         raise UpdateRepeated(f"{device} has sent another update in {named}")
-    _check(sent, numbers, plan_of(session, experiment))
+    try:
+        _check(sent, numbers, plan_of(session, experiment))
+    except ImpossibleUpdate as error:
+        note(session, where.id, row, FAILED, reason=IMPOSSIBLE, now=now)
+        return error
     if where.size + len(numbers) > MOST_BYTES:
         raise RoundFull(f"{named} has {where.size} bytes of updates, of {MOST_BYTES} at most")
     session.add(
@@ -92,6 +100,8 @@ def take(session: Session, raw: bytes, *, device: str, now: datetime) -> None:
         )
     )
     _count(session, where, sent)
+    note(session, where.id, row, ANSWERED, now=now)
+    return None
 
 
 def _count(session: Session, where: RoundRow, sent: Update) -> None:
@@ -139,16 +149,18 @@ def _round(
             f"experiment {experiment.id} is of the group {experiment.group}, which {row.name} is"
             " not in"
         )
+    if not is_in_wave(experiment, row):
+        raise RoundOver(f"no open wave of experiment {experiment.id} takes {row.name}")
     return where, experiment
 
 
-def _check(update: Update, numbers: bytes, plan: TrainingPlan) -> None:
-    if len(numbers) != update.size or sha256_hex(numbers) != update.numbers:
+def _check(sent: Update, numbers: bytes, plan: TrainingPlan) -> None:
+    if len(numbers) != sent.size or sha256_hex(numbers) != sent.numbers:
         raise BadUpdate(
-            f"expected {update.size} bytes with the digest that was signed; got {len(numbers)}"
+            f"expected {sent.size} bytes with the digest that was signed; got {len(numbers)}"
         )
     try:
         found = Statistics.from_bytes(numbers, features=plan.features, classes=plan.classes)
     except ProtocolError as error:
         raise BadUpdate(f"these are not the numbers of plan {plan.plan}: {error}") from error
-    check_sums(found, plan, examples=update.examples)
+    check_sums(found, plan, examples=sent.examples)

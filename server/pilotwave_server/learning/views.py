@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from pydantic import Field
 from sqlalchemy.orm import Session
 
 from pilotwave_server.fields import ApiReply, ApiRequest
+from pilotwave_server.learning.asked import ASKED, DECLINED, FAILED, counts
 from pilotwave_server.learning.experiments import plan_of
 from pilotwave_server.learning.rounds import newest_rounds, rounds_of
 from pilotwave_server.learning.states import ExperimentState
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow
+from pilotwave_server.rollouts.policies.views import PolicyName, PolicyText
 
 NAME = "^[a-z0-9._-]+$"
 
@@ -21,6 +24,10 @@ class ExperimentRequest(ApiRequest):
     model: str = Field(max_length=64, pattern=NAME)
     plan: str = Field(max_length=64, pattern=NAME)
     group: str = Field(max_length=64, pattern=NAME)
+    policy: PolicyName | None = Field(
+        default=None, description="`everyone`, as without it, or `careful`."
+    )
+    policy_text: PolicyText = None
 
 
 class RoundView(ApiReply):
@@ -30,6 +37,9 @@ class RoundView(ApiReply):
     ends_at: datetime
     ended_at: datetime | None
     devices: int = Field(description="How many devices sent an update.")
+    waiting: int = Field(description="How many were asked and have said nothing yet.")
+    declined: int = Field(description="How many said that they take no part.")
+    failed: int = Field(description="How many failed at it.")
     examples: int = Field(description="Of how many examples in all.")
     left_out: int | None = Field(description="How many were left out of the result.")
     right: float | None = Field(
@@ -57,6 +67,10 @@ class ExperimentView(ApiReply):
     embedding: str = Field(description="The output that the last layer reads.")
     features: int
     classes: int
+    policy: dict[str, Any] = Field(description="With its defaults, in seconds and shares.")
+    wave: int = Field(description="The wave that is open, from 0.")
+    wave_devices: int = Field(description="How many devices the open waves take.")
+    wave_opened_at: datetime
     round: RoundView | None = Field(description="The newest round.")
 
 
@@ -71,30 +85,39 @@ class UpdateView(ApiReply):
     gain: float | None = Field(description="By how much the result is better without it.")
 
 
-def round_view(row: RoundRow) -> RoundView:
-    figures = row.figures or {}
-    told = {key: getattr(row, key, figures.get(key)) for key in RoundView.model_fields}
-    return RoundView.model_validate(told)
+def round_views(session: Session, rows: Sequence[RoundRow]) -> list[RoundView]:
+    """Rounds with how many devices were asked, and what came of it."""
+    asked = counts(session, rows)
+    found = []
+    for row in rows:
+        states, figures = asked.get(row.id, {}), row.figures or {}
+        told = {key: getattr(row, key, figures.get(key)) for key in RoundView.model_fields}
+        told |= {key: states.get(key, 0) for key in (DECLINED, FAILED)}
+        told["waiting"] = states.get(ASKED, 0)
+        found.append(RoundView.model_validate(told))
+    return found
 
 
 def summaries(session: Session, rows: Sequence[ExperimentRow]) -> list[ExperimentView]:
     """One line of a list for each."""
     newest = newest_rounds(session, rows)
-    return [_view(session, row, newest.get(row.id)) for row in rows]
+    shown = round_views(session, list(newest.values()))
+    by_experiment = dict(zip(newest, shown, strict=True))
+    return [_view(session, row, by_experiment.get(row.id)) for row in rows]
 
 
-def _view(session: Session, row: ExperimentRow, newest: RoundRow | None) -> ExperimentView:
+def _view(session: Session, row: ExperimentRow, newest: RoundView | None) -> ExperimentView:
     plan = plan_of(session, row)
     shown = ("least_devices", "embedding", "features", "classes")
     told = {key: getattr(row, key, None) for key in ExperimentView.model_fields}
     told |= {key: getattr(plan, key) for key in shown}
     told |= {"base": plan.base.version, "variant": plan.base.variant, "plan_rounds": plan.rounds}
-    told["round"] = None if newest is None else round_view(newest)
+    told["round"] = newest
     return ExperimentView.model_validate(told)
 
 
 def detail(session: Session, row: ExperimentRow) -> ExperimentDetail:
     """All that there is to say."""
-    rounds = rounds_of(session, row)
+    rounds = round_views(session, rounds_of(session, row))
     shown = _view(session, row, rounds[0] if rounds else None)
-    return ExperimentDetail(**shown.model_dump(), rounds=[round_view(one) for one in rounds])
+    return ExperimentDetail(**shown.model_dump(), rounds=rounds)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import ClassVar, NamedTuple
 
@@ -24,7 +25,7 @@ from pilotwave_server.devices.tables import PRIME, DeviceRow, PinRow
 from pilotwave_server.errors import Invalid
 from pilotwave_server.groups.service import in_group
 from pilotwave_server.groups.tables import GroupRow
-from pilotwave_server.rollouts.policies.policy import Policy, Wave
+from pilotwave_server.rollouts.policies.policy import Policy
 from pilotwave_server.rollouts.tables import RolloutRow
 
 MAX_WAVES = 100
@@ -64,9 +65,9 @@ def position(multiplier: int, offset: int, bucket: int) -> int:
     return (bucket * multiplier + offset) % PRIME
 
 
-def position_sql(rollout: RolloutRow) -> ColumnElement[int]:
+def position_sql(order: RolloutRow | Salt) -> ColumnElement[int]:
     """The same over the devices' table. The product stays below 2^62."""
-    return (DeviceRow.bucket * rollout.multiplier + rollout.offset) % PRIME
+    return (DeviceRow.bucket * order.multiplier + order.offset) % PRIME
 
 
 def percent_threshold(percent: float) -> int:
@@ -85,14 +86,19 @@ def takers(session: Session, group: GroupRow, model: str) -> tuple[ColumnElement
     return DeviceRow.state == "enrolled", in_group(session, group), not_pinned(model)
 
 
-def nth_position(session: Session, group: GroupRow, rollout: RolloutRow, n: int) -> int | None:
-    """The `n`-th smallest position (from 1) among the group's devices that it can take, or the
-    largest.
+Devices = Sequence[ColumnElement[bool]]
+"""The devices for which all of these hold."""
 
-    None when there is no such device. It reads the group's devices once.
+
+def nth_position(
+    session: Session, devices: Devices, order: RolloutRow | Salt, n: int
+) -> int | None:
+    """The `n`-th smallest position (from 1) among the devices, or the largest.
+
+    None when there is no such device. It reads the devices once.
     """
-    place = position_sql(rollout).label("place")
-    mine = select(place).where(*takers(session, group, rollout.model))
+    place = position_sql(order).label("place")
+    mine = select(place).where(*devices)
     nth = session.scalar(mine.order_by("place").offset(n - 1).limit(1))
     if nth is None:
         nth = session.scalar(mine.order_by(place.desc()).limit(1))
@@ -104,28 +110,37 @@ def opened_threshold(
 ) -> int:
     """Return the rollout's threshold once wave `index` is open: never below the present one. That
     of a shadow wave, which takes no device to the version, is its own."""
-    own = _own_threshold(session, group, rollout, policy.waves[index])
+    wave = policy.waves[index]
+    devices = takers(session, group, rollout.model)
+    own = threshold_of(session, devices, rollout, percent=wave.percent, count=wave.count)
     return own if policy.in_shadow(index) else max(rollout.threshold, own)
 
 
-def _own_threshold(session: Session, group: GroupRow, rollout: RolloutRow, wave: Wave) -> int:
-    if wave.percent is not None:
-        bound = percent_threshold(wave.percent)
-        if bound == PRIME or _takes_anyone(session, group, rollout, bound):
+def threshold_of(
+    session: Session,
+    devices: Devices,
+    order: RolloutRow | Salt,
+    *,
+    percent: float | None,
+    count: int | None,
+) -> int:
+    """Return the threshold that takes so many of the devices; 0 where neither is said."""
+    if percent is not None:
+        bound = percent_threshold(percent)
+        if bound == PRIME or _takes_anyone(session, devices, order, bound):
             return bound
         # the first percent of a small group is one device: none would prove nothing
-        return max(bound, _upto(session, group, rollout, 1))
-    return _upto(session, group, rollout, wave.count) if wave.count is not None else 0
+        return max(bound, _upto(session, devices, order, 1))
+    return _upto(session, devices, order, count) if count is not None else 0
 
 
-def _upto(session: Session, group: GroupRow, rollout: RolloutRow, n: int) -> int:
-    nth = nth_position(session, group, rollout, n)
+def _upto(session: Session, devices: Devices, order: RolloutRow | Salt, n: int) -> int:
+    nth = nth_position(session, devices, order, n)
     return 0 if nth is None else nth + 1
 
 
-def _takes_anyone(session: Session, group: GroupRow, rollout: RolloutRow, bound: int) -> bool:
-    mine = takers(session, group, rollout.model)
-    query = select(DeviceRow.id).where(*mine, position_sql(rollout) < bound).limit(1)
+def _takes_anyone(session: Session, devices: Devices, order: RolloutRow | Salt, bound: int) -> bool:
+    query = select(DeviceRow.id).where(*devices, position_sql(order) < bound).limit(1)
     return session.scalar(query) is not None
 
 

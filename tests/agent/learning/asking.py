@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 from pilotwave_protocol import strictjson
 from tests.peers.registry import Registry, Reply, problem
@@ -16,13 +17,18 @@ class AskingRegistry(Registry):
         self.waiting: list[bytes] = []
         self.updates: list[bytes] = []
         self.number, self.head = 1, b""
+        self.conditions: dict[str, Any] = {}
         self.refuses = False
         super().__init__()
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Reply:
         if path == "/device/v1/learning":
             rounds = [
-                {"content": base64.b64encode(plan).decode(), "round": self.number}
+                {
+                    "content": base64.b64encode(plan).decode(),
+                    "round": self.number,
+                    "conditions": self.conditions,
+                }
                 for plan in self.waiting
             ]
             return Reply(200, strictjson.dumps({"rounds": rounds}))

@@ -239,3 +239,37 @@ def test_damaged_examples_are_passed_over(running: Device, registry: AskingRegis
     part(running)
     assert sent(registry)[0].examples == 25
     assert rounds.SENT in "".join(path.name for path in running.layout.updates.iterdir())
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        {"windows": [{"cron": "0 0 29 2 *", "duration_s": 60, "timezone": "UTC"}]},
+        {"idle": True},
+        {"power": "wind"},
+        {"a condition of later": 1},
+    ],
+    ids=["window", "idle", "unreadable", "unknown"],
+)
+def test_what_the_server_says_to_wait_for_holds_until_it_is_met(
+    running: Device, registry: AskingRegistry, conditions: dict[str, Any]
+) -> None:
+    plan = plan_of(registry)
+    sign(registry, plan)
+    registry.waiting, registry.conditions = [plan.to_bytes()], conditions
+    (running.config.data_dir / "busy").touch()
+    leave(running, 30)
+    part(running)
+    assert registry.updates == []
+    registry.conditions = {}
+    part(running)
+    assert len(registry.updates) == 1
+
+
+def test_what_the_server_says_takes_nothing_from_what_the_owner_asks_for(running: Device) -> None:
+    running.set(metered=True)
+    for conditions in ({}, {"network": None}, {"network": "any"}, {"idle": False}):
+        assert "unmetered" in waits(running.config, 0.0, Path("/nowhere"), conditions)
+    running.set(metered=False, learn=LearnSettings(allow=True))
+    (running.config.data_dir / "busy").touch()
+    assert "idle" in waits(running.config, 0.0, Path("/nowhere"), {"idle": False})

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from pilotwave_server.db import Database
-from pilotwave_server.learning.experiments import EVERYONE, WrongExperimentState, move
+from pilotwave_server.learning.experiments import WrongExperimentState, move
 from pilotwave_server.learning.states import TRANSITIONS, ExperimentState
 from pilotwave_server.learning.tables import ExperimentRow
 from pilotwave_server.registry.tables import ModelRow, PlanRow
@@ -29,7 +29,7 @@ def test_each_pair_of_states_is_as_the_table_says(db: Database) -> None:
         for before, after in pairs:
             row = ExperimentRow(
                 plan_id=plan.id, model="m", plan="p", plan_sha256="0" * 64, group="g",
-                policy=EVERYONE, multiplier=1, offset=0, threshold=1, wave_opened_at=NOW,
+                policy={}, multiplier=1, offset=0, threshold=1, wave_opened_at=NOW,
                 state=str(before), opened_at=NOW, opened_by="x",
             )  # fmt: skip
             session.add(row)

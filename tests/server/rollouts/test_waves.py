@@ -21,6 +21,7 @@ from pilotwave_server.rollouts.waves import (
     position,
     position_sql,
     read_salt,
+    takers,
 )
 from tests.server.rollouts.worlds_db import World
 
@@ -123,13 +124,13 @@ def test_nth_place_is_found_in_the_database(world: World) -> None:
     with world.db.read() as session:
         buckets = session.scalars(select(DeviceRow.bucket))
         places = sorted(position(rollout.multiplier, rollout.offset, b) for b in buckets)
-        group = world.the_group(session)
-        assert [nth_position(session, group, rollout, n) for n in (1, 3, 10)] == [
+        theirs = takers(session, world.the_group(session), "detector")
+        assert [nth_position(session, theirs, rollout, n) for n in (1, 3, 10)] == [
             places[0],
             places[2],
             places[9],
         ]
-        assert nth_position(session, group, rollout, 11) == places[9]
+        assert nth_position(session, theirs, rollout, 11) == places[9]
 
 
 def test_count_wave_opens_for_that_many_and_never_closes_on_others(world: World) -> None:

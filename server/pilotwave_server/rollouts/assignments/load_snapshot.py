@@ -33,7 +33,7 @@ from pilotwave_server.rollouts.assignments.snapshot import (
 )
 from pilotwave_server.rollouts.choice.store import read_trials
 from pilotwave_server.rollouts.leases import ROLLED_BACK, TOOK_IT
-from pilotwave_server.rollouts.policies.policy import Policy
+from pilotwave_server.rollouts.policies.policy import Policy, waits_for
 from pilotwave_server.rollouts.policies.stored import stored_choose, stored_policy
 from pilotwave_server.rollouts.states import OFFERING, OVER, RolloutState
 from pilotwave_server.rollouts.tables import (
@@ -261,10 +261,8 @@ def _shadow_thresholds(session: Session, policies: dict[int, Policy]) -> dict[in
 def entry_conditions(policy: Policy) -> dict[str, object]:
     """What a device is told to wait for before it changes: conditions, and `windows` of which one
     has to be open. What does not matter is left out."""
-    told = {key: value for key, value in vars(policy.conditions).items() if value is not None}
-    if policy.together:
-        told["together"] = sorted(policy.together)
-    return {**told, "windows": [vars(w) for w in policy.windows]} if policy.windows else told
+    found = waits_for(policy.conditions, policy.windows)
+    return {**found, "together": sorted(policy.together)} if policy.together else found
 
 
 def _baselines(session: Session, names: dict[int, str]) -> dict[str, tuple[Baseline, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from sqlalchemy import select
@@ -20,9 +20,11 @@ from pilotwave_server.rollouts.tables import PolicyRow
 class PolicyUnknown(NotFound):
     code: ClassVar[str] = "policy_unknown"
 
-    def __init__(self, name: str | None, version: int | None = None) -> None:
+    def __init__(
+        self, name: str | None, version: int | None = None, known: Iterable[str] = TEXTS
+    ) -> None:
         which = f"{name} version {version}" if version else name
-        super().__init__(f"there is no policy {which}; built in are {', '.join(TEXTS)}")
+        super().__init__(f"there is no policy {which}; built in are {', '.join(known)}")
 
 
 class OnePolicy(Invalid):

@@ -7,7 +7,7 @@ a policy (`stored.py`) is a policy too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,12 +15,24 @@ from pilotwave_server.rollouts.policies.faults import PolicyInvalid, Told, fault
 from pilotwave_server.rollouts.policies.policy import Policy
 
 POLICY = TypeAdapter(Policy)
+T = TypeVar("T")
 
 
 def parse_policy(
     data: Any, *, name: str | None = None, lines: Mapping[str, int] | None = None
 ) -> Policy:
-    """Return the policy that `data` (plain JSON values) describes. PolicyInvalid.
+    """Return the policy that `data` (plain JSON values) describes. PolicyInvalid."""
+    return parse_as(POLICY, data, name=name, lines=lines)
+
+
+def parse_as(
+    kind: TypeAdapter[T],
+    data: Any,
+    *,
+    name: str | None = None,
+    lines: Mapping[str, int] | None = None,
+) -> T:
+    """Return what `data` describes of a kind of policy. PolicyInvalid.
 
     `name` is the name that it is to have; without it, the text has to say one. `lines` gives the
     line of each path.
@@ -32,7 +44,7 @@ def parse_policy(
     elif name is not None and named != name and isinstance(named, str) and named:
         told = [(("name",), f"expected `{name}`, as it is asked for; got `{named}`")]
     try:
-        policy = POLICY.validate_python(data, context={"checks": True})
+        policy = kind.validate_python(data, context={"checks": True})
         if not told:
             return policy
     except ValidationError as error:

@@ -8,7 +8,7 @@ Durations are in seconds, shares from 0 to 1.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any, ClassVar
@@ -38,8 +38,9 @@ STATISTIC = kinds.matching(
 )
 Alpha = Annotated[float, kinds.ALPHA]
 Slices = Annotated[tuple[Annotated[str, named(check_key)], ...], items(8)]
-_SIZES = {"percent": kinds.percent(0.000001, 100), "count": whole(1, MOST_DEVICES)}
-Devices = Annotated[int | None, _SIZES["count"]]
+SIZES = {"percent": kinds.percent(0.000001, 100), "count": whole(1, MOST_DEVICES)}
+Devices = Annotated[int | None, SIZES["count"]]
+Percent = Annotated[float | None, SIZES["percent"]]
 
 
 class OnFailure(str, Enum):
@@ -149,7 +150,7 @@ class Wave(PolicyPart):
     name: Annotated[str, kinds.text(64)]
     canary: Canary | None = None
     count: Devices = None
-    percent: Annotated[float | None, _SIZES["percent"]] = None
+    percent: Percent = None
     shadow: ShadowPart | None = None
     soak_s: Annotated[int, duration()] = 0
     min_sample: Annotated[int, whole(1, MOST_DEVICES)] = 1
@@ -160,7 +161,7 @@ class Wave(PolicyPart):
     def rules(cls, given: dict[str, Any]) -> Iterator[Told]:
         sizes = ("canary", "count", "percent")
         yield from one_of([key for key in sizes if key in given], *sizes)
-        given.setdefault("name", _wave_name(given))
+        given.setdefault("name", wave_name(given))
         yield from twice(given, "gates", _gate_name)
         yield from _misplaced(given)
 
@@ -178,12 +179,14 @@ def _misplaced(given: dict[str, Any]) -> Iterator[Told]:
             yield ("gates", n), told
 
 
-def _size(wave: Any, key: str) -> Any:
-    return _SIZES[key].meaning(wave.get(key)) if isinstance(wave, dict) else None
+def size_in(wave: Any, key: str) -> Any:
+    """The size of a wave by `percent` or `count`, where it is given so and can be read."""
+    return SIZES[key].meaning(wave.get(key)) if isinstance(wave, dict) else None
 
 
-def _wave_name(given: dict[str, Any]) -> Any:
-    percent, count = (_size(given, key) for key in _SIZES)
+def wave_name(given: dict[str, Any]) -> Any:
+    """The name of a wave: its own, or after its size."""
+    percent, count = (size_in(given, key) for key in SIZES)
     size = f"{percent:g}%" if percent is not None else "canary"
     size = size if count is None else f"{count} devices"
     return given.get("name") or (f"shadow {size}" if "shadow" in given else size)
@@ -240,6 +243,13 @@ class Conditions(PolicyPart):
     disk_free_mb: Annotated[int | None, whole(1, 100_000_000)] = None
 
 
+def waits_for(conditions: object, windows: Sequence[Window]) -> dict[str, Any]:
+    """What a device is told to wait for: conditions, and `windows` of which one has to be open.
+    What does not matter is left out."""
+    found = {key: value for key, value in vars(conditions).items() if value is not None}
+    return {**found, "windows": [vars(one) for one in windows]} if windows else found
+
+
 @dataclass(frozen=True)
 class Deadlines(PolicyPart):
     """`silent_s`: a device that switched and then says nothing counts as failed. `lease_s`: a lease
@@ -271,7 +281,7 @@ class Policy(PolicyPart):
     @classmethod
     def rules(cls, given: dict[str, Any]) -> Iterator[Told]:
         waves = listed(given, "waves")
-        percents, counts = ([_size(wave, key) for wave in waves] for key in _SIZES)
+        percents, counts = ([size_in(wave, key) for wave in waves] for key in SIZES)
         shadows = [isinstance(w, dict) and w.get("shadow") is not None for w in waves]
         if given.get("waves", []) == []:
             yield ("waves",), "expected at least one wave"
@@ -282,7 +292,7 @@ class Policy(PolicyPart):
             no = "expected the last wave to switch its devices: no `shadow`"
             yield ("waves", len(waves) - 1, "shadow"), no
         yield from faults_of_order(shadows, {"percent": percents, "count": counts})
-        yield from twice(given, "waves", _wave_name)
+        yield from twice(given, "waves", wave_name)
 
     @property
     def first_switching(self) -> int:
