@@ -22,6 +22,7 @@ from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.db import Database
 from pilotwave_server.learning.experiments import find, move, plan_of
 from pilotwave_server.learning.states import CLOSING, DONE, FAILED, GOING, OPEN, ExperimentState
+from pilotwave_server.learning.stored import StoredNumbers, UpdatesGone
 from pilotwave_server.learning.sum_up import Packed, Summed, Validation, leave_one_out, sum_all
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow
 
@@ -44,14 +45,18 @@ def finish(db: Database, blobs: BlobStore, number: int, *, now: datetime) -> Non
     with db.read() as session:
         experiment = find(session, session.get_one(r, number).experiment_id)
         plan = plan_of(session, experiment)
-        query = select(u.id, u.content).where(u.round_id == number).order_by(u.id)
-        rows = [(id, raw) for id, raw in session.execute(query).tuples() if raw is not None]
+        query = select(u.id).where(u.round_id == number, u.content.is_not(None)).order_by(u.id)
+        ids = list(session.scalars(query))
     values: dict[str, Any]
-    if len(rows) < plan.least_devices:
+    if len(ids) < plan.least_devices:
         summed, values = None, {"state": FAILED}
-        why = f"{len(rows)} of {plan.least_devices} devices took part"
+        why = f"{len(ids)} of {plan.least_devices} devices took part"
     else:
-        values, summed, why = _result(plan, [raw for _, raw in rows], blobs)
+        try:
+            stored = StoredNumbers(db, ids, plan.update_bytes)
+            values, summed, why = _result(plan, stored, blobs)
+        except UpdatesGone:
+            return  # if no other process has ended it, the next look begins anew
     with db.write() as session:
         experiment = find(session, experiment.id, lock=True)
         mine = update(r).where(r.id == number, r.state == CLOSING)
@@ -60,7 +65,7 @@ def finish(db: Database, blobs: BlobStore, number: int, *, now: datetime) -> Non
             return  # another process came first, or the experiment was stopped
         session.execute(update(u).where(u.round_id == number).values(content=None))
         for out in summed.left_out if summed else ():
-            session.execute(update(u).where(u.id == rows[out.place][0]).values(gain=out.gain))
+            session.execute(update(u).where(u.id == ids[out.place]).values(gain=out.gain))
         _go_on(session, experiment, values["state"], why, now=now)
 
 

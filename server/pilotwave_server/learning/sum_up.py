@@ -9,7 +9,8 @@ import numpy as np
 
 from pilotwave_protocol.learning.statistics import Classes, Floats, Statistics, scores, with_ones
 
-_BLOCK = 256
+_MOST_NUMBERS = 1 << 21
+"""In each array of what is tried at a time: 16 MB."""
 GAIN = 0.02
 """The least share of the publisher's examples that must come right without a device, more than go
 wrong: what a device of honest examples of its own kind costs at most (docs/learning.md)."""
@@ -101,11 +102,12 @@ def _without_each(
     penalty: float,
     validation: Validation,
 ) -> Floats:
-    """The share right without each of those kept, some hundred heads at a time."""
+    """The share right without each of those kept, some heads at a time."""
     rows, found = with_ones(validation.embeddings), []
     ridge = whole.gram + penalty * np.eye(len(whole.gram))
-    for start in range(0, len(kept), _BLOCK):
-        some = [updates[place] for place in kept[start : start + _BLOCK]]
+    at_once = max(1, _MOST_NUMBERS // max(ridge.size, len(rows) * whole.cross.shape[1]))
+    for start in range(0, len(kept), at_once):
+        some = [updates[place] for place in kept[start : start + at_once]]
         grams = ridge - np.stack([u.gram for u in some])
         heads = np.linalg.solve(grams, whole.cross - np.stack([u.cross for u in some]))
         right = (rows @ heads).argmax(axis=2) == validation.classes

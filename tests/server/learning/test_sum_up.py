@@ -49,3 +49,13 @@ def test_liars_are_found_even_where_they_agree(liars: int) -> None:
 def test_at_most_half_are_left_out() -> None:
     devices = [device(seed, lies=True) for seed in range(9)] + [device(50)]
     assert len(leave_one_out(devices, 1.0, VALIDATION).left_out) <= 5
+
+
+def test_a_liar_is_found_wherever_it_is_among_many() -> None:
+    own = Validation(*examples(4000, 998))  # so many that heads are tried in several blocks
+    devices = [device(seed, rows=20) for seed in range(400)]
+    for place in (0, 200, 399):
+        several = list(devices)
+        several[place] = device(7, lies=True, rows=1000)
+        found = leave_one_out(several, 1.0, own, gain=0.001)
+        assert [out.place for out in found.left_out] == [place]
