@@ -107,6 +107,8 @@ API = """
     DELETE /api/v1/devices/{device}/diagnostics/{number}: ask again
     POST /device/v1/captures: a device sends what its owner wants sent
     POST /device/v1/updates: a device sends what its owner allows and the publisher has signed
+    POST /device/v1/updates/begin: part of sending an update
+    POST /device/v1/updates/pieces: part of sending an update
     POST /api/v1/learning/experiments: stop it; only devices whose owners allow it take part
     POST /api/v1/learning/experiments/{experiment}/end: asked by learn end
     POST /api/v1/learning/experiments/{experiment}/pause: resume it

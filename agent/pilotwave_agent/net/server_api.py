@@ -151,7 +151,7 @@ def send_diagnostics(channel: Channel, token: str, envelope: bytes) -> None:
 
 def send_case(channel: Channel, token: str, case: bytes) -> None:
     """Send a captured case. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
-    _send_bytes(channel, token, "/device/v1/captures", case)
+    send_bytes(channel, token, "/device/v1/captures", case)
 
 
 @dataclass(frozen=True)
@@ -203,16 +203,13 @@ def head_of_round(channel: Channel, token: str, plan: str, number: int, size: in
     return answer.body
 
 
-def send_update(channel: Channel, token: str, update: bytes) -> None:
-    """Send an update. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
-    _send_bytes(channel, token, "/device/v1/updates", update)
-
-
-def _send_bytes(channel: Channel, token: str, path: str, body: bytes) -> None:
+def send_bytes(channel: Channel, token: str, path: str, body: bytes) -> bytes:
+    """Send bytes to a path; return the answer. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
     headers = {"Content-Type": "application/octet-stream", "Authorization": f"Bearer {token}"}
     answer = channel.request("POST", path, headers=headers, body=body, deadline_s=CASE_DEADLINE_S)
-    if answer.status != 204:
+    if answer.status not in (200, 204):
         raise ServerSaid(answer)
+    return answer.body
 
 
 def poll(channel: Channel, token: str, etag: str) -> Polled:

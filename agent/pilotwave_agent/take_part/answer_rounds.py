@@ -26,6 +26,7 @@ from pilotwave_agent.rounds import SENT, answered, waits
 from pilotwave_agent.take_part.compute_numbers import compute_numbers
 from pilotwave_agent.take_part.device import CannotTakePart, Device
 from pilotwave_agent.take_part.fetch_head import fetch_head
+from pilotwave_agent.take_part.send_update import send_update
 from pilotwave_agent.take_part.trusted_plan import check_signed, current_version
 from pilotwave_agent.version_folder import build_of
 from pilotwave_protocol import dsse
@@ -70,7 +71,7 @@ def _answer(device: Device, waiting: WaitingRound, sent: Path) -> None:
         disk.write_atomic(made, _made(device, plan, waiting))
         say(f"made an update for round {waiting.number} of plan {plan.plan} of {plan.model}")
     with contextlib.suppress(FileNotFoundError):
-        server_api.send_update(device.channel, device.token, disk.read(made))
+        send_update(device.channel, device.token, disk.read(made))
     disk.write_atomic(sent, b"")
     disk.unlink(made)
     disk.sync_dir(made.parent)

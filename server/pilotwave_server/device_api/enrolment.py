@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pilotwave_protocol import dsse
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.messages.enrol import ENROL_TYPE, MAX_ENROL_BYTES, Enrol, parse_enrol
+from pilotwave_server.blobs.port import OffsetMismatch
 from pilotwave_server.captures.service import BadCase, CapturesFull
 from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Ctx, Now, WriteSession
@@ -27,7 +28,13 @@ from pilotwave_server.device_api.check_in import (
     UnknownDevice,
 )
 from pilotwave_server.device_api.poll import Polls, RevokedToken
-from pilotwave_server.device_api.sealed import CapturesDoor, DiagnosticsDoor, UpdatesDoor
+from pilotwave_server.device_api.sealed import (
+    CapturesDoor,
+    DiagnosticsDoor,
+    UpdateBeginDoor,
+    UpdatePiecesDoor,
+    UpdatesDoor,
+)
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
 from pilotwave_server.devices.enrolment import enrol
 from pilotwave_server.devices.errors import (
@@ -41,6 +48,7 @@ from pilotwave_server.diagnostics.service import BadDiagnostics
 from pilotwave_server.edge import BodyTooSlow
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.learning.check_numbers import ImpossibleUpdate
+from pilotwave_server.learning.pieces import BadPiece, UploadUnknown
 from pilotwave_server.learning.updates import BadUpdate, RoundFull, RoundOver, UpdateRepeated
 from pilotwave_server.pacing import TooManyRefusals, address_of
 from pilotwave_server.problems import DatabaseUnavailable, responses
@@ -90,6 +98,18 @@ def _takes(content: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+_FOR_BYTES = (
+    BadToken,
+    ExpiredToken,
+    RevokedToken,
+    ReportTooLarge,
+    BodyTooSlow,
+    TooManyRefusals,
+    DatabaseUnavailable,
+)
+"""What every door for a device's bytes may refuse."""
+
+
 class EnrolAnswer(ApiReply):
     device: str
     state: str = Field(description="`enrolled`, or `pending` until an operator accepts.")
@@ -125,6 +145,10 @@ class CheckInAnswer(ApiReply):
     diagnostics: DiagnosticsWished | None = Field(
         description="What an operator wants to know; null: nothing."
     )
+
+
+class UpdateBegun(ApiReply):
+    offset: int = Field(description="So many bytes of the numbers are here: go on behind them.")
 
 
 async def read_wish(request: Request) -> Enrol:
@@ -239,13 +263,7 @@ async def check_in(context: Ctx) -> Response:
     response_class=_Handled,
     responses=responses(
         BadDiagnostics,
-        BadToken,
-        ExpiredToken,
-        RevokedToken,
-        ReportTooLarge,
-        BodyTooSlow,
-        TooManyRefusals,
-        DatabaseUnavailable,
+        *_FOR_BYTES,
     ),
 )
 async def diagnostics(context: Ctx, token: DeviceCredentials) -> Response:
@@ -288,18 +306,50 @@ async def captures(context: Ctx, token: DeviceCredentials) -> Response:
         RoundOver,
         UpdateRepeated,
         RoundFull,
-        BadToken,
-        ExpiredToken,
-        RevokedToken,
-        ReportTooLarge,
-        BodyTooSlow,
-        TooManyRefusals,
-        DatabaseUnavailable,
+        *_FOR_BYTES,
     ),
 )
 async def updates(context: Ctx, token: DeviceCredentials) -> Response:
     """With the read token of the last check-in. The very same update again is answered alike."""
     return _Handled(context.get(UpdatesDoor))
+
+
+@router.post(
+    "/updates/begin",
+    summary="Begin, or go on with, an update that comes in pieces",
+    openapi_extra=_takes_envelope(),
+    status_code=200,
+    response_class=_Handled,
+    responses={
+        200: {"model": UpdateBegun, "description": "It may go on."},
+        **responses(BadUpdate, RoundOver, UpdateRepeated, RoundFull, *_FOR_BYTES),
+    },
+)
+async def begin_update(context: Ctx, token: DeviceCredentials) -> Response:
+    """With an update's statement, signed by the device. An update that is whole is here whole."""
+    return _Handled(context.get(UpdateBeginDoor))
+
+
+@router.post(
+    "/updates/pieces",
+    summary="Send a piece of an update",
+    openapi_extra=_takes_bytes(),
+    status_code=204,
+    response_class=_Handled,
+    responses=responses(
+        BadPiece,
+        UploadUnknown,
+        OffsetMismatch,
+        BadUpdate,
+        ImpossibleUpdate,
+        RoundOver,
+        RoundFull,
+        *_FOR_BYTES,
+    ),
+)
+async def update_pieces(context: Ctx, token: DeviceCredentials) -> Response:
+    """65,536 bytes, the last one less. With the last one, the update is checked and kept."""
+    return _Handled(context.get(UpdatePiecesDoor))
 
 
 @router.get(

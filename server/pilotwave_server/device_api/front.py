@@ -12,6 +12,8 @@ CHECK_IN = "/device/v1/check-in"
 DIAGNOSTICS = "/device/v1/diagnostics"
 CAPTURES = "/device/v1/captures"
 UPDATES = "/device/v1/updates"
+UPDATE_BEGIN = f"{UPDATES}/begin"
+UPDATE_PIECES = f"{UPDATES}/pieces"
 
 
 class DevicePaths:

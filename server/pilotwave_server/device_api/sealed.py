@@ -1,14 +1,21 @@
-"""Take what a device sends signed: `POST /device/v1/diagnostics`, `…/captures`, `…/updates`. Plain
-ASGI, so that no body is read before the sender is known by its token."""
+"""Take what a device sends signed: `POST /device/v1/diagnostics`, `…/captures`, `…/updates`, and an
+update piece by piece, `…/updates/begin` and `…/updates/pieces`. Plain ASGI, so that no body is read
+before the sender is known by its token."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from pilotwave_protocol.learning.update import MAX_NUMBERS_BYTES, MAX_UPDATE_BYTES
+from pilotwave_protocol.learning.update import (
+    MAX_NUMBERS_BYTES,
+    MAX_PIECE_HEAD_BYTES,
+    MAX_UPDATE_BYTES,
+    PIECE_BYTES,
+)
 from pilotwave_protocol.messages.case import MAX_CASE_BYTES
 from pilotwave_protocol.messages.diagnostics import MAX_DIAGNOSTICS_BYTES
 from pilotwave_server.captures import service as captures
@@ -18,12 +25,13 @@ from pilotwave_server.device_api.body import SenderGone, read_body
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.diagnostics import service as diagnostics
 from pilotwave_server.errors import ServerError
-from pilotwave_server.learning import updates
+from pilotwave_server.learning import pieces, updates
 from pilotwave_server.problems import error_response
 
 DEADLINE_S = 120.0
-Take = Callable[[str, bytes], None]
-"""Keeps what the device of this name sent."""
+_ENVELOPE_BYTES = 3 * MAX_UPDATE_BYTES
+Take = Callable[[str, bytes], "dict[str, int] | None"]
+"""Keeps what the device of this name sent; returns what it is answered, if anything."""
 
 
 class SealedDoor:
@@ -41,7 +49,7 @@ class SealedDoor:
             authorization = dict(scope["headers"]).get(b"authorization", b"")
             record = await self._polls.known(authorization)
             raw = await read_body(scope, receive, limit=self._limit, within_s=DEADLINE_S)
-            await run_in_threadpool(self._take, record.name, raw)
+            said = await run_in_threadpool(self._take, record.name, raw)
         except SenderGone:
             return
         except ServerError as error:
@@ -49,8 +57,8 @@ class SealedDoor:
                 self._pacing.refused(scope)
             await error_response(error)(scope, receive, send)
             return
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
+        answer = Response(status_code=204) if said is None else JSONResponse(said)
+        await answer(scope, receive, send)
 
 
 class DiagnosticsDoor(SealedDoor):
@@ -88,4 +96,26 @@ class UpdatesDoor(SealedDoor):
             if refusal is not None:
                 raise refusal
 
-        super().__init__(context, polls, take, limit=MAX_NUMBERS_BYTES + 3 * MAX_UPDATE_BYTES)
+        super().__init__(context, polls, take, limit=MAX_NUMBERS_BYTES + _ENVELOPE_BYTES)
+
+
+class UpdateBeginDoor(SealedDoor):
+    """Takes the statement of an update whose numbers follow in pieces; says how many are here."""
+
+    def __init__(self, context: Context, polls: Polls) -> None:
+        def take(device: str, raw: bytes) -> dict[str, int]:
+            with context.db.write() as session:
+                offset = pieces.begin(session, raw, device=device, now=context.clock())
+            return {"offset": offset}
+
+        super().__init__(context, polls, take, limit=_ENVELOPE_BYTES)
+
+
+class UpdatePiecesDoor(SealedDoor):
+    """Takes pieces of updates."""
+
+    def __init__(self, context: Context, polls: Polls) -> None:
+        def take(device: str, raw: bytes) -> None:
+            pieces.take(context.db, raw, device=device, now=context.clock())
+
+        super().__init__(context, polls, take, limit=MAX_PIECE_HEAD_BYTES + 1 + PIECE_BYTES)

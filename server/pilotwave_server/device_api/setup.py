@@ -18,6 +18,8 @@ from pilotwave_server.device_api.front import (
     CHECK_IN,
     DIAGNOSTICS,
     POLL,
+    UPDATE_BEGIN,
+    UPDATE_PIECES,
     UPDATES,
     DevicePaths,
 )
@@ -25,7 +27,13 @@ from pilotwave_server.device_api.ingest import Ingest
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.device_api.push.setup import install as make_push
-from pilotwave_server.device_api.sealed import CapturesDoor, DiagnosticsDoor, UpdatesDoor
+from pilotwave_server.device_api.sealed import (
+    CapturesDoor,
+    DiagnosticsDoor,
+    UpdateBeginDoor,
+    UpdatePiecesDoor,
+    UpdatesDoor,
+)
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.traces import DeviceTraces
 from pilotwave_server.device_api.writer import CheckInWriter
@@ -56,6 +64,8 @@ class DeviceApi:
     diagnostics: DiagnosticsDoor
     captures: CapturesDoor
     updates: UpdatesDoor
+    update_begin: UpdateBeginDoor
+    update_pieces: UpdatePiecesDoor
     push: Push
 
     @property
@@ -73,6 +83,8 @@ class DeviceApi:
                 ("POST", DIAGNOSTICS): self.diagnostics,
                 ("POST", CAPTURES): self.captures,
                 ("POST", UPDATES): self.updates,
+                ("POST", UPDATE_BEGIN): self.update_begin,
+                ("POST", UPDATE_PIECES): self.update_pieces,
             },
         )
 
@@ -89,9 +101,10 @@ def install(context: Context) -> None:
     push = make_push(context, polls)
     check_ins = make_check_ins(context, tokens, writer, push, traces)
     diagnostics, captures = DiagnosticsDoor(context, polls), CapturesDoor(context, polls)
-    updates = UpdatesDoor(context, polls)
-    api = DeviceApi(polls, check_ins, diagnostics, captures, updates, push)
-    for part in (polls, check_ins, push, diagnostics, captures, updates, api):
+    updates, begin = UpdatesDoor(context, polls), UpdateBeginDoor(context, polls)
+    pieces = UpdatePiecesDoor(context, polls)
+    api = DeviceApi(polls, check_ins, diagnostics, captures, updates, begin, pieces, push)
+    for part in (polls, check_ins, push, diagnostics, captures, updates, begin, pieces, api):
         context.put(part)
     context.put(PushChannels(push.channel_of))
     context.get(BlobGates).append(polls.may_read)

@@ -25,6 +25,7 @@ from pilotwave_server.learning.states import CLOSING, DONE, FAILED, GOING, OPEN,
 from pilotwave_server.learning.stored import StoredNumbers, UpdatesGone
 from pilotwave_server.learning.sum_up import Packed, Summed, Validation, leave_one_out, sum_all
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow
+from pilotwave_server.learning.updates import forget_updates
 
 
 def finish_all(db: Database, blobs: BlobStore, *, now: datetime) -> None:
@@ -63,7 +64,7 @@ def finish(db: Database, blobs: BlobStore, number: int, *, now: datetime) -> Non
         done = session.execute(mine.values(ended_at=now, **values))
         if not getattr(done, "rowcount", 0):
             return  # another process came first, or the experiment was stopped
-        session.execute(update(u).where(u.round_id == number).values(content=None))
+        forget_updates(session, number)
         for out in summed.left_out if summed else ():
             session.execute(update(u).where(u.id == ids[out.place]).values(gain=out.gain))
         _go_on(session, experiment, values["state"], why, now=now)

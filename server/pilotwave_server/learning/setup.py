@@ -6,6 +6,7 @@ from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
 from pilotwave_server.learning.advance import advance_all
 from pilotwave_server.learning.finish import finish_all
+from pilotwave_server.learning.pieces import forget_old
 from pilotwave_server.learning.routes import router
 from pilotwave_server.workers import Periodic
 
@@ -18,6 +19,7 @@ def install(context: Context) -> None:
     def look() -> None:
         advance_all(context.db, now=context.clock())
         finish_all(context.db, context.get(BlobStore), now=context.clock())
+        forget_old(context.db, now=context.clock())
 
     context.routers.append(router)
     context.workers.append(Periodic("learning", look, interval_s=LOOK_S, can_wait=True))

@@ -112,3 +112,37 @@ class UpdateRow(Base):
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     gain: Mapped[float | None] = mapped_column()
     content: Mapped[bytes | None] = deferred(mapped_column(LargeBinary))
+
+
+class UpdateUploadRow(Base):
+    """An update that arrives in pieces: of `size` bytes of numbers, whose digest is `sha256`,
+    `received` are there. `envelope` is what the device signed of them. A device has one."""
+
+    __tablename__ = "learning_uploads"
+
+    device_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    round_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("learning_rounds.id", ondelete="CASCADE"), index=True
+    )
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigId)
+    received: Mapped[int] = mapped_column(BigId)
+    touched_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    envelope: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class UpdatePieceRow(Base):
+    """The bytes of such an update from `start` on."""
+
+    __tablename__ = "learning_upload_pieces"
+
+    device_id: Mapped[int] = mapped_column(
+        BigId,
+        ForeignKey("learning_uploads.device_id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    )
+    start: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    content: Mapped[bytes] = mapped_column(LargeBinary)

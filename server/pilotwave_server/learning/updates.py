@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol import dsse
@@ -35,7 +35,7 @@ from pilotwave_server.learning.asked import ANSWERED, FAILED, note
 from pilotwave_server.learning.check_numbers import ImpossibleUpdate, check_sums
 from pilotwave_server.learning.experiments import plan_of
 from pilotwave_server.learning.states import OPEN
-from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow
+from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow, UpdateUploadRow
 from pilotwave_server.learning.waves import is_in_wave
 
 IMPOSSIBLE = "impossible_update"
@@ -72,23 +72,22 @@ def take(session: Session, raw: bytes, *, device: str, now: datetime) -> Impossi
     DeviceUnknown, BadUpdate, RoundOver, UpdateRepeated, RoundFull.
     """
     row = get_device(session, device, lock=True)
-    sent, numbers = _opened(session, raw, row)
-    where, experiment = _round(session, sent, row, now)
-    u, named = UpdateRow, f"round {where.number} of experiment {experiment.id}"
-    known = session.scalar(select(u.sha256).where(u.round_id == where.id, u.device_id == row.id))
-    if known == sent.numbers:
+    try:
+        envelope, numbers = split_update(raw)
+    except ProtocolError as error:
+        raise BadUpdate(f"this is no update: {error}") from error
+    sent, where, experiment = waited_for(session, envelope, row, now)
+    session.execute(delete(UpdateUploadRow).where(UpdateUploadRow.device_id == row.id))
+    if is_kept(session, sent, where, row):
         return None
-    if known is not None:
-        raise UpdateRepeated(f"{device} has sent another update in {named}")
     try:
         _check(sent, numbers, plan_of(session, experiment))
     except ImpossibleUpdate as error:
         note(session, where.id, row, FAILED, reason=IMPOSSIBLE, now=now)
         return error
-    if where.size + len(numbers) > MOST_BYTES:
-        raise RoundFull(f"{named} has {where.size} bytes of updates, of {MOST_BYTES} at most")
+    check_room(session, sent.size, where, row)
     session.add(
-        u(
+        UpdateRow(
             round_id=where.id,
             device_id=row.id,
             device=row.name,
@@ -114,24 +113,60 @@ def _count(session: Session, where: RoundRow, sent: Update) -> None:
     session.execute(update(r).where(r.id == where.id).values(**counted))
 
 
-def _opened(session: Session, raw: bytes, row: DeviceRow) -> tuple[Update, bytes]:
+def waited_for(
+    session: Session, envelope: bytes, row: DeviceRow, now: datetime
+) -> tuple[Update, RoundRow, ExperimentRow]:
+    """What a device signed of its update, and the open round that it is for, which stays locked.
+
+    BadUpdate, RoundOver.
+    """
     try:
-        envelope, numbers = split_update(raw)
         claimed = dsse.peek_unverified(
             envelope, payload_type=UPDATE_TYPE, max_bytes=2 * MAX_UPDATE_BYTES
         )
         public = bytes.fromhex(row.public_key)
         if not is_signed_by(claimed, payload_type=UPDATE_TYPE, public=public):
             raise BadUpdate(f"expected an envelope signed by the key of {row.name}")
-        update = parse_update(claimed.payload)
+        sent = parse_update(claimed.payload)
     except ProtocolError as error:
         raise BadUpdate(f"this is no update: {error}") from error
     fleet = fleet_row(session).fleet
-    if (update.device, update.fleet) != (row.name, fleet):
+    if (sent.device, sent.fleet) != (row.name, fleet):
         raise BadUpdate(
-            f"expected an update of {row.name} in {fleet}; got {update.device} in {update.fleet}"
+            f"expected an update of {row.name} in {fleet}; got {sent.device} in {sent.fleet}"
         )
-    return update, numbers
+    return sent, *_round(session, sent, row, now)
+
+
+def is_kept(session: Session, sent: Update, where: RoundRow, row: DeviceRow) -> bool:
+    """Say whether the very update is there already. UpdateRepeated: another one is."""
+    u = UpdateRow
+    known = session.scalar(select(u.sha256).where(u.round_id == where.id, u.device_id == row.id))
+    if known not in (None, sent.numbers):
+        raise UpdateRepeated(f"{row.name} has sent another update in {_named(where)}")
+    return known is not None
+
+
+def check_room(session: Session, size: int, where: RoundRow, row: DeviceRow) -> None:
+    """RoundFull, where updates, and those of other devices that still arrive, leave too little."""
+    up = UpdateUploadRow
+    others = up.round_id == where.id, up.device_id != row.id
+    due = session.scalar(select(func.coalesce(func.sum(up.size), 0)).where(*others)) or 0
+    if where.size + due + size > MOST_BYTES:
+        raise RoundFull(
+            f"{_named(where)} has {where.size + due} bytes of updates, of {MOST_BYTES} at most"
+        )
+
+
+def forget_updates(session: Session, round_id: int) -> None:
+    """Delete what devices sent in a round; that they took part stays."""
+    u, up = UpdateRow, UpdateUploadRow
+    session.execute(update(u).where(u.round_id == round_id).values(content=None))
+    session.execute(delete(up).where(up.round_id == round_id))
+
+
+def _named(where: RoundRow) -> str:
+    return f"round {where.number} of experiment {where.experiment_id}"
 
 
 def _round(

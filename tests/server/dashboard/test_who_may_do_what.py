@@ -33,6 +33,8 @@ OPEN = {
     "POST /device/v1/captures": "a device's token, then its signature",
     "POST /device/v1/diagnostics": "a device's token, then its signature",
     "POST /device/v1/updates": "a device's token, then its signature",
+    "POST /device/v1/updates/begin": "a device's token, then its signature",
+    "POST /device/v1/updates/pieces": "a device's token, then its signature",
     "GET /device/v1/learning": "a device's token",
     "GET /device/v1/links/blobs/{sha256}": "a device's token",
     "GET /device/v1/links/deltas/{from_sha256}/{to_sha256}": "a device's token",
