@@ -1,4 +1,4 @@
-"""`pilotwave-agent`: enrol, run, once, status, rollback, captures, selftest, install, uninstall.
+"""`pilotwave-agent`: enrol, run, once, status, rollback, overlay, captures, selftest, install.
 
 Exit statuses: 0 done · 1 the server, the network or a version said no · 2 a wrong option or setting
 · 3 not enrolled · 4 another agent runs on this data folder · 5 `run` ends because another version
@@ -96,6 +96,10 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for scripts")
     back = _command(commands, "rollback", _rollback, "roll back to the previous version at once")
     back.add_argument("--model", required=True, help="which model")
+    words = "take back what this device adds to a model's scores"
+    overlay = _command(commands, "overlay", _overlay, words)
+    overlay.add_argument("what", choices=("drop",), help="what to do with it")
+    overlay.add_argument("model", help="which model's")
     words = "show the captured cases that wait, or remove them before they are sent"
     cases = _command(commands, "captures", _captures, words)
     cases.add_argument("what", choices=("list", "forget"), help="what to do with them")
@@ -224,6 +228,13 @@ def _rollback(arguments: argparse.Namespace) -> int:
     settings, _ = _settings(arguments)
     sys.stdout.write(rollback(settings, arguments.model) + "\n")
     return 0
+
+
+def _overlay(arguments: argparse.Namespace) -> int:
+    from pilotwave_agent.commands.overlay import drop_overlay
+
+    settings, _ = _settings(arguments)
+    return _tell([drop_overlay(settings, arguments.model)])
 
 
 def _captures(arguments: argparse.Namespace) -> int:

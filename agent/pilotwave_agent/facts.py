@@ -18,6 +18,7 @@ from pilotwave_agent.hardware.accelerators import accelerator_facts
 from pilotwave_agent.hardware.network import metered
 from pilotwave_agent.hardware.texts import text
 from pilotwave_agent.host.layout import Layout
+from pilotwave_agent.live.links import OVERLAY
 from pilotwave_agent.runtimes.installed import runtime_facts, site_packages, version_of
 from pilotwave_agent.said_facts import said_facts
 from pilotwave_agent.self_update.launch import PYTHON
@@ -31,6 +32,7 @@ from pilotwave_protocol.messages.facts import (
     AGENT_HIDES,
     AGENT_LONGEST,
     AGENT_MANIFEST,
+    AGENT_OVERLAYS,
     AGENT_PROFILE,
     AGENT_SHADOWS,
     AGENT_TIES,
@@ -151,10 +153,19 @@ def own_facts(config: Config) -> dict[str, Scalar]:
         AGENT_MANIFEST: NEWEST_SCHEMA,
         **_updates(config),
         AGENT_HIDES: " ".join(sorted(config.facts.hide)) or None,
+        AGENT_OVERLAYS: _overlays(config) or None,
         AGENT_PROFILE: "battery" if config.profile == "battery" else None,
         AGENT_LONGEST: _longest_s(config),
     }
     return {key: value for key, value in said.items() if value is not None}
+
+
+def _overlays(config: Config) -> str:
+    """Name the models to whose scores this device adds something of its own."""
+    folder = Layout(config.data_dir).models
+    if not (config.learn.adapt and folder.is_dir()):
+        return ""
+    return " ".join(sorted(p.parent.name for p in folder.glob(f"*/{OVERLAY}") if p.is_symlink()))
 
 
 def _updates(config: Config) -> dict[str, Scalar | None]:

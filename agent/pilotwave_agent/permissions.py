@@ -87,12 +87,14 @@ def _folders(layout: Layout) -> Iterator[Path]:
     yield from (path.parent for path in of_files)
     yield from (layout.tuf, layout.root / "trust", layout.blobs, layout.models)
     yield from (layout.programs, layout.captures)
+    yield from (layout.signed_plans.parent, layout.plans, layout.all_adapting)
     try:
         models = sorted(os.listdir(layout.models))
     except OSError:
         return
     for model in models:
         yield from (layout.models / model, layout.versions(model), layout.abouts(model))
+        yield layout.overlays(model)
 
 
 def _files(layout: Layout) -> Iterator[Path]:

@@ -7,10 +7,7 @@ Nothing is done without `[learn] allow = true`; without it, what was kept goes.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +17,8 @@ from pilotwave_agent.apps.rules import write_rules
 from pilotwave_agent.core.conditions import CHANGE, FETCH, hold
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
-from pilotwave_agent.host.log import say
 from pilotwave_agent.host.shared_folder import SharedFolder, remove_tree
+from pilotwave_agent.learning.process import LearnProcess
 from pilotwave_agent.live.labels import ENDING, MAX_WAITING, LabelRules
 from pilotwave_agent.net import server_api
 from pilotwave_agent.net.http import BadAnswer, Channel, Unreachable
@@ -31,7 +28,6 @@ from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.digest import sha256_hex
 
 SENT = ".sent"
-_PATIENCE_S = 2.0
 
 
 def tell_applications(config: Config, layout: Layout, disk: Disk) -> None:
@@ -55,17 +51,23 @@ def _forget(layout: Layout) -> None:
 
 
 def waits(
-    config: Config, wall: float, root: Path, conditions: Mapping[str, Any] | None = None
+    config: Config,
+    wall: float,
+    root: Path,
+    conditions: Mapping[str, Any] | None = None,
+    *,
+    sends: bool = True,
 ) -> str:
     """Say what the device waits for before it takes part; nothing: it may.
 
     `conditions` are those of a round. The server's answer is not signed, so they come on top of
-    what the owner asks for and take nothing of it away.
+    what the owner asks for and take nothing of it away. What `sends` nothing asks for no network.
     """
     world = look_around(config, wall, root=root)
-    own = {"power": "external", "network": "unmetered"}
-    own_too = {"idle": True} if config.learn.idle else {}
-    for asked in (own | own_too, conditions or {}):
+    own: dict[str, Any] = {"power": "external"}
+    own |= {"network": "unmetered"} if sends else {}
+    own |= {"idle": True} if config.learn.idle else {}
+    for asked in (own, conditions or {}):
         found = hold(asked, world, FETCH) or hold(asked, world, CHANGE)
         if found:
             return found.sentence
@@ -81,9 +83,9 @@ class Rounds:
     """One device's part in training plans. `config_path` is what the child is started with."""
 
     def __init__(self, config: Config, config_path: Path, disk: Disk) -> None:
-        self._config, self._path, self._disk = config, config_path, disk
+        self._config, self._disk = config, disk
         self._layout = Layout(config.data_dir)
-        self._child: subprocess.Popen[bytes] | None = None
+        self._process = LearnProcess("pilotwave_agent.take_part", config_path)
 
     def collect(self) -> None:
         """Take the examples that applications left, and hold them to the owner's budget."""
@@ -118,7 +120,7 @@ class Rounds:
 
     def look(self, channel: Channel, token: str, *, wall: float, root: Path) -> None:
         """Ask whether a round waits, and take part if the device may now."""
-        if self._runs() or waits(self._config, wall, root):
+        if self._process.runs or waits(self._config, wall, root):
             return
         try:
             waiting = server_api.waiting_rounds(channel, token)
@@ -126,36 +128,13 @@ class Rounds:
             return  # an older server, or one that is not there: the next check-in asks again
         if not any(self._may_answer(one, wall, root) for one in waiting):
             return
-        try:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "pilotwave_agent.take_part", "--config", str(self._path)],
-                stdin=subprocess.PIPE,
-            )
-            assert self._child.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                self._child.stdin.write(
-                    json.dumps({"token": token, "parent": os.getpid()}).encode()
-                )
-                self._child.stdin.close()
-        except OSError as e:
-            say(f"no process takes part in learning: {e}", level="warning")
+        self._process.start(token)
 
     def _may_answer(self, waiting: WaitingRound, wall: float, root: Path) -> bool:
         if answered(self._layout, sha256_hex(waiting.plan), waiting.number).exists():
             return False
         return not waits(self._config, wall, root, waiting.conditions)
 
-    def _runs(self) -> bool:
-        if self._child is not None and self._child.poll() is not None:
-            self._child = None
-        return self._child is not None
-
     def close(self) -> None:
         """End the process that takes part; it begins anew the next time."""
-        if self._child is not None and self._child.poll() is None:
-            self._child.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(_PATIENCE_S)
-            self._child.kill()
-            self._child.wait()
-        self._child = None
+        self._process.close()

@@ -212,6 +212,26 @@ def learn_from(
     return int(_passed(ended, limits)["figures"]["examples"])
 
 
+def adapt_from(
+    folder: Path,
+    variant: Variant,
+    examples: Path,
+    task: str,
+    out: Path,
+    limits: TestLimits,
+    settings: RuntimeSettings = _BY_DEFAULT,
+    place: SelfTestFolders = _ANYWHERE,
+) -> Mapping[str, Any]:
+    """Have a child process fit a residual head as an `AdaptTask` says, and copy its numbers into
+    `out`; return what it found. Raises `RefusedError`, `OSError`."""
+    spec = _spec(folder, variant, limits, settings, place)
+    spec |= {"record": str(examples), "adapt": task}
+    ended = in_child(spec, settings.python or sys.executable, limits.timeout_s, out)
+    remove_shared(ended)
+    figures: Mapping[str, Any] = _passed(ended, limits)["figures"]
+    return figures
+
+
 def _spec(
     folder: Path,
     variant: Variant,
@@ -226,6 +246,7 @@ def _spec(
         "record": None,
         "plan": None,
         "head": None,
+        "adapt": None,
         "turns": [],
         "runtime": variant.runtime,
         "folder": str(folder),

@@ -209,6 +209,7 @@ def _run(tools: Tools, who: Identity, job: Job, clock: Clock) -> Done:
     before = substance(tools.journal.state)
     try:
         wake_s, judged = _do_steps(tools, who, job, clock)
+        _review_overlays(tools)
     finally:
         tools.channel.close()
         tools.mirrors.close()
@@ -217,6 +218,17 @@ def _run(tools: Tools, who: Identity, job: Job, clock: Clock) -> Done:
         clear_unused(tools)
         _write_status(tools)
     return _done(tools, wake_s, judged, changed=changed)
+
+
+def _review_overlays(tools: Tools) -> None:
+    """Where this device adapts models, or did, let go of what may not be used any more."""
+    if not tools.layout.all_adapting.exists():
+        return
+    from pilotwave_agent import overlays  # mostly not allowed
+
+    with contextlib.suppress(OSError):  # a disk that says no is asked another time
+        state, wall = tools.journal.state, tools.now().wall
+        overlays.review(tools.config, tools.disk, tools.layout, state, wall)
 
 
 def _do_steps(tools: Tools, who: Identity, job: Job, clock: Clock) -> tuple[float | None, Judged]:

@@ -9,6 +9,7 @@ from typing import Any
 from pilotwave_agent import identity
 from pilotwave_agent.apps.shadow_said import shadows_said
 from pilotwave_agent.check_in.build import status_of
+from pilotwave_agent.commands.overlay import overlay_lines, overlays_of
 from pilotwave_agent.core.journal import read_state
 from pilotwave_agent.hardware.texts import text
 from pilotwave_agent.host import lock
@@ -35,6 +36,7 @@ def status(config: Config) -> dict[str, Any]:
         "running": lock.holder(layout.run_lock) is not None,
         "confinement": text(layout.confinement),
         **found,
+        "overlays": overlays_of(config),
     }
 
 
@@ -49,6 +51,8 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
         yield "no models yet"
     for model in found["models"]:
         yield from _model_lines(model)
+    for overlay in found["overlays"]:
+        yield from overlay_lines(overlay)
     if found["refusal"]:
         yield f"last directive refused: {found['refusal']['reason']}: {found['refusal']['detail']}"
     if found["events_waiting"]:

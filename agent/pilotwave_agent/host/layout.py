@@ -161,6 +161,29 @@ class Layout:
         return self.root / "learning" / "updates"
 
     @property
+    def signed_plans(self) -> Path:
+        """Which training plans publishers stand by."""
+        return self.root / "learning" / "plans.json"
+
+    @property
+    def plans(self) -> Path:
+        """Training plans by their digest."""
+        return self.root / "learning" / "plans"
+
+    @property
+    def all_adapting(self) -> Path:
+        """How the adapting of each model stands."""
+        return self.root / "learning" / "adapting"
+
+    def adapting(self, model: str) -> Path:
+        """How the adapting of a model stands."""
+        return self.all_adapting / f"{model}.json"
+
+    def overlays(self, model: str) -> Path:
+        """What this device adds to a version's scores."""
+        return self.models / model / "overlays"
+
+    @property
     def trial(self) -> Path:
         """How the trial of a new agent goes (`self_update.launch`)."""
         return self.root / "agent" / "trial.json"

@@ -13,6 +13,7 @@ from pilotwave_agent.live.generation import Serving
 from pilotwave_agent.live.heartbeat import Heartbeat, RefusedVersion, uptime
 from pilotwave_agent.live.links import CURRENT, PREVIOUS, ModelLinks
 from pilotwave_agent.live.loader import Loading, LoadOptions, words_of
+from pilotwave_agent.live.overlays import Overlays
 from pilotwave_agent.live.recorder import Recorder
 from pilotwave_agent.live.shadow import Shadow
 from pilotwave_agent.live.watch import FolderWatch
@@ -43,6 +44,7 @@ class Follower:
         self._target: str | None = None
         self._last: RefusedVersion | None = None
         self._loading: Loading | None = None
+        self._overlays = Overlays(place)
         self._retry_at, self._retry_s = 0.0, _FIRST_RETRY_S
         self._end: str | None = None
         self._thread = threading.Thread(target=self._run, name="pilotwave-live", daemon=True)
@@ -81,6 +83,8 @@ class Follower:
         with self.changed:
             self._follow()
             front = self.serving.front
+            if front is not None:
+                front.overlay = self._overlays.of(front.version)
             self._shadow.follow(front.version if front else None)
             if self._heartbeat.due_s() == 0:
                 self._recorder.flush()
@@ -121,6 +125,7 @@ class Follower:
         elif loading.ended and loading.generation is not None:
             self.refused.pop(loading.name, None)
             self._retry_s = _FIRST_RETRY_S
+            loading.generation.overlay = self._overlays.of(loading.generation.version)
             self.serving.swap(loading.generation)
         elif loading.ended:
             self._failed(loading)

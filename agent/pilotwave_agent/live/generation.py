@@ -11,9 +11,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilotwave_agent.live.errors import LiveError, NoVersion
+
+if TYPE_CHECKING:
+    from pilotwave_protocol.learning.overlaid import Overlaid
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,11 @@ class Version:
 
 class Answer(dict[str, Any]):
     """The outputs of one call by name. `version` is the one that made all of them, `inputs` what it
-    was given, where the device captures what is scored low or keeps labelled examples."""
+    was given, where the device captures what is scored low or keeps labelled examples. `overlay` is
+    the digest of what this device added to the scores (docs/learning.md), `base` the version's own
+    answer; without an overlay they are empty, and this answer."""
 
-    __slots__ = ("inputs", "version")
+    __slots__ = ("_base", "inputs", "overlay", "version")
 
     def __init__(
         self,
@@ -46,6 +51,22 @@ class Answer(dict[str, Any]):
         super().__init__(outputs)
         self.version = version
         self.inputs = inputs
+        self.overlay = ""
+        self._base: Answer | None = None
+
+    @property
+    def base(self) -> Answer:
+        """What the version itself answers."""
+        return self._base or self
+
+    def overlaid_by(self, overlay: Overlaid | None) -> Answer:
+        """Return the answer with an overlay; this one where it does not fit."""
+        outputs = overlay.answer(self) if overlay is not None else None
+        if overlay is None or outputs is None:
+            return self
+        answer = Answer(outputs, self.version, self.inputs)
+        answer.overlay, answer._base = overlay.about.digest, self
+        return answer
 
 
 class Generation:
@@ -53,6 +74,8 @@ class Generation:
 
     def __init__(self, version: Version, runners: Sequence[Any]) -> None:
         self.version = version
+        self.overlay: Overlaid | None = None
+        """What this device adds to the scores of this version; it changes between two calls."""
         self.users = 0
         self.retired = False
         self.pid = os.getpid()

@@ -21,7 +21,7 @@ from pilotwave_protocol.reference import (
     parse_reference,
 )
 
-CURRENT, PREVIOUS = "current", "previous"
+CURRENT, PREVIOUS, OVERLAY = "current", "previous", "overlay"
 
 
 @dataclass(frozen=True)

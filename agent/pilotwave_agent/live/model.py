@@ -34,6 +34,9 @@ from pilotwave_agent.live.shadow_orders import Compare
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from pilotwave_protocol.learning.overlaid import Overlaid
+
+OVERLAID_PREFIX = "overlay_"
 DEFAULT_DATA = "/var/lib/pilotwave"
 
 
@@ -103,7 +106,7 @@ class LiveModel:
         serving = keeper.serving
         generation = serving.enter()
         try:
-            return self._call(generation, feeds)
+            return self._call(generation, feeds, generation.overlay)
         finally:
             serving.leave(generation)
 
@@ -121,11 +124,15 @@ class LiveModel:
         serving = keeper.serving
         generation = serving.enter()
         try:
-            yield Pinned(self, generation)
+            yield Pinned(self, generation, generation.overlay)
         finally:
             serving.leave(generation)
 
-    def _call(self, generation: Generation, feeds: Mapping[str, Any]) -> Answer:
+    def _call(
+        self, generation: Generation, feeds: Mapping[str, Any], overlay: Overlaid | None
+    ) -> Answer:
+        """Answer a call. What is counted, compared and captured is the version's own answer: it is
+        versions that gates and references are about."""
         version = generation.version
         inputs = self._capture.copied(feeds) or self._labels.copied(feeds)
         begun = time.perf_counter()
@@ -141,18 +148,23 @@ class LiveModel:
         if self._shadow is not None:
             self._shadow.called(generation, feeds, outputs, ms)
         self._capture.called(version, feeds, outputs)
-        return Answer(outputs, version, inputs)
+        return Answer(outputs, version, inputs).overlaid_by(overlay)
 
     # --- saying how good the answers are
 
     def score(self, value: float, answer: Answer | None = None, *, metric: str = SCORE) -> None:
         """Report how good an answer was (a confidence, a share of right ones), or another number.
 
-        It is counted for the version that made `answer`, or for the one that serves now. Where the
+        It is counted for the version that made `answer`, or for the one that serves now; as
+        `overlay_METRIC` where that answer was this device's own (docs/learning.md). Where the
         device captures low scores, the inputs of `answer` may be kept (docs/captures.md). Raises
         `ValueError` for NaN, an infinity, or a metric's name that is none.
         """
         version = answer.version if answer is not None else self.version
+        if answer.overlay if answer is not None else self._front().overlay is not None:
+            # no gate and no reference may take it for what the version itself answers
+            self._recorder.value(version, f"{OVERLAID_PREFIX}{metric}", value)
+            return
         self._recorder.value(version, metric, value)
         unsure = self._checks.number(self._recorder, version, metric, value)
         if metric == SCORE and answer is not None:
@@ -303,8 +315,8 @@ class LiveModel:
 class Pinned:
     """One version, held for several calls."""
 
-    def __init__(self, model: LiveModel, generation: Generation) -> None:
-        self._model, self._generation = model, generation
+    def __init__(self, model: LiveModel, generation: Generation, overlay: Overlaid | None) -> None:
+        self._model, self._generation, self._overlay = model, generation, overlay
 
     @property
     def version(self) -> Version:
@@ -313,7 +325,7 @@ class Pinned:
 
     def run(self, feeds: Mapping[str, Any]) -> Answer:
         """Call it, as `LiveModel.run` does."""
-        return self._model._call(self._generation, feeds)
+        return self._model._call(self._generation, feeds, self._overlay)
 
     async def arun(self, feeds: Mapping[str, Any]) -> Answer:
         """Do the same in a thread."""

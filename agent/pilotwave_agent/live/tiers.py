@@ -119,23 +119,24 @@ class Tiered:
         What the small model's runtime raises comes through; nothing of the network does.
         """
         feeds = x if isinstance(x, Mapping) else {self._only_input(): x}
-        small = self.small.run(feeds)
+        answered = self.small.run(feeds)
+        small = answered.base  # who is asked was worked out for the version's own answers
         plan = self._current(small.version)
         sure = plan.sure(small) if plan is not None else None
         if plan is None or sure is None:
-            return _own(small)
+            return _own(answered)
         way = plan.escalator.decide(sure)
         if way in (Way.STAY, Way.SAMPLE):
             self._count(small, ESCALATED, 0.0)
             if way is Way.SAMPLE:
                 self._sample(plan, feeds, small)
-            return _own(small)
+            return _own(answered)
         try:
             found = self._escalate(plan, feeds, small, way)
         except NoAnswer as e:
             self.trouble = str(e)
             self._count(small, ESCALATE_FAILED, 1.0)
-            return _own(small)
+            return _own(answered)
         self._count(small, ESCALATE_FAILED, 0.0)
         overruled = plan.overruled(small, found.outputs)
         self._count(small, OVERRULED, overruled)

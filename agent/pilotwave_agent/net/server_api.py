@@ -16,7 +16,7 @@ from pilotwave_agent.net.http import BadAnswer, Channel, HttpAnswer
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol import dsse, names, strictjson
 from pilotwave_protocol.errors import BadJson, PilotwaveError, ProtocolError
-from pilotwave_protocol.learning.plan import MAX_ROUNDS
+from pilotwave_protocol.learning.plan import MAX_PLAN_BYTES, MAX_ROUNDS
 from pilotwave_protocol.messages.check_in import CHECK_IN_TYPE, CheckIn, check_challenge
 from pilotwave_protocol.messages.check_in_reply import CheckInReply, parse_check_in_reply
 from pilotwave_protocol.messages.directive import MAX_DIRECTIVE_ENVELOPE_BYTES
@@ -198,6 +198,17 @@ def head_of_round(channel: Channel, token: str, plan: str, number: int, size: in
     path = f"/device/v1/learning/{plan}/rounds/{number}/head"
     headers = {"Authorization": f"Bearer {token}"}
     answer = channel.request("GET", path, headers=headers, max_body=size)
+    if answer.status != 200:
+        raise ServerSaid(answer)
+    return answer.body
+
+
+def read_plan(channel: Channel, token: str, digest: str) -> bytes:
+    """Ask for a training plan by its digest; it is not verified. Raises `ServerSaid`,
+    `Unreachable`, `BadAnswer`."""
+    headers = {"Authorization": f"Bearer {token}"}
+    path = f"/device/v1/plans/{digest}"
+    answer = channel.request("GET", path, headers=headers, max_body=MAX_PLAN_BYTES)
     if answer.status != 200:
         raise ServerSaid(answer)
     return answer.body

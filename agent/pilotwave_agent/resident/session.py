@@ -35,6 +35,7 @@ from pilotwave_protocol.messages.diagnostics import DiagnosticsWish
 from pilotwave_protocol.push import PushTerms
 
 if TYPE_CHECKING:
+    from pilotwave_agent.adapting import Adapter
     from pilotwave_agent.captures import Captures
     from pilotwave_agent.rounds import Rounds
     from pilotwave_agent.traces import DeviceTraces
@@ -103,6 +104,11 @@ class Session:
             from pilotwave_agent.rounds import Rounds  # mostly not allowed
 
             self.rounds = Rounds(self.config, self.config_path, Disk())
+        self.adapter: Adapter | None = None
+        if self.config.learn.adapt and self.config_path is not None:
+            from pilotwave_agent.adapting import Adapter  # mostly not allowed
+
+            self.adapter = Adapter(self.config, self.config_path, Disk())
 
     def say_once(self, words: str) -> None:
         """Tell of a trouble, but not each time it comes again."""
@@ -134,6 +140,8 @@ class Session:
         self.channel.close()
         if self.rounds:
             self.rounds.close()
+        if self.adapter:
+            self.adapter.close()
         if self.traces:
             self.traces.close()
 
@@ -153,6 +161,8 @@ class Session:
             self.captures.tell_drift(self.drift.drifting(self.clock.wall()))
         if self.rounds:
             self.rounds.collect()
+        if self.adapter:
+            self.adapter.look(state, wall=self.clock.wall(), root=self.root)
         traces = self.traces.header() if self.traces else ""
         live = Layout(self.config.data_dir).live
         shadows = shadows_said(live, state, self.config.app_users)
@@ -175,6 +185,8 @@ class Session:
             self.captures.send(self.channel, self.token, now=now, wall=wall, root=self.root)
         if self.rounds:
             self.rounds.look(self.channel, self.token, wall=self.clock.wall(), root=self.root)
+        if self.adapter:
+            self.adapter.fetch_plans(self.channel, self.token)
         tuf = reply.tuf.get("root", 0), reply.tuf.get("timestamp", 0)
         return Heard(tuf=tuf, renumber=self.reporter.lost)
 

@@ -73,7 +73,9 @@ def _try(spec: dict[str, Any], line: _Line) -> dict[str, Any]:
     model = _load(spec)
     load_ms = (time.perf_counter() - begun) * 1000
     line.say(info=asdict(model.info), shared=list(getattr(model, "shared", ())))
-    if spec["plan"]:
+    if spec["adapt"]:
+        figures = _adapted(model, spec, cases, line)
+    elif spec["plan"]:
         figures = _learned(model, spec, line)
     elif spec["record"]:
         figures = _recorded(model, Path(spec["record"]), line)
@@ -171,6 +173,16 @@ def _learned(model: Runner, spec: dict[str, Any], line: _Line) -> dict[str, Any]
     line.enter("run")
     head = Path(spec["head"]) if spec["head"] else None
     return learn(model, Path(spec["record"]), spec["plan"].encode(), head, Path.cwd())
+
+
+def _adapted(
+    model: Runner, spec: dict[str, Any], cases: Path | None, line: _Line
+) -> dict[str, Any]:
+    """Write a residual head into the folder that this process may write to."""
+    from pilotwave_agent.runtimes.adapt import adapt
+
+    line.enter("run")
+    return adapt(model, Path(spec["record"]), spec["adapt"], cases, Path.cwd())
 
 
 def _compared(

@@ -15,11 +15,13 @@ from pilotwave_protocol.fields import Fields
 
 @dataclass(frozen=True)
 class LearnSettings:
-    """Labelled examples take at most `max_mb` of each model, each `max_example_kb`; an update is
-    computed on external power, and with `idle` while nothing else wants the processor. It is sent
-    over unmetered networks alone."""
+    """With `allow` examples are kept and rounds answered, with `adapt` as well the device may adapt
+    its own answers. Labelled examples take at most `max_mb` of each model, each `max_example_kb`;
+    what is learnt is computed on external power, and with `idle` while nothing else wants the
+    processor. Updates are sent over unmetered networks alone."""
 
     allow: bool = False
+    adapt: bool = False
     max_mb: int = 64
     max_example_kb: int = 1024
     idle: bool = True
@@ -29,9 +31,12 @@ def read_learn(f: Fields) -> LearnSettings:
     """Read the section, or raise what `f` raises."""
     found = LearnSettings(
         allow=f.boolean("allow", default=False),
+        adapt=f.boolean("adapt", default=False),
         max_mb=f.integer("max_mb", low=1, high=1 << 16, default=64),
         max_example_kb=f.integer("max_example_kb", low=1, high=1 << 16, default=1024),
         idle=f.boolean("idle", default=True),
     )
     f.done()
+    if found.adapt and not found.allow:
+        raise f.fail("adapt", "allow = true beside it: without, no example is kept", True)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pilotwave_agent.live.labels import ENDING
@@ -15,36 +16,49 @@ from pilotwave_protocol.learning.plan import TrainingPlan
 
 def gather(folder: Path, to: Path, plan: TrainingPlan) -> int:
     """Write the newest examples as one file; return how many. Raises `CannotTakePart`."""
-    import numpy as np
-
-    found: list[dict[str, Array]] = []
-    names = sorted(os.listdir(folder), reverse=True) if folder.is_dir() else []
-    for name in names:
-        if len(found) == plan.most_examples:
-            break
-        with contextlib.suppress(BadCases, OSError):
-            tensors = read_tensors(folder / name) if name.endswith(ENDING) else {}
-            if _is_example(tensors, plan) and (not found or _alike(tensors, found[0])):
-                found.append(tensors)
+    found = list(newest(folder, classes=plan.classes, most=plan.most_examples).values())
     if len(found) < plan.least_examples:
         raise CannotTakePart(
             f"plan {plan.plan} asks for {plan.least_examples} labelled examples; here are"
             f" {len(found)}"
         )
+    write_examples(found, to)
+    return len(found)
+
+
+def newest(folder: Path, *, classes: int, most: int) -> dict[str, dict[str, Array]]:
+    """Return at most so many examples by file name, the newest first: those of the shapes that the
+    newest one has."""
+    found: dict[str, dict[str, Array]] = {}
+    names = sorted(os.listdir(folder), reverse=True) if folder.is_dir() else []
+    for name in names:
+        if len(found) == most:
+            break
+        with contextlib.suppress(BadCases, OSError):
+            tensors = read_tensors(folder / name) if name.endswith(ENDING) else {}
+            first = next(iter(found.values()), tensors)
+            if _is_example(tensors, classes) and _alike(tensors, first):
+                found[name] = tensors
+    return found
+
+
+def write_examples(found: Sequence[dict[str, Array]], to: Path) -> None:
+    """Write examples as one file, a row for each."""
+    import numpy as np
+
     joined = {"label": np.concatenate([tensors["label"] for tensors in found])}
     for name, first in found[0].items():
         if name != "label":
             join = np.concatenate if first.shape[:1] == (1,) else np.stack
             joined[name.removeprefix("input.")] = join([tensors[name] for tensors in found])
     to.write_bytes(as_safetensors(joined))
-    return len(found)
 
 
-def _is_example(tensors: dict[str, Array], plan: TrainingPlan) -> bool:
+def _is_example(tensors: dict[str, Array], classes: int) -> bool:
     label = tensors.get("label")
     if label is None or label.shape != (1,) or label.dtype.kind not in "iu" or len(tensors) < 2:
         return False
-    return 0 <= int(label[0]) < plan.classes
+    return 0 <= int(label[0]) < classes
 
 
 def _alike(one: dict[str, Array], other: dict[str, Array]) -> bool:

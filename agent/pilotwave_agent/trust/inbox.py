@@ -6,8 +6,9 @@ and what they say is written into the journal.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -19,6 +20,7 @@ from pilotwave_agent.facts import facts_of
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.identity import Identity
+from pilotwave_agent.learning import signed_plans
 from pilotwave_agent.settings.config import Config
 from pilotwave_agent.trust.tuf_fetcher import Fetcher
 from pilotwave_agent.trust.view import LONGEST_TRUST, TrustedMetadata, TrustedView
@@ -136,13 +138,26 @@ class Inbox:
     def _learn(self, view: TrustedView, at: float) -> None:
         state = self.journal.state
         memory = self._under(state.memory, view)
+        held: dict[str, dict[str, str]] = {}
         for model in sorted({*state.models, *state.orders}):
             try:
                 memory = verify_directive.learn(memory, view, [model])
+                held[model] = dict(view.policy(model).plans)
             except RefusedError:
                 continue  # one model's metadata being unavailable silences no other's
         if memory != state.memory or view.versions() != dict(state.tuf):
             self.record(records.learned(memory, view.versions(), at=at))
+        if self.config.learn.adapt:
+            self._note_plans(held)
+
+    def _note_plans(self, held: Mapping[str, Mapping[str, str]]) -> None:
+        """Keep which training plans hold; of a model whose metadata could not be had, those before.
+        A disk that says no is asked at the next refresh."""
+        before = signed_plans.read(self.disk, self.layout)
+        models = {*self.journal.state.models, *self.journal.state.orders}
+        with contextlib.suppress(OSError):
+            known = {model: held.get(model, before.get(model, {})) for model in models}
+            signed_plans.note(self.disk, self.layout, known)
 
     @staticmethod
     def _under(memory: AntiRollback, view: TrustedView) -> AntiRollback:

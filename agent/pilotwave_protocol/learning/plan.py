@@ -168,15 +168,15 @@ def parse_plan(raw: bytes) -> TrainingPlan:
     plan = TrainingPlan(
         model=f.named("model", names.check_model),
         plan=f.named("plan", names.check_plan),
-        base=_base(f.inner("base")),
+        base=read_base(f.inner("base")),
         embedding=f.text("embedding", limit=256),
         features=f.integer("features", low=1, high=MAX_FEATURES),
         classes=f.integer("classes", low=2, high=MAX_CLASSES),
         method=method,
         aggregate=f.one_of("aggregate", Aggregate),
-        clip=_decimal(f, "clip"),
+        clip=decimal(f, "clip"),
         deadline=f.time("deadline"),
-        penalty=_decimal(f, "penalty"),
+        penalty=decimal(f, "penalty"),
         least_examples=f.integer("least_examples", low=LEAST_EXAMPLES, high=MAX_EXAMPLES),
         most_examples=f.integer("most_examples", low=LEAST_EXAMPLES, high=MAX_EXAMPLES),
         least_devices=f.integer("least_devices", low=LEAST_DEVICES, high=MAX_DEVICES),
@@ -213,7 +213,8 @@ def _check_together(plan: TrainingPlan, f: Fields) -> None:
             raise f.fail("validation.size", f"{size}, for so many rows", plan.validation.size)
 
 
-def _base(f: Fields) -> Base:
+def read_base(f: Fields) -> Base:
+    """Read which version a plan is based on."""
     base = Base(
         f.named("version", names.check_version),
         f.named("sha256", names.check_sha256),
@@ -229,7 +230,7 @@ def _steps(f: Fields | None) -> Steps | None:
     steps = Steps(
         f.integer("epochs", low=1, high=100),
         f.integer("batch", low=1, high=4096),
-        _decimal(f, "rate"),
+        decimal(f, "rate"),
     )
     f.done()
     return steps
@@ -238,7 +239,7 @@ def _steps(f: Fields | None) -> Steps | None:
 def _head(f: Fields | None) -> StartHead | None:
     if f is None:
         return None
-    head = StartHead(f.named("sha256", names.check_sha256), _decimal(f, "length"))
+    head = StartHead(f.named("sha256", names.check_sha256), decimal(f, "length"))
     f.done()
     return head
 
@@ -247,8 +248,8 @@ def _noise(f: Fields | None) -> Noise | None:
     if f is None:
         return None
     noise = Noise(
-        _decimal(f, "epsilon", low="0.01", high="100"),
-        _decimal(f, "delta", low="1e-12", high="0.1"),
+        decimal(f, "epsilon", low="0.01", high="100"),
+        decimal(f, "delta", low="1e-12", high="0.1"),
     )
     f.done()
     return noise
@@ -266,7 +267,8 @@ def _validation(f: Fields | None) -> Validation | None:
     return found
 
 
-def _decimal(f: Fields, key: str, *, low: str = "1e-9", high: str = "1e9") -> str:
+def decimal(f: Fields, key: str, *, low: str = "1e-9", high: str = "1e9") -> str:
+    """Read a number within bounds, as decimal text."""
     text = f.text(key, limit=32)
     try:
         number = Decimal(text)

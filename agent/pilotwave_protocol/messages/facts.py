@@ -27,6 +27,9 @@ AGENT_SHADOWS = "shadows"
 AGENT_HIDES = "agent.hides"
 """The fact that names those which the settings hide: such a device stands for no other."""
 
+AGENT_OVERLAYS = "overlays"
+"""The fact that names the models whose answers a device adapts to itself."""
+
 AGENT_UPDATES = "agent.updates"
 """The fact of an agent that can replace itself by a version of the reserved model."""
 

@@ -22,15 +22,25 @@ from pilotwave_cli.publish.lay_out import laid_out
 from pilotwave_cli.publish.variant_options import VariantOptions
 from pilotwave_protocol.names import check_model, check_version
 
+_LONGEST = 0.95
+"""The share of the publisher's examples that are not cut."""
+
 
 @dataclass(frozen=True)
 class Judged:
-    """What a model answers to labelled data: its embedding of each row, and its scores."""
+    """What a model answers to labelled data: its embedding of each row, and its scores, which are
+    the output `output`."""
 
     data: Data
     labels: NDArray[np.int64]
     embeddings: Array
     scores: Array
+    output: str
+
+    @property
+    def longest(self) -> float:
+        """How long an embedding counts: a longer one is cut to it."""
+        return float(np.quantile(np.linalg.norm(self.embeddings, axis=1), _LONGEST))
 
 
 def labelled(path: Path) -> tuple[Data, NDArray[np.int64]]:
@@ -74,7 +84,8 @@ def judged(made: Built, path: Path, embedding: str) -> Judged:
     if found is None or found.ndim != 2:
         words = ", ".join(f"{n} {list(a.shape)}" for n, a in outputs.items())
         raise CliError(f"expected an output {embedding} with one row an input; got {words}")
-    wide = [a for a in outputs.values() if a.ndim == 2 and a.dtype.kind == "f"]
+    wide = [(n, a) for n, a in outputs.items() if a.ndim == 2 and a.dtype.kind == "f"]
     if len(wide) != 1:
         raise CliError(f"expected one output of scores beside {embedding}; got {len(wide)}")
-    return Judged(data, labels, found, wide[0])
+    ((output, scores),) = wide
+    return Judged(data, labels, found, scores, output)

@@ -15,11 +15,13 @@ from pilotwave_cli.learn.plan_options import PlanOptions
 from pilotwave_cli.learn.try_noise import check_noise
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import BadPlan
+from pilotwave_protocol.learning.device_plan import DevicePlan
 from pilotwave_protocol.learning.examples import write_examples
 from pilotwave_protocol.learning.gradient import change_of
 from pilotwave_protocol.learning.plan import (
     ADDS_UP,
     AGGREGATES,
+    LEAST_EXAMPLES,
     Aggregate,
     Base,
     Method,
@@ -32,8 +34,7 @@ from pilotwave_protocol.learning.plan import (
 )
 from pilotwave_protocol.learning.statistics import Floats, read_head, write_numbers
 
-_LONGEST = 0.95
-"""The share of the publisher's examples that are not cut: a longer one counts as the longest."""
+MOST_EXAMPLES = 200
 _STEP = 40
 """A step size over the square of the longest embedding (bench/learn.py)."""
 
@@ -42,7 +43,7 @@ _STEP = 40
 class MadePlan:
     """A plan, and the files that it names."""
 
-    plan: TrainingPlan
+    plan: TrainingPlan | DevicePlan
     raw: bytes
     files: tuple[bytes, ...]
 
@@ -52,7 +53,6 @@ def make_plan(
 ) -> MadePlan:
     """Make a plan and check it. Raises `CliError`, `Failed` where its noise leaves nothing."""
     file = write_examples(found.embeddings.astype(np.float64), found.labels)
-    clip = float(np.quantile(np.linalg.norm(found.embeddings, axis=1), _LONGEST))
     plan = TrainingPlan(
         model=model,
         plan=name,
@@ -62,11 +62,11 @@ def make_plan(
         classes=found.scores.shape[1],
         method=what.method,
         aggregate=what.aggregate or _usual(what),
-        clip=what.clip or f"{clip:.4g}",
+        clip=what.clip or f"{found.longest:.4g}",
         deadline=(now + Duration.parse(what.lasts)).replace(microsecond=0),
         penalty=what.penalty,
-        least_examples=what.least_examples,
-        most_examples=what.most_examples,
+        least_examples=what.least_examples or LEAST_EXAMPLES,
+        most_examples=what.most_examples or MOST_EXAMPLES,
         least_devices=what.least_devices,
         noise=Noise(what.epsilon, what.delta) if what.epsilon else None,
         validation=Validation(sha256_hex(file), len(file), len(found.labels)),
@@ -74,7 +74,7 @@ def make_plan(
     head = b""
     if what.method is Method.SGD:
         head = write_numbers(scaled(taken_out(what.file, found, what.embedding), found))
-        plan = _with_steps(plan, what, found, head, clip)
+        plan = _with_steps(plan, what, found, head, found.longest)
     raw = plan.to_bytes()
     try:
         parse_plan(raw)
@@ -96,7 +96,7 @@ def _with_steps(
     as far as the publisher's own examples would, if nothing else was said."""
     steps = Steps(epochs=what.epochs, rate=what.rate or f"{_STEP / longest**2:.2g}")
     head = read_head(raw, features=plan.features, classes=plan.classes)
-    mine = slice(what.most_examples)
+    mine = slice(plan.most_examples)
     change = change_of(
         head, found.embeddings[mine].astype(np.float64), found.labels[mine], steps, clip=1e9, seed=0
     )

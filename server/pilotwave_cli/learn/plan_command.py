@@ -15,13 +15,15 @@ from pilotwave_cli.keys.drafts import now
 from pilotwave_cli.keys.key_options import KeyFiles, SigningOptions
 from pilotwave_cli.keys.submit_role import DoneBefore, find_publisher, submit
 from pilotwave_cli.learn.base_version import built_from, check_is_published, judged
+from pilotwave_cli.learn.make_device_plan import make_device_plan
 from pilotwave_cli.learn.make_plan import make_plan
-from pilotwave_cli.learn.plan_options import PlanOptions
+from pilotwave_cli.learn.plan_options import PlanOptions, Scope
 from pilotwave_cli.options import spread
 from pilotwave_cli.upload import upload_bytes
 from pilotwave_protocol import signing
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.learning.plan import Base
+from pilotwave_protocol.learning.device_plan import DevicePlan
+from pilotwave_protocol.learning.plan import Base, TrainingPlan
 
 
 @spread
@@ -42,7 +44,8 @@ def plan(
         )
         publisher = find_publisher(api, model, key, sign)
         found = judged(made, what.evaluate, what.embedding)
-        made_plan = make_plan(model, name, base, what, found, now())
+        make = make_plan if what.scope is Scope.FLEET else make_device_plan
+        made_plan = make(model, name, base, what, found, now())
         for file in (*made_plan.files, made_plan.raw):
             upload_bytes(api, file)
         try:
@@ -52,13 +55,21 @@ def plan(
         except DoneBefore:
             raise Failed(f"plan {name} of {model} is signed already") from None
     if done is not None:
-        plan = made_plan.plan
-        each = f" in each of {plan.rounds} rounds" if plan.rounds > 1 else ""
-        output.say(
-            f"plan {name} of {model} is signed: a device sends {output.size(plan.update_bytes)}"
-            f" at most{each}, of {what.least_examples} examples or more; `pilotwave learn start"
-            f" {model} {name} --group GROUP` begins"
+        output.say(f"plan {name} of {model} is signed: {_told(made_plan.plan)}")
+
+
+def _told(plan: TrainingPlan | DevicePlan) -> str:
+    least = f"{plan.least_examples} examples or more"
+    if isinstance(plan, DevicePlan):
+        return (
+            f"devices whose owners allow it adapt {plan.base.version} to themselves, with {least};"
+            " nothing is sent, and no round is started"
         )
+    each = f" in each of {plan.rounds} rounds" if plan.rounds > 1 else ""
+    return (
+        f"a device sends {output.size(plan.update_bytes)} at most{each}, of {least};"
+        f" `pilotwave learn start {plan.model} {plan.plan} --group GROUP` begins"
+    )
 
 
 def _add(role: Metadata[Targets], model: str, name: str, raw: bytes) -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pilotwave_protocol.learning.device_plan import SCOPE
 from pilotwave_protocol.learning.plan import LEAST_EXAMPLES, MAX_ROUNDS, Aggregate, Method
+
+
+class Scope(str, Enum):
+    """For whom is learnt."""
+
+    FLEET = "fleet"
+    DEVICE = SCOPE
 
 
 @dataclass(frozen=True)
@@ -20,14 +29,21 @@ class PlanOptions:
     file: Annotated[Path, typer.Option("--file", help="The variant's file or folder, here.")]
     embedding: Annotated[str, typer.Option("--embedding", help="The output before the last layer.")]
     evaluate: Annotated[Path, typer.Option("--evaluate", help="Your own labelled inputs, as .npz.")]
+    scope: Annotated[Scope, typer.Option(help="The fleet learns, or each device for itself.")] = (
+        Scope.FLEET
+    )
     lasts: Annotated[str, typer.Option("--for", help="How long it holds.")] = "7d"
     least_devices: Annotated[int, typer.Option(min=3, help="Devices that it takes.")] = 10
     least_examples: Annotated[
-        int, typer.Option(min=LEAST_EXAMPLES, help="Examples that a device needs.")
-    ] = LEAST_EXAMPLES
+        int | None,
+        typer.Option(min=LEAST_EXAMPLES, help="Examples that a device needs: 20; for itself 60."),
+    ] = None
     most_examples: Annotated[
-        int, typer.Option(min=LEAST_EXAMPLES, help="Examples that count of one device.")
-    ] = 200
+        int | None,
+        typer.Option(
+            min=LEAST_EXAMPLES, help="Examples that count of one device: 200; for itself 1000."
+        ),
+    ] = None
     penalty: Annotated[str, typer.Option(help="Ridge penalty.")] = "1"
     method: Annotated[Method, typer.Option(help="In one round, or by gradient steps in many.")] = (
         Method.RIDGE
@@ -45,3 +61,12 @@ class PlanOptions:
         str | None, typer.Option(help="Privacy noise with this promise for each device.")
     ] = None
     delta: Annotated[str, typer.Option(help="How likely the promise may fail.")] = "1e-6"
+    distance: Annotated[
+        str | None, typer.Option(help="How long what a device adds for itself may be.")
+    ] = None
+    least_gain: Annotated[
+        str, typer.Option(help="By which share a device must be right more often with it.")
+    ] = "0.02"
+    golden: Annotated[
+        str, typer.Option(help="The share of golden cases that must keep their class with it.")
+    ] = "0.95"

@@ -1,11 +1,12 @@
-"""`GET /device/v1/learning`: the rounds that wait for a device; only those that allow it ask."""
+"""`GET /device/v1/learning`: the rounds that wait for a device; only those that allow it ask.
+`GET /device/v1/plans/<sha256>`: a plan whose digest the device has from signed metadata."""
 
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
@@ -16,6 +17,7 @@ from pilotwave_server.device_api.poll import Polls, RevokedToken
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.learning.asked import rounds_for
+from pilotwave_server.learning.experiments import PlanUnknown, content_of
 from pilotwave_server.problems import responses
 
 router = APIRouter(tags=["device"], prefix="/device/v1")
@@ -44,6 +46,32 @@ async def learning(
     authorization = request.headers.get("authorization", "").encode("latin-1")
     record = await context.get(Polls).known(authorization)
     return await run_in_threadpool(_waiting, context, record.name)
+
+
+@router.get(
+    "/plans/{sha256}",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/json": {}}},
+        **responses(BadToken, ExpiredToken, RevokedToken, PlanUnknown),
+    },
+)
+async def plan(
+    request: Request,
+    context: Ctx,
+    token: DeviceCredentials,
+    sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")],
+) -> Response:
+    """The plan's bytes, as its publisher signed them."""
+    authorization = request.headers.get("authorization", "").encode("latin-1")
+    await context.get(Polls).known(authorization)
+    content = await run_in_threadpool(_plan, context, sha256)
+    return Response(content, media_type="application/json")
+
+
+def _plan(context: Context, sha256: str) -> bytes:
+    with context.db.read() as session:
+        return content_of(session, sha256)
 
 
 def _waiting(context: Context, device: str) -> WaitingRounds:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from tuf.api.metadata import Targets
 
 from pilotwave_protocol import names, signing
+from pilotwave_protocol.learning.device_plan import DevicePlan, parse_any_plan
 from pilotwave_protocol.learning.plan import TrainingPlan, parse_plan
 from pilotwave_server.audit.service import record
 from pilotwave_server.errors import Conflict, NotFound
@@ -35,7 +36,7 @@ _VERBS = {
 
 
 class PlanUnknown(NotFound):
-    """The model's role names no such plan."""
+    """The model's role names no such plan, or no plan has this digest."""
 
     code: ClassVar[str] = "plan_unknown"
 
@@ -45,7 +46,8 @@ class ExperimentUnknown(NotFound):
 
 
 class ExperimentNotPossible(Conflict):
-    """The plan has an experiment already, its time is over, or its version was taken back."""
+    """The plan has an experiment already, or is over, or of the scope `device`; or its version was
+    taken back."""
 
     code: ClassVar[str] = "experiment_not_possible"
 
@@ -117,7 +119,20 @@ def _plan(session: Session, model: str, plan: str) -> tuple[PlanRow, TrainingPla
     holds = signing.policy_of(role.signed, model).plans if role else {}
     if row is None or holds.get(plan) != row.sha256:
         raise PlanUnknown(f"the publisher of {model} stands by no plan {plan}")
-    return row, parse_plan(row.content)
+    read = parse_any_plan(row.content)
+    if isinstance(read, DevicePlan):
+        raise ExperimentNotPossible(
+            f"plan {plan} of {model} has the scope device: devices carry it out by themselves"
+        )
+    return row, read
+
+
+def content_of(session: Session, sha256: str) -> bytes:
+    """Return a plan's bytes by their digest, or raise PlanUnknown."""
+    found = session.scalar(select(PlanRow.content).where(PlanRow.sha256 == sha256).limit(1))
+    if found is None:
+        raise PlanUnknown(f"there is no plan {sha256}")
+    return found
 
 
 def plan_of(session: Session, experiment: ExperimentRow) -> TrainingPlan:

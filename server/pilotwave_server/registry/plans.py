@@ -15,8 +15,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pilotwave_protocol.errors import BadPlan
-from pilotwave_protocol.learning.plan import MAX_PLAN_BYTES, Method, TrainingPlan, parse_plan
-from pilotwave_protocol.manifest import TensorSpec, parse_manifest
+from pilotwave_protocol.learning.device_plan import DevicePlan, parse_any_plan
+from pilotwave_protocol.learning.plan import MAX_PLAN_BYTES, Method, TrainingPlan
+from pilotwave_protocol.manifest import TensorSpec, Variant, parse_manifest
 from pilotwave_server.blobs import service as blob_records
 from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.errors import Conflict, Invalid
@@ -50,7 +51,7 @@ class PlanOfNothing(Invalid):
 class CheckedPlan:
     """A new plan that was found right."""
 
-    plan: TrainingPlan
+    plan: TrainingPlan | DevicePlan
     raw: bytes
     sha256: str
 
@@ -88,16 +89,20 @@ def _known(session: Session, model: str) -> dict[str, str]:
     return dict(session.execute(select(p.name, p.sha256).where(p.model == model)).tuples().all())
 
 
-def _checked(session: Session, model: str, name: str, raw: bytes, blobs: BlobStore) -> TrainingPlan:
+def _checked(
+    session: Session, model: str, name: str, raw: bytes, blobs: BlobStore
+) -> TrainingPlan | DevicePlan:
     try:
-        plan = parse_plan(raw)
+        plan = parse_any_plan(raw)
     except BadPlan as error:
         raise PlanInvalid(f"plan {name} of {model}: {error}") from error
     if (plan.model, plan.plan) != (model, name):
         raise PlanInvalid(f"plan {name} of {model} is plan {plan.plan} of {plan.model}")
+    _check_base(session, plan)
+    if isinstance(plan, DevicePlan):
+        return plan
     if plan.method is not Method.RIDGE:
         raise PlanInvalid(f"plan {name} of {model}: this server carries out ridge alone")
-    _check_base(session, plan)
     if plan.validation is not None:
         size = blobs.sizes([plan.validation.sha256])[plan.validation.sha256]
         if size is None:
@@ -111,7 +116,7 @@ def _checked(session: Session, model: str, name: str, raw: bytes, blobs: BlobSto
     return plan
 
 
-def _check_base(session: Session, plan: TrainingPlan) -> None:
+def _check_base(session: Session, plan: TrainingPlan | DevicePlan) -> None:
     v, base = VersionRow, plan.base
     row = session.scalar(select(v).where(v.model == plan.model, v.version == base.version))
     named = f"plan {plan.plan}: {plan.model} {base.version}"
@@ -122,12 +127,17 @@ def _check_base(session: Session, plan: TrainingPlan) -> None:
     variant = parse_manifest(row.manifest).variant(base.variant)
     if variant is None:
         raise PlanOfNothing(f"{named} has no variant {base.variant}")
-    found = next((t for t in variant.outputs if t.name == plan.embedding), None)
-    if found is None or not _is_row(found, plan.features):
+    _check_output(variant, plan.embedding, plan.features, named)
+    if isinstance(plan, DevicePlan):
+        _check_output(variant, plan.scores.output, plan.classes, named)
+
+
+def _check_output(variant: Variant, name: str, width: int, named: str) -> None:
+    found = next((t for t in variant.outputs if t.name == name), None)
+    if found is None or not _is_row(found, width):
         there = ", ".join(f"{t.name} {list(t.shape)}" for t in variant.outputs) or "none"
         raise PlanOfNothing(
-            f"{named}: expected an output {plan.embedding} of [-1, {plan.features}]; its manifest"
-            f" says {there}"
+            f"{named}: expected an output {name} of [-1, {width}]; its manifest says {there}"
         )
 
 
@@ -141,7 +151,7 @@ def record_plans(
     """Write new plans down, and note what they need."""
     for found in plans:
         plan = found.plan
-        validation = plan.validation
+        validation = plan.validation if isinstance(plan, TrainingPlan) else None
         if validation is not None:
             blob_records.record(
                 session, sha256=validation.sha256, size=validation.size, by=actor, now=now

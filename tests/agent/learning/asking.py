@@ -10,11 +10,14 @@ from tests.peers.registry import Registry, Reply, problem
 
 
 class AskingRegistry(Registry):
-    """`waiting` are the plans that it asks for, in their round `number`, which goes on from `head`;
-    `updates` is what came. `refuses`: it keeps none."""
+    """`plans` are what it has by digest, `waiting` those that it asks for, in their round `number`,
+    which goes on from `head`; `updates` is what came, and `bodies` all that did. `refuses`: it
+    keeps no update."""
 
     def __init__(self) -> None:
+        self.plans: dict[str, bytes] = {}
         self.waiting: list[bytes] = []
+        self.bodies: list[bytes] = []
         self.updates: list[bytes] = []
         self.number, self.head = 1, b""
         self.conditions: dict[str, Any] = {}
@@ -22,6 +25,7 @@ class AskingRegistry(Registry):
         super().__init__()
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Reply:
+        self.bodies.append(body)
         if path == "/device/v1/learning":
             rounds = [
                 {
@@ -34,6 +38,9 @@ class AskingRegistry(Registry):
             return Reply(200, strictjson.dumps({"rounds": rounds}))
         if path.endswith(f"/rounds/{self.number}/head"):
             return Reply(200, self.head)
+        if path.startswith("/device/v1/plans/"):
+            content = self.plans.get(path.rpartition("/")[2])
+            return problem(404, "plan_unknown") if content is None else Reply(200, content)
         if path == "/device/v1/updates":
             self.updates.append(body)
             return problem(503, "round_full") if self.refuses else Reply(204)

@@ -84,7 +84,7 @@ def test_a_heads_scores_become_probabilities_and_keep_their_order(tmp_path) -> N
     classes = random.integers(0, 2, 400)
     x = np.eye(3)[classes] + random.normal(0, 0.2, (400, 3))
     head = np.array([[1.0, 0], [0, 1], [0, 0], [0, 0]]) / 10  # as ridge gives them: close together
-    judged = Judged(Data(tmp_path / "own.npz", "", {"x": x}), classes, x, x)
+    judged = Judged(Data(tmp_path / "own.npz", "", {"x": x}), classes, x, x, "probs")
     after = scaled(head, judged)
     before = scores(head, x)
     np.testing.assert_array_equal(scores(after, x).argmax(axis=1), before.argmax(axis=1))

@@ -35,7 +35,7 @@ def desk(tmp_path: Path) -> tuple[Path, Judged]:
     x = np.abs(np.eye(6)[classes * 2] + random.normal(0, 0.3, (300, 6)))
     data = tmp_path / "own.npz"
     np.savez(data, x=x, labels=classes)
-    return file, Judged(Data(data, "", {"x": x}, classes), classes, x, scores(HEAD, x))
+    return file, Judged(Data(data, "", {"x": x}, classes), classes, x, scores(HEAD, x), "probs")
 
 
 def made(desk: tuple[Path, Judged], **what: Any) -> MadePlan:

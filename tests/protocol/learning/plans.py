@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
+from pilotwave_protocol.learning.device_plan import DevicePlan, Kind, Scores
 from pilotwave_protocol.learning.plan import (
     Aggregate,
     Base,
@@ -13,6 +14,7 @@ from pilotwave_protocol.learning.plan import (
     TrainingPlan,
     Validation,
 )
+from tests.protocol.learning.field import CLASSES, FEATURES
 
 RIDGE = TrainingPlan(
     model="detector",
@@ -38,4 +40,17 @@ SGD = TrainingPlan(
         "head": StartHead("d" * 64, "3.5"),
         "validation": None,
     }
+)
+DEVICE = DevicePlan(
+    model="detector",
+    plan="here-1",
+    base=Base("1.0.0", "a" * 64, "onnx-fp32"),
+    embedding="active",
+    features=FEATURES,
+    classes=CLASSES,
+    scores=Scores("probs", Kind.PROBABILITIES),
+    clip="20",
+    distance="6",
+    golden="0.8",
+    deadline=datetime(2027, 1, 31, 9, 30, tzinfo=timezone.utc),
 )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pilotwave_protocol.errors import BadPlan
+from pilotwave_protocol.learning.device_plan import DevicePlan
 from pilotwave_protocol.learning.plan import (
     MAX_PLAN_BYTES,
     Aggregate,
@@ -20,7 +21,7 @@ from pilotwave_protocol.learning.plan import (
 from tests.protocol.learning.plans import RIDGE, SGD
 
 
-def with_change(plan: TrainingPlan, path: str, value: object) -> bytes:
+def with_change(plan: TrainingPlan | DevicePlan, path: str, value: object) -> bytes:
     data = json.loads(plan.to_bytes())
     *parents, last = path.split(".")
     place: Any = data

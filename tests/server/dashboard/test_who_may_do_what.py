@@ -36,6 +36,7 @@ OPEN = {
     "POST /device/v1/updates/begin": "a device's token, then its signature",
     "POST /device/v1/updates/pieces": "a device's token, then its signature",
     "GET /device/v1/learning": "a device's token",
+    "GET /device/v1/plans/{sha256}": "a device's token",
     "GET /device/v1/links/blobs/{sha256}": "a device's token",
     "GET /device/v1/links/deltas/{from_sha256}/{to_sha256}": "a device's token",
     "GET /static/{tag}/{name:path}": "nothing",
