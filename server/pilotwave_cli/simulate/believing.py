@@ -99,6 +99,7 @@ class Trust:
     _hint: str = ""
     _view: View | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _asked_for: set[str] = field(default_factory=set)
     _manifests: dict[str, bytes] = field(default_factory=dict)
     _good: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _folder: Any = field(
@@ -123,6 +124,17 @@ class Trust:
             updater = Updater(str(folder), f"{self.url}/tuf/metadata/", bootstrap=self.root)
             updater.refresh()
             return View(updater)
+
+    async def stands_by(self, model: str, plan: str, digest: str) -> bool:
+        """Say whether the model's publisher has signed a plan of this name and digest. The metadata
+        is refreshed for a digest that is new. Raises `Failed`."""
+        async with self._lock:
+            if self._view is None or digest not in self._asked_for:
+                self._view = await asyncio.to_thread(self._refresh)
+                self._asked_for.add(digest)
+            view = self._view
+        signed = await asyncio.to_thread(view.policy, model)
+        return signed.plans.get(plan) == digest
 
     async def judge(
         self,

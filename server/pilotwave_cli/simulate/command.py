@@ -14,6 +14,7 @@ from pilotwave_cli.client import connect
 from pilotwave_cli.durations import Duration, pairs
 from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.output import Json
+from pilotwave_cli.shares import read_share
 from pilotwave_cli.simulate.fleet import FleetOptions, Simulation
 from pilotwave_cli.simulate.profile import Profile, Slice, read_profile
 from pilotwave_protocol import names
@@ -53,6 +54,14 @@ def simulate(
     seed: Annotated[
         int | None, typer.Option(help="Seed for random choices, to repeat a run.")
     ] = None,
+    learn: Annotated[
+        str | None,
+        typer.Option("--learn", help="Share that takes part in training plans, such as 80%."),
+    ] = None,
+    liars: Annotated[
+        str | None,
+        typer.Option("--learn-liars", help="Share of those whose labels are wrong, such as 5%."),
+    ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the devices in the fleet at the end.")
     ] = False,
@@ -72,6 +81,8 @@ def simulate(
         connections=connections,
         seed=seed,
         keep=keep,
+        learn=read_share("--learn", learn, whole=True) if learn else 0.0,
+        lie=read_share("--learn-liars", liars, whole=True) if liars else 0.0,
     )
     with connect() as api:
         trusted = root.read_bytes() if root else _first_root(api.config.url)

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pilotwave_cli.errors import Failed
 from pilotwave_cli.simulate.believing import Trust
 from pilotwave_cli.simulate.comparing import asked_to_compare, compared
+from pilotwave_cli.simulate.learning import Learner
 from pilotwave_cli.simulate.model import Model, build_of, try_of, wish_of
 from pilotwave_cli.simulate.profile import Behaviour, Profile, Slice
 from pilotwave_cli.simulate.tally import Tally
@@ -72,6 +73,7 @@ class Device:
     check_in_s: float = 900.0
     models: dict[str, Model] = field(default_factory=dict)
     silent: bool = False
+    learner: Learner | None = None
     _memory: AntiRollback = field(default_factory=AntiRollback)
     _events: list[DeviceEvent] = field(default_factory=list)
     _windows: list[MetricReport] = field(default_factory=list)
@@ -118,7 +120,7 @@ class Device:
             self.tally.count("unreachable")
             self.tally.said(str(error) or type(error).__name__)
 
-    async def _send(self, method: str, path: str, **given: Any) -> httpx.Response:
+    async def send(self, method: str, path: str, **given: Any) -> httpx.Response:
         await asyncio.sleep(self.slice.latency_ms / 1000)
         began = asyncio.get_running_loop().time()
         answer = await self.http.request(method, path, **given)
@@ -133,7 +135,7 @@ class Device:
             self.name, dsse.raw_public(self.key.public_key()).hex(), code, dict(self.slice.facts)
         )
         raw = dsse.sign(ENROL_TYPE, wish.to_bytes(), self.key)
-        answer = await self._send("POST", "/device/v1/enrol", content=raw, headers=JSON)
+        answer = await self.send("POST", "/device/v1/enrol", content=raw, headers=JSON)
         if answer.status_code not in (200, 201):
             raise Failed(f"{self.name} could not enrol: {answer.text[:200]}")
         reply = parse_enrol_reply(answer.content)
@@ -143,7 +145,7 @@ class Device:
     async def poll(self) -> None:
         """Ask for the directive; take it if it is new and passes."""
         headers = {"Authorization": f"Bearer {self.token}", "If-None-Match": self.etag}
-        answer = await self._send("GET", "/device/v1/directive", headers=headers)
+        answer = await self.send("GET", "/device/v1/directive", headers=headers)
         self.tally.count(f"poll_{answer.status_code}")
         if answer.status_code == 401:
             self.token = ""
@@ -193,7 +195,7 @@ class Device:
             metrics=tuple(self._windows[:MAX_METRICS]),
         )
         raw = dsse.sign(CHECK_IN_TYPE, report.to_bytes(), self.key)
-        answer = await self._send("POST", "/device/v1/check-in", content=raw, headers=JSON)
+        answer = await self.send("POST", "/device/v1/check-in", content=raw, headers=JSON)
         self.tally.count(f"check_in_{answer.status_code}")
         if answer.status_code == 409:
             self.seq = max(self.seq, int(answer.json().get("last_seq", self.seq)))
@@ -211,6 +213,8 @@ class Device:
         )
         self._events = [e for e in self._events if e.id > reply.acked_event]
         self._windows = [w for w in self._windows if w.id > reply.acked_metric]
+        if self.learner is not None:
+            await self.learner.look(self)
 
     # --- versions
 

@@ -16,6 +16,7 @@ from pilotwave_cli.client import Api
 from pilotwave_cli.errors import Failed
 from pilotwave_cli.simulate.believing import Trust
 from pilotwave_cli.simulate.device import Device
+from pilotwave_cli.simulate.learning import Learner
 from pilotwave_cli.simulate.profile import Profile, Slice
 from pilotwave_cli.simulate.tally import Tally
 
@@ -40,7 +41,8 @@ class Queued(httpx.AsyncClient):
 
 @dataclass(frozen=True)
 class FleetOptions:
-    """What is simulated. `seconds` None: until it is stopped."""
+    """What is simulated. `seconds` None: until it is stopped. Of the devices the share `learn` take
+    part in training plans; of these the share `lie` have wrong labels."""
 
     devices: int
     prefix: str
@@ -50,6 +52,8 @@ class FleetOptions:
     connections: int = 100
     seed: int | None = None
     keep: bool = False
+    learn: float = 0.0
+    lie: float = 0.0
 
 
 @dataclass
@@ -111,8 +115,9 @@ class Simulation:
     def _made(self, http: httpx.AsyncClient, trust: Trust) -> Iterator[Device]:
         w = self.wish
         chance = random.Random(w.seed)
+        learners = 0
         for number in range(w.devices):
-            yield Device(
+            made = Device(
                 name=f"{w.prefix}-{number:06d}",
                 fleet="",
                 key=Ed25519PrivateKey.generate(),
@@ -123,6 +128,11 @@ class Simulation:
                 tally=self.tally,
                 chance=random.Random(chance.random()),
             )
+            if _falls_on(number, w.learn):
+                lies = _falls_on(learners, w.lie)
+                made.learner = Learner(random.Random(chance.random()), lies=lies)
+                learners += 1
+            yield made
 
     def _codes(self, one: Slice, count: int) -> list[str]:
         labels = {**one.labels, **self.wish.labels}
@@ -178,3 +188,8 @@ class Simulation:
             "check_in_p99_ms": self.tally.quantile_ms(check_ins, 0.99),
             "last_trouble": self.tally.last_words or None,
         }
+
+
+def _falls_on(number: int, share: float) -> bool:
+    """Say whether this one of many, counted from 0, is of the share: they are spread evenly."""
+    return int((number + 1) * share + 1e-9) > int(number * share + 1e-9)

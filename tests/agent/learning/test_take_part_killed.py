@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from pilotwave_agent.rounds import SENT
+from pilotwave_agent.rounds import answered
 from pilotwave_protocol.digest import sha256_hex
 from tests.agent.learning.asking import AskingRegistry
 from tests.agent.learning.test_take_part import leave, plan_of, sent, sign
@@ -98,8 +98,8 @@ def answered_once(device: Device, registry: DeadlyRegistry) -> None:
         leave(device, 5)
         in_peace(device)
     assert len(set(registry.updates)) == 1
-    digest = sha256_hex(registry.waiting[0])
-    assert [path.name for path in device.layout.updates.iterdir()] == [f"{digest}{SENT}"]
+    sent = answered(device.layout, sha256_hex(registry.waiting[0]), registry.number)
+    assert list(device.layout.updates.iterdir()) == [sent]
 
 
 @pytest.mark.parametrize(
