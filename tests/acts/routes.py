@@ -106,6 +106,7 @@ API = """
     POST /api/v1/devices/{device}/diagnostics: the device tells only whom its owner named
     DELETE /api/v1/devices/{device}/diagnostics/{number}: ask again
     POST /device/v1/captures: a device sends what its owner wants sent
+    POST /device/v1/declines: a device says that it takes no part
     POST /device/v1/updates: a device sends what its owner allows and the publisher has signed
     POST /device/v1/updates/begin: part of sending an update
     POST /device/v1/updates/pieces: part of sending an update

@@ -24,6 +24,7 @@ from pilotwave_agent.net.http import BadAnswer, Unreachable
 from pilotwave_agent.net.server_api import WaitingRound
 from pilotwave_agent.rounds import SENT, answered, waits
 from pilotwave_agent.take_part.compute_numbers import compute_numbers
+from pilotwave_agent.take_part.decline import decline
 from pilotwave_agent.take_part.device import CannotTakePart, Device
 from pilotwave_agent.take_part.fetch_head import fetch_head
 from pilotwave_agent.take_part.send_update import send_update
@@ -52,6 +53,7 @@ def take_part(device: Device) -> None:
             if isinstance(no, (Unreachable, BadAnswer)):
                 raise
             say(f"no update is sent: {no}", level="warning")
+            decline(device, waiting, no)
 
 
 def _tidy(device: Device) -> None:

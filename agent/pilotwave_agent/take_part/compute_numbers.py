@@ -11,6 +11,7 @@ from pilotwave_agent.selftest import SelfTestFolders, learn_from
 from pilotwave_agent.settings.config import RuntimeSettings
 from pilotwave_agent.take_part.device import CannotTakePart, Device
 from pilotwave_agent.take_part.gather import gather
+from pilotwave_protocol.learning.decline import Why
 from pilotwave_protocol.learning.plan import TrainingPlan
 from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.messages.check_in import Installed
@@ -48,5 +49,7 @@ def compute_numbers(
         )
         numbers = (out / NUMBERS).read_bytes()
     if learnt != count or len(numbers) != plan.update_bytes:
-        raise CannotTakePart(f"plan {plan.plan}: the child wrote {len(numbers)} bytes")
+        raise CannotTakePart(
+            f"plan {plan.plan}: the child wrote {len(numbers)} bytes", Why.CHILD_FAILED
+        )
     return count, numbers

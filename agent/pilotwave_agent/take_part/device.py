@@ -10,12 +10,21 @@ from pilotwave_agent.identity import Identity
 from pilotwave_agent.net.http import Channel
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.errors import PilotwaveError
+from pilotwave_protocol.learning.decline import Why, step_below
 
 
 class CannotTakePart(PilotwaveError):
-    """This device answers nothing to a plan, for the reason that it says."""
+    """This device answers nothing to a plan, for the reason that it says: in a sentence for its
+    owner, and in a word for the server."""
 
     code = "cannot_take_part"
+
+    def __init__(
+        self, sentence: str, why: Why = Why.PLAN_NOT_BELIEVED, examples: int | None = None
+    ) -> None:
+        super().__init__(sentence)
+        self.why = why
+        self.examples = None if examples is None else step_below(examples)
 
 
 @dataclass(frozen=True)

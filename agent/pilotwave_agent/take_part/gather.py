@@ -11,6 +11,7 @@ from pilotwave_agent.live.labels import ENDING
 from pilotwave_agent.runtimes.base import Array
 from pilotwave_agent.runtimes.casefile import BadCases, as_safetensors, read_tensors
 from pilotwave_agent.take_part.device import CannotTakePart
+from pilotwave_protocol.learning.decline import Why
 from pilotwave_protocol.learning.plan import TrainingPlan
 
 
@@ -20,7 +21,9 @@ def gather(folder: Path, to: Path, plan: TrainingPlan) -> int:
     if len(found) < plan.least_examples:
         raise CannotTakePart(
             f"plan {plan.plan} asks for {plan.least_examples} labelled examples; here are"
-            f" {len(found)}"
+            f" {len(found)}",
+            Why.TOO_FEW_EXAMPLES,
+            len(found),
         )
     write_examples(found, to)
     return len(found)

@@ -11,6 +11,7 @@ from pilotwave_agent.net.server_api import channel_of
 from pilotwave_agent.take_part.device import CannotTakePart, Device
 from pilotwave_agent.trust.tuf_fetcher import Fetcher
 from pilotwave_agent.trust.view import TrustedMetadata, TrustedView
+from pilotwave_protocol.learning.decline import Why
 from pilotwave_protocol.learning.plan import TrainingPlan
 from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState
@@ -23,9 +24,10 @@ def check_signed(device: Device, plan: TrainingPlan, digest: str) -> str:
         raise CannotTakePart(f"the publisher of {plan.model} stands by no such plan {plan.plan}")
     target = view.version(plan.model, plan.base.version)
     if target is None or target.yanked or target.sha256 != plan.base.sha256:
-        raise CannotTakePart(f"plan {plan.plan} is not based on a version that may run")
+        no = f"plan {plan.plan} is not based on a version that may run"
+        raise CannotTakePart(no, Why.OTHER_VERSION)
     if plan.deadline.timestamp() <= time.time():
-        raise CannotTakePart(f"plan {plan.plan} of {plan.model} is over")
+        raise CannotTakePart(f"plan {plan.plan} of {plan.model} is over", Why.OVER)
     return view.director().fleet
 
 
@@ -53,6 +55,7 @@ def current_version(device: Device, plan: TrainingPlan) -> Installed:
         or (current.sha256, current.variant) != (base.sha256, base.variant)
     ):
         raise CannotTakePart(
-            f"plan {plan.plan} is for {plan.model} {base.version} ({base.variant}), healthy"
+            f"plan {plan.plan} is for {plan.model} {base.version} ({base.variant}), healthy",
+            Why.OTHER_VERSION,
         )
     return current

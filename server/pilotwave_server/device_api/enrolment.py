@@ -30,6 +30,7 @@ from pilotwave_server.device_api.check_in import (
 from pilotwave_server.device_api.poll import Polls, RevokedToken
 from pilotwave_server.device_api.sealed import (
     CapturesDoor,
+    DeclinesDoor,
     DiagnosticsDoor,
     UpdateBeginDoor,
     UpdatePiecesDoor,
@@ -49,7 +50,8 @@ from pilotwave_server.edge import BodyTooSlow
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.learning.check_numbers import ImpossibleUpdate
 from pilotwave_server.learning.pieces import BadPiece, UploadUnknown
-from pilotwave_server.learning.updates import BadUpdate, RoundFull, RoundOver, UpdateRepeated
+from pilotwave_server.learning.statements import BadUpdate, RoundOver
+from pilotwave_server.learning.updates import RoundFull, UpdateRepeated
 from pilotwave_server.pacing import TooManyRefusals, address_of
 from pilotwave_server.problems import DatabaseUnavailable, responses
 from pilotwave_server.registry.trust import DirectorKeyUnknown, TrustNotReady
@@ -350,6 +352,19 @@ async def begin_update(context: Ctx, token: DeviceCredentials) -> Response:
 async def update_pieces(context: Ctx, token: DeviceCredentials) -> Response:
     """65,536 bytes, the last one less. With the last one, the update is checked and kept."""
     return _Handled(context.get(UpdatePiecesDoor))
+
+
+@router.post(
+    "/declines",
+    summary="Say why a device takes no part in a round, signed by the device",
+    openapi_extra=_takes_envelope(),
+    status_code=204,
+    response_class=_Handled,
+    responses=responses(BadUpdate, RoundOver, *_FOR_BYTES),
+)
+async def declines(context: Ctx, token: DeviceCredentials) -> Response:
+    """With the read token of the last check-in, once for each reason. Its last word counts."""
+    return _Handled(context.get(DeclinesDoor))
 
 
 @router.get(

@@ -14,6 +14,7 @@ CAPTURES = "/device/v1/captures"
 UPDATES = "/device/v1/updates"
 UPDATE_BEGIN = f"{UPDATES}/begin"
 UPDATE_PIECES = f"{UPDATES}/pieces"
+DECLINES = "/device/v1/declines"
 
 
 class DevicePaths:

@@ -1,6 +1,6 @@
-"""Take what a device sends signed: `POST /device/v1/diagnostics`, `…/captures`, `…/updates`, and an
-update piece by piece, `…/updates/begin` and `…/updates/pieces`. Plain ASGI, so that no body is read
-before the sender is known by its token."""
+"""Take what a device sends signed: `POST /device/v1/diagnostics`, `…/captures`, `…/updates`, an
+update piece by piece (`…/updates/begin`, `…/updates/pieces`), and `…/declines`. Plain ASGI, so that
+no body is read before the sender is known by its token."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from pilotwave_protocol.learning.decline import MAX_DECLINE_BYTES
 from pilotwave_protocol.learning.update import (
     MAX_NUMBERS_BYTES,
     MAX_PIECE_HEAD_BYTES,
@@ -25,7 +26,7 @@ from pilotwave_server.device_api.body import SenderGone, read_body
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.diagnostics import service as diagnostics
 from pilotwave_server.errors import ServerError
-from pilotwave_server.learning import pieces, updates
+from pilotwave_server.learning import declines, pieces, updates
 from pilotwave_server.problems import error_response
 
 DEADLINE_S = 120.0
@@ -119,3 +120,14 @@ class UpdatePiecesDoor(SealedDoor):
             pieces.take(context.db, raw, device=device, now=context.clock())
 
         super().__init__(context, polls, take, limit=MAX_PIECE_HEAD_BYTES + 1 + PIECE_BYTES)
+
+
+class DeclinesDoor(SealedDoor):
+    """Takes the word of devices that take no part in a round. They are signed, and not sealed."""
+
+    def __init__(self, context: Context, polls: Polls) -> None:
+        def take(device: str, raw: bytes) -> None:
+            with context.db.write() as session:
+                declines.take(session, raw, device=device, now=context.clock())
+
+        super().__init__(context, polls, take, limit=3 * MAX_DECLINE_BYTES)

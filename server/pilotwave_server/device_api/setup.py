@@ -16,6 +16,7 @@ from pilotwave_server.device_api.check_in import CheckIns
 from pilotwave_server.device_api.front import (
     CAPTURES,
     CHECK_IN,
+    DECLINES,
     DIAGNOSTICS,
     POLL,
     UPDATE_BEGIN,
@@ -29,6 +30,7 @@ from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.device_api.push.setup import install as make_push
 from pilotwave_server.device_api.sealed import (
     CapturesDoor,
+    DeclinesDoor,
     DiagnosticsDoor,
     UpdateBeginDoor,
     UpdatePiecesDoor,
@@ -66,6 +68,7 @@ class DeviceApi:
     updates: UpdatesDoor
     update_begin: UpdateBeginDoor
     update_pieces: UpdatePiecesDoor
+    declines: DeclinesDoor
     push: Push
 
     @property
@@ -85,6 +88,7 @@ class DeviceApi:
                 ("POST", UPDATES): self.updates,
                 ("POST", UPDATE_BEGIN): self.update_begin,
                 ("POST", UPDATE_PIECES): self.update_pieces,
+                ("POST", DECLINES): self.declines,
             },
         )
 
@@ -101,10 +105,14 @@ def install(context: Context) -> None:
     push = make_push(context, polls)
     check_ins = make_check_ins(context, tokens, writer, push, traces)
     diagnostics, captures = DiagnosticsDoor(context, polls), CapturesDoor(context, polls)
-    updates, begin = UpdatesDoor(context, polls), UpdateBeginDoor(context, polls)
-    pieces = UpdatePiecesDoor(context, polls)
-    api = DeviceApi(polls, check_ins, diagnostics, captures, updates, begin, pieces, push)
-    for part in (polls, check_ins, push, diagnostics, captures, updates, begin, pieces, api):
+    of_learning = (
+        UpdatesDoor(context, polls),
+        UpdateBeginDoor(context, polls),
+        UpdatePiecesDoor(context, polls),
+        DeclinesDoor(context, polls),
+    )
+    api = DeviceApi(polls, check_ins, diagnostics, captures, *of_learning, push)
+    for part in (polls, check_ins, push, diagnostics, captures, *of_learning, api):
         context.put(part)
     context.put(PushChannels(push.channel_of))
     context.get(BlobGates).append(polls.may_read)

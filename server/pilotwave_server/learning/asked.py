@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from sqlalchemy import and_, exists, func, select
+from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from pilotwave_server.db import Database, upsert
@@ -65,7 +65,7 @@ def rounds_for(db: Database, device: str, *, now: datetime) -> list[Waiting]:
 
 def waiting_for(session: Session, device: DeviceRow, now: datetime) -> list[Waiting]:
     """The open rounds of its groups' experiments whose open waves take the device, and which it
-    has not answered."""
+    has neither answered nor failed at."""
     u, r, e, a = UpdateRow, RoundRow, ExperimentRow, AskedRow
     answered = exists().where(u.round_id == r.id, u.device_id == device.id)
     query = (
@@ -74,7 +74,7 @@ def waiting_for(session: Session, device: DeviceRow, now: datetime) -> list[Wait
         .join(PlanRow, PlanRow.id == e.plan_id)
         .outerjoin(a, and_(a.round_id == r.id, a.device_id == device.id))
         .where(r.state == OPEN, r.ends_at > now, ~answered)
-        .where(e.state == str(ExperimentState.RUNNING))
+        .where(e.state == str(ExperimentState.RUNNING), or_(a.state.is_(None), a.state != FAILED))
         .order_by(r.id)
     )
     found = [Waiting(*one) for one in session.execute(query).tuples()]

@@ -23,8 +23,8 @@ from pilotwave_server.devices.service import get_device
 from pilotwave_server.errors import Invalid, NotFound
 from pilotwave_server.learning import updates
 from pilotwave_server.learning.check_numbers import ImpossibleUpdate
+from pilotwave_server.learning.statements import BadUpdate
 from pilotwave_server.learning.tables import UpdatePieceRow, UpdateUploadRow
-from pilotwave_server.learning.updates import BadUpdate
 
 KEEP = timedelta(days=1)
 """An upload that nothing was added to for so long is forgotten."""

@@ -13,7 +13,6 @@ from typing import ClassVar
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from pilotwave_protocol import dsse
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.learning.plan import TrainingPlan
@@ -25,34 +24,18 @@ from pilotwave_protocol.learning.update import (
     parse_update,
     split_update,
 )
-from pilotwave_server.db import fleet_row
 from pilotwave_server.devices.service import get_device
 from pilotwave_server.devices.tables import DeviceRow
-from pilotwave_server.envelopes import is_signed_by
-from pilotwave_server.errors import Conflict, Invalid, Unavailable
-from pilotwave_server.groups.service import groups_of
+from pilotwave_server.errors import Conflict, Unavailable
 from pilotwave_server.learning.asked import ANSWERED, FAILED, note
 from pilotwave_server.learning.check_numbers import ImpossibleUpdate, check_sums
 from pilotwave_server.learning.experiments import plan_of
-from pilotwave_server.learning.states import OPEN
+from pilotwave_server.learning.statements import BadUpdate, read_signed, round_of
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow, UpdateUploadRow
-from pilotwave_server.learning.waves import is_in_wave
 
 IMPOSSIBLE = "impossible_update"
 MOST_BYTES = 1 << 30
 """Of the updates of one round: they are all looked at together."""
-
-
-class BadUpdate(Invalid):
-    """Not an update of this device's."""
-
-    code: ClassVar[str] = "bad_update"
-
-
-class RoundOver(Conflict):
-    """Nobody waits for this update: its round is over, or of another group."""
-
-    code: ClassVar[str] = "round_over"
 
 
 class UpdateRepeated(Conflict):
@@ -120,22 +103,10 @@ def waited_for(
 
     BadUpdate, RoundOver.
     """
-    try:
-        claimed = dsse.peek_unverified(
-            envelope, payload_type=UPDATE_TYPE, max_bytes=2 * MAX_UPDATE_BYTES
-        )
-        public = bytes.fromhex(row.public_key)
-        if not is_signed_by(claimed, payload_type=UPDATE_TYPE, public=public):
-            raise BadUpdate(f"expected an envelope signed by the key of {row.name}")
-        sent = parse_update(claimed.payload)
-    except ProtocolError as error:
-        raise BadUpdate(f"this is no update: {error}") from error
-    fleet = fleet_row(session).fleet
-    if (sent.device, sent.fleet) != (row.name, fleet):
-        raise BadUpdate(
-            f"expected an update of {row.name} in {fleet}; got {sent.device} in {sent.fleet}"
-        )
-    return sent, *_round(session, sent, row, now)
+    sent = read_signed(
+        session, envelope, row, kind=UPDATE_TYPE, max_bytes=MAX_UPDATE_BYTES, parse=parse_update
+    )
+    return sent, *round_of(session, sent, row, now)
 
 
 def is_kept(session: Session, sent: Update, where: RoundRow, row: DeviceRow) -> bool:
@@ -167,26 +138,6 @@ def forget_updates(session: Session, round_id: int) -> None:
 
 def _named(where: RoundRow) -> str:
     return f"round {where.number} of experiment {where.experiment_id}"
-
-
-def _round(
-    session: Session, sent: Update, row: DeviceRow, now: datetime
-) -> tuple[RoundRow, ExperimentRow]:
-    r, e = RoundRow, ExperimentRow
-    query = select(r, e).join(e, e.id == r.experiment_id).with_for_update(of=r)
-    query = query.where(e.model == sent.model, e.plan_sha256 == sent.plan, r.number == sent.round)
-    found = session.execute(query.where(r.state == OPEN, r.ends_at > now)).tuples().first()
-    if found is None:
-        raise RoundOver(f"no round {sent.round} of this plan of {sent.model} is open")
-    where, experiment = found
-    if experiment.group_id not in {group.id for group in groups_of(session, row)}:
-        raise RoundOver(
-            f"experiment {experiment.id} is of the group {experiment.group}, which {row.name} is"
-            " not in"
-        )
-    if not is_in_wave(experiment, row):
-        raise RoundOver(f"no open wave of experiment {experiment.id} takes {row.name}")
-    return where, experiment
 
 
 def _check(sent: Update, numbers: bytes, plan: TrainingPlan) -> None:

@@ -19,6 +19,7 @@ class AskingRegistry(Registry):
         self.waiting: list[bytes] = []
         self.bodies: list[bytes] = []
         self.updates: list[bytes] = []
+        self.declines: list[bytes] = []
         self.number, self.head = 1, b""
         self.conditions: dict[str, Any] = {}
         self.refuses = False
@@ -41,6 +42,9 @@ class AskingRegistry(Registry):
         if path.startswith("/device/v1/plans/"):
             content = self.plans.get(path.rpartition("/")[2])
             return problem(404, "plan_unknown") if content is None else Reply(200, content)
+        if path == "/device/v1/declines":
+            self.declines.append(body)
+            return Reply(204)
         if path == "/device/v1/updates":
             self.updates.append(body)
             return problem(503, "round_full") if self.refuses else Reply(204)

@@ -23,6 +23,7 @@ from pilotwave_agent.take_part.answer_rounds import take_part
 from pilotwave_agent.take_part.device import Device as Part
 from pilotwave_protocol import dsse, signing
 from pilotwave_protocol.digest import sha256_hex
+from pilotwave_protocol.learning.decline import DECLINE_TYPE, Why, parse_decline
 from pilotwave_protocol.learning.plan import Base, TrainingPlan
 from pilotwave_protocol.learning.statistics import Statistics
 from pilotwave_protocol.learning.update import UPDATE_TYPE, Update, parse_update, split_update
@@ -153,20 +154,39 @@ def test_a_device_that_dies_at_any_change_sends_one_update_in_the_end(
     assert 5 < died < 59
 
 
+def declined(registry: AskingRegistry) -> list[tuple[Why, int | None]]:
+    assert registry.device_key is not None
+    key = {dsse.keyid(registry.device_key): registry.device_key}
+    how: Any = {"payload_type": DECLINE_TYPE, "keys": key, "max_bytes": 1 << 16}
+    said = [parse_decline(dsse.open_envelope(raw, **how)) for raw in registry.declines]
+    assert {one.plan for one in said} <= {sha256_hex(plan) for plan in registry.waiting}
+    return [(one.why, one.examples) for one in said]
+
+
 @pytest.mark.parametrize(
-    ("changes", "signed", "words"),
+    ("changes", "signed", "words", "why"),
     [
-        ({}, False, "stands by no such plan"),
-        ({"deadline": datetime(2026, 1, 1, tzinfo=timezone.utc)}, True, "is over"),
-        ({"base": Base("1.0.0", "c" * 64, VARIANT)}, True, "not based on a version that may run"),
-        ({"least_examples": 31}, True, "asks for 31 labelled examples; here are 30"),
-        ({"embedding": "hidden"}, True, "the plan asks for hidden"),
+        ({}, False, "stands by no such plan", Why.PLAN_NOT_BELIEVED),
+        ({"deadline": datetime(2026, 1, 1, tzinfo=timezone.utc)}, True, "is over", Why.OVER),
+        (
+            {"base": Base("1.0.0", "c" * 64, VARIANT)},
+            True,
+            "not based on a version that may run",
+            Why.OTHER_VERSION,
+        ),
+        (
+            {"least_examples": 31},
+            True,
+            "asks for 31 labelled examples; here are 30",
+            Why.TOO_FEW_EXAMPLES,
+        ),
+        ({"embedding": "hidden"}, True, "the plan asks for hidden", Why.CHILD_FAILED),
     ],
     ids=["unsigned", "over", "other version", "too few", "no such output"],
 )
 def test_what_may_not_be_answered_is_not(
     running: Device, registry: AskingRegistry, capfd: pytest.CaptureFixture[str],
-    changes: dict[str, Any], signed: bool, words: str,
+    changes: dict[str, Any], signed: bool, words: str, why: Why,
 ) -> None:  # fmt: skip
     plan = plan_of(registry, **changes)
     if signed:
@@ -177,6 +197,9 @@ def test_what_may_not_be_answered_is_not(
     assert registry.updates == []
     out = capfd.readouterr()
     assert words in out.out + out.err
+    # the server hears one word of it, once, however often it asks
+    part(running)
+    assert declined(registry) == [(why, 20 if why is Why.TOO_FEW_EXAMPLES else None)]
 
 
 def test_a_plan_that_was_changed_on_its_way_is_not_answered(
@@ -273,3 +296,17 @@ def test_what_the_server_says_takes_nothing_from_what_the_owner_asks_for(running
     running.set(metered=False, learn=LearnSettings(allow=True))
     (running.config.data_dir / "busy").touch()
     assert "idle" in waits(running.config, 0.0, Path("/nowhere"), {"idle": False})
+
+
+def test_another_reason_is_told_and_the_update_still_sent_once_it_can_be(
+    running: Device, registry: AskingRegistry
+) -> None:
+    plan = plan_of(registry)
+    sign(registry, plan)
+    registry.waiting = [plan.to_bytes()]
+    for more in (0, 3, 4, 20):  # 0, 3, 7 and 27 in all
+        leave(running, more)
+        part(running)
+    few = Why.TOO_FEW_EXAMPLES
+    assert declined(registry) == [(few, 0), (few, 1), (few, 5)]
+    assert sent(registry)[0].examples == 27

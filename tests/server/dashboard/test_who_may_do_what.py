@@ -35,6 +35,7 @@ OPEN = {
     "POST /device/v1/updates": "a device's token, then its signature",
     "POST /device/v1/updates/begin": "a device's token, then its signature",
     "POST /device/v1/updates/pieces": "a device's token, then its signature",
+    "POST /device/v1/declines": "a device's token, then its signature",
     "GET /device/v1/learning": "a device's token",
     "GET /device/v1/plans/{sha256}": "a device's token",
     "GET /device/v1/links/blobs/{sha256}": "a device's token",
