@@ -45,6 +45,8 @@ class _Child:
         self._peaks = {CANDIDATE: 0.0, SERVING: 0.0}
         self._held = {CANDIDATE: 0.0, SERVING: 0.0}
         self._turn = 0
+        self.checked: Mapping[str, Any] = {}
+        """What the candidate answers to the inputs that it is warmed up with."""
         self.candidate: Generation | None = None
         self.serving: Generation | None = None
 
@@ -71,9 +73,12 @@ class _Child:
 
     def _opened(self, which: bytes, name: str) -> Generation:
         self.enter(which)
+        warmup = self._spec["warmup"]
         options = LoadOptions(
             threads=self._spec["threads"],
             devices=tuple(self._spec["devices"]),
+            warmup=self._memory.get(warmup, sys.maxsize) if warmup else None,
+            check=self._keep if which == CANDIDATE and self._spec["checks"] else None,
             timeout_s=self._spec["timeout_s"],
         )
         done = threading.Event()
@@ -83,6 +88,15 @@ class _Child:
         if loading.generation is None:
             raise loading.no or RuntimeError("not loaded")
         return loading.generation
+
+    def _keep(self, outputs: Mapping[str, Any]) -> None:
+        self.checked = outputs
+
+    def say_ready(self, held: list[str]) -> None:
+        """Say that calls may come, with the answer that the application checks."""
+        first = end_of(self._spec["warmup"] or [])
+        checked = self._memory.put(self.checked, first) if self.checked else None
+        self.say(ready=True, serving=self.serving is not None, held=held, checked=checked)
 
     # --- calls
 
@@ -205,7 +219,7 @@ def main() -> None:
         child.say(refused=words_of(e))
         os._exit(0)
     child.enter(NEITHER)
-    child.say(ready=True, serving=child.serving is not None, held=held)
+    child.say_ready(held)
     for line in sys.stdin.buffer:
         begun = time.process_time()
         words = child.answer(json.loads(line))

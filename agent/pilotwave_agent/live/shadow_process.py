@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ class Ended(Exception):
 class ShadowProcess:
     """One child. `send` and `line` are for whoever holds its owner's lock."""
 
-    def __init__(self, spec: dict[str, Any]) -> None:
-        """Start it. It dies with the thread that does so. Raises `OSError`."""
+    def __init__(self, spec: dict[str, Any], warmup: Mapping[str, Any] | None = None) -> None:
+        """Start it; `warmup` are the inputs that it tries both versions on first. It dies with the
+        thread that does so. Raises `OSError`, and `TypeError` for inputs that are no tensors."""
         self._scratch = tempfile.mkdtemp(prefix="pw-")
         self.memory = TensorMemory.create()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -52,13 +54,15 @@ class ShadowProcess:
         os.set_blocking(self._out, False)
         self._said, self._is_broken = b"", False
         try:
+            first = self.memory.put(warmup) if warmup else None
             self._child = _start(out, self.memory.fd, self._scratch)
-        except OSError:
+        except (OSError, TypeError):
             self._give_back()
             raise
         finally:
             os.close(out)
-        self.send({**spec, "out": out, "memory": self.memory.fd, "parent": os.getpid()})
+        mine = {"out": out, "memory": self.memory.fd, "parent": os.getpid(), "warmup": first}
+        self.send({**spec, **mine})
 
     def send(self, words: dict[str, Any]) -> None:
         """Say something; at most one line waits to be answered, so that none has to wait."""

@@ -184,11 +184,12 @@ class Trial:
     def _one_child(self) -> bool:
         """Run one child to its end; say whether the candidate is to blame for that."""
         try:
-            process = ShadowProcess(self._spec())
-        except OSError as e:
-            self.sentence = f"its process cannot be started: {e.strerror}"
+            process = ShadowProcess(self._spec(), self._options.warmup)
+        except (OSError, TypeError) as e:
+            why = getattr(e, "strerror", None) or words_of(e)
+            self.sentence = f"its process cannot be started: {why}"
             return False
-        patience_s, said, blames = 0.0, "", True
+        patience_s, said, blames, stage = 0.0, "", True, ""
         with self._lock:
             self._running = process
         try:
@@ -197,7 +198,7 @@ class Trial:
         except Ended:
             patience_s = 1.0
         except Fails as e:
-            said, blames = str(e), e.blames
+            said, blames, stage = str(e), e.blames, e.stage
         except Exception as e:  # what a child says may be anything
             said = f"answers what nobody understands: {words_of(e)}"
         finally:
@@ -205,7 +206,7 @@ class Trial:
                 self._running = self._process = self._sent_at = self._held = None
                 self._answers = []
             self._count_sampled()
-            stage = process.stage().decode("ascii", "replace")
+            stage = stage or process.stage().decode("ascii", "replace")
             how = process.end(patience_s)
         self.sentence = f"{_WHO.get(stage, 'its process')} {said or how}"
         return blames and stage == _CANDIDATE
@@ -218,6 +219,7 @@ class Trial:
             "serving": self.pair.serving.name,
             "runtime": self._runtime,
             "threads": self._options.threads,
+            "checks": self._options.check is not None,
             "devices": list(self._options.devices),
             "timeout_s": self._options.timeout_s,
             "memory_mb": self._memory_mb,
@@ -256,8 +258,22 @@ class Trial:
         words = _words(process, line)
         if "refused" in words:
             raise Fails(f"cannot be loaded: {str(words['refused'])[:400]}")
+        self._check(process, words.get("checked"))
         with self._lock:
             self._process, self._both = process, words.get("serving") is True
+
+    def _check(self, process: ShadowProcess, words: Any) -> None:
+        """Refuse a candidate that the application would refuse once it is switched to. Raises
+        `Fails`."""
+        if self._options.check is None:
+            return
+        try:
+            if self._options.check(process.memory.get(words, _MAX_OUTPUTS)) is not False:
+                return
+            said = "is refused by the application's check"
+        except Exception as e:  # the application's own, and what a child says may be anything
+            said = f"is refused by the application's check: {words_of(e)}"
+        raise Fails(said, stage=_CANDIDATE)
 
     def _read_answers(self, process: ShadowProcess) -> None:
         """Count what the child has answered. Raises `Ended`."""

@@ -11,11 +11,12 @@ _MOST_STARVED = 30  # timeouts that a child may wait for a processor
 
 
 class Fails(Exception):
-    """The child does not get on."""
+    """The child does not get on. `stage`: the version that this is of, where the child is beyond
+    it."""
 
-    def __init__(self, sentence: str, *, blames: bool = True) -> None:
+    def __init__(self, sentence: str, *, blames: bool = True, stage: str = "") -> None:
         super().__init__(sentence)
-        self.blames = blames
+        self.blames, self.stage = blames, stage
 
 
 class Watch:

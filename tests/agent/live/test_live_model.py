@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,6 @@ SOON_S = 30.0
 def shelf(tmp_path: Path) -> Shelf:
     (tmp_path / "live").mkdir()
     return Shelf(tmp_path)
-
-
-@pytest.fixture
-def opened(shelf: Shelf) -> Iterator[Callable[..., LiveModel]]:
-    made: list[LiveModel] = []
-
-    def open_(**given: Any) -> LiveModel:
-        given = {"app": "test", "wait_s": SOON_S, "heartbeat_s": 0.2, **given}
-        made.append(LiveModel("detector", data=shelf.data, **given))
-        return made[-1]
-
-    yield open_
-    for model in made:
-        model.close()
 
 
 def until(what: Callable[[], Any], timeout_s: float = SOON_S) -> Any:

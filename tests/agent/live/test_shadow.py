@@ -41,20 +41,6 @@ def shelf(tmp_path: Path) -> Shelf:
     return made
 
 
-@pytest.fixture
-def opened(shelf: Shelf) -> Iterator[Callable[..., LiveModel]]:
-    made: list[LiveModel] = []
-
-    def open_(**given: Any) -> LiveModel:
-        given = {"app": "test", "wait_s": SOON_S, "heartbeat_s": 0.2, **given}
-        made.append(LiveModel("detector", data=shelf.data, **given))
-        return made[-1]
-
-    yield open_
-    for model in made:
-        model.close()
-
-
 @pytest.fixture(autouse=True)
 def hurried(request: pytest.FixtureRequest) -> Iterator[None]:
     """Give the children a processor, where root may: they run when nothing else wants one, and
@@ -344,6 +330,68 @@ def test_the_application_may_compare_by_itself(
     shelf.shadow(shelf.add(2))
     calls_until(model, lambda: count(shelf, "1.2.0", shadow.DISAGREE))
     assert measured(shelf, "1.2.0")[shadow.DISAGREE].min == 1
+
+
+def test_the_applications_check_is_asked_of_the_candidate(
+    shelf: Shelf, opened: Callable[..., LiveModel]
+) -> None:
+    seen: list[int] = []
+
+    def check(outputs: Any) -> bool:
+        seen.append(number_in(outputs))
+        return seen[-1] != 3
+
+    model = opened(check=check)
+    shelf.shadow(shelf.add(2))
+    calls_until(model, lambda: count(shelf, "1.2.0", shadow.DISAGREE))
+    assert set(seen) == {1, 2}
+    shelf.shadow(shelf.add(3))
+    calls_until(model, lambda: said(shelf).get("sentence", "").startswith("given up"))
+    refused = "given up: the candidate is refused by the application's check"
+    assert said(shelf)["sentence"] == refused
+    before = count(shelf, "1.3.0", shadow.ERROR)
+    calls_until(model, lambda: count(shelf, "1.3.0", shadow.ERROR) > before)
+    assert measured(shelf, "1.3.0")[shadow.ERROR].min == 1
+    assert count(shelf, "1.3.0", shadow.DISAGREE) == 0
+
+
+def test_a_check_that_raises_refuses_the_candidate(
+    shelf: Shelf, opened: Callable[..., LiveModel]
+) -> None:
+    def check(outputs: Any) -> None:
+        if number_in(outputs) != 1:
+            raise KeyError("boxes")
+
+    model = opened(check=check)
+    shelf.shadow(shelf.add(2))
+    words = "the candidate is refused by the application's check: KeyError: 'boxes'"
+    calls_until(model, lambda: said(shelf).get("sentence") == words)
+
+
+def test_a_candidate_is_warmed_up_by_the_applications_inputs(
+    shelf: Shelf, opened: Callable[..., LiveModel]
+) -> None:
+    """On these the candidate raises, as it would when it is switched to; on zeros it does not."""
+    model = opened(warmup=odd(RAISES, 9))
+    shelf.shadow(shelf.add(2, "odd"))
+    calls_until(model, lambda: "cannot be loaded" in said(shelf).get("sentence", ""))
+    calls_until(model, lambda: count(shelf, "1.2.0", shadow.ERROR))
+    assert count(shelf, "1.2.0", shadow.DISAGREE) == 0
+
+
+def test_a_candidate_alone_is_compared_with_the_applications_answers(
+    shelf: Shelf, opened: Callable[..., LiveModel]
+) -> None:
+    """As where there is no room for both: the child cannot open the version that serves."""
+    model = opened(compare=lambda ours, theirs: number_in(ours) + 1 == number_in(theirs))
+    serving = shelf.layout.version("detector", shelf.current) / "model.onnx"
+    serving.write_bytes(serving.read_bytes()[:40])
+    shelf.shadow(shelf.add(2))
+    calls_until(model, lambda: count(shelf, "1.2.0", shadow.DISAGREE) >= 5)
+    found = measured(shelf, "1.2.0")
+    assert (found[shadow.DISAGREE].max, found[shadow.ERROR].max) == (0, 0)
+    assert found[shadow.DISTANCE].mean == pytest.approx(1.0, rel=0.02)
+    assert not found.keys() & {shadow.LATENCY_RATIO, shadow.MEMORY_RATIO}
 
 
 def test_the_manifest_says_how_answers_are_compared(

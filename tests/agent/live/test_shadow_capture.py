@@ -22,12 +22,11 @@ from tests.agent.live.test_shadow import (
     hurried,
     measured,
     odd,
-    opened,
     shelf,
 )
 from tests.peers.shelf import NAN, RAISES, Shelf, X
 
-__all__ = ["hurried", "opened", "shelf"]
+__all__ = ["hurried", "shelf"]
 
 WANTED: dict[str, Any] = {"reasons": ("shadow_disagreement",)}
 
