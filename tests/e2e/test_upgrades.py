@@ -203,17 +203,24 @@ def test_a_device_is_renewed_before_its_server(story: Story) -> None:
     story.roll_back("1.1.0")
 
 
-def test_an_older_agent_is_never_offered_a_manifest_that_it_cannot_read(story: Story) -> None:
+@pytest.mark.parametrize(
+    ("words", "schema"),
+    [(("--min-agreement", "0.97"), 2), (("--compare", "top1"), 3)],
+    ids=["schema 2", "schema 3"],
+)
+def test_an_older_agent_is_never_offered_a_manifest_that_it_cannot_read(
+    story: Story, words: tuple[str, str], schema: int
+) -> None:
     story.renew_server()
     story.renew("pilotwave")
-    story.publish("1.1.0", "--min-agreement", "0.97")
+    story.publish("1.1.0", *words)
     story.assign("1.1.0")
     why = ("devices", "why", "cam-1", "--model", "m")
     story.until(lambda: story.stage.pilotwave(*why), "update the agent first")
     story.update("2.0.0")  # it works on, and takes what it can read
-    story.publish("2.1.0", "--min-agreement", "0.97")
+    story.publish("2.1.0", *words)
     story.assign("2.1.0")
-    story.until(lambda: story.stage.pilotwave(*why), "m 2.1.0 has a manifest of schema 2")
+    story.until(lambda: story.stage.pilotwave(*why), f"m 2.1.0 has a manifest of schema {schema}")
     assert story.slot() == "healthy 2.0.0 None"
     story.renew_agent()
     story.runs("2.1.0")

@@ -26,6 +26,7 @@ from sqlalchemy import select
 
 from pilotwave_protocol.messages.check_in import CheckIn, DeviceEvent, Installed, ModelReport
 from pilotwave_protocol.messages.directive import Entry
+from pilotwave_protocol.shadow import SHADOW
 from pilotwave_protocol.states import ModelState
 from pilotwave_server.audit.tables import AuditEventRow
 from pilotwave_server.db import Database, next_revision
@@ -56,6 +57,8 @@ from pilotwave_server.rollouts.policies.policy import (
     Policy,
     Wave,
 )
+from pilotwave_server.rollouts.policies.shadow import ShadowPart
+from pilotwave_server.rollouts.policies.stored import stored_policy
 from pilotwave_server.rollouts.states import RolloutState, may_follow
 from pilotwave_server.rollouts.tables import (
     BaselineRow,
@@ -95,7 +98,7 @@ STEPS: dict[str, Any] = {
 }
 # what ends a rollout comes seldom, so that most of them get somewhere
 OFTEN = [*STEPS, *["approve", "pause", "resume", "resume", "next", "retry"] * 3]
-RECIPES = ["waves", "paced", "counted", "by hand"]
+RECIPES = ["waves", "paced", "counted", "by hand", "tried"]
 WITH_SNAPSHOT = {"start", "approve", "resume"}
 OUTCOMES = st.sampled_from(["well", "well", "well", "well", "trial", "fails", "back"])
 
@@ -104,7 +107,13 @@ def policies(canary: str) -> dict[str, Policy]:
     first = Wave("canary", canary=Canary(devices=(canary,)), gates=GATE)
     count = Wave("two", count=2, gates=GATE, min_sample=2)
     paced = Pace(max_in_flight=2)
+    named = Canary(devices=(canary,))
+    tried = (
+        Wave("in shadow", canary=named, shadow=ShadowPart(optional=True), gates=GATE),
+        Wave("two in shadow", count=2, shadow=ShadowPart(optional=True), gates=GATE),
+    )
     return {
+        "tried": Policy("tried", (*tried, HALF, ALL), deadlines=SOON),
         "waves": Policy("waves", (first, HALF, ALL), deadlines=SOON),
         "paced": Policy("paced", (HALF, ALL), pace=paced, deadlines=SOON),
         "counted": Policy("counted", (count, ALL), on_failure=OnFailure.PAUSE, deadlines=SOON),
@@ -192,7 +201,7 @@ class Machine(RuleBasedStateMachine):
                     state="enrolled",
                     revision=revision,
                     labels={"run": str(self.run)},
-                    facts={"runtime.onnxruntime": "1.20"},
+                    facts={"runtime.onnxruntime": "1.20", "shadows": True},
                     created_at=self.now,
                 )
                 for n in range(DEVICES)
@@ -350,16 +359,22 @@ class Machine(RuleBasedStateMachine):
         if entry is None or device.state is S.PROBATION:
             device.state = S.HEALTHY
             return
+        if entry.version == device.current and device.state is S.SHADOWING:
+            device.state, device.candidate = S.HEALTHY, None
         if entry.version == device.current or device.failed == (entry.version, entry.attempt):
             return
         device.candidate, before = None, device.current
+        if SHADOW in entry.conditions and how in ("well", "trial"):
+            device.state, device.candidate = S.SHADOWING, entry.version
+            return
         if how in ("well", "trial"):
             device.current = entry.version
             device.state = S.HEALTHY if how == "well" else S.PROBATION
             return
         device.candidate, device.failed = entry.version, (entry.version, entry.attempt)
         device.current = before
-        device.state = S.FAILED if how == "fails" else S.ROLLED_BACK
+        tried = SHADOW in entry.conditions
+        device.state = S.FAILED if how == "fails" or tried else S.ROLLED_BACK
 
     @rule(n=st.integers(0, DEVICES - 1), who=st.integers(0, 1), fresh=st.booleans())
     def report(self, n: int, who: int, fresh: bool) -> None:
@@ -432,17 +447,25 @@ class Machine(RuleBasedStateMachine):
             held = session.get(RolloutDeviceRow, (row.id, device.id))
             outcome = None if held is None else held.outcome
             assert row.state in ("running", "paused", "aborted")
+            tried = SHADOW in entry.conditions
+            if tried:
+                assert outcome in ("shadow_leased", "shadowing"), outcome
+                assert self.is_open(session, row, device, in_shadow=True), "outside the shadow"
+                return
             if row.state != "running" or row.policy == "paced":
                 assert outcome in ("leased", "switched", "healthy", "silent"), outcome
             if row.state != "aborted":
-                assert self.is_open(session, row, device), "outside the open waves"
+                assert self.is_open(session, row, device, in_shadow=False), "outside the open waves"
 
-    def is_open(self, session: Any, row: RolloutRow, device: Device) -> bool:
-        w = RolloutWaveRow
-        opened = list(session.scalars(select(w).where(w.rollout_id == row.id)))
+    def is_open(self, session: Any, row: RolloutRow, device: Device, *, in_shadow: bool) -> bool:
+        """Say whether a wave took the device that switches it, or that tries the version there."""
+        w, policy = RolloutWaveRow, stored_policy(row.document)
+        found = session.scalars(select(w).where(w.rollout_id == row.id))
+        opened = [o for o in found if policy.in_shadow(o.wave) is in_shadow]
         bucket = session.get_one(DeviceRow, device.id).bucket
         place = position(row.multiplier, row.offset, bucket)
-        named = {n for o in opened for n in _canaries(row.document["waves"][o.wave])}
+        canaries = [canary for o in opened if (canary := policy.waves[o.wave].canary)]
+        named = {name for canary in canaries for name in canary.devices}
         return any(place < o.threshold for o in opened) or device.name in named
 
     def in_flight(self) -> dict[int, int]:
@@ -492,10 +515,6 @@ class Machine(RuleBasedStateMachine):
                     b = BaselineRow
                     base = select(b.id).where(b.group_id == group, b.version == row.version)
                     assert session.scalar(base) is not None
-
-
-def _canaries(wave: dict[str, Any]) -> list[str]:
-    return list((wave["canary"] or {}).get("devices", []))
 
 
 def explore(registry: Registry, *, examples: int, steps: int) -> None:

@@ -27,7 +27,8 @@ WINDOW = timedelta(minutes=15)
 
 class InUse:
     """A device that runs what it is told and reports how long calls take. `slower` is by version
-    what they take on top; `speed` is the device's own. `mute`: its application records nothing."""
+    what they take on top; `speed` is the device's own. With `shares` by version, it reports how
+    often the `metric` is 1 instead. `mute`: its application records nothing."""
 
     def __init__(self, device: SimulatedDevice, seed: int, clock: Any) -> None:
         self.device, self.clock = device, clock
@@ -35,7 +36,7 @@ class InUse:
         self.speed = 10 * 2 ** self.rng.gauss(0, 1)
         self.slower: dict[str, float] = {}
         self.current, self.previous = "1.0.0", ""
-        self.unsure: dict[str, float] = {}
+        self.metric, self.shares = "low_confidence", dict[str, float]()
         self.mute = False
         self.windows = 0
 
@@ -44,7 +45,7 @@ class InUse:
         told = self.device.runs().get("detector", self.current)
         if told != self.current:
             self.previous, self.current = self.current, told
-        window = self.unsure_window() if self.unsure else self.window()
+        window = self.share_window() if self.shares else self.window()
         self.report(*([] if self.mute else [window]))
 
     def window(self, **changes: Any) -> MetricReport:
@@ -63,12 +64,12 @@ class InUse:
         }
         return MetricReport(id=self.windows, model="detector", **{**told, **changes})
 
-    def unsure_window(self) -> MetricReport:
+    def share_window(self) -> MetricReport:
         """A window of 0 and 1 for each of 200 inputs."""
         sketch = Sketch()
         for _ in range(200):
-            sketch.add(float(self.rng.random() < self.unsure[self.current]))
-        return self.window(metric="low_confidence", sketch=sketch)
+            sketch.add(float(self.rng.random() < self.shares[self.current]))
+        return self.window(metric=self.metric, sketch=sketch)
 
     def report(self, *windows: MetricReport) -> dict[str, Any]:
         current = installed(self.current, COUNTERS[self.current])
@@ -124,19 +125,40 @@ def test_a_version_that_is_no_slower_goes_to_all(fleet: Fleet, cams: list[InUse]
     assert "p95 of latency_ms is" in opened["sentence"]
 
 
-@only_sqlite
-def test_a_version_that_is_unsure_of_more_inputs_is_stopped_where_a_policy_says_so(
-    fleet: Fleet, cams: list[InUse]
-) -> None:
-    """Each device meets inputs of its own; what counts is how its share of unsure ones changed."""
+SHARES = ["low_confidence", "escalated", "overruled"]
+
+
+def rolled_out_by(fleet: Fleet, cams: list[InUse], metric: str, after: float) -> str:
+    """Each device meets inputs of its own; what counts is how its share of them changed."""
     for cam in cams:
-        cam.unsure = {"1.0.0": 0.1, "1.1.0": 0.35}
-        cam.report(*(cam.unsure_window() for _ in range(3)))
-    gate = {"metric": "low_confidence", "statistic": "mean", "worse": "higher", "min_effect": 0.2}
-    rollout = create(fleet, policy=waves(**gate))
+        cam.metric, cam.shares = metric, {"1.0.0": 0.1, "1.1.0": after}
+        cam.report(*(cam.share_window() for _ in range(3)))
+    gate = {"metric": metric, "statistic": "mean", "worse": "higher", "min_effect": 0.2}
+    return create(fleet, policy=waves(**gate))
+
+
+@only_sqlite
+@pytest.mark.parametrize("metric", SHARES)
+def test_a_version_with_more_inputs_of_a_kind_is_stopped_where_a_policy_says_so(
+    fleet: Fleet, cams: list[InUse], metric: str
+) -> None:
+    rollout = rolled_out_by(fleet, cams, metric, 0.35)
     found = live_until(fleet, rollout, cams, in_state("rolled_back"))
-    assert "mean of low_confidence is" in found["failure"]["sentence"]
+    assert f"mean of {metric} is" in found["failure"]["sentence"]
     assert sum(bool(cam.previous) for cam in cams) == 6
+    assert {cam.current for cam in cams} == {"1.0.0"}
+
+
+@only_sqlite
+@pytest.mark.parametrize("metric", SHARES[1:])
+def test_a_version_with_fewer_inputs_of_a_kind_goes_to_all(
+    fleet: Fleet, cams: list[InUse], metric: str
+) -> None:
+    rollout = rolled_out_by(fleet, cams, metric, 0.05)
+    found = live_until(fleet, rollout, cams, in_state("completed"))
+    opened = next(d for d in found["decisions"] if d["wave"] == 1 and d["action"] == "open_wave")
+    assert f"mean of {metric} is" in opened["sentence"]
+    assert {cam.current for cam in cams} == {"1.1.0"}
 
 
 @only_sqlite
