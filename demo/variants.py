@@ -11,12 +11,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from demo.account import Account, PromiseBroken
+from demo.account import Account
+from demo.play import play
 from demo.stage import REPO, CommandFailed, Stage
 
 MODEL, VERSION = "detector", "1.0.0"
@@ -180,23 +179,6 @@ class Variants:
         return found
 
 
-def main() -> int:
-    """Play the story; return 0 if every promise was kept."""
-    quick = {"PILOTWAVE_POLL_INTERVAL_S": "1", "PILOTWAVE_CHECK_IN_INTERVAL_S": "1"}
-    account = Account()
-    with tempfile.TemporaryDirectory(prefix="pilotwave-demo-") as folder:
-        stage = Stage(Path(folder), settings=quick)
-        try:
-            Variants(stage, account).play()
-        except (PromiseBroken, CommandFailed) as e:
-            print(f"demo-variants: FAILED: {e}", flush=True)
-            return 1
-        finally:
-            stage.close()
-    print("demo-variants: ok", flush=True)
-    return 0
-
-
 if __name__ == "__main__":
     sys.path.insert(0, str(REPO))
-    sys.exit(main())
+    sys.exit(play("demo-variants", Variants))

@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from demo.account import Account, PromiseBroken
+from demo.account import Account
+from demo.play import play
 from demo.stage import REPO, CommandFailed, Stage
 
 MODEL, FIRST, BETTER = "detector", "1.1.0", "1.4.0"
@@ -232,22 +231,5 @@ def rows(answer: Any) -> list[dict[str, Any]]:
     return answer["items"] if isinstance(answer, dict) else answer
 
 
-def main() -> int:
-    """Play the loop; return 0 if it came round."""
-    quick = {"PILOTWAVE_POLL_INTERVAL_S": "1", "PILOTWAVE_CHECK_IN_INTERVAL_S": "1"}
-    account = Account()
-    with tempfile.TemporaryDirectory(prefix="pilotwave-loop-") as folder:
-        stage = Stage(Path(folder), settings=quick)
-        try:
-            Loop(stage, account).play()
-        except (PromiseBroken, CommandFailed) as e:
-            print(f"loop: FAILED: {e}", flush=True)
-            return 1
-        finally:
-            stage.close()
-    print("loop: ok", flush=True)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(play("loop", Loop))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from tests.peers.device import Device
 from tests.peers.registry import Registry
 from tests.peers.shelf import Shelf
 from tests.peers.tiers import DIGITS, SAID, allow, images, serve
-from tests.peers.triton import PACKAGES, free_port, running_triton, wait_until_ready
+from tests.peers.triton import PACKAGES, free_port, running, running_triton
 
 _MADE = Path(__file__).parents[2] / ".venv-mlserver" / "bin" / "mlserver"
 MLSERVER = os.environ.get("PILOTWAVE_MLSERVER") or (str(_MADE) if _MADE.exists() else "")
@@ -120,19 +119,9 @@ def running_mlserver(folder: Path) -> Iterator[tuple[str, Path]]:
         "load_models_at_startup": False,
     }
     (repository / "settings.json").write_text(json.dumps(said))
-    with (folder / "mlserver.log").open("wb") as log:
-        server = subprocess.Popen([MLSERVER, "start", str(repository)], stdout=log, stderr=log)
-        try:
-            url = f"http://127.0.0.1:{ports[0]}"
-            wait_until_ready(f"{url}/v2/health/live", server, folder / "mlserver.log")
-            yield url, repository
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait(20)
+    url, log = f"http://127.0.0.1:{ports[0]}", folder / "mlserver.log"
+    with running([MLSERVER, "start", str(repository)], f"{url}/v2/health/live", log):
+        yield url, repository
 
 
 def ask_in_hard_cases(data: Path, rows: np.ndarray) -> tuple[list[Any], str]:

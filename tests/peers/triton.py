@@ -67,12 +67,21 @@ def running_triton(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         "LD_LIBRARY_PATH": libraries,
         "PYTHONPATH": PACKAGES,
     }
-    with (tmp_path / "triton.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    url, log = f"http://127.0.0.1:{port}", tmp_path / "triton.log"
+    with running(command, f"{url}/v2/health/ready", log, environment):
+        yield url, repository
+
+
+@contextmanager
+def running(
+    command: list[str], ready: str, log: Path, environment: dict[str, str] | None = None
+) -> Iterator[None]:
+    """Run a model server from when its URL `ready` answers."""
+    with log.open("wb") as out:
+        server = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
         try:
-            url = f"http://127.0.0.1:{port}"
-            wait_until_ready(f"{url}/v2/health/ready", server, tmp_path / "triton.log")
-            yield url, repository
+            _wait_until_ready(ready, server, log)
+            yield
         finally:
             server.terminate()
             try:
@@ -82,7 +91,7 @@ def running_triton(tmp_path: Path) -> Iterator[tuple[str, Path]]:
                 server.wait(30)
 
 
-def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     ends = time.monotonic() + 60
     while time.monotonic() < ends:
         assert server.poll() is None, log.read_text()[-2000:]
