@@ -29,7 +29,7 @@ from pilotwave_agent.live.links import ModelLinks
 from pilotwave_agent.live.loader import Check, Feeds, LoadOptions
 from pilotwave_agent.live.recorder import Recorder
 from pilotwave_agent.live.shadow import Shadow
-from pilotwave_agent.live.shadow_orders import Compare
+from pilotwave_agent.live.shadow_orders import Compare, Judges, Score
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +50,8 @@ class LiveModel:
     inputs that a new version is tried on before it serves, `check` a function of its outputs that
     returns False (or raises) to refuse it, `load_timeout_s` how long a load may take. `compare` is
     given the outputs of the serving version and of one that is tried in shadow, and returns whether
-    they agree (default: as the manifest says).
+    they agree (default: as the manifest says); `score` is given those of either, and returns how
+    good they are, of which the difference is reported.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class LiveModel:
         check: Check | None = None,
         load_timeout_s: float = 60.0,
         compare: Compare | None = None,
+        score: Score | None = None,
         heartbeat_s: float = 15.0,
         inotify: bool = True,
     ) -> None:
@@ -77,7 +79,7 @@ class LiveModel:
             threads, max(runners, 1), tuple(devices), warmup, check, load_timeout_s
         )
         self._capture = Capture(self._links.desk)
-        self._compare = compare
+        self._judges = Judges(compare, score)
         self._shadow: Shadow | None = None
         self._checks = InputChecks()
         self._labels = Labels(self._links.desk)
@@ -237,7 +239,7 @@ class LiveModel:
                 desk = Heartbeat(self._links.desk, self._app, self._heartbeat_s)
                 self._recorder = Recorder(self._links.desk, desk.id)
                 self._shadow = Shadow(
-                    self._links, self._load_options, desk.id, self._compare, self._capture
+                    self._links, self._load_options, desk.id, self._judges, self._capture
                 )
                 self._keeper = Follower(
                     self._links,

@@ -20,7 +20,7 @@ from pilotwave_agent.live.generation import Generation, Version
 from pilotwave_agent.live.links import ModelLinks
 from pilotwave_agent.live.loader import LoadOptions
 from pilotwave_agent.live.recorder import Recorder
-from pilotwave_agent.live.shadow_orders import Compare, Pair, ShadowOrders, read_orders
+from pilotwave_agent.live.shadow_orders import Judges, Pair, ShadowOrders, read_orders
 from pilotwave_protocol.shadow import SHADOW_FILE
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ class Shadow:
         place: ModelLinks,
         options: LoadOptions,
         id: str,
-        compare: Compare | None,
+        judges: Judges,
         capture: Capture,
     ) -> None:
-        self._links, self._options, self._compare = place, options, compare
+        self._links, self._options, self._judges = place, options, judges
         self._capture = capture
         self._recorder = Recorder(place.desk, f"{id}-shadow")
         self._trial: Trial | None = None
@@ -79,7 +79,7 @@ class Shadow:
                     pair,
                     self._options,
                     self._recorder,
-                    self._compare,
+                    self._judges,
                     self._capture,
                     _memory_mb(),
                 )

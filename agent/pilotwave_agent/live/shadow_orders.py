@@ -21,7 +21,20 @@ from pilotwave_protocol.shadow import SHADOW, SHADOW_FILE, SHADOW_SCHEMA, Shadow
 Compare = Callable[[Mapping[str, Any], Mapping[str, Any]], object]
 """An application's own comparison: of the serving version's outputs and the candidate's, whether
 they agree."""
+Score = Callable[[Mapping[str, Any]], float]
+"""How good an application finds a version's outputs to be; more is better."""
 _MAX_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What an application judges of a pair's answers by itself, if anything."""
+
+    compare: Compare | None = None
+    score: Score | None = None
+
+    def __bool__(self) -> bool:
+        return self.compare is not None or self.score is not None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pilotwave_agent.live.capture import Capture, Held
@@ -24,7 +24,7 @@ from pilotwave_agent.live.links import ModelLinks
 from pilotwave_agent.live.loader import LoadOptions, version_of, words_of
 from pilotwave_agent.live.recorder import Recorder
 from pilotwave_agent.live.shadow_limits import ShadowLimits
-from pilotwave_agent.live.shadow_orders import Compare, Pair
+from pilotwave_agent.live.shadow_orders import Judges, Pair
 from pilotwave_agent.live.shadow_process import Ended, ShadowProcess
 from pilotwave_agent.live.shadow_tensors import end_of
 from pilotwave_agent.live.shadow_watch import Fails, Watch
@@ -57,13 +57,13 @@ class Trial:
         pair: Pair,
         options: LoadOptions,
         recorder: Recorder,
-        compare: Compare | None,
+        judges: Judges,
         capture: Capture,
         memory_mb: int,
     ) -> None:
         self.pair = pair
         self.sentence = ""
-        self._links, self._options, self._compare = place, options, compare
+        self._links, self._options, self._judges = place, options, judges
         self._memory_mb, self._recorder, self._capture = memory_mb, recorder, capture
         about = place.about(pair.orders.name)  # may raise OSError, ValueError, TypeError
         self._candidate = version_of(about, pair.orders.name, place)
@@ -118,7 +118,7 @@ class Trial:
         """Say whether there is room for a call. The lock is held. Raises `Ended`."""
         if self._process is None:
             return False
-        if self._sent_at is not None and self._compare is None and self._held is None:
+        if self._sent_at is not None and not self._judges and self._held is None:
             self._note_answer(self._process)  # what it says is for the thread to read
         free = self._sent_at is None and not generation.is_behind
         return free and self._limits.has_room(time.monotonic())
@@ -128,7 +128,7 @@ class Trial:
         assert process is not None
         # a copy beside the memory that the child may write to
         held = self._capture.held(version, feeds, outputs)
-        returns = self._compare is not None or held is not None
+        returns = bool(self._judges) or held is not None
         words: dict[str, Any] = {"inputs": process.memory.put(feeds), "returns": returns}
         if not self._both:
             words["outputs"] = process.memory.put(outputs, end_of(words["inputs"]))
@@ -249,7 +249,7 @@ class Trial:
 
     def _needs_outputs(self) -> bool:
         """Say whether an answer is for the thread alone to read, as soon as it comes."""
-        return self._compare is not None or self._capture.wants_disagreements
+        return bool(self._judges) or self._capture.wants_disagreements
 
     def _see_if_ready(self, process: ShadowProcess) -> None:
         line = process.line()
@@ -319,8 +319,8 @@ class Trial:
             self._limits.used(_number(words.get("cpu_s")) or 0.0)
 
     def _count_pair(self, process: ShadowProcess, words: dict[str, Any]) -> None:
-        if self._compare is not None:
-            words["disagree"] = self._by_application(process, words.get("outputs"))
+        if self._judges:
+            words |= self._by_application(process, words.get("outputs"))
         found = {metric: _number(words.get(word)) for word, metric in _MEASURED.items()}
         ours, theirs = _number(words.get("serving_ms")), _number(words.get("candidate_ms"))
         if ours and theirs:
@@ -335,17 +335,27 @@ class Trial:
             _, theirs = words
             self._capture.disagreed(held, process.memory.get(theirs, _MAX_OUTPUTS))
 
-    def _by_application(self, process: ShadowProcess, words: Any) -> bool | None:
-        """Say whether the application's own comparison finds a difference."""
-        assert self._compare is not None
+    def _by_application(self, process: ShadowProcess, words: Any) -> dict[str, Any]:
+        """Return what the application itself finds of both answers, in place of the child's."""
+        compare, score = self._judges.compare, self._judges.score
+        found: dict[str, Any] = {} if score is None else {"score_change": None}
         try:
             ours, theirs = (process.memory.get(w, _MAX_OUTPUTS) for w in words)
         except (OSError, TypeError, ValueError):
-            return True  # a candidate that answers with more than anybody asked for
+            # a candidate that answers with more than anybody asked for
+            return found if compare is None else {**found, "disagree": True}
+        if compare is not None:
+            found["disagree"] = self._asked("compare", lambda: not compare(ours, theirs))
+        if score is not None:
+            change = self._asked("score", lambda: float(score(theirs)) - float(score(ours)))
+            found["score_change"] = change
+        return found
+
+    def _asked(self, what: str, ask: Callable[[], Any]) -> Any:
         try:
-            return not self._compare(ours, theirs)
+            return ask()
         except Exception as e:
-            self.sentence = f"the application's compare: {type(e).__name__}: {e}"[:400]
+            self.sentence = f"the application's {what}: {type(e).__name__}: {e}"[:400]
             return None
 
 

@@ -394,6 +394,28 @@ def test_a_candidate_alone_is_compared_with_the_applications_answers(
     assert not found.keys() & {shadow.LATENCY_RATIO, shadow.MEMORY_RATIO}
 
 
+def test_the_application_may_score_by_itself(
+    shelf: Shelf, opened: Callable[..., LiveModel]
+) -> None:
+    model = opened(score=number_in)
+    shelf.shadow(shelf.add(3))
+    calls_until(model, lambda: count(shelf, "1.3.0", shadow.SCORE_CHANGE) >= 3)
+    found = measured(shelf, "1.3.0")
+    assert found[shadow.SCORE_CHANGE].mean == pytest.approx(2.0, rel=0.02)
+    assert found[shadow.DISAGREE].max == 0  # that is for the manifest to say
+
+
+def test_a_score_that_raises_is_left_out_and_told(
+    shelf: Shelf, opened: Callable[..., LiveModel]
+) -> None:
+    model = opened(score=lambda outputs: outputs["boxes"])
+    shelf.shadow(shelf.add(2))
+    words = "the application's score: KeyError: 'boxes'"
+    calls_until(model, lambda: said(shelf).get("sentence") == words)
+    calls_until(model, lambda: count(shelf, "1.2.0", shadow.DISAGREE))
+    assert count(shelf, "1.2.0", shadow.SCORE_CHANGE) == 0
+
+
 def test_the_manifest_says_how_answers_are_compared(
     shelf: Shelf, opened: Callable[..., LiveModel]
 ) -> None:
