@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -28,7 +29,8 @@ MOST = 50
 class ClassRow:
     """One variant in one class. `devices` measured it, of which it `failed` on some; the figures
     are medians over the others, None where there is none. `processor` says the class in words and
-    `more` what else tells it from others; empty where no device is of it any more."""
+    `more` what else tells it from others; empty where no device is of it any more. `chosen` names
+    the groups by whose policies the class gets it, measured there or not."""
 
     processor: str
     more: str
@@ -37,7 +39,7 @@ class ClassRow:
     peak_mb: float | None
     devices: int
     failed: int
-    chosen: bool
+    chosen: tuple[str, ...]
 
 
 def rows_of(session: Session, release: Released, snapshot: FleetSnapshot) -> list[ClassRow]:
@@ -64,11 +66,11 @@ def _of_class(
     release: Released,
     snapshot: FleetSnapshot,
 ) -> Iterator[ClassRow]:
-    chosen = set(_chosen(facts, voices, release, snapshot))
+    chosen = _chosen(facts, voices, release, snapshot)
     for name in [v.name for v in release.variants]:
         said = [v.found[name] for v in voices if name in v.found]
         ran = [figures for figures in said if figures.failed is None]
-        if said:
+        if said or name in chosen:
             yield ClassRow(
                 processor=str(facts.get("cpu.model") or facts.get("arch") or "")[:80],
                 more=_more(facts, release),
@@ -77,7 +79,7 @@ def _of_class(
                 peak_mb=_middle(ran, "peak_mb"),
                 devices=len(said),
                 failed=len(said) - len(ran),
-                chosen=name in chosen,
+                chosen=tuple(chosen.get(name, ())),
             )
 
 
@@ -99,13 +101,15 @@ def _chosen(
     voices: Sequence[Voice],
     release: Released,
     snapshot: FleetSnapshot,
-) -> Iterator[str]:
-    """Yield what the class gets by each policy that chooses now: groups may have different ones."""
+) -> dict[str, list[str]]:
+    """Return what the class gets by each policy that chooses now, with the groups that have it."""
     fits = fitting(facts, release)
     if isinstance(fits, Misfit):
-        return
+        return {}
+    found: dict[str, list[str]] = defaultdict(list)
     only = voices[0].device if len(voices) == 1 else ""  # its voice counts for itself alone
-    for choose in snapshot.chooses_of(release.model, release.version):
+    for group, choose in snapshot.chooses_of(release.model, release.version).items():
         choice = decide(only, options_of(fits, release), voices, choose)
         if choice.variant is not None:
-            yield choice.variant
+            found[choice.variant].append(group)
+    return found

@@ -127,11 +127,20 @@ def picture_of(rows: Sequence[Row]) -> Picture | None:
 
 
 def _labelled(bubbles: Sequence[Bubble]) -> Iterator[Bubble]:
-    """Yield the bubbles, small ones first, each with the place of its number."""
+    """Yield the bubbles, small ones first, each with the place of its number: away from other
+    numbers, and in no other bubble unless in the middle of its own."""
     taken: list[tuple[float, float]] = []
+
+    def is_free(place: tuple[float, float], middle: tuple[float, float]) -> bool:
+        away = all(math.dist(place, other) >= APART for other in taken)
+        return away and (
+            place == middle
+            or all(math.dist(place, (b.x, b.y)) > b.radius + APART / 3 for b in bubbles)
+        )
+
     for bubble in sorted(bubbles, key=lambda b: (b.radius, b.row.number)):
-        free = [p for p in _places(bubble) if all(math.dist(p, q) >= APART for q in taken)]
-        label = next(iter(free), (bubble.x, bubble.y))
+        middle = (bubble.x, bubble.y)
+        label = next((p for p in _places(bubble) if is_free(p, middle)), middle)
         taken.append(label)
         yield replace(bubble, label=label)
 
@@ -139,7 +148,7 @@ def _labelled(bubbles: Sequence[Bubble]) -> Iterator[Bubble]:
 def _places(bubble: Bubble) -> Iterator[tuple[float, float]]:
     """Yield where a bubble's number may stand, the best place first."""
     for far in (0.0, bubble.radius + APART / 2, bubble.radius + 3 * APART / 2):
-        for across, down in ((1, 0), (-1, 0), (0, -1), (0, 1)):
+        for across, down in ((0, -1), (0, 1), (1, 0), (-1, 0)):
             x, y = bubble.x + far * across, bubble.y + far * down
             if LEFT <= x <= WIDTH - APART / 2 and APART / 2 <= y <= HEIGHT - BOTTOM:
                 yield round(x, 1), round(y, 1)

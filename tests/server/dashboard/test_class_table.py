@@ -31,7 +31,7 @@ def figures(p05_ms: float) -> VariantFigures:
 def page(fleet: Fleet, browser: httpx.Client, make_person: MakePerson) -> str:
     make_person("ada")
     assert sign_in(browser, "ada").status_code == 303
-    address = publish(fleet, {})
+    address = publish(fleet, {"small.top1": "0.95"}, "small")
     for n in range(5):
         model = "N100 <b>" if n < 3 else "A53"
         facts = {**ONNX, "agent.manifest": 2, "cpu.model": model}
@@ -74,10 +74,33 @@ def test_each_class_has_its_figures_and_what_it_gets(
     assert "Processor Variant ms a call, 5th percentile Peak memory, MB Devices Chosen" in shown
     rows = shown.partition("Devices Chosen ")[2]
     first = "N100 <b> aarch64, onnxruntime 1.23.2"
-    assert rows.startswith(f"{first} int8 2.125 12.5 3 Chosen {first} fp32 4 12.5 3 ")
+    assert rows.startswith(f"{first} int8 2.125 12.5 3 Chosen cams {first} fp32 4 12.5 3 ")
     second = "A53 aarch64, onnxruntime 1.23.2, agent.hides cpu.dotprod"
-    assert f"{second} int8 2.375 12.5 2 failed on 1 Chosen" in rows
+    assert f"{second} int8 2.375 12.5 2 failed on 1 Chosen cams" in rows
     assert rows.count("failed on") == 1
+
+
+@only_sqlite
+def test_each_choice_of_a_class_names_its_groups_and_what_was_not_measured_is_there_too(
+    fleet: Fleet, browser: httpx.Client, page: str
+) -> None:
+    """Of what `fp32` is for one group and `small` for another, only the former was measured."""
+    measure(fleet)
+    given = {"model": "detector", "version": "2.0.0", "actor": "token/a"}
+    for group, choose in (
+        ("tiny", Choose("bytes", subject={"top1": ">=0.9"})),
+        ("night", Choose("latency")),
+    ):
+        fleet.group(group, "*")
+        with fleet.context.db.write() as session:
+            snapshot = read_snapshot(session, RememberedSnapshot())
+            now = fleet.registry.clock()
+            set_baseline(session, snapshot, group=group, **given, now=now, choose=choose)  # type: ignore[arg-type]  # by name
+    fleet.context.get(FleetState).refresh()
+    rows = text_of(browser.get(page).text).partition("Devices Chosen ")[2]
+    first = "N100 <b> aarch64, onnxruntime 1.23.2"
+    assert rows.startswith(f"{first} int8 2.125 12.5 3 Chosen night, cams {first} fp32 4 12.5 3 ")
+    assert f"{first} small – – – Chosen tiny" in rows
 
 
 @only_sqlite

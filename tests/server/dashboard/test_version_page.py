@@ -33,12 +33,13 @@ def views(*names: str) -> list[VariantView]:
     return [VariantView.model_validate(variant(name)) for name in names]
 
 
-def publish(fleet: Fleet, metrics: dict[str, str], **int8: Any) -> str:
-    """Publish 2.0.0 of two variants, and return its page's address."""
+def publish(fleet: Fleet, metrics: dict[str, str], *more: str, **int8: Any) -> str:
+    """Publish 2.0.0 of two variants and `more`, and return its page's address."""
     made: VersionManifest = fleet.registry.manifest("detector", "2.0.0")
     (fp32,) = made.variants
-    both = (replace(fp32, name="int8", **int8), replace(fp32, name="fp32"))
-    manifest = replace(made, variants=both, metrics=metrics)
+    others = (replace(fp32, name=name) for name in ("fp32", *more))
+    variants = (replace(fp32, name="int8", **int8), *others)
+    manifest = replace(made, variants=variants, metrics=metrics)
     fleet.registry.hand_in("detector", fleet.registry.signed_with_version(manifest), manifest)
     fleet.context.get(FleetState).refresh()
     return "/models/detector/2.0.0"

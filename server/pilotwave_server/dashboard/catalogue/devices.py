@@ -170,6 +170,7 @@ SENTENCES: tuple[str, ...] = (
     N_("the serving version: %(text)s"),
     N_("its process %(text)s"),
     N_("the application's compare: %(text)s"),
+    N_("the application's score: %(text)s"),
     N_("cannot be started: %(text)s"),
     N_("cannot be loaded: %(text)s"),
     N_("answers what nobody understands: %(text)s"),

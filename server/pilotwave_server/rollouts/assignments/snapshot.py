@@ -225,10 +225,13 @@ class FleetSnapshot:
         baselines = (b.choose for found in self.baselines.values() for b in found)
         return any(choose is not None for choose in (*rollouts, *baselines))
 
-    def chooses_of(self, model: str, version: str) -> list[Choose]:
-        """Return all by which groups get their variant of a version."""
-        asking = self._asking(model, version)
-        return [one.choose for one in asking if one.choose is not None]
+    def chooses_of(self, model: str, version: str) -> dict[str, Choose]:
+        """Return by what each group, by its name, gets its variant of a version."""
+        found: dict[str, Choose] = {}
+        for one in self._asking(model, version):
+            if one.choose is not None:
+                found.setdefault(self.group_name(one.group_id), one.choose)
+        return found
 
     def choose_of(self, groups: frozenset[int], model: str, version: str) -> Choose | None:
         """Return by what devices of these groups get their variant of a version, whatever asks for
