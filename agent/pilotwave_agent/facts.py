@@ -18,7 +18,6 @@ from pilotwave_agent.hardware.accelerators import accelerator_facts
 from pilotwave_agent.hardware.network import metered
 from pilotwave_agent.hardware.texts import text
 from pilotwave_agent.host.layout import Layout
-from pilotwave_agent.live.links import OVERLAY
 from pilotwave_agent.runtimes.installed import runtime_facts, site_packages, version_of
 from pilotwave_agent.said_facts import said_facts
 from pilotwave_agent.self_update.launch import PYTHON
@@ -162,10 +161,11 @@ def own_facts(config: Config) -> dict[str, Scalar]:
 
 def _overlays(config: Config) -> str:
     """Name the models to whose scores this device adds something of its own."""
-    folder = Layout(config.data_dir).models
-    if not (config.learn.adapt and folder.is_dir()):
+    layout = Layout(config.data_dir)
+    if not (config.learn.adapt and layout.models.is_dir()):
         return ""
-    return " ".join(sorted(p.parent.name for p in folder.glob(f"*/{OVERLAY}") if p.is_symlink()))
+    models = sorted(os.listdir(layout.models))
+    return " ".join(model for model in models if layout.overlay(model).is_symlink())
 
 
 def _updates(config: Config) -> dict[str, Scalar | None]:

@@ -18,7 +18,6 @@ from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.host.log import say
 from pilotwave_agent.learning import signed_plans
 from pilotwave_agent.live.labels import ENDING
-from pilotwave_agent.live.links import OVERLAY
 from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.errors import BadMessage
 from pilotwave_protocol.learning.device_plan import DevicePlan
@@ -73,7 +72,7 @@ def decide(disk: Disk, layout: Layout, model: str, state: Adapting) -> None:
 
 def in_use(disk: Disk, layout: Layout, model: str) -> Overlay | None:
     """Return the overlay that the link names, if it is whole."""
-    target = disk.read_link(layout.models / model / OVERLAY)
+    target = disk.read_link(layout.overlay(model))
     found = _file(disk, layout, model, target.rpartition("/")[2]) if target else None
     return found[0] if found else None
 
@@ -111,7 +110,7 @@ def drop(disk: Disk, layout: Layout, model: str, state: Adapting, why: str) -> N
 
 def settle(disk: Disk, layout: Layout, model: str) -> None:
     """Make link and files say what was decided. May raise `OSError`."""
-    state, link = read(disk, layout, model), layout.models / model / OVERLAY
+    state, link = read(disk, layout, model), layout.overlay(model)
     wanted = file_name(state.overlay) if state and state.overlay else ""
     if wanted:
         disk.point(link, f"{FOLDER}/{wanted}")

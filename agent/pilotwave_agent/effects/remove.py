@@ -13,7 +13,6 @@ from pilotwave_agent.core.records import Record
 from pilotwave_agent.core.steps import ClearAway, Remove
 from pilotwave_agent.effects.apps import release, tell_all
 from pilotwave_agent.effects.tools import Tools, disk_says_no
-from pilotwave_agent.live.links import OVERLAY
 from pilotwave_agent.tell.base import Teller
 from pilotwave_protocol.shadow import SHADOW
 from pilotwave_protocol.states import ModelState
@@ -38,7 +37,7 @@ def clear_away(tools: Tools, step: ClearAway) -> Record:
     """Remove the links and files of a model that was taken off."""
     disk, folder = tools.disk, tools.layout.models / step.model
     with disk_says_no():
-        for link in (SHADOW, OVERLAY, "current", "previous"):
+        for link in (SHADOW, "overlay", "current", "previous"):
             if disk.read_link(folder / link) is not None:
                 disk.unlink(folder / link)
         if folder.is_dir():

@@ -179,8 +179,12 @@ class Layout:
         """How the adapting of a model stands."""
         return self.all_adapting / f"{model}.json"
 
+    def overlay(self, model: str) -> Path:
+        """The link to what this device adds to a version's scores."""
+        return self.models / model / "overlay"
+
     def overlays(self, model: str) -> Path:
-        """What this device adds to a version's scores."""
+        """The folder of what that link names."""
         return self.models / model / "overlays"
 
     @property
