@@ -1,9 +1,12 @@
-"""Weights that were trained elsewhere are believed in nothing until they are judged."""
+"""The example with Flower: weights that come back are believed in nothing; its way to devices."""
 
 from __future__ import annotations
 
 import pickle
+import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +90,15 @@ def test_weights_that_are_not_the_models_are_refused(raw: bytes, why: str, tmp_p
     with pytest.raises(BadWeights, match=why):
         convert(BASE, file, tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_what_flower_trained_reaches_the_devices_as_a_signed_version() -> None:
+    told = [sys.executable, "-m", "examples.flower"]
+    done = subprocess.run(told, capture_output=True, text=True, timeout=1150, cwd=REPO)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "flower: ok"
+    (found,) = re.findall(r"([\d.]+)% were right in use before, ([\d.]+)% after", done.stdout)
+    before, after = map(float, found)
+    assert after > before + 20
