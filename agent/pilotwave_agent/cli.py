@@ -1,4 +1,4 @@
-"""`pilotwave-agent`: enrol, run, once, status, rollback, overlay, captures, selftest, install.
+"""`pilotwave-agent`: enrol, run, once, status, rollback, overlay, captures, learn, selftest…
 
 Exit statuses: 0 done · 1 the server, the network or a version said no · 2 a wrong option or setting
 · 3 not enrolled · 4 another agent runs on this data folder · 5 `run` ends because another version
@@ -106,6 +106,10 @@ def parser() -> argparse.ArgumentParser:
     cases.add_argument("--id", nargs="+", default=[], help="which to forget, as `list` shows them")
     cases.add_argument("--all", action="store_true", help="forget all that wait")
     cases.add_argument("--json", action="store_true", help="for scripts")
+    words = "remove the labelled examples that are kept of a model"
+    learn = _command(commands, "learn", _learn, words)
+    learn.add_argument("what", choices=("forget",), help="what to do")
+    learn.add_argument("model", metavar="MODEL", help="which model's")
     service = _command(commands, "install", _install, "install and start the systemd service")
     service.add_argument("--user", default="pilotwave", help="whom it runs as; made if missing")
     service.add_argument("--no-start", action="store_true", help="do not start it yet")
@@ -244,6 +248,13 @@ def _captures(arguments: argparse.Namespace) -> int:
     if arguments.what == "forget":
         return _tell([forget_cases(settings, arguments.id, all_of_them=arguments.all)])
     return _tell(list_cases(settings, as_json=arguments.json))
+
+
+def _learn(arguments: argparse.Namespace) -> int:
+    from pilotwave_agent.commands.learn import forget
+
+    settings, _ = _settings(arguments)
+    return _tell([forget(settings, arguments.model)])
 
 
 def _selftest(arguments: argparse.Namespace) -> int:

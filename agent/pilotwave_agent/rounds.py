@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,18 @@ from pilotwave_agent.apps.rules import write_rules
 from pilotwave_agent.core.conditions import CHANGE, FETCH, hold
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
-from pilotwave_agent.host.shared_folder import SharedFolder, remove_tree
+from pilotwave_agent.host.shared_folder import MAX_SEEN, SharedFolder, remove_tree
 from pilotwave_agent.learning.process import LearnProcess
-from pilotwave_agent.live.labels import ENDING, MAX_WAITING, LabelRules
+from pilotwave_agent.live.labels import ENDING, LABEL_SOCKET, MAX_WAITING, LabelRules
 from pilotwave_agent.net import server_api
 from pilotwave_agent.net.http import BadAnswer, Channel, Unreachable
 from pilotwave_agent.net.server_api import ServerSaid, WaitingRound
 from pilotwave_agent.read_conditions import look_around
 from pilotwave_agent.settings.config import Config
+from pilotwave_protocol import strictjson
 from pilotwave_protocol.digest import sha256_hex
 
-SENT = ".sent"
+SENT, MADE = ".sent", ".update"
 
 
 def tell_applications(config: Config, layout: Layout, disk: Disk) -> None:
@@ -37,17 +39,30 @@ def tell_applications(config: Config, layout: Layout, disk: Disk) -> None:
     allowed = rules.to_bytes() if config.learn.allow else None
     write_rules(config, disk, layout.label_rules, allowed)
     if not config.learn.allow:
-        _forget(layout)
+        for model in models_with_examples(layout):
+            forget_examples(layout, model)
+        (layout.live / LABEL_SOCKET).unlink(missing_ok=True)
 
 
-def _forget(layout: Layout) -> None:
-    """Remove all examples. Which plans were answered stays known: none is answered twice."""
-    for model in heartbeats.models(layout.live):
-        with SharedFolder(layout.live / model) as folder:
-            for name in folder.names(ENDING, MAX_WAITING):
-                folder.remove(name)
-    if layout.all_examples.exists():
-        remove_tree(layout.all_examples)
+def models_with_examples(layout: Layout) -> list[str]:
+    """Name the models of which examples may be kept."""
+    kept = heartbeats.models(layout.all_examples)
+    return sorted({*heartbeats.models(layout.live), *kept})
+
+
+def forget_examples(layout: Layout, model: str) -> int:
+    """Remove a model's examples; return how many there were. Which plans were answered stays
+    known: none is answered twice. May raise `OSError`."""
+    gone = 0
+    with contextlib.suppress(FileNotFoundError), SharedFolder(layout.live / model) as folder:
+        for name in folder.names(ENDING, MAX_SEEN):
+            folder.remove(name)
+            gone += 1
+    kept = layout.examples(model)
+    if kept.exists():
+        gone += sum(name.endswith(ENDING) for name in os.listdir(kept))
+        remove_tree(kept)
+    return gone
 
 
 def waits(
@@ -72,6 +87,19 @@ def waits(
         if found:
             return found.sentence
     return ""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A round that this device has answered."""
+
+    model: str
+    plan: str
+    round: int
+
+    def to_bytes(self) -> bytes:
+        """Write what stays known of it."""
+        return strictjson.dumps(vars(self))
 
 
 def answered(layout: Layout, plan: str, number: int) -> Path:

@@ -64,6 +64,11 @@ def check_plan(value: object) -> str:
     return _match("plan name", _SLUG, 64, _SLUG_WORDS, value)
 
 
+def check_label_source(value: object) -> str:
+    """Check the name of what labels examples: `operator`, `sensor`."""
+    return _match("label source", _SLUG, 64, _SLUG_WORDS, value)
+
+
 def check_device(value: object) -> str:
     """Check a device name: `cam-017`."""
     return _match("device name", _SLUG, 64, _SLUG_WORDS, value)

@@ -1,6 +1,6 @@
 /* An application in C that takes part in Pilotwave: it follows the current version of a model, tells
- * the agent whether it took it, gives signs of life, reports what its calls took, and tries a version
- * that is in shadow beside the one that serves.
+ * the agent whether it took it, gives signs of life, reports what its calls took, tries a version that
+ * is in shadow beside the one that serves, and labels answers where the device may learn.
  *
  *     cc -std=c11 -O2 -Wall -Wextra -o pilotwave_app pilotwave_app.c
  *     ./pilotwave_app /var/lib/pilotwave detector [most bytes that it has room for]
@@ -232,6 +232,53 @@ static void try_in_shadow(void) {
     send_to_agent(words);
 }
 
+/* 8. Label an answer: somebody said what the right class of an input was. The input goes to the agent
+ *    as it was given to the model, for training plans, and the agent says whether it is kept. Without
+ *    [learn] in the agent's settings there is no such socket. */
+static int connected_to(const char *name) {
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    if (snprintf(to.sun_path, sizeof to.sun_path, "%s/live/%s", data_dir, name) >=
+        (int)sizeof to.sun_path)
+        return -1;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct timeval patience = {.tv_sec = 10};
+    if (fd < 0) return -1;
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if (!connect(fd, (struct sockaddr *)&to, sizeof to)) return fd;
+    close(fd);
+    return -1;
+}
+
+static int send_all(int fd, const void *bytes, size_t size) {
+    for (const char *at = bytes; size;) {
+        ssize_t done = send(fd, at, size, MSG_NOSIGNAL);
+        if (done <= 0) return 0;
+        at += done;
+        size -= done;
+    }
+    return 1;
+}
+
+static void label(int class, const char *source, const float *x, int count) {
+    char line[512], answer[1024];
+    int fd = connected_to("label.sock");
+    if (fd < 0) return;
+    int length = snprintf(line, sizeof line,
+                          "{\"schema\": \"pilotwave/label/1\", \"model\": \"%s\", \"label\": %d, "
+                          "\"source\": \"%s\", \"inputs\": [{\"name\": \"x\", \"dtype\": "
+                          "\"float32\", \"shape\": [1, %d]}]}\n",
+                          model, class, source, count);
+    /* a "no" may come before all is sent: read it whether sending went well or not */
+    (void)(send_all(fd, line, length) && send_all(fd, x, count * sizeof *x));
+    ssize_t got = recv(fd, answer, sizeof answer - 1, MSG_WAITALL);
+    close(fd);
+    if (got <= 0) return; /* the agent went away: label it again if it matters */
+    answer[got] = 0;
+    printf("labelled: %s", answer);
+    fflush(stdout);
+}
+
 int main(int argc, char **argv) {
     if (argc < 3) {
         fprintf(stderr, "expected a data folder and a model: %s /var/lib/pilotwave detector\n", *argv);
@@ -251,6 +298,7 @@ int main(int argc, char **argv) {
         tell(serving[0] ? "serving" : "waiting");
         report();
         try_in_shadow();
+        if (loaded) label(2, "operator", (float[]){0.5f, 1.5f, -2, 3}, 4);
         struct pollfd on = {.fd = watch, .events = POLLIN};
         poll(&on, 1, HEARTBEAT_S * 1000 / (watched < 0 ? 4 : 1));
         _Alignas(struct inotify_event) char events[4096];

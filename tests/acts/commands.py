@@ -57,6 +57,7 @@ CAN_BE_UNDONE = """
     optimize: it makes a new folder and overwrites none
     calibrate: it writes one file that it names, and may be run again
     agent overlay: it leaves the version as it is signed, and a new overlay comes of new labels
+    agent learn: forget removes what its owner names, and more of the same kind comes
     agent captures: forget removes what its owner names, and more of the same kind comes
     agent golden: it writes into the folder that it is given
     groups add: groups remove; it is one device

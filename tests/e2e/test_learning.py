@@ -65,7 +65,8 @@ def label_in_use(fleet: LearningFleet, device: str) -> np.ndarray:
     x, y = met(device)
     with LiveModel("detector", data=fleet.root / device, app="use", wait_s=60) as model:
         answers = [model.run({"x": row[None]}) for row in x]
-        assert all(model.label(answer, c) for answer, c in zip(answers, y, strict=True))
+        labelled = zip(answers, y, strict=True)
+        assert all(model.label(answer, c, source="operator") for answer, c in labelled)
     return np.concatenate([answer["active"] for answer in answers])
 
 
@@ -84,7 +85,8 @@ def test_a_fleet_learns_and_a_liar_is_left_out(fleet: LearningFleet) -> None:
 
     base = ("--base", "1.0.0", "--variant", "onnx-fp32", "--file", "model.onnx")
     asked = ("--embedding", "active", "--evaluate", "own.npz", "--least-devices", "4")
-    stage.pilotwave("learn", "plan", "detector", "autumn-1", *base, *asked, *KEY)
+    only = ("--label-source", "operator")
+    stage.pilotwave("learn", "plan", "detector", "autumn-1", *base, *asked, *only, *KEY)
     stage.pilotwave("learn", "start", "detector", "autumn-1", "--group", "boards")
     wait_until(lambda: fleet.round()["devices"] == 4, lambda: f"updates: {fleet.status()}")
     # no device sends a second one, nor the same one again

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilotwave_agent.apps import heartbeats
+from pilotwave_agent.apps.bind import bind_in
 from pilotwave_agent.apps.shadow_metrics import version_in_shadow, why_refused
 from pilotwave_agent.host.log import say
-from pilotwave_agent.host.shared_folder import SharedFolder
 from pilotwave_protocol import names
 from pilotwave_protocol.errors import ProtocolError
 
@@ -61,28 +61,9 @@ class Mailbox:
         self._refused: set[str] = set()
         self._versions: dict[str, dict[str, Version]] = {}
         self._checks: InputChecks | None = None
-        heartbeats.prepare(live, "", group)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            with SharedFolder(live) as folder:
-                self._bind(folder, group)
-        except OSError:
-            self._socket.close()
-            raise
-
-    def _bind(self, folder: SharedFolder, group: str) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        folder.remove(NAME)
-        # its mode from the first moment on, whatever the umask lets through
-        os.fchmod(self._socket.fileno(), 0o600)
-        # by way of /proc: a socket's own path may have 107 bytes only
-        self._socket.bind(f"/proc/self/fd/{folder.fd}/{NAME}")
-        if group:
-            import grp
-
-            gid = grp.getgrnam(group).gr_gid
-            os.chown(NAME, -1, gid, dir_fd=folder.fd, follow_symlinks=False)
-            os.chmod(NAME, 0o660, dir_fd=folder.fd)  # nobody else may write in this folder
+        bind_in(live, self._socket, NAME, group)
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there is mail."""

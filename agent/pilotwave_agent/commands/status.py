@@ -9,6 +9,7 @@ from typing import Any
 from pilotwave_agent import identity
 from pilotwave_agent.apps.shadow_said import shadows_said
 from pilotwave_agent.check_in.build import status_of
+from pilotwave_agent.commands.learn import learning, lines_of_learning
 from pilotwave_agent.commands.overlay import overlay_lines, overlays_of
 from pilotwave_agent.core.journal import read_state
 from pilotwave_agent.hardware.texts import text
@@ -37,6 +38,7 @@ def status(config: Config) -> dict[str, Any]:
         "confinement": text(layout.confinement),
         **found,
         "overlays": overlays_of(config),
+        "learning": learning(config),
     }
 
 
@@ -55,6 +57,7 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
         yield from overlay_lines(overlay)
     if found["refusal"]:
         yield f"last directive refused: {found['refusal']['reason']}: {found['refusal']['detail']}"
+    yield from lines_of_learning(found["learning"])
     if found["events_waiting"]:
         yield f"{found['events_waiting']} events wait for the server"
 

@@ -181,11 +181,13 @@ class LiveModel:
         self._recorder.value(version, name, value)
         self._checks.number(self._recorder, version, name, value)
 
-    def label(self, answer: Answer, y: int) -> bool:
+    def label(self, answer: Answer, y: int, *, source: str = "") -> bool:
         """Keep the inputs of an answer as an example of class `y`, counted from 0, for training
-        plans (docs/learning.md). False where the device's owner allows none, or nothing was kept.
+        plans (docs/learning.md). `source` says what the label comes from, as `operator`: plans may
+        ask for some. False where the device's owner allows none, or nothing was kept. Raises
+        `ValueError` for a source that is no name.
         """
-        return answer.inputs is not None and self._labels.keep(answer.inputs, int(y))
+        return answer.inputs is not None and self._labels.keep(answer.inputs, int(y), source)
 
     # --- describing
 

@@ -11,7 +11,7 @@ import os
 import select
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pilotwave_agent.apps.mailbox import Mailbox
 from pilotwave_agent.core.schedule import NEVER
@@ -31,6 +31,9 @@ from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.names import AGENT_MODEL
 from pilotwave_protocol.states import ModelState, Reason
 from pilotwave_systemd import notify
+
+if TYPE_CHECKING:
+    from pilotwave_agent.apps.label_socket import LabelSocket
 
 _LOOK_EVERY_S = 10.0
 # what a line that turns bits over may have made of a good directive
@@ -83,6 +86,7 @@ class Agent:
         )
         self._child: Worker | None = None
         self._mailbox: Mailbox | None = None
+        self._labels: LabelSocket | None = None
         self._watch: dict[str, Any] = {}
         self._look_at = 0.0
         self._reconsider = Reconsider(config, config_path, self.clock, root)
@@ -120,6 +124,15 @@ class Agent:
         config = self._config
         try:
             self._mailbox = Mailbox(self._layout.live, config.apps_group, config.app_users)
+            if config.learn.allow:
+                from pilotwave_agent.apps.label_socket import LabelSocket  # mostly not allowed
+
+                self._labels = LabelSocket(
+                    self._layout.live,
+                    config.apps_group,
+                    config.app_users,
+                    most_bytes=config.learn.max_example_kb << 10,
+                )
         except (OSError, KeyError) as e:
             say(f"applications cannot send anything: {e}", level="warning")
 
@@ -137,6 +150,8 @@ class Agent:
         notify.notify("WATCHDOG=1")
         if self._mailbox:
             self._mailbox.empty()
+        if self._labels:
+            self._labels.turn()
         self.schedule.gather(self.clock.uptime())
         if self.clock.uptime() >= self.schedule.next_check_in:
             if self._mailbox:
@@ -189,7 +204,10 @@ class Agent:
             due - self.clock.uptime(), self._refresh_at - self.clock.wall(), _LONGEST_SLEEP_S
         )
         left = min(left, notify.interval_s() or left)
-        reads = [r for r in (wakeup, self._child, self._mailbox, self._push.line) if r is not None]
+        told = (wakeup, self._child, self._mailbox, self._push.line)
+        reads: list[Any] = [r for r in told if r is not None]
+        if self._labels:
+            reads += self._labels.reads
         if wakeup in self.clock.wait(reads, max(left, 0.0)):
             os.read(wakeup, 512)
 
@@ -198,8 +216,9 @@ class Agent:
         self._end_child()
         self._push.close()
         self.session.close()
-        if self._mailbox:
-            self._mailbox.close()
+        for box in (self._mailbox, self._labels):
+            if box:
+                box.close()
 
     def _look(self) -> None:
         """Notice what another process (`rollback`) wrote into the journal."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pilotwave_agent.runtimes.base import Array
+from pilotwave_protocol.safetensors import Stored, write_safetensors
 from pilotwave_protocol.tensortypes import (
     BFLOAT16,
     BY_SAFETENSORS,
@@ -23,7 +24,7 @@ from pilotwave_protocol.tensortypes import (
     STRING,
 )
 
-_BY_NAME = {name: word for word, name in BY_SAFETENSORS.items()}
+_MAX_HEADER = 1 << 20
 
 
 class BadCases(ValueError):
@@ -43,6 +44,20 @@ def read_tensors(path: Path) -> dict[str, Array]:
     if both := found.keys() & (more or {}).keys():
         raise BadCases(f"{min(both)} is in both {path.name} and {twin.name}")
     return {**found, **(more or {})}
+
+
+def read_about(path: Path) -> Mapping[str, str]:
+    """Return what a safetensors file tells of the whole. Raises `BadCases`, `OSError`."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        raw = file.read(min(size, _MAX_HEADER))
+    try:
+        about = json.loads(raw).get("__metadata__") or {}
+        if not all(isinstance(text, str) for text in dict(about).values()):
+            raise BadCases("expected texts in __metadata__")
+        return dict(about)
+    except (ValueError, TypeError, AttributeError, RecursionError) as e:
+        raise BadCases(f"expected safetensors: {e}") from e
 
 
 def _read_safetensors(path: Path) -> dict[str, Array]:
@@ -73,31 +88,23 @@ def _tensor(raw: bytes, start: int, entry: Mapping[str, Any]) -> Array:
     return flat.reshape(entry["shape"]).astype(flat.dtype.newbyteorder("="))
 
 
-def as_safetensors(tensors: Mapping[str, Array], kinds: Mapping[str, str] | None = None) -> bytes:
-    """Write arrays as safetensors; those that `kinds` calls bfloat16 are narrowed.
+def as_safetensors(
+    tensors: Mapping[str, Array],
+    kinds: Mapping[str, str] | None = None,
+    about: Mapping[str, str] | None = None,
+) -> bytes:
+    """Write arrays as safetensors; those that `kinds` calls bfloat16 are narrowed. `about` is told
+    of the whole.
 
     Raises `KeyError` for arrays of other types, as texts are.
-
-    https://huggingface.co/docs/safetensors/index#format
     """
-    header: dict[str, Any] = {}
-    parts: list[bytes] = []
-    at = 0
+    stored: list[Stored] = []
     for name, array in tensors.items():
-        kind = (kinds or {}).get(name)
-        word = "BF16" if kind == BFLOAT16 else _BY_NAME[str(array.dtype)]
-        stored = narrowed(array) if kind == BFLOAT16 else array
-        raw = np.ascontiguousarray(stored).astype(stored.dtype.newbyteorder("<")).tobytes()
-        header[name] = {
-            "dtype": word,
-            "shape": list(array.shape),
-            "data_offsets": [at, at + len(raw)],
-        }
-        parts.append(raw)
-        at += len(raw)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + b"".join(parts)
+        narrow = (kinds or {}).get(name) == BFLOAT16
+        given = narrowed(array) if narrow else array
+        raw = np.ascontiguousarray(given).astype(given.dtype.newbyteorder("<")).tobytes()
+        stored.append(Stored(name, BFLOAT16 if narrow else str(array.dtype), array.shape, raw))
+    return write_safetensors(stored, about)
 
 
 def widened(halves: Array) -> Array:

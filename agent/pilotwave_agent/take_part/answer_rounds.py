@@ -22,7 +22,7 @@ from pilotwave_agent.host.log import say
 from pilotwave_agent.net import server_api
 from pilotwave_agent.net.http import BadAnswer, Unreachable
 from pilotwave_agent.net.server_api import WaitingRound
-from pilotwave_agent.rounds import SENT, answered, waits
+from pilotwave_agent.rounds import MADE, SENT, Answered, answered, waits
 from pilotwave_agent.take_part.compute_numbers import compute_numbers
 from pilotwave_agent.take_part.decline import decline
 from pilotwave_agent.take_part.device import CannotTakePart, Device
@@ -37,7 +37,6 @@ from pilotwave_protocol.learning.plan import TrainingPlan, parse_plan
 from pilotwave_protocol.learning.update import UPDATE_TYPE, Update, join_update
 
 LOCK_WAIT_S = 60.0
-_MADE = ".update"
 
 
 def take_part(device: Device) -> None:
@@ -61,20 +60,20 @@ def _tidy(device: Device) -> None:
     folder = device.layout.updates
     for name in device.disk.names(folder):
         sent = (folder / name).with_suffix(SENT)
-        if name.startswith(".") or (name.endswith(_MADE) and sent.exists()):
+        if name.startswith(".") or (name.endswith(MADE) and sent.exists()):
             device.disk.unlink(folder / name)
 
 
 def _answer(device: Device, waiting: WaitingRound, sent: Path) -> None:
-    disk, made = device.disk, sent.with_suffix(_MADE)
+    disk, made = device.disk, sent.with_suffix(MADE)
+    plan = parse_plan(waiting.plan)
     if disk.size(made) is None:
-        plan = parse_plan(waiting.plan)
         disk.make_dirs(made.parent)
         disk.write_atomic(made, _made(device, plan, waiting))
         say(f"made an update for round {waiting.number} of plan {plan.plan} of {plan.model}")
     with contextlib.suppress(FileNotFoundError):
         send_update(device.channel, device.token, disk.read(made))
-    disk.write_atomic(sent, b"")
+    disk.write_atomic(sent, Answered(plan.model, plan.plan, waiting.number).to_bytes())
     disk.unlink(made)
     disk.sync_dir(made.parent)
     say(f"sent an update for round {waiting.number} of the plan {sent.name[:12]}…")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from pilotwave_agent.live.labels import ENDING
+from pilotwave_agent.live.labels import ENDING, SOURCE
 from pilotwave_agent.runtimes.base import Array
-from pilotwave_agent.runtimes.casefile import BadCases, as_safetensors, read_tensors
+from pilotwave_agent.runtimes.casefile import BadCases, as_safetensors, read_about, read_tensors
 from pilotwave_agent.take_part.device import CannotTakePart
 from pilotwave_protocol.learning.decline import Why
 from pilotwave_protocol.learning.plan import TrainingPlan
@@ -17,10 +17,12 @@ from pilotwave_protocol.learning.plan import TrainingPlan
 
 def gather(folder: Path, to: Path, plan: TrainingPlan) -> int:
     """Write the newest examples as one file; return how many. Raises `CannotTakePart`."""
-    found = list(newest(folder, classes=plan.classes, most=plan.most_examples).values())
+    bounds = {"classes": plan.classes, "most": plan.most_examples}
+    found = list(newest(folder, **bounds, sources=plan.label_sources).values())
     if len(found) < plan.least_examples:
+        whose = f" from {' or '.join(plan.label_sources)}" if plan.label_sources else ""
         raise CannotTakePart(
-            f"plan {plan.plan} asks for {plan.least_examples} labelled examples; here are"
+            f"plan {plan.plan} asks for {plan.least_examples} labelled examples{whose}; here are"
             f" {len(found)}",
             Why.TOO_FEW_EXAMPLES,
             len(found),
@@ -29,16 +31,19 @@ def gather(folder: Path, to: Path, plan: TrainingPlan) -> int:
     return len(found)
 
 
-def newest(folder: Path, *, classes: int, most: int) -> dict[str, dict[str, Array]]:
+def newest(
+    folder: Path, *, classes: int, most: int, sources: Collection[str] = ()
+) -> dict[str, dict[str, Array]]:
     """Return at most so many examples by file name, the newest first: those of the shapes that the
-    newest one has."""
+    newest one has, and whose labels come from one of `sources`, if there are any."""
     found: dict[str, dict[str, Array]] = {}
     names = sorted(os.listdir(folder), reverse=True) if folder.is_dir() else []
     for name in names:
         if len(found) == most:
             break
         with contextlib.suppress(BadCases, OSError):
-            tensors = read_tensors(folder / name) if name.endswith(ENDING) else {}
+            counts = not sources or read_about(folder / name).get(SOURCE) in sources
+            tensors = read_tensors(folder / name) if name.endswith(ENDING) and counts else {}
             first = next(iter(found.values()), tensors)
             if _is_example(tensors, classes) and _alike(tensors, first):
                 found[name] = tensors

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 from pilotwave_protocol import names, strictjson
-from pilotwave_protocol.errors import BadJson, BadPlan
+from pilotwave_protocol.errors import BadJson, BadName, BadPlan
 from pilotwave_protocol.fields import Fields, format_time
 
 SCHEMA = "pilotwave/plan/1"
@@ -24,6 +24,7 @@ MAX_CLASSES = 256
 MAX_EXAMPLES = 100_000
 MAX_DEVICES = 1_000_000
 MAX_ROUNDS = 200
+MAX_SOURCES = 8
 MAX_VALIDATION_ROWS = 10_000
 LEAST_EXAMPLES = 20
 """Of fewer, the sum for a class is close to the embedding of a single example."""
@@ -118,6 +119,7 @@ class TrainingPlan:
     `clip` is the longest an example's embedding (`ridge`) or a whole update (`sgd`) counts, as a
     Euclidean norm; `penalty` is the ridge penalty. A device counts with `least_examples` to
     `most_examples`, the result needs `least_devices`. `deadline` ends each round that is open.
+    Where `label_sources` names any, examples count whose labels come from one of them.
     """
 
     model: str
@@ -139,6 +141,7 @@ class TrainingPlan:
     head: StartHead | None = None
     noise: Noise | None = None
     validation: Validation | None = None
+    label_sources: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Write the plan: equal plans give equal bytes."""
@@ -185,6 +188,7 @@ def parse_plan(raw: bytes) -> TrainingPlan:
         head=_head(f.opt_inner("head")),
         noise=_noise(f.opt_inner("noise")),
         validation=_validation(f.opt_inner("validation")),
+        label_sources=_sources(f),
     )
     f.done()
     _check_together(plan, f)
@@ -264,6 +268,18 @@ def _validation(f: Fields | None) -> Validation | None:
         f.integer("rows", low=1, high=MAX_VALIDATION_ROWS),
     )
     f.done()
+    return found
+
+
+def _sources(f: Fields) -> tuple[str, ...]:
+    found = tuple(f.texts("label_sources", limit=MAX_SOURCES, default=[]))
+    try:
+        for name in found:
+            names.check_label_source(name)
+    except BadName as e:
+        raise f.fail("label_sources", f"names; {e}", list(found)) from e
+    if found != tuple(sorted(set(found))):
+        raise f.fail("label_sources", "each name once, in order", list(found))
     return found
 
 

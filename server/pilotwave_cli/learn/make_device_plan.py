@@ -23,6 +23,11 @@ def make_device_plan(
 ) -> MadePlan:
     """Make a plan and check it. Raises `CliError`."""
     clip = what.clip or f"{found.longest:.4g}"
+    if what.label_source:
+        raise CliError(
+            "--label-source goes with --scope fleet: a device that learns for itself counts all of"
+            " its labels"
+        )
     if what.distance is None:
         raise CliError(
             "--scope device asks for --distance: two scores before the softmax then move against"

@@ -70,6 +70,7 @@ def make_plan(
         least_devices=what.least_devices,
         noise=Noise(what.epsilon, what.delta) if what.epsilon else None,
         validation=Validation(sha256_hex(file), len(file), len(found.labels)),
+        label_sources=tuple(sorted(set(what.label_source or ()))),
     )
     head = b""
     if what.method is Method.SGD:

@@ -44,6 +44,10 @@ class PlanOptions:
             min=LEAST_EXAMPLES, help="Examples that count of one device: 200; for itself 1000."
         ),
     ] = None
+    label_source: Annotated[
+        list[str] | None,
+        typer.Option(help="Count labels from here alone: operator. May be repeated."),
+    ] = None
     penalty: Annotated[str, typer.Option(help="Ridge penalty.")] = "1"
     method: Annotated[Method, typer.Option(help="In one round, or by gradient steps in many.")] = (
         Method.RIDGE

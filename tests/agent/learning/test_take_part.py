@@ -69,12 +69,12 @@ def sign(registry: AskingRegistry, plan: TrainingPlan) -> None:
     )
 
 
-def leave(device: Device, count: int) -> None:
+def leave(device: Device, count: int, source: str = "") -> None:
     """Label calls as an application does, and have the agent take them."""
     labels = Labels(device.layout.live / "detector")
     random = np.random.default_rng(count)
     for n in range(count):
-        assert labels.keep({"x": random.random((1, 4)).astype(np.float32)}, n % 3)
+        assert labels.keep({"x": random.random((1, 4)).astype(np.float32)}, n % 3, source)
     Rounds(device.config, device.config_path, Disk()).collect()
 
 

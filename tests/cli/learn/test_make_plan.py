@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pilotwave_cli.errors import Failed
+from pilotwave_cli.errors import CliError, Failed
 from pilotwave_cli.learn.base_version import Judged
 from pilotwave_cli.learn.make_plan import MadePlan, make_plan
 from pilotwave_cli.learn.plan_options import PlanOptions
@@ -99,3 +99,12 @@ def test_the_least_number_of_devices_is_found_to_a_tenth() -> None:
 def test_plans_differ_where_what_was_asked_does(desk: tuple[Path, Judged]) -> None:
     one = made(desk).plan
     assert made(desk, least_devices=4).plan == replace(one, least_devices=4)
+
+
+def test_a_plan_names_where_labels_come_from(desk: tuple[Path, Judged]) -> None:
+    assert made(desk).plan.label_sources == ()
+    found = made(desk, label_source=["sensor", "operator", "sensor"])
+    assert found.plan.label_sources == ("operator", "sensor")
+    assert parse_plan(found.raw) == found.plan
+    with pytest.raises(CliError, match="label source: expected small letters"):
+        made(desk, label_source=["the operator"])

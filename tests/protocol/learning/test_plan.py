@@ -79,6 +79,12 @@ def test_the_size_of_an_update_follows_from_the_plan() -> None:
         ("noise", {"epsilon": "1", "delta": "1e-5"}, "aggregate: expected sum or mean with noise"),
         ("noise", {"epsilon": "0", "delta": "1e-5"}, "noise.epsilon: expected a number from 0.01"),
         ("noise", {"epsilon": "1", "delta": "0.5"}, "noise.delta: expected a number from 1e-12"),
+        ("label_sources", ["the operator"], "label_sources: expected names; label source"),
+        ("label_sources", ["sensor", "operator"], "label_sources: expected each name once"),
+        ("label_sources", ["a", "a"], "label_sources: expected each name once"),
+        ("label_sources", [str(n) for n in range(9)], "a list of at most 8 items"),
+        ("label_sources", "operator", "a list of at most 8 items"),
+        ("label_sources", [1], "label_sources: expected texts"),
         ("validation.rows", 0, "validation.rows: expected a whole number from 1"),
     ],
 )
@@ -88,7 +94,7 @@ def test_a_wrong_field_is_named(path: str, value: object, words: str) -> None:
     assert words in str(raised.value)
 
 
-OPTIONAL = {"steps", "head", "noise"}
+OPTIONAL = {"steps", "head", "noise", "label_sources"}
 
 
 @pytest.mark.parametrize("field", sorted(set(json.loads(RIDGE.to_bytes())) - OPTIONAL))
