@@ -8,6 +8,7 @@ server is needed.
 from __future__ import annotations
 
 import contextlib
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from pilotwave_agent.net.server_api import ServerSaid
 from pilotwave_agent.rounds import waits
 from pilotwave_agent.settings.config import Config
 
+_AGAIN_S = 3600.0
+
 
 class Adapter:
     """One device's adapting. `config_path` is what the process is started with."""
@@ -31,23 +34,19 @@ class Adapter:
         self._config, self._disk = config, disk
         self._layout = Layout(config.data_dir)
         self._process = LearnProcess("pilotwave_agent.adapt", config_path)
-        self._refused: set[str] = set()
+        self._not_before: dict[str, float] = {}
 
     def fetch_plans(self, channel: Channel, token: str) -> None:
-        """Ask for plans that hold and are not here. What the server does not have, or answers
-        wrongly, is asked for once by this process."""
+        """Ask for plans that hold and are not here. One that the server does not have, or answers
+        wrongly, is asked for again after an hour."""
+        now = time.monotonic()
         for digest in signed_plans.missing(self._disk, self._layout):
-            if digest in self._refused:
+            if now < self._not_before.get(digest, 0.0):
                 continue
-            with contextlib.suppress(OSError):
-                try:
-                    raw = server_api.read_plan(channel, token, digest)
-                except Unreachable:
-                    return
-                except (ServerSaid, BadAnswer):
-                    raw = b""
-                if not signed_plans.keep(self._disk, self._layout, digest, raw):
-                    self._refused.add(digest)
+            self._not_before[digest] = now + _AGAIN_S
+            with contextlib.suppress(OSError, ServerSaid, BadAnswer, Unreachable):
+                raw = server_api.read_plan(channel, token, digest)
+                signed_plans.keep(self._disk, self._layout, digest, raw)
 
     def look(self, state: DeviceState, *, wall: float, root: Path) -> None:
         """Start the process, if there is something to let go of, or something to do and the device

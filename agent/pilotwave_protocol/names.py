@@ -125,6 +125,11 @@ def check_metric(value: object) -> str:
     return _match("metric", _METRIC, 64, words, value)
 
 
+def is_metric(name: str) -> bool:
+    """Say whether this may be a live metric's name."""
+    return _METRIC.fullmatch(name) is not None
+
+
 def check_sha256(value: object) -> str:
     """Check a SHA-256 digest: 64 small hex digits."""
     return _match("sha256", _SHA256, 64, "64 hex digits in small letters", value)

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from pilotwave_protocol.learning.overlaid import Overlaid
 
-OVERLAID_PREFIX = "overlay_"
 DEFAULT_DATA = "/var/lib/pilotwave"
 
 
@@ -163,14 +162,13 @@ class LiveModel:
         `ValueError` for NaN, an infinity, or a metric's name that is none.
         """
         version = answer.version if answer is not None else self.version
-        if answer.overlay if answer is not None else self._front().overlay is not None:
-            # no gate and no reference may take it for what the version itself answers
-            self._recorder.value(version, f"{OVERLAID_PREFIX}{metric}", value)
-            return
-        self._recorder.value(version, metric, value)
-        unsure = self._checks.number(self._recorder, version, metric, value)
+        overlaid = bool(answer.overlay) if answer is not None else bool(self._front().overlay)
+        self._recorder.value(version, metric, value, overlaid=overlaid)
+        unsure = False
+        if not overlaid:  # references are about what the version itself answers
+            unsure = self._checks.number(self._recorder, version, metric, value)
         if metric == SCORE and answer is not None:
-            self._capture.scored(version, answer.inputs, answer, value, unsure=unsure)
+            self._capture.scored(version, answer.inputs, answer.base, value, unsure=unsure)
 
     def observe(self, name: str, value: float) -> None:
         """Report a number about an input, such as its brightness. Where the version's reference has

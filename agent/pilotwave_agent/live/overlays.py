@@ -35,11 +35,10 @@ class Overlays:
         return found if mine else None
 
     def _read(self, name: str) -> Overlaid | None:
-        from pilotwave_protocol.errors import PilotwaveError
         from pilotwave_protocol.learning.overlaid import Overlaid  # only now: it takes numpy
         from pilotwave_protocol.learning.overlay import FOLDER, MAX_OVERLAY_BYTES
 
         path = self._links.folder / FOLDER / os.path.basename(name)
-        with contextlib.suppress(OSError, PilotwaveError), path.open("rb") as file:
+        with contextlib.suppress(Exception), path.open("rb") as file:
             return Overlaid.from_file(file.read(MAX_OVERLAY_BYTES + 1), path.name)
         return None

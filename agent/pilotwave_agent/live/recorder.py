@@ -18,13 +18,14 @@ from pathlib import Path
 from pilotwave_agent.host.shared_folder import SharedFolder
 from pilotwave_agent.live.generation import Version
 from pilotwave_agent.live.heartbeat import replace_file
-from pilotwave_protocol.names import check_metric
+from pilotwave_protocol.names import check_metric, is_metric
 from pilotwave_protocol.shadow import RESERVED_PREFIX
 from pilotwave_protocol.sketch import Sketch
 
 SCHEMA = "pilotwave/window/1"
 MAX_METRICS = 16
 MEASURED = ("latency_ms", "error")
+OVERLAID_PREFIX = "overlay_"
 
 
 class Window:
@@ -82,13 +83,24 @@ class Recorder:
             if not failed:
                 window.add("latency_ms", ms)
 
-    def value(self, version: Version, metric: str, value: float) -> None:
-        """Count a number that the application gives. Raises ValueError."""
+    def value(self, version: Version, metric: str, value: float, *, overlaid: bool = False) -> None:
+        """Count a number that the application gives; one about an `overlaid` answer under a name of
+        its own, if there is room for that. Raises ValueError."""
         if check_metric(metric) in MEASURED:
             raise ValueError(f"{metric} is measured by the SDK itself; choose another name")
         if metric.startswith(RESERVED_PREFIX):
             raise ValueError(f"{metric}: {RESERVED_PREFIX} begins what shadow trials measure")
-        self.number(version, metric, value)
+        if not overlaid:
+            self.number(version, metric, value)
+            return
+        Sketch().add(value)  # no number is none, under any name
+        name = f"{OVERLAID_PREFIX}{metric}"
+        with self._lock:
+            window = self._window(version)
+            # half of the names are left to what is no overlay's
+            has_room = len(window.sketches) < MAX_METRICS // 2 or name in window.sketches
+            if has_room and is_metric(name):
+                window.add(name, value)
 
     def number(self, version: Version, metric: str, value: float, count: int = 1) -> None:
         """Count a number of any metric, `count` times. Raises ValueError."""

@@ -43,7 +43,7 @@ def make_device_plan(
         scores=Scores(found.output, _kind_of(found)),
         clip=clip,
         distance=what.distance,
-        deadline=(now + Duration.parse(what.lasts)).replace(microsecond=0),
+        deadline=(now + Duration.parse(what.lasts or "90d")).replace(microsecond=0),
         least_gain=what.least_gain,
         golden=what.golden,
         penalty=what.penalty,

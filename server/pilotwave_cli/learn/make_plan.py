@@ -63,7 +63,7 @@ def make_plan(
         method=what.method,
         aggregate=what.aggregate or _usual(what),
         clip=what.clip or f"{found.longest:.4g}",
-        deadline=(now + Duration.parse(what.lasts)).replace(microsecond=0),
+        deadline=(now + Duration.parse(what.lasts or "7d")).replace(microsecond=0),
         penalty=what.penalty,
         least_examples=what.least_examples or LEAST_EXAMPLES,
         most_examples=what.most_examples or MOST_EXAMPLES,

@@ -32,7 +32,9 @@ class PlanOptions:
     scope: Annotated[Scope, typer.Option(help="The fleet learns, or each device for itself.")] = (
         Scope.FLEET
     )
-    lasts: Annotated[str, typer.Option("--for", help="How long it holds.")] = "7d"
+    lasts: Annotated[
+        str | None, typer.Option("--for", help="How long it holds: 7d; for itself 90d.")
+    ] = None
     least_devices: Annotated[int, typer.Option(min=3, help="Devices that it takes.")] = 10
     least_examples: Annotated[
         int | None,

@@ -26,7 +26,9 @@ from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.learning import signed_plans
 from pilotwave_agent.live.labels import Labels
 from pilotwave_agent.net.http import Channel
-from pilotwave_agent.rounds import Rounds, tell_applications
+from pilotwave_agent.rounds import Rounds, tell_applications, waits
+from pilotwave_agent.settings import config as settings
+from pilotwave_agent.settings.config import BadConfig
 from pilotwave_agent.settings.learn import LearnSettings
 from pilotwave_protocol import signing
 from pilotwave_protocol.digest import sha256_hex
@@ -339,3 +341,38 @@ def payload(body: bytes) -> bytes:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return base64.b64decode(json.loads(body)["payload"])
     return b""
+
+
+def test_it_waits_for_power_and_leisure_and_for_no_network(running: Device) -> None:
+    nowhere = Path("/nowhere")
+    running.set(metered=True)
+    assert "unmetered" in waits(running.config, 0.0, nowhere)
+    assert waits(running.config, 0.0, nowhere, sends=False) == ""
+    running.set(learn=LearnSettings(allow=True, adapt=True))
+    (running.config.data_dir / "busy").touch()
+    assert "idle" in waits(running.config, 0.0, nowhere, sends=False)
+
+
+def test_an_owner_who_keeps_no_examples_cannot_have_them_learnt_from(running: Device) -> None:
+    path = running.config_path
+    path.write_text(path.read_text() + "\n[learn]\nadapt = true\n")
+    with pytest.raises(BadConfig, match="allow = true beside it"):
+        settings.load(path)
+    path.write_text(path.read_text() + "allow = true\n")
+    assert settings.load(path).learn.adapt
+
+
+def test_a_plan_that_did_not_come_is_not_asked_for_all_the_time(
+    running: Device, registry: AskingRegistry
+) -> None:
+    hold(registry, {"here-1": "d" * 64})
+    running.work(refresh=True)
+    channel = Channel(running.config.server)
+    asked = f"/device/v1/plans/{'d' * 64}"
+    try:
+        adapter = Adapter(running.config, running.config_path, Disk())
+        for _ in range(3):
+            adapter.fetch_plans(channel, "token")
+    finally:
+        channel.close()
+    assert sum(asked in request for request in registry.requests) == 1

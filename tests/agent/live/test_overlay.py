@@ -263,6 +263,15 @@ def test_what_is_counted_of_an_overlaid_answer_is_no_number_of_the_version(
     answer = model.run(X)
     model.score(0.75, answer)
     model.score(0.5, answer.base)
+    with pytest.raises(ValueError, match="measured by the SDK"):
+        model.score(1.0, answer, metric="latency_ms")
+    with pytest.raises(ValueError):
+        model.score(float("nan"), answer)
+    for n in range(20):
+        model.score(1.0, answer, metric=f"mine{n}")
+    for n in range(5):  # those names took none of the application's
+        model.score(1.0, answer.base, metric=f"mine{n}")
+    model.score(1.0, answer, metric="m" * 64)
     model.close()
     counts: dict[str, int] = {}
     for path in (agent.shelf.data / "live" / "detector").glob("*.window"):

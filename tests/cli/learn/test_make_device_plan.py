@@ -31,7 +31,7 @@ def made(scores: np.ndarray | None = None, **what: Any) -> MadePlan:
 
 
 def test_a_plan_says_what_the_version_answers_and_names_no_file() -> None:
-    found = made(distance="6", lasts="90d")
+    found = made(distance="6")
     plan = found.plan
     assert isinstance(plan, DevicePlan)
     assert parse_device_plan(found.raw) == plan
