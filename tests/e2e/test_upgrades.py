@@ -205,7 +205,7 @@ def test_a_device_is_renewed_before_its_server(story: Story) -> None:
 
 @pytest.mark.parametrize(
     ("words", "schema"),
-    [(("--min-agreement", "0.97"), 2), (("--compare", "top1"), 3)],
+    [(("--min-agreement", "0.97"), 2), (("--compare", "argmax"), 3)],
     ids=["schema 2", "schema 3"],
 )
 def test_an_older_agent_is_never_offered_a_manifest_that_it_cannot_read(
