@@ -41,6 +41,8 @@ def tell_applications(config: Config, layout: Layout, disk: Disk) -> None:
     if not config.learn.allow:
         for model in models_with_examples(layout):
             forget_examples(layout, model)
+        if layout.all_examples.exists():
+            remove_tree(layout.all_examples)
         (layout.live / LABEL_SOCKET).unlink(missing_ok=True)
 
 
