@@ -1,7 +1,8 @@
-"""What adapting to one device costs: fitting 1,000 examples, and what a call takes longer.
+"""What adapting to one device costs: fitting 1,000 examples, and what a call takes longer; and how
+soon later labels take an overlay back.
 
-Both for 64 and 1,280 features and ten classes. Fitting is measured in a process of its own, without
-running the model; calls are made in turns, with the overlay and without.
+The costs are for 64 and 1,280 features and ten classes. Fitting is measured in a process of its
+own, without running the model; calls are made in turns, with the overlay and without.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from _bench import Bench, main
 
 from pilotwave_agent import overlays
 from pilotwave_agent.live import LiveModel
-from pilotwave_agent.overlays import Adapting
+from pilotwave_agent.overlays import JUDGE_EVERY, JUDGE_NEWEST, Adapting
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.learning.device_plan import DevicePlan, Kind, Scores
 from pilotwave_protocol.learning.overlay import Overlay
+from pilotwave_protocol.learning.paired import is_worse
 from pilotwave_protocol.learning.plan import Base
 from pilotwave_protocol.learning.statistics import write_numbers
 from tests.peers.shelf import Shelf
@@ -61,11 +63,34 @@ print(time.process_time() - begun, peak() - before)
 
 
 def measure(bench: Bench) -> None:
+    taking_back(bench, draws=200 if bench.quick else 1000)
     for features in (64, 1280):
         plan = replace(PLAN, features=features)
         fitting(bench, plan)
         with tempfile.TemporaryDirectory() as folder:
             calling(bench, plan, Path(folder), calls=200 if bench.quick else 2000)
+
+
+def taking_back(bench: Bench, *, draws: int) -> None:
+    """How often an overlay is taken back within 1,000 labels, and after how many: of overlays that
+    have other shares of inputs right, and wrong, than the version."""
+    random = np.random.default_rng(0)
+    for better, worse in ((0.1, 0.05), (0.1, 0.1), (0.05, 0.15), (0.1, 0.4)):
+        gone = [n for _ in range(draws) if (n := taken_back_at(random, better, worse))]
+        what = f"{better:g} better, {worse:g} worse"
+        bench.figure(f"{what}: taken back", len(gone) / draws)
+        bench.figure(f"{what}: median label", int(np.median(gone)) if gone else 0)
+
+
+def taken_back_at(random: np.random.Generator, better: float, worse: float) -> int:
+    drawn = random.random(1000)
+    ups = np.concatenate([[0], (drawn < better).cumsum()])
+    downs = np.concatenate([[0], ((drawn >= better) & (drawn < better + worse)).cumsum()])
+    for now in range(JUDGE_EVERY, 1001, JUDGE_EVERY):
+        begun = max(now - JUDGE_NEWEST, 0)
+        if is_worse(int(ups[now] - ups[begun]), int(downs[now] - downs[begun])):
+            return now
+    return 0
 
 
 def fitting(bench: Bench, plan: DevicePlan) -> None:

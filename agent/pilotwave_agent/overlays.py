@@ -31,8 +31,9 @@ from pilotwave_protocol.learning.overlay import (
 from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState
 
-JUDGE_EVERY = 10
-"""So many new labels have the overlay in use judged again."""
+JUDGE_EVERY, JUDGE_NEWEST = 10, 100
+"""So many new labels have the overlay in use judged again, by so many of the newest: what it did
+long ago does not make up for what it does now."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pilotwave_agent.effects.trial import limits_of
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.learning.judge import HeadFigures, Pairs
-from pilotwave_agent.overlays import Work
+from pilotwave_agent.overlays import JUDGE_NEWEST, Work
 from pilotwave_agent.runtimes import engines
 from pilotwave_agent.runtimes.adapt import AdaptTask
 from pilotwave_agent.selftest import SelfTestFolders, adapt_from
@@ -55,7 +55,7 @@ def compute_head(
     task = AdaptTask(
         plan=plan.to_bytes().decode(),
         last=_last(layout, disk, model, state.overlay),
-        later=sum(name > state.trained for name in names) if state.overlay else 0,
+        later=min(sum(name > state.trained for name in names), JUDGE_NEWEST),
         fit_from=fit_from,
         refit=work.refit,
     )

@@ -12,6 +12,8 @@ from pilotwave_protocol.shares import chance_of_at_most, upper_bound
 
 DOUBT = 0.05
 """How often what is no better may pass, over all tries together."""
+WORSE = 0.01
+"""How often a single look may take what is as good for worse."""
 
 
 def doubt_of_try(number: int) -> float:
@@ -40,7 +42,7 @@ def chance_of_worse(better: int, worse: int) -> float:
 
 def is_worse(better: int, worse: int) -> bool:
     """Say whether labels show that the new way is worse."""
-    return worse > better and chance_of_worse(better, worse) <= DOUBT
+    return worse > better and chance_of_worse(better, worse) <= WORSE
 
 
 def shown(share: float) -> str:

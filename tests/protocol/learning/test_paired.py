@@ -48,7 +48,7 @@ def test_trying_again_and_again_spends_no_more_than_the_doubt() -> None:
 
 @pytest.mark.parametrize(
     ("better", "worse", "says"),
-    [(0, 4, False), (0, 5, True), (1, 8, True), (3, 3, False), (5, 0, False), (0, 0, False)],
+    [(0, 6, False), (0, 7, True), (1, 10, True), (3, 3, False), (7, 0, False), (0, 0, False)],
 )
 def test_a_few_labels_show_that_it_is_worse(better: int, worse: int, says: bool) -> None:
     assert is_worse(better, worse) is says
