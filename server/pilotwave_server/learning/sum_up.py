@@ -9,8 +9,8 @@ import numpy as np
 
 from pilotwave_protocol.learning.statistics import Classes, Floats, Statistics, scores, with_ones
 
-_MOST_NUMBERS = 1 << 21
-"""In each array of what is tried at a time: 16 MB."""
+_MOST_NUMBERS = 1 << 19
+"""In each array of what is tried at a time: 4 MB."""
 GAIN = 0.02
 """The least share of the publisher's examples that must come right without a device, more than go
 wrong: what a device of honest examples of its own kind costs at most (docs/learning.md)."""
