@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar
 
@@ -115,9 +115,7 @@ def _plan(session: Session, model: str, plan: str) -> tuple[PlanRow, TrainingPla
     """The plan of this name that the model's publisher stands by now."""
     p = PlanRow
     row = session.scalar(select(p).where(p.model == model, p.name == plan).with_for_update())
-    role = documents.load(session, names.role_for_model(model), Targets)
-    holds = signing.policy_of(role.signed, model).plans if role else {}
-    if row is None or holds.get(plan) != row.sha256:
+    if row is None or plans_held(session, model).get(plan) != row.sha256:
         raise PlanUnknown(f"the publisher of {model} stands by no plan {plan}")
     read = parse_any_plan(row.content)
     if isinstance(read, DevicePlan):
@@ -125,6 +123,12 @@ def _plan(session: Session, model: str, plan: str) -> tuple[PlanRow, TrainingPla
             f"plan {plan} of {model} has the scope device: devices carry it out by themselves"
         )
     return row, read
+
+
+def plans_held(session: Session, model: str) -> Mapping[str, str]:
+    """The plans that a model's publisher stands by now: their digests by their names."""
+    role = documents.load(session, names.role_for_model(model), Targets)
+    return signing.policy_of(role.signed, model).plans if role else {}
 
 
 def content_of(session: Session, sha256: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
 from pilotwave_server.learning.advance import advance_all
+from pilotwave_server.learning.dropped import stop_dropped
 from pilotwave_server.learning.finish import finish_all
 from pilotwave_server.learning.pieces import forget_old
 from pilotwave_server.learning.routes import router
@@ -17,6 +18,7 @@ def install(context: Context) -> None:
     """Answer operators, open waves, and end the rounds whose time is over."""
 
     def look() -> None:
+        stop_dropped(context.db, now=context.clock())
         advance_all(context.db, now=context.clock())
         finish_all(context.db, context.get(BlobStore), now=context.clock())
         forget_old(context.db, now=context.clock())

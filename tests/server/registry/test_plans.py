@@ -76,9 +76,17 @@ def test_a_device_finds_the_digest_of_a_plan_in_what_its_publisher_signed(
         assert (row.name, row.sha256, row.content) == ("autumn-1", digest, plan.to_bytes())
 
 
-def test_a_plan_that_anybody_else_signs_is_refused(based: Registry) -> None:
+@pytest.mark.parametrize("who", ["a stranger", "another model's publisher", "online", "director"])
+def test_a_plan_that_anybody_else_signs_is_refused(based: Registry, who: str) -> None:
+    if who == "another model's publisher":
+        based.create_model("other")
+        signer = based.offline.publishers["other"]
+    elif who == "a stranger":
+        signer = new_key()
+    else:  # a key that the server made
+        signer = based.trust.keys(who)[-1].signer
     with pytest.raises(Unsigned):
-        publish(based, plan_of(based), signer=new_key())
+        publish(based, plan_of(based), signer=signer)
     with based.db.read() as session:
         assert session.scalars(select(PlanRow)).all() == []
 
@@ -134,7 +142,7 @@ def test_a_plan_of_another_variant_of_gradient_steps_or_of_no_blob_is_refused(
     base = replace(plan_of(based).base, variant="tflite")
     with pytest.raises(PlanOfNothing, match="has no variant tflite"):
         publish(based, plan_of(based, base=base))
-    steps = {"steps": SGD.steps, "aggregate": SGD.aggregate, "validation": None}
+    steps = {"steps": SGD.steps, "aggregate": SGD.aggregate, "head": SGD.head, "validation": None}
     with pytest.raises(PlanInvalid, match="ridge alone"):
         publish(based, plan_of(based, method=SGD.method, **steps))
     with pytest.raises(PlanMissing, match="upload it as the blob"):
