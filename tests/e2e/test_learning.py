@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,25 +71,40 @@ def label_in_use(fleet: LearningFleet, device: str) -> np.ndarray:
     return np.concatenate([answer["active"] for answer in answers])
 
 
+def in_use(fleet: LearningFleet) -> None:
+    """Have the devices run the factory's version."""
+    (fleet.root / "model.onnx").write_bytes(factory_model())
+    fleet.publish("1.0.0", fleet.root / "model.onnx")
+    fleet.assign("1.0.0")
+    for name, seed in (("own.npz", 50), ("unseen.npz", 60)):
+        x, y = seen(300, seed)
+        np.savez(fleet.root / name, x=x, labels=y)
+
+
+def learn(fleet: LearningFleet, *method: str) -> None:
+    """Have all four devices answer the first round of a plan."""
+    base = ("--base", "1.0.0", "--variant", "onnx-fp32", "--file", "model.onnx")
+    asked = ("--embedding", "active", "--evaluate", "own.npz", "--least-devices", "4")
+    stage = fleet.stage
+    stage.pilotwave("learn", "plan", "detector", "autumn-1", *base, *asked, *method, *KEY)
+    stage.pilotwave("learn", "start", "detector", "autumn-1", "--group", "boards")
+    wait_until(lambda: fleet.round()["devices"] == 4, lambda: f"updates: {fleet.status()}")
+
+
+def fetch(fleet: LearningFleet) -> dict[str, Any]:
+    words = ("--file", "model.onnx", "--evaluate", "unseen.npz", "--out", "learnt.onnx")
+    told: dict[str, Any] = fleet.stage.ask("learn", "fetch", "detector", "autumn-1", *words)
+    return told
+
+
 def test_a_fleet_learns_and_a_liar_is_left_out(fleet: LearningFleet) -> None:
     stage, root = fleet.stage, fleet.root
-    (root / "model.onnx").write_bytes(factory_model())
-    fleet.publish("1.0.0", root / "model.onnx")
-    fleet.assign("1.0.0")
+    in_use(fleet)
     test_x, test_y = seen(300, 99)
     before = float((use(fleet, "cam-1", test_x) == test_y).mean())
     assert before < 0.2
     embeddings = {device: label_in_use(fleet, device) for device in DEVICES}
-    for name, seed in (("own.npz", 50), ("unseen.npz", 60)):
-        x, y = seen(300, seed)
-        np.savez(root / name, x=x, labels=y)
-
-    base = ("--base", "1.0.0", "--variant", "onnx-fp32", "--file", "model.onnx")
-    asked = ("--embedding", "active", "--evaluate", "own.npz", "--least-devices", "4")
-    only = ("--label-source", "operator")
-    stage.pilotwave("learn", "plan", "detector", "autumn-1", *base, *asked, *only, *KEY)
-    stage.pilotwave("learn", "start", "detector", "autumn-1", "--group", "boards")
-    wait_until(lambda: fleet.round()["devices"] == 4, lambda: f"updates: {fleet.status()}")
+    learn(fleet, "--label-source", "operator")
     # no device sends a second one, nor the same one again
     sent = [u["received_at"] for u in fleet.status()["updates"]]
     time.sleep(5)
@@ -109,11 +125,29 @@ def test_a_fleet_learns_and_a_liar_is_left_out(fleet: LearningFleet) -> None:
         assert holding(root / device, inputs)
         assert not holding(root / "data", inputs, embeddings[device])
 
-    words = ("--file", "model.onnx", "--evaluate", "unseen.npz", "--out", "learnt.onnx")
-    told = stage.ask("learn", "fetch", "detector", "autumn-1", *words)
+    told = fetch(fleet)
     assert told["right_before"] < 0.2
     assert told["right_after"] > 0.95
     fleet.publish("1.1.0", root / "learnt.onnx")
     fleet.assign("1.1.0")
     after = float((use(fleet, "cam-1", test_x) == test_y).mean())
     assert after > 0.95
+
+
+def test_a_fleet_learns_in_three_rounds(fleet: LearningFleet) -> None:
+    in_use(fleet)
+    embeddings = {device: label_in_use(fleet, device) for device in DEVICES}
+    learn(fleet, "--method", "sgd", "--rounds", "3", "--epochs", "20")
+    said = fleet.stage.pilotwave("learn", "end", "detector", "autumn-1", "--yes")
+    assert "round 1 of experiment 1 is done: 4 devices; round 2 is open" in said
+    # the others end by themselves, once those that answered the first have answered them
+    wait_until(lambda: fleet.status()["state"] == "completed", lambda: f"{fleet.status()}")
+    found = fleet.status()
+    assert [(r["number"], r["devices"]) for r in found["rounds"]] == [(3, 4), (2, 4), (1, 4)]
+    best = next(r for r in found["rounds"] if r["number"] == found["result"])
+    assert best["right"] > 0.9
+    for device in DEVICES:
+        assert not holding(fleet.root / "data", met(device)[0], embeddings[device])
+    told = fetch(fleet)
+    assert told["right_before"] < 0.2
+    assert told["right_after"] > 0.9

@@ -95,7 +95,8 @@ def _show_one(found: dict[str, Any], devices: list[dict[str, Any]], as_json: boo
     if as_json:
         output.show_json({**found, "updates": devices})
         return
-    facts = {key: found[key] for key in ("state", "detail", "group")}
+    facts = {key: found[key] for key in ("state", "detail", "method", "aggregate", "group")}
+    facts["result"] = "" if found["result"] is None else f"of round {found['result']}"
     wave = found["policy"]["waves"][found["wave"]]
     facts["wave"] = f"{wave['name']}, {count(found['wave_devices'], 'device')}"
     facts["opened"] = f"{output.when(found['opened_at'])} by {found['opened_by']}"
@@ -145,9 +146,11 @@ def end(model: Model, plan: Plan, yes: Yes = False) -> None:
         raise Failed(f"experiment {after['id']} failed: {after['detail']}")
     ended = next(r for r in after["rounds"] if r["number"] == row["number"])
     left = f", {ended['left_out']} left out" if ended["left_out"] else ""
+    newest = after["round"]["number"]
+    following = f"; round {newest} is open" if newest > row["number"] else ""
     output.say(
         f"round {ended['number']} of experiment {after['id']} is {ended['state']}:"
-        f" {count(ended['devices'], 'device')}{left}"
+        f" {count(ended['devices'], 'device')}{left}{following}"
     )
 
 

@@ -10,14 +10,19 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
+from pilotwave_protocol.learning.plan import MAX_ROUNDS, parse_plan
+from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
 from pilotwave_server.deps import Ctx
 from pilotwave_server.device_api.enrolment import DeviceCredentials
 from pilotwave_server.device_api.poll import Polls, RevokedToken
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
+from pilotwave_server.devices.service import get_device
 from pilotwave_server.fields import ApiReply
-from pilotwave_server.learning.asked import rounds_for
+from pilotwave_server.learning.asked import rounds_for, waiting_for
 from pilotwave_server.learning.experiments import PlanUnknown, content_of
+from pilotwave_server.learning.rounds import head_of
+from pilotwave_server.learning.statements import RoundOver
 from pilotwave_server.problems import responses
 
 router = APIRouter(tags=["device"], prefix="/device/v1")
@@ -88,3 +93,42 @@ def _waiting(context: Context, device: str) -> WaitingRounds:
             for one in found
         ]
     )
+
+
+@router.get(
+    "/learning/{plan}/rounds/{number}/head",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/octet-stream": {}}},
+        **responses(BadToken, ExpiredToken, RevokedToken, RoundOver),
+    },
+)
+async def round_head(
+    plan: Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="The plan's digest.")],
+    number: Annotated[int, Path(ge=1, le=MAX_ROUNDS)],
+    request: Request,
+    context: Ctx,
+    token: DeviceCredentials,
+) -> Response:
+    """The head that an open round goes on from: [features + 1, classes] as little-endian float32,
+    row by row."""
+    authorization = request.headers.get("authorization", "").encode("latin-1")
+    record = await context.get(Polls).known(authorization)
+    found = await run_in_threadpool(_head, context, record.name, plan, number)
+    headers = {"Cache-Control": "no-store"}
+    return Response(found, headers=headers, media_type="application/octet-stream")
+
+
+def _head(context: Context, device: str, digest: str, number: int) -> bytes:
+    with context.db.read() as session:
+        waiting = waiting_for(session, get_device(session, device), context.clock())
+        for one in waiting:
+            if (one.experiment.plan_sha256, one.round.number) == (digest, number):
+                plan = parse_plan(one.content)
+                before = head_of(session, one.experiment, number - 1)
+                break
+        else:
+            raise RoundOver(f"no round {number} of this plan waits for {device}")
+    if plan.head is None:
+        raise RoundOver(f"plan {plan.plan} goes on from no head")
+    return before or context.get(BlobStore).read(plan.head.sha256, plan.head_bytes)

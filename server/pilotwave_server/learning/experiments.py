@@ -15,7 +15,8 @@ from pilotwave_protocol.learning.device_plan import DevicePlan, parse_any_plan
 from pilotwave_protocol.learning.plan import TrainingPlan, parse_plan
 from pilotwave_server.audit.service import record
 from pilotwave_server.errors import Conflict, NotFound
-from pilotwave_server.groups.service import get_group
+from pilotwave_server.groups.service import count_devices, get_group
+from pilotwave_server.groups.tables import GroupRow
 from pilotwave_server.learning.policy import LearnPolicy, store_policy
 from pilotwave_server.learning.rounds import open_round
 from pilotwave_server.learning.states import CAME_TO_NOTHING, TRANSITIONS, ExperimentState
@@ -72,6 +73,7 @@ def start(
     row, read = _plan(session, model, plan)
     where = get_group(session, group)
     _check_possible(session, row, read, now)
+    _check_enough(session, where, read)
     salt = draw_salt()
     made = ExperimentRow(
         plan_id=row.id,
@@ -92,7 +94,7 @@ def start(
     session.add(made)
     session.flush()
     open_wave(session, made, policy, 0, now=now)
-    open_round(session, made, 1, ends_at=read.deadline, now=now)
+    open_round(session, made, read, 1, now=now)
     _note(session, made, "learning.start", actor=actor, now=now)
     return made
 
@@ -109,6 +111,16 @@ def _check_possible(session: Session, row: PlanRow, plan: TrainingPlan, now: dat
     before = session.scalar(query)
     if before is not None:
         raise ExperimentNotPossible(f"{named} has experiment {before.id}: it is {before.state}")
+
+
+def _check_enough(session: Session, group: GroupRow, plan: TrainingPlan) -> None:
+    """What noise promises takes so many devices that a group without them is not asked at all."""
+    here = count_devices(session, group) if plan.noise else plan.least_devices
+    if here < plan.least_devices:
+        raise ExperimentNotPossible(
+            f"group {group.name} has {here} devices; the noise of plan {plan.plan} takes"
+            f" {plan.least_devices}"
+        )
 
 
 def _plan(session: Session, model: str, plan: str) -> tuple[PlanRow, TrainingPlan]:

@@ -16,14 +16,16 @@ from sqlalchemy.orm import Session
 
 from pilotwave_protocol.errors import BadMessage
 from pilotwave_protocol.learning.examples import read_examples
-from pilotwave_protocol.learning.plan import Aggregate, TrainingPlan
-from pilotwave_protocol.learning.statistics import write_numbers
+from pilotwave_protocol.learning.plan import TrainingPlan
+from pilotwave_protocol.learning.statistics import read_head, write_numbers
 from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.db import Database
 from pilotwave_server.learning.experiments import find, move, plan_of
+from pilotwave_server.learning.results import Result, result_of
+from pilotwave_server.learning.rounds import best_round, head_of, open_round
 from pilotwave_server.learning.states import CLOSING, DONE, FAILED, GOING, OPEN, ExperimentState
 from pilotwave_server.learning.stored import StoredNumbers, UpdatesGone
-from pilotwave_server.learning.sum_up import Packed, Summed, Validation, leave_one_out, sum_all
+from pilotwave_server.learning.sum_up import Validation
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow
 from pilotwave_server.learning.updates import forget_updates
 
@@ -44,20 +46,19 @@ def finish(db: Database, blobs: BlobStore, number: int, *, now: datetime) -> Non
     """Work a round that closes out; `number` is its row's."""
     u, r = UpdateRow, RoundRow
     with db.read() as session:
-        experiment = find(session, session.get_one(r, number).experiment_id)
+        where = session.get_one(r, number)
+        experiment = find(session, where.experiment_id)
         plan = plan_of(session, experiment)
+        earlier = head_of(session, experiment, where.number - 1)
         query = select(u.id).where(u.round_id == number, u.content.is_not(None)).order_by(u.id)
         ids = list(session.scalars(query))
-    values: dict[str, Any]
-    if len(ids) < plan.least_devices:
-        summed, values = None, {"state": FAILED}
-        why = f"{len(ids)} of {plan.least_devices} devices took part"
-    else:
-        try:
-            stored = StoredNumbers(db, ids, plan.update_bytes)
-            values, summed, why = _result(plan, stored, blobs)
-        except UpdatesGone:
-            return  # if no other process has ended it, the next look begins anew
+    try:
+        made = _made(plan, StoredNumbers(db, ids, plan.update_bytes), blobs, earlier)
+    except UpdatesGone:
+        return  # if no other process has ended it, the next look begins anew
+    values: dict[str, Any] = {"state": FAILED}
+    if isinstance(made, Result):
+        values = {"state": DONE, "figures": made.figures, "head": write_numbers(made.head)}
     with db.write() as session:
         experiment = find(session, experiment.id, lock=True)
         mine = update(r).where(r.id == number, r.state == CLOSING)
@@ -65,44 +66,52 @@ def finish(db: Database, blobs: BlobStore, number: int, *, now: datetime) -> Non
         if not getattr(done, "rowcount", 0):
             return  # another process came first, or the experiment was stopped
         forget_updates(session, number)
-        for out in summed.left_out if summed else ():
+        for out in made.left_out if isinstance(made, Result) else ():
             session.execute(update(u).where(u.id == ids[out.place]).values(gain=out.gain))
-        _go_on(session, experiment, values["state"], why, now=now)
+        if experiment.state in GOING:
+            why = made if isinstance(made, str) else ""
+            _go_on(session, experiment, plan, where.number, why, now=now)
 
 
-def _go_on(
-    session: Session, experiment: ExperimentRow, state: str, why: str, *, now: datetime
-) -> None:
-    """End the experiment with its last round."""
-    if experiment.state in GOING:
-        to = ExperimentState.COMPLETED if state == DONE else ExperimentState.FAILED
-        move(session, experiment, to, actor="server", now=now, detail=why or None)
-
-
-def _result(
-    plan: TrainingPlan, raw: Sequence[bytes], blobs: BlobStore
-) -> tuple[dict[str, Any], Summed | None, str]:
-    """What the round's row is to hold, the sums, and why there are none."""
-    updates = Packed(raw, features=plan.features, classes=plan.classes)
-    figures: dict[str, Any] = {"devices": len(raw)}
+def _made(
+    plan: TrainingPlan, raw: Sequence[bytes], blobs: BlobStore, earlier: bytes | None
+) -> Result | str:
+    """What the updates make, or why they make nothing. UpdatesGone."""
+    if len(raw) < plan.least_devices:
+        return f"{len(raw)} of {plan.least_devices} devices took part"
     try:
-        if plan.aggregate is Aggregate.LEAVE_ONE_OUT:
-            validation = _validation(plan, blobs)
-            summed = leave_one_out(updates, float(plan.penalty), validation)
-            everyone = sum_all(updates, float(plan.penalty)).head
-            figures["right"] = validation.share_right(summed.head)
-            figures["right_with_all"] = validation.share_right(everyone)
-        else:
-            summed = sum_all(updates, float(plan.penalty))
+        before = None
+        if plan.head is not None:
+            start = earlier or blobs.read(plan.head.sha256, plan.head_bytes)
+            before = read_head(start, features=plan.features, classes=plan.classes)
+        return result_of(plan, raw, before, _validation(plan, blobs))
     except (BlobMissing, BadMessage, np.linalg.LinAlgError) as error:
-        return {"state": FAILED}, None, f"no head could be made: {error}"
-    figures["left_out"] = len(summed.left_out)
-    return {"state": DONE, "figures": figures, "head": write_numbers(summed.head)}, summed, ""
+        return f"no head could be made: {error}"
 
 
-def _validation(plan: TrainingPlan, blobs: BlobStore) -> Validation:
+def _validation(plan: TrainingPlan, blobs: BlobStore) -> Validation | None:
     """The publisher's own examples. BlobMissing, BadMessage."""
-    assert plan.validation is not None
+    if plan.validation is None:
+        return None
     raw = blobs.read(plan.validation.sha256, plan.validation.size)
     rows, classes = plan.validation.rows, plan.classes
     return Validation(*read_examples(raw, rows=rows, features=plan.features, most=classes))
+
+
+def _go_on(
+    session: Session, experiment: ExperimentRow, plan: TrainingPlan, number: int, why: str, *,
+    now: datetime,
+) -> None:  # fmt: skip
+    """Open the next round, or end the experiment with its last one or with one that failed."""
+    if not why and number < plan.rounds and now < plan.deadline:
+        open_round(session, experiment, plan, number + 1, now=now)
+        return
+    session.flush()
+    best = best_round(session, experiment)
+    told = f"round {number}: {why}" if why and plan.rounds > 1 else why
+    if not why and number < plan.rounds:
+        told = f"the plan's time ended with round {number} of {plan.rounds}"
+    if best is not None and plan.rounds > 1:
+        told = "; ".join(filter(None, [told, f"the result is that of round {best.number}"]))
+    to = ExperimentState.FAILED if why else ExperimentState.COMPLETED
+    move(session, experiment, to, actor="server", now=now, detail=told or None)

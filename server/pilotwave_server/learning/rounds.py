@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session, aliased
 
+from pilotwave_protocol.learning.plan import TrainingPlan
 from pilotwave_server.errors import NotFound
 from pilotwave_server.learning.states import DONE, OPEN
-from pilotwave_server.learning.tables import ExperimentRow, RoundRow
+from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow
 
 
 class RoundUnknown(NotFound):
@@ -19,11 +20,12 @@ class RoundUnknown(NotFound):
 
 
 def open_round(
-    session: Session, experiment: ExperimentRow, number: int, *, ends_at: datetime, now: datetime
+    session: Session, experiment: ExperimentRow, plan: TrainingPlan, number: int, *, now: datetime
 ) -> RoundRow:
-    """Open the round `number` of an experiment."""
+    """Open the round `number` of an experiment, for its share of the time that is left."""
+    share = (plan.deadline - now) / (plan.rounds - number + 1)
     made = RoundRow(
-        experiment_id=experiment.id, number=number, state=OPEN, opened_at=now, ends_at=ends_at
+        experiment_id=experiment.id, number=number, state=OPEN, opened_at=now, ends_at=now + share
     )
     session.add(made)
     session.flush()
@@ -55,8 +57,31 @@ def find_round(session: Session, experiment: ExperimentRow, number: int | None) 
     return found
 
 
-def newest_head(session: Session, experiment: ExperimentRow) -> bytes | None:
-    """The result of the newest round that is done; None while there is none."""
+def head_of(session: Session, experiment: ExperimentRow, number: int) -> bytes | None:
+    """The result of a round, if there is one."""
     r = RoundRow
-    query = select(r.head).where(r.experiment_id == experiment.id, r.state == DONE)
-    return session.scalar(query.order_by(r.number.desc()).limit(1))
+    return session.scalar(
+        select(r.head).where(r.experiment_id == experiment.id, r.number == number)
+    )
+
+
+def best_round(session: Session, experiment: ExperimentRow) -> RoundRow | None:
+    """The round whose result is the experiment's: the one that gets most of the publisher's own
+    examples right; the newest that is done where they are as good, or there are none."""
+    done = [row for row in rounds_of(session, experiment) if row.state == DONE]
+    return max(
+        done, key=lambda row: ((row.figures or {}).get("right", 0.0), row.number), default=None
+    )
+
+
+def all_answered(session: Session, where: RoundRow) -> bool:
+    """Whether all that answered the round before this one have answered it."""
+    r, u, now = RoundRow, UpdateRow, aliased(UpdateRow)
+    before = session.scalar(
+        select(r).where(r.experiment_id == where.experiment_id, r.number == where.number - 1)
+    )
+    if before is None or where.devices < before.devices:
+        return False  # quickly, for each update but the last ones
+    answered = exists().where(now.round_id == where.id, now.device_id == u.device_id)
+    missing = select(u.id).where(u.round_id == before.id, ~answered).limit(1)
+    return session.scalar(missing) is None

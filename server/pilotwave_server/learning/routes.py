@@ -29,7 +29,7 @@ from pilotwave_server.learning.experiments import (
 )
 from pilotwave_server.learning.permissions import OperatorOfExperiment
 from pilotwave_server.learning.policy import read_policy
-from pilotwave_server.learning.rounds import RoundUnknown, find_round, newest_head
+from pilotwave_server.learning.rounds import RoundUnknown, best_round, find_round
 from pilotwave_server.learning.steer import RoundNotOpen
 from pilotwave_server.learning.tables import UpdateRow
 from pilotwave_server.learning.views import (
@@ -134,13 +134,13 @@ def list_devices(
     },
 )
 def head(experiment: Experiment, operator: Operator, session: ReadSession) -> Response:
-    """The new last layer of its newest round that is done, unsigned: [features + 1, classes] as
-    little-endian float32, row by row, the last row the bias."""
+    """The new last layer of its best round, unsigned: [features + 1, classes] as little-endian
+    float32, row by row, the last row the bias."""
     row = experiments.find(session, experiment)
-    made = newest_head(session, row)
-    if made is None:
+    best = best_round(session, row)
+    if best is None:
         raise NoResult(f"experiment {experiment} is {row.state}, and no round of it is done")
-    return Response(made, media_type="application/octet-stream")
+    return Response(best.head, media_type="application/octet-stream")
 
 
 @router.post(

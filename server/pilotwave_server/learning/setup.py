@@ -11,7 +11,7 @@ from pilotwave_server.learning.pieces import forget_old
 from pilotwave_server.learning.routes import router
 from pilotwave_server.workers import Periodic
 
-LOOK_S = 30.0
+LOOK_S = 5.0
 
 
 def install(context: Context) -> None:

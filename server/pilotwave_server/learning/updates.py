@@ -3,6 +3,8 @@
 1 the envelope is signed by the device that sends it      4 no other came from it in this round
 2 it is for an open round of a plan in a group of its     5 size and digest are as signed
 3 of this fleet                                           6 the numbers (`check_numbers`)
+
+A later round of several closes with the update of the last device that answered the one before.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import ProtocolError
-from pilotwave_protocol.learning.plan import TrainingPlan
-from pilotwave_protocol.learning.statistics import Statistics
+from pilotwave_protocol.learning.plan import Method, TrainingPlan
+from pilotwave_protocol.learning.statistics import Statistics, read_numbers
 from pilotwave_protocol.learning.update import (
     MAX_UPDATE_BYTES,
     UPDATE_TYPE,
@@ -28,9 +30,15 @@ from pilotwave_server.devices.service import get_device
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.errors import Conflict, Unavailable
 from pilotwave_server.learning.asked import ANSWERED, FAILED, note
-from pilotwave_server.learning.check_numbers import ImpossibleUpdate, check_sums
+from pilotwave_server.learning.check_numbers import (
+    ImpossibleUpdate,
+    check_change,
+    check_sums,
+)
 from pilotwave_server.learning.experiments import plan_of
+from pilotwave_server.learning.rounds import all_answered
 from pilotwave_server.learning.statements import BadUpdate, read_signed, round_of
+from pilotwave_server.learning.states import CLOSING
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow, UpdateUploadRow
 
 IMPOSSIBLE = "impossible_update"
@@ -63,8 +71,9 @@ def take(session: Session, raw: bytes, *, device: str, now: datetime) -> Impossi
     session.execute(delete(UpdateUploadRow).where(UpdateUploadRow.device_id == row.id))
     if is_kept(session, sent, where, row):
         return None
+    plan = plan_of(session, experiment)
     try:
-        _check(sent, numbers, plan_of(session, experiment))
+        _check(sent, numbers, plan)
     except ImpossibleUpdate as error:
         note(session, where.id, row, FAILED, reason=IMPOSSIBLE, now=now)
         return error
@@ -83,6 +92,9 @@ def take(session: Session, raw: bytes, *, device: str, now: datetime) -> Impossi
     )
     _count(session, where, sent)
     note(session, where.id, row, ANSWERED, now=now)
+    session.refresh(where)
+    if where.number > 1 and where.devices >= plan.least_devices and all_answered(session, where):
+        where.state = CLOSING
     return None
 
 
@@ -146,7 +158,11 @@ def _check(sent: Update, numbers: bytes, plan: TrainingPlan) -> None:
             f"expected {sent.size} bytes with the digest that was signed; got {len(numbers)}"
         )
     try:
-        found = Statistics.from_bytes(numbers, features=plan.features, classes=plan.classes)
+        if plan.method is Method.SGD:
+            change = read_numbers(numbers, plan.update_bytes // 4)
+            check_change(change, plan, examples=sent.examples)
+        else:
+            found = Statistics.from_bytes(numbers, features=plan.features, classes=plan.classes)
+            check_sums(found, plan, examples=sent.examples)
     except ProtocolError as error:
         raise BadUpdate(f"these are not the numbers of plan {plan.plan}: {error}") from error
-    check_sums(found, plan, examples=sent.examples)

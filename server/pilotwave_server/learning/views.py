@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from pilotwave_server.fields import ApiReply, ApiRequest
 from pilotwave_server.learning.asked import ASKED, DECLINED, FAILED, counts
 from pilotwave_server.learning.experiments import plan_of
-from pilotwave_server.learning.rounds import newest_rounds, rounds_of
+from pilotwave_server.learning.rounds import best_round, newest_rounds, rounds_of
 from pilotwave_server.learning.states import ExperimentState
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow
 from pilotwave_server.rollouts.policies.views import PolicyName, PolicyText
@@ -62,6 +62,8 @@ class ExperimentView(ApiReply):
     ended_by: str | None
     least_devices: int = Field(description="How many devices the plan asks for in a round.")
     plan_rounds: int = Field(description="How many rounds the plan has.")
+    method: str = Field(description="`ridge`, in one round, or `sgd`.")
+    aggregate: str = Field(description="How one result is made of many updates.")
     base: str = Field(description="The version that the plan is based on.")
     variant: str
     embedding: str = Field(description="The output that the last layer reads.")
@@ -76,6 +78,7 @@ class ExperimentView(ApiReply):
 
 class ExperimentDetail(ExperimentView):
     rounds: list[RoundView] = Field(description="The newest first.")
+    result: int | None = Field(description="The number of the round whose result is the best.")
 
 
 class UpdateView(ApiReply):
@@ -111,6 +114,7 @@ def _view(session: Session, row: ExperimentRow, newest: RoundView | None) -> Exp
     shown = ("least_devices", "embedding", "features", "classes")
     told = {key: getattr(row, key, None) for key in ExperimentView.model_fields}
     told |= {key: getattr(plan, key) for key in shown}
+    told |= {"method": plan.method.value, "aggregate": plan.aggregate.value}
     told |= {"base": plan.base.version, "variant": plan.base.variant, "plan_rounds": plan.rounds}
     told["round"] = newest
     return ExperimentView.model_validate(told)
@@ -120,4 +124,7 @@ def detail(session: Session, row: ExperimentRow) -> ExperimentDetail:
     """All that there is to say."""
     rounds = round_views(session, rounds_of(session, row))
     shown = _view(session, row, rounds[0] if rounds else None)
-    return ExperimentDetail(**shown.model_dump(), rounds=rounds)
+    best = best_round(session, row)
+    return ExperimentDetail(
+        **shown.model_dump(), rounds=rounds, result=None if best is None else best.number
+    )

@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pilotwave_protocol.errors import BadPlan
+from pilotwave_protocol.errors import BadMessage, BadPlan
 from pilotwave_protocol.learning.device_plan import DevicePlan, parse_any_plan
-from pilotwave_protocol.learning.plan import MAX_PLAN_BYTES, Method, TrainingPlan
+from pilotwave_protocol.learning.noise import longest_head
+from pilotwave_protocol.learning.plan import MAX_PLAN_BYTES, StartHead, TrainingPlan
+from pilotwave_protocol.learning.statistics import read_head
 from pilotwave_protocol.manifest import TensorSpec, Variant, parse_manifest
 from pilotwave_server.blobs import service as blob_records
 from pilotwave_server.blobs.port import BlobMissing, BlobStore
@@ -101,19 +104,55 @@ def _checked(
     _check_base(session, plan)
     if isinstance(plan, DevicePlan):
         return plan
-    if plan.method is not Method.RIDGE:
-        raise PlanInvalid(f"plan {name} of {model}: this server carries out ridge alone")
-    if plan.validation is not None:
-        size = blobs.sizes([plan.validation.sha256])[plan.validation.sha256]
-        if size is None:
-            words = f"plan {name} of {model}: upload its validation file first"
-            raise BlobsMissing(words, missing=[plan.validation.sha256])
-        if size != plan.validation.size:
-            raise BlobSizeWrong(
-                f"plan {name} of {model}: its validation file has {size} bytes;"
-                f" the plan says {plan.validation.size}"
-            )
+    for file in files_of(plan):
+        _check_file(blobs, f"plan {name} of {model}: its {file.what}", file)
+    if plan.head is not None:
+        _check_head(plan, plan.head, blobs)
     return plan
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """A file that a plan names."""
+
+    what: str
+    sha256: str
+    size: int
+
+
+def files_of(plan: TrainingPlan | DevicePlan) -> list[PlanFile]:
+    """The blobs that a plan names."""
+    found: list[PlanFile] = []
+    if isinstance(plan, DevicePlan):
+        return found
+    if plan.validation is not None:
+        found.append(PlanFile("validation file", plan.validation.sha256, plan.validation.size))
+    if plan.head is not None:
+        found.append(PlanFile("head", plan.head.sha256, plan.head_bytes))
+    return found
+
+
+def _check_file(blobs: BlobStore, named: str, file: PlanFile) -> None:
+    size = blobs.sizes([file.sha256])[file.sha256]
+    if size is None:
+        raise BlobsMissing(f"{named}: upload it first", missing=[file.sha256])
+    if size != file.size:
+        raise BlobSizeWrong(f"{named} has {size} bytes; the plan says {file.size}")
+
+
+def _check_head(plan: TrainingPlan, head: StartHead, blobs: BlobStore) -> None:
+    """Devices refuse heads that are further away than the plan's length allows."""
+    raw = blobs.read(head.sha256, plan.head_bytes)
+    try:
+        found = read_head(raw, features=plan.features, classes=plan.classes)
+    except BadMessage as error:
+        raise PlanInvalid(f"plan {plan.plan} of {plan.model}: its head: {error}") from error
+    length = float(np.linalg.norm(found))
+    if length > longest_head(plan, 1):
+        raise PlanInvalid(
+            f"plan {plan.plan} of {plan.model}: its head has a norm of {length:g}; the plan says"
+            f" {head.length}"
+        )
 
 
 def _check_base(session: Session, plan: TrainingPlan | DevicePlan) -> None:
@@ -151,18 +190,17 @@ def record_plans(
     """Write new plans down, and note what they need."""
     for found in plans:
         plan = found.plan
-        validation = plan.validation if isinstance(plan, TrainingPlan) else None
-        if validation is not None:
-            blob_records.record(
-                session, sha256=validation.sha256, size=validation.size, by=actor, now=now
-            )
+        named = {file.what: file.sha256 for file in files_of(plan)}
+        for file in files_of(plan):
+            blob_records.record(session, sha256=file.sha256, size=file.size, by=actor, now=now)
         session.add(
             PlanRow(
                 model=plan.model,
                 name=plan.plan,
                 sha256=found.sha256,
                 content=found.raw,
-                validation_sha256=None if validation is None else validation.sha256,
+                validation_sha256=named.get("validation file"),
+                head_sha256=named.get("head"),
                 published_at=now,
                 published_by=actor,
             )

@@ -88,7 +88,8 @@ class VersionRow(Base):
 
 class PlanRow(Base):
     """A training plan as its publisher signed it. Whether it holds still, the model's policy says;
-    `validation_sha256` is the blob of the publisher's own examples, if it has one."""
+    `validation_sha256` is the blob of the publisher's own examples, `head_sha256` that of the head
+    that the first of several rounds goes on from, if it has one."""
 
     __tablename__ = "plans"
     __table_args__ = (UniqueConstraint("model", "name"), UniqueConstraint("model", "sha256"))
@@ -99,6 +100,7 @@ class PlanRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     content: Mapped[bytes] = mapped_column(LargeBinary)
     validation_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    head_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
     published_at: Mapped[datetime] = mapped_column(UtcDateTime)
     published_by: Mapped[str] = mapped_column(String(200))
 

@@ -163,7 +163,7 @@ def _is_needed(sha256: Any) -> ColumnElement[bool]:
         listed,
         exists().where(v.sha256 == sha256),
         exists().where(d.delta_sha256 == sha256),
-        exists().where(p.validation_sha256 == sha256),
+        exists().where(or_(p.validation_sha256 == sha256, p.head_sha256 == sha256)),
     )
 
 

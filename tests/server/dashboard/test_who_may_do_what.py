@@ -38,6 +38,7 @@ OPEN = {
     "POST /device/v1/declines": "a device's token, then its signature",
     "GET /device/v1/learning": "a device's token",
     "GET /device/v1/plans/{sha256}": "a device's token",
+    "GET /device/v1/learning/{plan}/rounds/{number}/head": "a device's token",
     "GET /device/v1/links/blobs/{sha256}": "a device's token",
     "GET /device/v1/links/deltas/{from_sha256}/{to_sha256}": "a device's token",
     "GET /static/{tag}/{name:path}": "nothing",

@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 
 from pilotwave_protocol import names, signing
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.learning.plan import Aggregate, Base, TrainingPlan, Validation
+from pilotwave_protocol.learning.plan import Base, StartHead, TrainingPlan, Validation
+from pilotwave_protocol.learning.statistics import write_numbers
 from pilotwave_protocol.manifest import TensorSpec
 from pilotwave_protocol.trust import ModelPolicy
 from pilotwave_server.errors import ServerError
@@ -124,7 +126,7 @@ def test_a_yank_and_a_new_version_keep_the_plans(based: Registry, tmp_path: Path
             PlanOfNothing,
             r"of \[-1, 7\]; its manifest says active \[-1, 6\]",
         ),
-        ({"validation": Validation("c" * 64, 28, 1)}, BlobsMissing, "validation file first"),
+        ({"validation": Validation("c" * 64, 28, 1)}, BlobsMissing, "its validation file: upload"),
         ({"validation": Validation(sha256_hex(VALIDATION), 28, 1)}, BlobSizeWrong, "140 bytes"),
     ],
 )
@@ -136,15 +138,12 @@ def test_a_plan_that_does_not_hold_together_is_refused(
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-def test_a_plan_of_another_variant_of_gradient_steps_or_of_no_blob_is_refused(
+def test_a_plan_of_another_variant_or_of_no_blob_is_refused(
     based: Registry,
 ) -> None:
     base = replace(plan_of(based).base, variant="tflite")
     with pytest.raises(PlanOfNothing, match="has no variant tflite"):
         publish(based, plan_of(based, base=base))
-    steps = {"steps": SGD.steps, "aggregate": SGD.aggregate, "head": SGD.head, "validation": None}
-    with pytest.raises(PlanInvalid, match="ridge alone"):
-        publish(based, plan_of(based, method=SGD.method, **steps))
     with pytest.raises(PlanMissing, match="upload it as the blob"):
         publish(based, plan_of(based), upload=False)
     role = based.offline.next_role(based.role("detector"))
@@ -153,6 +152,29 @@ def test_a_plan_of_another_variant_of_gradient_steps_or_of_no_blob_is_refused(
     signing.sign(role, [based.offline.publishers["detector"]])
     with pytest.raises(PlanInvalid, match="is plan autumn-1 of detector"):
         based.hand_in("detector", role)
+
+
+HEAD = np.random.default_rng(1).normal(size=(7, 3))
+
+
+def steps_of(registry: Registry, raw: bytes = write_numbers(HEAD), **head: str) -> TrainingPlan:
+    """A plan of gradient steps from the head `raw`."""
+    known = {"sha256": registry.blobs.put(raw), "length": f"{np.linalg.norm(HEAD):.6g}", **head}
+    return replace(SGD, base=plan_of(registry).base, head=StartHead(**known))
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_gradient_steps_begin_with_a_head_that_is_here(based: Registry) -> None:
+    with pytest.raises(BlobsMissing, match="its head: upload"):
+        publish(based, steps_of(based, sha256="c" * 64))
+    with pytest.raises(BlobSizeWrong, match="its head has 80 bytes; the plan says 84"):
+        publish(based, steps_of(based, bytes(80)))
+    with pytest.raises(PlanInvalid, match="its head: expected finite numbers"):
+        publish(based, steps_of(based, write_numbers(HEAD * np.inf)))
+    # devices would refuse the heads of its rounds
+    with pytest.raises(PlanInvalid, match=r"its head has a norm of .*; the plan says 0\.5"):
+        publish(based, steps_of(based, length="0.5"))
+    publish(based, steps_of(based))
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
@@ -165,10 +187,11 @@ def test_a_plan_of_a_yanked_version_is_refused(based: Registry) -> None:
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_what_a_plan_needs_is_not_cleared_away(based: Registry) -> None:
-    plan = plan_of(based)
-    publish(based, plan)
+    plan, steps = plan_of(based), replace(steps_of(based), plan="winter")
+    publish(based, plan, steps)
     later = based.clock() + timedelta(days=30)
+    assert plan.validation is not None
+    assert steps.head is not None
     with based.db.read() as session:
-        assert plan.validation is not None
-        assert plan.validation.sha256 not in session.scalars(unsigned(later)).all()
-    assert plan.aggregate is Aggregate.LEAVE_ONE_OUT
+        cleared = session.scalars(unsigned(later)).all()
+    assert not {plan.validation.sha256, steps.head.sha256} & set(cleared)
