@@ -15,6 +15,8 @@ PAGE_ASKS = """
     POST /rollouts/{rollout}/abort: always
     POST /rollouts/{rollout}/next: always
     POST /rollouts/{rollout}/rollback: always, with a reason
+    POST /learning/{experiment}/end: always; tests/server/dashboard/test_learning_page.py
+    POST /learning/{experiment}/stop: always; tests/server/dashboard/test_learning_page.py
     POST /devices/{device}/do/decommission: always
     POST /devices/{device}/do/reject: always
     POST /devices/{device}/do/revoke: always
@@ -58,6 +60,8 @@ PAGE_CAN_BE_UNDONE = """
     POST /groups/{group}/add: remove; it is one device
     POST /groups/{group}/remove: add; it is one device
     POST /groups/{group}/unassign: assign; its devices keep what they run
+    POST /learning/{experiment}/pause: resume
+    POST /learning/{experiment}/resume: pause
     POST /policies/new: the version before is kept
     POST /settings/people/enable: disable
     POST /settings/people/bind: unbind

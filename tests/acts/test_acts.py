@@ -28,7 +28,7 @@ ASKING = ALWAYS | listed(commands.ASKS_SOMETIMES) | listed(commands.LISTS_FIRST)
 # acts that are tried in test_asking_first.py by a test of their own, or in test_removal.py (wipe)
 TRIED_APART = {
     "/rollouts/new", "/rollouts/*/start", "/rollouts/*/approve", "/rollouts/*/resume",
-    "/groups/*/wipe", "/devices/bulk",
+    "/groups/*/wipe", "/devices/bulk", "/learning/*/end", "/learning/*/stop",
 }  # fmt: skip
 
 

@@ -114,6 +114,13 @@ def _show_one(found: dict[str, Any], devices: list[dict[str, Any]], as_json: boo
         ("right with all", lambda r: _share(r["right_with_all"])),
     ]
     output.table("", found["rounds"], rounds)
+    absent: list[output.Column] = [
+        ("devices", "devices"),
+        ("take no part", "kind"),
+        ("why", lambda r: (r["reason"] or "").replace("_", " ")),
+        ("examples", lambda r: "" if r["examples"] is None else f"{r['examples']} or more"),
+    ]
+    output.table("", found["absent"], absent)
     columns: list[output.Column] = [
         ("device", "device"),
         ("examples", "examples"),

@@ -17,6 +17,7 @@ from pilotwave_server.deps import Ctx, Now, ReadSession
 from pilotwave_server.devices.report_tables import DeviceModelRow
 from pilotwave_server.errors import NotFound
 from pilotwave_server.fields import ModelName, VersionName
+from pilotwave_server.learning import routes as learning_routes
 from pilotwave_server.operators.roles import Role
 from pilotwave_server.paging import PageRequest, Paging
 from pilotwave_server.registry import routes as api
@@ -102,6 +103,9 @@ def show_model(
         back=rolled_back(session, model),
         attention=list_items_of(session, model, now),
         trust=trust_events(session, model),
+        experiments=learning_routes.list_experiments(
+            page.actor, session, PageRequest(8), model=model
+        ),
         rollouts=rollout_routes.list_rollouts(page.actor, session, PageRequest(8), model=model),
         now=now,
         api=f"/api/v1/models/{model}",

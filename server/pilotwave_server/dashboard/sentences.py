@@ -21,6 +21,7 @@ from pilotwave_server.dashboard.catalogue import (
     devices,
     errors,
     gates,
+    learning,
     policies,
     rollouts,
     selectors,
@@ -37,6 +38,7 @@ SENTENCES: tuple[str, ...] = (
     *policies.SENTENCES,
     *selectors.SENTENCES,
     *errors.SENTENCES,
+    *learning.SENTENCES,
     *typed.SENTENCES,
 )
 # these would take others too

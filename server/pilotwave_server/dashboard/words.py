@@ -32,6 +32,10 @@ SIGNS: dict[str, StateSign] = {
     "rolled_back": StateSign(N_("rolled back"), "back", "bad"),
     "completed": StateSign(N_("completed"), "check", "good"),
     "aborted": StateSign(N_("aborted"), "stop", "warn"),
+    # experiments
+    "stopped": StateSign(N_("stopped"), "stop", "warn"),
+    "closing": StateSign(N_("ending"), "clock", "busy"),
+    "declined": StateSign(N_("declined"), "hand", "calm"),
     # waves
     "not open": StateSign(N_("not open"), "dots", "calm"),
     "open": StateSign(N_("open"), "play", "busy"),

@@ -38,7 +38,7 @@ def too_many_failed(policy: LearnPolicy, seen: Seen) -> str | None:
     failed = sum(seen.failed.values())
     if policy.max_failed is None or failed <= policy.max_failed:
         return None
-    each = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in sorted(seen.failed.items()))
+    each = ", ".join(f"{n} {reason}" for reason, n in sorted(seen.failed.items()))
     return f"{failed} devices failed, over max_failed {policy.max_failed}: {each}"
 
 

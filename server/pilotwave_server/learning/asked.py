@@ -44,7 +44,7 @@ class Waiting:
         if self.asked is None:
             return True
         paced = self.policy.pace.max_in_flight is not None and self.asked.state == ASKED
-        return paced and self.asked.asked_at <= _since(self.policy, now)
+        return paced and self.asked.asked_at <= silent_since(self.policy, now)
 
 
 def rounds_for(db: Database, device: str, *, now: datetime) -> list[Waiting]:
@@ -99,12 +99,13 @@ def _ask(session: Session, one: Waiting, device: DeviceRow, now: datetime) -> bo
 def _in_flight(session: Session, one: Waiting, now: datetime, most: int) -> int:
     """How many devices are at it, counted up to `most`."""
     a = AskedRow
-    fresh = a.asked_at > _since(one.policy, now)
+    fresh = a.asked_at > silent_since(one.policy, now)
     some = select(a.device_id).where(a.round_id == one.round.id, a.state == ASKED, fresh)
     return session.scalar(select(func.count()).select_from(some.limit(most).subquery())) or 0
 
 
-def _since(policy: LearnPolicy, now: datetime) -> datetime:
+def silent_since(policy: LearnPolicy, now: datetime) -> datetime:
+    """Who was asked before this and said nothing is silent."""
     return now - timedelta(seconds=policy.deadlines.lease_s)
 
 

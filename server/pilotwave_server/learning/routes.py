@@ -75,7 +75,7 @@ def start(
     policy = read_policy(name=body.policy, text=body.policy_text)
     named = {"model": body.model, "plan": body.plan, "group": body.group}
     made = experiments.start(session, **named, policy=policy, actor=str(operator), now=now)
-    return views.detail(session, made)
+    return views.detail(session, made, now=now)
 
 
 @router.get(
@@ -101,9 +101,11 @@ def list_experiments(
     summary="One experiment",
     responses=responses(ExperimentUnknown),
 )
-def show(experiment: Experiment, viewer: Viewer, session: ReadSession) -> ExperimentDetail:
-    """Its state, and its rounds with their figures."""
-    return views.detail(session, experiments.find(session, experiment))
+def show(
+    experiment: Experiment, viewer: Viewer, session: ReadSession, now: Now
+) -> ExperimentDetail:
+    """Its state, its rounds with their figures, and who takes no part in the newest one."""
+    return views.detail(session, experiments.find(session, experiment), now=now)
 
 
 @router.get(
@@ -162,7 +164,7 @@ def _step(word: str, summary: str, told: str, take: Callable[..., None]) -> None
         experiment: Experiment, operator: OperatorOfExperiment, session: WriteSession, now: Now
     ) -> ExperimentDetail:
         take(session, experiment, actor=str(operator), now=now)
-        return views.detail(session, experiments.find(session, experiment))
+        return views.detail(session, experiments.find(session, experiment), now=now)
 
     router.post(
         f"/{{experiment}}/{word}",

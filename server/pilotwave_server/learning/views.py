@@ -10,6 +10,7 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from pilotwave_server.fields import ApiReply, ApiRequest
+from pilotwave_server.learning.absent import absent_of
 from pilotwave_server.learning.asked import ASKED, DECLINED, FAILED, counts
 from pilotwave_server.learning.experiments import plan_of
 from pilotwave_server.learning.rounds import best_round, newest_rounds, rounds_of
@@ -61,6 +62,10 @@ class ExperimentView(ApiReply):
     ended_at: datetime | None
     ended_by: str | None
     least_devices: int = Field(description="How many devices the plan asks for in a round.")
+    least_examples: int = Field(description="How many examples it asks of a device.")
+    noise: dict[str, str] | None = Field(
+        description="What the plan promises of each device: `epsilon` and `delta`."
+    )
     plan_rounds: int = Field(description="How many rounds the plan has.")
     method: str = Field(description="`ridge`, in one round, or `sgd`.")
     aggregate: str = Field(description="How one result is made of many updates.")
@@ -76,9 +81,19 @@ class ExperimentView(ApiReply):
     round: RoundView | None = Field(description="The newest round.")
 
 
+class AbsentView(ApiReply):
+    kind: str = Field(description="`never_asked`, `waiting`, `silent`, `declined` or `failed`.")
+    devices: int
+    reason: str | None
+    examples: int | None = Field(
+        description="With `too_few_examples`: so many or more are there, in steps."
+    )
+
+
 class ExperimentDetail(ExperimentView):
     rounds: list[RoundView] = Field(description="The newest first.")
     result: int | None = Field(description="The number of the round whose result is the best.")
+    absent: list[AbsentView] = Field(description="Who takes no part in the newest round, and why.")
 
 
 class UpdateView(ApiReply):
@@ -111,20 +126,26 @@ def summaries(session: Session, rows: Sequence[ExperimentRow]) -> list[Experimen
 
 def _view(session: Session, row: ExperimentRow, newest: RoundView | None) -> ExperimentView:
     plan = plan_of(session, row)
-    shown = ("least_devices", "embedding", "features", "classes")
+    shown = ("least_devices", "least_examples", "embedding", "features", "classes")
     told = {key: getattr(row, key, None) for key in ExperimentView.model_fields}
     told |= {key: getattr(plan, key) for key in shown}
     told |= {"method": plan.method.value, "aggregate": plan.aggregate.value}
     told |= {"base": plan.base.version, "variant": plan.base.variant, "plan_rounds": plan.rounds}
+    told["noise"] = None if plan.noise is None else vars(plan.noise)
     told["round"] = newest
     return ExperimentView.model_validate(told)
 
 
-def detail(session: Session, row: ExperimentRow) -> ExperimentDetail:
+def detail(session: Session, row: ExperimentRow, *, now: datetime) -> ExperimentDetail:
     """All that there is to say."""
-    rounds = round_views(session, rounds_of(session, row))
+    found = rounds_of(session, row)
+    rounds = round_views(session, found)
     shown = _view(session, row, rounds[0] if rounds else None)
     best = best_round(session, row)
+    absent = absent_of(session, row, found[0], now=now) if found else []
     return ExperimentDetail(
-        **shown.model_dump(), rounds=rounds, result=None if best is None else best.number
+        **shown.model_dump(),
+        rounds=rounds,
+        result=None if best is None else best.number,
+        absent=[AbsentView(**vars(one)) for one in absent],
     )

@@ -118,6 +118,7 @@ NEEDS = {
         POST /api/v1/rollouts/{rollout}/next|POST /api/v1/rollouts/{rollout}/abort
         POST /api/v1/rollouts/{rollout}/rollback|POST /api/v1/rollouts/{rollout}/retry
         PUT /api/v1/policies/{policy}|PUT /api/v1/site-limits
+        POST /learning/{experiment}/{step}
         GET /rollouts/new|POST /rollouts/new|POST /rollouts/preview
         POST /rollouts/{rollout}/{step}|POST /devices/{device}/do/{action}
         POST /devices/{device}/labels|POST /devices/{device}/models/{model}/{action}
@@ -151,6 +152,7 @@ NEEDS = {
         GET /api/v1/rollouts/{rollout}/devices|GET /api/v1/rollouts/{rollout}/decisions
         GET /api/v1/policies|POST /api/v1/policies/check|GET /api/v1/policies/{policy}
         GET /api/v1/policies/{policy}/versions
+        GET /learning|GET /learning/{experiment}|GET /learning/{experiment}/live
         GET /|GET /account|POST /account/{action}|GET /rollouts|GET /rollouts/{rollout}
         GET /rollouts/{rollout}/live|GET /rollouts/{rollout}/devices|GET /devices
         GET /rollouts/{rollout}/gates

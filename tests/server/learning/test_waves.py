@@ -65,7 +65,7 @@ def test_an_experiment_is_given_up_with_the_numbers() -> None:
     two = {"impossible_update": 1, "out_of_memory": 1}
     assert too_many_failed(strict, seen(failed=two)) is None
     assert too_many_failed(strict, seen(failed={**two, "timed_out": 1})) == (
-        "3 devices failed, over max_failed 2: 1 impossible update, 1 out of memory, 1 timed out"
+        "3 devices failed, over max_failed 2: 1 impossible_update, 1 out_of_memory, 1 timed_out"
     )
     assert too_many_failed(policy(f"waves: [{TWO}]"), seen(failed={"timed_out": 99})) is None
 
@@ -145,7 +145,7 @@ def test_too_many_devices_that_fail_end_the_experiment(
         advance_all(fleet.context.db, now=fleet.context.clock())
     found = the_experiment(fleet)
     assert found["state"] == "failed"
-    assert found["detail"] == "2 devices failed, over max_failed 1: 2 impossible update"
+    assert found["detail"] == "2 devices failed, over max_failed 1: 2 impossible_update"
     assert (found["round"]["failed"], found["round"]["state"]) == (2, "failed")
     assert waiting(cams[3]) == []
 

@@ -5,6 +5,15 @@ from __future__ import annotations
 from pilotwave_server.dashboard.words import N_
 
 REASONS: dict[str, str] = {
+    # why a device takes no part in a round of a training plan
+    "too_few_examples": N_("too few labelled examples"),
+    "other_version": N_("another version runs there"),
+    "plan_not_believed": N_("the device does not believe the plan"),
+    "child_failed": N_("the computation failed"),
+    "timed_out": N_("the computation took too long"),
+    "out_of_memory": N_("the computation took too much memory"),
+    "over": N_("the plan is over by the device's clock"),
+    "impossible_update": N_("sent numbers that no examples give"),
     "directive_too_large": N_("the directive is too large"),
     "bad_envelope": N_("the directive's envelope cannot be read"),
     "wrong_key": N_("the directive is signed by an unknown key"),
