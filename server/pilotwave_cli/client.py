@@ -25,6 +25,7 @@ PAUSES = (0.5, 2.0)
 BAD_GATEWAY = (502, 504)
 """Not the server's own: what stands before it got no answer, maybe of a host that has just died."""
 IN_PROGRESS = "request_in_progress"
+NOT_FOUND = 404
 Done = Callable[[], Any]
 """Looks whether what a POST asks for is there; returns what the answer says, None for nothing."""
 
@@ -153,8 +154,17 @@ class Api:
         return self._until_answered("PATCH", path, json=body)
 
     def delete(self, path: str) -> Any:
-        """DELETE."""
-        return _json(self.send("DELETE", f"/api/v1{path}"))
+        """DELETE. Where an answer was lost and there is nothing now, it was done."""
+        try:
+            return _json(self.send("DELETE", f"/api/v1{path}"))
+        except NoAnswer:
+            time.sleep(PAUSES[0])
+        try:
+            return self._until_answered("DELETE", path)
+        except ApiError as e:
+            if e.status != NOT_FOUND:
+                raise
+            return None
 
     def pages(self, path: str, *, most: int | None = None, **params: Any) -> Iterator[Any]:
         """Yield the items of all pages of a list, `most` of them at the most."""

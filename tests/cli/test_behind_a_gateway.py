@@ -17,7 +17,8 @@ from tests.cli.operator import Operator
 
 
 class Balancer(ThreadingHTTPServer):
-    """Passes requests on to `target`; of the first `dying` POSTs and PUTs the answers are lost.
+    """Passes requests on to `target`; of the first `dying` POSTs, PUTs and DELETEs the answers
+    are lost.
     With `stuck`, the host dies of the first POST there, before it has done it or `after`, and it
     stays in progress."""
 
@@ -39,6 +40,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self.server.posts += 1
         self._pass_on(lost=self.server.posts <= self.server.dying)
+
+    do_DELETE = do_PUT
 
     def do_POST(self) -> None:
         self.server.posts += 1
@@ -134,6 +137,16 @@ def group(pw: Operator, model: str, name: str) -> str:
     pw("publish", model, "1.0.0", "--no-try", "--variant", f"v={DIGITS / '1.0.0'}")
     pw("groups", "create", name, "--selector", f"site={name}")
     return name
+
+
+@pytest.mark.parametrize("dying", [1, 2])
+def test_a_group_is_deleted_though_a_host_dies_of_it(pw: Operator, name: str, dying: int) -> None:
+    pw("groups", "create", name, "--selector", "site=x")
+    with balancer(pw.url, dying=dying) as between:
+        pw.but(url=between.url)("groups", "delete", name, "--yes")
+    assert between.posts == dying + 1
+    assert "there is no group" in pw.fails("groups", "show", name)
+    assert "there is no group" in pw.fails("groups", "delete", name, "--yes")
 
 
 before_or_after = pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
