@@ -27,7 +27,11 @@ SLICES = (
     "webhooks",
 )
 
-for _module in (*(f"{slice_}.tables" for slice_ in SLICES), "devices.report_tables"):
+for _module in (
+    *(f"{slice_}.tables" for slice_ in SLICES),
+    "devices.report_tables",
+    "learning.masked.tables",
+):
     importlib.import_module(f"pilotwave_server.{_module}")
 
 metadata = Base.metadata

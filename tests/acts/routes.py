@@ -112,6 +112,7 @@ API = """
     POST /device/v1/captures: a device sends what its owner wants sent
     POST /device/v1/declines: a device says that it takes no part
     POST /device/v1/updates: a device sends what its owner allows and the publisher has signed
+    POST /device/v1/masked: a device sends what its owner allows and the publisher has signed
     POST /device/v1/updates/begin: part of sending an update
     POST /device/v1/updates/pieces: part of sending an update
     POST /api/v1/learning/experiments: stop it; only devices whose owners allow it take part

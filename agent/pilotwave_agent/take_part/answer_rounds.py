@@ -4,7 +4,8 @@
     2 the version that it is based on runs here
     3 there are enough labelled examples
     4 a child as the self-test's computes the numbers: no network, niced, limited
-    5 the update is signed and on disk before it is sent, and it alone is sent for this round
+    5 the update is signed and on disk before it is sent, and it alone is sent for this round; one
+      whose numbers are masked goes in the steps of `masked_round`
 
 A device answers each round that the plan allows once, with the same bytes each time it is asked: of
 two answers to one round, with one example more, the difference would be that example. It may be
@@ -25,8 +26,9 @@ from pilotwave_agent.net.server_api import WaitingRound
 from pilotwave_agent.rounds import MADE, SENT, Answered, answered, waits
 from pilotwave_agent.take_part.compute_numbers import compute_numbers
 from pilotwave_agent.take_part.decline import decline
-from pilotwave_agent.take_part.device import CannotTakePart, Device
+from pilotwave_agent.take_part.device import LOCK_WAIT_S, CannotTakePart, Device
 from pilotwave_agent.take_part.fetch_head import fetch_head
+from pilotwave_agent.take_part.masked_round import MaskedRound, tidy_masked
 from pilotwave_agent.take_part.send_update import send_update
 from pilotwave_agent.take_part.trusted_plan import check_signed, current_version
 from pilotwave_agent.version_folder import build_of
@@ -35,8 +37,6 @@ from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_protocol.learning.plan import TrainingPlan, parse_plan
 from pilotwave_protocol.learning.update import UPDATE_TYPE, Update, join_update
-
-LOCK_WAIT_S = 60.0
 
 
 def take_part(device: Device) -> None:
@@ -47,7 +47,11 @@ def take_part(device: Device) -> None:
         if sent.exists() or waits(device.config, time.time(), Path("/"), waiting.conditions):
             continue
         try:
-            _answer(device, waiting, sent)
+            plan = parse_plan(waiting.plan)
+            if plan.privacy.masked:
+                MaskedRound(device, plan, waiting, sent).go_on()
+            else:
+                _answer(device, plan, waiting, sent)
         except PilotwaveError as no:
             if isinstance(no, (Unreachable, BadAnswer)):
                 raise
@@ -62,11 +66,11 @@ def _tidy(device: Device) -> None:
         sent = (folder / name).with_suffix(SENT)
         if name.startswith(".") or (name.endswith(MADE) and sent.exists()):
             device.disk.unlink(folder / name)
+    tidy_masked(device)
 
 
-def _answer(device: Device, waiting: WaitingRound, sent: Path) -> None:
+def _answer(device: Device, plan: TrainingPlan, waiting: WaitingRound, sent: Path) -> None:
     disk, made = device.disk, sent.with_suffix(MADE)
-    plan = parse_plan(waiting.plan)
     if disk.size(made) is None:
         disk.make_dirs(made.parent)
         disk.write_atomic(made, _made(device, plan, waiting))

@@ -12,6 +12,8 @@ from pilotwave_agent.settings.config import Config
 from pilotwave_protocol.errors import PilotwaveError
 from pilotwave_protocol.learning.decline import Why, step_below
 
+LOCK_WAIT_S = 60.0
+
 
 class CannotTakePart(PilotwaveError):
     """This device answers nothing to a plan, for the reason that it says: in a sentence for its

@@ -16,6 +16,7 @@ from typing import Any
 from pilotwave_protocol import names, strictjson
 from pilotwave_protocol.errors import BadJson, BadName, BadPlan
 from pilotwave_protocol.fields import Fields, format_time
+from pilotwave_protocol.learning.privacy import OPEN, Privacy, read_privacy
 
 SCHEMA = "pilotwave/plan/1"
 MAX_PLAN_BYTES = 16 << 10
@@ -142,6 +143,7 @@ class TrainingPlan:
     noise: Noise | None = None
     validation: Validation | None = None
     label_sources: tuple[str, ...] = ()
+    privacy: Privacy = OPEN
 
     def to_bytes(self) -> bytes:
         """Write the plan: equal plans give equal bytes."""
@@ -189,6 +191,7 @@ def parse_plan(raw: bytes) -> TrainingPlan:
         noise=_noise(f.opt_inner("noise")),
         validation=_validation(f.opt_inner("validation")),
         label_sources=_sources(f),
+        privacy=read_privacy(f.opt_inner("privacy")),
     )
     f.done()
     _check_together(plan, f)
@@ -209,6 +212,9 @@ def _check_together(plan: TrainingPlan, f: Fields) -> None:
         words = " or ".join(ADDS_UP)
         raise f.fail("aggregate", f"{words} with noise, which promises nothing of other rules",
                      plan.aggregate.value)  # fmt: skip
+    if plan.privacy.masked and (plan.method is not Method.RIDGE or plan.noise is not None):
+        words = "open with sgd or noise: sums of groups are checked as those of ridge alone"
+        raise f.fail("privacy.mode", words, plan.privacy.mode.value)
     if plan.validation is None and plan.aggregate is Aggregate.LEAVE_ONE_OUT:
         raise f.fail("validation", "it with leave_one_out", plan.validation)
     if plan.validation is not None:
@@ -302,4 +308,8 @@ def _plain(plan: TrainingPlan) -> dict[str, Any]:
     for key in ("steps", "head", "noise", "validation"):
         value = getattr(plan, key)
         plain[key] = None if value is None else vars(value)
+    # left out where it is open, so that older devices take part too
+    privacy = plain.pop("privacy")
+    if plan.privacy.masked:
+        plain["privacy"] = {"mode": privacy.mode.value, "group": privacy.group}
     return plain

@@ -57,8 +57,15 @@ class Statistics:
     def from_bytes(cls, raw: bytes, *, features: int, classes: int) -> Statistics:
         """Read them, or raise `BadMessage`. What the numbers are is the caller's to check."""
         d = features + 1
+        return cls.of(
+            read_numbers(raw, d * (d + 1) // 2 + d * classes), features=features, classes=classes
+        )
+
+    @classmethod
+    def of(cls, numbers: Floats, *, features: int, classes: int) -> Statistics:
+        """Put numbers in the order in which they travel into their places."""
+        d = features + 1
         upper = d * (d + 1) // 2
-        numbers = read_numbers(raw, upper + d * classes)
         gram, at = np.empty((d, d)), 0
         for i in range(d):
             gram[i, i:] = gram[i:, i] = numbers[at : at + d - i]

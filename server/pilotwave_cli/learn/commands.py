@@ -74,7 +74,8 @@ def status(
     with connect() as api:
         if model is not None and plan is not None:
             where = f"/learning/experiments/{find_experiment(api, model, plan)['id']}"
-            _show_one(api.get(where), api.get(f"{where}/devices"), as_json)
+            found = {**api.get(where), "masked": api.get(f"{where}/groups")}
+            _show_one(found, api.get(f"{where}/devices"), as_json)
             return
         rows = list(api.pages("/learning/experiments", model=model))
     columns: list[output.Column] = [
@@ -121,6 +122,9 @@ def _show_one(found: dict[str, Any], devices: list[dict[str, Any]], as_json: boo
         ("examples", lambda r: "" if r["examples"] is None else f"{r['examples']} or more"),
     ]
     output.table("", found["absent"], absent)
+    if found["masked"]["groups"] or found["masked"]["waiting"]:
+        _show_groups(found["masked"])
+        return
     columns: list[output.Column] = [
         ("device", "device"),
         ("examples", "examples"),
@@ -128,6 +132,26 @@ def _show_one(found: dict[str, Any], devices: list[dict[str, Any]], as_json: boo
         ("left out", lambda r: "" if r["gain"] is None else f"it cost {r['gain']:.1%}"),
     ]
     output.table("", devices, columns)
+
+
+def _show_groups(masked: dict[str, Any]) -> None:
+    columns: list[output.Column] = [
+        ("group", "number"),
+        ("phase", "phase"),
+        ("until", lambda g: "" if g["phase"] in ("done", "lost") else output.when(g["ends_at"])),
+        ("members", lambda g: " ".join(f"{m['device']}:{m['sent']}" for m in g["members"])),
+        ("devices", "devices"),
+        ("examples", "examples"),
+        ("detail", lambda g: g["detail"] or _cost(g["gain"])),
+    ]
+    output.table("", masked["groups"], columns)
+    waiting = len(masked["waiting"])
+    if waiting:
+        output.say(f"{count(waiting, 'device')} waiting for a group")
+
+
+def _cost(gain: float | None) -> str:
+    return "" if gain is None else f"left out: it cost {gain:.1%}"
 
 
 def _share(share: float | None) -> str:

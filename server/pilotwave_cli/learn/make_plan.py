@@ -14,10 +14,11 @@ from pilotwave_cli.learn.head_file import scaled, taken_out
 from pilotwave_cli.learn.plan_options import PlanOptions
 from pilotwave_cli.learn.try_noise import check_noise
 from pilotwave_protocol.digest import sha256_hex
-from pilotwave_protocol.errors import BadPlan
+from pilotwave_protocol.errors import BadMessage, BadPlan
 from pilotwave_protocol.learning.device_plan import DevicePlan
 from pilotwave_protocol.learning.examples import write_examples
 from pilotwave_protocol.learning.gradient import change_of
+from pilotwave_protocol.learning.masked.fixed_point import FixedPoint
 from pilotwave_protocol.learning.plan import (
     ADDS_UP,
     AGGREGATES,
@@ -32,6 +33,7 @@ from pilotwave_protocol.learning.plan import (
     Validation,
     parse_plan,
 )
+from pilotwave_protocol.learning.privacy import OPEN, Mode, Privacy
 from pilotwave_protocol.learning.statistics import Floats, read_head, write_numbers
 
 MOST_EXAMPLES = 200
@@ -71,6 +73,7 @@ def make_plan(
         noise=Noise(what.epsilon, what.delta) if what.epsilon else None,
         validation=Validation(sha256_hex(file), len(file), len(found.labels)),
         label_sources=tuple(sorted(set(what.label_source or ()))),
+        privacy=Privacy(Mode.MASKED, what.group_size) if what.masked else OPEN,
     )
     head = b""
     if what.method is Method.SGD:
@@ -79,7 +82,9 @@ def make_plan(
     raw = plan.to_bytes()
     try:
         parse_plan(raw)
-    except BadPlan as e:
+        if plan.privacy.masked:
+            FixedPoint.of(plan)
+    except (BadPlan, BadMessage) as e:
         raise CliError(str(e)) from e
     check_noise(plan, found, head)
     return MadePlan(plan, raw, (file, head) if head else (file,))

@@ -11,6 +11,7 @@ import typer
 
 from pilotwave_protocol.learning.device_plan import SCOPE
 from pilotwave_protocol.learning.plan import LEAST_EXAMPLES, MAX_ROUNDS, Aggregate, Method
+from pilotwave_protocol.learning.privacy import LEAST_GROUP, MOST_GROUP, USUAL_GROUP
 
 
 class Scope(str, Enum):
@@ -76,3 +77,10 @@ class PlanOptions:
     golden: Annotated[
         str, typer.Option(help="The share of golden cases that must keep their class with it.")
     ] = "0.95"
+    masked: Annotated[
+        bool, typer.Option("--masked", help="The server sees sums of groups of devices alone.")
+    ] = False
+    group_size: Annotated[
+        int,
+        typer.Option(min=LEAST_GROUP, max=MOST_GROUP, help="Devices in a group, with --masked."),
+    ] = USUAL_GROUP

@@ -32,6 +32,7 @@ from pilotwave_server.device_api.sealed import (
     CapturesDoor,
     DeclinesDoor,
     DiagnosticsDoor,
+    MaskedDoor,
     UpdateBeginDoor,
     UpdatePiecesDoor,
     UpdatesDoor,
@@ -365,6 +366,20 @@ async def update_pieces(context: Ctx, token: DeviceCredentials) -> Response:
 async def declines(context: Ctx, token: DeviceCredentials) -> Response:
     """With the read token of the last check-in, once for each reason. Its last word counts."""
     return _Handled(context.get(DeclinesDoor))
+
+
+@router.post(
+    "/masked",
+    summary="Send a message of a masked round, signed by the device",
+    openapi_extra=_takes_bytes(),
+    status_code=204,
+    response_class=_Handled,
+    responses=responses(BadUpdate, RoundOver, UpdateRepeated, RoundFull, *_FOR_BYTES),
+)
+async def masked(context: Ctx, token: DeviceCredentials) -> Response:
+    """With the read token of the last check-in: keys, shares, masked numbers, or an answer to whose
+    masks are to go. What the device has sent already is answered alike."""
+    return _Handled(context.get(MaskedDoor))
 
 
 @router.get(

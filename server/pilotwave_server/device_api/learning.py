@@ -1,5 +1,6 @@
 """`GET /device/v1/learning`: the rounds that wait for a device; only those that allow it ask.
-`GET /device/v1/plans/<sha256>`: a plan whose digest the device has from signed metadata."""
+`GET /device/v1/plans/<sha256>`: a plan whose digest the device has from signed metadata.
+`GET /device/v1/masked/<sha256>`: what the masked round of a plan waits for."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
+from pilotwave_protocol.learning.masked.step import Step, Wants
 from pilotwave_protocol.learning.plan import MAX_ROUNDS, parse_plan
 from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
@@ -21,6 +23,7 @@ from pilotwave_server.devices.service import get_device
 from pilotwave_server.fields import ApiReply
 from pilotwave_server.learning.asked import rounds_for, waiting_for
 from pilotwave_server.learning.experiments import PlanUnknown, content_of
+from pilotwave_server.learning.masked.steps import step_for
 from pilotwave_server.learning.rounds import head_of
 from pilotwave_server.learning.statements import RoundOver
 from pilotwave_server.problems import responses
@@ -40,6 +43,17 @@ class WaitingRound(ApiReply):
 
 class WaitingRounds(ApiReply):
     rounds: list[WaitingRound]
+
+
+class MaskedStep(ApiReply):
+    wants: str = Field(
+        description="`keys`, `shares`, `input` or `answer`: what the device is to send. `wait`;"
+        " `lost`: it may join another group; `over`: nothing any more."
+    )
+    attempt: int = Field(description="The device's first group in the round, or its second.")
+    members: list[str] = Field(description="With `shares`: the keys of each member, base64.")
+    boxes: dict[str, str] = Field(description="With `input`: what the others sent, base64.")
+    survivors: list[str] = Field(description="With `answer`: the members that are left.")
 
 
 @router.get("/learning", responses=responses(BadToken, ExpiredToken, RevokedToken))
@@ -132,3 +146,27 @@ def _head(context: Context, device: str, digest: str, number: int) -> bytes:
     if plan.head is None:
         raise RoundOver(f"plan {plan.plan} goes on from no head")
     return before or context.get(BlobStore).read(plan.head.sha256, plan.head_bytes)
+
+
+@router.get("/masked/{plan}", responses=responses(BadToken, ExpiredToken, RevokedToken))
+async def masked_step(
+    request: Request,
+    context: Ctx,
+    token: DeviceCredentials,
+    response: Response,
+    plan: Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="The plan's SHA-256.")],
+) -> MaskedStep:
+    """What a masked round of a plan waits for from the device."""
+    response.headers["Cache-Control"] = "no-store"
+    authorization = request.headers.get("authorization", "").encode("latin-1")
+    record = await context.get(Polls).known(authorization)
+    return await run_in_threadpool(_masked_step, context, record.name, plan)
+
+
+def _masked_step(context: Context, device: str, plan: str) -> MaskedStep:
+    with context.db.read() as session:
+        row = get_device(session, device)
+        waiting = waiting_for(session, row, context.clock())
+        found = next((one for one in waiting if one.experiment.plan_sha256 == plan), None)
+        step = Step(Wants.WAIT) if found is None else step_for(session, found.round, row.id)
+    return MaskedStep.model_validate(step.plain())

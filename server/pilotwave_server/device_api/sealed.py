@@ -1,6 +1,6 @@
 """Take what a device sends signed: `POST /device/v1/diagnostics`, `…/captures`, `…/updates`, an
-update piece by piece (`…/updates/begin`, `…/updates/pieces`), and `…/declines`. Plain ASGI, so that
-no body is read before the sender is known by its token."""
+update piece by piece (`…/updates/begin`, `…/updates/pieces`), `…/declines` and `…/masked`. Plain
+ASGI, so that no body is read before the sender is known by its token."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from pilotwave_protocol.learning.decline import MAX_DECLINE_BYTES
+from pilotwave_protocol.learning.masked.messages import MAX_MASKED_BYTES, MAX_MESSAGE_BYTES
 from pilotwave_protocol.learning.update import (
     MAX_NUMBERS_BYTES,
     MAX_PIECE_HEAD_BYTES,
@@ -27,6 +28,7 @@ from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.diagnostics import service as diagnostics
 from pilotwave_server.errors import ServerError
 from pilotwave_server.learning import declines, pieces, updates
+from pilotwave_server.learning.masked import take as masked
 from pilotwave_server.problems import error_response
 
 DEADLINE_S = 120.0
@@ -131,3 +133,14 @@ class DeclinesDoor(SealedDoor):
                 declines.take(session, raw, device=device, now=context.clock())
 
         super().__init__(context, polls, take, limit=3 * MAX_DECLINE_BYTES)
+
+
+class MaskedDoor(SealedDoor):
+    """Takes messages of masked rounds."""
+
+    def __init__(self, context: Context, polls: Polls) -> None:
+        def take(device: str, raw: bytes) -> None:
+            with context.db.write() as session:
+                masked.take(session, raw, device=device, now=context.clock())
+
+        super().__init__(context, polls, take, limit=MAX_MASKED_BYTES + 3 * MAX_MESSAGE_BYTES)

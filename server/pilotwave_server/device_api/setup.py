@@ -18,6 +18,7 @@ from pilotwave_server.device_api.front import (
     CHECK_IN,
     DECLINES,
     DIAGNOSTICS,
+    MASKED,
     POLL,
     UPDATE_BEGIN,
     UPDATE_PIECES,
@@ -32,6 +33,7 @@ from pilotwave_server.device_api.sealed import (
     CapturesDoor,
     DeclinesDoor,
     DiagnosticsDoor,
+    MaskedDoor,
     UpdateBeginDoor,
     UpdatePiecesDoor,
     UpdatesDoor,
@@ -69,6 +71,7 @@ class DeviceApi:
     update_begin: UpdateBeginDoor
     update_pieces: UpdatePiecesDoor
     declines: DeclinesDoor
+    masked: MaskedDoor
     push: Push
 
     @property
@@ -89,6 +92,7 @@ class DeviceApi:
                 ("POST", UPDATE_BEGIN): self.update_begin,
                 ("POST", UPDATE_PIECES): self.update_pieces,
                 ("POST", DECLINES): self.declines,
+                ("POST", MASKED): self.masked,
             },
         )
 
@@ -110,6 +114,7 @@ def install(context: Context) -> None:
         UpdateBeginDoor(context, polls),
         UpdatePiecesDoor(context, polls),
         DeclinesDoor(context, polls),
+        MaskedDoor(context, polls),
     )
     api = DeviceApi(polls, check_ins, diagnostics, captures, *of_learning, push)
     for part in (polls, check_ins, push, diagnostics, captures, *of_learning, api):

@@ -10,10 +10,12 @@ from functools import cached_property
 from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
+from pilotwave_protocol.learning.plan import parse_plan
 from pilotwave_server.db import Database, upsert
 from pilotwave_server.devices.service import get_device
 from pilotwave_server.devices.tables import DeviceRow
 from pilotwave_server.groups.service import groups_of
+from pilotwave_server.learning.masked.steps import is_awaited
 from pilotwave_server.learning.policy import LearnPolicy, stored_policy
 from pilotwave_server.learning.states import OPEN, ExperimentState
 from pilotwave_server.learning.tables import AskedRow, ExperimentRow, RoundRow, UpdateRow
@@ -82,7 +84,11 @@ def waiting_for(session: Session, device: DeviceRow, now: datetime) -> list[Wait
     return [
         one
         for one in found
-        if one.experiment.group_id in mine and is_in_wave(one.experiment, device)
+        if one.experiment.group_id in mine
+        and is_in_wave(one.experiment, device)
+        and (
+            not parse_plan(one.content).privacy.masked or is_awaited(session, one.round, device.id)
+        )
     ][:AT_MOST]
 
 

@@ -21,13 +21,14 @@ from pilotwave_protocol.learning.statistics import read_head, write_numbers
 from pilotwave_server.blobs.port import BlobMissing, BlobStore
 from pilotwave_server.db import Database
 from pilotwave_server.learning.experiments import find, move, plan_of
+from pilotwave_server.learning.forget import forget
+from pilotwave_server.learning.masked.tables import GroupRow
 from pilotwave_server.learning.results import Result, result_of
 from pilotwave_server.learning.rounds import best_round, head_of, open_round
 from pilotwave_server.learning.states import CLOSING, DONE, FAILED, GOING, OPEN, ExperimentState
 from pilotwave_server.learning.stored import StoredNumbers, UpdatesGone
 from pilotwave_server.learning.sum_up import Validation
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow
-from pilotwave_server.learning.updates import forget_updates
 
 
 def finish_all(db: Database, blobs: BlobStore, *, now: datetime) -> None:
@@ -44,16 +45,19 @@ def finish_all(db: Database, blobs: BlobStore, *, now: datetime) -> None:
 
 def finish(db: Database, blobs: BlobStore, number: int, *, now: datetime) -> None:
     """Work a round that closes out; `number` is its row's."""
-    u, r = UpdateRow, RoundRow
+    r = RoundRow
     with db.read() as session:
         where = session.get_one(r, number)
         experiment = find(session, where.experiment_id)
         plan = plan_of(session, experiment)
         earlier = head_of(session, experiment, where.number - 1)
+        u = GroupRow if plan.privacy.masked else UpdateRow
         query = select(u.id).where(u.round_id == number, u.content.is_not(None)).order_by(u.id)
         ids = list(session.scalars(query))
+        devices = where.devices if plan.privacy.masked else len(ids)
     try:
-        made = _made(plan, StoredNumbers(db, ids, plan.update_bytes), blobs, earlier)
+        stored = StoredNumbers(db, ids, plan.update_bytes, u)
+        made = _made(plan, stored, blobs, earlier, devices=devices)
     except UpdatesGone:
         return  # if no other process has ended it, the next look begins anew
     values: dict[str, Any] = {"state": FAILED}
@@ -65,7 +69,7 @@ def finish(db: Database, blobs: BlobStore, number: int, *, now: datetime) -> Non
         done = session.execute(mine.values(ended_at=now, **values))
         if not getattr(done, "rowcount", 0):
             return  # another process came first, or the experiment was stopped
-        forget_updates(session, number)
+        forget(session, number)
         for out in made.left_out if isinstance(made, Result) else ():
             session.execute(update(u).where(u.id == ids[out.place]).values(gain=out.gain))
         if experiment.state in GOING:
@@ -74,11 +78,16 @@ def finish(db: Database, blobs: BlobStore, number: int, *, now: datetime) -> Non
 
 
 def _made(
-    plan: TrainingPlan, raw: Sequence[bytes], blobs: BlobStore, earlier: bytes | None
+    plan: TrainingPlan,
+    raw: Sequence[bytes],
+    blobs: BlobStore,
+    earlier: bytes | None,
+    *,
+    devices: int,
 ) -> Result | str:
     """What the updates make, or why they make nothing. UpdatesGone."""
-    if len(raw) < plan.least_devices:
-        return f"{len(raw)} of {plan.least_devices} devices took part"
+    if devices < plan.least_devices:
+        return f"{devices} of {plan.least_devices} devices took part"
     try:
         before = None
         if plan.head is not None:

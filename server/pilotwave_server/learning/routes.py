@@ -27,6 +27,7 @@ from pilotwave_server.learning.experiments import (
     PlanUnknown,
     WrongExperimentState,
 )
+from pilotwave_server.learning.masked.views import GroupsView, groups_view
 from pilotwave_server.learning.permissions import OperatorOfExperiment
 from pilotwave_server.learning.policy import read_policy
 from pilotwave_server.learning.rounds import RoundUnknown, best_round, find_round
@@ -123,6 +124,20 @@ def list_devices(
     row = find_round(session, experiments.find(session, experiment), round)
     query = select(u).where(u.round_id == row.id).order_by(u.device).limit(10_000)
     return [UpdateView.model_validate(row) for row in session.scalars(query)]
+
+
+@router.get(
+    "/{experiment}/groups",
+    operation_id="list_experiment_groups",
+    summary="List the groups of a masked round",
+    responses=responses(ExperimentUnknown, RoundUnknown),
+)
+def list_groups(
+    experiment: Experiment, viewer: Viewer, session: ReadSession, round: RoundNumber = None
+) -> GroupsView:
+    """Each with its phase, and how far its members have come; and who waits for a group."""
+    row = find_round(session, experiments.find(session, experiment), round)
+    return groups_view(session, row)
 
 
 @router.get(

@@ -7,6 +7,7 @@ from pilotwave_server.context import Context
 from pilotwave_server.learning.advance import advance_all
 from pilotwave_server.learning.dropped import stop_dropped
 from pilotwave_server.learning.finish import finish_all
+from pilotwave_server.learning.masked.groups import go_on_all
 from pilotwave_server.learning.pieces import forget_old
 from pilotwave_server.learning.routes import router
 from pilotwave_server.workers import Periodic
@@ -15,11 +16,12 @@ LOOK_S = 5.0
 
 
 def install(context: Context) -> None:
-    """Answer operators, open waves, and end the rounds whose time is over."""
+    """Answer operators, open waves, and end the phases and rounds whose time is over."""
 
     def look() -> None:
         stop_dropped(context.db, now=context.clock())
         advance_all(context.db, now=context.clock())
+        go_on_all(context.db, now=context.clock())
         finish_all(context.db, context.get(BlobStore), now=context.clock())
         forget_old(context.db, now=context.clock())
 

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 from pilotwave_server.audit.service import record
 from pilotwave_server.errors import Conflict
 from pilotwave_server.learning.experiments import find, move
+from pilotwave_server.learning.forget import forget
 from pilotwave_server.learning.rounds import find_round
 from pilotwave_server.learning.states import CLOSING, FAILED, OPEN, ExperimentState
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow
-from pilotwave_server.learning.updates import forget_updates
 
 
 class RoundNotOpen(Conflict):
@@ -49,7 +49,7 @@ def forget_round(session: Session, experiment: ExperimentRow, *, now: datetime) 
     row = find_round(session, experiment, None)
     going = update(RoundRow).where(RoundRow.id == row.id, RoundRow.state.in_((OPEN, CLOSING)))
     session.execute(going.values(state=FAILED, ended_at=now))
-    forget_updates(session, row.id)
+    forget(session, row.id)
 
 
 def end(session: Session, number: int, *, actor: str, now: datetime) -> int:

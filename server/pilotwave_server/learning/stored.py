@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 
 from pilotwave_server.db import Database
+from pilotwave_server.learning.masked.tables import GroupRow
 from pilotwave_server.learning.tables import UpdateRow
 
 BLOCK_BYTES = 4 << 20
@@ -17,13 +18,20 @@ class UpdatesGone(Exception):
 
 
 class StoredNumbers(Sequence[bytes]):
-    """The numbers of the updates with these row numbers, `size` bytes each, in this order.
+    """The numbers of the updates (or sums of groups) with these row numbers, in this order, `size`
+    bytes each.
 
     They are read in blocks, each in a session of its own; so go through them in order.
     """
 
-    def __init__(self, db: Database, ids: Sequence[int], size: int) -> None:
-        self._db, self._ids = db, ids
+    def __init__(
+        self,
+        db: Database,
+        ids: Sequence[int],
+        size: int,
+        table: type[UpdateRow] | type[GroupRow] = UpdateRow,
+    ) -> None:
+        self._db, self._ids, self._table = db, ids, table
         self._at_once = max(1, BLOCK_BYTES // size)
         self._start, self._block = 0, list[bytes]()
 
@@ -37,7 +45,7 @@ class StoredNumbers(Sequence[bytes]):
         return self._block[place - self._start]
 
     def _read(self, ids: Sequence[int]) -> list[bytes]:
-        u = UpdateRow
+        u = self._table
         with self._db.read() as session:
             query = select(u.id, u.content).where(u.id.in_(ids))
             found = {id: raw for id, raw in session.execute(query).tuples() if raw is not None}

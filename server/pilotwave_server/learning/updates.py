@@ -37,7 +37,7 @@ from pilotwave_server.learning.check_numbers import (
 )
 from pilotwave_server.learning.experiments import plan_of
 from pilotwave_server.learning.rounds import all_answered
-from pilotwave_server.learning.statements import BadUpdate, read_signed, round_of
+from pilotwave_server.learning.statements import BadUpdate, RoundOver, read_signed, round_of
 from pilotwave_server.learning.states import CLOSING
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow, UpdateUploadRow
 
@@ -118,7 +118,10 @@ def waited_for(
     sent = read_signed(
         session, envelope, row, kind=UPDATE_TYPE, max_bytes=MAX_UPDATE_BYTES, parse=parse_update
     )
-    return sent, *round_of(session, sent, row, now)
+    where, experiment = round_of(session, sent, row, now)
+    if plan_of(session, experiment).privacy.masked:
+        raise RoundOver(f"the round of this plan of {sent.model} is masked: it takes no updates")
+    return sent, where, experiment
 
 
 def is_kept(session: Session, sent: Update, where: RoundRow, row: DeviceRow) -> bool:

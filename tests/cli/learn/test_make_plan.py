@@ -18,6 +18,7 @@ from pilotwave_cli.learn.try_noise import least_devices
 from pilotwave_cli.optimize.data import Data
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.learning.plan import Aggregate, Base, Method, parse_plan
+from pilotwave_protocol.learning.privacy import OPEN, Mode, Privacy
 from pilotwave_protocol.learning.statistics import read_head, scores
 from tests.protocol.learning.models import classifier
 
@@ -108,3 +109,12 @@ def test_a_plan_names_where_labels_come_from(desk: tuple[Path, Judged]) -> None:
     assert parse_plan(found.raw) == found.plan
     with pytest.raises(CliError, match="label source: expected small letters"):
         made(desk, label_source=["the operator"])
+
+
+def test_masks_are_asked_for_and_numbers_that_are_too_large_for_them_refused(
+    desk: tuple[Path, Judged],
+) -> None:
+    assert made(desk, group_size=6).plan.privacy == OPEN
+    assert made(desk, masked=True, group_size=6).plan.privacy == Privacy(Mode.MASKED, 6)
+    with pytest.raises(CliError, match="too large to be masked"):
+        made(desk, masked=True, clip="1e8")

@@ -39,6 +39,8 @@ OPEN = {
     "GET /device/v1/learning": "a device's token",
     "GET /device/v1/plans/{sha256}": "a device's token",
     "GET /device/v1/learning/{plan}/rounds/{number}/head": "a device's token",
+    "POST /device/v1/masked": "a device's token, then its signature",
+    "GET /device/v1/masked/{plan}": "a device's token",
     "GET /device/v1/links/blobs/{sha256}": "a device's token",
     "GET /device/v1/links/deltas/{from_sha256}/{to_sha256}": "a device's token",
     "GET /static/{tag}/{name:path}": "nothing",
@@ -136,6 +138,7 @@ NEEDS = {
         GET /api/v1/bytes|GET /api/v1/site-limits
         GET /api/v1/learning/experiments|GET /api/v1/learning/experiments/{experiment}
         GET /api/v1/learning/experiments/{experiment}/devices
+        GET /api/v1/learning/experiments/{experiment}/groups
         GET /blobs/{sha256}|HEAD /blobs/{sha256}|GET /api/v1/models|GET /api/v1/models/{model}
         GET /api/v1/models/{model}/versions|GET /api/v1/models/{model}/distribution
         GET /api/v1/models/{model}/versions/{version}

@@ -1,0 +1,1 @@
+"""A device's part in a group whose members mask their numbers."""
