@@ -24,6 +24,7 @@ from pilotwave_server.audit.service import record
 from pilotwave_server.devices.silence import Silence
 from pilotwave_server.errors import NotFound
 from pilotwave_server.groups.tables import GroupRow
+from pilotwave_server.learning.tables import ExperimentRow
 from pilotwave_server.recovery.ahead import roles_that_went_back
 from pilotwave_server.recovery.sentences import sentences
 from pilotwave_server.registry.service import expiries
@@ -94,6 +95,7 @@ def list_items(session: Session, now: datetime, quiet: Silence) -> list[Item]:
     found = [
         *_restored(session),
         *_rollouts(session, now),
+        *_experiments(session, now),
         *_devices(session, quiet),
         *_roles(session, now),
     ]
@@ -101,9 +103,11 @@ def list_items(session: Session, now: datetime, quiet: Silence) -> list[Item]:
 
 
 def list_items_of(session: Session, model: str, now: datetime) -> list[Item]:
-    """The entries about one model: its rollouts, and its role where that expires soon."""
+    """The entries about one model: its rollouts and experiments, and its role where that expires
+    soon."""
     found = [
         *_rollouts(session, now, RolloutRow.model == model),
+        *_experiments(session, now, ExperimentRow.model == model),
         *(item for item in _roles(session, now) if item.model == model),
     ]
     return _with_acknowledgements(session, found)
@@ -190,6 +194,19 @@ def _rollouts(session: Session, now: datetime, *rules: ColumnElement[bool]) -> I
         key = f"rollout/r{row.id}/{row.state}/{row.generation}"
         sentence = row.reason or row.description
         yield Item(key, row.state, f"rollout/r{row.id}", title, sentence, row.model)
+
+
+def _experiments(session: Session, now: datetime, *rules: ColumnElement[bool]) -> Iterator[Item]:
+    """Experiments that wait for a person, and those that came to an end a short while ago."""
+    e = ExperimentRow
+    ended = e.state.in_(("completed", "failed")) & (e.ended_at > now - RECENT)
+    query = select(e).where(or_(e.state == "paused", ended), *rules).order_by(e.id.desc())
+    for row in session.scalars(query.limit(MOST_ROLLOUTS)):
+        title = f"{row.model} {row.plan} → {row.group}"
+        taken = f"take its result: `pilotwave learn fetch {row.model} {row.plan}`"
+        sentence = taken if row.state == "completed" else row.detail or ""
+        key = f"experiment/{row.id}/{row.state}"
+        yield Item(key, row.state, f"experiment/{row.id}", title, sentence, row.model)
 
 
 def _devices(session: Session, quiet: Silence) -> Iterator[Item]:

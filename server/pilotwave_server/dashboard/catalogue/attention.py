@@ -22,6 +22,7 @@ SENTENCES: tuple[str, ...] = (
     N_("1 device meets other inputs than its model's reference"),
     N_("%(count)s devices meet other inputs than their model's reference"),
     N_("the page of each device says by which figure, and shows its course"),
+    N_("take its result: `%(text)s`"),
     N_("restored server"),
     N_("%(role)s expires in %(days)s days"),
     N_("run `%(text)s`"),
