@@ -91,6 +91,12 @@ def waits(
     return ""
 
 
+def network_held(config: Config, wall: float, root: Path) -> str:
+    """Say why nothing more may be sent over this network; nothing: it may."""
+    found = hold({"network": "unmetered"}, look_around(config, wall, root=root), FETCH)
+    return found.sentence if found else ""
+
+
 @dataclass(frozen=True)
 class Answered:
     """A round that this device has answered."""

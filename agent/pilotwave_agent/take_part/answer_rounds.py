@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from pathlib import Path
 
 from pilotwave_agent.host import lock
@@ -23,7 +24,7 @@ from pilotwave_agent.host.log import say
 from pilotwave_agent.net import server_api
 from pilotwave_agent.net.http import BadAnswer, Unreachable
 from pilotwave_agent.net.server_api import WaitingRound
-from pilotwave_agent.rounds import MADE, SENT, Answered, answered, waits
+from pilotwave_agent.rounds import MADE, SENT, Answered, answered, network_held, waits
 from pilotwave_agent.take_part.compute_numbers import compute_numbers
 from pilotwave_agent.take_part.decline import decline
 from pilotwave_agent.take_part.device import LOCK_WAIT_S, CannotTakePart, Device
@@ -76,11 +77,15 @@ def _answer(device: Device, plan: TrainingPlan, waiting: WaitingRound, sent: Pat
         disk.write_atomic(made, _made(device, plan, waiting))
         say(f"made an update for round {waiting.number} of plan {plan.plan} of {plan.model}")
     with contextlib.suppress(FileNotFoundError):
-        send_update(device.channel, device.token, disk.read(made))
+        send_update(device.channel, device.token, disk.read(made), held=partial(_held, device))
     disk.write_atomic(sent, Answered(plan.model, plan.plan, waiting.number).to_bytes())
     disk.unlink(made)
     disk.sync_dir(made.parent)
     say(f"sent an update for round {waiting.number} of the plan {sent.name[:12]}…")
+
+
+def _held(device: Device) -> str:
+    return network_held(device.config, time.time(), Path("/"))
 
 
 def _made(device: Device, plan: TrainingPlan, waiting: WaitingRound) -> bytes:

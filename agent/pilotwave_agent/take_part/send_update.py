@@ -3,6 +3,8 @@ server has. A server that knows of no pieces is sent the whole."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pilotwave_agent.net.http import BadAnswer, Channel, Unreachable
 from pilotwave_agent.net.server_api import ServerSaid, send_bytes
 from pilotwave_protocol import strictjson
@@ -18,8 +20,17 @@ _UNKNOWN_ROUTE = (404, 405)
 _BEGIN_ANEW = ("offset_mismatch", "upload_unknown")
 
 
-def send_update(channel: Channel, token: str, update: bytes) -> None:
-    """Send it until the server has it. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
+class NetworkHeld(Unreachable):
+    """The network may not be used for updates any more; the next check-in looks again."""
+
+    code = "network_held"
+
+
+def send_update(
+    channel: Channel, token: str, update: bytes, *, held: Callable[[], str] = lambda: ""
+) -> None:
+    """Send it until the server has it; `held` says before each piece why the network may not be
+    used now, if so. Raises `ServerSaid`, `Unreachable`, `BadAnswer`."""
     envelope, numbers = split_update(update)
     furthest, tries = -1, 0
     while True:
@@ -30,12 +41,12 @@ def send_update(channel: Channel, token: str, update: bytes) -> None:
                 return
             if offset > furthest:
                 furthest, tries = offset, 0
-            _send_rest(channel, token, numbers, offset)
+            _send_rest(channel, token, numbers, offset, held)
             return
         except (Unreachable, ServerSaid) as e:
             tries += 1
             passing = isinstance(e, Unreachable) or e.problem in _BEGIN_ANEW
-            if not passing or tries >= _TRIES:
+            if not passing or tries >= _TRIES or isinstance(e, NetworkHeld):
                 raise
 
 
@@ -54,8 +65,12 @@ def _begin(channel: Channel, token: str, envelope: bytes, size: int) -> int | No
         raise BadAnswer(f"update: {e}") from e
 
 
-def _send_rest(channel: Channel, token: str, numbers: bytes, offset: int) -> None:
+def _send_rest(
+    channel: Channel, token: str, numbers: bytes, offset: int, held: Callable[[], str]
+) -> None:
     digest = sha256_hex(numbers)
     for at in range(offset, len(numbers), PIECE_BYTES):
+        if why := held():
+            raise NetworkHeld(why)
         piece = Piece(digest, at, numbers[at : at + PIECE_BYTES])
         send_bytes(channel, token, f"{_PATH}/pieces", join_piece(piece))

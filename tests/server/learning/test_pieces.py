@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from pilotwave_agent.net.http import Channel
+from pilotwave_agent.take_part.send_update import NetworkHeld, send_update
 from pilotwave_protocol.learning.plan import TrainingPlan
 from pilotwave_protocol.learning.update import PIECE_BYTES, join_update
 from pilotwave_protocol.manifest import TensorSpec
@@ -252,3 +254,19 @@ def test_a_device_that_goes_takes_its_pieces_along(
     with fleet.context.db.write() as session:
         session.delete(get_device(session, "cam-0"))
     assert stored(fleet) == (0, 0)
+
+
+def test_a_network_that_may_be_used_no_more_ends_it_until_it_may_again(
+    fleet: Fleet, cams: list[SimulatedDevice], plan: TrainingPlan
+) -> None:
+    envelope, numbers = signed(plan, cams[0])
+    said = iter(["", "the network is metered"])
+    channel = Channel(str(cams[0].http.base_url))
+    whole = join_update(envelope, numbers)
+    with pytest.raises(NetworkHeld, match="the network is metered"):
+        send_update(channel, cams[0].token, whole, held=lambda: next(said))
+    assert begin(cams[0], envelope).json() == {"offset": P}
+    assert the_round(fleet)["devices"] == 0
+    send_update(channel, cams[0].token, whole)
+    channel.close()
+    assert the_round(fleet)["devices"] == 1
