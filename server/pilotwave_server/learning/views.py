@@ -16,6 +16,7 @@ from pilotwave_server.learning.experiments import plan_of
 from pilotwave_server.learning.rounds import best_round, newest_rounds, rounds_of
 from pilotwave_server.learning.states import ExperimentState
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow
+from pilotwave_server.learning.what_it_protects import what_it_protects
 from pilotwave_server.rollouts.policies.views import PolicyName, PolicyText
 
 NAME = "^[a-z0-9._-]+$"
@@ -63,9 +64,8 @@ class ExperimentView(ApiReply):
     ended_by: str | None
     least_devices: int = Field(description="How many devices the plan asks for in a round.")
     least_examples: int = Field(description="How many examples it asks of a device.")
-    noise: dict[str, str] | None = Field(
-        description="What the plan promises of each device: `epsilon` and `delta`."
-    )
+    masked: bool = Field(description="Whether this server sees sums over groups alone.")
+    protects: str = Field(description="Who sees which numbers, in a sentence.")
     plan_rounds: int = Field(description="How many rounds the plan has.")
     method: str = Field(description="`ridge`, in one round, or `sgd`.")
     aggregate: str = Field(description="How one result is made of many updates.")
@@ -131,7 +131,7 @@ def _view(session: Session, row: ExperimentRow, newest: RoundView | None) -> Exp
     told |= {key: getattr(plan, key) for key in shown}
     told |= {"method": plan.method.value, "aggregate": plan.aggregate.value}
     told |= {"base": plan.base.version, "variant": plan.base.variant, "plan_rounds": plan.rounds}
-    told["noise"] = None if plan.noise is None else vars(plan.noise)
+    told |= {"masked": plan.privacy.masked, "protects": what_it_protects(plan)}
     told["round"] = newest
     return ExperimentView.model_validate(told)
 

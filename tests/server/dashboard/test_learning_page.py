@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,13 +14,17 @@ from playwright.sync_api import expect
 from sqlalchemy import select
 
 from pilotwave_protocol.learning.decline import Why
+from pilotwave_protocol.learning.plan import Aggregate, Noise
+from pilotwave_protocol.learning.privacy import Mode, Privacy
 from pilotwave_server.dashboard import i18n
 from pilotwave_server.dashboard.catalogue.reasons import REASONS
 from pilotwave_server.dashboard.sentences import translated
 from pilotwave_server.learning.advance import Seen, too_many_failed
 from pilotwave_server.learning.policy import read_policy
 from pilotwave_server.learning.tables import RoundRow
+from pilotwave_server.learning.what_it_protects import what_it_protects
 from tests.e2e.browser import CHROMIUM, Watched, chromium
+from tests.protocol.learning.plans import RIDGE
 from tests.server.dashboard.conftest import PASSWORD, MakePerson, sign_in
 from tests.server.device_api.peer import SimulatedDevice
 from tests.server.fleet_fixtures import Fleet, only_sqlite
@@ -76,8 +81,8 @@ def test_the_page_says_who_takes_no_part_and_why(
         "1 declined too few labelled examples ( 10 or more there)",
         "1 asked, no answer yet",
         "1 never asked: their owners allow nothing, or they did not come",
-        "the plan asks for 20 examples or more of a device",
-        "The plan asks for no noise",
+        "The plan asks for 20 examples or more of a device",
+        "This server sees what each device sent, until the round ends.",
     ):
         assert words.replace("( ", "(") in shown, (words, shown)
     assert "stopped by token/test-operator" in text_of(page.get("/learning"))
@@ -127,6 +132,9 @@ def test_what_an_experiment_says_is_read_in_chinese(page: httpx.Client) -> None:
         "stopped by token/x",
         "2 of 3 devices took part",
         "no head could be made: Singular matrix",
+        what_it_protects(RIDGE),
+        what_it_protects(replace(RIDGE, privacy=Privacy(Mode.MASKED, 8))),
+        what_it_protects(replace(RIDGE, aggregate=Aggregate.SUM, noise=Noise("2", "1e-6"))),
         "the publisher of detector has dropped plan autumn-1",
         "the plan's time ended with round 2 of 9",
         "round 2: 2 of 3 devices took part",
