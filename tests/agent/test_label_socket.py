@@ -160,6 +160,7 @@ X = {"name": "x", "dtype": "float32", "shape": [1, 4]}
         (head(inputs=[X] * 65), "a list of at most 64 items"),
         (head(inputs=[{**X, "dtype": "string"}]), "inputs[0].dtype: expected one of bfloat16"),
         (head(inputs=[{**X, "dtype": "object"}]), "inputs[0].dtype: expected one of"),
+        (head(inputs=[{**X, "name": ""}]), "inputs[0].name: expected the input's name"),
         (head(inputs=[{**X, "shape": [0]}]), "inputs[0].shape: expected"),
         (head(inputs=[{**X, "shape": [-1, 4]}]), "inputs[0].shape: expected"),
         (head(inputs=[{**X, "shape": [True]}]), "inputs[0].shape: expected"),

@@ -90,7 +90,9 @@ def _given(f: Fields) -> Given:
     shape = f.items("shape", limit=_MAX_DIMENSIONS)
     if dtype not in BYTES:
         raise f.fail("dtype", f"one of {', '.join(sorted(BYTES))}", dtype)
-    if not name or not all(type(n) is int and 0 < n < 2**31 for n in shape):
-        raise f.fail("shape", "a name, and whole numbers from 1 on", shape)
+    if not name:
+        raise f.fail("name", "the input's name", name)
+    if not all(type(n) is int and 0 < n < 2**31 for n in shape):
+        raise f.fail("shape", "whole numbers from 1 on", shape)
     f.done()
     return Given(name, dtype, tuple(shape))
