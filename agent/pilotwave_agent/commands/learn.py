@@ -15,6 +15,7 @@ from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.live.labels import ENDING
 from pilotwave_agent.rounds import MADE, SENT, Answered, forget_examples, models_with_examples
 from pilotwave_agent.settings.config import Config
+from pilotwave_agent.take_part.masked_files import drop_masked
 from pilotwave_protocol import dsse, strictjson
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.learning.update import (
@@ -59,6 +60,7 @@ def forget(config: Config, model: str) -> str:
     permissions.check(layout)
     gone = forget_examples(layout, check_model(model))
     dropped = sum(_drop(disk, path, model) for path in _files(layout, MADE))
+    dropped += drop_masked(disk, layout, model)
     told = f", and {dropped} updates that were not sent yet" if dropped else ""
     return f"forgot {gone} labelled examples of {model}{told}"
 

@@ -29,7 +29,8 @@ from pilotwave_agent.take_part.compute_numbers import compute_numbers
 from pilotwave_agent.take_part.decline import decline
 from pilotwave_agent.take_part.device import LOCK_WAIT_S, CannotTakePart, Device
 from pilotwave_agent.take_part.fetch_head import fetch_head
-from pilotwave_agent.take_part.masked_round import MaskedRound, tidy_masked
+from pilotwave_agent.take_part.masked_files import tidy_masked
+from pilotwave_agent.take_part.masked_round import MaskedRound
 from pilotwave_agent.take_part.send_update import send_update
 from pilotwave_agent.take_part.trusted_plan import check_signed, current_version
 from pilotwave_agent.version_folder import build_of
@@ -67,7 +68,7 @@ def _tidy(device: Device) -> None:
         sent = (folder / name).with_suffix(SENT)
         if name.startswith(".") or (name.endswith(MADE) and sent.exists()):
             device.disk.unlink(folder / name)
-    tidy_masked(device)
+    tidy_masked(device.disk, folder)
 
 
 def _answer(device: Device, plan: TrainingPlan, waiting: WaitingRound, sent: Path) -> None:

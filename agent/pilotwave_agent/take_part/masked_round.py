@@ -8,7 +8,6 @@ other group: of two sums that differ by it alone, the difference would be its ow
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from pilotwave_agent.host import lock
@@ -18,9 +17,10 @@ from pilotwave_agent.learning.masked.state import MaskedState, Phase
 from pilotwave_agent.learning.masked.steps import Me
 from pilotwave_agent.net.masked_api import masked_step, send_masked
 from pilotwave_agent.net.server_api import WaitingRound
-from pilotwave_agent.rounds import SENT, Answered
+from pilotwave_agent.rounds import Answered
 from pilotwave_agent.take_part.compute_numbers import compute_numbers
 from pilotwave_agent.take_part.device import LOCK_WAIT_S, CannotTakePart, Device
+from pilotwave_agent.take_part.masked_files import NUMBERS, STATE, finish
 from pilotwave_agent.take_part.trusted_plan import check_signed, current_version
 from pilotwave_agent.version_folder import build_of
 from pilotwave_protocol.digest import sha256_hex
@@ -29,7 +29,6 @@ from pilotwave_protocol.learning.masked.messages import MOST_ATTEMPTS, join_mess
 from pilotwave_protocol.learning.masked.step import Step, Wants
 from pilotwave_protocol.learning.plan import TrainingPlan
 
-STATE, NUMBERS = ".masked", ".numbers"
 _STEPS = 6
 """In one visit: a server that always wants something more is asked again at the next."""
 
@@ -118,7 +117,7 @@ class MaskedRound:
 
     def _finish(self) -> None:
         told = Answered(self._plan.model, self._plan.plan, self._number)
-        finish(self._device, self._sent, told.to_bytes())
+        finish(self._device.disk, self._sent, told.to_bytes())
 
     def _state(self) -> MaskedState | None:
         try:
@@ -133,33 +132,3 @@ class MaskedRound:
 
     def _send(self, message: bytes) -> None:
         send_masked(self._device.channel, self._device.token, message)
-
-
-def finish(device: Device, sent: Path, told: bytes = b"") -> None:
-    """Remember that a round is answered, and nothing else of it."""
-    disk = device.disk
-    disk.make_dirs(sent.parent)
-    if disk.size(sent) is None:
-        disk.write_atomic(sent, told)
-    for ending in (STATE, NUMBERS):
-        disk.unlink(sent.with_suffix(ending))
-    disk.sync_dir(sent.parent)
-
-
-def tidy_masked(device: Device) -> None:
-    """Remove what a power cut left, and what belongs to plans whose time is over."""
-    disk, folder = device.disk, device.layout.updates
-    for name in disk.names(folder):
-        path = folder / name
-        sent, state = path.with_suffix(SENT), path.with_suffix(STATE)
-        if path.suffix == NUMBERS and disk.size(state) is None:
-            disk.unlink(path)  # no key was sent: they are worked out again
-        if path == state and (disk.size(sent) is not None or _is_over(disk.read(path))):
-            finish(device, sent)
-
-
-def _is_over(raw: bytes) -> bool:
-    try:
-        return MaskedState.from_bytes(raw).ends <= time.time()
-    except ValueError:
-        return True

@@ -37,6 +37,7 @@ class MaskedState:
     between whom masks are."""
 
     phase: Phase
+    model: str
     attempt: int
     ends: float
     keys: bytes = b""

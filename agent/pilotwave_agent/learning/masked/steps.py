@@ -72,6 +72,7 @@ def make_keys(me: Me, attempt: int) -> MaskedState:
     )
     return MaskedState(
         Phase.KEYS,
+        me.plan.model,
         attempt,
         me.plan.deadline.timestamp(),
         keys=me.sign(message),
@@ -163,6 +164,7 @@ def make_answer(me: Me, state: MaskedState, survivors: Sequence[str]) -> MaskedS
     )
     return MaskedState(
         Phase.ANSWERED,
+        state.model,
         state.attempt,
         state.ends,
         survivors=tuple(left),

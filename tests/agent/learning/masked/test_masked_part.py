@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pilotwave_agent.commands.learn import forget
 from pilotwave_agent.net.http import Unreachable
 from pilotwave_agent.rounds import SENT
-from pilotwave_agent.take_part.masked_round import NUMBERS, STATE
+from pilotwave_agent.take_part.masked_files import NUMBERS, STATE
 from pilotwave_protocol.digest import sha256_hex
 from pilotwave_protocol.learning.masked.step import Step, Wants
 from pilotwave_protocol.learning.plan import TrainingPlan
@@ -197,3 +198,16 @@ def test_a_state_of_a_plan_whose_time_is_over_goes(
     part(running)
     assert files(running) == [marker(plan)]
     assert np.isfinite(plan.deadline.timestamp())
+
+
+def test_an_owner_who_has_examples_forgotten_takes_no_further_part(
+    running: Device, registry: MaskingRegistry, plan: TrainingPlan
+) -> None:
+    ask = registry.step
+    registry.step = lambda: Step(Wants.WAIT) if registry.inputs else ask()  # type: ignore[method-assign]  # a slow group
+    part(running)
+    assert "1 updates that were not sent yet" in forget(running.config, "detector")
+    assert files(running) == [marker(plan)]
+    registry.step = ask  # type: ignore[method-assign]  # and now it goes on
+    part(running)
+    assert registry.answers == []
