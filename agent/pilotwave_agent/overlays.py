@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from typing import Any
 
 from pilotwave_agent.core.state import DeviceState, ModelSlot, made
 from pilotwave_agent.host.disk import Disk
@@ -31,6 +32,7 @@ from pilotwave_protocol.learning.overlay import (
 from pilotwave_protocol.messages.check_in import Installed
 from pilotwave_protocol.states import ModelState
 
+_MARKS = ("after", "until", "judged", "trained")
 JUDGE_EVERY, JUDGE_NEWEST = 10, 100
 """So many new labels have the overlay in use judged again, by so many of the newest: what it did
 long ago does not make up for what it does now."""
@@ -144,7 +146,18 @@ def _review(
         if why:
             drop(disk, layout, model, found, why)
             return
+    # a clock that ran ahead must not have all that comes after it pass for old
+    last = _named_at(wall)
+    late: dict[str, Any] = {mark: last for mark in _MARKS if found and getattr(found, mark) > last}
+    if found and late:
+        decide(disk, layout, model, replace(found, **late))
+        return
     settle(disk, layout, model)
+
+
+def _named_at(wall: float) -> str:
+    """Return the greatest name of an example that is left at this time, in epoch seconds."""
+    return f"{int(wall * 1e9)}~"
 
 
 def reason_to_go(
@@ -176,12 +189,14 @@ def reason_to_go(
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do for one model: by which plan, for which version, and where it stands;
-    whether to `judge` the overlay in use by later labels, and whether to try another (`refit`)."""
+    """What there is to do for one model: by which plan, for which version, where it stands, and
+    which example is the `newest` that counts; whether to `judge` the overlay in use by later
+    labels, and whether to try another (`refit`)."""
 
     plan: DevicePlan
     version: Installed
     state: Adapting
+    newest: str
     judge: bool
     refit: bool
 
@@ -199,7 +214,9 @@ def work_for(disk: Disk, layout: Layout, slot: ModelSlot, now: datetime) -> Work
     state = read(disk, layout, slot.model) or fresh
     if (state.plan, state.base, state.variant) != (digest, current.sha256, current.variant):
         state = fresh
-    names = [n for n in disk.names(layout.examples(slot.model)) if n.endswith(ENDING)]
+    last = _named_at(now.timestamp())
+    names = [n for n in disk.names(layout.examples(slot.model)) if n.endswith(ENDING) and n <= last]
     judge = bool(state.overlay) and sum(n > state.judged for n in names) >= JUDGE_EVERY
     refit = sum(n > max(state.until, state.after) for n in names) >= plan.least_examples
-    return Work(plan, current, state, judge, refit) if judge or refit else None
+    newest = names[-1] if names else ""
+    return Work(plan, current, state, newest, judge, refit) if judge or refit else None

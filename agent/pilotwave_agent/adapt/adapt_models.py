@@ -71,14 +71,11 @@ class Attempt:
         try:
             found = compute_head(self._config, layout, self._disk, self._model, work, variant)
         except (PilotwaveError, KeyError, TypeError) as no:  # it said what no child says
-            found = Head(newest=self._newest(), sentence=f"the child failed: {no}")
+            found = Head(sentence=f"the child failed: {no}")
         with lock.held(layout.work_lock, "the agent's work", wait_s=LOCK_WAIT_S):
             if self._is_still_so():
                 max_ms = variant.selftest.max_latency_ms if variant.selftest else None
                 self._decide(found, None if max_ms is None else float(max_ms))
-
-    def _newest(self) -> str:
-        return max(self._disk.names(self._layout.examples(self._model)), default="")
 
     def _is_still_so(self) -> bool:
         """Say whether nothing has changed meanwhile that the work was based on."""
@@ -87,29 +84,28 @@ class Attempt:
             self._config, disk, layout, state, self._model, self._work.state, time.time()
         )
         before = overlays.read(disk, layout, self._model)
-        known = before is None or before == self._work.state or _is_other(before, self._work.state)
-        return not why and known
+        return not why and (before is None or _is_as_before(before, self._work.state))
 
     def _decide(self, found: Head, max_ms: float | None) -> None:
-        state, disk, layout, model = self._work.state, self._disk, self._layout, self._model
-        state = replace(state, judged=found.newest)
+        disk, layout, model, newest = self._disk, self._layout, self._model, self._work.newest
+        state = replace(self._work.state, judged=newest)
         if state.overlay and found.judged.shows_worse:
             pairs = found.judged
             why = f"later labels: {pairs.worse} are right without it alone, {pairs.better} with it"
-            state = replace(state, after=found.newest, until=found.newest, tries=state.tries + 1)
+            state = replace(state, after=newest, until=newest, tries=state.tries + 1)
             overlays.drop(disk, layout, model, state, why)
             return
         if not self._work.refit:
             overlays.decide(disk, layout, model, state)
             return
-        state = replace(state, until=found.newest, tries=state.tries + 1)
+        state = replace(state, until=newest, tries=state.tries + 1)
         why = found.sentence or _why_not(found.figures, self._work, state.tries, max_ms)
         if why or found.figures is None:
             overlays.decide(disk, layout, model, replace(state, detail=why))
             say(f"{model}: not adapted: {why}")
             return
         raw = self._overlay(found.figures, found.numbers, state)
-        state = replace(state, overlay=sha256_hex(raw), trained=found.newest, detail="")
+        state = replace(state, overlay=sha256_hex(raw), trained=newest, detail="")
         overlays.install(disk, layout, model, raw, state)
         gain = shown(found.figures.gain(state.tries))
         say(f"{model}: adapted to this device: right at least {gain} more often on held-out labels")
@@ -139,9 +135,11 @@ class Attempt:
         return about.to_file(numbers)
 
 
-def _is_other(before: Adapting, now: Adapting) -> bool:
-    """Say whether what was known was about another plan or version."""
-    return (before.plan, before.base, before.variant) != (now.plan, now.base, now.variant)
+def _is_as_before(found: Adapting, then: Adapting) -> bool:
+    """Say whether nobody decided anything meanwhile, or it was about another plan or version."""
+    if (found.plan, found.base, found.variant) != (then.plan, then.base, then.variant):
+        return True
+    return (found.overlay, found.tries, found.detail) == (then.overlay, then.tries, then.detail)
 
 
 def _why_not(figures: HeadFigures | None, work: Work, tries: int, max_ms: float | None) -> str:

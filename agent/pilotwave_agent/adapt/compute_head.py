@@ -31,10 +31,9 @@ _NONE = Pairs()
 
 @dataclass(frozen=True)
 class Head:
-    """What came of it, up to which example: what later labels say of the overlay in use (`judged`),
+    """What came of it: what later labels say of the overlay in use (`judged`),
     the new head's figures and numbers, or in a `sentence` why there is none."""
 
-    newest: str
     judged: Pairs = _NONE
     figures: HeadFigures | None = None
     numbers: bytes = b""
@@ -46,12 +45,12 @@ def compute_head(
 ) -> Head:
     """Return what a child found. Raises `RefusedError`, `OSError`."""
     plan, state = work.plan, work.state
-    found = newest(layout.examples(model), classes=plan.classes, most=plan.most_examples)
+    folder, most = layout.examples(model), plan.most_examples
+    found = newest(folder, classes=plan.classes, most=most, until=work.newest)
     names = sorted(found)
-    last_name = max(disk.names(layout.examples(model)), default="")
     fit_from = sum(name <= state.after for name in names)
     if not names or (work.refit and len(names) - fit_from < plan.least_examples):
-        return Head(last_name, sentence=f"of the examples {len(names) - fit_from} can be read")
+        return Head(sentence=f"of the examples {len(names) - fit_from} can be read")
     task = AdaptTask(
         plan=plan.to_bytes().decode(),
         last=_last(layout, disk, model, state.overlay),
@@ -77,8 +76,8 @@ def compute_head(
         numbers = (out / NUMBERS).read_bytes() if (out / NUMBERS).exists() else b""
     judged = Pairs(**said["judged"])
     if not work.refit:
-        return Head(last_name, judged)
-    return Head(last_name, judged, _figures(said["head"], numbers, plan), numbers)
+        return Head(judged)
+    return Head(judged, _figures(said["head"], numbers, plan), numbers)
 
 
 def _last(layout: Layout, disk: Disk, model: str, digest: str) -> str:

@@ -17,8 +17,8 @@ from pilotwave_protocol.learning.plan import TrainingPlan
 
 def gather(folder: Path, to: Path, plan: TrainingPlan) -> int:
     """Write the newest examples as one file; return how many. Raises `CannotTakePart`."""
-    bounds = {"classes": plan.classes, "most": plan.most_examples}
-    found = list(newest(folder, **bounds, sources=plan.label_sources).values())
+    most, sources = plan.most_examples, plan.label_sources
+    found = list(newest(folder, classes=plan.classes, most=most, sources=sources).values())
     if len(found) < plan.least_examples:
         whose = f" from {' or '.join(plan.label_sources)}" if plan.label_sources else ""
         raise CannotTakePart(
@@ -32,15 +32,18 @@ def gather(folder: Path, to: Path, plan: TrainingPlan) -> int:
 
 
 def newest(
-    folder: Path, *, classes: int, most: int, sources: Collection[str] = ()
+    folder: Path, *, classes: int, most: int, sources: Collection[str] = (), until: str = ""
 ) -> dict[str, dict[str, Array]]:
     """Return at most so many examples by file name, the newest first: those of the shapes that the
-    newest one has, and whose labels come from one of `sources`, if there are any."""
+    newest one has, and whose labels come from one of `sources`, if there are any. With `until`, no
+    name is greater than that."""
     found: dict[str, dict[str, Array]] = {}
     names = sorted(os.listdir(folder), reverse=True) if folder.is_dir() else []
     for name in names:
         if len(found) == most:
             break
+        if until and name > until:
+            continue
         with contextlib.suppress(BadCases, OSError):
             counts = not sources or read_about(folder / name).get(SOURCE) in sources
             tensors = read_tensors(folder / name) if name.endswith(ENDING) and counts else {}

@@ -343,6 +343,27 @@ def payload(body: bytes) -> bytes:
     return b""
 
 
+def test_a_clock_that_ran_ahead_stops_nothing(running: Device, registry: AskingRegistry) -> None:
+    sign(running, registry)
+    label(running, 90, 2)
+    kept = running.layout.examples("detector")
+    ahead = min(kept.iterdir())
+    for n in range(5):
+        shutil.copy(ahead, kept / f"99{n}{ahead.name[3:]}")
+    adapt(running)
+    found = overlays.read(Disk(), running.layout, "detector")
+    assert found is not None
+    assert found.overlay
+    assert found.until < "99"
+    # what the clock had marked while it was ahead
+    marks = dict.fromkeys(("until", "judged", "trained"), "99")
+    overlays.decide(Disk(), running.layout, "detector", replace(found, **marks))
+    running.work()
+    label(running, 60, 4, wrong=True)
+    adapt(running)
+    assert linked(running) == ""
+
+
 def test_it_waits_for_power_and_leisure_and_for_no_network(running: Device) -> None:
     nowhere = Path("/nowhere")
     running.set(metered=True)
