@@ -144,9 +144,11 @@ def note(
 
 
 def counts(session: Session, rounds: Sequence[RoundRow]) -> dict[int, dict[str, int]]:
-    """How many devices of each round are in each state, by the round's row."""
+    """How many devices of each round did not answer, by the round's row and their state. Those
+    that did are most of them, and are counted on the round's row."""
     a = AskedRow
     query = select(a.round_id, a.state, func.count()).group_by(a.round_id, a.state)
+    query = query.where(a.state.in_((ASKED, DECLINED, FAILED)))
     found: dict[int, dict[str, int]] = {}
     for number, state, count in session.execute(
         query.where(a.round_id.in_([r.id for r in rounds]))

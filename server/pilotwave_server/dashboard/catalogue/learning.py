@@ -13,6 +13,7 @@ SENTENCES: tuple[str, ...] = (
     N_("the publisher of %(model)s has dropped plan %(name)s"),
     N_("the plan's time ended with round %(count)s of %(all)s"),
     N_("round %(count)s: %(said)s"),
+    N_("the result is that of round %(count)s"),
     N_("This server sees what each device sent, until the round ends."),
     N_(
         "This server sees sums over groups of %(count)s devices, of which %(all)s or more took "
