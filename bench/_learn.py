@@ -20,10 +20,11 @@ Array = np.ndarray
 
 
 class Examples(NamedTuple):
-    """Embeddings [n, HIDDEN] and classes [n]."""
+    """Embeddings [n, HIDDEN] and classes [n], and the images where the whole network learns."""
 
     x: Array
     y: Array
+    images: Array | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -43,7 +44,8 @@ class Field:
 
     def seen(self, rows: Array, random: np.random.Generator) -> Examples:
         """Images of the pool as a device sees them."""
-        return Examples(embed(self.net, in_field(self.pool[rows], random)), self.pool_classes[rows])
+        images = in_field(self.pool[rows], random)
+        return Examples(embed(self.net, images), self.pool_classes[rows], images)
 
 
 def load_field() -> Field:
@@ -62,11 +64,12 @@ def load_field() -> Field:
     random = np.random.default_rng(1)
     images, at = train.scaled(x), FACTORY + VALIDATION
     judged = slice(at, at + TEST)
+    fields = [in_field(images[FACTORY:at], random), in_field(images[judged], random)]
     return Field(
         pool=images[at + TEST :],
         pool_classes=y[at + TEST :],
-        validation=Examples(embed(net, in_field(images[FACTORY:at], random)), y[FACTORY:at]),
-        test=Examples(embed(net, in_field(images[judged], random)), y[judged]),
+        validation=Examples(embed(net, fields[0]), y[FACTORY:at]),
+        test=Examples(embed(net, fields[1]), y[judged], fields[1]),
         clean=Examples(embed(net, images[judged]), y[judged]),
         head=np.vstack([net.w2, net.b2]),
         net=net,
@@ -106,6 +109,35 @@ def drawn(field: Field, alpha: float, devices: int, seed: int) -> list[Examples]
         classes = random.choice(CLASSES, random.integers(20, 61), p=mix)
         found.append(field.seen(np.array([random.choice(by_class[c]) for c in classes]), random))
     return found
+
+
+def learn_network(field: Field, fleet: Sequence[Examples], *, rounds: int) -> list[float]:
+    """Federated averaging of the whole network: the accuracy after each round."""
+    now, found = [field.net.w1, field.net.b1, field.net.w2, field.net.b2], []
+    for number in range(rounds):
+        changes = [_trained(now, mine, 1000 * number + n) for n, mine in enumerate(fleet)]
+        now = [np.mean(parts, axis=0) for parts in zip(*changes, strict=True)]
+        judged = np.maximum(field.test.images @ now[0] + now[1], 0) @ now[2] + now[3]
+        found.append(float((judged.argmax(axis=1) == field.test.y).mean()))
+    return found
+
+
+def _trained(weights: Sequence[Array], mine: Examples, seed: int) -> list[Array]:
+    """The network after two passes over a device's images."""
+    w1, b1, w2, b2 = (w.copy() for w in weights)
+    random, wanted = np.random.default_rng(seed), np.eye(CLASSES)[mine.y]
+    for _ in range(2):
+        order = random.permutation(len(mine))
+        for start in range(0, len(mine), 16):
+            x = mine.images[order[start : start + 16]]
+            hidden = np.maximum(x @ w1 + b1, 0)
+            z = hidden @ w2 + b2
+            e = np.exp(z - z.max(axis=1, keepdims=True))
+            d = (e / e.sum(axis=1, keepdims=True) - wanted[order[start : start + 16]]) / len(x)
+            back = (d @ w2.T) * (hidden > 0)
+            w2, b2 = w2 - 0.1 * hidden.T @ d, b2 - 0.1 * d.sum(axis=0)
+            w1, b1 = w1 - 0.1 * x.T @ back, b1 - 0.1 * back.sum(axis=0)
+    return [w1, b1, w2, b2]
 
 
 def wrong_classes(mine: Examples) -> Examples:

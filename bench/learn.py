@@ -36,6 +36,7 @@ from _learn import (
     drawn,
     invented,
     largest,
+    learn_network,
     load_field,
     repeated,
     shared_out,
@@ -43,19 +44,21 @@ from _learn import (
 )
 
 from pilotwave_agent.learning.compute import ridge_update, sgd_update
-from pilotwave_protocol.learning.gradient import clipped
+from pilotwave_protocol.learning import noise
+from pilotwave_protocol.learning.gradient import change_of, clipped
 from pilotwave_protocol.learning.plan import (
     Aggregate,
     Base,
     Method,
+    Noise,
     StartHead,
     Steps,
     TrainingPlan,
 )
-from pilotwave_protocol.learning.statistics import Statistics, scores
+from pilotwave_protocol.learning.statistics import Statistics, scores, write_numbers
 from pilotwave_server.learning.aggregate import OF_CHANGES
 from pilotwave_server.learning.check_numbers import check_sums
-from pilotwave_server.learning.sum_up import Packed, Validation, leave_one_out, sum_all
+from pilotwave_server.learning.sum_up import Packed, Validation, leave_one_out, sum_all, total
 
 PENALTY = 1.0
 ABSENT = "absent"
@@ -84,17 +87,9 @@ def measure(bench: Bench) -> None:
     except ModuleNotFoundError as error:
         bench.say(f"left out: {error.name} is not installed (pip install -e '.[examples]')")
         return
-    clip = float(np.quantile(np.linalg.norm(field.validation.x, axis=1), 0.95))
-    ridge = replace(RIDGE, clip=f"{clip:.3g}")
-    steps = Steps(epochs=2, batch=16, rate="0.1")
-    sgd = replace(
-        RIDGE,
-        method=Method.SGD,
-        aggregate=Aggregate.GEOMETRIC_MEDIAN,
-        clip="2",
-        steps=steps,
-        head=StartHead("a" * 64, "10"),
-    )
+    longest = float(np.quantile(np.linalg.norm(field.validation.x, axis=1), 0.95))
+    ridge = replace(RIDGE, clip=f"{longest:.3g}")
+    sgd = with_steps(field, longest)
     bench.figure("factory version, clean images", right(field.head, field.clean))
     bench.figure("factory version, in the field", right(field.head, field.test))
     for devices in (20,) if bench.quick else (20, 1000):
@@ -102,8 +97,40 @@ def measure(bench: Bench) -> None:
             accuracies(bench, field, ridge, sgd, devices=devices, alpha=alpha)
     for alpha in (0.3,) if bench.quick else (0.3, 0.1):
         lies(bench, field, ridge, sgd, alpha=alpha, seeds=1 if bench.quick else 5)
+    noisy(bench, field, ridge, sgd)
     on_device(bench, ridge, sgd)
     on_server(bench, field, ridge, sgd, updates=1000 if bench.quick else 10_000)
+
+
+def with_steps(field: Field, longest: float) -> TrainingPlan:
+    """A plan of gradient steps as `learn plan` makes it."""
+    steps = Steps(epochs=5, batch=16, rate=f"{40 / longest**2:.2g}")
+    own = field.validation
+    change = change_of(begin_with(field), own.x, own.y, steps, clip=1e9, seed=0)
+    return replace(
+        RIDGE,
+        method=Method.SGD,
+        aggregate=Aggregate.GEOMETRIC_MEDIAN,
+        clip=f"{np.linalg.norm(change):.3g}",
+        steps=steps,
+        head=StartHead("a" * 64, "10"),
+    )
+
+
+def begin_with(field: Field) -> Array:
+    """The head of the version that is out, scaled as `learn plan` does it."""
+    own = field.validation
+
+    def loss(scale: float) -> float:
+        z = scores(field.head * scale, own.x)
+        z = z - z.max(axis=1, keepdims=True)
+        return float((np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), own.y]).mean())
+
+    return field.head * min(np.geomspace(0.1, 100, 61), key=loss)
+
+
+def own_of(field: Field) -> Validation:
+    return Validation(field.validation.x, field.validation.y)
 
 
 def right(head: Array, judged: Examples) -> float:
@@ -158,13 +185,26 @@ def accuracies(
         "that in one place",
         abs(right(summed, field.test) - right(in_one_place, field.test)) <= 0.002,
     )
-    kept = leave_one_out(updates, PENALTY, Validation(*field.validation))
+    kept = leave_one_out(updates, PENALTY, own_of(field))
     bench.figure(
         f"{what}: ridge, leave one out ({len(kept.left_out)} out)", right(kept.head, field.test)
     )
     by_round = learn(field, fleet, sgd, Aggregate.MEAN, rounds=10 if bench.quick else ROUNDS[-1])
-    for rounds in [r for r in ROUNDS if r <= len(by_round)]:
-        bench.figure(f"{what}: FedAvg, {rounds} rounds, {rounds * down} B up", by_round[rounds - 1])
+    begins = {"scaled": by_round}
+    if devices <= 20:
+        for name, head in (("as it is", field.head), ("zeros", 0 * field.head)):
+            begins[name] = learn(
+                field, fleet, sgd, Aggregate.MEAN, rounds=len(by_round), begin=head
+            )
+    for name, rights in begins.items():
+        for rounds in [r for r in ROUNDS if r <= len(rights)]:
+            told = f"{what}: FedAvg, {name}, {rounds} rounds, {rounds * down} B up"
+            bench.figure(told, rights[rounds - 1])
+    if devices <= 20:
+        whole = learn_network(field, fleet, rounds=len(by_round))
+        for rounds in [r for r in ROUNDS if r <= len(whole)]:
+            told = f"{what}: FedAvg, whole network, {rounds} rounds, {rounds * 4 * 4810} B up"
+            bench.figure(told, whole[rounds - 1])
 
 
 def learn(
@@ -175,13 +215,14 @@ def learn(
     *,
     rounds: int,
     turned: Sequence[int] = (),
+    begin: Array | None = None,
 ) -> list[float]:
     """The accuracy after each round of gradient steps; the changes of `turned` come turned round
     and as long as the plan allows."""
-    head, found = field.head.copy(), []
+    head, found = (begin_with(field) if begin is None else begin).copy(), []
     for number in range(rounds):
         changes = [
-            sgd_update(head, [mine], plan, seed=1000 * number + place)[0].ravel()
+            sgd_update(head, [mine[:2]], plan, seed=1000 * number + place)[0].ravel()
             for place, mine in enumerate(fleet)
         ]
         for place in turned:
@@ -253,7 +294,7 @@ def with_ridge(
     updates = sums_of(lied(fleet, bad, lie, plan), plan)
     if not guard:
         return right(sum_all(updates, PENALTY).head, field.test)
-    kept = leave_one_out(updates, PENALTY, Validation(*field.validation))
+    kept = leave_one_out(updates, PENALTY, own_of(field))
     return right(kept.head, field.test)
 
 
@@ -270,6 +311,42 @@ def with_sgd(
     turned = bad if lie == "invented" else ()
     devices = lied(fleet, bad, lie, plan)
     return learn(field, devices, plan, aggregate, rounds=rounds, turned=turned)[-1]
+
+
+# ---- noise
+
+
+def noisy(bench: Bench, field: Field, ridge: TrainingPlan, sgd: TrainingPlan) -> None:
+    """What is left with noise, by how many devices there are. Of those above 1,000 each of 1,000 is
+    there several times; the noise is that of all."""
+    fleet = taking_part(drawn(field, 0.3, 200 if bench.quick else 1000, 1))
+    sums = total(sums_of(fleet, replace(ridge, most_examples=60)))
+    for epsilon in ("8", "1"):
+        for devices in (20, 1000, 10_000):
+            here = fleet[:devices]
+            promise = {"noise": Noise(epsilon, "1e-6"), "least_devices": devices}
+            plan = replace(ridge, most_examples=60, **promise)
+            mine = (
+                total(sums_of(here, replace(ridge, most_examples=60))) if devices < 1000 else sums
+            )
+            many = devices / len(here)
+            size = noise.share(plan) * devices**0.5
+            numbers = many * mine.numbers() + size * noise.gaussians(mine.numbers().size)
+            came = Statistics.from_bytes(write_numbers(numbers), features=HIDDEN, classes=CLASSES)
+            head = came.head(PENALTY + noise.ridge(plan, devices))
+            told = f"noise, epsilon {epsilon}, {devices:,} devices"
+            bench.figure(f"{told}: ridge", right(head, field.test))
+            steps = replace(sgd, rounds=10, clip="1", **promise)
+            bench.figure(f"{told}: sgd, 10 rounds", with_noise(field, here, steps))
+
+
+def with_noise(field: Field, fleet: Sequence[Examples], plan: TrainingPlan) -> float:
+    head, size = begin_with(field), noise.share(plan) / plan.least_devices**0.5
+    for number in range(plan.rounds):
+        changes = [sgd_update(head, [mine[:2]], plan, seed=number)[0] for mine in fleet[:200]]
+        head = head + np.mean(changes, axis=0)
+        head = head + size * noise.gaussians(head.size).reshape(head.shape)
+    return right(head, field.test)
 
 
 # ---- seconds and megabytes
@@ -328,12 +405,12 @@ def on_server(
             check_sums(came[place], ridge, examples=int(came[place].examples))
 
     def without() -> None:
-        leave_one_out(came, PENALTY, Validation(*field.validation))
+        leave_one_out(came, PENALTY, own_of(field))
 
     timed(bench, f"server, {updates:,} updates, check", check)
     timed(bench, f"server, {updates:,} updates, sum", lambda: sum_all(came, PENALTY))
     timed(bench, f"server, {updates:,} updates, leave one out", without)
-    some = np.array([sgd_update(field.head, [m], sgd, seed=0)[0].ravel() for m in fleet[:500]])
+    some = np.array([sgd_update(field.head, [m[:2]], sgd, seed=0)[0].ravel() for m in fleet[:500]])
     changes = np.resize(some, (updates, some.shape[1]))
     for aggregate, rule in OF_CHANGES.items():
         timed(

@@ -40,7 +40,7 @@ def result_of(
         head = step(before, raw, plan)
     else:
         head, left_out = _summed(plan, raw, validation, figures)
-    if validation is not None:
+    if validation is not None and "right" not in figures:
         figures["right"] = validation.share_right(head)
     return Result(head, figures, left_out)
 
@@ -58,10 +58,9 @@ def _summed(
 ) -> tuple[Floats, tuple[LeftOut, ...]]:
     updates = Packed(raw, features=plan.features, classes=plan.classes)
     penalty = float(plan.penalty) + noise.ridge(plan, len(raw))
-    everyone = sum_all(updates, penalty)
     if plan.aggregate is not Aggregate.LEAVE_ONE_OUT or validation is None:
-        return everyone.head, ()
+        return sum_all(updates, penalty).head, ()
     kept = leave_one_out(updates, penalty, validation)
-    figures["right_with_all"] = validation.share_right(everyone.head)
+    figures |= {"right": kept.right, "right_with_all": kept.right_with_all}
     figures["left_out"] = len(kept.left_out)
     return kept.head, kept.left_out

@@ -140,7 +140,8 @@ def test_a_round_from_its_start_to_its_head(fleet: Fleet, cams: list[SimulatedDe
     devices = fleet.operator.get(f"{EXPERIMENTS}/{made.json()['id']}/devices").json()
     assert [d["device"] for d in devices if d["gain"] is not None] == ["cam-3"]
     honest = [ridge_update([examples(40, seed)], plan) for seed in range(3)]
-    wanted = (honest[0] + honest[1] + honest[2]).head(1.0)
+    own = ridge_update([examples(50, 999)], replace(plan, clip="1e9"))
+    wanted = (honest[0] + honest[1] + honest[2] + own).head(1.0)
     got = np.frombuffer(fleet.operator.get(head).content, "<f4").reshape(7, 3)
     np.testing.assert_allclose(got, wanted, atol=1e-4)
     with fleet.context.db.read() as session:

@@ -26,11 +26,32 @@ def device(seed: int, *, lies: bool = False, rows: int = 40) -> Statistics:
     return ridge_update([(x, (y + 1) % 3 if lies else y)], RIDGE)
 
 
-def test_without_liars_all_are_kept_and_the_head_is_the_pooled_one() -> None:
+def test_without_liars_all_are_kept_and_the_publishers_own_examples_count_too() -> None:
     devices = [device(seed) for seed in range(12)]
     found = leave_one_out(devices, 1.0, VALIDATION)
     assert found.left_out == ()
-    np.testing.assert_allclose(found.head, sum_all(devices, 1.0).head)
+    np.testing.assert_allclose(
+        found.head, sum_all([*devices, VALIDATION.sums(3)], 1.0).head, atol=1e-9
+    )
+
+
+def test_what_only_a_liar_has_seen_is_known_from_the_publishers_own_examples() -> None:
+    x, y = examples(600, 5)
+    known = y < 2  # honest devices have two of the three classes
+    honest = [ridge_update([(x[known][n::10], y[known][n::10])], RIDGE) for n in range(10)]
+    found = leave_one_out([*honest, device(9, lies=True, rows=200)], 1.0, VALIDATION)
+    assert [out.place for out in found.left_out] == [10]
+    absent = VALIDATION.share_right(sum_all(honest, 1.0).head)
+    assert found.right is not None
+    assert found.right > absent + 0.05
+
+
+def test_examples_are_judged_by_a_head_that_has_not_seen_them() -> None:
+    random = np.random.default_rng(4)
+    noise = Validation(random.normal(size=(60, 6)) * 3, random.integers(0, 3, 60))
+    found = leave_one_out([device(seed, rows=20) for seed in range(3)], 1e-6, noise)
+    assert found.right is not None
+    assert found.right < 0.5
 
 
 @pytest.mark.parametrize("liars", [1, 4])
