@@ -203,7 +203,10 @@ def _experiments(session: Session, now: datetime, *rules: ColumnElement[bool]) -
     query = select(e).where(or_(e.state == "paused", ended), *rules).order_by(e.id.desc())
     for row in session.scalars(query.limit(MOST_ROLLOUTS)):
         title = f"{row.model} {row.plan} → {row.group}"
-        taken = f"take its result: `pilotwave learn fetch {row.model} {row.plan}`"
+        taken = (
+            f"take its result: `pilotwave learn fetch {row.model} {row.plan} --file BASE.onnx"
+            " --evaluate UNSEEN.npz --out LEARNT.onnx`"
+        )
         sentence = taken if row.state == "completed" else row.detail or ""
         key = f"experiment/{row.id}/{row.state}"
         yield Item(key, row.state, f"experiment/{row.id}", title, sentence, row.model)

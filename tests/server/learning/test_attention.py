@@ -49,7 +49,8 @@ def test_an_experiment_that_waits_fails_or_is_done_needs_attention(
     for seed, cam in enumerate(cams):
         assert send(cam, update(fleet, cam, seed)).status_code == 204
     step(fleet, "end", 2)
-    done = ("completed", "take its result: `pilotwave learn fetch detector autumn-1`")
+    fetch = "pilotwave learn fetch detector autumn-1 --file BASE.onnx --evaluate UNSEEN.npz"
+    done = ("completed", f"take its result: `{fetch} --out LEARNT.onnx`")
     assert entries(fleet) == [done, ("failed", "0 of 3 devices took part")]
     told = ["complete", "end", "end", "fail", "pause", "start", "start"]
     assert verbs(fleet) == [f"learning.{word}" for word in told]
