@@ -23,6 +23,7 @@ from pilotwave_server.devices.service import get_device
 from pilotwave_server.errors import Invalid, NotFound
 from pilotwave_server.learning import updates
 from pilotwave_server.learning.check_numbers import ImpossibleUpdate
+from pilotwave_server.learning.experiments import plan_of
 from pilotwave_server.learning.statements import BadUpdate
 from pilotwave_server.learning.tables import UpdatePieceRow, UpdateUploadRow
 
@@ -48,13 +49,13 @@ def begin(session: Session, envelope: bytes, *, device: str, now: datetime) -> i
     DeviceUnknown, BadUpdate, RoundOver, UpdateRepeated, RoundFull.
     """
     row = get_device(session, device, lock=True)
-    found, where, _ = updates.waited_for(session, envelope, row, now)
+    found, where, experiment = updates.waited_for(session, envelope, row, now)
     if updates.is_kept(session, found, where, row):
         return found.size
     upload = session.get(UpdateUploadRow, row.id)
     if upload is not None and (upload.round_id, upload.envelope) == (where.id, envelope):
         return upload.received
-    updates.check_room(session, found.size, where, row)
+    updates.check_room(session, found.size, where, row, plan_of(session, experiment))
     forget(session, row.id)
     session.add(
         UpdateUploadRow(

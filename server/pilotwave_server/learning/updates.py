@@ -42,8 +42,9 @@ from pilotwave_server.learning.states import CLOSING
 from pilotwave_server.learning.tables import ExperimentRow, RoundRow, UpdateRow, UpdateUploadRow
 
 IMPOSSIBLE = "impossible_update"
-MOST_BYTES = 1 << 30
-"""Of the updates of one round: they are all looked at together."""
+MOST_BYTES = {Method.RIDGE: 1 << 30, Method.SGD: 128 << 20}
+"""Of the updates of one round. Changes of `sgd` are in memory together, at eight bytes a number and
+once more while they are compared; sums are read a few at a time."""
 
 
 class UpdateRepeated(Conflict):
@@ -77,7 +78,7 @@ def take(session: Session, raw: bytes, *, device: str, now: datetime) -> Impossi
     except ImpossibleUpdate as error:
         note(session, where.id, row, FAILED, reason=IMPOSSIBLE, now=now)
         return error
-    check_room(session, sent.size, where, row)
+    check_room(session, sent.size, where, row, plan)
     session.add(
         UpdateRow(
             round_id=where.id,
@@ -133,14 +134,17 @@ def is_kept(session: Session, sent: Update, where: RoundRow, row: DeviceRow) -> 
     return known is not None
 
 
-def check_room(session: Session, size: int, where: RoundRow, row: DeviceRow) -> None:
+def check_room(
+    session: Session, size: int, where: RoundRow, row: DeviceRow, plan: TrainingPlan
+) -> None:
     """RoundFull, where updates, and those of other devices that still arrive, leave too little."""
     up = UpdateUploadRow
     others = up.round_id == where.id, up.device_id != row.id
     due = session.scalar(select(func.coalesce(func.sum(up.size), 0)).where(*others)) or 0
-    if where.size + due + size > MOST_BYTES:
+    most = MOST_BYTES[plan.method]
+    if where.size + due + size > most:
         raise RoundFull(
-            f"{_named(where)} has {where.size + due} bytes of updates, of {MOST_BYTES} at most"
+            f"{_named(where)} has {where.size + due} bytes of updates, of {most} at most"
         )
 
 

@@ -240,7 +240,7 @@ def test_what_is_begun_has_its_room_in_the_round(
     envelope, numbers = signed(plan, cams[0])
     begin(cams[0], envelope)
     with fleet.context.db.write() as session:
-        session.execute(update(RoundRow).values(size=MOST_BYTES - len(numbers)))
+        session.execute(update(RoundRow).values(size=MOST_BYTES[plan.method] - len(numbers)))
     assert code_of(begin(cams[1], signed(plan, cams[1], 1)[0])) == (503, "round_full")
     send_rest(cams[0], numbers)
 

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from sqlalchemy import select
+from sqlalchemy import update as sql_update
 
 from pilotwave_agent.learning.compute import sgd_update
 from pilotwave_protocol import dsse
@@ -27,7 +28,7 @@ from pilotwave_protocol.learning.update import UPDATE_TYPE, Update, join_update
 from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.learning.finish import finish_all
 from pilotwave_server.learning.results import step
-from pilotwave_server.learning.tables import UpdateRow
+from pilotwave_server.learning.tables import RoundRow, UpdateRow
 from tests.protocol.learning.plans import SGD
 from tests.server.device_api.peer import FLEET, SimulatedDevice, code_of
 from tests.server.fleet_fixtures import Fleet, only_sqlite
@@ -190,6 +191,18 @@ def test_an_update_counts_in_its_own_round_alone(fleet: Fleet, cams: list[Simula
     statement = Update(**told, numbers=sha256_hex(longer), size=len(longer)).to_bytes()
     raw = join_update(dsse.sign(UPDATE_TYPE, statement, cams[0].key), longer)
     assert code_of(send(cams[0], raw)) == (422, "impossible_update")
+
+
+@only_sqlite
+def test_changes_of_a_round_are_bounded_as_they_are_in_memory_together(
+    fleet: Fleet, cams: list[SimulatedDevice]
+) -> None:
+    plan = begin(fleet)
+    raw, another = change(cams[0], plan, 1, 0), change(cams[1], plan, 1, 1)
+    with fleet.context.db.write() as session:
+        session.execute(sql_update(RoundRow).values(size=(128 << 20) - plan.update_bytes))
+    assert send(cams[0], raw).status_code == 204
+    assert code_of(send(cams[1], another)) == (503, "round_full")
 
 
 @only_sqlite

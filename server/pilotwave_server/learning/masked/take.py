@@ -143,7 +143,7 @@ def _take_in_group(
     plan = plan_of(session, find(session, where.experiment_id))
     _check_fits(message, sent[1], plan, rows_of(session, group))
     if kind is Sent.INPUT:
-        check_room(session, len(sent[1]), where, row)
+        check_room(session, len(sent[1]), where, row, plan)
         where.size += len(sent[1])
         member.numbers = sent[1]
     else:
