@@ -22,7 +22,7 @@ class MemberView(ApiReply):
     sent: Sent = Field(description="Its last message.")
 
 
-class GroupView(ApiReply):
+class MaskedGroupView(ApiReply):
     number: int = Field(description="From 1, in the order in which they were made.")
     phase: Phase = Field(description="What the group waits for, or how it ended.")
     ends_at: datetime = Field(description="When its phase ends.")
@@ -35,7 +35,7 @@ class GroupView(ApiReply):
 
 class GroupsView(ApiReply):
     waiting: list[str] = Field(description="Devices that wait for a group.")
-    groups: list[GroupView]
+    groups: list[MaskedGroupView]
 
 
 def groups_view(session: Session, where: RoundRow) -> GroupsView:
@@ -50,8 +50,8 @@ def groups_view(session: Session, where: RoundRow) -> GroupsView:
         members[member.group_id].append(member)
     shown = []
     for number, row in enumerate(rows, 1):
-        told = {key: getattr(row, key, None) for key in GroupView.model_fields}
+        told = {key: getattr(row, key, None) for key in MaskedGroupView.model_fields}
         told |= {"number": number, "members": members[row.id]}
-        shown.append(GroupView.model_validate(told))
+        shown.append(MaskedGroupView.model_validate(told))
     waiting = [member.device for member in members[None][:_MOST]]
     return GroupsView(waiting=waiting, groups=shown)
