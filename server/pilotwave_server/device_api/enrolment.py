@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fastapi import Depends, Request, Response
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import Field
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pilotwave_protocol import dsse
 from pilotwave_protocol.errors import ProtocolError
 from pilotwave_protocol.messages.enrol import ENROL_TYPE, MAX_ENROL_BYTES, Enrol, parse_enrol
-from pilotwave_server.blobs.port import OffsetMismatch
-from pilotwave_server.captures.service import BadCase, CapturesFull
 from pilotwave_server.db import fleet_row
 from pilotwave_server.deps import Ctx, Now, WriteSession
 from pilotwave_server.device_api.body import ReportTooLarge
@@ -28,14 +24,12 @@ from pilotwave_server.device_api.check_in import (
     UnknownDevice,
 )
 from pilotwave_server.device_api.poll import Polls, RevokedToken
-from pilotwave_server.device_api.sealed import (
-    CapturesDoor,
-    DeclinesDoor,
-    DiagnosticsDoor,
-    MaskedDoor,
-    UpdateBeginDoor,
-    UpdatePiecesDoor,
-    UpdatesDoor,
+from pilotwave_server.device_api.route_parts import (
+    ENVELOPE,
+    ENVELOPE_BODY,
+    PREFIX,
+    DeviceCredentials,
+    Handled,
 )
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
 from pilotwave_server.devices.enrolment import enrol
@@ -46,13 +40,8 @@ from pilotwave_server.devices.errors import (
     NameTaken,
     TooManyPending,
 )
-from pilotwave_server.diagnostics.service import BadDiagnostics
 from pilotwave_server.edge import BodyTooSlow
 from pilotwave_server.fields import ApiReply
-from pilotwave_server.learning.check_numbers import ImpossibleUpdate
-from pilotwave_server.learning.pieces import BadPiece, UploadUnknown
-from pilotwave_server.learning.statements import BadUpdate, RoundOver
-from pilotwave_server.learning.updates import RoundFull, UpdateRepeated
 from pilotwave_server.pacing import TooManyRefusals, address_of
 from pilotwave_server.problems import DatabaseUnavailable, responses
 from pilotwave_server.registry.trust import DirectorKeyUnknown, TrustNotReady
@@ -60,57 +49,7 @@ from pilotwave_server.routing import root_router
 from pilotwave_server.telemetry.freshness import StaleSeq
 from pilotwave_server.telemetry.store import Revoked
 
-router = root_router(tag="device", prefix="/device/v1")
-device_bearer = HTTPBearer(
-    auto_error=False,
-    scheme_name="deviceToken",
-    bearerFormat="<key id>.<device>.<generation>.<expires>.<mac>",
-    description="A device's read token, from its last check-in.",
-)
-DeviceCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(device_bearer)]
-
-TEXT = {"type": "string"}
-SIGNATURE = {
-    "type": "object",
-    "required": ["keyid", "sig"],
-    "additionalProperties": False,
-    "properties": {"keyid": TEXT, "sig": {**TEXT, "format": "byte"}},
-}
-ENVELOPE: dict[str, Any] = {
-    "type": "object",
-    "description": "A DSSE envelope, signed with Ed25519 (docs/protocol.md, section 2).",
-    "required": ["payloadType", "payload", "signatures"],
-    "additionalProperties": False,
-    "properties": {
-        "payloadType": TEXT,
-        "payload": {**TEXT, "format": "byte"},
-        "signatures": {"type": "array", "minItems": 1, "maxItems": 8, "items": SIGNATURE},
-    },
-}
-
-
-def _takes_envelope() -> dict[str, Any]:
-    return _takes({"application/json": {"schema": ENVELOPE}})
-
-
-def _takes_bytes() -> dict[str, Any]:
-    return _takes({"application/octet-stream": {"schema": {}}})
-
-
-def _takes(content: dict[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": content}}
-
-
-_FOR_BYTES = (
-    BadToken,
-    ExpiredToken,
-    RevokedToken,
-    ReportTooLarge,
-    BodyTooSlow,
-    TooManyRefusals,
-    DatabaseUnavailable,
-)
-"""What every door for a device's bytes may refuse."""
+router = root_router(tag="device", prefix=PREFIX)
 
 
 class EnrolAnswer(ApiReply):
@@ -150,10 +89,6 @@ class CheckInAnswer(ApiReply):
     )
 
 
-class UpdateBegun(ApiReply):
-    offset: int = Field(description="So many bytes of the numbers are here: go on behind them.")
-
-
 async def read_wish(request: Request) -> Enrol:
     """The wish in the body, signed by the key that it names. BadEnrolment, BadSignature."""
     raw = await request.body()
@@ -178,7 +113,7 @@ async def read_wish(request: Request) -> Enrol:
     "/enrol",
     status_code=201,
     summary="Ask to join the fleet",
-    openapi_extra=_takes_envelope(),
+    openapi_extra=ENVELOPE_BODY,
     responses={
         200: {"model": EnrolAnswer, "description": "It was so already."},
         **responses(
@@ -218,23 +153,12 @@ def ask_to_join(
     )
 
 
-class _Handled(Response):
-    """A response that a plain ASGI handler gives."""
-
-    def __init__(self, handler: ASGIApp) -> None:
-        super().__init__()
-        self._handler = handler
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._handler(scope, receive, send)
-
-
 @router.post(
     "/check-in",
     summary="Report, signed by the device",
-    openapi_extra=_takes_envelope(),
+    openapi_extra=ENVELOPE_BODY,
     status_code=200,
-    response_class=_Handled,
+    response_class=Handled,
     responses={
         200: {"model": CheckInAnswer, "description": "Stored."},
         **responses(
@@ -255,138 +179,14 @@ class _Handled(Response):
 )
 async def check_in(context: Ctx) -> Response:
     """Answered only after the report is durably stored. `seq` must rise with each."""
-    return _Handled(context.get(CheckIns))
-
-
-@router.post(
-    "/diagnostics",
-    summary="Answer a wish for diagnostics, signed by the device",
-    openapi_extra=_takes_envelope(),
-    status_code=204,
-    response_class=_Handled,
-    responses=responses(
-        BadDiagnostics,
-        *_FOR_BYTES,
-    ),
-)
-async def diagnostics(context: Ctx, token: DeviceCredentials) -> Response:
-    """With the read token of the last check-in, whose answer told of the wish."""
-    return _Handled(context.get(DiagnosticsDoor))
-
-
-@router.post(
-    "/captures",
-    summary="Send a captured case, signed by the device",
-    openapi_extra=_takes_bytes(),
-    status_code=204,
-    response_class=_Handled,
-    responses=responses(
-        BadCase,
-        BadToken,
-        ExpiredToken,
-        RevokedToken,
-        ReportTooLarge,
-        BodyTooSlow,
-        TooManyRefusals,
-        CapturesFull,
-        DatabaseUnavailable,
-    ),
-)
-async def captures(context: Ctx, token: DeviceCredentials) -> Response:
-    """With the read token of the last check-in. A case that is kept already is answered alike."""
-    return _Handled(context.get(CapturesDoor))
-
-
-@router.post(
-    "/updates",
-    summary="Send an update of a training plan, signed by the device",
-    openapi_extra=_takes_bytes(),
-    status_code=204,
-    response_class=_Handled,
-    responses=responses(
-        BadUpdate,
-        ImpossibleUpdate,
-        RoundOver,
-        UpdateRepeated,
-        RoundFull,
-        *_FOR_BYTES,
-    ),
-)
-async def updates(context: Ctx, token: DeviceCredentials) -> Response:
-    """With the read token of the last check-in. The very same update again is answered alike."""
-    return _Handled(context.get(UpdatesDoor))
-
-
-@router.post(
-    "/updates/begin",
-    summary="Begin, or go on with, an update that comes in pieces",
-    openapi_extra=_takes_envelope(),
-    status_code=200,
-    response_class=_Handled,
-    responses={
-        200: {"model": UpdateBegun, "description": "It may go on."},
-        **responses(BadUpdate, RoundOver, UpdateRepeated, RoundFull, *_FOR_BYTES),
-    },
-)
-async def begin_update(context: Ctx, token: DeviceCredentials) -> Response:
-    """With an update's statement, signed by the device. An update that is whole is here whole."""
-    return _Handled(context.get(UpdateBeginDoor))
-
-
-@router.post(
-    "/updates/pieces",
-    summary="Send a piece of an update",
-    openapi_extra=_takes_bytes(),
-    status_code=204,
-    response_class=_Handled,
-    responses=responses(
-        BadPiece,
-        UploadUnknown,
-        OffsetMismatch,
-        BadUpdate,
-        ImpossibleUpdate,
-        RoundOver,
-        RoundFull,
-        *_FOR_BYTES,
-    ),
-)
-async def update_pieces(context: Ctx, token: DeviceCredentials) -> Response:
-    """65,536 bytes, the last one less. With the last one, the update is checked and kept."""
-    return _Handled(context.get(UpdatePiecesDoor))
-
-
-@router.post(
-    "/declines",
-    summary="Say why a device takes no part in a round, signed by the device",
-    openapi_extra=_takes_envelope(),
-    status_code=204,
-    response_class=_Handled,
-    responses=responses(BadUpdate, RoundOver, *_FOR_BYTES),
-)
-async def declines(context: Ctx, token: DeviceCredentials) -> Response:
-    """With the read token of the last check-in, once for each reason. Its last word counts."""
-    return _Handled(context.get(DeclinesDoor))
-
-
-@router.post(
-    "/masked",
-    summary="Send a message of a masked round, signed by the device",
-    openapi_extra=_takes_bytes(),
-    status_code=204,
-    response_class=_Handled,
-    responses=responses(BadUpdate, RoundOver, UpdateRepeated, RoundFull, *_FOR_BYTES),
-)
-async def masked(context: Ctx, token: DeviceCredentials) -> Response:
-    """With the read token of the last check-in: keys, shares, masked numbers, or an answer to whose
-    masks are to go. What the device has sent already is answered alike."""
-    return _Handled(context.get(MaskedDoor))
+    return Handled(context.get(CheckIns))
 
 
 @router.get(
     "/directive",
     summary="What the device is to run, signed",
     status_code=200,
-    response_class=_Handled,
+    response_class=Handled,
     responses={
         200: {
             "description": "The directive, in an envelope signed by the director key.",
@@ -405,4 +205,4 @@ async def masked(context: Ctx, token: DeviceCredentials) -> Response:
 )
 async def directive(context: Ctx, token: DeviceCredentials) -> Response:
     """With the read token of the last check-in. `pilotwave-tuf` hints at the newest metadata."""
-    return _Handled(context.get(Polls))
+    return Handled(context.get(Polls))

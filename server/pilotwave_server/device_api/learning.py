@@ -16,8 +16,8 @@ from pilotwave_protocol.learning.plan import MAX_ROUNDS, parse_plan
 from pilotwave_server.blobs.port import BlobStore
 from pilotwave_server.context import Context
 from pilotwave_server.deps import Ctx
-from pilotwave_server.device_api.enrolment import DeviceCredentials
-from pilotwave_server.device_api.poll import Polls, RevokedToken
+from pilotwave_server.device_api.poll import RevokedToken
+from pilotwave_server.device_api.route_parts import PREFIX, DeviceCredentials, name_of_sender
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
 from pilotwave_server.devices.service import get_device
 from pilotwave_server.fields import ApiReply
@@ -28,7 +28,7 @@ from pilotwave_server.learning.rounds import head_of
 from pilotwave_server.learning.statements import RoundOver
 from pilotwave_server.problems import responses
 
-router = APIRouter(tags=["device"], prefix="/device/v1")
+router = APIRouter(tags=["device"], prefix=PREFIX)
 
 
 class WaitingRound(ApiReply):
@@ -62,9 +62,8 @@ async def learning(
 ) -> WaitingRounds:
     """Open rounds of the groups that the device is in, which it has not answered."""
     response.headers["Cache-Control"] = "no-store"
-    authorization = request.headers.get("authorization", "").encode("latin-1")
-    record = await context.get(Polls).known(authorization)
-    return await run_in_threadpool(_waiting, context, record.name)
+    name = await name_of_sender(request, context)
+    return await run_in_threadpool(_waiting, context, name)
 
 
 @router.get(
@@ -82,8 +81,7 @@ async def plan(
     sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")],
 ) -> Response:
     """The plan's bytes, as its publisher signed them."""
-    authorization = request.headers.get("authorization", "").encode("latin-1")
-    await context.get(Polls).known(authorization)
+    await name_of_sender(request, context)
     content = await run_in_threadpool(_plan, context, sha256)
     return Response(content, media_type="application/json")
 
@@ -126,9 +124,8 @@ async def round_head(
 ) -> Response:
     """The head that an open round goes on from: [features + 1, classes] as little-endian float32,
     row by row."""
-    authorization = request.headers.get("authorization", "").encode("latin-1")
-    record = await context.get(Polls).known(authorization)
-    found = await run_in_threadpool(_head, context, record.name, plan, number)
+    name = await name_of_sender(request, context)
+    found = await run_in_threadpool(_head, context, name, plan, number)
     headers = {"Cache-Control": "no-store"}
     return Response(found, headers=headers, media_type="application/octet-stream")
 
@@ -158,9 +155,8 @@ async def masked_step(
 ) -> MaskedStep:
     """What a masked round of a plan waits for from the device."""
     response.headers["Cache-Control"] = "no-store"
-    authorization = request.headers.get("authorization", "").encode("latin-1")
-    record = await context.get(Polls).known(authorization)
-    return await run_in_threadpool(_masked_step, context, record.name, plan)
+    name = await name_of_sender(request, context)
+    return await run_in_threadpool(_masked_step, context, name, plan)
 
 
 def _masked_step(context: Context, device: str, plan: str) -> MaskedStep:

@@ -22,8 +22,8 @@ from pilotwave_server.blobs.routes import Digest
 from pilotwave_server.context import Context
 from pilotwave_server.deltas.routes import DeltaMissing, DeltaPending, delta_path, find_delta
 from pilotwave_server.deps import Ctx
-from pilotwave_server.device_api.enrolment import DeviceCredentials
 from pilotwave_server.device_api.poll import Polls, RevokedToken
+from pilotwave_server.device_api.route_parts import DeviceCredentials
 from pilotwave_server.device_api.tokens import BadToken, ExpiredToken
 from pilotwave_server.downloads.admission import Admission
 from pilotwave_server.fields import ApiReply

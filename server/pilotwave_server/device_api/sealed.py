@@ -5,6 +5,7 @@ ASGI, so that no body is read before the sender is known by its token."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
@@ -23,6 +24,7 @@ from pilotwave_protocol.messages.diagnostics import MAX_DIAGNOSTICS_BYTES
 from pilotwave_server.captures import service as captures
 from pilotwave_server.captures.service import Bounds
 from pilotwave_server.context import Context
+from pilotwave_server.device_api import front
 from pilotwave_server.device_api.body import SenderGone, read_body
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.diagnostics import service as diagnostics
@@ -64,83 +66,47 @@ class SealedDoor:
         await answer(scope, receive, send)
 
 
-class DiagnosticsDoor(SealedDoor):
-    """Takes answers to wishes for diagnostics."""
+class Doors(dict[str, SealedDoor]):
+    """What takes what devices send, by path."""
 
-    def __init__(self, context: Context, polls: Polls) -> None:
-        def take(device: str, raw: bytes) -> None:
+
+def make_doors(context: Context, polls: Polls) -> Doors:
+    """Diagnostics and captured cases are sealed; what is of training plans is signed alone."""
+    settings, clock = context.settings, context.clock
+    bounds = Bounds(settings.captures_mb_per_device << 20, settings.captures_mb << 20)
+
+    def kept_by(take: Callable[..., None], **more: Any) -> Take:
+        def keep(device: str, raw: bytes) -> None:
             with context.db.write() as session:
-                diagnostics.take(session, raw, device=device, now=context.clock())
+                take(session, raw, device=device, now=clock(), **more)
 
-        super().__init__(context, polls, take, limit=MAX_DIAGNOSTICS_BYTES)
+        return keep
 
+    def take_update(device: str, raw: bytes) -> None:
+        with context.db.write() as session:
+            refusal = updates.take(session, raw, device=device, now=clock())
+        if refusal is not None:
+            raise refusal
 
-class CapturesDoor(SealedDoor):
-    """Takes captured cases."""
+    def begin_update(device: str, raw: bytes) -> dict[str, int]:
+        with context.db.write() as session:
+            return {"offset": pieces.begin(session, raw, device=device, now=clock())}
 
-    def __init__(self, context: Context, polls: Polls) -> None:
-        settings = context.settings
-        bounds = Bounds(settings.captures_mb_per_device << 20, settings.captures_mb << 20)
+    def take_piece(device: str, raw: bytes) -> None:
+        pieces.take(context.db, raw, device=device, now=clock())
 
-        def take(device: str, raw: bytes) -> None:
-            with context.db.write() as session:
-                captures.take(session, raw, device=device, bounds=bounds, now=context.clock())
-
-        super().__init__(context, polls, take, limit=MAX_CASE_BYTES)
-
-
-class UpdatesDoor(SealedDoor):
-    """Takes updates of rounds of training plans. They are signed, and not sealed."""
-
-    def __init__(self, context: Context, polls: Polls) -> None:
-        def take(device: str, raw: bytes) -> None:
-            with context.db.write() as session:
-                refusal = updates.take(session, raw, device=device, now=context.clock())
-            if refusal is not None:
-                raise refusal
-
-        super().__init__(context, polls, take, limit=MAX_NUMBERS_BYTES + _ENVELOPE_BYTES)
-
-
-class UpdateBeginDoor(SealedDoor):
-    """Takes the statement of an update whose numbers follow in pieces; says how many are here."""
-
-    def __init__(self, context: Context, polls: Polls) -> None:
-        def take(device: str, raw: bytes) -> dict[str, int]:
-            with context.db.write() as session:
-                offset = pieces.begin(session, raw, device=device, now=context.clock())
-            return {"offset": offset}
-
-        super().__init__(context, polls, take, limit=_ENVELOPE_BYTES)
-
-
-class UpdatePiecesDoor(SealedDoor):
-    """Takes pieces of updates."""
-
-    def __init__(self, context: Context, polls: Polls) -> None:
-        def take(device: str, raw: bytes) -> None:
-            pieces.take(context.db, raw, device=device, now=context.clock())
-
-        super().__init__(context, polls, take, limit=MAX_PIECE_HEAD_BYTES + 1 + PIECE_BYTES)
-
-
-class DeclinesDoor(SealedDoor):
-    """Takes the word of devices that take no part in a round. They are signed, and not sealed."""
-
-    def __init__(self, context: Context, polls: Polls) -> None:
-        def take(device: str, raw: bytes) -> None:
-            with context.db.write() as session:
-                declines.take(session, raw, device=device, now=context.clock())
-
-        super().__init__(context, polls, take, limit=3 * MAX_DECLINE_BYTES)
-
-
-class MaskedDoor(SealedDoor):
-    """Takes messages of masked rounds."""
-
-    def __init__(self, context: Context, polls: Polls) -> None:
-        def take(device: str, raw: bytes) -> None:
-            with context.db.write() as session:
-                masked.take(session, raw, device=device, now=context.clock())
-
-        super().__init__(context, polls, take, limit=MAX_MASKED_BYTES + 3 * MAX_MESSAGE_BYTES)
+    takes: dict[str, tuple[Take, int]] = {
+        front.DIAGNOSTICS: (kept_by(diagnostics.take), MAX_DIAGNOSTICS_BYTES),
+        front.CAPTURES: (kept_by(captures.take, bounds=bounds), MAX_CASE_BYTES),
+        front.UPDATES: (take_update, MAX_NUMBERS_BYTES + _ENVELOPE_BYTES),
+        front.UPDATE_BEGIN: (begin_update, _ENVELOPE_BYTES),
+        front.UPDATE_PIECES: (take_piece, MAX_PIECE_HEAD_BYTES + 1 + PIECE_BYTES),
+        front.DECLINES: (kept_by(declines.take), 3 * MAX_DECLINE_BYTES),
+        front.MASKED: (kept_by(masked.take), MAX_MASKED_BYTES + 3 * MAX_MESSAGE_BYTES),
+    }
+    return Doors(
+        {
+            path: SealedDoor(context, polls, take, limit=limit)
+            for path, (take, limit) in takes.items()
+        }
+    )

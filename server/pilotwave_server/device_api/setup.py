@@ -10,34 +10,15 @@ from starlette.types import ASGIApp
 from pilotwave_protocol.messages.check_in import CheckIn
 from pilotwave_server.blobs.flow import BlobGates
 from pilotwave_server.context import Context
-from pilotwave_server.device_api import enrolment, learning, links
+from pilotwave_server.device_api import enrolment, learning, links, sealed_routes
 from pilotwave_server.device_api.challenges import DeviceChallenges
 from pilotwave_server.device_api.check_in import CheckIns
-from pilotwave_server.device_api.front import (
-    CAPTURES,
-    CHECK_IN,
-    DECLINES,
-    DIAGNOSTICS,
-    MASKED,
-    POLL,
-    UPDATE_BEGIN,
-    UPDATE_PIECES,
-    UPDATES,
-    DevicePaths,
-)
+from pilotwave_server.device_api.front import CHECK_IN, POLL, DevicePaths
 from pilotwave_server.device_api.ingest import Ingest
 from pilotwave_server.device_api.poll import Polls
 from pilotwave_server.device_api.push.setup import Push
 from pilotwave_server.device_api.push.setup import install as make_push
-from pilotwave_server.device_api.sealed import (
-    CapturesDoor,
-    DeclinesDoor,
-    DiagnosticsDoor,
-    MaskedDoor,
-    UpdateBeginDoor,
-    UpdatePiecesDoor,
-    UpdatesDoor,
-)
+from pilotwave_server.device_api.sealed import Doors, make_doors
 from pilotwave_server.device_api.tokens import DeviceTokens
 from pilotwave_server.device_api.traces import DeviceTraces
 from pilotwave_server.device_api.writer import CheckInWriter
@@ -65,13 +46,7 @@ class DeviceApi:
 
     polls: Polls
     check_ins: CheckIns
-    diagnostics: DiagnosticsDoor
-    captures: CapturesDoor
-    updates: UpdatesDoor
-    update_begin: UpdateBeginDoor
-    update_pieces: UpdatePiecesDoor
-    declines: DeclinesDoor
-    masked: MaskedDoor
+    doors: Doors
     push: Push
 
     @property
@@ -86,13 +61,7 @@ class DeviceApi:
             {
                 ("GET", POLL): self.polls,
                 ("POST", CHECK_IN): self.check_ins,
-                ("POST", DIAGNOSTICS): self.diagnostics,
-                ("POST", CAPTURES): self.captures,
-                ("POST", UPDATES): self.updates,
-                ("POST", UPDATE_BEGIN): self.update_begin,
-                ("POST", UPDATE_PIECES): self.update_pieces,
-                ("POST", DECLINES): self.declines,
-                ("POST", MASKED): self.masked,
+                **{("POST", path): door for path, door in self.doors.items()},
             },
         )
 
@@ -108,20 +77,13 @@ def install(context: Context) -> None:
     polls = make_polls(context, tokens, traces)
     push = make_push(context, polls)
     check_ins = make_check_ins(context, tokens, writer, push, traces)
-    diagnostics, captures = DiagnosticsDoor(context, polls), CapturesDoor(context, polls)
-    of_learning = (
-        UpdatesDoor(context, polls),
-        UpdateBeginDoor(context, polls),
-        UpdatePiecesDoor(context, polls),
-        DeclinesDoor(context, polls),
-        MaskedDoor(context, polls),
-    )
-    api = DeviceApi(polls, check_ins, diagnostics, captures, *of_learning, push)
-    for part in (polls, check_ins, push, diagnostics, captures, *of_learning, api):
+    doors = make_doors(context, polls)
+    api = DeviceApi(polls, check_ins, doors, push)
+    for part in (polls, check_ins, push, doors, api):
         context.put(part)
     context.put(PushChannels(push.channel_of))
     context.get(BlobGates).append(polls.may_read)
-    context.routers += [enrolment.router, learning.router, links.router]
+    context.routers += [enrolment.router, sealed_routes.router, learning.router, links.router]
     context.workers += [reread, writer, push]
 
 
