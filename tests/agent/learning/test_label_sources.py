@@ -9,7 +9,15 @@ from pilotwave_agent.commands.learn import forget, learning, lines_of_learning
 from pilotwave_agent.live.labels import Labels
 from pilotwave_agent.runtimes.casefile import as_safetensors
 from tests.agent.learning.asking import AskingRegistry
-from tests.agent.learning.test_take_part import leave, part, plan_of, running, sent, sign
+from tests.agent.learning.test_take_part import (
+    ask_for_part,
+    leave,
+    part,
+    plan_of,
+    running,
+    sent,
+    sign,
+)
 from tests.peers.device import Device
 
 __all__ = ["running"]
@@ -68,10 +76,7 @@ def test_a_source_that_is_no_name_is_refused(running: Device) -> None:
 def test_the_owner_sees_what_is_kept_and_answered_and_has_examples_forgotten(
     running: Device, registry: AskingRegistry
 ) -> None:
-    plan = plan_of(registry)
-    sign(registry, plan)
-    registry.waiting = [plan.to_bytes()]
-    leave(running, 30)
+    ask_for_part(running, registry)
     part(running)
     found = learning(running.config)
     assert (found["allowed"], found["examples"]) == (True, {"detector": 30})

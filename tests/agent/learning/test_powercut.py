@@ -8,7 +8,7 @@ import random
 import pytest
 
 from tests.agent.learning.asking import AskingRegistry
-from tests.agent.learning.test_take_part import leave, part, plan_of, sent, sign
+from tests.agent.learning.test_take_part import ask_for_part, leave, part, sent
 from tests.agent.learning.test_take_part import running as running
 from tests.agent.medium import Medium, Tree
 from tests.agent.powercut import lay_out, moved_to
@@ -38,10 +38,7 @@ class Watched(Recorder):
 def test_whatever_a_power_cut_leaves_one_update_comes_of_it(
     running: Device, registry: AskingRegistry
 ) -> None:
-    plan = plan_of(registry)
-    sign(registry, plan)
-    registry.waiting = [plan.to_bytes()]
-    leave(running, 30)
+    ask_for_part(running, registry)
     watched = Watched(running, registry)
     part(running, watched)
     watched.settle()

@@ -78,6 +78,15 @@ def leave(device: Device, count: int, source: str = "") -> None:
     Rounds(device.config, device.config_path, Disk()).collect()
 
 
+def ask_for_part(device: Device, registry: AskingRegistry) -> TrainingPlan:
+    """Have the registry ask for a plan's round, and the device have examples for it."""
+    plan = plan_of(registry)
+    sign(registry, plan)
+    registry.waiting = [plan.to_bytes()]
+    leave(device, 30)
+    return plan
+
+
 def part(device: Device, disk: Disk | None = None) -> None:
     channel = Channel(device.config.server)
     try:
@@ -98,10 +107,7 @@ def sent(registry: AskingRegistry, number: int = 0) -> tuple[Update, bytes]:
 def test_a_signed_plan_is_answered_once_with_sums_of_the_examples(
     running: Device, registry: AskingRegistry
 ) -> None:
-    plan = plan_of(registry)
-    sign(registry, plan)
-    registry.waiting = [plan.to_bytes()]
-    leave(running, 30)
+    plan = ask_for_part(running, registry)
     part(running)
     update, numbers = sent(registry)
     assert (update.device, update.examples, update.round) == (running.layout.root.name, 30, 1)
@@ -131,10 +137,7 @@ def test_what_the_server_did_not_keep_is_sent_again_byte_for_byte(
 def test_a_device_that_dies_at_any_change_sends_one_update_in_the_end(
     running: Device, registry: AskingRegistry
 ) -> None:
-    plan = plan_of(registry)
-    sign(registry, plan)
-    registry.waiting = [plan.to_bytes()]
-    leave(running, 30)
+    plan = ask_for_part(running, registry)
     died = 0
     for left in range(60):
         shutil.rmtree(running.layout.updates, ignore_errors=True)

@@ -16,7 +16,7 @@ import pytest
 from pilotwave_agent.rounds import answered
 from pilotwave_protocol.digest import sha256_hex
 from tests.agent.learning.asking import AskingRegistry
-from tests.agent.learning.test_take_part import leave, plan_of, sent, sign
+from tests.agent.learning.test_take_part import ask_for_part, leave, sent
 from tests.agent.learning.test_take_part import running as running
 from tests.peers.device import Device
 from tests.peers.registry import Reply, problem
@@ -71,10 +71,7 @@ def registry() -> Iterator[DeadlyRegistry]:
 @pytest.fixture
 def asked(running: Device, registry: DeadlyRegistry) -> Device:
     """A device that has thirty examples and is asked for its part in a plan."""
-    plan = plan_of(registry)
-    sign(registry, plan)
-    registry.waiting = [plan.to_bytes()]
-    leave(running, 30)
+    ask_for_part(running, registry)
     running.config_path.write_text(running.config_path.read_text() + SETTINGS)
     return running
 
