@@ -182,11 +182,7 @@ def record_answers(
     copy the golden cases that it writes into `out`. Raises `RefusedError`, `OSError`."""
     spec = _spec(folder, variant, limits, _BY_DEFAULT, _ANYWHERE)
     spec |= {"cases": None, "record": str(inputs)}
-    ended = in_child(spec, sys.executable, limits.timeout_s, out)
-    remove_shared(ended)
-    verdict = _passed(ended, limits)
-    found: dict[str, Any] = verdict["figures"]
-    return found
+    return _written(spec, sys.executable, limits, out)
 
 
 def learn_from(
@@ -207,9 +203,7 @@ def learn_from(
     spec = _spec(folder, variant, limits, settings, place)
     spec |= {"cases": None, "record": str(examples), "plan": plan.decode()}
     spec["head"] = str(head) if head else None
-    ended = in_child(spec, settings.python or sys.executable, limits.timeout_s, out)
-    remove_shared(ended)
-    return int(_passed(ended, limits)["figures"]["examples"])
+    return int(_written(spec, settings.python or sys.executable, limits, out)["examples"])
 
 
 def adapt_from(
@@ -226,9 +220,14 @@ def adapt_from(
     `out`; return what it found. Raises `RefusedError`, `OSError`."""
     spec = _spec(folder, variant, limits, settings, place)
     spec |= {"record": str(examples), "adapt": task}
-    ended = in_child(spec, settings.python or sys.executable, limits.timeout_s, out)
+    return _written(spec, settings.python or sys.executable, limits, out)
+
+
+def _written(spec: dict[str, Any], python: str, limits: TestLimits, out: Path) -> dict[str, Any]:
+    """Have a child copy what it writes into `out`; return its figures."""
+    ended = in_child(spec, python, limits.timeout_s, out)
     remove_shared(ended)
-    figures: Mapping[str, Any] = _passed(ended, limits)["figures"]
+    figures: dict[str, Any] = _passed(ended, limits)["figures"]
     return figures
 
 

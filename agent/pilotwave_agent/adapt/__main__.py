@@ -5,10 +5,7 @@ python -m pilotwave_agent.adapt --config FILE    {"token", "parent"} on stdin
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.host.log import say
 from pilotwave_agent.host.scratch import use_scratch
+from pilotwave_agent.learning.process import read_told
 from pilotwave_agent.rounds import waits
 from pilotwave_agent.runtimes.confine import die_with_parent
 from pilotwave_agent.settings import config as settings
@@ -25,13 +23,10 @@ from pilotwave_agent.settings import config as settings
 
 def main() -> None:
     """Let go of what may not be used any more; adapt, if the device may now."""
-    parser = argparse.ArgumentParser(prog="pilotwave_agent.adapt")
-    parser.add_argument("--config", type=Path, required=True)
-    arguments = parser.parse_args()
-    told = json.loads(sys.stdin.buffer.read())
-    die_with_parent(int(told["parent"]))
+    told = read_told("pilotwave_agent.adapt")
+    die_with_parent(told.parent)
     os.nice(19)
-    config = settings.load(arguments.config)
+    config = settings.load(told.config)
     use_scratch(config.data_dir)
     may = not waits(config, time.time(), Path("/"), sends=False)
     try:

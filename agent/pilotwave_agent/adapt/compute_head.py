@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave_agent import overlays
-from pilotwave_agent.effects.trial import limits_of
+from pilotwave_agent.effects.trial import terms_of
 from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.learning.judge import HeadFigures, Pairs
 from pilotwave_agent.overlays import JUDGE_NEWEST, Work
-from pilotwave_agent.runtimes import engines
 from pilotwave_agent.runtimes.adapt import AdaptTask
-from pilotwave_agent.selftest import SelfTestFolders, adapt_from
-from pilotwave_agent.settings.config import Config, RuntimeSettings
+from pilotwave_agent.selftest import adapt_from
+from pilotwave_agent.settings.config import Config
 from pilotwave_agent.take_part.gather import newest, write_examples
 from pilotwave_protocol.learning.device_plan import DevicePlan
 from pilotwave_protocol.learning.statistics import read_numbers
@@ -58,7 +57,6 @@ def compute_head(
         fit_from=fit_from,
         refit=work.refit,
     )
-    own = config.data_dir
     with tempfile.TemporaryDirectory(prefix="pw-adapt-") as scratch:
         examples, out = Path(scratch) / "examples.safetensors", Path(scratch) / "out"
         write_examples([found[name] for name in names], examples)
@@ -69,9 +67,7 @@ def compute_head(
             examples,
             task.to_text(),
             out,
-            limits_of(config),
-            config.runtimes.get(variant.runtime, RuntimeSettings()),
-            SelfTestFolders(own=own, cache=own / engines.FOLDER),
+            *terms_of(config, variant),
         )
         numbers = (out / NUMBERS).read_bytes() if (out / NUMBERS).exists() else b""
     judged = Pairs(**said["judged"])

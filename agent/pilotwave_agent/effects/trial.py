@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import partial
 
 from pilotwave_agent.core import outcomes
@@ -21,6 +22,7 @@ from pilotwave_agent.selftest import (
 )
 from pilotwave_agent.settings.config import Config, RuntimeSettings
 from pilotwave_protocol.errors import RefusedError
+from pilotwave_protocol.manifest import Variant
 from pilotwave_protocol.messages.check_in import Installed
 
 
@@ -53,20 +55,26 @@ def limits_of(config: Config) -> TestLimits:
     )
 
 
+def terms_of(
+    config: Config, variant: Variant
+) -> tuple[TestLimits, RuntimeSettings, SelfTestFolders]:
+    """Return on which terms the device's settings let a child run a variant."""
+    own = config.data_dir
+    place = SelfTestFolders(own=own, cache=own / engines.FOLDER)
+    return limits_of(config), config.runtimes.get(variant.runtime, RuntimeSettings()), place
+
+
 def selftest(tools: Tools, model: str, version: Installed) -> SelfTestFigures:
     """Run a version's self-test and return its figures. Raises `RefusedError`."""
     variant = tools.build(version).variant
-    config, own = tools.config, tools.config.data_dir
-    limits = limits_of(config)
-    settings = config.runtimes.get(variant.runtime, RuntimeSettings())
-    place = SelfTestFolders(own=own, cache=own / engines.FOLDER)
+    limits, settings, place = terms_of(tools.config, variant)
     folder = tools.layout.version(model, version)
     if variant.runtime == WHEELHOUSE:
         program, timeout_s = tools.layout.programs / folder.name, settings.build_timeout_s
         wheelhouse.build_missing(
             tools.disk, folder, variant.entrypoint, program, timeout_s=timeout_s
         )
-        place = SelfTestFolders(own=own, cache=program)
+        place = replace(place, cache=program)
     if variant.runtime == "tensorrt":
         prepare(folder, variant, settings, place)
     note = partial(_note_confinement, tools)

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from pilotwave_agent.host.log import say
 
 _PATIENCE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """What such a process is told: the settings' file, the device's token, who started it."""
+
+    config: Path
+    token: str
+    parent: int
+
+
+def read_told(module: str) -> Told:
+    """Read what this process was started with."""
+    parser = argparse.ArgumentParser(prog=module)
+    parser.add_argument("--config", type=Path, required=True)
+    arguments = parser.parse_args()
+    told = json.loads(sys.stdin.buffer.read())
+    return Told(arguments.config, told["token"], int(told["parent"]))
 
 
 class LearnProcess:

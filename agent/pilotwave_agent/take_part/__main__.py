@@ -5,10 +5,7 @@ python -m pilotwave_agent.take_part --config FILE    {"token", "parent"} on stdi
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from pilotwave_agent.host.disk import Disk
 from pilotwave_agent.host.layout import Layout
 from pilotwave_agent.host.log import say
 from pilotwave_agent.host.scratch import use_scratch
+from pilotwave_agent.learning.process import read_told
 from pilotwave_agent.net.http import BadAnswer, Unreachable
 from pilotwave_agent.net.server_api import ServerSaid, channel_of
 from pilotwave_agent.rounds import waits
@@ -29,20 +27,17 @@ from pilotwave_agent.take_part.device import Device
 
 def main() -> None:
     """Take part once, if the device may now."""
-    parser = argparse.ArgumentParser(prog="pilotwave_agent.take_part")
-    parser.add_argument("--config", type=Path, required=True)
-    arguments = parser.parse_args()
-    told = json.loads(sys.stdin.buffer.read())
-    die_with_parent(int(told["parent"]))
+    told = read_told("pilotwave_agent.take_part")
+    die_with_parent(told.parent)
     os.nice(19)
-    config = settings.load(arguments.config)
+    config = settings.load(told.config)
     layout = Layout(config.data_dir)
     if not config.learn.allow or waits(config, time.time(), Path("/")):
         return
     use_scratch(config.data_dir)
     channel = channel_of(config)
     try:
-        device = Device(config, layout, identity.load(layout), Disk(), channel, told["token"])
+        device = Device(config, layout, identity.load(layout), Disk(), channel, told.token)
         take_part(device)
     except (ServerSaid, Unreachable, BadAnswer, lock.Held) as e:
         say(f"learning waits: {e}", level="warning")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from pilotwave_agent.effects.trial import limits_of
-from pilotwave_agent.runtimes import engines
-from pilotwave_agent.selftest import SelfTestFolders, learn_from
-from pilotwave_agent.settings.config import RuntimeSettings
+from pilotwave_agent.effects.trial import terms_of
+from pilotwave_agent.selftest import learn_from
 from pilotwave_agent.take_part.device import CannotTakePart, Device
 from pilotwave_agent.take_part.gather import gather
 from pilotwave_protocol.learning.decline import Why
@@ -35,16 +33,13 @@ def compute_numbers(
             before.write_bytes(head)
         out = Path(scratch) / "out"
         out.mkdir()
-        own = device.config.data_dir
         learnt = learn_from(
             device.layout.version(plan.model, version),
             variant,
             examples,
             plan.to_bytes(),
             out,
-            limits_of(device.config),
-            device.config.runtimes.get(variant.runtime, RuntimeSettings()),
-            SelfTestFolders(own=own, cache=own / engines.FOLDER),
+            *terms_of(device.config, variant),
             head=before,
         )
         numbers = (out / NUMBERS).read_bytes()

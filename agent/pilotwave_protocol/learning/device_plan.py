@@ -12,16 +12,15 @@ from enum import Enum
 from typing import Any
 
 from pilotwave_protocol import names, strictjson
-from pilotwave_protocol.errors import BadJson, BadPlan
 from pilotwave_protocol.fields import Fields, format_time
 from pilotwave_protocol.learning.plan import (
     MAX_CLASSES,
     MAX_FEATURES,
-    MAX_PLAN_BYTES,
     SCHEMA,
     Base,
     TrainingPlan,
     decimal,
+    fields_of,
     parse_plan,
     read_base,
 )
@@ -85,13 +84,13 @@ class DevicePlan:
 def parse_any_plan(raw: bytes) -> TrainingPlan | DevicePlan:
     """Read a plan of either scope, or raise `BadPlan`."""
     return (
-        parse_device_plan(raw) if _fields(raw).raw("scope", None) is not None else parse_plan(raw)
+        parse_device_plan(raw) if fields_of(raw).raw("scope", None) is not None else parse_plan(raw)
     )
 
 
 def parse_device_plan(raw: bytes) -> DevicePlan:
     """Read a plan of the scope `device`, or raise `BadPlan` naming the field."""
-    f = _fields(raw)
+    f = fields_of(raw)
     for key, expected in (("schema", SCHEMA), ("scope", SCOPE)):
         if f.raw(key) != expected:
             raise f.fail(key, expected, f.raw(key))
@@ -118,13 +117,6 @@ def parse_device_plan(raw: bytes) -> DevicePlan:
     if plan.scores.output == plan.embedding:
         raise f.fail("scores.output", "another output than the embedding", plan.embedding)
     return plan
-
-
-def _fields(raw: bytes) -> Fields:
-    try:
-        return Fields(strictjson.loads(raw, max_bytes=MAX_PLAN_BYTES, max_depth=4), "", BadPlan)
-    except BadJson as e:
-        raise BadPlan(f"plan: {e}") from e
 
 
 def _scores(f: Fields) -> Scores:

@@ -163,10 +163,7 @@ class TrainingPlan:
 
 def parse_plan(raw: bytes) -> TrainingPlan:
     """Read a plan, or raise `BadPlan` naming the field and what was expected."""
-    try:
-        f = Fields(strictjson.loads(raw, max_bytes=MAX_PLAN_BYTES, max_depth=4), "", BadPlan)
-    except BadJson as e:
-        raise BadPlan(f"plan: {e}") from e
+    f = fields_of(raw)
     if f.raw("schema") != SCHEMA:
         raise f.fail("schema", SCHEMA, f.raw("schema"))
     method = f.one_of("method", Method)
@@ -196,6 +193,14 @@ def parse_plan(raw: bytes) -> TrainingPlan:
     f.done()
     _check_together(plan, f)
     return plan
+
+
+def fields_of(raw: bytes) -> Fields:
+    """Open a plan of any scope, or raise `BadPlan`."""
+    try:
+        return Fields(strictjson.loads(raw, max_bytes=MAX_PLAN_BYTES, max_depth=4), "", BadPlan)
+    except BadJson as e:
+        raise BadPlan(f"plan: {e}") from e
 
 
 def _check_together(plan: TrainingPlan, f: Fields) -> None:
