@@ -1,5 +1,5 @@
 # A machine with systemd, booted by systemd-nspawn; sourced. It has a network of its own with the
-# loopback address alone. What it is comes from $work/root, what runs it is in $work/machine.pid.
+# loopback address alone. What it is comes from $work/system, what runs it is in $work/machine.pid.
 # shellcheck shell=sh
 
 desk=/srv/try # the operator's folder in the machine
@@ -8,7 +8,7 @@ desk=/srv/try # the operator's folder in the machine
 landlock="landlock_create_ruleset landlock_add_rule landlock_restrict_self"
 
 in_root() { # run a program in the root that is not booted
-  systemd-nspawn --quiet --register=no --keep-unit --pipe --directory="$work/root" "$@"
+  systemd-nspawn --quiet --register=no --keep-unit --pipe --directory="$work/system" "$@"
 }
 
 first() { # the number of the machine's first process, as the host counts
@@ -20,7 +20,7 @@ first() { # the number of the machine's first process, as the host counts
 within() { # run a shell command in the machine
   nsenter -t "$(first)" -a env -i LANG=C.UTF-8 HOME="$desk" PILOTWAVE_KEYS="$desk/keys" \
     PILOTWAVE_URL=https://127.0.0.1 SSL_CERT_FILE=/etc/pilotwave/tls/cert.pem \
-    PILOTWAVE_TOKEN="$(cat "$work/root$desk/token" 2> /dev/null)" \
+    PILOTWAVE_TOKEN="$(cat "$work/system$desk/token" 2> /dev/null)" \
     PATH=/opt/pilotwave/bin:/usr/sbin:/usr/bin:/sbin:/bin sh -ec "cd $desk; $1"
 }
 
@@ -28,7 +28,7 @@ is_up() { within 'systemctl is-system-running' 2> /dev/null | grep -qE 'running|
 
 boot() {
   setsid systemd-nspawn --register=no --keep-unit --boot --machine=pilotwave-try \
-    --directory="$work/root" --private-network --system-call-filter="$landlock" \
+    --directory="$work/system" --private-network --system-call-filter="$landlock" \
     > "$work/machine.log" 2>&1 < /dev/null &
   echo $! > "$work/machine.pid"
   wait_for 60 "the machine runs" is_up

@@ -31,20 +31,20 @@ wheels() { # of the checkout, and what it needs for the machine's Python
 }
 
 install_product() {
-  mkdir "$work/root"
-  tar -C "$work/root" -xf "$folder/systemd.tar"
-  mkdir -p -m 700 "$work/root$desk"
+  mkdir "$work/system"
+  tar -C "$work/system" -xf "$folder/systemd.tar"
+  mkdir -p -m 700 "$work/system$desk"
   wheels
   in_root --bind-ro="$folder/wheels:/wheels" --bind-ro="$work/wheels:/own" sh -ec '
     python3 -m venv /opt/pilotwave
     /opt/pilotwave/bin/pip install -q --no-index --find-links /wheels --find-links /own \
       "pilotwave[server,cli,onnxruntime]"'
-  cp -R "$tree/examples/digits" "$here/probe.py" "$here/break_out.py" "$work/root/opt/"
-  "$tree/.venv/bin/python" "$here/agent_versions.py" "$work/root$desk/agents" > "$work/agents"
-  mkdir -p "$work/root/etc/pilotwave/tls"
+  cp -R "$tree/examples/digits" "$here/probe.py" "$here/break_out.py" "$work/system/opt/"
+  "$tree/.venv/bin/python" "$here/agent_versions.py" "$work/system$desk/agents" > "$work/agents"
+  mkdir -p "$work/system/etc/pilotwave/tls"
   openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=try \
-    -addext subjectAltName=IP:127.0.0.1 -out "$work/root/etc/pilotwave/tls/cert.pem" \
-    -keyout "$work/root/etc/pilotwave/tls/key.pem" 2> /dev/null
+    -addext subjectAltName=IP:127.0.0.1 -out "$work/system/etc/pilotwave/tls/cert.pem" \
+    -keyout "$work/system/etc/pilotwave/tls/key.pem" 2> /dev/null
 }
 
 answers() { within 'python3 -c "
@@ -159,7 +159,7 @@ agent_version() { sed -n "s/^$1 //p" "$work/agents"; }
 
 publish_agent() { # NAME
   publish pilotwave-agent "$(agent_version "$1")" "$desk/agents/$1" --unsafe-format \
-    --not-secret "$(cd "$work/root$desk/agents/$1" && ls ./*.whl | cut -c3-)"
+    --not-secret "$(cd "$work/system$desk/agents/$1" && ls ./*.whl | cut -c3-)"
 }
 
 try_agent_versions() {
@@ -173,7 +173,7 @@ try_agent_versions() {
   done
 }
 
-on_trial() { [ -e "$work/root$DEVICE/agent/trial.json" ]; }
+on_trial() { [ -e "$work/system$DEVICE/agent/trial.json" ]; }
 
 try_power_cut() {
   publish_agent later
